@@ -1,0 +1,41 @@
+# Each target sets up what it needs. PYTHON names the interpreter that makes the virtual environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup check test demo dev format constraints clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing what pyproject.toml names, pinned by constraints.txt ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sandbox,development]'
+	@touch $(READY)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: setup
+	$(BIN)/pytest
+
+demo: setup
+	$(BIN)/seedtrust-ops demo
+
+dev: setup
+	$(BIN)/seedtrust-ops dev
+
+# Pins every version; records no download address.
+constraints:
+	uv pip compile --universal --no-emit-index-url --no-annotate --python-version 3.11 --extra sandbox --extra development pyproject.toml -o constraints.txt
+
+clean:
+	rm -rf $(VENV) .seedtrust build dist *.egg-info

@@ -1,0 +1,1 @@
+"""SeedTrust's background work as one Dagster code location."""
