@@ -1,0 +1,230 @@
+"""The environment, read once into frozen, typed settings; no other file reads `os.environ`.
+
+Settings come in groups, so that a variable that one job lacks stops that job alone, at its start, by name.
+"""
+
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from seedtrust_ops.errors import ConfigurationError
+
+
+class SettingsGroup(BaseSettings):
+    """Variables that are needed together; reading a group names the first that is missing or wrong."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
+
+    @classmethod
+    def read(cls) -> Self:
+        """Return the group as the environment has it.
+
+        Raises:
+            ConfigurationError: naming the variable, what it is for, and what is wrong with it.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            problems = [cls._sentence(problem) for problem in error.errors(include_input=False)]
+            # `from None`: pydantic's own text would repeat the value, and the value may be a secret.
+            raise ConfigurationError(" ".join(problems)) from None
+
+    @classmethod
+    def _sentence(cls, problem: Any) -> str:
+        variable = str(problem["loc"][0])
+        purpose = next(
+            (
+                field.description
+                for field in cls.model_fields.values()
+                if field.validation_alias == variable and field.description
+            ),
+            "a setting of this project",
+        )
+        if problem["type"] == "missing":
+            return f"{variable} is not set. It is {purpose}."
+        reason = str(problem["msg"]).removeprefix("Value error, ")
+        return f"{variable} can't be used: {reason}. It is {purpose}."
+
+
+class LocationSettings(SettingsGroup):
+    """What Dagster must know when it loads the code location."""
+
+    dev_env: bool = Field(
+        default=False,
+        validation_alias="DEV_ENV",
+        description="1 on a developer's machine, where schedules and sensors start stopped",
+    )
+    timezone: str = Field(
+        default="America/New_York",
+        validation_alias="SEEDTRUST_TIMEZONE",
+        description="the time zone of the office's wall clock, such as America/New_York",
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f"no time zone is called {name!r}") from None
+        return name
+
+
+def _postgres_url(text: str | None, driver: str) -> URL | None:
+    if text is None:
+        return None
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise ValueError("it is not a database URL like postgresql://user:password@host:5432/name") from None
+    if url.get_backend_name() not in ("postgresql", "postgres"):
+        raise ValueError(f"it names {url.get_backend_name()}, and only PostgreSQL will do")
+    return url.set(drivername=f"postgresql+{driver}")
+
+
+class DatabaseSettings(SettingsGroup):
+    """Where the databases are; None stands for the embedded server of laptops, the demo and the tests.
+
+    People write bare `postgresql://` URLs. The driver is written in here, because SQLAlchemy 2.1 takes a
+    bare one for psycopg 3 while dagster-postgres imports psycopg2.
+    """
+
+    application_url_text: SecretStr | None = Field(
+        default=None,
+        validation_alias="SEEDTRUST_DATABASE_URL",
+        description="the PostgreSQL database of SeedTrust's applications",
+    )
+    dagster_url_text: SecretStr | None = Field(
+        default=None,
+        validation_alias="DAGSTER_POSTGRES_URL",
+        description="the PostgreSQL database of Dagster's own storage",
+    )
+    embedded_directory: Path = Path("~/.seedtrust/postgres")
+
+    @field_validator("application_url_text", "dagster_url_text")
+    @classmethod
+    def _is_postgres(cls, text: SecretStr | None) -> SecretStr | None:
+        _postgres_url(text.get_secret_value() if text else None, "psycopg")
+        return text
+
+    @property
+    def application_url(self) -> URL | None:
+        """The application's database with driver psycopg 3."""
+        text = self.application_url_text
+        return _postgres_url(text.get_secret_value() if text else None, "psycopg")
+
+    @property
+    def dagster_url(self) -> URL | None:
+        """Dagster's database with driver psycopg2."""
+        text = self.dagster_url_text
+        return _postgres_url(text.get_secret_value() if text else None, "psycopg2")
+
+
+class HuntingtonSettings(SettingsGroup):
+    """How to reach the bank gateway, and how patiently."""
+
+    api_url: str = Field(
+        validation_alias="HUNTINGTON_API_URL",
+        description="the address of the Huntington transfer gateway, such as https://bank.example",
+    )
+    api_key: SecretStr = Field(
+        validation_alias="HUNTINGTON_API_KEY",
+        description="the key that the Huntington transfer gateway knows SeedTrust by",
+    )
+    funding_account_id: str = Field(
+        validation_alias="HUNTINGTON_FUNDING_ACCOUNT_ID",
+        description="the account at Huntington that transfers are paid from",
+    )
+    concurrency: int = Field(
+        default=16,
+        ge=1,
+        le=256,
+        validation_alias="HUNTINGTON_CONCURRENCY",
+        description="how many requests may be under way at the bank at once",
+    )
+    timeout_seconds: float = Field(
+        default=10,
+        gt=0,
+        validation_alias="HUNTINGTON_TIMEOUT_SECONDS",
+        description="how many seconds one answer of the bank is waited for",
+    )
+
+    @field_validator("api_url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("it must start with http:// or https://")
+        return url.rstrip("/")
+
+
+class TransferSettings(SettingsGroup):
+    """SeedTrust's own rules of patience about transfers, and the switch that stops them."""
+
+    lease_seconds: float = Field(
+        default=60,
+        gt=0,
+        validation_alias="HUNTINGTON_LEASE_SECONDS",
+        description="how many seconds a worker holds a batch without renewing",
+    )
+    unknown_grace_seconds: float = Field(
+        default=600,
+        ge=0,
+        validation_alias="HUNTINGTON_UNKNOWN_GRACE_SECONDS",
+        description="how many seconds a key that the bank does not know is waited for",
+    )
+    halted: bool = Field(
+        default=False,
+        validation_alias="SEEDTRUST_TRANSFERS_HALTED",
+        description="1 to stop all sending of transfers",
+    )
+
+
+class FieldKeySettings(SettingsGroup):
+    """The keys of encrypted columns, newest first."""
+
+    keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        min_length=1,
+        validation_alias="SEEDTRUST_FIELD_KEY",
+        description="the Fernet key (or keys, comma-separated, newest first) of encrypted account numbers",
+    )
+
+    @field_validator("keys", mode="before")
+    @classmethod
+    def _split(cls, text: object) -> object:
+        return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
+
+
+class Environment:
+    """Every group of settings, each read when it is first asked for and then kept."""
+
+    @cached_property
+    def location(self) -> LocationSettings:
+        return LocationSettings.read()
+
+    @cached_property
+    def databases(self) -> DatabaseSettings:
+        return DatabaseSettings.read()
+
+    @cached_property
+    def huntington(self) -> HuntingtonSettings:
+        return HuntingtonSettings.read()
+
+    @cached_property
+    def transfers(self) -> TransferSettings:
+        return TransferSettings.read()
+
+    @cached_property
+    def field_keys(self) -> FieldKeySettings:
+        return FieldKeySettings.read()
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    """Return this process's environment; tests that change variables call `environment.cache_clear()`."""
+    return Environment()

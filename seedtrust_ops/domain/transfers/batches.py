@@ -1,0 +1,276 @@
+"""A batch's life: claimed from the queue, given back, put back by healing, and finished when all is settled.
+
+What happens to its single transactions is in `outcomes`; who may write is in `leases`.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import case, exists, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.domain.transfers.leases import Holder, Lease, hold_fence, is_live, take_lease
+from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
+
+FINISHED = ("completed", "completed_with_errors", "failed")
+OPEN = ("pending", "processing")
+
+
+class UnknownBatch(OperationsError):
+    """No batch has this id."""
+
+
+class BatchNotQueued(OperationsError):
+    """The batch is in a status in which it must not be sent."""
+
+
+class NothingWentThrough(OperationsError):
+    """The batch was processed and not one of its transfers went through."""
+
+
+@dataclass(frozen=True)
+class AlreadyFinished:
+    """The batch needs no work: it was finished before this worker came to it."""
+
+    status: str
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class QueuedBatch:
+    """A batch that waits to be sent; `generation` counts how often it was claimed before."""
+
+    batch_id: int
+    priority: int
+    queued_at: datetime | None
+    generation: int
+
+
+def queued_batches(session: Session) -> list[QueuedBatch]:
+    """Return the batches that wait to be sent: highest priority first, then the longest queued."""
+    rows = session.execute(
+        select(
+            HuntingtonBatch.id,
+            HuntingtonBatch.priority,
+            HuntingtonBatch.queued_at,
+            func.coalesce(BatchLease.generation, 0),
+        )
+        .outerjoin(BatchLease, BatchLease.batch_id == HuntingtonBatch.id)
+        .where(HuntingtonBatch.status == "queued")
+        .order_by(HuntingtonBatch.priority.desc(), HuntingtonBatch.queued_at, HuntingtonBatch.id)
+    )
+    return [QueuedBatch(*row) for row in rows]
+
+
+def claim_batch(
+    session: Session, batch_id: int, holder: str, *, lease_seconds: float, asked_at: datetime, quiet_seconds: float
+) -> Lease | Holder | AlreadyFinished:
+    """Claim a queued batch, or one whose worker died, for `holder`.
+
+    Args:
+        session: a session in a transaction of its own.
+        batch_id: which batch.
+        holder: the Dagster run that wants it.
+        lease_seconds: how long the lease lasts between renewals.
+        asked_at: when this run was asked for (UTC). A batch finished by another worker since then is no
+            error: two runs were asked for and the other was first.
+        quiet_seconds: how long a batch that a worker without a lease (the legacy one) left in `processing`
+            must have been quiet before it is taken over.
+
+    Returns:
+        The lease; or who holds the batch; or that it is finished already.
+
+    Raises:
+        UnknownBatch: when there is no such batch.
+        BatchNotQueued: naming the status that it has instead.
+    """
+    batch = session.scalar(select(HuntingtonBatch).where(HuntingtonBatch.id == batch_id).with_for_update())
+    if batch is None:
+        raise UnknownBatch(f"There is no batch {batch_id}. Check the number in the run's config; nothing was sent.")
+    if batch.status == "completed" or (
+        batch.status in FINISHED and batch.finished_at is not None and batch.finished_at >= asked_at
+    ):
+        return AlreadyFinished(batch.status, batch.finished_at)
+    if batch.status not in ("queued", "processing"):
+        raise BatchNotQueued(
+            f"Batch {batch_id} is '{batch.status}', and only a queued batch is sent. Nothing was sent. "
+            "Queue it (again) if it should be."
+        )
+    if batch.status == "processing" and batch_id not in doubt_batches_without_lease(
+        session, quiet_seconds, [batch_id]
+    ):
+        known = session.scalar(select(BatchLease.batch_id).where(BatchLease.batch_id == batch_id))
+        if known is None:
+            raise BatchNotQueued(
+                f"Batch {batch_id} is 'processing' in the hands of a worker that holds no lease (the legacy one), "
+                f"and was active within the last {quiet_seconds:g} seconds. Nothing was sent; try again when it "
+                "has been quiet for that long."
+            )
+    lease = take_lease(session, batch_id, holder, lease_seconds)
+    if isinstance(lease, Lease):
+        batch.status = "processing"
+        batch.started_at = batch.started_at or func.now()
+        batch.finished_at = None
+        batch.error = None
+    return lease
+
+
+def doubt_batches_without_lease(
+    session: Session, quiet_seconds: float, only: Collection[int] | None = None
+) -> list[int]:
+    """Take over batches that a worker without leases (the legacy one) left in `processing`.
+
+    Nobody knows which of their pending transactions that worker had sent when it died, so all of them
+    become `processing`: the bank is asked before any is sent again.
+
+    Returns:
+        The batches that were taken over: those quiet for `quiet_seconds`.
+    """
+    last_change = (
+        select(func.max(HuntingtonTransaction.updated_at))
+        .where(HuntingtonTransaction.batch_id == HuntingtonBatch.id)
+        .scalar_subquery()
+    )
+    query = select(HuntingtonBatch.id).where(
+        HuntingtonBatch.status == "processing",
+        ~exists().where(BatchLease.batch_id == HuntingtonBatch.id),
+        func.greatest(HuntingtonBatch.created_at, HuntingtonBatch.started_at, last_change)
+        <= func.clock_timestamp() - timedelta(seconds=quiet_seconds),
+    )
+    if only is not None:
+        query = query.where(HuntingtonBatch.id.in_(only))
+    batch_ids = list(session.scalars(query.order_by(HuntingtonBatch.id).with_for_update()))
+    if batch_ids:
+        session.execute(
+            update(HuntingtonTransaction)
+            .where(HuntingtonTransaction.batch_id.in_(batch_ids), HuntingtonTransaction.status == "pending")
+            .values(status="processing")
+        )
+    return batch_ids
+
+
+def requeue_abandoned_batches(session: Session) -> list[int]:
+    """Put every batch back into the queue whose worker died before it had sent all: it still has pending ones.
+
+    Returns:
+        The batches that were put back.
+    """
+    abandoned = (
+        select(HuntingtonBatch.id)
+        .join(BatchLease, BatchLease.batch_id == HuntingtonBatch.id)
+        .where(
+            HuntingtonBatch.status == "processing",
+            ~is_live(),
+            exists().where(
+                HuntingtonTransaction.batch_id == HuntingtonBatch.id, HuntingtonTransaction.status == "pending"
+            ),
+        )
+        .order_by(HuntingtonBatch.id)
+        .with_for_update(of=HuntingtonBatch)
+    )
+    batch_ids = list(session.scalars(abandoned))
+    if batch_ids:
+        # Asked again now that the rows are locked: a worker may have claimed one in between.
+        live = select(BatchLease.batch_id).where(BatchLease.batch_id.in_(batch_ids), is_live())
+        batch_ids = list(
+            session.scalars(
+                update(HuntingtonBatch)
+                .where(HuntingtonBatch.id.in_(batch_ids), HuntingtonBatch.id.not_in(live))
+                .values(status="queued")
+                .returning(HuntingtonBatch.id)
+            )
+        )
+    return sorted(batch_ids)
+
+
+def requeue_batches(session: Session, batch_ids: Collection[int]) -> list[int]:
+    """Queue the batches again that healing gave pending transactions back to; held and draft ones stay.
+
+    The caller holds their rows' locks and knows that no worker has a lease on them.
+    """
+    return sorted(
+        session.scalars(
+            update(HuntingtonBatch)
+            .where(HuntingtonBatch.id.in_(batch_ids), HuntingtonBatch.status.in_(("processing", *FINISHED)))
+            .values(status="queued", queued_at=func.now(), finished_at=None, error=None)
+            .returning(HuntingtonBatch.id)
+        )
+    )
+
+
+def give_back(session: Session, lease: Lease, error: str | None) -> None:
+    """Put a batch that could not be sent to its end back into the queue, with the reason beside it.
+
+    `queued_at` stays: it says since when the batch has waited. A batch whose transactions were all sent
+    stays `processing` until its open ones are known.
+    """
+    session.execute(
+        select(HuntingtonBatch.id).where(HuntingtonBatch.id == lease.batch_id).with_for_update()
+    )
+    hold_fence(session, lease)
+    session.execute(
+        update(HuntingtonBatch)
+        .where(
+            HuntingtonBatch.id == lease.batch_id,
+            HuntingtonBatch.status == "processing",
+            exists().where(
+                HuntingtonTransaction.batch_id == lease.batch_id, HuntingtonTransaction.status == "pending"
+            ),
+        )
+        .values(status="queued", error=error)
+    )
+
+
+def settle_batches(session: Session, batch_ids: Collection[int]) -> dict[int, str]:
+    """Set the status of every batch whose transactions are all settled or submitted.
+
+    A batch that was finished before is judged anew, since the bank may have changed its word (an ACH that
+    came back); its `finished_at` stays. A batch without transactions is `failed`.
+
+    Returns:
+        The batches that are finished now, with their status.
+    """
+    went_through = func.count().filter(HuntingtonTransaction.status.in_(("submitted", "completed")))
+    did_not = func.count().filter(HuntingtonTransaction.status.in_(("failed", "returned")))
+    still_open = func.count().filter(HuntingtonTransaction.status.in_(OPEN))
+    totals = (
+        select(
+            HuntingtonBatch.id.label("batch_id"),
+            went_through.label("went_through"),
+            did_not.label("did_not"),
+            still_open.label("still_open"),
+        )
+        .outerjoin(HuntingtonTransaction, HuntingtonTransaction.batch_id == HuntingtonBatch.id)
+        .where(HuntingtonBatch.id.in_(batch_ids))
+        .group_by(HuntingtonBatch.id)
+        .subquery()
+    )
+    rows = session.execute(
+        update(HuntingtonBatch)
+        .where(
+            HuntingtonBatch.id == totals.c.batch_id,
+            totals.c.still_open == 0,
+            HuntingtonBatch.status.in_(("processing", *FINISHED)),
+            or_(
+                HuntingtonBatch.status != "processing",
+                ~exists().where(BatchLease.batch_id == HuntingtonBatch.id, is_live()),
+            ),
+        )
+        .values(
+            status=case(
+                (totals.c.went_through == 0, "failed"),
+                (totals.c.did_not > 0, "completed_with_errors"),
+                else_="completed",
+            ),
+            finished_at=func.coalesce(HuntingtonBatch.finished_at, func.now()),
+            error=case(
+                (totals.c.went_through + totals.c.did_not == 0, "The batch has no transactions."),
+                (totals.c.did_not > 0, func.concat(totals.c.did_not, " of its transfers did not go through.")),
+                else_=None,
+            ),
+        )
+        .returning(HuntingtonBatch.id, HuntingtonBatch.status)
+    )
+    return {batch_id: status for batch_id, status in rows}

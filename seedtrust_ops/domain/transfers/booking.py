@@ -1,0 +1,217 @@
+"""Books transfers in the escrow ledger: one disbursement a transaction, and one reversal where it came back.
+
+It is called in the transaction that records the status; unique indexes on the ledger hold the 'one'.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from sqlalchemy import BigInteger, Text, Values, column, func, select, update, values
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.domain.alerts import open_alert
+from seedtrust_ops.domain.notifications import Letter, queue_letters
+from seedtrust_ops.domain.transfers.bank import BankTransfer
+from seedtrust_ops.tables import Account, Case, DisbursementRequest, HuntingtonTransaction, LedgerEntry, User
+
+
+class Recorded(Protocol):
+    """A transaction and the bank's word that is being recorded of it."""
+
+    @property
+    def transaction_id(self) -> int: ...
+    @property
+    def transfer(self) -> BankTransfer: ...
+
+
+def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
+    """Post each transaction's disbursement, lower its account's balance, and mark its request paid.
+
+    A transfer that came back before it was ever seen completed is booked too, so that its reversal has
+    something to reverse and the ledger tells the whole story.
+    """
+    if not recorded:
+        return
+    words = _words(recorded)
+    transaction = HuntingtonTransaction
+    account_of = (
+        select(
+            words.c.id,
+            Account.id.label("account_id"),
+            words.c.amount_cents,
+            words.c.bank_transfer_id,
+            transaction.method,
+        )
+        .join(transaction, transaction.id == words.c.id)
+        .join(DisbursementRequest, DisbursementRequest.id == transaction.disbursement_request_id)
+        .join(Account, Account.case_id == DisbursementRequest.case_id)
+    )
+    rows = session.execute(account_of).all()
+    _lock_accounts(session, [row.account_id for row in rows])
+    posted = []
+    if rows:
+        posted = session.execute(
+            postgres_insert(LedgerEntry)
+            .values(
+                [
+                    {
+                        "account_id": row.account_id,
+                        "amount_cents": -row.amount_cents,
+                        "kind": "disbursement",
+                        "huntington_transaction_id": row.id,
+                        "memo": f"Huntington {row.method} {row.bank_transfer_id}",
+                    }
+                    for row in rows
+                ]
+            )
+            .on_conflict_do_nothing(
+                index_elements=[LedgerEntry.huntington_transaction_id],
+                index_where=LedgerEntry.kind == "disbursement",
+            )
+            .returning(LedgerEntry.account_id, LedgerEntry.amount_cents)
+        ).all()
+    _move_balances(session, [(row.account_id, row.amount_cents) for row in posted])
+    session.execute(
+        update(DisbursementRequest)
+        .where(
+            DisbursementRequest.id == transaction.disbursement_request_id,
+            transaction.id == words.c.id,
+            DisbursementRequest.status != "paid",
+        )
+        .values(status="paid", paid_at=func.now())
+    )
+    booked = {row.id for row in rows}
+    for one in recorded:
+        if one.transaction_id not in booked:
+            open_alert(
+                session,
+                "transfer_not_booked",
+                f"transaction {one.transaction_id}",
+                "CRITICAL",
+                f"Transaction {one.transaction_id} moved {_dollars(one.transfer.amount_cents)} (bank transfer "
+                f"{one.transfer.id}), but it has no disbursement request whose case has an account, so no "
+                "ledger entry could be posted. Find the case and book it by hand.",
+            )
+
+
+def book_returns(session: Session, recorded: Sequence[Recorded]) -> None:
+    """Post each returned transaction's reversal, raise the balance, open its request again, and write a letter.
+
+    The letter goes to the case's escrow specialist, if that user is active.
+    """
+    if not recorded:
+        return
+    ids = [one.transaction_id for one in recorded]
+    booked = session.execute(
+        select(LedgerEntry.account_id, LedgerEntry.huntington_transaction_id, LedgerEntry.amount_cents).where(
+            LedgerEntry.huntington_transaction_id.in_(ids), LedgerEntry.kind == "disbursement"
+        )
+    ).all()
+    _lock_accounts(session, [row.account_id for row in booked])
+    codes = {one.transaction_id: one.transfer.return_code or "no code" for one in recorded}
+    if booked:
+        posted = session.execute(
+            postgres_insert(LedgerEntry)
+            .values(
+                [
+                    {
+                        "account_id": row.account_id,
+                        "amount_cents": -row.amount_cents,
+                        "kind": "reversal",
+                        "huntington_transaction_id": row.huntington_transaction_id,
+                        "memo": f"Returned by the bank ({codes[row.huntington_transaction_id]})",
+                    }
+                    for row in booked
+                ]
+            )
+            .on_conflict_do_nothing(
+                index_elements=[LedgerEntry.huntington_transaction_id],
+                index_where=LedgerEntry.kind == "reversal",
+            )
+            .returning(LedgerEntry.account_id, LedgerEntry.amount_cents)
+        ).all()
+        _move_balances(session, [(row.account_id, row.amount_cents) for row in posted])
+    requests = select(HuntingtonTransaction.disbursement_request_id).where(HuntingtonTransaction.id.in_(ids))
+    session.execute(
+        update(DisbursementRequest)
+        .where(DisbursementRequest.id.in_(requests), DisbursementRequest.status == "paid")
+        .values(status="approved", paid_at=None)
+    )
+    _write_to_escrow_specialists(session, ids, codes)
+
+
+def _write_to_escrow_specialists(session: Session, transaction_ids: list[int], codes: dict[int, str]) -> None:
+    rows = session.execute(
+        select(
+            HuntingtonTransaction.id,
+            HuntingtonTransaction.amount_cents,
+            HuntingtonTransaction.payee_name,
+            DisbursementRequest.id.label("request_id"),
+            Case.case_number,
+            User.id.label("user_id"),
+            User.email,
+        )
+        .join(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
+        .join(Case, Case.id == DisbursementRequest.case_id)
+        .join(User, User.id == Case.escrow_specialist_id)
+        .where(HuntingtonTransaction.id.in_(transaction_ids), User.is_active)
+    )
+    queue_letters(
+        session,
+        [
+            Letter(
+                dedupe_key=f"transfer-returned:{row.id}:{row.user_id}",
+                kind="transfer-returned",
+                recipient_id=row.user_id,
+                recipient_email=row.email,
+                subject=f"Payment returned by the bank: case {row.case_number}",
+                variables={
+                    "case_number": row.case_number,
+                    "disbursement_request_id": row.request_id,
+                    "transaction_id": row.id,
+                    "amount_cents": row.amount_cents,
+                    "payee_name": row.payee_name,
+                    "return_code": codes[row.id],
+                },
+            )
+            for row in rows
+        ],
+    )
+
+
+def _words(recorded: Sequence[Recorded]) -> Values:
+    return values(
+        column("id", BigInteger),
+        column("amount_cents", BigInteger),
+        column("bank_transfer_id", Text),
+        name="words",
+    ).data([(one.transaction_id, one.transfer.amount_cents, one.transfer.id) for one in recorded])
+
+
+def _lock_accounts(session: Session, account_ids: Sequence[int]) -> None:
+    # In the order of their ids, everywhere: two recorders that touch the same accounts must not wait for
+    # each other in a circle.
+    if account_ids:
+        session.execute(
+            select(Account.id).where(Account.id.in_(account_ids)).order_by(Account.id).with_for_update()
+        )
+
+
+def _move_balances(session: Session, postings: Sequence[tuple[int, int]]) -> None:
+    sums: dict[int, int] = {}
+    for account_id, amount_cents in postings:
+        sums[account_id] = sums.get(account_id, 0) + amount_cents
+    if sums:
+        moves = values(column("id", BigInteger), column("cents", BigInteger), name="moves").data(
+            list(sums.items())
+        )
+        session.execute(
+            update(Account)
+            .where(Account.id == moves.c.id)
+            .values(balance_cents=Account.balance_cents + moves.c.cents)
+        )
+
+
+def _dollars(cents: int) -> str:
+    return f"${cents / 100:,.2f}"

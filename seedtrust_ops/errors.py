@@ -1,0 +1,30 @@
+"""The errors that people read: each is one sentence that says what happened, to what, and what to do.
+
+Programming mistakes are not here; they stay the plain exceptions that Python raises.
+"""
+
+from typing import ClassVar
+
+
+class OperationsError(Exception):
+    """Trouble that a person should read about as it stands, without a traceback."""
+
+    retry_may_help: ClassVar[bool] = False
+
+
+class PassingTrouble(OperationsError):
+    """Trouble of the outside world that may be over in a few seconds."""
+
+    retry_may_help: ClassVar[bool] = True
+
+
+class ConfigurationError(OperationsError):
+    """An environment variable is missing or makes no sense."""
+
+
+class DatabaseUnreachable(PassingTrouble):
+    """The database gave no connection."""
+
+
+class SchemaOutOfDate(OperationsError):
+    """The database lacks tables or columns that the code uses."""

@@ -1,0 +1,1 @@
+"""Alembic migrations of schema `ops`, and the check of the platform's schema."""

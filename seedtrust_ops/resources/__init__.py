@@ -1,0 +1,1 @@
+"""The outside world behind Dagster resources, one vendor a file; no business rule lives here."""

@@ -1,0 +1,105 @@
+"""The application's database: one engine a process, with sessions that speak of trouble in sentences.
+
+It knows where the database is and whether its schema is fit; what is read and written is `domain/`'s.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.errors import DatabaseUnreachable, SchemaOutOfDate
+from seedtrust_ops.migrations.migrating import HEAD_REVISION, current_revision, migrate
+from seedtrust_ops.resources import embedded_postgres
+
+APPLICATION_DATABASE = "seedtrust"
+DAGSTER_DATABASE = "dagster"
+POOL_SIZE = 5
+
+
+def application_url() -> URL:
+    """Return where the application's database is, starting the embedded server where none is configured."""
+    settings = environment().databases
+    if settings.application_url is not None:
+        return settings.application_url
+    server = embedded_postgres.start(settings.embedded_directory)
+    return embedded_postgres.ensure_database(server, APPLICATION_DATABASE)
+
+
+def dagster_url() -> URL:
+    """Return where Dagster's own storage is, starting the embedded server where none is configured."""
+    settings = environment().databases
+    if settings.dagster_url is not None:
+        return settings.dagster_url
+    server = embedded_postgres.start(settings.embedded_directory)
+    url = embedded_postgres.ensure_database(server, DAGSTER_DATABASE)
+    return url.set(drivername="postgresql+psycopg2")
+
+
+def create_application_engine(url: URL) -> Engine:
+    """Return an engine for the application's database.
+
+    Parameters are hidden from error texts: among them are encrypted account numbers and people's names.
+    """
+    return create_engine(
+        url,
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={"connect_timeout": 10, "application_name": "seedtrust-ops"},
+    )
+
+
+@lru_cache(maxsize=1)
+def application_engine() -> Engine:
+    """Return this process's one engine, once its database was found fit.
+
+    Raises:
+        DatabaseUnreachable: when no connection is to be had.
+        SchemaOutOfDate: when schema `ops` is not at the revision of this code.
+    """
+    engine = create_application_engine(application_url())
+    with plain_database_errors(engine.url), engine.connect() as connection:
+        revision = current_revision(connection)
+    if revision != HEAD_REVISION:
+        if environment().databases.application_url is not None:
+            raise SchemaOutOfDate(
+                f"Schema ops of {_place(engine.url)} is at revision {revision or 'nothing'} and this code wants "
+                f"{HEAD_REVISION}: run `seedtrust-ops migrate`. Nothing was done."
+            )
+        migrate(engine, create_platform=True)
+    return engine
+
+
+def application_sessions() -> sessionmaker[Session]:
+    """Return the maker of sessions on the application's database."""
+    return sessionmaker(application_engine(), expire_on_commit=False)
+
+
+@contextmanager
+def plain_database_errors(url: URL) -> Iterator[None]:
+    """Turn a refused or lost connection into `DatabaseUnreachable`, whose text has no password in it."""
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise unreachable(url, error) from error
+
+
+def unreachable(url: URL, error: DBAPIError) -> DatabaseUnreachable:
+    """Return the sentence for a database that refused or dropped a connection."""
+    reason = " ".join(str(error.orig).split()).rstrip(".")
+    return DatabaseUnreachable(
+        f"The database {_place(url)} can't be used: {reason}. Check that it runs and that "
+        "SEEDTRUST_DATABASE_URL is right; what was not committed was not done, and the next run takes it up."
+    )
+
+
+def _place(url: URL) -> str:
+    host = url.host or url.query.get("host") or "localhost"
+    return f"{url.database} at {host}" + (f":{url.port}" if url.port else "")

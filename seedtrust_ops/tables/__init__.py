@@ -1,0 +1,41 @@
+"""The platform's tables and our own, as typed ORM classes, a file a subject.
+
+Importing this package loads them all, so that `PlatformTable.metadata` and `OpsTable.metadata` are whole.
+"""
+
+from seedtrust_ops.tables.accounts import Account, LedgerEntry
+from seedtrust_ops.tables.base import OpsTable, PlatformTable
+from seedtrust_ops.tables.disbursements import ApprovalRule, DisbursementRequest
+from seedtrust_ops.tables.huntington import HuntingtonBatch, HuntingtonTransaction
+from seedtrust_ops.tables.job_runs import ErrorRecord, JobRun
+from seedtrust_ops.tables.people import Case, CaseParty, User
+from seedtrust_ops.tables.presence import ViewingDisbursementRequest, ViewingPayment
+from seedtrust_ops.tables.reports import ReportRequest
+from seedtrust_ops.tables.telling import Alert, BalanceAlert, Notification
+from seedtrust_ops.tables.transfer_records import BankFeedCursor, BatchLease, Switch, TransferAttempt
+
+__all__ = [
+    "Account",
+    "Alert",
+    "ApprovalRule",
+    "BalanceAlert",
+    "BankFeedCursor",
+    "BatchLease",
+    "Case",
+    "CaseParty",
+    "DisbursementRequest",
+    "ErrorRecord",
+    "HuntingtonBatch",
+    "HuntingtonTransaction",
+    "JobRun",
+    "LedgerEntry",
+    "Notification",
+    "OpsTable",
+    "PlatformTable",
+    "ReportRequest",
+    "Switch",
+    "TransferAttempt",
+    "User",
+    "ViewingDisbursementRequest",
+    "ViewingPayment",
+]

@@ -1,0 +1,30 @@
+"""Report requests, as the platform keeps them.
+
+A request's life is a number: 1 pending, 2 in progress, 3 emailed, 4 failed.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, Identity, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from seedtrust_ops.tables.base import SMALL, PlatformTable
+from seedtrust_ops.tables.people import User
+
+
+class ReportRequest(PlatformTable):
+    """A report that somebody asked for, and how far it has come."""
+
+    __tablename__ = "report_requests"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey(User.id))
+    kind: Mapped[str]
+    params: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    format: Mapped[str] = mapped_column(server_default="xlsx")
+    status: Mapped[int] = mapped_column(SMALL, server_default="1")
+    requested_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    error: Mapped[str | None]

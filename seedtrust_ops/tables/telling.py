@@ -1,0 +1,76 @@
+"""What `ops` keeps to tell people things: letters in the outbox, alerts, and balances below their minimum.
+
+A row here is written in the transaction that causes it and delivered afterwards.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Identity, Index, text
+from sqlalchemy import func as sql
+from sqlalchemy.orm import Mapped, mapped_column
+
+from seedtrust_ops.tables.base import INT, OpsTable
+
+
+class Notification(OpsTable):
+    """One letter to one person; `dedupe_key` keeps it from being written twice."""
+
+    __tablename__ = "notifications"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    dedupe_key: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[str]
+    recipient_id: Mapped[int | None]
+    recipient_email: Mapped[str]
+    subject: Mapped[str]
+    variables: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    status: Mapped[str] = mapped_column(server_default="queued")
+    attempts: Mapped[int] = mapped_column(INT, server_default="0")
+    created_at: Mapped[datetime] = mapped_column(server_default=sql.now())
+    sent_at: Mapped[datetime | None]
+
+
+class Alert(OpsTable):
+    """Trouble that somebody must know of; at most one unresolved a rule and subject."""
+
+    __tablename__ = "alerts"
+    __table_args__ = (
+        Index(
+            "alerts_one_unresolved",
+            "rule",
+            "subject",
+            unique=True,
+            postgresql_where=text("resolved_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    rule: Mapped[str]
+    subject: Mapped[str]
+    severity: Mapped[str]
+    opened_at: Mapped[datetime] = mapped_column(server_default=sql.now())
+    resolved_at: Mapped[datetime | None]
+    detail: Mapped[str] = mapped_column(server_default="")
+
+
+class BalanceAlert(OpsTable):
+    """An account found below its minimum; at most one unresolved an account."""
+
+    __tablename__ = "balance_alerts"
+    __table_args__ = (
+        Index(
+            "balance_alerts_one_unresolved",
+            "account_id",
+            unique=True,
+            postgresql_where=text("resolved_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    account_id: Mapped[int]
+    balance_cents: Mapped[int]
+    minimum_balance_cents: Mapped[int]
+    shortfall_cents: Mapped[int]
+    opened_at: Mapped[datetime] = mapped_column(server_default=sql.now())
+    resolved_at: Mapped[datetime | None]
