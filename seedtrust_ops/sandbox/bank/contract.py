@@ -1,11 +1,12 @@
-"""What bank_api.yaml says a request must be, in code: bodies, headers, queries, cursors and the problems they earn.
+"""What bank_api.yaml says a request must be, in code: bodies, headers, queries, cursors and their problems.
 
-It decides nothing about money and keeps nothing: a request that is well formed here may still be refused by the ledger.
+It decides nothing about money and keeps nothing: a request that is well formed may still be refused by the
+ledger.
 
 The contract closes the list of 422 codes for POST /v1/transfers and gives none for a malformed request. A
-malformed amount or currency is therefore `invalid_amount`, and everything else that is malformed, the Idempotency-Key
-included, is `invalid_account`: no client ever meets a code that the contract does not list. The message
-says what was wrong. For GET the contract names no code at all, and a malformed query is `invalid_query`.
+malformed amount or currency is therefore `invalid_amount`, and everything else that is malformed, the
+Idempotency-Key included, is `invalid_account`: no client ever meets a code that the contract does not list.
+The message says what was wrong. For GET the contract names no code, and a malformed query is `invalid_query`.
 """
 
 import base64
@@ -78,16 +79,18 @@ class TransferRequest(BaseModel):
 
 
 def read_transfer(body: bytes, content_type: str | None) -> TransferRequest:
-    """Read the body of POST /v1/transfers; raises ProblemError (422) with the first thing that is wrong with it."""
+    """Read the body of POST /v1/transfers; raises ProblemError (422) with the first thing that is wrong."""
     if (content_type or "").partition(";")[0].strip().lower() != "application/json":
-        raise ProblemError(problem(422, "invalid_account", "The request's content type must be application/json."))
+        raise ProblemError(
+            problem(422, "invalid_account", "The request's content type must be application/json.")
+        )
     try:
         return TransferRequest.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
-        # The name of an unknown field is the caller's text, and no answer repeats that: it could be an account number.
+        # An unknown field's name is the caller's text, and could be an account number: no answer repeats it.
         where = where[:-1]
     field = ".".join(where) or "body"
     code = "invalid_amount" if field in ("amount_cents", "currency") else "invalid_account"
@@ -127,7 +130,7 @@ def read_moment(text: str) -> int:
 
 
 class Filters(NamedTuple):
-    """What GET /v1/transfers looks for; an empty tuple or None looks for everything. The moment is in microseconds."""
+    """What GET /v1/transfers looks for; an empty tuple or None for everything. Microseconds since 1970."""
 
     keys: tuple[str, ...] = ()
     references: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What the contract lets a client do: originate a transfer once for each key, look transfers up, read a balance.
+"""What the contract lets a client do: originate once for each key, look transfers up, read a balance.
 
 It speaks neither HTTP nor faults. What only a test may do to a bank is in interventions.py.
 """
@@ -52,14 +52,16 @@ class Ledger:
     def originate(self, key: str, request: TransferRequest, refuse_with: RefusalCode | None = None) -> Answer:
         """Move the money of one request, once for its key; when this returns, the answer is on disk.
 
-        Answers 201 with the transfer, 200 with the first answer, 409 where the key had another body, or 422. A refusal
-        is kept with its key like any other answer: final means that the same request is refused next week too.
-        `refuse_with` refuses a request whose key is new.
+        Answers 201 with the transfer, 200 with the first answer, 409 where the key had another body, or 422.
+        A refusal is kept with its key like any other answer: final means that the same request is refused
+        next week too. `refuse_with` refuses a request whose key is new.
         """
         digest = hmac.digest(self.store.digest_secret, request.model_dump_json().encode(), hashlib.sha256)
         connection = self.store.connection
         with self.store.transaction() as moment:
-            seen = connection.execute("SELECT body_digest, status, answer FROM keys WHERE key = ?", (key,)).fetchone()
+            seen = connection.execute(
+                "SELECT body_digest, status, answer FROM keys WHERE key = ?", (key,)
+            ).fetchone()
             if seen is not None and not hmac.compare_digest(seen["body_digest"], digest):
                 message = "This Idempotency-Key was used before, with another body."
                 return problem(409, "idempotency_key_reuse", message)
@@ -93,8 +95,9 @@ class Ledger:
     def _insert(self, key: str, request: TransferRequest, moment: int) -> bytes:
         is_wire = request.method == "wire"
         transfer = self.store.connection.execute(
-            "INSERT INTO transfers (id, idempotency_key, status, method, amount_cents, reference, created_at, "
-            "updated_at, account_id, settles_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+            "INSERT INTO transfers (id, idempotency_key, status, method, amount_cents, reference, "
+            "created_at, updated_at, account_id, settles_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
             (
                 f"tr_{secrets.token_hex(12)}",
                 key,
@@ -113,18 +116,22 @@ class Ledger:
 
     def find(self, search: Search) -> Answer:
         """A page of transfers, oldest update first, and the cursor of the next one (null at the end)."""
-        conditions, values = ["true"], []
-        for column, wanted in (("idempotency_key", search.filters.keys), ("reference", search.filters.references)):
-            if wanted:
-                conditions.append(f"{column} IN (SELECT value FROM json_each(?))")
-                values.append(json.dumps(wanted))
+        conditions = ["true"]
+        values: list[str | int] = []
+        if search.filters.keys:
+            conditions.append("idempotency_key IN (SELECT value FROM json_each(?))")
+            values.append(json.dumps(search.filters.keys))
+        if search.filters.references:
+            conditions.append("reference IN (SELECT value FROM json_each(?))")
+            values.append(json.dumps(search.filters.references))
         if search.filters.updated_since is not None:
             conditions.append("updated_at >= ?")
             values.append(search.filters.updated_since)
         if search.after is not None:
             conditions.append("(updated_at, id) > (?, ?)")
             values.extend(search.after)
-        sql = "SELECT * FROM transfers WHERE " + " AND ".join(conditions) + " ORDER BY updated_at, id LIMIT ?"
+        where = " AND ".join(conditions)
+        sql = f"SELECT * FROM transfers WHERE {where} ORDER BY updated_at, id LIMIT ?"  # noqa: S608 - our words
         with self.store.transaction():
             found = self.store.connection.execute(sql, (*values, self.page_size + 1)).fetchall()
         page, more = found[: self.page_size], found[self.page_size :]
@@ -138,7 +145,9 @@ class Ledger:
     def transfer(self, transfer_id: str) -> Answer:
         """One transfer as it is now, or 404."""
         with self.store.transaction():
-            row = self.store.connection.execute("SELECT * FROM transfers WHERE id = ?", (transfer_id,)).fetchone()
+            row = self.store.connection.execute(
+                "SELECT * FROM transfers WHERE id = ?", (transfer_id,)
+            ).fetchone()
         if row is None:
             return problem(404, "not_found", "There is no transfer with this id.")
         return Answer(200, json.dumps(shown_transfer(row)).encode())

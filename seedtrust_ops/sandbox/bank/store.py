@@ -1,6 +1,6 @@
 """The bank's file: its SQLite connection, its tables and its clock, where ACH transfers settle by themselves.
 
-It knows no rule about who may be paid; that is the ledger's. It keeps no account number, only keyed digests of bodies.
+It knows no rule about who may be paid; that is the ledger's. It keeps no account number, only keyed digests.
 """
 
 import secrets
@@ -17,14 +17,16 @@ MICROSECONDS = 1_000_000
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS accounts (
-    id TEXT PRIMARY KEY, opening_cents INTEGER NOT NULL, available_cents INTEGER NOT NULL CHECK (available_cents >= 0)
+    id TEXT PRIMARY KEY, opening_cents INTEGER NOT NULL,
+    available_cents INTEGER NOT NULL CHECK (available_cents >= 0)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS keys (
     key TEXT PRIMARY KEY, body_digest BLOB NOT NULL, status INTEGER NOT NULL, answer BLOB NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS transfers (
-    id TEXT PRIMARY KEY, idempotency_key TEXT NOT NULL UNIQUE, status TEXT NOT NULL, return_code TEXT, reason TEXT,
-    method TEXT NOT NULL, amount_cents INTEGER NOT NULL, reference TEXT NOT NULL,
+    id TEXT PRIMARY KEY, idempotency_key TEXT NOT NULL UNIQUE, status TEXT NOT NULL,
+    return_code TEXT, reason TEXT, method TEXT NOT NULL, amount_cents INTEGER NOT NULL,
+    reference TEXT NOT NULL,
     created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
     account_id TEXT NOT NULL REFERENCES accounts (id), settles_at INTEGER, planted INTEGER NOT NULL DEFAULT 0
 ) STRICT;
@@ -37,16 +39,19 @@ CREATE TABLE IF NOT EXISTS movements (
     amount_cents INTEGER NOT NULL, cause TEXT NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS requests (
-    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL, query TEXT NOT NULL,
-    idempotency_key TEXT, reference TEXT, amount_cents INTEGER, fault TEXT, status INTEGER
+    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL,
+    query TEXT NOT NULL, idempotency_key TEXT, reference TEXT, amount_cents INTEGER,
+    fault TEXT, status INTEGER
 ) STRICT;
 """
 
 
 class Store:
-    """One open bank file. One thread uses it: each transaction is finished before the next request is looked at."""
+    """One open bank file. One thread uses it: a transaction ends before the next request is looked at."""
 
-    def __init__(self, path: Path, *, opening_cents: Mapping[str, int], ach_settlement_seconds: float) -> None:
+    def __init__(
+        self, path: Path, *, opening_cents: Mapping[str, int], ach_settlement_seconds: float
+    ) -> None:
         """Open or create the file; `opening_cents` funds accounts (by id) that the file does not have yet."""
         self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self.connection.row_factory = sqlite3.Row
@@ -65,6 +70,7 @@ class Store:
         self.settlement = int(ach_settlement_seconds * MICROSECONDS)
         self.digest_secret: bytes = self._setting("digest_secret")
         self._clock_offset: int = self._setting("clock_offset")
+        self._last_moment: int
         (self._last_moment,) = self.connection.execute(
             "SELECT coalesce(max(updated_at), 0) FROM transfers"
         ).fetchone()
@@ -76,7 +82,7 @@ class Store:
     def moment(self) -> int:
         """The bank's time in microseconds since 1970; no two calls return the same, and it never goes back.
 
-        That is what makes the feed whole: whatever changes after a page was read is newer than all that was on it.
+        That makes the feed whole: whatever changes after a page was read is newer than all that was on it.
         """
         self._last_moment = max(time.time_ns() // 1000 + self._clock_offset, self._last_moment + 1)
         return self._last_moment
@@ -91,7 +97,7 @@ class Store:
         offset = int(offset_seconds * MICROSECONDS)
         if offset < self._clock_offset:
             raise ValueError(
-                f"The bank's clock only goes forward, and it is {self.clock_offset_seconds:g} s ahead already."
+                f"The bank's clock only goes forward, and is {self.clock_offset_seconds:g} s ahead already."
             )
         self.connection.execute("UPDATE settings SET value = ? WHERE name = 'clock_offset'", (offset,))
         self._clock_offset = offset
@@ -114,13 +120,15 @@ class Store:
         self.connection.execute("COMMIT")
 
     def move_money(self, transfer: sqlite3.Row, direction: str, cause: str, moment: int) -> None:
-        """Move a transfer's cents 'out' of its funding account or 'back' into it, and write that in the journal."""
+        """Move a transfer's cents 'out' of its funding account or 'back' into it, and journal that."""
         cents = transfer["amount_cents"] if direction == "back" else -transfer["amount_cents"]
         self.connection.execute(
-            "UPDATE accounts SET available_cents = available_cents + ? WHERE id = ?", (cents, transfer["account_id"])
+            "UPDATE accounts SET available_cents = available_cents + ? WHERE id = ?",
+            (cents, transfer["account_id"]),
         )
         self.connection.execute(
-            "INSERT INTO movements (at, transfer_id, idempotency_key, reference, direction, amount_cents, cause) "
+            "INSERT INTO movements "
+            "(at, transfer_id, idempotency_key, reference, direction, amount_cents, cause) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 moment,
