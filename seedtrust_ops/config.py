@@ -66,6 +66,12 @@ class LocationSettings(SettingsGroup):
         description="the time zone of the office's wall clock, such as America/New_York",
     )
 
+    dagster_home: Path | None = Field(
+        default=None,
+        validation_alias="DAGSTER_HOME",
+        description="the folder that holds dagster.yaml",
+    )
+
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, name: str) -> str:

@@ -28,3 +28,11 @@ class DatabaseUnreachable(PassingTrouble):
 
 class SchemaOutOfDate(OperationsError):
     """The database lacks tables or columns that the code uses."""
+
+
+class UnreadableToken(Exception):
+    """A stored token can't be decrypted with the keys at hand; the message shows no content."""
+
+
+class DamagedToken(UnreadableToken):
+    """A stored token is no Fernet token at all, so no key could open it."""

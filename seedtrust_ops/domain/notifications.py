@@ -42,6 +42,9 @@ def queue_letters(session: Session, letters: Sequence[Letter]) -> int:
         for letter in letters
     ]
     new = session.scalars(
-        insert(Notification).values(rows).on_conflict_do_nothing(index_elements=["dedupe_key"]).returning(Notification.id)
+        insert(Notification)
+        .values(rows)
+        .on_conflict_do_nothing(index_elements=["dedupe_key"])
+        .returning(Notification.id)
     )
     return len(new.all())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
+import dagster as dg
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -80,6 +81,14 @@ def application_engine() -> Engine:
 def application_sessions() -> sessionmaker[Session]:
     """Return the maker of sessions on the application's database."""
     return sessionmaker(application_engine(), expire_on_commit=False)
+
+
+class DatabaseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The database of SeedTrust's applications, from SEEDTRUST_DATABASE_URL."""
+
+    def sessions(self) -> sessionmaker[Session]:
+        """Return the maker of sessions; see `application_engine` for what it raises."""
+        return application_sessions()
 
 
 @contextmanager

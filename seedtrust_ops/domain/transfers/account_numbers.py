@@ -6,12 +6,9 @@ Everything else, checks included, sees a `TransferOrder` whose number shows its 
 import re
 from typing import Protocol
 
-from seedtrust_ops.domain.transfers.bank import AccountNumber, TransferOrder, idempotency_key
+from seedtrust_ops.bank import AccountNumber, TransferOrder
+from seedtrust_ops.domain.transfers.bank import idempotency_key
 from seedtrust_ops.tables import HuntingtonTransaction
-
-
-class UnreadableToken(Exception):
-    """A stored token can't be decrypted with the keys at hand; the message names no content."""
 
 
 class FieldCipher(Protocol):
@@ -21,14 +18,16 @@ class FieldCipher(Protocol):
         """Return the plain text of `token`, or raise `UnreadableToken`."""
         ...
 
+    def opens(self, token: str) -> bool:
+        """Return whether `token` was made with a key at hand, without showing what it holds."""
+        ...
+
 
 class BadAccountNumber(Exception):
     """What was decrypted is not an account number; the message says why without showing it."""
 
 
-def build_order(
-    transaction: HuntingtonTransaction, cipher: FieldCipher, funding_account_id: str
-) -> TransferOrder:
+def build_order(transaction: HuntingtonTransaction, cipher: FieldCipher, funding_account_id: str) -> TransferOrder:
     """Return the bank's order for `transaction`, its account number decrypted.
 
     Raises:

@@ -1,19 +1,12 @@
-"""The words in which the domain speaks with a bank: an order to pay, and the answers there can be.
-
-The wire format is the client's in `resources/`; nothing here knows of HTTP.
-"""
+"""What the domain needs of a bank, and the key under which the bank knows a transaction of ours."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Protocol
 
-from seedtrust_ops.errors import OperationsError, PassingTrouble
+from seedtrust_ops.bank import Answer, BankTransfer, TransferOrder
 
 KEY_PREFIX = "seedtrust-transaction-"
-LOOK_UP_PAGE = 100
-"""How many keys or references the bank takes in one look-up (bank_api.yaml, find_transfers)."""
 
 
 def idempotency_key(transaction_id: int) -> str:
@@ -27,119 +20,6 @@ def transaction_id_of(key: str) -> int | None:
     if digits == key or not digits.isascii() or not digits.isdigit():
         return None
     return int(digits)
-
-
-class AccountNumber:
-    """A payee's account number; only `reveal` shows more than its last four digits."""
-
-    __slots__ = ("_digits",)
-
-    def __init__(self, digits: str) -> None:
-        self._digits = digits
-
-    def reveal(self) -> str:
-        """Return all digits, for the request to the bank and nothing else."""
-        return self._digits
-
-    def __repr__(self) -> str:
-        return f"<account number ending {self._digits[-4:]}>" if len(self._digits) > 4 else "<account number>"
-
-    __str__ = __repr__
-
-
-@dataclass(frozen=True)
-class TransferOrder:
-    """One transfer as the bank is asked for it; `amount_cents` in US cents."""
-
-    idempotency_key: str
-    method: str
-    amount_cents: int
-    funding_account_id: str
-    payee_name: str
-    routing_number: str
-    account_number: AccountNumber
-    account_type: str
-    reference: str
-
-
-class BankStatus(StrEnum):
-    """What the bank says of a transfer (bank_api.yaml, Transfer.status)."""
-
-    ACCEPTED = "accepted"
-    COMPLETED = "completed"
-    REJECTED = "rejected"
-    RETURNED = "returned"
-
-
-@dataclass(frozen=True)
-class BankTransfer:
-    """A transfer as the bank has it; `updated_at` by the bank's clock, UTC."""
-
-    id: str
-    idempotency_key: str
-    status: BankStatus
-    amount_cents: int
-    reference: str
-    updated_at: datetime
-    return_code: str | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Originated:
-    """The bank has the transfer, newly or since an earlier request with this key."""
-
-    transfer: BankTransfer
-
-
-@dataclass(frozen=True)
-class Refused:
-    """Final: nothing moved and nothing will."""
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True)
-class KeyReused:
-    """The bank has this key with another body."""
-
-
-@dataclass(frozen=True)
-class Unauthorized:
-    """The bank does not know our API key; nothing moved, and it is not the transfer's fault."""
-
-
-@dataclass(frozen=True)
-class RateLimited:
-    """Nothing moved; ask again after so many seconds."""
-
-    retry_after_seconds: float
-
-
-@dataclass(frozen=True)
-class NotSent:
-    """The request never left: no connection was made, or sending was stopped before."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class OutcomeUnknown:
-    """No readable answer: the transfer may or may not exist, and only a look-up can tell."""
-
-    reason: str
-
-
-Answer = Originated | Refused | KeyReused | Unauthorized | RateLimited | NotSent | OutcomeUnknown
-
-
-class BankGaveNoAnswer(PassingTrouble):
-    """A question to the bank got no readable answer."""
-
-
-class BankUnauthorized(OperationsError):
-    """The bank refuses our API key."""
 
 
 class Bank(Protocol):

@@ -65,7 +65,13 @@ def queued_batches(session: Session) -> list[QueuedBatch]:
 
 
 def claim_batch(
-    session: Session, batch_id: int, holder: str, *, lease_seconds: float, asked_at: datetime, quiet_seconds: float
+    session: Session,
+    batch_id: int,
+    holder: str,
+    *,
+    lease_seconds: float,
+    asked_at: datetime,
+    quiet_seconds: float,
 ) -> Lease | Holder | AlreadyFinished:
     """Claim a queued batch, or one whose worker died, for `holder`.
 
@@ -98,9 +104,7 @@ def claim_batch(
             f"Batch {batch_id} is '{batch.status}', and only a queued batch is sent. Nothing was sent. "
             "Queue it (again) if it should be."
         )
-    if batch.status == "processing" and batch_id not in doubt_batches_without_lease(
-        session, quiet_seconds, [batch_id]
-    ):
+    if batch.status == "processing" and batch_id not in doubt_batches_without_lease(session, quiet_seconds, [batch_id]):
         known = session.scalar(select(BatchLease.batch_id).where(BatchLease.batch_id == batch_id))
         if known is None:
             raise BatchNotQueued(
@@ -164,7 +168,8 @@ def requeue_abandoned_batches(session: Session) -> list[int]:
             HuntingtonBatch.status == "processing",
             ~is_live(),
             exists().where(
-                HuntingtonTransaction.batch_id == HuntingtonBatch.id, HuntingtonTransaction.status == "pending"
+                HuntingtonTransaction.batch_id == HuntingtonBatch.id,
+                HuntingtonTransaction.status == "pending",
             ),
         )
         .order_by(HuntingtonBatch.id)
@@ -206,20 +211,35 @@ def give_back(session: Session, lease: Lease, error: str | None) -> None:
     `queued_at` stays: it says since when the batch has waited. A batch whose transactions were all sent
     stays `processing` until its open ones are known.
     """
-    session.execute(
-        select(HuntingtonBatch.id).where(HuntingtonBatch.id == lease.batch_id).with_for_update()
-    )
+    session.execute(select(HuntingtonBatch.id).where(HuntingtonBatch.id == lease.batch_id).with_for_update())
     hold_fence(session, lease)
     session.execute(
         update(HuntingtonBatch)
         .where(
             HuntingtonBatch.id == lease.batch_id,
             HuntingtonBatch.status == "processing",
-            exists().where(
-                HuntingtonTransaction.batch_id == lease.batch_id, HuntingtonTransaction.status == "pending"
-            ),
+            exists().where(HuntingtonTransaction.batch_id == lease.batch_id, HuntingtonTransaction.status == "pending"),
         )
         .values(status="queued", error=error)
+    )
+
+
+def unfinished_batches_without_work(session: Session) -> list[int]:
+    """Return the batches in `processing` that no worker holds and in which nothing is open any more."""
+    return list(
+        session.scalars(
+            select(HuntingtonBatch.id)
+            .where(
+                HuntingtonBatch.status == "processing",
+                ~exists().where(BatchLease.batch_id == HuntingtonBatch.id, is_live()),
+                ~exists().where(
+                    HuntingtonTransaction.batch_id == HuntingtonBatch.id,
+                    HuntingtonTransaction.status.in_(OPEN),
+                ),
+            )
+            .order_by(HuntingtonBatch.id)
+            .with_for_update()
+        )
     )
 
 
@@ -267,10 +287,13 @@ def settle_batches(session: Session, batch_ids: Collection[int]) -> dict[int, st
             finished_at=func.coalesce(HuntingtonBatch.finished_at, func.now()),
             error=case(
                 (totals.c.went_through + totals.c.did_not == 0, "The batch has no transactions."),
-                (totals.c.did_not > 0, func.concat(totals.c.did_not, " of its transfers did not go through.")),
+                (
+                    totals.c.did_not > 0,
+                    func.concat(totals.c.did_not, " of its transfers did not go through."),
+                ),
                 else_=None,
             ),
         )
         .returning(HuntingtonBatch.id, HuntingtonBatch.status)
     )
-    return {batch_id: status for batch_id, status in rows}
+    return {row.id: row.status for row in rows}

@@ -6,13 +6,13 @@ It is called in the transaction that records the status; unique indexes on the l
 from collections.abc import Sequence
 from typing import Protocol
 
-from sqlalchemy import BigInteger, Text, Values, column, func, select, update, values
+from sqlalchemy import BigInteger, Row, Text, Values, column, func, select, update, values
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.bank import BankTransfer
 from seedtrust_ops.domain.alerts import open_alert
 from seedtrust_ops.domain.notifications import Letter, queue_letters
-from seedtrust_ops.domain.transfers.bank import BankTransfer
 from seedtrust_ops.tables import Account, Case, DisbursementRequest, HuntingtonTransaction, LedgerEntry, User
 
 
@@ -42,6 +42,7 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
             words.c.amount_cents,
             words.c.bank_transfer_id,
             transaction.method,
+            DisbursementRequest.id.label("request_id"),
         )
         .join(transaction, transaction.id == words.c.id)
         .join(DisbursementRequest, DisbursementRequest.id == transaction.disbursement_request_id)
@@ -49,7 +50,7 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
     )
     rows = session.execute(account_of).all()
     _lock_accounts(session, [row.account_id for row in rows])
-    posted = []
+    posted: Sequence[Row[int, int]] = []
     if rows:
         posted = session.execute(
             postgres_insert(LedgerEntry)
@@ -72,18 +73,31 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
             .returning(LedgerEntry.account_id, LedgerEntry.amount_cents)
         ).all()
     _move_balances(session, [(row.account_id, row.amount_cents) for row in posted])
-    session.execute(
-        update(DisbursementRequest)
-        .where(
-            DisbursementRequest.id == transaction.disbursement_request_id,
-            transaction.id == words.c.id,
-            DisbursementRequest.status != "paid",
+    marked = set(
+        session.scalars(
+            update(DisbursementRequest)
+            .where(
+                DisbursementRequest.id.in_([row.request_id for row in rows]),
+                DisbursementRequest.status != "paid",
+            )
+            .values(status="paid", paid_at=func.now())
+            .returning(DisbursementRequest.id)
         )
-        .values(status="paid", paid_at=func.now())
     )
-    booked = {row.id for row in rows}
+    request_of = {row.id: row.request_id for row in rows}
     for one in recorded:
-        if one.transaction_id not in booked:
+        request_id = request_of.get(one.transaction_id)
+        if request_id is not None and request_id not in marked:
+            open_alert(
+                session,
+                "request_paid_twice",
+                f"request {request_id}",
+                "CRITICAL",
+                f"Disbursement request {request_id} was paid already when transaction {one.transaction_id} moved "
+                f"another {_dollars(one.transfer.amount_cents)} (bank transfer {one.transfer.id}). Both are "
+                "booked: ask the payee or Huntington for one of them back.",
+            )
+        if request_id is None:
             open_alert(
                 session,
                 "transfer_not_booked",
@@ -193,9 +207,7 @@ def _lock_accounts(session: Session, account_ids: Sequence[int]) -> None:
     # In the order of their ids, everywhere: two recorders that touch the same accounts must not wait for
     # each other in a circle.
     if account_ids:
-        session.execute(
-            select(Account.id).where(Account.id.in_(account_ids)).order_by(Account.id).with_for_update()
-        )
+        session.execute(select(Account.id).where(Account.id.in_(account_ids)).order_by(Account.id).with_for_update())
 
 
 def _move_balances(session: Session, postings: Sequence[tuple[int, int]]) -> None:
@@ -203,13 +215,9 @@ def _move_balances(session: Session, postings: Sequence[tuple[int, int]]) -> Non
     for account_id, amount_cents in postings:
         sums[account_id] = sums.get(account_id, 0) + amount_cents
     if sums:
-        moves = values(column("id", BigInteger), column("cents", BigInteger), name="moves").data(
-            list(sums.items())
-        )
+        moves = values(column("id", BigInteger), column("cents", BigInteger), name="moves").data(list(sums.items()))
         session.execute(
-            update(Account)
-            .where(Account.id == moves.c.id)
-            .values(balance_cents=Account.balance_cents + moves.c.cents)
+            update(Account).where(Account.id == moves.c.id).values(balance_cents=Account.balance_cents + moves.c.cents)
         )
 
 

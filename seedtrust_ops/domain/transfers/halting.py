@@ -32,9 +32,7 @@ def why_halted(session: Session, halted_by_environment: bool) -> str | None:
 
 def halt(session: Session, reason: str, set_by: str) -> None:
     """Stop all sending; a halt that is on already keeps its first reason."""
-    session.execute(
-        insert(Switch).values(name=TRANSFERS_HALTED, reason=reason, set_by=set_by).on_conflict_do_nothing()
-    )
+    session.execute(insert(Switch).values(name=TRANSFERS_HALTED, reason=reason, set_by=set_by).on_conflict_do_nothing())
 
 
 def resume(session: Session) -> bool:

@@ -51,7 +51,11 @@ def take_lease(session: Session, batch_id: int, holder: str, seconds: float) -> 
     token = uuid.uuid4().hex
     expires_at = func.clock_timestamp() + timedelta(seconds=seconds)
     statement = insert(BatchLease).values(
-        batch_id=batch_id, token=token, holder=holder, expires_at=expires_at, acquired_at=func.clock_timestamp()
+        batch_id=batch_id,
+        token=token,
+        holder=holder,
+        expires_at=expires_at,
+        acquired_at=func.clock_timestamp(),
     )
     taken = session.execute(
         statement.on_conflict_do_update(

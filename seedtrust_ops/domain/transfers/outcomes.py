@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from sqlalchemy import BigInteger, Text, case, column, func, select, update, values
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.bank import BankStatus, BankTransfer
 from seedtrust_ops.domain.alerts import open_alert
-from seedtrust_ops.domain.transfers.bank import BankStatus, BankTransfer
 from seedtrust_ops.domain.transfers.booking import book_disbursements, book_returns
 from seedtrust_ops.tables import HuntingtonTransaction
 
@@ -26,7 +26,7 @@ _BECOMES = {
 _STILL_OPEN_TO = {
     "pending": set(BankStatus),
     "processing": set(BankStatus),
-    "failed": {BankStatus.ACCEPTED, BankStatus.COMPLETED, BankStatus.RETURNED},
+    "failed": set(BankStatus),
     "submitted": {BankStatus.COMPLETED, BankStatus.REJECTED, BankStatus.RETURNED},
     "completed": {BankStatus.RETURNED},
     "returned": set(),
@@ -63,7 +63,7 @@ def record_words(session: Session, words: Mapping[int, BankTransfer]) -> list[Ch
             HuntingtonTransaction.id,
             HuntingtonTransaction.batch_id,
             HuntingtonTransaction.status,
-            HuntingtonTransaction.disbursement_request_id,
+            HuntingtonTransaction.failure_reason,
         )
         .where(HuntingtonTransaction.id.in_(words))
         .order_by(HuntingtonTransaction.id)
@@ -73,6 +73,8 @@ def record_words(session: Session, words: Mapping[int, BankTransfer]) -> list[Ch
     for row in rows:
         transfer = words[row.id]
         after = next_status(row.status, transfer.status)
+        if after is not None and after == row.status and row.failure_reason == _reason(after, transfer):
+            continue
         if after is not None:
             changes.append(Change(row.id, row.batch_id, row.status, after, transfer))
         elif row.status == "completed" and transfer.status is BankStatus.REJECTED:
@@ -86,9 +88,7 @@ def record_words(session: Session, words: Mapping[int, BankTransfer]) -> list[Ch
             )
     if changes:
         _set_statuses(session, changes)
-        book_disbursements(
-            session, [change for change in changes if change.after in ("completed", "returned")]
-        )
+        book_disbursements(session, [change for change in changes if change.after in ("completed", "returned")])
         book_returns(session, [change for change in changes if change.after == "returned"])
     return changes
 
@@ -101,7 +101,10 @@ def _set_statuses(session: Session, changes: Sequence[Change]) -> None:
         column("bank_transfer_id", Text),
         name="news",
     ).data(
-        [(change.transaction_id, change.after, _reason(change), change.transfer.id) for change in changes]
+        [
+            (change.transaction_id, change.after, _reason(change.after, change.transfer), change.transfer.id)
+            for change in changes
+        ]
     )
     session.execute(
         update(HuntingtonTransaction)
@@ -111,18 +114,19 @@ def _set_statuses(session: Session, changes: Sequence[Change]) -> None:
             failure_reason=news.c.failure_reason,
             bank_transfer_id=news.c.bank_transfer_id,
             completed_at=case(
-                (news.c.status == "completed", func.clock_timestamp()), else_=HuntingtonTransaction.completed_at
+                (news.c.status == "completed", func.clock_timestamp()),
+                else_=HuntingtonTransaction.completed_at,
             ),
             updated_at=func.clock_timestamp(),
         )
     )
 
 
-def _reason(change: Change) -> str | None:
-    if change.after == "returned":
-        return change.transfer.return_code or "returned"
-    if change.after == "failed":
-        return change.transfer.reason or "rejected"
+def _reason(status: str, transfer: BankTransfer) -> str | None:
+    if status == "returned":
+        return transfer.return_code or "returned"
+    if status == "failed":
+        return transfer.reason or "rejected"
     return None
 
 
@@ -143,8 +147,6 @@ def put_back(session: Session, transaction_ids: Sequence[int]) -> None:
     if transaction_ids:
         session.execute(
             update(HuntingtonTransaction)
-            .where(
-                HuntingtonTransaction.id.in_(transaction_ids), HuntingtonTransaction.status == "processing"
-            )
+            .where(HuntingtonTransaction.id.in_(transaction_ids), HuntingtonTransaction.status == "processing")
             .values(status="pending", updated_at=func.clock_timestamp())
         )

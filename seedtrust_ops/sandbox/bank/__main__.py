@@ -43,9 +43,7 @@ def main() -> None:
     )
     if arguments.until_stdin_closes:
         threading.Thread(target=_stop_with_stdin, args=(server,), daemon=True).start()
-    sys.stdout.write(
-        json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}", "pid": os.getpid()}) + "\n"
-    )
+    sys.stdout.write(json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}", "pid": os.getpid()}) + "\n")
     sys.stdout.flush()
     server.run(sockets=[listener])
     bank.close()
@@ -62,9 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="python -m seedtrust_ops.sandbox.bank", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="on loopback; 0 takes a free one")
-    parser.add_argument(
-        "--database", type=Path, required=True, help="the bank's file, made where it is missing"
-    )
+    parser.add_argument("--database", type=Path, required=True, help="the bank's file, made where it is missing")
     parser.add_argument("--api-key", required=True, help="what clients send as bearer token")
     parser.add_argument("--funding-account-id", default=default("funding_account_id"))
     parser.add_argument(
@@ -79,13 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         default=default("ach_settlement_seconds"),
         help="from accepted to completed",
     )
-    parser.add_argument(
-        "--latency-ms", type=float, default=default("latency_ms"), help="added to every /v1 request"
-    )
+    parser.add_argument("--latency-ms", type=float, default=default("latency_ms"), help="added to every /v1 request")
     parser.add_argument("--page-size", type=int, default=default("page_size"), help="transfers on one page")
-    parser.add_argument(
-        "--until-stdin-closes", action="store_true", help="stop when whoever started the bank is gone"
-    )
+    parser.add_argument("--until-stdin-closes", action="store_true", help="stop when whoever started the bank is gone")
     return parser
 
 

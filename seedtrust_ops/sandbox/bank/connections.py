@@ -42,9 +42,7 @@ class ResetAnswer(Response):
         """Cut the connection off."""
         transport = _transport(scope)
         # Closing with a linger time of zero makes the kernel send RST where it would have sent FIN.
-        transport.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-        )
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
         await _connection_lost(receive)
 
@@ -60,13 +58,14 @@ class DrippingAnswer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Drip until all is sent or the client has hung up."""
         transport = _transport(scope)
+        lost = asyncio.create_task(_connection_lost(receive))
         for byte in _as_http(self._answer):
-            if transport.is_closing():
-                break
             transport.write(bytes((byte,)))
-            await asyncio.sleep(self._pause_seconds)
+            await asyncio.wait([lost], timeout=self._pause_seconds)
+            if lost.done():
+                return
         transport.close()
-        await _connection_lost(receive)
+        await lost
 
 
 def _transport(scope: Scope) -> asyncio.Transport:

@@ -81,9 +81,7 @@ class TransferRequest(BaseModel):
 def read_transfer(body: bytes, content_type: str | None) -> TransferRequest:
     """Read the body of POST /v1/transfers; raises ProblemError (422) with the first thing that is wrong."""
     if (content_type or "").partition(";")[0].strip().lower() != "application/json":
-        raise ProblemError(
-            problem(422, "invalid_account", "The request's content type must be application/json.")
-        )
+        raise ProblemError(problem(422, "invalid_account", "The request's content type must be application/json."))
     try:
         return TransferRequest.model_validate_json(body)
     except ValidationError as error:
@@ -122,11 +120,11 @@ def shown_moment(microseconds: int) -> str:
 def read_moment(text: str) -> int:
     """An RFC 3339 date-time as microseconds since 1970; raises ValueError for anything else."""
     if not RFC_3339.fullmatch(text.upper()):
-        raise ValueError("It must be an RFC 3339 date-time with an offset.")
+        raise ValueError("A moment must be an RFC 3339 date-time with an offset.")
     try:
         return (datetime.fromisoformat(text.upper()).astimezone(UTC) - EPOCH) // timedelta(microseconds=1)
     except OverflowError as error:
-        raise ValueError("It is outside the years 1 to 9999.") from error
+        raise ValueError("A moment must be within the years 1 to 9999.") from error
 
 
 class Filters(NamedTuple):
@@ -195,7 +193,7 @@ def _since(values: tuple[str, ...]) -> int | None:
     try:
         return read_moment(values[0]) if values else None
     except ValueError as error:
-        raise _bad_query(f"updated_since is malformed. {error}") from error
+        raise _bad_query("updated_since must be an RFC 3339 date-time with an offset.") from error
 
 
 def _bad_query(message: str) -> ProblemError:

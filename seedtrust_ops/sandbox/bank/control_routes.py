@@ -69,9 +69,7 @@ def control_routes(store: Store, faults: Faults, journal: RequestJournal) -> lis
         return JSONResponse(faults.overview(), 201)
 
     async def plant(request: Request) -> JSONResponse:
-        return JSONResponse(
-            interventions.plant(store, await _read(request, interventions.PlantedTransfer)), 201
-        )
+        return JSONResponse(interventions.plant(store, await _read(request, interventions.PlantedTransfer)), 201)
 
     async def send_back(request: Request) -> JSONResponse:
         wanted = await _read(request, Return)

@@ -164,20 +164,14 @@ class Faults:
         if self._chaos is None or incoming.method not in self._chaos.methods:
             return None
         # Neither arrival time nor order goes into the draw: only who asks, for what, and for which time.
-        subject = "|".join(
-            (incoming.method, incoming.path, *sorted(incoming.keys), *sorted(incoming.references))
-        )
+        subject = "|".join((incoming.method, incoming.path, *sorted(incoming.keys), *sorted(incoming.references)))
         self._seen[subject] += 1
         ticket = f"{self._chaos.seed}|{subject}|{self._seen[subject]}".encode()
         draw = int.from_bytes(hashlib.sha256(ticket).digest()[:8]) / 2**64
         for kind in sorted(self._chaos.probabilities):
             draw -= self._chaos.probabilities[kind]
             if draw < 0:
-                return (
-                    None
-                    if kind == "refuse" and not incoming.can_be_refused
-                    else Fault(kind, self._chaos, "chaos")
-                )
+                return None if kind == "refuse" and not incoming.can_be_refused else Fault(kind, self._chaos, "chaos")
         return None
 
 

@@ -45,9 +45,7 @@ def plant(store: Store, planted: PlantedTransfer) -> dict[str, object]:
     with store.transaction() as moment:
         made_at = moment if planted.created_at is None else read_moment(planted.created_at.isoformat())
         if made_at > moment:
-            raise ProblemError(
-                problem(422, "invalid_control", "A transfer cannot be planted in the bank's future.")
-            )
+            raise ProblemError(problem(422, "invalid_control", "A transfer cannot be planted in the bank's future."))
         if store.connection.execute("SELECT 1 FROM keys WHERE key = ?", (key,)).fetchone():
             raise ProblemError(problem(409, "invalid_control", "The bank has this idempotency key already."))
         transfer = store.connection.execute(
@@ -104,8 +102,7 @@ def _undo(
     store: Store, transfer: sqlite3.Row, status: str, return_code: str | None, reason: str | None, moment: int
 ) -> dict[str, object]:
     changed = store.connection.execute(
-        "UPDATE transfers SET status = ?, return_code = ?, reason = ?, updated_at = ? "
-        "WHERE id = ? RETURNING *",
+        "UPDATE transfers SET status = ?, return_code = ?, reason = ?, updated_at = ? WHERE id = ? RETURNING *",
         (status, return_code, reason, moment, transfer["id"]),
     ).fetchone()
     store.move_money(changed, "back", status, moment)
@@ -177,16 +174,12 @@ def totals(store: Store) -> dict[str, object]:
         by_reference[row["reference"]] += 1 if row["direction"] == "out" else -1
     return {
         "transfers": sum(row["transfers"] for row in by_status),
-        "by_status": {
-            row["status"]: {"transfers": row["transfers"], "cents": row["cents"]} for row in by_status
-        },
+        "by_status": {row["status"]: {"transfers": row["transfers"], "cents": row["cents"]} for row in by_status},
         "out_cents": moved["out"],
         "back_cents": moved["back"],
         "accounts": [dict(row) for row in accounts],
         "keys_paid_more_than_once": sorted(key for key, paid in by_key.items() if paid > 1),
-        "references_paid_more_than_once": sorted(
-            reference for reference, paid in by_reference.items() if paid > 1
-        ),
+        "references_paid_more_than_once": sorted(reference for reference, paid in by_reference.items() if paid > 1),
     }
 
 

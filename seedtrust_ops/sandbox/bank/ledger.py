@@ -59,9 +59,7 @@ class Ledger:
         digest = hmac.digest(self.store.digest_secret, request.model_dump_json().encode(), hashlib.sha256)
         connection = self.store.connection
         with self.store.transaction() as moment:
-            seen = connection.execute(
-                "SELECT body_digest, status, answer FROM keys WHERE key = ?", (key,)
-            ).fetchone()
+            seen = connection.execute("SELECT body_digest, status, answer FROM keys WHERE key = ?", (key,)).fetchone()
             if seen is not None and not hmac.compare_digest(seen["body_digest"], digest):
                 message = "This Idempotency-Key was used before, with another body."
                 return problem(409, "idempotency_key_reuse", message)
@@ -145,9 +143,7 @@ class Ledger:
     def transfer(self, transfer_id: str) -> Answer:
         """One transfer as it is now, or 404."""
         with self.store.transaction():
-            row = self.store.connection.execute(
-                "SELECT * FROM transfers WHERE id = ?", (transfer_id,)
-            ).fetchone()
+            row = self.store.connection.execute("SELECT * FROM transfers WHERE id = ?", (transfer_id,)).fetchone()
         if row is None:
             return problem(404, "not_found", "There is no transfer with this id.")
         return Answer(200, json.dumps(shown_transfer(row)).encode())

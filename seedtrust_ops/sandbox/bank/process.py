@@ -102,9 +102,7 @@ def start_bank(
     except (RuntimeError, httpx.HTTPError) as error:
         process.kill()
         process.wait()
-        raise RuntimeError(
-            f"The sandbox bank did not start within {start_timeout_seconds:g} s. {error}"
-        ) from error
+        raise RuntimeError(f"The sandbox bank did not start within {start_timeout_seconds:g} s. {error}") from error
     return BankProcess(url, process.pid, api_key, funding_account_id, database, SandboxBank(url), process)
 
 

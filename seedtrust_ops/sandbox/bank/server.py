@@ -65,8 +65,7 @@ class Bank:
         self._bearer = f"Bearer {settings.api_key}".encode()
         self.app = Starlette(
             routes=[
-                Route("/v1/transfers", self._create_transfer, methods=["POST"]),
-                Route("/v1/transfers", self._find_transfers, methods=["GET"]),
+                Route("/v1/transfers", self._transfers, methods=["POST", "GET"]),
                 Route("/v1/transfers/{transfer_id}", self._get_transfer, methods=["GET"]),
                 Route("/v1/accounts/{account_id}", self._get_account, methods=["GET"]),
                 *control_routes(self._store, self._faults, self._journal),
@@ -78,6 +77,12 @@ class Bank:
     def close(self) -> None:
         """Close the bank's file."""
         self._store.close()
+
+    async def _transfers(self, request: Request) -> Response:
+        # One route for both, or a refused method would be told of the first one only.
+        if request.method == "POST":
+            return await self._create_transfer(request)
+        return await self._find_transfers(request)
 
     async def _create_transfer(self, request: Request) -> Response:
         body, key_header = await request.body(), request.headers.get("idempotency-key")
@@ -218,6 +223,4 @@ async def _stopped(_request: Request, error: Exception) -> Response:
 
 async def _broken(_request: Request, _error: Exception) -> Response:
     # Starlette raises the error again after this answer, so that it is logged too.
-    return WholeAnswer(
-        problem(500, "internal_error", "The sandbox bank met an error of its own; see its log.")
-    )
+    return WholeAnswer(problem(500, "internal_error", "The sandbox bank met an error of its own; see its log."))

@@ -49,9 +49,7 @@ CREATE TABLE IF NOT EXISTS requests (
 class Store:
     """One open bank file. One thread uses it: a transaction ends before the next request is looked at."""
 
-    def __init__(
-        self, path: Path, *, opening_cents: Mapping[str, int], ach_settlement_seconds: float
-    ) -> None:
+    def __init__(self, path: Path, *, opening_cents: Mapping[str, int], ach_settlement_seconds: float) -> None:
         """Open or create the file; `opening_cents` funds accounts (by id) that the file does not have yet."""
         self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self.connection.row_factory = sqlite3.Row
@@ -71,9 +69,7 @@ class Store:
         self.digest_secret: bytes = self._setting("digest_secret")
         self._clock_offset: int = self._setting("clock_offset")
         self._last_moment: int
-        (self._last_moment,) = self.connection.execute(
-            "SELECT coalesce(max(updated_at), 0) FROM transfers"
-        ).fetchone()
+        (self._last_moment,) = self.connection.execute("SELECT coalesce(max(updated_at), 0) FROM transfers").fetchone()
 
     def close(self) -> None:
         """Close the file; a killed process need not have done so."""

@@ -1,0 +1,106 @@
+"""Heals what workers left behind: dead leases, abandoned batches, transactions whose truth is open, late returns.
+
+It moves no money: it asks the bank, records what the bank says, and queues again what was never sent.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.bank import BankGaveNoAnswer, BankUnauthorized
+from seedtrust_ops.domain.alerts import open_alert, resolve_alert
+from seedtrust_ops.domain.committing import Sessions, commit
+from seedtrust_ops.domain.transfers.answers import BANK, UNAUTHORIZED_SENTENCE
+from seedtrust_ops.domain.transfers.batches import (
+    doubt_batches_without_lease,
+    requeue_abandoned_batches,
+    settle_batches,
+    unfinished_batches_without_work,
+)
+from seedtrust_ops.domain.transfers.feed import FeedReading, last_read_at, read_feed
+from seedtrust_ops.domain.transfers.leases import break_expired_leases
+from seedtrust_ops.domain.transfers.open_transactions import Findings, ask_about_open_transactions, is_open
+from seedtrust_ops.domain.transfers.processing import OpenBank
+from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
+
+FEED_AGE = timedelta(minutes=15)
+"""How old the last reading of the feed may be before a tick reads it with nothing open (design, section 4)."""
+
+
+@dataclass
+class HealReport:
+    """What one healing came to; lists hold transaction or batch ids."""
+
+    abandoned: list[int] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+    feed: FeedReading = field(default_factory=FeedReading)
+    finished: dict[int, str] = field(default_factory=dict)
+
+
+def what_needs_healing(session: Session) -> str | None:
+    """Return why a healing is due, None where nothing is open and the feed was read lately."""
+    open_transactions = session.scalars(
+        select(func.count()).select_from(HuntingtonTransaction).where(is_open(False))
+    ).one()
+    if open_transactions:
+        return f"{open_transactions} transactions wait for the bank's word"
+    processing = session.scalars(
+        select(func.count()).select_from(HuntingtonBatch).where(HuntingtonBatch.status == "processing")
+    ).one()
+    if processing:
+        return f"{processing} batches are being processed and may have lost their worker"
+    read_at = last_read_at(session)
+    now = session.scalars(select(func.clock_timestamp())).one()
+    if read_at is None or now - read_at > FEED_AGE:
+        return "the bank's feed was last read more than 15 minutes ago"
+    return None
+
+
+def heal(sessions: Sessions, open_bank: OpenBank, *, unknown_grace_seconds: float) -> HealReport:
+    """Put right whatever workers left behind and record what the bank says.
+
+    Args:
+        sessions: the application's database.
+        open_bank: opens a connection to the bank for the length of the work.
+        unknown_grace_seconds: how long a key that the bank does not know is waited for.
+
+    Raises:
+        BankUnauthorized: when the bank refuses our API key; an alert is open then.
+        BankGaveNoAnswer: when a question got no answer; all others were asked and recorded first.
+    """
+    report = HealReport()
+    report.abandoned = commit(sessions, lambda session: _take_back_from_the_dead(session, unknown_grace_seconds))
+    try:
+        asyncio.run(_ask(sessions, open_bank, unknown_grace_seconds, report))
+    except BankUnauthorized:
+        commit(
+            sessions,
+            lambda session: open_alert(session, "bank_unauthorized", BANK, "CRITICAL", UNAUTHORIZED_SENTENCE),
+        )
+        raise
+    report.finished |= report.findings.finished | report.feed.finished
+    if report.findings.unanswered:
+        raise report.findings.unanswered[0]
+    return report
+
+
+def _take_back_from_the_dead(session: Session, quiet_seconds: float) -> list[int]:
+    break_expired_leases(session)
+    doubt_batches_without_lease(session, quiet_seconds)
+    abandoned = requeue_abandoned_batches(session)
+    settle_batches(session, unfinished_batches_without_work(session))
+    return abandoned
+
+
+async def _ask(sessions: Sessions, open_bank: OpenBank, unknown_grace_seconds: float, report: HealReport) -> None:
+    async with open_bank() as bank:
+        report.findings = await ask_about_open_transactions(sessions, bank, unknown_grace_seconds=unknown_grace_seconds)
+        try:
+            report.feed = await read_feed(sessions, bank)
+        except BankGaveNoAnswer as silence:
+            report.findings.unanswered.append(silence)
+        else:
+            await asyncio.to_thread(commit, sessions, lambda session: resolve_alert(session, "bank_unauthorized", BANK))

@@ -1,0 +1,82 @@
+"""Asks the bank, every minute, about every transfer whose truth is open, and puts right what workers left behind.
+
+A tick with nothing open launches nothing, unless the bank's feed was last read over 15 minutes ago.
+"""
+
+from typing import Any
+
+import dagster as dg
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.domain.transfers.healing import HealReport, heal, what_needs_healing
+from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people
+from seedtrust_ops.jobs.showing import heal_metadata
+from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.resources.huntington_bank import HuntingtonResource
+from seedtrust_ops.severity import Severity, run_tags
+
+NAME = "auto_heal_huntington_batches"
+SEVERITY = Severity.HIGH
+
+
+@dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "bank"})
+def auto_heal_huntington_batches_op(
+    context: dg.OpExecutionContext, database: DatabaseResource, huntington: HuntingtonResource
+) -> dict[str, Any]:
+    """Record what the bank says of open transfers and of late changes; queue again what was never sent."""
+    with failures_for_people():
+        huntington.settings  # noqa: B018  a missing variable must stop the job before it touches anything
+        report = heal(
+            database.sessions(),
+            huntington.open,
+            unknown_grace_seconds=environment().transfers.unknown_grace_seconds,
+        )
+    context.log.info(in_words(report))
+    context.add_output_metadata(heal_metadata(report))
+    return {
+        "asked": report.findings.asked,
+        "changed": len(report.findings.changes) + len(report.feed.changes),
+        "put_back": report.findings.put_back,
+        "queued_again": sorted({*report.abandoned, *report.findings.requeued}),
+        "finished": {str(batch_id): status for batch_id, status in report.finished.items()},
+    }
+
+
+@dg.job(
+    name=NAME,
+    executor_def=dg.in_process_executor,
+    tags=run_tags(SEVERITY) | {"dagster/max_runtime": "900"},
+    metadata={"severity": SEVERITY.value, "legacy name": "Huey auto_heal_huntington_batches_periodic"},
+)
+def auto_heal_huntington_batches() -> None:
+    """Bring what SeedTrust believes of its transfers to what the bank says of them. Moves no money."""
+    auto_heal_huntington_batches_op()
+
+
+@dg.schedule(
+    name="auto_heal_huntington_batches_schedule",
+    job=auto_heal_huntington_batches,
+    cron_schedule="* * * * *",
+    execution_timezone=environment().location.timezone,
+    default_status=automation_status()[0],
+)
+def auto_heal_huntington_batches_schedule(
+    context: dg.ScheduleEvaluationContext, database: DatabaseResource
+) -> dg.RunRequest | dg.SkipReason:
+    """Every minute, where something is open or the bank's feed has not been read for 15 minutes."""
+    with database.sessions()() as session:
+        reason = what_needs_healing(session)
+    if reason is None:
+        return dg.SkipReason("No transfer waits for the bank's word, and the bank's feed was read lately.")
+    return dg.RunRequest(tags={"seedtrust/reason": reason})
+
+
+def in_words(report: HealReport) -> str:
+    """Return what a healing came to, as one sentence."""
+    changed = len(report.findings.changes) + len(report.feed.changes)
+    queued = sorted({*report.abandoned, *report.findings.requeued})
+    return (
+        f"The bank was asked about {report.findings.asked} transfers and its feed had {report.feed.transfers}: "
+        f"{changed} changed, {len(report.findings.put_back)} were never sent and are pending again, "
+        f"{len(queued)} batches are queued again, {len(report.finished)} are finished."
+    )

@@ -1,0 +1,161 @@
+"""Sends a queued Huntington batch to the bank, as soon as it is queued.
+
+When a batch becomes `queued`, `huntington_batch_sensor` asks for a run; by hand, launch it with a batch id.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.domain.transfers.batches import QueuedBatch, queued_batches
+from seedtrust_ops.domain.transfers.halting import why_halted
+from seedtrust_ops.domain.transfers.processing import BatchReport, TransferRules, process_batch
+from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people
+from seedtrust_ops.jobs.showing import batch_metadata
+from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.resources.field_encryption import FieldCipherResource
+from seedtrust_ops.resources.huntington_bank import HuntingtonResource
+from seedtrust_ops.severity import Severity, run_tags
+
+NAME = "process_huntington_batch"
+SEVERITY = Severity.CRITICAL
+BATCH_TAG = "seedtrust/batch_id"
+GENERATION_TAG = "seedtrust/generation"
+CLAIM_WITHIN = timedelta(minutes=5)
+"""A run that started so long ago and has not claimed its batch is taken for dead."""
+FIRST_PAUSE = timedelta(seconds=30)
+LONGEST_PAUSE = timedelta(minutes=10)
+
+
+class BatchToSend(dg.Config):
+    """Which batch to send."""
+
+    batch_id: int = Field(description="The number of the queued Huntington batch, as the batch screen shows it.")
+
+
+@dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "bank"})
+def process_huntington_batch_op(
+    context: dg.OpExecutionContext,
+    config: BatchToSend,
+    database: DatabaseResource,
+    huntington: HuntingtonResource,
+    field_cipher: FieldCipherResource,
+) -> dict[str, Any]:
+    """Send every transaction of the batch to the bank exactly once, and record what the bank says."""
+    with failures_for_people():
+        report = process_batch(
+            database.sessions(),
+            huntington.open,
+            field_cipher.cipher(),
+            transfer_rules(huntington),
+            batch_id=config.batch_id,
+            holder=context.run_id,
+            asked_at=_asked_at(context),
+        )
+        metadata = batch_metadata(database.sessions(), report)
+    context.log.info(in_words(report))
+    context.add_output_metadata(metadata)
+    return {"batch_id": report.batch_id, "status": report.status, "held_by": report.held_by, "counts": report.counts}
+
+
+@dg.job(
+    name=NAME,
+    executor_def=dg.in_process_executor,
+    tags=run_tags(SEVERITY),
+    metadata={"severity": SEVERITY.value, "legacy name": "Huey PROCESS_HUNTINGTON_BATCH"},
+)
+def process_huntington_batch() -> None:
+    """Send one queued Huntington batch: each transfer exactly once, whatever dies in between."""
+    process_huntington_batch_op()
+
+
+@dg.sensor(
+    name="huntington_batch_sensor",
+    job=process_huntington_batch,
+    minimum_interval_seconds=5,
+    default_status=automation_status()[1],
+)
+def huntington_batch_sensor(
+    context: dg.SensorEvaluationContext, database: DatabaseResource
+) -> dg.SensorResult | dg.SkipReason:
+    """Ask for a run of every batch that is queued and has none on its way."""
+    with database.sessions()() as session:
+        halted = why_halted(session, environment().transfers.halted)
+        batches = queued_batches(session)
+    if halted is not None:
+        return dg.SkipReason(f"{halted} {len(batches)} batches wait in the queue.")
+    if not batches:
+        return dg.SkipReason("No batch is queued.")
+    requests: list[dg.RunRequest] = []
+    waits: list[str] = []
+    for batch in batches:
+        wait = _why_wait(context.instance, batch)
+        if wait is None:
+            requests.append(_run_request(context.instance, batch))
+        else:
+            waits.append(wait)
+    return dg.SensorResult(run_requests=requests, skip_reason=" ".join(waits) if waits and not requests else None)
+
+
+def in_words(report: BatchReport) -> str:
+    """Return how a batch stands, as one sentence."""
+    if report.held_by is not None:
+        return f"Batch {report.batch_id} is being processed by run {report.held_by}; this run left it alone."
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(report.counts.items()))
+    waiting = f" Auto-heal asks the bank about the {report.still_open} still processing." if report.still_open else ""
+    return f"Batch {report.batch_id} is {report.status}: {counts}.{waiting}"
+
+
+def transfer_rules(huntington: HuntingtonResource) -> TransferRules:
+    """Return what the environment says of sending."""
+    transfers = environment().transfers
+    return TransferRules(
+        funding_account_id=huntington.settings.funding_account_id,
+        concurrency=huntington.settings.concurrency,
+        lease_seconds=transfers.lease_seconds,
+        unknown_grace_seconds=transfers.unknown_grace_seconds,
+        halted_by_environment=transfers.halted,
+    )
+
+
+def _asked_at(context: dg.OpExecutionContext) -> datetime:
+    record = context.instance.get_run_record_by_id(context.run_id)
+    return record.create_timestamp.replace(tzinfo=UTC) if record is not None else datetime.now(UTC)
+
+
+def _why_wait(instance: dg.DagsterInstance, batch: QueuedBatch) -> str | None:
+    """Return why no run is asked for now: one is on its way, or the last ones failed a moment ago."""
+    records = instance.get_run_records(dg.RunsFilter(job_name=NAME, tags={BATCH_TAG: str(batch.batch_id)}), limit=20)
+    now = datetime.now(UTC)
+    failures = 0
+    for record in records:
+        run = record.dagster_run
+        if not run.is_finished and run.tags.get(GENERATION_TAG) == str(batch.generation):
+            started = record.start_time
+            if started is None or now - datetime.fromtimestamp(started, UTC) < CLAIM_WITHIN:
+                return f"Batch {batch.batch_id}: run {run.run_id} is on its way."
+        queued_since = batch.queued_at is not None and record.create_timestamp.replace(tzinfo=UTC) < batch.queued_at
+        if run.status is dg.DagsterRunStatus.SUCCESS or queued_since:
+            break
+        failures += run.is_finished
+    if not failures or records[0].end_time is None:
+        return None
+    pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
+    next_try = datetime.fromtimestamp(records[0].end_time, UTC) + pause
+    if now >= next_try:
+        return None
+    return f"Batch {batch.batch_id}: {failures} runs in a row failed; the next is at {next_try:%H:%M:%S} UTC."
+
+
+def _run_request(instance: dg.DagsterInstance, batch: QueuedBatch) -> dg.RunRequest:
+    """Ask for a run under a key of the batch, its generation, and how often that generation was tried."""
+    tags = {BATCH_TAG: str(batch.batch_id), GENERATION_TAG: str(batch.generation)}
+    tries = instance.get_runs_count(dg.RunsFilter(job_name=NAME, tags=tags))
+    return dg.RunRequest(
+        run_key=f"huntington-batch-{batch.batch_id}-generation-{batch.generation}-try-{tries + 1}",
+        run_config=dg.RunConfig(ops={NAME: BatchToSend(batch_id=batch.batch_id)}),
+        tags=run_tags(SEVERITY, priority_within=batch.priority) | tags,
+    )

@@ -1,0 +1,108 @@
+"""Shows people what a run did: money in dollars, tables in Markdown; never an account number.
+
+It only reads; what is shown here was recorded by `domain/` before.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import dagster as dg
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from seedtrust_ops.domain.transfers.healing import HealReport
+from seedtrust_ops.domain.transfers.processing import BatchReport
+from seedtrust_ops.tables import HuntingtonTransaction
+
+ROWS_SHOWN = 50
+
+
+def dollars(cents: int) -> str:
+    """Return cents as people write money: -123456 is -$1,234.56."""
+    return f"{'-' if cents < 0 else ''}${abs(cents) / 100:,.2f}"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.MarkdownMetadataValue:
+    """Return a table; text in cells can neither break the table nor become markup."""
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def batch_metadata(sessions: sessionmaker[Session], report: BatchReport) -> dict[str, dg.MetadataValue[Any]]:
+    """Return how a batch stands, with its transactions: those that did not go through first."""
+    with sessions() as session:
+        rows = session.execute(
+            select(
+                HuntingtonTransaction.id,
+                HuntingtonTransaction.method,
+                HuntingtonTransaction.payee_name,
+                HuntingtonTransaction.account_number_last4,
+                HuntingtonTransaction.amount_cents,
+                HuntingtonTransaction.status,
+                HuntingtonTransaction.failure_reason,
+                HuntingtonTransaction.bank_transfer_id,
+            )
+            .where(HuntingtonTransaction.batch_id == report.batch_id)
+            .order_by(HuntingtonTransaction.status.in_(("submitted", "completed")), HuntingtonTransaction.id)
+            .limit(ROWS_SHOWN)
+        ).all()
+    total = sum(report.counts.values())
+    return {
+        "batch": dg.MetadataValue.int(report.batch_id),
+        "status": dg.MetadataValue.text(report.status),
+        "by status": markdown_table(
+            ["status", "transactions", "amount"],
+            [(status, count, dollars(report.cents[status])) for status, count in sorted(report.counts.items())],
+        ),
+        f"transactions (first {len(rows)} of {total})": markdown_table(
+            ["transaction", "method", "payee", "account", "amount", "status", "reason", "bank transfer"],
+            [
+                (
+                    row.id,
+                    row.method,
+                    row.payee_name,
+                    f"…{row.account_number_last4[-4:]}",
+                    dollars(row.amount_cents),
+                    row.status,
+                    row.failure_reason or "",
+                    row.bank_transfer_id or "",
+                )
+                for row in rows
+            ],
+        ),
+    } | ({"held by run": dg.MetadataValue.dagster_run(report.held_by)} if report.held_by else {})
+
+
+def heal_metadata(report: HealReport) -> dict[str, dg.MetadataValue[Any]]:
+    """Return what a healing came to."""
+    changes = report.findings.changes + report.feed.changes
+    return {
+        "asked about": dg.MetadataValue.int(report.findings.asked),
+        "read from the feed": dg.MetadataValue.int(report.feed.transfers),
+        "batches of dead workers queued again": _numbers(report.abandoned),
+        "transactions unknown to the bank, pending again": _numbers(report.findings.put_back),
+        "batches queued again": _numbers(report.findings.requeued),
+        "batches finished": markdown_table(["batch", "status"], sorted(report.finished.items())),
+        f"changes (first {min(len(changes), ROWS_SHOWN)} of {len(changes)})": markdown_table(
+            ["transaction", "was", "is", "amount", "bank transfer"],
+            [
+                (one.transaction_id, one.before, one.after, dollars(one.transfer.amount_cents), one.transfer.id)
+                for one in changes[:ROWS_SHOWN]
+            ],
+        ),
+    }
+
+
+def _numbers(ids: Sequence[int]) -> dg.TextMetadataValue:
+    shown = ", ".join(str(one) for one in ids[:ROWS_SHOWN])
+    return dg.MetadataValue.text(
+        f"{shown} and {len(ids) - ROWS_SHOWN} more" if len(ids) > ROWS_SHOWN else shown or "none"
+    )
+
+
+def _cell(value: object) -> str:
+    text = str(value)
+    for character in "\\`*_[]<>|":
+        text = text.replace(character, f"&#{ord(character)};")
+    return " ".join(text.split())

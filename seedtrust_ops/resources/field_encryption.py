@@ -1,0 +1,80 @@
+"""Decrypts and encrypts the platform's encrypted columns with Fernet keys, the newest first.
+
+It holds keys and nothing else: who may see what was decrypted is `domain/transfers/account_numbers`.
+"""
+
+import base64
+import binascii
+from collections.abc import Sequence
+
+import dagster as dg
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from pydantic import SecretStr
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.errors import ConfigurationError, DamagedToken, UnreadableToken
+
+# Fernet specification: version byte 0x80, 8 of time, 16 of IV, blocks of 16 of ciphertext, 32 of HMAC.
+_OVERHEAD = 1 + 8 + 16 + 32
+_BLOCK = 16
+_VERSION = 0x80
+
+
+class FernetFieldCipher:
+    """The cipher of `SEEDTRUST_FIELD_KEY`: encrypts with the first key, decrypts with any."""
+
+    def __init__(self, keys: Sequence[SecretStr]) -> None:
+        """Take the keys, newest first.
+
+        Raises:
+            ConfigurationError: when one is no Fernet key.
+        """
+        try:
+            self._fernet = MultiFernet([Fernet(key.get_secret_value()) for key in keys])
+        except (ValueError, binascii.Error):
+            # `from None`: the library's own text must not carry any of the key.
+            raise ConfigurationError(
+                "SEEDTRUST_FIELD_KEY can't be used: each key in it must be 32 bytes in url-safe base64, as "
+                "`cryptography.fernet.Fernet.generate_key()` makes them."
+            ) from None
+
+    def encrypt(self, plain: str) -> str:
+        """Return a token for `plain` under the newest key."""
+        return self._fernet.encrypt(plain.encode()).decode()
+
+    def decrypt(self, token: str) -> str:
+        """Return what `token` holds.
+
+        Raises:
+            UnreadableToken: when none of the keys opens it; `DamagedToken` when no key could.
+        """
+        try:
+            return self._fernet.decrypt(token).decode()
+        except (InvalidToken, UnicodeDecodeError):
+            if _has_fernet_shape(token):
+                raise UnreadableToken("no key at hand opens the token") from None
+            raise DamagedToken("the token is damaged") from None
+
+    def opens(self, token: str) -> bool:
+        """Return whether one of the keys opens `token`."""
+        try:
+            self._fernet.decrypt(token)
+        except InvalidToken:
+            return False
+        return True
+
+
+class FieldCipherResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The cipher of encrypted columns, from SEEDTRUST_FIELD_KEY."""
+
+    def cipher(self) -> FernetFieldCipher:
+        """Return the cipher; raises `ConfigurationError` where the key is missing or no Fernet key."""
+        return FernetFieldCipher(environment().field_keys.keys)
+
+
+def _has_fernet_shape(token: str) -> bool:
+    try:
+        raw = base64.urlsafe_b64decode(token)
+    except (ValueError, binascii.Error):
+        return False
+    return len(raw) > _OVERHEAD and (len(raw) - _OVERHEAD) % _BLOCK == 0 and raw[0] == _VERSION
