@@ -9,11 +9,11 @@ import dagster as dg
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.domain.transfers.healing import HealReport, heal, what_needs_healing
-from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people
+from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
 from seedtrust_ops.jobs.showing import heal_metadata
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.huntington_bank import HuntingtonResource
-from seedtrust_ops.severity import Severity, run_tags
+from seedtrust_ops.severity import Severity
 
 NAME = "auto_heal_huntington_batches"
 SEVERITY = Severity.HIGH
@@ -23,7 +23,7 @@ SEVERITY = Severity.HIGH
 def auto_heal_huntington_batches_op(
     context: dg.OpExecutionContext, database: DatabaseResource, huntington: HuntingtonResource
 ) -> dict[str, Any]:
-    """Record what the bank says of open transfers and of late changes; queue again what was never sent."""
+    """Bring what SeedTrust believes of its transfers to what the bank says of them. Moves no money."""
     with failures_for_people():
         huntington.settings  # noqa: B018  a missing variable must stop the job before it touches anything
         report = heal(
@@ -42,15 +42,12 @@ def auto_heal_huntington_batches_op(
     }
 
 
-@dg.job(
-    name=NAME,
-    executor_def=dg.in_process_executor,
-    tags=run_tags(SEVERITY) | {"dagster/max_runtime": "900"},
-    metadata={"severity": SEVERITY.value, "legacy name": "Huey auto_heal_huntington_batches_periodic"},
+auto_heal_huntington_batches = single_op_job(
+    auto_heal_huntington_batches_op,
+    SEVERITY,
+    legacy_name="Huey auto_heal_huntington_batches_periodic",
+    longest_seconds=900,
 )
-def auto_heal_huntington_batches() -> None:
-    """Bring what SeedTrust believes of its transfers to what the bank says of them. Moves no money."""
-    auto_heal_huntington_batches_op()
 
 
 @dg.schedule(

@@ -12,11 +12,36 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Program
 from seedtrust_ops.config import environment
 from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.resources.database import application_url, unreachable
+from seedtrust_ops.severity import Severity, run_tags
 
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL)
 """Design, section 1: two retries, exponential from 2 seconds (Dagster waits 2, then 6)."""
 UNDEFINED_TABLE = "42P01"
 UNDEFINED_COLUMN = "42703"
+
+
+def single_op_job(
+    op: dg.OpDefinition, severity: Severity, *, legacy_name: str, longest_seconds: int | None = None
+) -> dg.JobDefinition:
+    """Return the job that runs `op` and bears its name, so that people write the name once in a run's config.
+
+    Args:
+        op: the job's one op; its description is the job's.
+        severity: how bad it is when the job stops.
+        legacy_name: what the job was called in the systems that this one replaces.
+        longest_seconds: after so long Dagster ends a run of it; None where it may take its time.
+    """
+    # The graph between the two needs a name of its own: Dagster allows no op and graph of one name.
+    graph = dg.GraphDefinition(name=f"{op.name}_graph", node_defs=[op], description=op.description)
+    limit = {} if longest_seconds is None else {"dagster/max_runtime": str(longest_seconds)}
+    return graph.to_job(
+        name=op.name,
+        description=op.description,
+        # One op needs no process of its own beside the run's.
+        executor_def=dg.in_process_executor,
+        tags=run_tags(severity) | limit,
+        metadata={"severity": severity.value, "legacy name": legacy_name},
+    )
 
 
 @contextmanager
@@ -25,7 +50,7 @@ def failures_for_people() -> Iterator[None]:
     try:
         yield
     except OperationsError as error:
-        raise _failure(str(error), error, retry=error.retry_may_help) from error
+        raise _failure(str(error), error, retry=error.retry_may_help) from None
     except (OperationalError, InterfaceError) as error:
         trouble = unreachable(application_url(), error)
         raise _failure(str(trouble), trouble, retry=True) from error

@@ -13,7 +13,7 @@ from seedtrust_ops.config import environment
 from seedtrust_ops.domain.transfers.batches import QueuedBatch, queued_batches
 from seedtrust_ops.domain.transfers.halting import why_halted
 from seedtrust_ops.domain.transfers.processing import BatchReport, TransferRules, process_batch
-from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people
+from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
 from seedtrust_ops.jobs.showing import batch_metadata
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.field_encryption import FieldCipherResource
@@ -44,7 +44,7 @@ def process_huntington_batch_op(
     huntington: HuntingtonResource,
     field_cipher: FieldCipherResource,
 ) -> dict[str, Any]:
-    """Send every transaction of the batch to the bank exactly once, and record what the bank says."""
+    """Send one queued Huntington batch: each transfer exactly once, whatever dies in between."""
     with failures_for_people():
         report = process_batch(
             database.sessions(),
@@ -61,15 +61,9 @@ def process_huntington_batch_op(
     return {"batch_id": report.batch_id, "status": report.status, "held_by": report.held_by, "counts": report.counts}
 
 
-@dg.job(
-    name=NAME,
-    executor_def=dg.in_process_executor,
-    tags=run_tags(SEVERITY),
-    metadata={"severity": SEVERITY.value, "legacy name": "Huey PROCESS_HUNTINGTON_BATCH"},
+process_huntington_batch = single_op_job(
+    process_huntington_batch_op, SEVERITY, legacy_name="Huey PROCESS_HUNTINGTON_BATCH"
 )
-def process_huntington_batch() -> None:
-    """Send one queued Huntington batch: each transfer exactly once, whatever dies in between."""
-    process_huntington_batch_op()
 
 
 @dg.sensor(
@@ -123,7 +117,7 @@ def transfer_rules(huntington: HuntingtonResource) -> TransferRules:
 
 def _asked_at(context: dg.OpExecutionContext) -> datetime:
     record = context.instance.get_run_record_by_id(context.run_id)
-    return record.create_timestamp.replace(tzinfo=UTC) if record is not None else datetime.now(UTC)
+    return record.create_timestamp if record is not None else datetime.now(UTC)
 
 
 def _why_wait(instance: dg.DagsterInstance, batch: QueuedBatch) -> str | None:
@@ -137,7 +131,7 @@ def _why_wait(instance: dg.DagsterInstance, batch: QueuedBatch) -> str | None:
             started = record.start_time
             if started is None or now - datetime.fromtimestamp(started, UTC) < CLAIM_WITHIN:
                 return f"Batch {batch.batch_id}: run {run.run_id} is on its way."
-        queued_since = batch.queued_at is not None and record.create_timestamp.replace(tzinfo=UTC) < batch.queued_at
+        queued_since = batch.queued_at is not None and record.create_timestamp < batch.queued_at
         if run.status is dg.DagsterRunStatus.SUCCESS or queued_since:
             break
         failures += run.is_finished
