@@ -46,7 +46,6 @@ def main() -> None:
     sys.stdout.write(json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}", "pid": os.getpid()}) + "\n")
     sys.stdout.flush()
     server.run(sockets=[listener])
-    bank.close()
 
 
 def _stop_with_stdin(server: uvicorn.Server) -> None:

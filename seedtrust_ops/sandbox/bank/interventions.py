@@ -36,7 +36,7 @@ class PlantedTransfer(BaseModel):
 
 
 def plant(store: Store, planted: PlantedTransfer) -> dict[str, object]:
-    """Enter a transfer and its movements of money; raises ProblemError where its key or moment is impossible.
+    """Enter a transfer and its movements of money; raises ProblemError where it could not have been made.
 
     An accepted one settles one settlement time from now, whenever it was made.
     """
@@ -48,10 +48,13 @@ def plant(store: Store, planted: PlantedTransfer) -> dict[str, object]:
             raise ProblemError(problem(422, "invalid_control", "A transfer cannot be planted in the bank's future."))
         if store.connection.execute("SELECT 1 FROM keys WHERE key = ?", (key,)).fetchone():
             raise ProblemError(problem(409, "invalid_control", "The bank has this idempotency key already."))
+        account = store.connection.execute("SELECT * FROM accounts ORDER BY id LIMIT 1").fetchone()
+        if planted.status != "rejected" and account["available_cents"] < planted.amount_cents:
+            raise ProblemError(problem(422, "invalid_control", "The funding account does not hold that much."))
         transfer = store.connection.execute(
             "INSERT INTO transfers (id, idempotency_key, status, return_code, reason, method, amount_cents, "
             "reference, created_at, updated_at, settles_at, planted, account_id) "
-            "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, min(id) FROM accounts RETURNING *",
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?) RETURNING *",
             (
                 f"tr_{secrets.token_hex(12)}",
                 key,
@@ -64,6 +67,7 @@ def plant(store: Store, planted: PlantedTransfer) -> dict[str, object]:
                 made_at,
                 made_at,
                 moment + store.settlement if planted.status == "accepted" else None,
+                account["id"],
             ),
         ).fetchone()
         # No body has an empty digest: a client that uses this key gets 409.

@@ -98,12 +98,13 @@ def start_bank(
     )
     try:
         url = _announced_url(process, start_timeout_seconds)
-        httpx.get(f"{url}/healthz", timeout=start_timeout_seconds, trust_env=False).raise_for_status()
+        control = SandboxBank(url)
+        control.wait_until_healthy(start_timeout_seconds)
     except (RuntimeError, httpx.HTTPError) as error:
         process.kill()
         process.wait()
         raise RuntimeError(f"The sandbox bank did not start within {start_timeout_seconds:g} s. {error}") from error
-    return BankProcess(url, process.pid, api_key, funding_account_id, database, SandboxBank(url), process)
+    return BankProcess(url, process.pid, api_key, funding_account_id, database, control, process)
 
 
 def _announced_url(process: "subprocess.Popen[str]", timeout_seconds: float) -> str:

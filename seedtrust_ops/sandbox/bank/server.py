@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -70,13 +70,14 @@ class Bank:
                 Route("/v1/accounts/{account_id}", self._get_account, methods=["GET"]),
                 *control_routes(self._store, self._faults, self._journal),
             ],
-            exception_handlers={HTTPException: self._unrouted, ProblemError: _stopped, Exception: _broken},
+            exception_handlers={
+                HTTPException: self._unrouted,
+                ProblemError: _stopped,
+                ClientDisconnect: _hung_up,
+                Exception: _broken,
+            },
         )
         self.app.router.redirect_slashes = False
-
-    def close(self) -> None:
-        """Close the bank's file."""
-        self._store.close()
 
     async def _transfers(self, request: Request) -> Response:
         # One route for both, or a refused method would be told of the first one only.
@@ -219,6 +220,11 @@ def _outage(fault: Fault) -> Answer:
 async def _stopped(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
     return WholeAnswer(error.answer)
+
+
+async def _hung_up(_request: Request, _error: Exception) -> Response:
+    # A client that died before its request was whole asked for nothing, and nobody is there to be answered.
+    return Response()
 
 
 async def _broken(_request: Request, _error: Exception) -> Response:

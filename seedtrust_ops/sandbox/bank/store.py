@@ -71,10 +71,6 @@ class Store:
         self._last_moment: int
         (self._last_moment,) = self.connection.execute("SELECT coalesce(max(updated_at), 0) FROM transfers").fetchone()
 
-    def close(self) -> None:
-        """Close the file; a killed process need not have done so."""
-        self.connection.close()
-
     def moment(self) -> int:
         """The bank's time in microseconds since 1970; no two calls return the same, and it never goes back.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from seedtrust_ops.sandbox.bank.control import Movement, Transfer
+from seedtrust_ops.sandbox.bank.control import NO_CERTIFICATES, Movement, Transfer
 from seedtrust_ops.sandbox.bank.process import BankProcess
 
 API_KEY = "a-key-for-the-sandbox"
@@ -17,8 +17,15 @@ ROUTING_NUMBER = "044000024"
 
 
 def client_of(bank: BankProcess, *, timeout_seconds: float = 10.0) -> httpx.Client:
-    headers = {"Authorization": f"Bearer {bank.api_key}"}
-    return httpx.Client(base_url=bank.url, headers=headers, timeout=timeout_seconds, trust_env=False)
+    return client_with(bank, f"Bearer {bank.api_key}", timeout_seconds=timeout_seconds)
+
+
+def client_with(bank: BankProcess, authorization: str | None, *, timeout_seconds: float = 10.0) -> httpx.Client:
+    """A client that sends this Authorization header, or none at all."""
+    headers = {} if authorization is None else {"Authorization": authorization}
+    return httpx.Client(
+        base_url=bank.url, headers=headers, timeout=timeout_seconds, trust_env=False, verify=NO_CERTIFICATES
+    )
 
 
 def fresh(prefix: str = "txn") -> str:

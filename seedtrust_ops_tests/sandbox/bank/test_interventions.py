@@ -122,6 +122,13 @@ def test_a_planted_transfer_can_be_in_every_state(bank: BankProcess, client: htt
     assert available_cents(client) == before - 100
 
 
+def test_a_transfer_that_could_not_have_been_made_cannot_be_planted(bank: BankProcess) -> None:
+    with pytest.raises(httpx.HTTPStatusError, match="future"):
+        bank.control.plant_transfer(fresh(), 100, created_at=datetime.now(UTC) + timedelta(hours=1))
+    with pytest.raises(httpx.HTTPStatusError, match="return_code"):
+        bank.control.plant_transfer(fresh(), 100, status="returned", return_code="R1x")
+
+
 def test_the_key_of_a_planted_transfer_is_taken(bank: BankProcess, client: httpx.Client) -> None:
     key = fresh("legacy-key")
     bank.control.plant_transfer(fresh(), 100, idempotency_key=key)
@@ -170,7 +177,7 @@ def test_every_request_is_journaled_with_what_became_of_it(bank: BankProcess, cl
     )
 
 
-def test_a_malformed_control_call_says_what_is_wrong(bank: BankProcess) -> None:
-    answer = httpx.post(f"{bank.url}/sandbox/faults", json={"kind": "earthquake"}, trust_env=False)
+def test_a_malformed_control_call_says_what_is_wrong(client: httpx.Client) -> None:
+    answer = client.post("/sandbox/faults", json={"kind": "earthquake"})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_control")
     assert "kind" in answer.json()["message"]
