@@ -36,6 +36,7 @@ def main() -> None:
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=1,
             # A client that keeps its connections must not find one closed on the second it wants to use it.
             timeout_keep_alive=75,

@@ -126,7 +126,7 @@ async def _read(request: Request, model: type[Model]) -> Model:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise ProblemError(problem(422, "invalid_control", f"{where}: {first['msg']}.")) from error
+        raise ProblemError(problem(422, "invalid_control", f"{where}: {first['msg'].rstrip('.')}.")) from error
 
 
 def _transfer_id(store: Store, request: Request) -> str:
