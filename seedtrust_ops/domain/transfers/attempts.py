@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import TIMESTAMP, BigInteger, Integer, Text, func, insert, literal, select
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.row_sets import row_set
 from seedtrust_ops.domain.transfers.bank import idempotency_key
 from seedtrust_ops.tables import TransferAttempt
 
@@ -61,19 +62,17 @@ def start_attempts(session: Session, transaction_ids: Collection[int]) -> dict[i
     if not transaction_ids:
         return {}
     latest = last_attempts(session, transaction_ids)
-    rows = [
-        {
-            "transaction_id": transaction_id,
-            "idempotency_key": idempotency_key(transaction_id),
-            "attempt": latest[transaction_id].number + 1 if transaction_id in latest else 1,
-            "outcome": Outcome.STARTED,
-            "started_at": func.clock_timestamp(),
-        }
-        for transaction_id in transaction_ids
-    ]
+    news = row_set(
+        "news",
+        [("transaction_id", BigInteger()), ("idempotency_key", Text()), ("attempt", Integer())],
+        [(one, idempotency_key(one), latest[one].number + 1 if one in latest else 1) for one in transaction_ids],
+    )
     started = session.execute(
         insert(TransferAttempt)
-        .values(rows)
+        .from_select(
+            ["transaction_id", "idempotency_key", "attempt", "outcome", "started_at"],
+            select(*news.c, literal(Outcome.STARTED.value), func.clock_timestamp()),
+        )
         .returning(TransferAttempt.transaction_id, TransferAttempt.attempt, TransferAttempt.started_at)
     )
     return {row.transaction_id: StartedAttempt(*row) for row in started}
@@ -83,22 +82,32 @@ def end_attempts(session: Session, ends: Sequence[AttemptEnd]) -> None:
     """Append what came of attempts."""
     if not ends:
         return
+    news = row_set(
+        "news",
+        [
+            ("transaction_id", BigInteger()),
+            ("idempotency_key", Text()),
+            ("attempt", Integer()),
+            ("outcome", Text()),
+            ("bank_transfer_id", Text()),
+            ("started_at", TIMESTAMP(timezone=True)),
+            ("detail", Text()),
+        ],
+        [
+            (
+                end.attempt.transaction_id,
+                idempotency_key(end.attempt.transaction_id),
+                end.attempt.number,
+                end.outcome.value,
+                end.bank_transfer_id,
+                end.attempt.started_at,
+                end.detail,
+            )
+            for end in ends
+        ],
+    )
     session.execute(
-        insert(TransferAttempt).values(
-            [
-                {
-                    "transaction_id": end.attempt.transaction_id,
-                    "idempotency_key": idempotency_key(end.attempt.transaction_id),
-                    "attempt": end.attempt.number,
-                    "outcome": end.outcome,
-                    "bank_transfer_id": end.bank_transfer_id,
-                    "started_at": end.attempt.started_at,
-                    "finished_at": func.clock_timestamp(),
-                    "detail": end.detail,
-                }
-                for end in ends
-            ]
-        )
+        insert(TransferAttempt).from_select([*news.c.keys(), "finished_at"], select(*news.c, func.clock_timestamp()))
     )
 
 

@@ -6,13 +6,14 @@ It is called in the transaction that records the status; unique indexes on the l
 from collections.abc import Sequence
 from typing import Protocol
 
-from sqlalchemy import BigInteger, Row, Text, Values, column, func, select, update, values
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy import BigInteger, Text, func, literal, select, text, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.bank import BankTransfer
 from seedtrust_ops.domain.alerts import open_alert
 from seedtrust_ops.domain.notifications import Letter, queue_letters
+from seedtrust_ops.domain.row_sets import row_set
 from seedtrust_ops.tables import Account, Case, DisbursementRequest, HuntingtonTransaction, LedgerEntry, User
 
 
@@ -33,7 +34,11 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
     """
     if not recorded:
         return
-    words = _words(recorded)
+    words = row_set(
+        "words",
+        [("id", BigInteger()), ("amount_cents", BigInteger()), ("bank_transfer_id", Text())],
+        [(one.transaction_id, one.transfer.amount_cents, one.transfer.id) for one in recorded],
+    )
     transaction = HuntingtonTransaction
     account_of = (
         select(
@@ -49,30 +54,14 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
         .join(Account, Account.case_id == DisbursementRequest.case_id)
     )
     rows = session.execute(account_of).all()
-    _lock_accounts(session, [row.account_id for row in rows])
-    posted: Sequence[Row[int, int]] = []
-    if rows:
-        posted = session.execute(
-            postgres_insert(LedgerEntry)
-            .values(
-                [
-                    {
-                        "account_id": row.account_id,
-                        "amount_cents": -row.amount_cents,
-                        "kind": "disbursement",
-                        "huntington_transaction_id": row.id,
-                        "memo": f"Huntington {row.method} {row.bank_transfer_id}",
-                    }
-                    for row in rows
-                ]
-            )
-            .on_conflict_do_nothing(
-                index_elements=[LedgerEntry.huntington_transaction_id],
-                index_where=LedgerEntry.kind == "disbursement",
-            )
-            .returning(LedgerEntry.account_id, LedgerEntry.amount_cents)
-        ).all()
-    _move_balances(session, [(row.account_id, row.amount_cents) for row in posted])
+    _post(
+        session,
+        "disbursement",
+        [
+            (row.account_id, -row.amount_cents, row.id, f"Huntington {row.method} {row.bank_transfer_id}")
+            for row in rows
+        ],
+    )
     marked = set(
         session.scalars(
             update(DisbursementRequest)
@@ -122,30 +111,20 @@ def book_returns(session: Session, recorded: Sequence[Recorded]) -> None:
             LedgerEntry.huntington_transaction_id.in_(ids), LedgerEntry.kind == "disbursement"
         )
     ).all()
-    _lock_accounts(session, [row.account_id for row in booked])
     codes = {one.transaction_id: one.transfer.return_code or "no code" for one in recorded}
-    if booked:
-        posted = session.execute(
-            postgres_insert(LedgerEntry)
-            .values(
-                [
-                    {
-                        "account_id": row.account_id,
-                        "amount_cents": -row.amount_cents,
-                        "kind": "reversal",
-                        "huntington_transaction_id": row.huntington_transaction_id,
-                        "memo": f"Returned by the bank ({codes[row.huntington_transaction_id]})",
-                    }
-                    for row in booked
-                ]
+    _post(
+        session,
+        "reversal",
+        [
+            (
+                row.account_id,
+                -row.amount_cents,
+                row.huntington_transaction_id,
+                f"Returned by the bank ({codes[row.huntington_transaction_id]})",
             )
-            .on_conflict_do_nothing(
-                index_elements=[LedgerEntry.huntington_transaction_id],
-                index_where=LedgerEntry.kind == "reversal",
-            )
-            .returning(LedgerEntry.account_id, LedgerEntry.amount_cents)
-        ).all()
-        _move_balances(session, [(row.account_id, row.amount_cents) for row in posted])
+            for row in booked
+        ],
+    )
     requests = select(HuntingtonTransaction.disbursement_request_id).where(HuntingtonTransaction.id.in_(ids))
     session.execute(
         update(DisbursementRequest)
@@ -194,13 +173,34 @@ def _write_to_escrow_specialists(session: Session, transaction_ids: list[int], c
     )
 
 
-def _words(recorded: Sequence[Recorded]) -> Values:
-    return values(
-        column("id", BigInteger),
-        column("amount_cents", BigInteger),
-        column("bank_transfer_id", Text),
-        name="words",
-    ).data([(one.transaction_id, one.transfer.amount_cents, one.transfer.id) for one in recorded])
+def _post(session: Session, kind: str, entries: Sequence[tuple[int, int, int, str]]) -> None:
+    """Post entries (account, cents, transaction, memo) that are not posted yet, and move the balances with them."""
+    if not entries:
+        return
+    _lock_accounts(session, [account_id for account_id, _, _, _ in entries])
+    news = row_set(
+        "news",
+        [
+            ("account_id", BigInteger()),
+            ("amount_cents", BigInteger()),
+            ("huntington_transaction_id", BigInteger()),
+            ("memo", Text()),
+        ],
+        entries,
+    )
+    posted = session.execute(
+        insert(LedgerEntry)
+        .from_select(
+            ["account_id", "amount_cents", "huntington_transaction_id", "memo", "kind"],
+            select(*news.c, literal(kind)),
+        )
+        .on_conflict_do_nothing(
+            index_elements=[LedgerEntry.huntington_transaction_id],
+            index_where=text(f"kind = '{kind}'"),
+        )
+        .returning(LedgerEntry.account_id, LedgerEntry.amount_cents)
+    )
+    _move_balances(session, [(row.account_id, row.amount_cents) for row in posted])
 
 
 def _lock_accounts(session: Session, account_ids: Sequence[int]) -> None:
@@ -215,7 +215,7 @@ def _move_balances(session: Session, postings: Sequence[tuple[int, int]]) -> Non
     for account_id, amount_cents in postings:
         sums[account_id] = sums.get(account_id, 0) + amount_cents
     if sums:
-        moves = values(column("id", BigInteger), column("cents", BigInteger), name="moves").data(list(sums.items()))
+        moves = row_set("moves", [("id", BigInteger()), ("cents", BigInteger())], sums.items())
         session.execute(
             update(Account).where(Account.id == moves.c.id).values(balance_cents=Account.balance_cents + moves.c.cents)
         )

@@ -6,11 +6,12 @@ The rule of what follows what is the pure function `next_status`; recording the 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Text, case, column, func, select, update, values
+from sqlalchemy import BigInteger, Text, case, func, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.bank import BankStatus, BankTransfer
 from seedtrust_ops.domain.alerts import open_alert
+from seedtrust_ops.domain.row_sets import row_set
 from seedtrust_ops.domain.transfers.booking import book_disbursements, book_returns
 from seedtrust_ops.tables import HuntingtonTransaction
 
@@ -94,17 +95,13 @@ def record_words(session: Session, words: Mapping[int, BankTransfer]) -> list[Ch
 
 
 def _set_statuses(session: Session, changes: Sequence[Change]) -> None:
-    news = values(
-        column("id", BigInteger),
-        column("status", Text),
-        column("failure_reason", Text),
-        column("bank_transfer_id", Text),
-        name="news",
-    ).data(
+    news = row_set(
+        "news",
+        [("id", BigInteger()), ("status", Text()), ("failure_reason", Text()), ("bank_transfer_id", Text())],
         [
             (change.transaction_id, change.after, _reason(change.after, change.transfer), change.transfer.id)
             for change in changes
-        ]
+        ],
     )
     session.execute(
         update(HuntingtonTransaction)
@@ -134,7 +131,7 @@ def fail_transactions(session: Session, reasons: Mapping[int, str], *, was: str)
     """Set transactions that are still in status `was` to `failed`, each with its reason."""
     if not reasons:
         return
-    news = values(column("id", BigInteger), column("reason", Text), name="news").data(list(reasons.items()))
+    news = row_set("news", [("id", BigInteger()), ("reason", Text())], reasons.items())
     session.execute(
         update(HuntingtonTransaction)
         .where(HuntingtonTransaction.id == news.c.id, HuntingtonTransaction.status == was)

@@ -1,0 +1,127 @@
+"""What production runs beside the web server: one code server and one Dagster daemon; and the web server of laptops.
+
+The daemon gets the code server over gRPC: with a `python_module` workspace it would start a new one every
+minute (dagster issue 32677).
+"""
+
+import fcntl
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.processes.program import Program
+
+LOOPBACK = "127.0.0.1"
+RUN_SECONDS = 45.0
+"""How long runs under way may take to finish when the worker is stopped."""
+LOCK_SECONDS = 30.0
+
+
+class AnotherWorker(OperationsError):
+    """A worker with the same DAGSTER_HOME runs already."""
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with closing(socket.socket()) as listener:
+        listener.bind((LOOPBACK, 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def is_listening(port: int) -> bool:
+    """Return whether somebody on the loopback interface takes connections at `port`."""
+    with closing(socket.socket()) as caller:
+        caller.settimeout(1.0)
+        return caller.connect_ex((LOOPBACK, port)) == 0
+
+
+def code_server(environment: Mapping[str, str], port: int) -> Program:
+    """The one process that has loaded the definitions and starts runs; it listens when all is loaded."""
+    return Program(
+        name="code-server",
+        command=(
+            *(sys.executable, "-m", "dagster", "code-server", "start", "-m", "seedtrust_ops.definitions"),
+            *("--host", LOOPBACK, "--port", str(port), "--log-level", "warning", "--location-name", "seedtrust_ops"),
+        ),
+        environment=environment,
+        stop_seconds=RUN_SECONDS,
+        # The server that callers see only stands before the one that works.
+        needs_child=True,
+        is_ready=lambda: is_listening(port),
+    )
+
+
+def daemon(environment: Mapping[str, str], workspace: Path) -> Program:
+    """Dagster's daemon: schedules, sensors and the run queue."""
+    return Program(
+        name="daemon",
+        command=(sys.executable, "-m", "dagster._daemon", "run", "--workspace", str(workspace)),
+        environment=environment,
+    )
+
+
+def web_server(environment: Mapping[str, str], workspace: Path, port: int) -> Program:
+    """Dagster's web server, for this machine alone: it has no login."""
+    return Program(
+        name="web",
+        command=(
+            *(sys.executable, "-m", "dagster_webserver", "--workspace", str(workspace)),
+            *("--host", LOOPBACK, "--port", str(port)),
+        ),
+        environment=environment,
+        is_ready=lambda: is_listening(port),
+    )
+
+
+def write_workspace(folder: Path, port: int) -> Path:
+    """Write the workspace that names our code server into `folder`; return the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "workspace.yaml"
+    path.write_text(
+        "load_from:\n"
+        "  - grpc_server:\n"
+        f"      host: {LOOPBACK}\n"
+        f"      port: {port}\n"
+        "      location_name: seedtrust_ops\n"
+    )
+    return path
+
+
+@contextmanager
+def only_worker(folder: Path) -> Iterator[int]:
+    """Hold the lock that one worker of a DAGSTER_HOME has, for as long as the block lasts; yields its descriptor.
+
+    The keepers hold it too: where a worker was killed, the next one waits until the first one's daemon is gone.
+
+    Raises:
+        AnotherWorker: when another one holds it for half a minute.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + LOCK_SECONDS
+    with (folder / "lock").open("a+") as file:
+        while not _locked(file.fileno()):
+            if time.monotonic() >= deadline:
+                file.seek(0)
+                raise AnotherWorker(
+                    f"A worker runs already for {folder.parent.parent} (process {file.read().strip() or 'unknown'}), "
+                    "and two daemons must not run side by side. Stop that one first."
+                )
+            time.sleep(0.2)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield file.fileno()
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,130 @@
+"""What most tests stand on: a real PostgreSQL, a database of their own made from the platform's SQL file, a real bank.
+
+One server and one bank a test session; every test gets a fresh database whose transaction ids are its own, so
+that no two tests ever share an idempotency key at the bank.
+"""
+
+import itertools
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL
+from sqlalchemy.orm import Session, sessionmaker
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.migrations.migrating import PLATFORM_SCHEMA, migrate
+from seedtrust_ops.resources import embedded_postgres
+from seedtrust_ops.resources.database import application_engine, create_application_engine
+from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
+from seedtrust_ops_tests.building import Company
+
+TEMPLATE = "platform_template"
+IDS_A_TEST = 1_000_000
+
+_test_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+    """A PostgreSQL of this session's own, with a template database made from platform_schema.sql by the driver."""
+    directory = tmp_path_factory.mktemp("pg") / "d"
+    server = embedded_postgres.start(directory)
+    template = embedded_postgres.ensure_database(server, TEMPLATE)
+    engine = create_engine(template)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(PLATFORM_SCHEMA.read_text())
+    migrate(engine)
+    engine.dispose()
+    yield server
+    embedded_postgres.stop(directory)
+
+
+@pytest.fixture
+def database_url(postgres_server: URL) -> Iterator[URL]:
+    """A fresh database with the platform's tables and schema `ops`; dropped afterwards."""
+    number = next(_test_numbers)
+    name = f"test_{number}_{secrets.token_hex(4)}"
+    url = postgres_server.set(drivername="postgresql+psycopg", database=name)
+    control = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with control.connect() as connection:
+        connection.execute(text(f"create database {name} template {TEMPLATE}"))
+    fresh = create_engine(url)
+    with fresh.begin() as connection:
+        connection.execute(
+            text(f"alter table huntington_transactions alter column id restart with {number * IDS_A_TEST}")
+        )
+    fresh.dispose()
+    yield url
+    with control.connect() as connection:
+        connection.execute(text(f"drop database {name} with (force)"))
+    control.dispose()
+
+
+@pytest.fixture
+def sessions(database_url: URL) -> Iterator[sessionmaker[Session]]:
+    """Sessions on the test's database, through the product's own engine."""
+    engine = create_application_engine(database_url)
+    yield sessionmaker(engine, expire_on_commit=False)
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def field_key() -> str:
+    return Fernet.generate_key().decode()
+
+
+@pytest.fixture
+def cipher(field_key: str) -> FernetFieldCipher:
+    return FernetFieldCipher([SecretStr(field_key)])
+
+
+@pytest.fixture
+def company(sessions: sessionmaker[Session], cipher: FernetFieldCipher) -> Company:
+    """Builds users, cases, accounts, requests and batches in the test's database."""
+    return Company(sessions, cipher)
+
+
+@pytest.fixture(scope="session")
+def bank_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BankProcess]:
+    directory: Path = tmp_path_factory.mktemp("bank")
+    with start_bank(directory / "bank.sqlite", api_key=secrets.token_hex(16), available_cents=10**15) as bank:
+        yield bank
+
+
+@pytest.fixture
+def bank(bank_process: BankProcess) -> Iterator[BankProcess]:
+    """The session's bank, with no faults ordered."""
+    bank_process.control.clear_faults()
+    yield bank_process
+    bank_process.control.clear_faults()
+
+
+@pytest.fixture
+def bank_environment(
+    monkeypatch: pytest.MonkeyPatch, database_url: URL, bank: BankProcess, field_key: str
+) -> Iterator[dict[str, str]]:
+    """The environment of a production process: the test's database, its bank, its field key, short patience."""
+    variables = {
+        "SEEDTRUST_DATABASE_URL": database_url.set(drivername="postgresql").render_as_string(hide_password=False),
+        "SEEDTRUST_FIELD_KEY": field_key,
+        "HUNTINGTON_API_URL": bank.url,
+        "HUNTINGTON_API_KEY": bank.api_key,
+        "HUNTINGTON_FUNDING_ACCOUNT_ID": bank.funding_account_id,
+        "HUNTINGTON_TIMEOUT_SECONDS": "1",
+        "HUNTINGTON_LEASE_SECONDS": "5",
+        "HUNTINGTON_UNKNOWN_GRACE_SECONDS": "0",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    environment.cache_clear()
+    application_engine.cache_clear()
+    yield variables
+    application_engine().dispose()
+    environment.cache_clear()
+    application_engine.cache_clear()

@@ -1,0 +1,12 @@
+"""A worker on the test's own database and the session's bank."""
+
+import pytest
+
+from seedtrust_ops.sandbox.bank.process import BankProcess
+from seedtrust_ops_tests.building import Company
+from seedtrust_ops_tests.domain.transfers.working import Worker, rules_for, settings_for
+
+
+@pytest.fixture
+def worker(company: Company, bank: BankProcess) -> Worker:
+    return Worker(company, bank, settings_for(bank), rules_for(bank))
