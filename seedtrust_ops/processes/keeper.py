@@ -44,7 +44,7 @@ class Keeper:
             command,
             stdin=subprocess.DEVNULL,
             # Nothing else runs in this process yet, so running Python between fork and exec is safe.
-            preexec_fn=lambda: die_with_parent(signal.SIGKILL),  # noqa: PLW1509
+            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
         )
 
     def keep(self) -> int:

@@ -63,7 +63,9 @@ def payable_requests(session: Session, count: int) -> list[Payable]:
         .limit(count)
     ).all()
     if len(rows) < count:
-        raise NothingToPay(f"{count} approved requests were asked for and the company has {len(rows)}: seed more cases.")
+        raise NothingToPay(
+            f"{count} approved requests were asked for and the company has {len(rows)}: seed more cases."
+        )
     return [Payable(*row) for row in rows]
 
 

@@ -115,9 +115,7 @@ class PastPayments:
         if payment.status == "returned":
             back = moment + timedelta(days=2)
             memo = f"Returned by the bank ({payment.reason})"
-            rows.add(
-                "ledger_entries", payment.account_id, payment.amount_cents, "reversal", transaction_id, memo, back
-            )
+            rows.add("ledger_entries", payment.account_id, payment.amount_cents, "reversal", transaction_id, memo, back)
 
 
 class MoneyOfACase:

@@ -10,17 +10,19 @@ EMAIL_DOMAIN = "seedtrust.example"
 """Every address of a seeded company ends so, which is how the seed knows its own."""
 LONGEST_NAME = 35
 
-_FIRST = (
+_FIRST_NAMES = (
     "Ada Amara Anika Beatriz Bruno Carmen Chidi Chloé Dana Darius Elena Emeka Farah Felix Grace Hana Hugo Imani Ines "
     "Isaac Jada Jonas José Kavya Keiko Lamar Leila Liam Lucía Mateo Maya Mei Nadia Noah Nora Omar Oscar Priya Quinn "
     "Rosa Ruth Samir Selma Sofía Tara Theo Uma Vera Wei Xenia Yara Yusuf Zoë"
-).split()
-_LAST = (
+)
+_LAST_NAMES = (
     "Abara Alvarez Baker Becker Brandt Castillo Chen Cole Dubois Duran Eze Fischer Flores Garcia Greene Haddad Hassan "
     "Hughes Ibarra Ito Jansen Johnson Kaur Keller Khan Kim Larsen Lopez Mbeki Meyer Moreau Morris Nakamura Nguyen "
     "O'Brien Okafor Park Patel Petrov Quispe Ramirez Reyes Rossi Sato Schmidt Silva Singh Tanaka Torres Usman "
     "Vasquez Vogel Walker Wong Young Zamora"
-).split()
+)
+_FIRST = _FIRST_NAMES.split()
+_LAST = _LAST_NAMES.split()
 
 # Routing numbers that banks publish; each passes the check digit.
 ROUTING_NUMBERS = (

@@ -1,0 +1,146 @@
+"""`seedtrust-ops`: what people type. Each command is one call into the module that does it.
+
+Whatever is slow to import is imported inside the command, so that `--help` answers at once.
+"""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from seedtrust_ops.errors import OperationsError
+
+
+class _InSentences(TyperGroup):
+    """Prints trouble that people should read about as one sentence, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OperationsError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_InSentences,
+    no_args_is_help=True,
+    add_completion=False,
+    help="SeedTrust's background work: run it, look at it, try it out on a laptop.",
+)
+transfers = typer.Typer(no_args_is_help=True, help="Stop and resume the sending of transfers.")
+app.add_typer(transfers, name="transfers")
+
+
+@app.command()
+def migrate(
+    platform: Annotated[
+        bool, typer.Option("--platform", help="Also create the platform's own tables (laptops, tests).")
+    ] = False,
+) -> None:
+    """Bring schema ops up to date and check that the platform's tables have what the jobs use."""
+    from seedtrust_ops.migrations.migrating import migrate as bring_up_to_date
+    from seedtrust_ops.resources.database import application_url, create_application_engine, plain_database_errors
+
+    engine = create_application_engine(application_url())
+    with plain_database_errors(engine.url):
+        for sentence in bring_up_to_date(engine, create_platform=platform):
+            typer.echo(sentence)
+
+
+@app.command()
+def seed(
+    cases: Annotated[int, typer.Option(help="How many cases the company has.")] = 200,
+    seed: Annotated[int, typer.Option(help="Decides everything that is left to chance.")] = 1,
+) -> None:
+    """Fill an empty database with a made-up company."""
+    from seedtrust_ops.config import environment
+    from seedtrust_ops.resources.database import application_engine, plain_database_errors
+    from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+    from seedtrust_ops.sandbox.seed.seeding import seed_company
+
+    cipher = FernetFieldCipher(environment().field_keys.keys)
+    engine = application_engine()
+    with plain_database_errors(engine.url):
+        company = seed_company(engine, cases=cases, seed=seed, encrypt=cipher.encrypt)
+    rows = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in company.rows.items())
+    typer.echo(
+        f"{'Seeded' if company.added else 'Nothing was added: the database holds a seeded company already'}: {rows}."
+    )
+
+
+@app.command()
+def sandbox() -> None:
+    """Run the servers of the outside world until Ctrl-C, and print the environment that names them."""
+    from seedtrust_ops.sandbox.dev import run_sandbox
+
+    run_sandbox()
+
+
+@app.command()
+def demo() -> None:
+    """Show a company's transfers surviving every fault that the sandbox bank knows, and both ledgers agreeing."""
+    from seedtrust_ops.sandbox.demo.showing import run_demo
+
+    sys.exit(run_demo())
+
+
+@app.command()
+def dev(
+    worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Run the daemon too.")] = True,
+) -> None:
+    """Run everything on this laptop: database, sandbox, a seeded company, web server and worker; Ctrl-C stops all."""
+    from seedtrust_ops.sandbox.dev import run_dev
+
+    run_dev(with_worker=worker)
+
+
+@app.command()
+def worker() -> None:
+    """Run the code server and Dagster's daemon, starting again what dies, until SIGTERM or Ctrl-C."""
+    from seedtrust_ops.config import dagster_home, environment_for_child
+    from seedtrust_ops.processes.running import run_worker
+
+    home = dagster_home()
+    run_worker(home, environment_for_child({"DAGSTER_HOME": str(home)}))
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Show each job's last run and next tick, the batches, what is in flight, the queue and open alerts."""
+    from seedtrust_ops.standing import show_standing
+
+    show_standing(as_json=as_json)
+
+
+@transfers.command()
+def halt(
+    reason: Annotated[str, typer.Option(help="Why, for everybody who wonders later.")],
+) -> None:
+    """Stop all sending of transfers at once; healing goes on."""
+    from getpass import getuser
+
+    from seedtrust_ops.domain.transfers import halting
+    from seedtrust_ops.resources.database import application_sessions
+
+    with application_sessions().begin() as session:
+        halting.halt(session, reason, set_by=getuser())
+        typer.echo(halting.why_halted(session, halted_by_environment=False))
+
+
+@transfers.command()
+def resume() -> None:
+    """Send transfers again."""
+    from seedtrust_ops.config import environment
+    from seedtrust_ops.domain.transfers import halting
+    from seedtrust_ops.resources.database import application_sessions
+
+    with application_sessions().begin() as session:
+        was_halted = halting.resume(session)
+        still = halting.why_halted(session, environment().transfers.halted)
+    typer.echo(still or ("Transfers are sent again." if was_halted else "Transfers were not halted."))
+
+
+if __name__ == "__main__":
+    app()

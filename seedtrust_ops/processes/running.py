@@ -1,0 +1,59 @@
+"""Runs the worker in this process until it is told to stop, printing what its programs say.
+
+`worker` says what runs, `supervisor` how.
+"""
+
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Lock
+from types import FrameType
+
+from seedtrust_ops.processes.program import Say
+from seedtrust_ops.processes.supervisor import Supervisor
+from seedtrust_ops.processes.worker import code_server, daemon, free_port, only_worker, write_workspace
+
+WORKER_FOLDER = Path(".seedtrust") / "worker"
+
+
+def run_worker(home: Path, environment: Mapping[str, str]) -> None:
+    """Run the code server and the daemon of DAGSTER_HOME `home` until SIGTERM or SIGINT.
+
+    Raises:
+        AnotherWorker: when a worker of the same home runs already.
+    """
+    folder = home / WORKER_FOLDER
+    with only_worker(folder) as lock, told_to_stop() as stop:
+        port = free_port()
+        programs = [code_server(environment, port), daemon(environment, write_workspace(folder, port))]
+        Supervisor(programs, print_line(), lock=lock).run(stop)
+
+
+@contextmanager
+def told_to_stop() -> Iterator[Event]:
+    """Yield an event that is set by SIGTERM or SIGINT; the signals mean what they did before when the block ends."""
+    stop = Event()
+
+    def hear(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {sign: signal.signal(sign, hear) for sign in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+
+
+def print_line() -> Say:
+    """Return what prints a program's line with its name before it, whole lines only."""
+    lock = Lock()
+
+    def say(name: str, line: str) -> None:
+        with lock:
+            sys.stdout.write(f"{name:<12}| {line}\n")
+            sys.stdout.flush()
+
+    return say
