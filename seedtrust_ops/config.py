@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -89,7 +90,8 @@ def _postgres_url(text: str | None, driver: str) -> URL | None:
         return None
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
+        # `from None`: what SQLAlchemy found where it looked for the port may be part of the password.
         raise ValueError("it is not a database URL like postgresql://user:password@host:5432/name") from None
     if url.get_backend_name() not in ("postgresql", "postgres"):
         raise ValueError(f"it names {url.get_backend_name()}, and only PostgreSQL will do")
@@ -113,7 +115,7 @@ class DatabaseSettings(SettingsGroup):
         validation_alias="DAGSTER_POSTGRES_URL",
         description="the PostgreSQL database of Dagster's own storage",
     )
-    embedded_directory: Path = Path("~/.seedtrust/postgres")
+    embedded_directory: ClassVar[Path] = Path("~/.seedtrust/postgres")
 
     @field_validator("application_url_text", "dagster_url_text")
     @classmethod
@@ -159,6 +161,7 @@ class HuntingtonSettings(SettingsGroup):
     timeout_seconds: float = Field(
         default=10,
         gt=0,
+        allow_inf_nan=False,
         validation_alias="HUNTINGTON_TIMEOUT_SECONDS",
         description="how many seconds one answer of the bank is waited for",
     )
@@ -166,9 +169,25 @@ class HuntingtonSettings(SettingsGroup):
     @field_validator("api_url")
     @classmethod
     def _is_http(cls, url: str) -> str:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("it must start with http:// or https://")
+        try:
+            parts = urlsplit(url)
+            sound = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        except ValueError:
+            sound = False
+        if not sound or parts.scheme not in ("http", "https"):
+            raise ValueError("it is no address that starts with http:// or https://") from None
+        if parts.username or parts.password or parts.query or parts.fragment:
+            # The address is shown to people and in logs, so nothing secret may be in it.
+            raise ValueError("it must hold no user, password, query or fragment")
         return url.rstrip("/")
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, key: SecretStr) -> SecretStr:
+        text = key.get_secret_value().strip()
+        if not text or not all("!" <= character <= "~" for character in text):
+            raise ValueError("a key has only printable ASCII characters and no spaces")
+        return SecretStr(text)
 
 
 class TransferSettings(SettingsGroup):
@@ -177,12 +196,14 @@ class TransferSettings(SettingsGroup):
     lease_seconds: float = Field(
         default=60,
         gt=0,
+        allow_inf_nan=False,
         validation_alias="HUNTINGTON_LEASE_SECONDS",
         description="how many seconds a worker holds a batch without renewing",
     )
     unknown_grace_seconds: float = Field(
         default=600,
         ge=0,
+        allow_inf_nan=False,
         validation_alias="HUNTINGTON_UNKNOWN_GRACE_SECONDS",
         description="how many seconds a key that the bank does not know is waited for",
     )
@@ -197,7 +218,6 @@ class FieldKeySettings(SettingsGroup):
     """The keys of encrypted columns, newest first."""
 
     keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        min_length=1,
         validation_alias="SEEDTRUST_FIELD_KEY",
         description="the Fernet key (or keys, comma-separated, newest first) of encrypted account numbers",
     )
@@ -206,6 +226,13 @@ class FieldKeySettings(SettingsGroup):
     @classmethod
     def _split(cls, text: object) -> object:
         return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
+
+    @field_validator("keys")
+    @classmethod
+    def _holds_one(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not keys:
+            raise ValueError("it holds no key")
+        return keys
 
 
 class Environment:
