@@ -1,0 +1,133 @@
+"""Sets the demo's stage in a temporary folder: its own database, bank, company and worker; and takes it down again.
+
+What is played on it is in `scenes`; nothing outside the folder is read or changed.
+"""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import dagster as dg
+from cryptography.fernet import Fernet
+from dagster._core.instance.ref import InstanceRef
+from pydantic import SecretStr
+from sqlalchemy.orm import Session, sessionmaker
+
+from seedtrust_ops.config import dagster_home, environment_for_child
+from seedtrust_ops.migrations.migrating import migrate
+from seedtrust_ops.processes.program import KeptRun, Program
+from seedtrust_ops.resources import embedded_postgres
+from seedtrust_ops.resources.database import APPLICATION_DATABASE, DAGSTER_DATABASE, create_application_engine
+from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+from seedtrust_ops.sandbox.bank.control import SandboxBank
+from seedtrust_ops.sandbox.planting import plant_past_transfers
+from seedtrust_ops.sandbox.seed.money import Encrypt
+from seedtrust_ops.sandbox.seed.seeding import seed_company
+from seedtrust_ops.sandbox.world import start_world
+
+CASES = 60
+SEED = 20
+SETTLEMENT_SECONDS = 8.0
+PATIENCE = {
+    "HUNTINGTON_TIMEOUT_SECONDS": "2",
+    "HUNTINGTON_LEASE_SECONDS": "8",
+    "HUNTINGTON_UNKNOWN_GRACE_SECONDS": "10",
+    "HUNTINGTON_CONCURRENCY": "4",
+}
+"""Production waits minutes where the demo waits seconds; the rules are the same."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """All that the scenes need: the company's database, the bank, Dagster's runs and the worker."""
+
+    sessions: sessionmaker[Session]
+    bank: SandboxBank
+    instance: dg.DagsterInstance
+    encrypt: Encrypt
+    environment: dict[str, str]
+    folder: Path
+    worker: KeptRun
+    worker_log: Path
+
+    def last_words_of_worker(self, lines: int) -> str:
+        """Return the last lines that the worker's processes printed."""
+        return "\n".join(self.worker_log.read_text(errors="replace").splitlines()[-lines:])
+
+
+@contextmanager
+def set_stage(say: Callable[[str], None]) -> Iterator[Stage]:
+    """Set the stage and take it down when the block ends; `say` is told each step.
+
+    The folder with all logs stays where the block ended with an error.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="seedtrust-demo-"))
+    # Run by root, PostgreSQL becomes another user, who must get in.
+    folder.chmod(0o755)
+    with ExitStack() as stack:
+        say("Starting a PostgreSQL of its own")
+        server = embedded_postgres.start(folder / "postgres")
+        stack.callback(embedded_postgres.stop, folder / "postgres")
+        application = embedded_postgres.ensure_database(server, APPLICATION_DATABASE)
+        dagster = embedded_postgres.ensure_database(server, DAGSTER_DATABASE).set(drivername="postgresql")
+        engine = create_application_engine(application)
+        stack.callback(engine.dispose)
+        migrate(engine, create_platform=True)
+        say("Starting the sandbox bank")
+        world = stack.enter_context(start_world(folder / "world", ach_settlement_seconds=SETTLEMENT_SECONDS))
+        say(f"Seeding a company with {CASES} cases")
+        key = Fernet.generate_key().decode()
+        encrypt = FernetFieldCipher([SecretStr(key)]).encrypt
+        seed_company(engine, cases=CASES, seed=SEED, encrypt=encrypt)
+        sessions = sessionmaker(engine, expire_on_commit=False)
+        with sessions.begin() as session:
+            plant_past_transfers(session, world.bank.control)
+        say("Starting the worker: a code server and Dagster's daemon")
+        home = folder / "dagster_home"
+        home.mkdir()
+        shutil.copy(dagster_home() / "dagster.yaml", home)
+        environment = environment_for_child(
+            {
+                **world.environment,
+                **PATIENCE,
+                "SEEDTRUST_DATABASE_URL": application.set(drivername="postgresql").render_as_string(False),
+                "DAGSTER_POSTGRES_URL": dagster.render_as_string(False),
+                "DAGSTER_HOME": str(home),
+                "SEEDTRUST_FIELD_KEY": key,
+                "SEEDTRUST_TRANSFERS_HALTED": "0",
+                "DEV_ENV": "0",
+            }
+        )
+        storage = {"postgres": {"postgres_url": dagster.set(drivername="postgresql+psycopg2").render_as_string(False)}}
+        # This process has not the worker's environment, so it is told where Dagster keeps its runs.
+        instance = stack.enter_context(
+            dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides={"storage": storage}))
+        )
+        log = folder / "worker.log"
+        output = stack.enter_context(log.open("w", buffering=1))
+        worker = KeptRun(
+            Program(
+                name="worker",
+                command=(sys.executable, "-m", "seedtrust_ops.cli", "worker"),
+                environment=environment,
+                stop_seconds=60,
+            ),
+            lambda _name, line: _write(output, line),
+        )
+        stack.callback(worker.stop)
+        yield Stage(sessions, world.bank.control, instance, encrypt, environment, folder, worker, log)
+    shutil.rmtree(folder, onerror=partial(_complain, say))
+
+
+def _write(output: IO[str], line: str) -> None:
+    output.write(f"{line}\n")
+
+
+def _complain(say: Callable[[str], None], _function: object, path: str, error: object) -> None:
+    say(f"{path} could not be removed: {error}")
