@@ -13,7 +13,8 @@ from seedtrust_ops.errors import SchemaOutOfDate
 from seedtrust_ops.tables import PlatformTable
 
 HERE = Path(__file__).parent
-HEAD_REVISION = "0001"
+KNOWN_REVISIONS = ("0001",)
+HEAD_REVISION = KNOWN_REVISIONS[-1]
 PLATFORM_SCHEMA = HERE / "platform_schema.sql"
 _MIGRATION_LOCK = 7_305_401
 
@@ -30,12 +31,12 @@ def migrate(engine: Engine, *, create_platform: bool = False) -> list[str]:
 
     Raises:
         SchemaOutOfDate: naming each column of `public` that the code uses and the database lacks, or the
-            transactions that the ledger books twice.
+            transactions that the ledger books twice, or a revision of `ops` that is newer than this code.
     """
     done: list[str] = []
     with engine.begin() as connection:
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        if create_platform and not inspect(connection).has_table("huntington_batches", schema="public"):
+        if create_platform and not _platform_tables(connection):
             connection.exec_driver_sql(PLATFORM_SCHEMA.read_text())
             done.append("Created the platform's tables in schema public.")
         missing = missing_platform_columns(connection)
@@ -46,6 +47,11 @@ def migrate(engine: Engine, *, create_platform: bool = False) -> list[str]:
                 "`seedtrust-ops migrate --platform` creates it)."
             )
         before = current_revision(connection)
+        if before not in (None, *KNOWN_REVISIONS):
+            raise SchemaOutOfDate(
+                f"Schema ops is at revision {before}, which this code does not know (its newest is {HEAD_REVISION}): "
+                "a newer version of this project was here. Deploy that version; nothing was changed."
+            )
         if before is None:
             _refuse_double_bookings(connection)
         connection.execute(text("create schema if not exists ops"))
@@ -83,12 +89,18 @@ def missing_platform_columns(connection: Connection) -> list[str]:
     ]
 
 
+def _platform_tables(connection: Connection) -> set[str]:
+    """Return those of the platform's tables that are there."""
+    present = set(inspect(connection).get_table_names(schema="public"))
+    return present & {table.name for table in PlatformTable.metadata.sorted_tables}
+
+
 def _refuse_double_bookings(connection: Connection) -> None:
     twice = connection.scalars(
         text(
             "select huntington_transaction_id from public.ledger_entries"
             " where huntington_transaction_id is not null and kind in ('disbursement', 'reversal')"
-            " group by huntington_transaction_id, kind having count(*) > 1 order by 1 limit 20"
+            " group by huntington_transaction_id having count(*) > count(distinct kind) order by 1 limit 20"
         )
     ).all()
     if twice:

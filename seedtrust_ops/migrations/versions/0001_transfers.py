@@ -39,6 +39,8 @@ begin
 end $$;
 create trigger append_only before update or delete on ops.transfer_attempts
     for each row execute function ops.refuse_change();
+create trigger never_emptied before truncate on ops.transfer_attempts
+    for each statement execute function ops.refuse_change();
 
 create table ops.bank_feed_cursors (
     name          text primary key,
