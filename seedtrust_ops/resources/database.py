@@ -21,6 +21,9 @@ from seedtrust_ops.resources import embedded_postgres
 APPLICATION_DATABASE = "seedtrust"
 DAGSTER_DATABASE = "dagster"
 POOL_SIZE = 5
+IDLE_IN_TRANSACTION_SECONDS = 10
+"""After so long the server ends a transaction whose client has gone silent: a frozen worker must not hold its locks
+past its lease, or nobody could take its batch over."""
 
 
 def application_url() -> URL:
@@ -47,13 +50,18 @@ def create_application_engine(url: URL) -> Engine:
 
     Parameters are hidden from error texts: among them are encrypted account numbers and people's names.
     """
+    limit = f"{IDLE_IN_TRANSACTION_SECONDS}s"
     return create_engine(
         url,
         pool_size=POOL_SIZE,
         max_overflow=0,
         pool_pre_ping=True,
         hide_parameters=True,
-        connect_args={"connect_timeout": 10, "application_name": "seedtrust-ops"},
+        connect_args={
+            "connect_timeout": 10,
+            "application_name": "seedtrust-ops",
+            "options": f"{url.query.get('options', '')} -c idle_in_transaction_session_timeout={limit}".strip(),
+        },
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 
@@ -34,6 +35,15 @@ def start(directory: Path) -> URL:
     directory.parent.mkdir(parents=True, exist_ok=True)
     server = get_server(directory, cleanup_mode=None)
     return make_url(server.get_uri()).set(database=None)
+
+
+def is_running(directory: Path) -> bool:
+    """Return whether the server that lives in `directory` runs."""
+    try:
+        pid = int((directory.expanduser() / "postmaster.pid").read_text().split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        return False
+    return psutil.pid_exists(pid)
 
 
 def stop(directory: Path) -> None:

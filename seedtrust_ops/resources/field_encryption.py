@@ -50,7 +50,8 @@ class FernetFieldCipher:
         """
         try:
             return self._fernet.decrypt(token).decode()
-        except (InvalidToken, UnicodeDecodeError):
+        except (InvalidToken, ValueError):
+            # ValueError: the token is not ASCII, or what it holds is no text.
             if _has_fernet_shape(token):
                 raise UnreadableToken("no key at hand opens the token") from None
             raise DamagedToken("the token is damaged") from None
@@ -59,7 +60,7 @@ class FernetFieldCipher:
         """Return whether one of the keys opens `token`."""
         try:
             self._fernet.decrypt(token)
-        except InvalidToken:
+        except (InvalidToken, ValueError):
             return False
         return True
 

@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from functools import cache
+from typing import Annotated, Any
 
 import dagster as dg
 import httpx
-from pydantic import AwareDatetime, BaseModel, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from seedtrust_ops.bank import (
@@ -44,15 +45,20 @@ QUESTION_TRIES = 3
 """How often a look-up is asked before it counts as unanswered; asking moves nothing."""
 LONGEST_QUESTION_WAIT_SECONDS = 30.0
 """The longest Retry-After that a look-up waits for."""
-_DIGITS = re.compile(r"\d(?:[ -]?\d){3,}")
+LONGEST_WAIT_SECONDS = 3600.0
+"""The longest Retry-After that is believed; after that the bank is asked again."""
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]+)?")
+# Digits with as much between them as people write between the groups of an account number.
+_DIGITS = re.compile(r"\d(?:[\W_]{0,2}\d){3,}")
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class _WireTransfer(BaseModel):
-    id: str
+    # What a database could not hold makes the answer unreadable here, not a failed commit later.
+    id: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
     idempotency_key: str
     status: BankStatus
-    amount_cents: int
+    amount_cents: Annotated[int, Field(ge=0, lt=2**63)]
     reference: str
     updated_at: AwareDatetime
     return_code: str | None = None
@@ -66,7 +72,7 @@ class _WireTransfer(BaseModel):
             amount_cents=self.amount_cents,
             reference=self.reference,
             updated_at=self.updated_at,
-            return_code=self.return_code,
+            return_code=without_numbers(self.return_code) if self.return_code else None,
             reason=without_numbers(self.reason) if self.reason else None,
         )
 
@@ -110,31 +116,42 @@ class HuntingtonBank:
             self._idle.put_nowait(connection)
 
     async def create_transfer(self, order: TransferOrder) -> Answer:
-        """Ask for one transfer, once. Only a connection that was never made counts as not sent."""
+        """Ask for one transfer, once. Only a request of which no byte has left counts as not sent."""
+        left = False
+
+        async def watch(event: str, _details: object) -> None:
+            nonlocal left
+            left = left or event.endswith("send_request_headers.started")
+
         try:
             async with self._exchange() as http:
                 response = await http.post(
                     "/v1/transfers",
                     json=_body(order),
                     headers={"Idempotency-Key": order.idempotency_key},
+                    extensions={"trace": watch},
                 )
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            return NotSent(f"no connection to {self._url} ({type(error).__name__})")
         except TimeoutError:
-            return OutcomeUnknown(f"no answer within {self._timeout_seconds:g} seconds")
+            reason = f"no answer within {self._timeout_seconds:g} seconds"
+            return OutcomeUnknown(reason) if left else NotSent(f"no connection to {self._url}: {reason}")
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            return OutcomeUnknown(f"the connection failed ({type(error).__name__})")
+            reason = f"the connection failed ({type(error).__name__})"
+            return OutcomeUnknown(reason) if left else NotSent(f"no connection to {self._url}: {reason}")
         return _read_answer(order, response)
 
     async def find_by_keys(self, keys: Sequence[str]) -> list[BankTransfer]:
         """Return the transfers with these keys, at most 100 keys a call."""
         wanted = set(keys)
+        if not wanted:
+            return []
         pages = self._pages([("idempotency_key", key) for key in keys])
         return [one async for page in pages for one in page if one.idempotency_key in wanted]
 
     async def find_by_references(self, references: Sequence[str]) -> list[BankTransfer]:
         """Return the transfers with these references, at most 100 references a call."""
         wanted = set(references)
+        if not wanted:
+            return []
         pages = self._pages([("reference", reference) for reference in references])
         return [one async for page in pages for one in page if one.reference in wanted]
 
@@ -215,7 +232,6 @@ class HuntingtonResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 @asynccontextmanager
 async def open_huntington_bank(settings: HuntingtonSettings) -> AsyncIterator[HuntingtonBank]:
     """Open a connection pool to the bank that `settings` names, for as long as the block lasts."""
-    certificates = ssl.create_default_context()
     async with AsyncExitStack() as stack:
         connections = [
             await stack.enter_async_context(
@@ -224,7 +240,7 @@ async def open_huntington_bank(settings: HuntingtonSettings) -> AsyncIterator[Hu
                     headers={"Authorization": f"Bearer {settings.api_key.get_secret_value()}"},
                     timeout=settings.timeout_seconds,
                     transport=httpx.AsyncHTTPTransport(
-                        verify=certificates, retries=CONNECT_RETRIES, limits=httpx.Limits(max_connections=1)
+                        verify=_certificates(), retries=CONNECT_RETRIES, limits=httpx.Limits(max_connections=1)
                     ),
                     trust_env=False,
                 )
@@ -234,9 +250,16 @@ async def open_huntington_bank(settings: HuntingtonSettings) -> AsyncIterator[Hu
         yield HuntingtonBank(connections, settings)
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    # Reading all certificates of the machine takes a tenth of a second: once a process is enough.
+    return ssl.create_default_context()
+
+
 def without_numbers(text: str) -> str:
     """Return the bank's free text with every run of four or more digits masked: it may quote an account number."""
-    return _DIGITS.sub("••••", text)
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return _DIGITS.sub("••••", printable)
 
 
 def _body(order: TransferOrder) -> dict[str, Any]:
@@ -286,19 +309,19 @@ def _read_refusal(response: httpx.Response) -> Answer:
     except ValidationError:
         # A refusal is final by the contract, but one that can't be read may come from something in between.
         return OutcomeUnknown("HTTP 422 with an answer that could not be read")
-    code = problem.code if _CODE.fullmatch(problem.code) else "refused"
+    code = problem.code if _CODE.fullmatch(problem.code) and not _DIGITS.search(problem.code) else "refused"
     return Refused(code, without_numbers(problem.message))
 
 
 def _retry_after_seconds(response: httpx.Response) -> float:
     """Return Retry-After in seconds, given as a number or as an HTTP date (RFC 9110, 10.2.3)."""
-    text = response.headers.get("Retry-After", "")
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
+    text = response.headers.get("Retry-After", "").strip()
+    if _SECONDS.fullmatch(text):
+        return min(float(text), LONGEST_WAIT_SECONDS)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return DEFAULT_RETRY_AFTER_SECONDS
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    # Of the three forms of an HTTP date, one names no zone; all of them are in UTC.
+    seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(0.0, seconds), LONGEST_WAIT_SECONDS)

@@ -250,7 +250,7 @@ def settle_batches(session: Session, batch_ids: Collection[int]) -> dict[int, st
     came back); its `finished_at` stays. A batch without transactions is `failed`.
 
     Returns:
-        The batches that are finished now, with their status.
+        The batches whose status or error is new, with their status.
     """
     went_through = func.count().filter(HuntingtonTransaction.status.in_(("submitted", "completed")))
     did_not = func.count().filter(HuntingtonTransaction.status.in_(("failed", "returned")))
@@ -267,6 +267,16 @@ def settle_batches(session: Session, batch_ids: Collection[int]) -> dict[int, st
         .group_by(HuntingtonBatch.id)
         .subquery()
     )
+    status = case(
+        (totals.c.went_through == 0, "failed"),
+        (totals.c.did_not > 0, "completed_with_errors"),
+        else_="completed",
+    )
+    error = case(
+        (totals.c.went_through + totals.c.did_not == 0, "The batch has no transactions."),
+        (totals.c.did_not > 0, func.concat(totals.c.did_not, " of its transfers did not go through.")),
+        else_=None,
+    )
     rows = session.execute(
         update(HuntingtonBatch)
         .where(
@@ -277,23 +287,9 @@ def settle_batches(session: Session, batch_ids: Collection[int]) -> dict[int, st
                 HuntingtonBatch.status != "processing",
                 ~exists().where(BatchLease.batch_id == HuntingtonBatch.id, is_live()),
             ),
+            or_(HuntingtonBatch.status != status, HuntingtonBatch.error.is_distinct_from(error)),
         )
-        .values(
-            status=case(
-                (totals.c.went_through == 0, "failed"),
-                (totals.c.did_not > 0, "completed_with_errors"),
-                else_="completed",
-            ),
-            finished_at=func.coalesce(HuntingtonBatch.finished_at, func.now()),
-            error=case(
-                (totals.c.went_through + totals.c.did_not == 0, "The batch has no transactions."),
-                (
-                    totals.c.did_not > 0,
-                    func.concat(totals.c.did_not, " of its transfers did not go through."),
-                ),
-                else_=None,
-            ),
-        )
+        .values(status=status, error=error, finished_at=func.coalesce(HuntingtonBatch.finished_at, func.now()))
         .returning(HuntingtonBatch.id, HuntingtonBatch.status)
     )
     return {row.id: row.status for row in rows}

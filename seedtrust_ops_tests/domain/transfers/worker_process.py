@@ -1,0 +1,38 @@
+"""A worker in a process of its own, so that tests can kill it: `python -m ... BATCH_ID HOLDER`.
+
+It does what the job's op does, from the same environment variables, without Dagster's start-up time.
+"""
+
+import sys
+from datetime import UTC, datetime
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.domain.transfers.processing import TransferRules, process_batch
+from seedtrust_ops.resources.database import application_sessions
+from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+from seedtrust_ops.resources.huntington_bank import open_huntington_bank
+
+
+def main() -> None:
+    settings = environment().huntington
+    transfers = environment().transfers
+    report = process_batch(
+        application_sessions(),
+        lambda: open_huntington_bank(settings),
+        FernetFieldCipher(environment().field_keys.keys),
+        TransferRules(
+            funding_account_id=settings.funding_account_id,
+            concurrency=settings.concurrency,
+            lease_seconds=transfers.lease_seconds,
+            unknown_grace_seconds=transfers.unknown_grace_seconds,
+            halted_by_environment=transfers.halted,
+        ),
+        batch_id=int(sys.argv[1]),
+        holder=sys.argv[2],
+        asked_at=datetime.now(UTC),
+    )
+    sys.stdout.write(f"{report.held_by or report.status}\n")
+
+
+if __name__ == "__main__":
+    main()
