@@ -21,20 +21,19 @@ from seedtrust_ops.sandbox.demo.stagehands import (
     return_an_old_one,
     run_by_hand,
 )
-from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction, TransferAttempt
+from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
 ROUND_SECONDS = 0.4
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How a scene's batch stands; `requests` is how many left for the bank."""
+    """How a scene's batch stands: how many of its transfers have each status, and why some failed."""
 
     scene: Scene
     status: str
     counts: dict[str, int]
     reasons: list[str]
-    requests: int
 
     @property
     def is_settled(self) -> bool:
@@ -119,12 +118,5 @@ def _standing(stage: Stage, scene: Scene) -> Standing:
             .where(of_batch, or_(HuntingtonTransaction.status == "failed", HuntingtonTransaction.status == "returned"))
             .order_by(HuntingtonTransaction.id)
         ).all()
-        requests = session.scalars(
-            select(func.count())
-            .select_from(TransferAttempt)
-            .where(
-                TransferAttempt.transaction_id.in_(scene.batch.transaction_ids), TransferAttempt.outcome == "started"
-            )
-        ).one()
     counts = {("in doubt" if row.in_doubt else row.status): int(row.number) for row in rows}
-    return Standing(scene, status, counts, [reason for reason in reasons if reason], requests)
+    return Standing(scene, status, counts, [reason for reason in reasons if reason])

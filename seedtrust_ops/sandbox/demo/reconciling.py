@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.transfers.bank import transaction_id_of
 from seedtrust_ops.sandbox.bank.control import SandboxBank
 from seedtrust_ops.tables import Account, HuntingtonTransaction, LedgerEntry
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both ledgers about one batch, in cents: what left less what came back."""
+    """Both ledgers about one batch, in cents: what left less what came back; and the requests that reached the bank."""
 
     batch_id: int
     at_bank_cents: int
     booked_cents: int
+    requests: int
 
     @property
     def difference_cents(self) -> int:
@@ -89,10 +91,16 @@ def reconcile(session: Session, bank: SandboxBank) -> Reconciliation:
             unknown.add(reference)
             continue
         at_bank[int(reference)] += cents if movement["direction"] == "out" else -cents
-    batches: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
+    requests = Counter(
+        transaction_id_of(request["idempotency_key"] or "")
+        for request in bank.requests()
+        if request["method"] == "POST"
+    )
+    batches: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
     for transaction_id, batch_id in batch_of.items():
         batches[batch_id][0] += at_bank[transaction_id]
         batches[batch_id][1] += booked.get(transaction_id, 0)
+        batches[batch_id][2] += requests[transaction_id]
     totals = bank.totals()
     return Reconciliation(
         batches=[Comparison(batch_id, *cents) for batch_id, cents in sorted(batches.items())],

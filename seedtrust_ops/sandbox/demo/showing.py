@@ -21,6 +21,7 @@ from seedtrust_ops.sandbox.demo.stage import set_stage
 DEADLINE_SECONDS = 300.0
 NEWS_SHOWN = 8
 LOG_LINES_SHOWN = 40
+WIDTH_OF_LOGS = 160
 COLOURS = {"completed": "green", "completed_with_errors": "yellow", "failed": "red", "processing": "cyan"}
 
 
@@ -68,6 +69,9 @@ class _Screen:
 def run_demo(*, short: bool = False) -> int:
     """Play the demo; return the exit code: 0 where both ledgers agree to the cent, else 1."""
     console = Console()
+    if not console.is_terminal:
+        # A log has no edge at which its lines must break.
+        console.width = WIDTH_OF_LOGS
     with told_to_stop() as stop, _screen(console) as screen:
 
         def look(standings: list[Standing]) -> None:
@@ -118,23 +122,23 @@ def _report(console: Console, outcome: Outcome, result: Reconciliation, last_wor
     table = Table(title="What became of each batch", title_justify="left")
     for header in ("batch", "met", "and is"):
         table.add_column(header, overflow="fold")
-    for header in ("at the bank", "booked", "difference"):
+    for header in ("requests", "at the bank", "booked", "difference"):
         table.add_column(header, justify="right")
     for one in outcome.standings:
         cents = compared.pop(one.scene.batch.batch_id)
         table.add_row(
-            *(str(one.scene.batch.batch_id), one.scene.meets, _in_words(one)),
+            *(str(one.scene.batch.batch_id), one.scene.meets, _in_words(one), str(cents.requests)),
             *(_dollars(cents.at_bank_cents), _dollars(cents.booked_cents), _dollars(cents.difference_cents)),
         )
     past = compared.values()
     table.add_row(
-        *("", f"{len(past)} batches of the past; one ACH came back weeks later", "its reversal is booked"),
+        *("", f"{len(past)} batches of the past; one ACH came back weeks later", "its reversal is booked", ""),
         *(_dollars(sum(one.at_bank_cents for one in past)), _dollars(sum(one.booked_cents for one in past))),
         _dollars(sum(one.difference_cents for one in past)),
     )
     table.add_section()
     total = result.at_bank_cents - result.booked_cents
-    table.add_row("", "", "all", _dollars(result.at_bank_cents), _dollars(result.booked_cents), _dollars(total))
+    table.add_row("", "", "all", "", _dollars(result.at_bank_cents), _dollars(result.booked_cents), _dollars(total))
     console.print(table)
     console.print(
         f"The bank moved {_dollars(result.out_cents)} out and {_dollars(result.back_cents)} back: "
@@ -169,7 +173,7 @@ def _what_is_wrong(outcome: Outcome, result: Reconciliation) -> Iterator[str]:
 
 def _in_words(one: Standing) -> str:
     reasons = f" ({'; '.join(one.reasons)})" if one.reasons else ""
-    return f"{one.status.replace('_', ' ')}: {_counts(one)}{reasons}; {one.requests} requests left"
+    return f"{one.status.replace('_', ' ')}: {_counts(one)}{reasons}"
 
 
 def _listed(ids: Sequence[int]) -> str:

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.transfers import halting
+from seedtrust_ops.domain.transfers.batches import FINISHED
 from seedtrust_ops.jobs.process_huntington_batch import NAME as SENDING
 from seedtrust_ops.sandbox.demo.scenes import Scene
 from seedtrust_ops.sandbox.demo.stage import Stage
@@ -55,6 +56,9 @@ def halt_in_the_middle(stage: Stage, scene: Scene, then: Sequence[Scene]) -> Act
         queue_batches(session, [scene.batch.batch_id])
     yield f"Queued batch {scene.batch.batch_id}, for the halt"
     while not is_under_way(stage, scene):
+        if status_of(stage, scene) in FINISHED:
+            yield f"Batch {scene.batch.batch_id} was done before anybody could halt it"
+            break
         yield None
     with stage.sessions.begin() as session:
         halting.halt(session, "the demo looks whether sending stops", set_by="the demo")
@@ -76,6 +80,9 @@ def halt_in_the_middle(stage: Stage, scene: Scene, then: Sequence[Scene]) -> Act
 def kill_in_the_middle(stage: Stage, scene: Scene) -> Acts:
     """Kill the process that sends the scene's batch, with SIGKILL, in its middle."""
     while not (is_under_way(stage, scene) and (pid := _pid_of_sender(stage, scene))):
+        if status_of(stage, scene) in FINISHED:
+            yield f"Batch {scene.batch.batch_id} was done before anybody could kill its sender"
+            return
         yield None
     os.kill(pid, signal.SIGKILL)
     yield f"Killed process {pid} with {sent_of(stage, scene)} of batch {scene.batch.batch_id} at the bank"
@@ -101,7 +108,7 @@ def _pid_of_sender(stage: Stage, scene: Scene) -> int | None:
 
 def run_by_hand(stage: Stage, scene: Scene) -> Acts:
     """Launch a second run on the scene's batch while the first is at it."""
-    while status_of(stage, scene) != "processing":
+    while status_of(stage, scene) in ("draft", "queued"):
         yield None
     config = stage.folder / "second_run.yaml"
     config.write_text(f"ops: {{{SENDING}: {{config: {{batch_id: {scene.batch.batch_id}}}}}}}\n")

@@ -1,0 +1,182 @@
+"""Everything on one laptop: database, outside world, a seeded company, web server and worker; one Ctrl-C stops all.
+
+Where the user has set database URLs, those are used and nothing embedded is started.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from time import monotonic
+
+import typer
+from pydantic import SecretStr
+from sqlalchemy.engine import URL
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.config import dagster_home, environment, environment_for_child
+from seedtrust_ops.errors import ConfigurationError
+from seedtrust_ops.migrations.migrating import migrate
+from seedtrust_ops.processes.running import WORKER_FOLDER, print_line, told_to_stop
+from seedtrust_ops.processes.supervisor import Supervisor
+from seedtrust_ops.processes.worker import (
+    code_server,
+    daemon,
+    free_port,
+    is_listening,
+    only_worker,
+    web_server,
+    write_workspace,
+)
+from seedtrust_ops.resources import embedded_postgres
+from seedtrust_ops.resources.database import (
+    application_url,
+    create_application_engine,
+    dagster_url,
+    plain_database_errors,
+)
+from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+from seedtrust_ops.sandbox.planting import plant_past_transfers
+from seedtrust_ops.sandbox.seed.batches import Payment, draft_batch, payable_requests, queue_batches
+from seedtrust_ops.sandbox.seed.money import Encrypt
+from seedtrust_ops.sandbox.seed.seeding import NotOurDatabase, seed_company
+from seedtrust_ops.sandbox.world import World, field_key, start_world
+
+WEB_PORT = 3000
+CASES = 200
+SEED = 1
+PAYMENTS_QUEUED = 12
+
+
+def run_sandbox() -> None:
+    """Run the outside world until Ctrl-C; print the environment that names it, a line a variable."""
+    with told_to_stop() as stop, start_world(_world_folder()) as world:
+        for name, value in (world.environment | {"SEEDTRUST_FIELD_KEY": _field_key()}).items():
+            typer.echo(f"export {name}={value}")
+        typer.echo(f"# The bank listens at {world.bank.url}. Ctrl-C stops it.")
+        stop.wait()
+
+
+def run_dev(*, with_worker: bool) -> None:
+    """Run everything until Ctrl-C.
+
+    Raises:
+        AnotherWorker: when a worker or a `dev` with this DAGSTER_HOME runs already.
+        SchemaOutOfDate, DatabaseUnreachable, WorldNotStarted: as their modules say.
+    """
+    home = dagster_home()
+    folder = home / WORKER_FOLDER
+    with told_to_stop() as stop, only_worker(folder) as lock, _databases() as databases:
+        key = _field_key()
+        with start_world(_world_folder()) as world:
+            _fill(databases.application, world, FernetFieldCipher([SecretStr(one) for one in key.split(",")]).encrypt)
+            child = environment_for_child(
+                {
+                    **world.environment,
+                    "DAGSTER_HOME": str(home),
+                    "SEEDTRUST_FIELD_KEY": key,
+                    "SEEDTRUST_DATABASE_URL": databases.application.render_as_string(False),
+                    "DAGSTER_POSTGRES_URL": databases.dagster.render_as_string(False),
+                },
+                defaults={"DEV_ENV": "1"},
+            )
+            _serve(child, folder, lock, with_worker=with_worker).run(stop)
+
+
+def _serve(child: Mapping[str, str], folder: Path, lock: int, *, with_worker: bool) -> Supervisor:
+    port = free_port()
+    web_port = free_port() if is_listening(WEB_PORT) else WEB_PORT
+    workspace = write_workspace(folder, port)
+    programs = [code_server(child, port), web_server(child, workspace, web_port)]
+    if with_worker:
+        programs.append(daemon(child, workspace))
+    supervisor = Supervisor(programs, print_line(), lock=lock)
+    began = monotonic()
+
+    def announce() -> None:
+        supervisor.all_ready.wait()
+        state = "switched off until you switch them on" if child["DEV_ENV"] == "1" else "on"
+        print_line()(
+            "dev",
+            f"http://127.0.0.1:{web_port} is ready after {monotonic() - began:.0f} s; schedules and sensors are "
+            f"{state}. Ctrl-C stops everything.",
+        )
+
+    Thread(target=announce, daemon=True).start()
+    return supervisor
+
+
+@dataclass(frozen=True)
+class _Databases:
+    application: URL
+    dagster: URL
+
+
+@contextmanager
+def _databases() -> Iterator[_Databases]:
+    """Yield where both databases are; an embedded server that was started for this is stopped afterwards."""
+    settings = environment().databases
+    needs_embedded = settings.application_url is None or settings.dagster_url is None
+    started_here = needs_embedded and not embedded_postgres.is_running(settings.embedded_directory)
+    try:
+        yield _Databases(application_url(), dagster_url())
+    finally:
+        if started_here:
+            embedded_postgres.stop(settings.embedded_directory)
+
+
+def _fill(url: URL, world: World, encrypt: Encrypt) -> None:
+    """Create the schemas, and seed the database where it is empty."""
+    engine = create_application_engine(url)
+    try:
+        with plain_database_errors(url):
+            for sentence in migrate(engine, create_platform=True):
+                typer.echo(sentence)
+            try:
+                added = seed_company(engine, cases=CASES, seed=SEED, encrypt=encrypt).added
+            except NotOurDatabase:
+                typer.echo("The database holds a company of its own; it is used as it is.")
+                return
+            if not added:
+                return
+            with Session(engine) as session, session.begin():
+                plant_past_transfers(session, world.bank.control)
+                batch_id = _queue_one_batch(session, encrypt)
+        typer.echo(f"Seeded a company with {CASES} cases; batch {batch_id} is queued and waits to be sent.")
+    finally:
+        engine.dispose()
+
+
+def _queue_one_batch(session: Session, encrypt: Encrypt) -> int:
+    payments = [
+        Payment(payable, "wire" if number % 3 == 0 else "ach")
+        for number, payable in enumerate(payable_requests(session, PAYMENTS_QUEUED))
+    ]
+    batch = draft_batch(session, payments, encrypt)
+    queue_batches(session, [batch.batch_id])
+    return batch.batch_id
+
+
+def _laptop_folder() -> Path:
+    """Return the folder of the embedded database; what belongs to its rows lies beside it."""
+    return environment().databases.embedded_directory.expanduser().parent
+
+
+def _field_key() -> str:
+    """Return the configured field keys, comma-separated, else the laptop's own."""
+    try:
+        keys = environment().field_keys.keys
+    except ConfigurationError:
+        return field_key(_laptop_folder())
+    return ",".join(key.get_secret_value() for key in keys)
+
+
+def _world_folder() -> Path:
+    """Return where the bank keeps its books: one folder a database, because both count transactions from 1."""
+    url = environment().databases.application_url
+    if url is None:
+        return _laptop_folder() / "sandbox"
+    name = hashlib.sha256(url.set(password=None).render_as_string().encode()).hexdigest()[:12]
+    return _laptop_folder() / f"sandbox-{name}"
