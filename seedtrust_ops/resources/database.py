@@ -10,11 +10,11 @@ from functools import lru_cache
 import dagster as dg
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.errors import DatabaseUnreachable, SchemaOutOfDate
+from seedtrust_ops.errors import ConfigurationError, DatabaseUnreachable, SchemaOutOfDate
 from seedtrust_ops.migrations.migrating import HEAD_REVISION, current_revision, migrate
 from seedtrust_ops.resources import embedded_postgres
 
@@ -106,6 +106,11 @@ def plain_database_errors(url: URL) -> Iterator[None]:
         yield
     except (OperationalError, InterfaceError) as error:
         raise unreachable(url, error) from error
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) is not None:
+            raise
+        # The driver's own refusal, before any server was asked: an option in the URL that there is not.
+        raise ConfigurationError(f"SEEDTRUST_DATABASE_URL can't be used: {error.orig}. Correct its options.") from None
 
 
 def unreachable(url: URL, error: DBAPIError) -> DatabaseUnreachable:

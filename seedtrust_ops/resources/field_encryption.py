@@ -5,6 +5,7 @@ It holds keys and nothing else: who may see what was decrypted is `domain/transf
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 
 import dagster as dg
@@ -18,6 +19,7 @@ from seedtrust_ops.errors import ConfigurationError, DamagedToken, UnreadableTok
 _OVERHEAD = 1 + 8 + 16 + 32
 _BLOCK = 16
 _VERSION = 0x80
+_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
 
 
 class FernetFieldCipher:
@@ -29,14 +31,14 @@ class FernetFieldCipher:
         Raises:
             ConfigurationError: when one is no Fernet key.
         """
-        try:
-            self._fernet = MultiFernet([Fernet(key.get_secret_value()) for key in keys])
-        except (ValueError, binascii.Error):
-            # `from None`: the library's own text must not carry any of the key.
+        texts = [key.get_secret_value() for key in keys]
+        # The library takes two keys with no comma between them for the first one.
+        if not all(_KEY.fullmatch(text) for text in texts):
             raise ConfigurationError(
                 "SEEDTRUST_FIELD_KEY can't be used: each key in it must be 32 bytes in url-safe base64, as "
-                "`cryptography.fernet.Fernet.generate_key()` makes them."
-            ) from None
+                "`cryptography.fernet.Fernet.generate_key()` makes them, with commas between them."
+            )
+        self._fernet = MultiFernet([Fernet(text) for text in texts])
 
     def encrypt(self, plain: str) -> str:
         """Return a token for `plain` under the newest key."""

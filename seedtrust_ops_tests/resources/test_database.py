@@ -1,0 +1,196 @@
+"""The application's database: where it is, whether its schema is fit, and trouble told without a password.
+
+The embedded server is the real one, shared by processes.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL, make_url
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.errors import ConfigurationError, DatabaseUnreachable, SchemaOutOfDate
+from seedtrust_ops.jobs.conventions import failures_for_people
+from seedtrust_ops.resources import embedded_postgres
+from seedtrust_ops.resources.database import (
+    DatabaseResource,
+    application_engine,
+    create_application_engine,
+    dagster_url,
+    plain_database_errors,
+)
+from seedtrust_ops_tests.databases import create_platform, own_database, plain
+
+PASSWORD = "hunter2-and-more"
+SHARED = """
+import json, sys, time
+from pathlib import Path
+from sqlalchemy import create_engine, text
+from seedtrust_ops.resources import embedded_postgres
+server = embedded_postgres.start(Path(sys.argv[1]))
+url = embedded_postgres.ensure_database(server, "shared")
+with create_engine(url).connect() as connection:
+    print(json.dumps([str(url), str(connection.scalar(text("select pg_postmaster_start_time()")))]))
+"""
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that has read nothing yet."""
+    monkeypatch.delenv("DAGSTER_POSTGRES_URL", raising=False)
+    monkeypatch.delenv("SEEDTRUST_DATABASE_URL", raising=False)
+    environment.cache_clear()
+    application_engine.cache_clear()
+    yield
+    environment.cache_clear()
+    application_engine.cache_clear()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port at which nobody listens for as long as the test lasts."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        yield silent.getsockname()[1]
+
+
+@pytest.mark.usefixtures("use")
+@pytest.mark.parametrize("query", ["", f"?password={PASSWORD}", "?sslmode=nonsense"])
+def test_an_unreachable_database_is_named_with_what_to_do_and_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, closed_port: int, query: str
+) -> None:
+    url = f"postgresql://ops:{PASSWORD}@127.0.0.1:{closed_port}/seedtrust{query}"
+    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", url)
+    with pytest.raises(DatabaseUnreachable) as raised:
+        DatabaseResource().sessions()
+    sentence = str(raised.value)
+    assert f"The database seedtrust at 127.0.0.1:{closed_port} can't be used: " in sentence
+    assert "SEEDTRUST_DATABASE_URL" in sentence
+    assert PASSWORD not in "".join(traceback.format_exception(raised.value))
+    assert raised.value.retry_may_help
+
+
+@pytest.mark.usefixtures("use")
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"database": "nowhere"}, "does not exist"),
+        ({"username": "nobody", "password": PASSWORD}, "nobody"),
+    ],
+)
+def test_a_server_that_refuses_us_is_quoted_without_the_password(
+    monkeypatch: pytest.MonkeyPatch, database_url: URL, change: dict[str, object], reason: str
+) -> None:
+    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain(database_url.set(**change)))  # type: ignore[arg-type]
+    with pytest.raises(DatabaseUnreachable, match=reason) as raised:
+        DatabaseResource().sessions()
+    assert PASSWORD not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.usefixtures("use")
+def test_an_option_that_the_driver_does_not_know_is_a_mistake_in_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", f"postgresql://ops:{PASSWORD}@127.0.0.1/seedtrust?sslmod={PASSWORD}")
+    with pytest.raises(ConfigurationError, match=r"SEEDTRUST_DATABASE_URL can.t be used: .*sslmod") as raised:
+        DatabaseResource().sessions()
+    assert PASSWORD not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.usefixtures("use")
+def test_a_process_finds_its_way_back_when_the_database_does(
+    monkeypatch: pytest.MonkeyPatch, database_url: URL
+) -> None:
+    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain(database_url))
+    sessions = DatabaseResource().sessions()
+    with create_engine(database_url.set(database="postgres"), isolation_level="AUTOCOMMIT").connect() as control:
+        control.execute(text(f"alter database {database_url.database} allow_connections false"))
+        control.execute(
+            text("select pg_terminate_backend(pid) from pg_stat_activity where datname = :name"),
+            {"name": database_url.database},
+        )
+        with (
+            pytest.raises(Exception, match=r"The database .* can't be used") as raised,
+            failures_for_people(),
+            sessions() as session,
+        ):
+            session.scalar(text("select 1"))
+        assert getattr(raised.value, "allow_retries", None) is True
+        control.execute(text(f"alter database {database_url.database} allow_connections true"))
+    with DatabaseResource().sessions()() as session:
+        assert session.scalar(text("select 1")) == 1
+
+
+@pytest.mark.usefixtures("use")
+def test_a_schema_that_was_never_migrated_is_told_and_a_configured_database_is_not_touched(
+    monkeypatch: pytest.MonkeyPatch, postgres_server: URL
+) -> None:
+    with own_database(postgres_server) as url:
+        create_platform(url)
+        monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain(url))
+        with pytest.raises(SchemaOutOfDate, match="run `seedtrust-ops migrate`"):
+            DatabaseResource().sessions()
+        engine = create_engine(url)
+        with engine.connect() as connection:
+            assert connection.scalar(text("select to_regnamespace('ops')")) is None
+        engine.dispose()
+
+
+def test_no_statement_s_parameters_are_in_an_error(database_url: URL) -> None:
+    engine = create_application_engine(database_url)
+    number = int("730051186423")
+    with pytest.raises(Exception, match="hide_parameters") as raised, engine.begin() as connection:
+        connection.execute(text("select :number / 0"), {"number": number})
+    assert str(number) not in "".join(traceback.format_exception(raised.value))
+    engine.dispose()
+
+
+def test_trouble_of_another_kind_is_no_trouble_of_the_connection() -> None:
+    with pytest.raises(ZeroDivisionError), plain_database_errors(make_url("postgresql://h/d")):
+        _ = 1 / 0
+
+
+@pytest.mark.usefixtures("use")
+def test_dagster_s_storage_is_where_its_variable_says(monkeypatch: pytest.MonkeyPatch, database_url: URL) -> None:
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", plain(database_url))
+    assert dagster_url() == database_url.set(drivername="postgresql+psycopg2")
+
+
+def test_two_processes_share_one_embedded_server_and_it_outlives_them(tmp_path: Path) -> None:
+    directory = tmp_path / "d"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SHARED, str(directory)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        first, second = (json.loads(process.communicate(timeout=60)[0].splitlines()[-1]) for process in processes)
+        assert first == second
+        engine = create_engine(make_url(first[0]))
+        with engine.connect() as connection:
+            assert str(connection.scalar(text("select pg_postmaster_start_time()"))) == first[1]
+        engine.dispose()
+    finally:
+        embedded_postgres.stop(directory)
+    assert not (directory / "postmaster.pid").exists()
+    embedded_postgres.stop(directory)
+
+
+def test_with_no_variable_at_all_a_process_makes_its_databases_in_the_home_folder(tmp_path: Path) -> None:
+    bare = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    script = (
+        "from seedtrust_ops.resources.database import DatabaseResource, dagster_url;"
+        "from sqlalchemy import text;"
+        "session = DatabaseResource().sessions()();"
+        "print(session.scalar(text('select count(*) from users')), dagster_url().drivername, dagster_url().database)"
+    )
+    try:
+        done = subprocess.run([sys.executable, "-c", script], env=bare, capture_output=True, text=True, timeout=120)
+        assert done.stdout.split() == ["0", "postgresql+psycopg2", "dagster"], done.stderr
+    finally:
+        embedded_postgres.stop(tmp_path / ".seedtrust" / "postgres")

@@ -1,0 +1,109 @@
+"""Encrypted columns: keys rotate, damage is told from a missing key, and neither key nor content is ever shown."""
+
+import base64
+import traceback
+
+import pytest
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.errors import ConfigurationError, DamagedToken, UnreadableToken
+from seedtrust_ops.resources.field_encryption import FernetFieldCipher, FieldCipherResource
+
+NUMBER = "730051186423"
+OLD, NEW, OTHER = (Fernet.generate_key().decode() for _ in range(3))
+
+
+def cipher_of(*keys: str) -> FernetFieldCipher:
+    return FernetFieldCipher([SecretStr(key) for key in keys])
+
+
+def test_what_was_encrypted_is_decrypted_and_the_token_does_not_show_it() -> None:
+    token = cipher_of(NEW).encrypt(NUMBER)
+    assert cipher_of(NEW).decrypt(token) == NUMBER
+    assert NUMBER not in token
+
+
+def test_after_a_rotation_old_tokens_open_and_new_ones_are_made_with_the_new_key() -> None:
+    rotated = cipher_of(NEW, OLD)
+    assert rotated.decrypt(cipher_of(OLD).encrypt(NUMBER)) == NUMBER
+    assert cipher_of(NEW).decrypt(rotated.encrypt(NUMBER)) == NUMBER
+    with pytest.raises(UnreadableToken):
+        cipher_of(OLD).decrypt(rotated.encrypt(NUMBER))
+
+
+def test_a_token_of_another_key_is_unreadable_and_not_damaged() -> None:
+    token = cipher_of(OTHER).encrypt(NUMBER)
+    assert not cipher_of(NEW, OLD).opens(token)
+    with pytest.raises(UnreadableToken, match="no key at hand opens the token") as raised:
+        cipher_of(NEW, OLD).decrypt(token)
+    assert not isinstance(raised.value, DamagedToken)
+
+
+def damaged_tokens() -> dict[str, str]:
+    token = cipher_of(NEW).encrypt(NUMBER)
+    raw = base64.urlsafe_b64decode(token)
+    return {
+        "empty": "",
+        "a plain number": NUMBER,
+        "no base64": "not a token!",
+        "cut off": token[:-9],
+        "one block short": base64.urlsafe_b64encode(raw[:-20]).decode(),
+        "another version": base64.urlsafe_b64encode(b"\x81" + raw[1:]).decode(),
+        "not ASCII": token[:40] + "é" + token[41:],
+        "a lone surrogate": token[:40] + "\ud800",
+    }
+
+
+@pytest.mark.parametrize("damage", damaged_tokens())
+def test_what_is_no_token_at_all_is_damaged_whatever_the_key(damage: str) -> None:
+    token = damaged_tokens()[damage]
+    assert not cipher_of(NEW).opens(token)
+    with pytest.raises(DamagedToken, match="the token is damaged"):
+        cipher_of(NEW).decrypt(token)
+
+
+def test_a_token_with_a_changed_byte_never_opens() -> None:
+    raw = bytearray(base64.urlsafe_b64decode(cipher_of(NEW).encrypt(NUMBER)))
+    raw[30] ^= 1
+    token = base64.urlsafe_b64encode(raw).decode()
+    assert not cipher_of(NEW).opens(token)
+    with pytest.raises(UnreadableToken):
+        cipher_of(NEW).decrypt(token)
+
+
+def test_a_token_that_holds_no_text_is_unreadable() -> None:
+    token = Fernet(NEW).encrypt(b"\xff\xfe").decode()
+    with pytest.raises(UnreadableToken):
+        cipher_of(NEW).decrypt(token)
+
+
+@pytest.mark.parametrize("bad", ["short", NEW[:-2], NEW + NEW, f"{NEW}\n{OLD}", "é" * 44, "!" * 44])
+def test_a_key_that_is_none_is_told_without_the_key(monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
+    monkeypatch.setenv("SEEDTRUST_FIELD_KEY", f"{NEW},{bad}")
+    environment.cache_clear()
+    with pytest.raises(ConfigurationError, match="SEEDTRUST_FIELD_KEY can't be used") as raised:
+        FieldCipherResource().cipher()
+    shown = "".join(traceback.format_exception(raised.value))
+    assert not any(key in shown for key in (NEW, bad))
+    environment.cache_clear()
+
+
+def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEEDTRUST_FIELD_KEY", raising=False)
+    environment.cache_clear()
+    with pytest.raises(ConfigurationError, match="SEEDTRUST_FIELD_KEY is not set"):
+        FieldCipherResource().cipher()
+    environment.cache_clear()
+
+
+def test_neither_keys_nor_content_show_in_the_cipher_or_its_errors() -> None:
+    cipher = cipher_of(NEW, OLD)
+    shown = [repr(cipher), str(cipher)]
+    for token in (cipher_of(OTHER).encrypt(NUMBER), NUMBER):
+        with pytest.raises(UnreadableToken) as raised:
+            cipher.decrypt(token)
+        shown.append("".join(traceback.format_exception(raised.value)) + repr(raised.value))
+        assert token not in shown[-1]
+    assert not any(secret in text for text in shown for secret in (NEW, OLD, NUMBER))
