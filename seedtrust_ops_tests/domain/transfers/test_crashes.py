@@ -156,10 +156,11 @@ def test_batch_put_on_hold_in_the_middle_stops_and_what_was_not_sent_stays_pendi
         with company.sessions.begin() as session:
             session.execute(update(HuntingtonBatch).values(status="held"))
 
-    with ThreadPoolExecutor(1) as pool, pytest.raises(BatchTakenBack, match="'held'"):
+    with ThreadPoolExecutor(1) as pool:
         holding = pool.submit(hold)
-        worker.process(batch_id)
-    holding.result()
+        with pytest.raises(BatchTakenBack, match="'held'"):
+            worker.process(batch_id)
+        holding.result()
 
     statuses = company.statuses(batch_id)
     assert set(statuses) == {"completed", "pending"}
@@ -179,10 +180,11 @@ def test_halt_in_the_middle_stops_sending_at_once_and_the_batch_waits_in_the_que
         with company.sessions.begin() as session:
             halt(session, "fire drill", "Maria")
 
-    with ThreadPoolExecutor(1) as pool, pytest.raises(TransfersHalted, match="fire drill"):
+    with ThreadPoolExecutor(1) as pool:
         switching = pool.submit(switch_off)
-        worker.process(batch_id)
-    switching.result()
+        with pytest.raises(TransfersHalted, match="fire drill"):
+            worker.process(batch_id)
+        switching.result()
 
     assert set(company.statuses(batch_id)) == {"completed", "pending"}
     row = company.batch_row(batch_id)
