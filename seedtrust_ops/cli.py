@@ -3,7 +3,6 @@
 Whatever is slow to import is imported inside the command, so that `--help` answers at once.
 """
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -79,11 +78,13 @@ def sandbox() -> None:
 
 
 @app.command()
-def demo() -> None:
+def demo(
+    short: Annotated[bool, typer.Option("--short", help="Only the halt, the kill, timeouts and the legacy.")] = False,
+) -> None:
     """Show a company's transfers surviving every fault that the sandbox bank knows, and both ledgers agreeing."""
     from seedtrust_ops.sandbox.demo.showing import run_demo
 
-    sys.exit(run_demo())
+    raise typer.Exit(run_demo(short=short))
 
 
 @app.command()

@@ -15,11 +15,13 @@ from types import FrameType
 
 import psutil
 
-from seedtrust_ops.processes.sessions import end_session, members
+from seedtrust_ops.processes.sessions import end_session
 
 PR_SET_PDEATHSIG = 1
 LOOK_SECONDS = 0.25
 CHILD_CHECK_SECONDS = 2.0
+POLITE_SECONDS = 0.5
+"""What is left of a session is asked to end at least so long before it is killed."""
 
 
 def die_with_parent(sign: signal.Signals) -> None:
@@ -88,11 +90,7 @@ class Keeper:
                 self._process.wait(self._stop_seconds)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-        left = members(os.getpid())
-        for process in left:
-            process.terminate()
-        psutil.wait_procs(left, max(0.5, deadline - time.monotonic()))
-        end_session(os.getpid())
+        end_session(os.getpid(), polite_seconds=max(POLITE_SECONDS, deadline - time.monotonic()))
 
 
 def main() -> None:

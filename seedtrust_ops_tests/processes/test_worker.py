@@ -1,0 +1,73 @@
+"""`seedtrust-ops worker` as production runs it: a real daemon sends a batch, comes back from a kill, leaves nothing."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy.engine import URL
+
+from seedtrust_ops.config import dagster_home, environment_for_child
+from seedtrust_ops_tests.building import Company
+from seedtrust_ops_tests.databases import own_database, plain
+from seedtrust_ops_tests.waiting import wait_until
+
+
+def daemons(supervisor: psutil.Process) -> list[psutil.Process]:
+    """The living daemon itself, below its keeper."""
+    found = []
+    for process in supervisor.children(recursive=True):
+        try:
+            command = process.cmdline()
+        except psutil.NoSuchProcess:
+            continue
+        if "dagster._daemon" in command and "seedtrust_ops.processes.keeper" not in command:
+            found.append(process)
+    return found
+
+
+@pytest.mark.timeout(170)
+def test_it_sends_a_batch_survives_a_kill_and_leaves_nothing(
+    bank_environment: dict[str, str], company: Company, postgres_server: URL, tmp_path: Path
+) -> None:
+    shutil.copy(dagster_home() / "dagster.yaml", tmp_path)
+    log = tmp_path / "worker.log"
+    with own_database(postgres_server) as dagster_url, log.open("w") as output:
+        variables = environment_for_child(
+            bank_environment
+            | {"DAGSTER_HOME": str(tmp_path), "DAGSTER_POSTGRES_URL": plain(dagster_url), "DEV_ENV": "0"}
+        )
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "seedtrust_ops.cli", "worker"], env=variables, stdout=output, stderr=output
+        )
+        try:
+            supervisor = psutil.Process(worker.pid)
+            wait_until(lambda: daemons(supervisor), seconds=60, what="the daemon's start")
+            (first,) = daemons(supervisor)
+            first.kill()
+            wait_until(
+                lambda: [one for one in daemons(supervisor) if one.pid != first.pid],
+                seconds=30,
+                what="the daemon's second start",
+            )
+            batch_id = company.batch([1_000, 2_000, 3_000])
+            wait_until(
+                lambda: company.batch_row(batch_id).status == "completed", seconds=90, every=0.2, what="the batch"
+            )
+            family = supervisor.children(recursive=True)
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(90) == 0
+        except BaseException:
+            sys.stderr.write(log.read_text())
+            raise
+        finally:
+            if worker.poll() is None:
+                os.kill(worker.pid, signal.SIGKILL)
+                worker.wait()
+    assert company.statuses(batch_id) == ["completed"] * 3
+    assert company.unbalanced_accounts() == []
+    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]

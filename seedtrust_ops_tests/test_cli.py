@@ -1,0 +1,114 @@
+"""The command line: its errors are one sentence and exit code 1, and asking for help loads nothing heavy."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from seedtrust_ops.cli import app
+from seedtrust_ops.config import dagster_home, environment
+from seedtrust_ops.errors import ConfigurationError
+from seedtrust_ops_tests.building import Company
+from seedtrust_ops_tests.databases import own_database, plain
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_help_is_fast_because_it_loads_nothing_heavy() -> None:
+    loaded = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            "import sys, seedtrust_ops.cli; print({'dagster', 'pandas', 'sqlalchemy', 'rich.live'} & set(sys.modules))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert loaded.stdout.strip() == "set()"
+
+
+def test_trouble_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", "mysql://somewhere/else")
+    environment.cache_clear()
+    code, output, said = run("migrate")
+    environment.cache_clear()
+    assert code == 1
+    assert output == ""
+    assert said.startswith("SEEDTRUST_DATABASE_URL can't be used")
+    assert "Traceback" not in said
+    assert said.count("\n") == 1
+
+
+def test_trouble_in_a_group_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", "postgresql://somebody:secret@127.0.0.1:1/nothing")
+    environment.cache_clear()
+    code, _, said = run("transfers", "resume")
+    environment.cache_clear()
+    assert code == 1
+    assert said.count("can't be used") == 1
+    assert "secret" not in said
+
+
+def test_migrate_says_what_it_did(monkeypatch: pytest.MonkeyPatch, postgres_server: object) -> None:
+    with own_database(postgres_server) as url:  # type: ignore[arg-type]
+        monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain(url))
+        environment.cache_clear()
+        code, _, said = run("migrate")
+        assert code == 1
+        assert "migrate --platform" in said
+        code, output, _ = run("migrate", "--platform")
+        assert code == 0
+        assert "Created the platform's tables" in output
+        environment.cache_clear()
+
+
+@pytest.mark.usefixtures("bank_environment")
+def test_halt_and_resume() -> None:
+    code, output, _ = run("transfers", "halt", "--reason", "the bank is moving house")
+    assert code == 0
+    assert "the bank is moving house" in output
+    assert run("transfers", "resume")[1] == "Transfers are sent again.\n"
+    assert run("transfers", "resume")[1] == "Transfers were not halted.\n"
+
+
+@pytest.mark.usefixtures("bank_environment")
+def test_seed_refuses_a_company_of_somebody_else(company: Company) -> None:
+    company.case()
+    code, _, said = run("seed", "--cases", "10")
+    assert code == 1
+    assert "that the seed did not make" in said
+
+
+@pytest.mark.usefixtures("bank_environment")
+def test_status_as_json(
+    company: Company, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres_server: object
+) -> None:
+    company.batch([1_000, 2_000])
+    (tmp_path / "dagster.yaml").write_text((dagster_home() / "dagster.yaml").read_text())
+    with own_database(postgres_server) as url:  # type: ignore[arg-type]
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+        monkeypatch.setenv("DAGSTER_POSTGRES_URL", plain(url))
+        environment.cache_clear()
+        code, output, said = run("status", "--json")
+    assert code == 0, said
+    standing = json.loads(output)
+    jobs = {job["name"]: job for job in standing["jobs"]}
+    assert jobs["auto_heal_huntington_batches"]["next_tick_at"] is not None
+    assert jobs["process_huntington_batch"]["automation"] == "huntington_batch_sensor"
+    assert jobs["job_run_sensor"]["state"] == "RUNNING"
+    assert standing["batches"] == {"queued": 1}
+    assert standing["halted"] is None
+
+
+def test_a_home_without_dagster_yaml_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    environment.cache_clear()
+    with pytest.raises(ConfigurationError, match=r"There is no dagster\.yaml in"):
+        dagster_home()
+    environment.cache_clear()
