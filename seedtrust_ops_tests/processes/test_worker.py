@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.config import dagster_home, environment_for_child
+from seedtrust_ops.domain.transfers.bank import idempotency_key
+from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.building import Company
 from seedtrust_ops_tests.databases import own_database, plain
 from seedtrust_ops_tests.waiting import wait_until
@@ -32,7 +34,7 @@ def daemons(supervisor: psutil.Process) -> list[psutil.Process]:
 
 @pytest.mark.timeout(170)
 def test_it_sends_a_batch_survives_a_kill_and_leaves_nothing(
-    bank_environment: dict[str, str], company: Company, postgres_server: URL, tmp_path: Path
+    bank_environment: dict[str, str], bank: BankProcess, company: Company, postgres_server: URL, tmp_path: Path
 ) -> None:
     shutil.copy(dagster_home() / "dagster.yaml", tmp_path)
     log = tmp_path / "worker.log"
@@ -58,6 +60,10 @@ def test_it_sends_a_batch_survives_a_kill_and_leaves_nothing(
             wait_until(
                 lambda: company.batch_row(batch_id).status == "completed", seconds=90, every=0.2, what="the batch"
             )
+            slow_id = company.batch([4_000, 5_000])
+            last = company.transactions(slow_id)[-1].id
+            bank.control.order_fault("rate_limited", times=3, idempotency_key=idempotency_key(last), seconds=1)
+            wait_until(lambda: company.batch_row(slow_id).status == "processing", seconds=60, what="the slow batch")
             family = supervisor.children(recursive=True)
             worker.send_signal(signal.SIGTERM)
             assert worker.wait(90) == 0
@@ -69,5 +75,7 @@ def test_it_sends_a_batch_survives_a_kill_and_leaves_nothing(
                 os.kill(worker.pid, signal.SIGKILL)
                 worker.wait()
     assert company.statuses(batch_id) == ["completed"] * 3
+    # The run that was under way when the worker was told to stop was let finish.
+    assert company.statuses(slow_id) == ["completed"] * 2
     assert company.unbalanced_accounts() == []
     assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]

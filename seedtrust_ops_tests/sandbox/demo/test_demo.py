@@ -1,0 +1,32 @@
+"""The demo, its short form, from a bare environment to its exit code: it reconciles, and leaves nothing behind."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+
+@pytest.mark.timeout(420)
+def test_it_reconciles_and_leaves_nothing(tmp_path: Path) -> None:
+    home, scratch = tmp_path / "home", tmp_path / "scratch"
+    home.mkdir()
+    scratch.mkdir()
+    bare = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(scratch)}
+    demo = subprocess.run(
+        [sys.executable, "-m", "seedtrust_ops.cli", "demo", "--short"], env=bare, capture_output=True, text=True
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "Difference: 0 cents" in demo.stdout
+    assert re.search(r"Sending stopped at \d+ of 16", demo.stdout)
+    assert re.search(r"Killed process \d+ with \d+ of batch", demo.stdout)
+    assert list(home.iterdir()) == []
+    assert [one.name for one in scratch.iterdir() if one.name.startswith("seedtrust-demo")] == []
+    assert not [
+        process.info["pid"]
+        for process in psutil.process_iter(["pid", "cmdline"])
+        if any(str(scratch) in argument for argument in process.info["cmdline"] or [])
+    ]

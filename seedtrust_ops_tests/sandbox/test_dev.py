@@ -1,0 +1,74 @@
+"""`seedtrust-ops dev` and `sandbox` on a bare laptop: they come up, say where, and stop with all that they started."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from seedtrust_ops.config import dagster_home
+from seedtrust_ops.resources import embedded_postgres
+from seedtrust_ops_tests.waiting import wait_until
+
+
+@contextmanager
+def laptop(folder: Path, *command: str) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+    """Run the command with an empty home folder; yields the process and the file of what it says."""
+    shutil.copy(dagster_home() / "dagster.yaml", folder)
+    log = folder / "said.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "seedtrust_ops.cli", *command],
+            env={"PATH": os.environ["PATH"], "HOME": str(folder), "DAGSTER_HOME": str(folder)},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield process, log
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        embedded_postgres.stop(folder / ".seedtrust" / "postgres")
+
+
+@pytest.mark.timeout(120)
+def test_dev_comes_up_with_a_company_and_stops_whole(tmp_path: Path) -> None:
+    with laptop(tmp_path, "dev", "--no-worker") as (dev, log):
+        wait_until(lambda: " is ready after" in log.read_text() or dev.poll() is not None, seconds=80, every=0.2)
+        said = log.read_text()
+        assert "Seeded a company with 200 cases" in said, said
+        found = re.search(r"(http://127\.0\.0\.1:\d+) is ready", said)
+        assert found is not None, said
+        assert httpx.get(f"{found[1]}/server_info", trust_env=False).status_code == 200
+        dev.send_signal(signal.SIGINT)
+        assert dev.wait(60) == 0, log.read_text()
+        assert not embedded_postgres.is_running(tmp_path / ".seedtrust" / "postgres")
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{found[1]}/server_info", trust_env=False)
+
+
+def test_sandbox_prints_what_to_export(tmp_path: Path) -> None:
+    with laptop(tmp_path, "sandbox") as (sandbox, log):
+        wait_until(lambda: "Ctrl-C" in log.read_text() or sandbox.poll() is not None)
+        exported = dict(
+            line.removeprefix("export ").split("=", 1)
+            for line in log.read_text().splitlines()
+            if line.startswith("export ")
+        )
+        account = httpx.get(
+            f"{exported['HUNTINGTON_API_URL']}/v1/accounts/{exported['HUNTINGTON_FUNDING_ACCOUNT_ID']}",
+            headers={"Authorization": f"Bearer {exported['HUNTINGTON_API_KEY']}"},
+            trust_env=False,
+        )
+        assert account.status_code == 200
+        assert len(exported["SEEDTRUST_FIELD_KEY"]) == 44
+        sandbox.send_signal(signal.SIGTERM)
+        assert sandbox.wait(20) == 0
