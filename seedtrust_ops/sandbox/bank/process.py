@@ -3,30 +3,41 @@
 For the demo, `dev` and tests; the bank ends with whoever started it, however that one ends.
 """
 
-import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from selectors import EVENT_READ, DefaultSelector
-from typing import IO, Self
+from typing import Self
 
 import httpx
 
 from seedtrust_ops.sandbox.bank.control import SandboxBank
+from seedtrust_ops.sandbox.starting import ServerProcess, start_server
 
 
 @dataclass(frozen=True)
 class BankProcess:
     """A running bank: where it listens, and all that a client needs to be told of it."""
 
-    url: str
-    pid: int
+    server: ServerProcess
     api_key: str
     funding_account_id: str
     database: Path
     control: SandboxBank
-    process: "subprocess.Popen[str]"
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self.server.url
+
+    @property
+    def pid(self) -> int:
+        """Its process's number."""
+        return self.server.pid
+
+    @property
+    def process(self) -> "subprocess.Popen[str]":
+        """Its process."""
+        return self.server.process
 
     def __enter__(self) -> Self:
         """`with start_bank(...) as bank:` stops it at the end."""
@@ -38,23 +49,13 @@ class BankProcess:
 
     def stop(self, timeout_seconds: float = 5.0) -> None:
         """End it politely (SIGTERM), or with a kill where that takes longer than `timeout_seconds`."""
-        self.process.terminate()
-        try:
-            self.process.wait(timeout_seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        self._ended()
+        self.server.stop(timeout_seconds)
+        self.control.close()
 
     def kill(self) -> None:
         """End it the hard way (SIGKILL), as a power cut to the bank's process would."""
-        self.process.kill()
-        self._ended()
-
-    def _ended(self) -> None:
-        self.process.wait()
+        self.server.kill()
         self.control.close()
-        for pipe in (self.process.stdin, self.process.stdout):
-            _existing(pipe).close()
 
 
 def start_bank(
@@ -84,39 +85,16 @@ def start_bank(
         "--latency-ms": latency_ms,
         "--page-size": page_size,
     }
-    process = subprocess.Popen(  # noqa: S603 - our own module, with options of our own
-        [
-            sys.executable,
-            "-m",
-            "seedtrust_ops.sandbox.bank",
-            *(f"{name}={value}" for name, value in options.items()),
-            "--until-stdin-closes",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    server = start_server(
+        "seedtrust_ops.sandbox.bank",
+        options,
+        what="The sandbox bank",
+        start_timeout_seconds=start_timeout_seconds,
     )
+    control = SandboxBank(server.url)
     try:
-        url = _announced_url(process, start_timeout_seconds)
-        control = SandboxBank(url)
         control.wait_until_healthy(start_timeout_seconds)
-    except (RuntimeError, httpx.HTTPError) as error:
-        process.kill()
-        process.wait()
+    except httpx.HTTPError as error:
+        server.kill()
         raise RuntimeError(f"The sandbox bank did not start within {start_timeout_seconds:g} s. {error}") from error
-    return BankProcess(url, process.pid, api_key, funding_account_id, database, control, process)
-
-
-def _announced_url(process: "subprocess.Popen[str]", timeout_seconds: float) -> str:
-    output = _existing(process.stdout)
-    with DefaultSelector() as selector:
-        selector.register(output, EVENT_READ)
-        line = output.readline() if selector.select(timeout_seconds) else ""
-    if not line:
-        raise RuntimeError("It never said where it listens.")
-    return str(json.loads(line)["url"])
-
-
-def _existing(pipe: IO[str] | None) -> IO[str]:
-    assert pipe is not None, "start_bank opens both pipes"
-    return pipe
+    return BankProcess(server, api_key, funding_account_id, database, control)
