@@ -1,8 +1,8 @@
 """What `dagster.yaml` names: where Dagster keeps its runs and its local files, by this project's own rules.
 
 Everything here is Dagster's own class told where to go: bare `postgresql://` URLs are taken, the embedded
-server serves where none is configured, and relative folders lie under DAGSTER_HOME whatever folder the
-process was started in.
+server serves where none is configured, times are kept in UTC, and relative folders lie under DAGSTER_HOME
+whatever folder the process was started in.
 """
 
 from pathlib import Path
@@ -12,6 +12,10 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import retry_pg_connection_fn
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.resources.database import dagster_url
@@ -26,7 +30,8 @@ class PostgresStorage(DagsterPostgresStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Self:
-        return cls(postgres_url=dagster_url().render_as_string(hide_password=False), inst_data=inst_data)
+        url = retry_pg_connection_fn(lambda: in_utc(dagster_url()))
+        return cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
 
 
 class LocalFiles(LocalArtifactStorage):
@@ -43,6 +48,21 @@ class LocalRunOutput(LocalComputeLogManager):
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "LocalRunOutput":
         return cls(base_dir=_under_dagster_home(config_value["base_dir"]), inst_data=inst_data)
+
+
+def in_utc(url: URL) -> URL:
+    """Return `url` with sessions in UTC, where the server's own are not.
+
+    Dagster keeps the times of runs in columns without a zone, in whatever zone the session has, and reads
+    them as UTC. The option is added only where it is needed, because some connection poolers refuse it.
+    """
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as connection:
+        zone = str(connection.scalar(text("show timezone")))
+    if zone.upper() in ("UTC", "ETC/UTC", "GMT"):
+        return url
+    options = " ".join([*url.normalized_query.get("options", ()), "-c timezone=UTC"])
+    return url.update_query_dict({"options": options})
 
 
 def _under_dagster_home(folder: str) -> str:

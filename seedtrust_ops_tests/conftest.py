@@ -35,6 +35,13 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
     """A PostgreSQL of this session's own, with a template database made from platform_schema.sql by the driver."""
     directory = tmp_path_factory.mktemp("pg") / "d"
     server = embedded_postgres.start(directory)
+    control = create_engine(server.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    with control.connect() as connection:
+        # No test cuts the machine's power, and a database is made and dropped for nearly every one of them.
+        for setting in ("fsync", "full_page_writes"):
+            connection.execute(text(f"alter system set {setting} = off"))
+        connection.execute(text("select pg_reload_conf()"))
+    control.dispose()
     template = embedded_postgres.ensure_database(server, TEMPLATE)
     engine = create_engine(template)
     with engine.begin() as connection:

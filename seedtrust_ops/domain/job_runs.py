@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, case, func, or_
+from sqlalchemy import ColumnElement, SQLColumnExpression, case, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -76,6 +76,12 @@ def mirror_runs(session: Session, facts: Sequence[RunFact]) -> int:
         ).returning(JobRun.id)
     )
     return len(rows.all())
+
+
+def unfinished_runs(session: Session, *, limit: int) -> list[str]:
+    """Return the ids of runs that JobRun does not know the end of, the newest first."""
+    query = select(JobRun.run_id).where(JobRun.resolution.is_(None)).order_by(JobRun.queued_at.desc()).limit(limit)
+    return list(session.scalars(query))
 
 
 def _order_of(status: str) -> int:
