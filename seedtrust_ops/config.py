@@ -4,55 +4,24 @@ Settings come in groups, so that a variable that one job lacks stops that job al
 """
 
 import os
+import re
 from collections.abc import Mapping
+from email.utils import parseaddr
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
-from urllib.parse import urlsplit
+from typing import Annotated, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from seedtrust_ops.errors import ConfigurationError
+from seedtrust_ops.settings.group import SettingsGroup, header_key, http_address
+from seedtrust_ops.settings.outside import CloudFrontSettings, InternalApiSettings, StorageSettings
 
-
-class SettingsGroup(BaseSettings):
-    """Variables that are needed together; reading a group names the first that is missing or wrong."""
-
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
-
-    @classmethod
-    def read(cls) -> Self:
-        """Return the group as the environment has it.
-
-        Raises:
-            ConfigurationError: naming the variable, what it is for, and what is wrong with it.
-        """
-        try:
-            return cls()
-        except ValidationError as error:
-            problems = [cls._sentence(problem) for problem in error.errors(include_input=False)]
-            # `from None`: pydantic's own text would repeat the value, and the value may be a secret.
-            raise ConfigurationError(" ".join(problems)) from None
-
-    @classmethod
-    def _sentence(cls, problem: Any) -> str:
-        variable = str(problem["loc"][0])
-        purpose = next(
-            (
-                field.description
-                for field in cls.model_fields.values()
-                if field.validation_alias == variable and field.description
-            ),
-            "a setting of this project",
-        )
-        if problem["type"] == "missing":
-            return f"{variable} is not set. It is {purpose}."
-        reason = str(problem["msg"]).removeprefix("Value error, ")
-        return f"{variable} can't be used: {reason}. It is {purpose}."
+_ADDRESS = re.compile(r"[!-?A-~]+@[!-?A-~]+")
 
 
 class LocationSettings(SettingsGroup):
@@ -166,28 +135,8 @@ class HuntingtonSettings(SettingsGroup):
         description="how many seconds one answer of the bank is waited for",
     )
 
-    @field_validator("api_url")
-    @classmethod
-    def _is_http(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            sound = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-        except ValueError:
-            sound = False
-        if not sound or parts.scheme not in ("http", "https"):
-            raise ValueError("it is no address that starts with http:// or https://") from None
-        if parts.username or parts.password or parts.query or parts.fragment:
-            # The address is shown to people and in logs, so nothing secret may be in it.
-            raise ValueError("it must hold no user, password, query or fragment")
-        return url.rstrip("/")
-
-    @field_validator("api_key")
-    @classmethod
-    def _fits_a_header(cls, key: SecretStr) -> SecretStr:
-        text = key.get_secret_value().strip()
-        if not text or not all("!" <= character <= "~" for character in text):
-            raise ValueError("a key has only printable ASCII characters and no spaces")
-        return SecretStr(text)
+    _is_http = field_validator("api_url")(http_address)
+    _fits_a_header = field_validator("api_key")(header_key)
 
 
 class TransferSettings(SettingsGroup):
@@ -235,6 +184,56 @@ class FieldKeySettings(SettingsGroup):
         return keys
 
 
+class MailSettings(SettingsGroup):
+    """The mail server that takes our letters, and who they are from."""
+
+    host: str = Field(
+        validation_alias="SMTP_HOST",
+        description="the name of the mail server that takes SeedTrust's letters, such as smtp.example.com",
+    )
+    port: int = Field(
+        default=587,
+        ge=1,
+        le=65_535,
+        validation_alias="SMTP_PORT",
+        description="the port that the mail server listens on",
+    )
+    username: str | None = Field(
+        default=None,
+        validation_alias="SMTP_USERNAME",
+        description="the name that the mail server knows SeedTrust by; unset where it asks for none",
+    )
+    password: SecretStr | None = Field(
+        default=None,
+        validation_alias="SMTP_PASSWORD",
+        description="the password that belongs to SMTP_USERNAME",
+    )
+    starttls: bool = Field(
+        default=True,
+        validation_alias="SMTP_STARTTLS",
+        description="0 to hand letters in without encryption, which only a server on this machine should be spoken to",
+    )
+    email_from: str = Field(
+        validation_alias="EMAIL_FROM",
+        description="who letters are from, such as SeedTrust Escrow <escrow@seedtrust.example>",
+    )
+
+    @field_validator("email_from")
+    @classmethod
+    def _is_an_address(cls, text: str) -> str:
+        name, address = parseaddr(text)
+        if not _ADDRESS.fullmatch(address) or not (name + text).isprintable():
+            raise ValueError("it is no address like escrow@seedtrust.example")
+        return text
+
+    @field_validator("password")
+    @classmethod
+    def _belongs_to_a_name(cls, password: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        if password is not None and others.data.get("username") is None:
+            raise ValueError("SMTP_USERNAME is not set, and the two belong together")
+        return password
+
+
 class Environment:
     """Every group of settings, each read when it is first asked for and then kept."""
 
@@ -257,6 +256,22 @@ class Environment:
     @cached_property
     def field_keys(self) -> FieldKeySettings:
         return FieldKeySettings.read()
+
+    @cached_property
+    def mail(self) -> MailSettings:
+        return MailSettings.read()
+
+    @cached_property
+    def storage(self) -> StorageSettings:
+        return StorageSettings.read()
+
+    @cached_property
+    def cloudfront(self) -> CloudFrontSettings:
+        return CloudFrontSettings.read()
+
+    @cached_property
+    def internal_api(self) -> InternalApiSettings:
+        return InternalApiSettings.read()
 
 
 @lru_cache(maxsize=1)
