@@ -1,0 +1,72 @@
+"""Looks every five minutes whether S3 and CloudFront work, and posts what it finds to the internal API.
+
+A check that fails is told as `down` and the run succeeds; only where telling fails does the run fail.
+"""
+
+from typing import Any
+
+import dagster as dg
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.domain.outside_checks import check_page, check_storage
+from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
+from seedtrust_ops.jobs.showing import markdown_table
+from seedtrust_ops.resources.cloudfront import CloudFrontResource
+from seedtrust_ops.resources.internal_api import InternalApiResource
+from seedtrust_ops.resources.storage import StorageResource
+from seedtrust_ops.severity import Severity
+
+NAME = "aws_status_check"
+SEVERITY = Severity.MEDIUM
+
+
+@dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "aws"})
+def aws_status_check_op(
+    context: dg.OpExecutionContext,
+    storage: StorageResource,
+    cloudfront: CloudFrontResource,
+    internal_api: InternalApiResource,
+) -> dict[str, Any]:
+    """Put, read and delete a small object in the reports' bucket, fetch CloudFront's page, and post both statuses."""
+    with failures_for_people():
+        # A missing variable must stop the job before it tells anybody anything.
+        bucket, page, api = storage.open(), cloudfront.page(), internal_api.api()
+        found = [
+            check_storage(bucket, f"status-checks/{context.run_id}-{context.retry_number}"),
+            check_page(page.fetch),
+        ]
+        failures: list[OperationsError] = []
+        for status in found:
+            try:
+                api.post(status)
+            except OperationsError as error:
+                # The other component's status is told all the same.
+                failures.append(error)
+        context.add_output_metadata(
+            {
+                "components": markdown_table(
+                    ["component", "status", "milliseconds", "what was seen"],
+                    [
+                        (one.component, one.status, "none" if one.latency_ms is None else one.latency_ms, one.detail)
+                        for one in found
+                    ],
+                )
+            }
+        )
+        if failures:
+            raise failures[0]
+    return {one.component.value: one.status.value for one in found}
+
+
+aws_status_check = single_op_job(
+    aws_status_check_op, SEVERITY, legacy_name="cron job_aws_status_check", longest_seconds=240
+)
+
+aws_status_check_schedule = dg.ScheduleDefinition(
+    name="aws_status_check_schedule",
+    job=aws_status_check,
+    cron_schedule="*/5 * * * *",
+    execution_timezone=environment().location.timezone,
+    default_status=automation_status()[0],
+)
