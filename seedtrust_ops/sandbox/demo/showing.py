@@ -4,6 +4,7 @@
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,12 +12,15 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from seedtrust_ops.processes.running import told_to_stop
 from seedtrust_ops.sandbox.demo.playing import Outcome, Standing, play
 from seedtrust_ops.sandbox.demo.reconciling import Reconciliation, reconcile
 from seedtrust_ops.sandbox.demo.scenes import SHORT, WHOLE, draft_scenes, leave_legacy_batch
 from seedtrust_ops.sandbox.demo.stage import set_stage
+from seedtrust_ops.tables import JobRun
 
 DEADLINE_SECONDS = 300.0
 NEWS_SHOWN = 8
@@ -86,13 +90,14 @@ def run_demo(*, short: bool = False) -> int:
                 screen.say("Comparing both ledgers")
                 with stage.sessions() as session:
                     result = reconcile(session, stage.bank)
+                    runs = _runs_in_words(session)
                 succeeded = outcome.trouble is None and result.agrees
                 last_words = "" if succeeded else stage.last_words_of_worker(LOG_LINES_SHOWN)
                 screen.say("Stopping what the demo started")
         except DemoStopped:
             screen.say("Stopped by you, and so is all that the demo started")
             return 1
-    _report(console, outcome, result, last_words, screen.seconds)
+    _report(console, outcome, result, runs, last_words, screen.seconds)
     return 0 if succeeded else 1
 
 
@@ -117,7 +122,9 @@ def _counts(one: Standing) -> str:
     return ", ".join(f"{number} {status}" for status, number in sorted(one.counts.items()))
 
 
-def _report(console: Console, outcome: Outcome, result: Reconciliation, last_words: str, seconds: float) -> None:
+def _report(
+    console: Console, outcome: Outcome, result: Reconciliation, runs: str, last_words: str, seconds: float
+) -> None:
     compared = {one.batch_id: one for one in result.batches}
     table = Table(title="What became of each batch", title_justify="left")
     for header in ("batch", "met", "and is"):
@@ -146,6 +153,7 @@ def _report(console: Console, outcome: Outcome, result: Reconciliation, last_wor
         f"Difference: {total} cents.",
         highlight=False,
     )
+    console.print(runs, highlight=False)
     for sentence in _what_is_wrong(outcome, result):
         console.print(f"[red]{sentence}[/red]", highlight=False)
     if last_words:
@@ -156,6 +164,18 @@ def _report(console: Console, outcome: Outcome, result: Reconciliation, last_wor
         "To look at it in the UI, run `make dev`: it starts everything and prints where it listens.",
         highlight=False,
     )
+
+
+def _runs_in_words(session: Session) -> str:
+    rows = session.execute(
+        select(JobRun.task_name, JobRun.status, func.count().label("number"))
+        .group_by(JobRun.task_name, JobRun.status)
+        .order_by(JobRun.task_name, JobRun.status)
+    ).all()
+    runs: defaultdict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        runs[row.task_name].append(f"{row.number} {row.status}")
+    return "JobRun tells of " + "; ".join(f"{name}: {', '.join(counts)}" for name, counts in runs.items()) + "."
 
 
 def _what_is_wrong(outcome: Outcome, result: Reconciliation) -> Iterator[str]:

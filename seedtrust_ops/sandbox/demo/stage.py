@@ -63,14 +63,12 @@ class Stage:
 
 @contextmanager
 def set_stage(say: Callable[[str], None]) -> Iterator[Stage]:
-    """Set the stage and take it down when the block ends; `say` is told each step.
-
-    The folder with all logs stays where the block ended with an error.
-    """
+    """Set the stage and take it down when the block ends, folder and all; `say` is told each step."""
     folder = Path(tempfile.mkdtemp(prefix="seedtrust-demo-"))
     # Run by root, PostgreSQL becomes another user, who must get in.
     folder.chmod(0o755)
     with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, onerror=partial(_complain, say))
         say("Starting a PostgreSQL of its own")
         server = embedded_postgres.start(folder / "postgres")
         stack.callback(embedded_postgres.stop, folder / "postgres")
@@ -122,7 +120,6 @@ def set_stage(say: Callable[[str], None]) -> Iterator[Stage]:
         )
         stack.callback(worker.stop)
         yield Stage(sessions, world.bank.control, instance, encrypt, environment, folder, worker, log)
-    shutil.rmtree(folder, onerror=partial(_complain, say))
 
 
 def _write(output: IO[str], line: str) -> None:
