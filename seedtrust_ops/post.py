@@ -1,0 +1,18 @@
+"""What the post says of a letter: the words that those who write letters and those who carry them share.
+
+It knows neither SMTP nor the outbox.
+"""
+
+from seedtrust_ops.errors import PassingTrouble
+
+
+class LetterRefused(Exception):
+    """This letter will never be taken as it is: the address is unknown, or the letter is too large."""
+
+
+class LetterPostponed(Exception):
+    """This letter was not taken now, or nobody knows whether it was; others may still go."""
+
+
+class PostOfficeUnreachable(PassingTrouble):
+    """No letter can be handed in at present: the server is down, or does not let us in."""
