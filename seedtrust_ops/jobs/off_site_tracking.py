@@ -1,0 +1,43 @@
+"""Sets all users off site, every 30 minutes, and forgets which requests and payments they were looking at.
+
+Whoever is still there is on site again with the next click.
+"""
+
+from dataclasses import asdict
+
+import dagster as dg
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.presence import clear_presence
+from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
+from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.severity import Severity
+
+NAME = "off_site_tracking"
+SEVERITY = Severity.LOW
+
+
+@dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})
+def off_site_tracking_op(context: dg.OpExecutionContext, database: DatabaseResource) -> dict[str, int]:
+    """Set all users off site and empty both viewing tables."""
+    with failures_for_people():
+        cleared = commit(database.sessions(), clear_presence)
+    context.log.info(
+        f"{cleared.users} users were set off site; {cleared.viewed_requests} views of requests and "
+        f"{cleared.viewed_payments} of payments were forgotten."
+    )
+    context.add_output_metadata({name.replace("_", " "): count for name, count in asdict(cleared).items()})
+    return asdict(cleared)
+
+
+off_site_tracking = single_op_job(off_site_tracking_op, SEVERITY, legacy_name="cron")
+
+off_site_tracking_schedule = dg.ScheduleDefinition(
+    name="off_site_tracking_schedule",
+    job=off_site_tracking,
+    cron_schedule="*/30 * * * *",
+    execution_timezone=environment().location.timezone,
+    default_status=automation_status()[0],
+    description="Every 30 minutes.",
+)
