@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
@@ -17,12 +18,14 @@ from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.migrations.migrating import PLATFORM_SCHEMA, migrate
+from seedtrust_ops.migrations.migrating import migrate
 from seedtrust_ops.resources import embedded_postgres
 from seedtrust_ops.resources.database import application_engine, create_application_engine
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
 from seedtrust_ops_tests.building import Company
+from seedtrust_ops_tests.dagster_homes import DagsterHome, dagster_home_of_its_own, instance_of
+from seedtrust_ops_tests.databases import create_platform, folder_for_a_server
 
 TEMPLATE = "platform_template"
 IDS_A_TEST = 1_000_000
@@ -31,25 +34,24 @@ _test_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+def postgres_server() -> Iterator[URL]:
     """A PostgreSQL of this session's own, with a template database made from platform_schema.sql by the driver."""
-    directory = tmp_path_factory.mktemp("pg") / "d"
-    server = embedded_postgres.start(directory)
-    control = create_engine(server.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
-    with control.connect() as connection:
-        # No test cuts the machine's power, and a database is made and dropped for nearly every one of them.
-        for setting in ("fsync", "full_page_writes"):
-            connection.execute(text(f"alter system set {setting} = off"))
-        connection.execute(text("select pg_reload_conf()"))
-    control.dispose()
-    template = embedded_postgres.ensure_database(server, TEMPLATE)
-    engine = create_engine(template)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(PLATFORM_SCHEMA.read_text())
-    migrate(engine)
-    engine.dispose()
-    yield server
-    embedded_postgres.stop(directory)
+    with folder_for_a_server() as folder:
+        server = embedded_postgres.start(folder / "d")
+        control = create_engine(server.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+        with control.connect() as connection:
+            # No test cuts the machine's power, and a database is made and dropped for nearly every one of them.
+            for setting in ("fsync", "full_page_writes"):
+                connection.execute(text(f"alter system set {setting} = off"))
+            connection.execute(text("select pg_reload_conf()"))
+        control.dispose()
+        template = embedded_postgres.ensure_database(server, TEMPLATE)
+        create_platform(template)
+        engine = create_engine(template)
+        migrate(engine)
+        engine.dispose()
+        yield server
+        embedded_postgres.stop(folder / "d")
 
 
 @pytest.fixture
@@ -135,3 +137,17 @@ def bank_environment(
     application_engine().dispose()
     environment.cache_clear()
     application_engine.cache_clear()
+
+
+@pytest.fixture
+def dagster_home(postgres_server: URL, tmp_path: Path) -> Iterator[DagsterHome]:
+    """A DAGSTER_HOME with the project's dagster.yaml and a storage of its own on the test server."""
+    with dagster_home_of_its_own(postgres_server, tmp_path / "home") as home:
+        yield home
+
+
+@pytest.fixture
+def instance(dagster_home: DagsterHome, bank_environment: dict[str, str]) -> Iterator[dg.DagsterInstance]:
+    """The instance at that home, beside the application's database."""
+    with instance_of(dagster_home) as instance:
+        yield instance

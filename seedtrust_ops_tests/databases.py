@@ -4,14 +4,27 @@ What is in one is the test's business; `conftest` has the one that most tests wa
 """
 
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.migrations.migrating import PLATFORM_SCHEMA
+
+
+@contextmanager
+def folder_for_a_server() -> Iterator[Path]:
+    """A folder in which an embedded server can live, removed at the end.
+
+    Not pytest's own: the server runs as another user, and every pytest that starts on this machine takes
+    others' rights away from the folder that all its sessions share.
+    """
+    with tempfile.TemporaryDirectory(prefix="seedtrust-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 @contextmanager

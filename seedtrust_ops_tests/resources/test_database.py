@@ -27,7 +27,7 @@ from seedtrust_ops.resources.database import (
     dagster_url,
     plain_database_errors,
 )
-from seedtrust_ops_tests.databases import create_platform, own_database, plain
+from seedtrust_ops_tests.databases import create_platform, folder_for_a_server, own_database, plain
 
 PASSWORD = "hunter2-and-more"
 SHARED = """
@@ -52,6 +52,12 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     environment.cache_clear()
     application_engine.cache_clear()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with folder_for_a_server() as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -162,8 +168,8 @@ def test_dagster_s_storage_is_where_its_variable_says(monkeypatch: pytest.Monkey
     assert dagster_url() == database_url.set(drivername="postgresql+psycopg2")
 
 
-def test_two_processes_share_one_embedded_server_and_it_outlives_them(tmp_path: Path) -> None:
-    directory = tmp_path / "d"
+def test_two_processes_share_one_embedded_server_and_it_outlives_them(folder: Path) -> None:
+    directory = folder / "d"
     processes = [
         subprocess.Popen([sys.executable, "-c", SHARED, str(directory)], stdout=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -181,8 +187,8 @@ def test_two_processes_share_one_embedded_server_and_it_outlives_them(tmp_path: 
     embedded_postgres.stop(directory)
 
 
-def test_with_no_variable_at_all_a_process_makes_its_databases_in_the_home_folder(tmp_path: Path) -> None:
-    bare = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+def test_with_no_variable_at_all_a_process_makes_its_databases_in_the_home_folder(folder: Path) -> None:
+    bare = {"HOME": str(folder), "PATH": os.environ["PATH"]}
     script = (
         "from seedtrust_ops.resources.database import DatabaseResource, dagster_url;"
         "from sqlalchemy import text;"
@@ -193,4 +199,4 @@ def test_with_no_variable_at_all_a_process_makes_its_databases_in_the_home_folde
         done = subprocess.run([sys.executable, "-c", script], env=bare, capture_output=True, text=True, timeout=120)
         assert done.stdout.split() == ["0", "postgresql+psycopg2", "dagster"], done.stderr
     finally:
-        embedded_postgres.stop(tmp_path / ".seedtrust" / "postgres")
+        embedded_postgres.stop(folder / ".seedtrust" / "postgres")
