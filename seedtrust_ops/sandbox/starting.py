@@ -63,6 +63,8 @@ def start_server(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # Ctrl-C in a terminal must reach whoever started it alone: what still talks to the server ends first.
+        start_new_session=True,
     )
     try:
         url = _announced_url(process, start_timeout_seconds)

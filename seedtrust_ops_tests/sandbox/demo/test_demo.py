@@ -11,8 +11,8 @@ import pytest
 
 
 @pytest.mark.timeout(420)
-def test_it_reconciles_and_leaves_nothing(tmp_path: Path) -> None:
-    home, scratch = tmp_path / "home", tmp_path / "scratch"
+def test_it_reconciles_and_leaves_nothing(open_folder: Path) -> None:
+    home, scratch = open_folder / "home", open_folder / "scratch"
     home.mkdir()
     scratch.mkdir()
     bare = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(scratch)}
