@@ -11,10 +11,10 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alerts import open_alert
+from seedtrust_ops.domain.alerts import open_alert, resolve_alert
 from seedtrust_ops.domain.notifications.kinds import KINDS
 from seedtrust_ops.domain.notifications.outbox import Attachment, is_due
 from seedtrust_ops.tables import Notification, NotificationAttachment, User
@@ -162,7 +162,9 @@ def record_failed(session: Session, letter_id: int, kind: str, trouble: str, *, 
         .returning(Notification.id)
     ).first()
     if failed is not None and alert:
-        open_alert(session, FAILING, f"{kind} letters", "HIGH", f"Letter {letter_id} ({kind}) was not sent. {trouble}")
+        open_alert(
+            session, FAILING, _alert_subject(kind), "HIGH", f"Letter {letter_id} ({kind}) was not sent. {trouble}"
+        )
 
 
 def release(session: Session, claim: Claim) -> None:
@@ -172,6 +174,27 @@ def release(session: Session, claim: Claim) -> None:
         .where(Notification.claim == claim.token, Notification.status == "queued")
         .values(claim=None, next_attempt_at=func.now())
     )
+
+
+def queue_again(session: Session) -> int:
+    """Give every failed letter all its attempts anew, unless its recipient is inactive; return how many.
+
+    The alerts about them are resolved: who calls this has seen to what they were about.
+    """
+    active = select(User.id).where(User.id == Notification.recipient_id, User.is_active)
+    again = session.scalars(
+        update(Notification)
+        .where(Notification.status == "failed", or_(Notification.recipient_id.is_(None), active.exists()))
+        .values(status="queued", attempts=0, next_attempt_at=func.now(), claim=None)
+        .returning(Notification.kind)
+    ).all()
+    for kind in set(again):
+        resolve_alert(session, FAILING, _alert_subject(kind))
+    return len(again)
+
+
+def _alert_subject(kind: str) -> str:
+    return f"{kind} letters"
 
 
 def _attachment(session: Session, letter_id: int) -> Attachment | None:

@@ -68,6 +68,7 @@ class Stationery:
             "words": lambda name: str(name).replace("_", " "),
             "return_reason": lambda code: RETURN_REASONS.get(code, "the bank gives no more than its code"),
         }
+        self._subjects = {kind.name: self._environment.from_string(kind.subject) for kind in KINDS.values()}
 
     def write(
         self,
@@ -92,7 +93,7 @@ class Stationery:
             given["attachment_name"] = attachment_name
         try:
             return WrittenLetter(
-                subject=on_one_line(subject or self._environment.from_string(known.subject).render(given)),
+                subject=on_one_line(subject or self._subjects[kind].render(given)),
                 text=self._environment.get_template(f"{kind}.txt.jinja").render(given).strip() + "\n",
                 html=self._environment.get_template(f"{kind}.html.jinja").render(given),
             )

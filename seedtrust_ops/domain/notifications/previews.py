@@ -1,0 +1,143 @@
+"""Example letters: one or more of every kind, to look at in a mail program and to render in tests.
+
+What is in them is made up.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from seedtrust_ops.domain.notifications.kinds import (
+    ALERT,
+    BALANCE_REMINDER,
+    CASE_CLOSE,
+    DR_APPROVED,
+    REPORT,
+    REPORT_FAILED,
+    TRANSFER_RETURNED,
+)
+from seedtrust_ops.domain.notifications.rendering import Stationery, WrittenLetter
+from seedtrust_ops.errors import OperationsError
+
+
+class UnknownLetter(OperationsError):
+    """There is no such example."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """Variables that make a letter of a kind."""
+
+    kind: str
+    variables: Mapping[str, Any]
+    attachment_name: str | None = None
+
+
+_ALERT = {
+    "rule": "batch_stuck",
+    "subject": "batch 118",
+    "severity": "CRITICAL",
+    "opened_at": "2026-03-03T14:05:00+00:00",
+    "detail": "Batch 118 has been processing for 42 minutes and no worker holds it.",
+}
+_REPORT = {"report_title": "Case ledger", "about": "Case ST-1042", "rows": 1284, "requested_at": "2026-03-03T15:00:00Z"}
+
+EXAMPLES: Mapping[str, Example] = {
+    "dr-approved": Example(
+        DR_APPROVED.name,
+        {
+            "case_number": "ST-1042",
+            "disbursement_request_id": 5518,
+            "amount_cents": 245_000,
+            "category": "monthly allowance",
+            "payee_name": "Dana Whitfield",
+            "approved_at": "2026-03-03T11:00:00+00:00",
+            "description": "Allowance for March, as agreed in section 4",
+        },
+    ),
+    "case-close": Example(
+        CASE_CLOSE.name,
+        {
+            "case_number": "ST-1042",
+            "close_on": "2026-03-03",
+            "late": False,
+            "balance_cents": 128_450,
+            "open_requests": 2,
+        },
+    ),
+    "case-close-late": Example(CASE_CLOSE.name, {"case_number": "ST-1042", "close_on": "2026-02-27", "late": True}),
+    "balance-reminder": Example(
+        BALANCE_REMINDER.name,
+        {
+            "as_of": "2026-03-03",
+            "cases": [
+                {
+                    "case_number": f"ST-{1042 + number}",
+                    "balance_cents": 1_000_000 - 45_050 * number,
+                    "minimum_balance_cents": 1_500_000,
+                    "shortfall_cents": 500_000 + 45_050 * number,
+                }
+                for number in (5, 3, 1)
+            ],
+            "cases_left_out": 4,
+        },
+    ),
+    "report": Example(REPORT.name, {**_REPORT, "link": None, "link_expires_at": None}, "case-ledger-ST-1042.xlsx"),
+    "report-link": Example(
+        REPORT.name,
+        {
+            **_REPORT,
+            "link": "https://reports.example/case-ledger-ST-1042.xlsx?signature=0a1b2c",
+            "link_expires_at": "2026-03-10T15:00:12Z",
+        },
+    ),
+    "report-failed": Example(
+        REPORT_FAILED.name,
+        {
+            "report_title": "Case ledger",
+            "request_id": 77,
+            "requested_at": "2026-03-03T15:00:00Z",
+            "reason": "There is no case with the number 99999. Check the number and ask for the report again.",
+        },
+    ),
+    "transfer-returned": Example(
+        TRANSFER_RETURNED.name,
+        {
+            "case_number": "ST-1042",
+            "disbursement_request_id": 5518,
+            "transaction_id": 90_211,
+            "amount_cents": 245_000,
+            "payee_name": "Dana Whitfield",
+            "return_code": "R03",
+        },
+    ),
+    "alert": Example(ALERT.name, {"alerts": [_ALERT]}),
+    "alert-digest": Example(
+        ALERT.name,
+        {
+            "alerts": [
+                {
+                    "rule": "drs_overdue",
+                    "subject": "12 requests",
+                    "severity": "MEDIUM",
+                    "opened_at": "2026-03-02T09:00:00Z",
+                    "detail": "12 requests were due for approval over a day ago.",
+                },
+                {**_ALERT, "severity": "LOW", "resolved_at": "2026-03-03T14:40:00Z"},
+            ]
+        },
+    ),
+}
+
+
+def preview(name: str, stationery: Stationery) -> WrittenLetter:
+    """Return the example letter of this name; raises `UnknownLetter`, naming those that there are."""
+    example = EXAMPLES.get(name)
+    if example is None:
+        raise UnknownLetter(f"There is no letter called {name!r}; there are {', '.join(EXAMPLES)}.")
+    return stationery.write(
+        example.kind,
+        example.variables,
+        recipient_name="Maria Alvarez",
+        attachment_name=example.attachment_name,
+    )
