@@ -134,7 +134,8 @@ def bank_environment(
     environment.cache_clear()
     application_engine.cache_clear()
     yield variables
-    application_engine().dispose()
+    if application_engine.cache_info().currsize:
+        application_engine().dispose()
     environment.cache_clear()
     application_engine.cache_clear()
 

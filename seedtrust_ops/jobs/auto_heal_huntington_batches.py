@@ -61,7 +61,7 @@ def auto_heal_huntington_batches_schedule(
     context: dg.ScheduleEvaluationContext, database: DatabaseResource
 ) -> dg.RunRequest | dg.SkipReason:
     """Every minute, where something is open or the bank's feed has not been read for 15 minutes."""
-    with database.sessions()() as session:
+    with failures_for_people(), database.sessions()() as session:
         reason = what_needs_healing(session)
     if reason is None:
         return dg.SkipReason("No transfer waits for the bank's word, and the bank's feed was read lately.")

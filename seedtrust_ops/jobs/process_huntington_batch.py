@@ -76,7 +76,7 @@ def huntington_batch_sensor(
     context: dg.SensorEvaluationContext, database: DatabaseResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Ask for a run of every batch that is queued and has none on its way."""
-    with database.sessions()() as session:
+    with failures_for_people(), database.sessions()() as session:
         halted = why_halted(session, environment().transfers.halted)
         batches = queued_batches(session)
     if halted is not None:

@@ -24,6 +24,8 @@ POOL_SIZE = 5
 IDLE_IN_TRANSACTION_SECONDS = 10
 """After so long the server ends a transaction whose client has gone silent: a frozen worker must not hold its locks
 past its lease, or nobody could take its batch over."""
+LOCK_SECONDS = 20
+"""The longest that a statement waits for a lock: twice what a silent transaction can hold one."""
 
 
 def application_url() -> URL:
@@ -50,7 +52,10 @@ def create_application_engine(url: URL) -> Engine:
 
     Parameters are hidden from error texts: among them are encrypted account numbers and people's names.
     """
-    limit = f"{IDLE_IN_TRANSACTION_SECONDS}s"
+    options = (
+        f"{url.query.get('options', '')} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s"
+        f" -c lock_timeout={LOCK_SECONDS}s"
+    )
     return create_engine(
         url,
         pool_size=POOL_SIZE,
@@ -60,7 +65,12 @@ def create_application_engine(url: URL) -> Engine:
         connect_args={
             "connect_timeout": 10,
             "application_name": "seedtrust-ops",
-            "options": f"{url.query.get('options', '')} -c idle_in_transaction_session_timeout={limit}".strip(),
+            "options": options.strip(),
+            # A database host that vanishes is noticed within half a minute, not after hours.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 25_000,
         },
     )
 
@@ -115,7 +125,7 @@ def plain_database_errors(url: URL) -> Iterator[None]:
 
 def unreachable(url: URL, error: DBAPIError) -> DatabaseUnreachable:
     """Return the sentence for a database that refused or dropped a connection."""
-    reason = " ".join(str(error.orig).split()).rstrip(".")
+    reason = " ".join(str(error.orig).split()).rstrip(".?")
     return DatabaseUnreachable(
         f"The database {_place(url)} can't be used: {reason}. Check that it runs and that "
         "SEEDTRUST_DATABASE_URL is right; what was not committed was not done, and the next run takes it up."

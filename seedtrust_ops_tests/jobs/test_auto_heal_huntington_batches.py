@@ -1,0 +1,139 @@
+"""`auto_heal_huntington_batches`: when its schedule launches it, what it finds, and how it fails."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+from sqlalchemy import update
+
+from seedtrust_ops.jobs.auto_heal_huntington_batches import NAME, auto_heal_huntington_batches_schedule
+from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.sandbox.bank.process import BankProcess
+from seedtrust_ops.tables import BankFeedCursor, HuntingtonTransaction
+from seedtrust_ops_tests.building import Company
+from seedtrust_ops_tests.jobs.conftest import Change
+from seedtrust_ops_tests.jobs.running import process, run
+
+pytestmark = pytest.mark.usefixtures("bank_environment")
+
+
+def tick() -> dg.RunRequest | str:
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(instance=instance, resources={"database": DatabaseResource()})
+        result = auto_heal_huntington_batches_schedule(context)
+    if isinstance(result, dg.SkipReason):
+        return str(result.skip_message)
+    assert isinstance(result, dg.RunRequest)
+    return result
+
+
+def feed_was_read(company: Company, ago: timedelta) -> None:
+    moment = datetime.now(UTC) - ago
+    with company.sessions.begin() as session:
+        session.add(BankFeedCursor(name="huntington", read_up_to=moment, last_read_at=moment))
+
+
+def reason(requested: dg.RunRequest | str) -> str:
+    assert isinstance(requested, dg.RunRequest), requested
+    return requested.tags["seedtrust/reason"]
+
+
+def test_with_nothing_open_and_the_feed_read_lately_nothing_is_launched(company: Company) -> None:
+    feed_was_read(company, timedelta(minutes=14))
+    company.batch([100])
+    company.batch([100], status="held")
+    assert tick() == "No transfer waits for the bank's word, and the bank's feed was read lately."
+
+
+@pytest.mark.parametrize("ago", [None, timedelta(minutes=16)])
+def test_a_feed_that_was_not_read_for_a_quarter_of_an_hour_is_read(company: Company, ago: timedelta | None) -> None:
+    if ago is not None:
+        feed_was_read(company, ago)
+    assert "feed" in reason(tick())
+
+
+@pytest.mark.parametrize(
+    ("status", "failure"),
+    [("submitted", None), ("processing", None), ("failed", "timeout after 30 s"), ("failed", "Timeout")],
+)
+def test_a_transfer_whose_truth_is_open_launches_a_run(company: Company, status: str, failure: str | None) -> None:
+    feed_was_read(company, timedelta(0))
+    company.batch([100], status="completed")
+    with company.sessions.begin() as session:
+        session.execute(update(HuntingtonTransaction).values(status=status, failure_reason=failure))
+    assert reason(tick()) == "1 transactions wait for the bank's word"
+
+
+@pytest.mark.parametrize(
+    ("status", "failure"), [("completed", None), ("failed", "invalid_account"), ("returned", "R01")]
+)
+def test_a_settled_transfer_launches_none(company: Company, status: str, failure: str | None) -> None:
+    feed_was_read(company, timedelta(0))
+    company.batch([100], status="completed")
+    with company.sessions.begin() as session:
+        session.execute(update(HuntingtonTransaction).values(status=status, failure_reason=failure))
+    assert isinstance(tick(), str)
+
+
+def test_a_batch_that_may_have_lost_its_worker_launches_a_run(company: Company) -> None:
+    feed_was_read(company, timedelta(0))
+    company.batch([100], status="processing")
+    assert "may have lost their worker" in reason(tick())
+
+
+def test_a_heal_records_what_the_bank_says_and_shows_it_and_then_nothing_is_open(
+    company: Company, bank: BankProcess
+) -> None:
+    case = company.case()
+    batch_id = company.batch(case=case)
+    transaction_id = company.transaction(batch_id, company.request(case, 70_000), 70_000, method="ach")
+    assert process(batch_id).success
+    assert company.statuses(batch_id) == ["submitted"]
+    assert isinstance(tick(), dg.RunRequest)
+    bank.control.settle()
+    ran = run(NAME)
+    assert ran.success
+    assert (ran.returned["asked"], ran.returned["changed"]) == (1, 1)
+    assert company.statuses(batch_id) == ["completed"]
+    changes = str(ran.metadata["changes (first 1 of 1)"].value)
+    assert f"| {transaction_id} | submitted | completed | $700.00 |" in changes
+    assert isinstance(tick(), str)
+
+
+@pytest.mark.parametrize(
+    ("variables", "fragment", "tries"),
+    [
+        ({"HUNTINGTON_API_URL": None}, "HUNTINGTON_API_URL is not set", 1),
+        ({"HUNTINGTON_API_KEY": "wrong"}, "HUNTINGTON_API_KEY", 1),
+        ({"HUNTINGTON_API_URL": "http://127.0.0.1:{port}"}, "gave no readable answer", 3),
+        ({"SEEDTRUST_DATABASE_URL": "postgresql://127.0.0.1:{port}/seedtrust"}, "can't be used", 3),
+    ],
+)
+def test_trouble_is_one_sentence_and_tried_again_only_where_that_may_help(
+    company: Company, change: Change, closed_port: int, variables: dict[str, str | None], fragment: str, tries: int
+) -> None:
+    company.batch([100], status="processing")
+    change(**{name: value and value.format(port=closed_port) for name, value in variables.items()})
+    ran = run(NAME)
+    assert not ran.success
+    assert ran.tries == tries
+    for sentence in ran.sentences:
+        assert fragment in sentence
+        assert "\n" not in sentence
+
+
+def test_a_wrong_field_key_is_no_trouble_to_a_job_that_needs_none(company: Company, change: Change) -> None:
+    change(SEEDTRUST_FIELD_KEY=None)
+    assert run(NAME).success
+
+
+def test_a_run_that_hangs_is_ended_by_dagster() -> None:
+    from seedtrust_ops.definitions import definitions
+
+    assert definitions.resolve_job_def(NAME).tags["dagster/max_runtime"] == "900"
+
+
+def test_a_database_that_is_down_is_told_in_a_sentence(change: Change, closed_port: int) -> None:
+    change(SEEDTRUST_DATABASE_URL=f"postgresql://ops:hunter2@127.0.0.1:{closed_port}/seedtrust")
+    with pytest.raises(dg.Failure, match="SEEDTRUST_DATABASE_URL"):
+        tick()
