@@ -53,24 +53,18 @@ def _all_slow(stage: Stage, ids: Sequence[int]) -> None:
         _fault(stage, one, "answer_late_after_commit", seconds=1.4)
 
 
-def _timeouts(stage: Stage, ids: Sequence[int]) -> None:
+def _silences(stage: Stage, ids: Sequence[int]) -> None:
     _fault(stage, ids[0], "answer_late_after_commit", seconds=LATE)
     _fault(stage, ids[1], "answer_late_before_commit", seconds=LATE)
+    _fault(stage, ids[2], "garbage")
+    _fault(stage, ids[3], "slow_drip", seconds=1.0)
 
 
-def _resets(stage: Stage, ids: Sequence[int]) -> None:
+def _breaks(stage: Stage, ids: Sequence[int]) -> None:
     _fault(stage, ids[0], "reset_after_commit")
     _fault(stage, ids[1], "reset_before_commit")
-
-
-def _outages(stage: Stage, ids: Sequence[int]) -> None:
-    _fault(stage, ids[0], "error_after_commit")
-    _fault(stage, ids[1], "error_before_commit")
-
-
-def _unreadable(stage: Stage, ids: Sequence[int]) -> None:
-    _fault(stage, ids[0], "garbage")
-    _fault(stage, ids[1], "slow_drip", seconds=1.0)
+    _fault(stage, ids[2], "error_after_commit")
+    _fault(stage, ids[3], "error_before_commit")
 
 
 def _wait_please(stage: Stage, ids: Sequence[int]) -> None:
@@ -95,20 +89,23 @@ def _nothing(_stage: Stage, _ids: Sequence[int]) -> None:
     """Prepare nothing: what this batch meets comes while it is under way."""
 
 
+# The higher the priority, the sooner a batch is sent: first those that will have to wait for something.
 HALTED = _Plot("halt", "the halt switch, in the middle", 16, _all_slow, priority=90)
 KILLED = _Plot("kill", "SIGKILL of its run, in the middle", 16, _all_slow, priority=80)
-TWO_RUNS = _Plot("two runs", "429 with Retry-After, and a second run by hand", 6, _wait_please, priority=70)
-REJECTED = _Plot("ach", "ACH: settles later, one is stopped by the bank", 5, _nothing, method="ach", priority=60)
-OTHERS = (
-    _Plot("timeout", "no answer in time: one was committed, one is committed after we gave up", 5, _timeouts),
-    _Plot("reset", "connection reset, after and before the commit", 5, _resets),
-    _Plot("500", "HTTP 503, after and before the commit", 5, _outages),
-    _Plot("garbage", "an unreadable answer, and one that drips", 5, _unreadable),
-    _Plot("refusals", "a 422, and a wrong routing number", 5, _refusals),
-    _Plot("401", "our API key refused for a while", 5, _wrong_key),
+TWO_RUNS = _Plot("two runs", "429 with Retry-After, and a second run by hand", 6, _wait_please, priority=60)
+REJECTED = _Plot("ach", "ACH: settles later, one is stopped by the bank", 5, _nothing, method="ach", priority=40)
+BREAKS = _Plot("breaks", "resets and HTTP 503, after and before the commit", 7, _breaks, priority=50)
+SILENCES = _Plot(
+    "silences",
+    "answers that come late (one after a commit, one before it), one unreadable, one dripping",
+    7,
+    _silences,
+    priority=30,
 )
-SHORT = (HALTED, KILLED, OTHERS[0])
-WHOLE = (HALTED, KILLED, TWO_RUNS, REJECTED, *OTHERS)
+WRONG_KEY = _Plot("401", "our API key refused for a while", 5, _wrong_key, priority=70)
+REFUSALS = _Plot("refusals", "a 422, and a wrong routing number", 5, _refusals, priority=20)
+SHORT = (HALTED, KILLED, SILENCES)
+WHOLE = (HALTED, KILLED, WRONG_KEY, TWO_RUNS, BREAKS, REJECTED, SILENCES, REFUSALS)
 
 
 def draft_scenes(stage: Stage, plots: Sequence[_Plot]) -> list[Scene]:
