@@ -1,0 +1,87 @@
+"""The jobs by Dagster's own command line, in processes that are given the variables they need and no others.
+
+With the project's dagster.yaml as DAGSTER_HOME and in a bare shell alike.
+"""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.jobs.process_huntington_batch import NAME
+from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
+from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.tables import JobRun
+from seedtrust_ops_tests.building import Company
+from seedtrust_ops_tests.dagster_homes import DagsterHome, instance_of
+from seedtrust_ops_tests.jobs.running import dagster, execute
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Where the processes are started: not the project's folder."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    yield elsewhere
+    environment.cache_clear()
+
+
+def test_with_a_dagster_home_a_run_sends_the_batch_and_is_mirrored(
+    company: Company, bank_environment: dict[str, str], dagster_home: DagsterHome, folder: Path
+) -> None:
+    batch_id = company.batch([30_000])
+    done = execute(batch_id, variables=bank_environment | dagster_home.variables, folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert f"Batch {batch_id} is completed: 1 completed." in done.stderr
+    assert company.batch_row(batch_id).status == "completed"
+    with instance_of(dagster_home) as instance:
+        mirror_changed_runs(instance, DatabaseResource(), None)
+    with company.sessions() as session:
+        run = session.scalars(select(JobRun)).one()
+    assert (run.task_name, run.status, run.arguments) == (NAME, "COMPLETED", {"batch_id": batch_id})
+    assert run.started_at is not None
+    assert run.finished_at is not None
+    assert run.queued_at <= run.started_at <= run.finished_at
+    assert list(folder.iterdir()) == [folder / f"batch-{batch_id}.yaml"]
+
+
+def test_in_a_bare_shell_a_batch_is_sent_and_an_unknown_one_fails_in_words(
+    company: Company, bank_environment: dict[str, str], folder: Path
+) -> None:
+    batch_id = company.batch([30_000])
+    done = execute(batch_id, variables=bank_environment, folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert company.batch_row(batch_id).status == "completed"
+    failed = execute(4711, variables=bank_environment, folder=folder)
+    assert failed.returncode != 0
+    assert "There is no batch 4711. Check the number in the run's config; nothing was sent." in failed.stderr
+    assert "STEP_UP_FOR_RETRY" not in failed.stderr
+
+
+def test_definitions_are_valid_where_no_bank_and_no_key_is_known(dagster_home: DagsterHome, folder: Path) -> None:
+    validate = ("definitions", "validate", "-m", "seedtrust_ops.definitions")
+    done = dagster(*validate, variables=dagster_home.variables, folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("dev_env", "starts"), [("1", "STOPPED"), ("0", "RUNNING")])
+def test_automations_start_stopped_on_a_developer_s_machine_and_the_mirror_always_runs(
+    folder: Path, dev_env: str, starts: str
+) -> None:
+    show = (
+        "from seedtrust_ops.definitions import definitions;"
+        "print({one.name: one.default_status.value for one in [*definitions.sensors, *definitions.schedules]})"
+    )
+    bare = {"DEV_ENV": dev_env, "PATH": os.environ["PATH"], "HOME": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", show], env=bare, cwd=folder, capture_output=True, text=True, timeout=120, check=True
+    )
+    states = ast.literal_eval(done.stdout)
+    assert states.pop("job_run_sensor") == "RUNNING"
+    assert states["huntington_batch_sensor"] == states["auto_heal_huntington_batches_schedule"] == starts
