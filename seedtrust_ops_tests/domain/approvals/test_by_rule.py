@@ -1,0 +1,194 @@
+"""Approval by rules over the real tables: room, limits, letters, two runs at once, and the explanation."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import text
+
+from seedtrust_ops.domain.approvals.by_date import approve_due
+from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, what_waits, would_approve_by_rules
+from seedtrust_ops.domain.approvals.reading import calendar_day
+from seedtrust_ops.domain.approvals.recording import ApprovalReport
+from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.tables import ApprovalRule, DisbursementRequest, User
+from seedtrust_ops_tests.office import Office
+from seedtrust_ops_tests.waiting import wait_until
+
+ZONE = ZoneInfo("America/New_York")
+
+
+def approve(office: Office) -> ApprovalReport:
+    return commit(office.sessions, partial(approve_by_rules, zone=ZONE))
+
+
+def test_matching_rule_approves_and_signs_and_everybody_is_told(office: Office) -> None:
+    case = office.case()
+    request = office.request(case, auto_authorize_at=None)
+    rule = office.rule()
+    report = approve(office)
+    assert office.approvals() == {request: f"auto:rule:{rule}"}
+    assert (report.count, report.letters) == (1, 3)
+    assert set(office.letters()) == {
+        f"dr-approved:{request}:{user}" for user in (case.parent_id, case.rep_id, case.manager_id)
+    }
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"is_enabled": False},
+        {"category": "legal fees"},
+        {"max_amount_cents": 9_999},
+        {"daily_limit_cents": 9_999},
+    ],
+)
+def test_rule_that_does_not_match_approves_nothing(office: Office, rule: dict[str, Any]) -> None:
+    office.request(office.case(), 10_000)
+    office.rule(**rule)
+    assert approve(office) == ApprovalReport()
+    assert office.approvals() == {}
+
+
+def test_held_requests_closed_cases_and_inactive_payees_are_never_approved(office: Office) -> None:
+    office.rule()
+    office.request(office.case(), on_hold=True)
+    office.request(office.case(status="closed"))
+    case = office.case()
+    office.change(User, case.surrogate_id, is_active=False)
+    office.request(case)
+    approve(office)
+    assert office.approvals() == {}
+
+
+def test_minimum_balance_counts_what_is_approved_and_not_yet_paid(office: Office) -> None:
+    case = office.case(balance_cents=100_000, minimum_balance_cents=50_000)
+    office.request(case, 30_000, status="approved", approved_by="user:1")
+    office.request(case, 500_000, status="paid")
+    office.request(office.case(), 90_000, status="approved")
+    too_much = office.request(case, 20_001, requested_at=datetime.now(UTC) - timedelta(days=9))
+    fits = office.request(case, 20_000)
+    rule = office.rule(keep_minimum_balance=True)
+    approve(office)
+    assert office.approvals()[fits] == f"auto:rule:{rule}"
+    assert too_much not in office.approvals()
+
+
+def test_requests_are_taken_in_the_order_of_their_age(office: Office) -> None:
+    case = office.case()
+    now = datetime.now(UTC)
+    young = office.request(case, 6_000, requested_at=now - timedelta(days=1))
+    old = office.request(case, 6_000, requested_at=now - timedelta(days=2))
+    office.rule(daily_limit_cents=10_000)
+    approve(office)
+    assert list(office.approvals()) == [old]
+    assert young not in office.approvals()
+
+
+def test_daily_limit_counts_what_the_rule_approved_since_the_offices_midnight(office: Office) -> None:
+    rule = office.rule(daily_limit_cents=10_000)
+    midnight, _ = calendar_day(datetime.now(UTC), ZONE)
+    signed = {"status": "paid", "approved_by": f"auto:rule:{rule}"}
+    office.request(office.case(), 9_000, **signed, approved_at=midnight - timedelta(microseconds=1))
+    office.request(office.case(), 4_000, **signed, approved_at=midnight)
+    office.request(office.case(), 4_000, status="paid", approved_by=f"auto:rule:{rule}0", approved_at=midnight)
+    too_much = office.request(office.case(), 6_001)
+    fits = office.request(office.case(), 6_000)
+    approve(office)
+    assert list(office.approvals()) == [fits]
+    assert too_much not in office.approvals()
+
+
+@pytest.mark.parametrize(
+    ("moment", "begins", "hours"),
+    [
+        ("2026-03-07T12:00:00-05:00", "2026-03-07T00:00:00-05:00", 24),
+        ("2026-03-08T12:00:00-04:00", "2026-03-08T00:00:00-05:00", 23),
+        ("2026-11-01T01:30:00-04:00", "2026-11-01T00:00:00-04:00", 25),
+        ("2026-11-01T01:30:00-05:00", "2026-11-01T00:00:00-04:00", 25),
+        ("2026-11-02T04:59:59+00:00", "2026-11-01T00:00:00-04:00", 25),
+        ("2026-11-02T05:00:00+00:00", "2026-11-02T00:00:00-05:00", 24),
+    ],
+)
+def test_calendar_day_is_the_offices_also_where_it_has_23_or_25_hours(moment: str, begins: str, hours: int) -> None:
+    start, end = calendar_day(datetime.fromisoformat(moment), ZONE)
+    assert start == datetime.fromisoformat(begins)
+    assert end.astimezone(UTC) - start.astimezone(UTC) == timedelta(hours=hours)
+
+
+def test_limit_is_exact_under_runs_at_once(office: Office) -> None:
+    office.rule(daily_limit_cents=50_000)
+    for _ in range(40):
+        office.request(office.case(), 3_000)
+    with ThreadPoolExecutor(4) as pool:
+        reports = list(pool.map(lambda _: approve(office), range(4)))
+    assert sum(report.count for report in reports) == len(office.approvals()) == 16
+    assert len(office.letters()) == 16 * 3
+
+
+def test_rule_and_date_runs_at_once_approve_each_request_once(office: Office) -> None:
+    office.rule()
+    requests = [office.request(office.case()) for _ in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        runs = [approve, lambda office: commit(office.sessions, approve_due)] * 2
+        reports = list(pool.map(lambda run: run(office), runs))
+    assert sum(report.count for report in reports) == 40
+    assert set(office.approvals()) == set(requests)
+    assert len(office.letters()) == 120
+
+
+def test_second_run_changes_nothing(office: Office) -> None:
+    office.rule(daily_limit_cents=25_000)
+    for _ in range(5):
+        office.request(office.case(), 10_000)
+    approve(office)
+    approvals = office.approvals()
+    assert approve(office) == ApprovalReport()
+    assert office.approvals() == approvals
+    assert len(approvals) == 2
+
+
+def test_request_that_somebody_changes_meanwhile_is_not_approved_as_it_was(office: Office) -> None:
+    office.rule(max_amount_cents=10_000)
+    request = office.request(office.case(), 10_000)
+    other = office.request(office.case(), 10_000)
+    with office.sessions() as person, ThreadPoolExecutor(1) as pool:
+        person.get_one(DisbursementRequest, request).amount_cents = 9_000_000
+        person.flush()
+        run = pool.submit(approve, office)
+        # The run has decided once it waits for the row that the person holds.
+        waiting = text("select count(*) from pg_locks where not granted")
+        wait_until(lambda: person.scalar(waiting), what="the run to wait for the row")
+        person.commit()
+        run.result()
+    assert list(office.approvals()) == [other]
+
+
+def test_dry_run_shows_what_a_run_would_approve_and_changes_nothing(office: Office) -> None:
+    office.rule(daily_limit_cents=25_000)
+    for _ in range(5):
+        office.request(office.case(), 10_000)
+    with office.sessions.begin() as session:
+        would = would_approve_by_rules(session, ZONE)
+    assert office.approvals() == {}
+    did = approve(office)
+    assert (would.count, would.amount_cents, would.shown) == (did.count, did.amount_cents, did.shown)
+
+
+def test_what_waits_tells_a_run_that_is_worth_its_while_from_one_that_is_not(office: Office) -> None:
+    def waiting() -> tuple[int | None, int]:
+        with office.sessions() as session:
+            found = what_waits(session, ZONE)
+            return (found.first.request.id if found.first else None, found.looked_at)
+
+    request = office.request(office.case(), 10_000)
+    assert waiting() == (None, 0)
+    rule = office.rule(daily_limit_cents=5_000)
+    assert waiting() == (None, 1)
+    office.change(ApprovalRule, rule, daily_limit_cents=10_000)
+    assert waiting() == (request, 1)
+    approve(office)
+    assert waiting() == (None, 0)

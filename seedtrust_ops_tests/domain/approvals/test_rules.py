@@ -1,0 +1,212 @@
+"""Which rule approves which request: each condition alone, and all together against a slow and plain reference."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedtrust_ops.domain.approvals.rules import (
+    Bar,
+    Hurdle,
+    Request,
+    Room,
+    Rule,
+    bars,
+    decide,
+    hurdles,
+)
+
+RULE = Rule(
+    id=1,
+    name="Small travel",
+    position=0,
+    is_enabled=True,
+    category=None,
+    payee_id=None,
+    case_id=None,
+    max_amount_cents=10_000,
+    keep_minimum_balance=False,
+    daily_limit_cents=None,
+)
+REQUEST = Request(
+    id=1,
+    case_id=7,
+    payee_id=8,
+    category="travel",
+    amount_cents=5_000,
+    status="pending",
+    on_hold=False,
+    case_status="active",
+    payee_is_active=True,
+    requested_at=datetime(2026, 3, 1, tzinfo=UTC),
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "room", "expected"),
+    [
+        ({}, {}, []),
+        ({"category": "travel", "payee_id": 8, "case_id": 7, "max_amount_cents": 5_000}, {}, []),
+        ({"is_enabled": False}, {}, [Hurdle.DISABLED]),
+        ({"category": "Travel"}, {}, [Hurdle.CATEGORY]),
+        ({"payee_id": 9}, {}, [Hurdle.PAYEE]),
+        ({"case_id": 9}, {}, [Hurdle.CASE]),
+        ({"max_amount_cents": 4_999}, {}, [Hurdle.AMOUNT]),
+        ({"keep_minimum_balance": True}, {}, [Hurdle.NO_ACCOUNT]),
+        ({"keep_minimum_balance": True}, {"above_minimum": {7: 5_000}}, []),
+        ({"keep_minimum_balance": True}, {"above_minimum": {7: 4_999}}, [Hurdle.MINIMUM]),
+        ({"keep_minimum_balance": False}, {"above_minimum": {7: -1}}, []),
+        ({"daily_limit_cents": 5_000}, {}, []),
+        ({"daily_limit_cents": 4_999}, {}, [Hurdle.DAILY_LIMIT]),
+        ({"daily_limit_cents": 9_999}, {"used_today": {1: 5_000}}, [Hurdle.DAILY_LIMIT]),
+        ({"daily_limit_cents": 10_000}, {"used_today": {1: 5_000, 2: 5_000}}, []),
+        ({"daily_limit_cents": 0}, {}, [Hurdle.DAILY_LIMIT]),
+        ({"category": "x", "max_amount_cents": 1}, {}, [Hurdle.CATEGORY, Hurdle.AMOUNT]),
+    ],
+)
+def test_each_condition_is_a_hurdle_of_its_own(
+    rule: dict[str, Any], room: dict[str, dict[int, int]], expected: list[Hurdle]
+) -> None:
+    left = Room.of(room.get("above_minimum", {}), room.get("used_today", {}))
+    assert list(hurdles(replace(RULE, **rule), REQUEST, left)) == expected
+
+
+@pytest.mark.parametrize(
+    ("flaw", "bar"),
+    [
+        ({"status": "denied"}, Bar.NOT_PENDING),
+        ({"status": "approved"}, Bar.NOT_PENDING),
+        ({"on_hold": True}, Bar.ON_HOLD),
+        ({"case_status": "closed"}, Bar.CASE_CLOSED),
+        ({"payee_is_active": False}, Bar.PAYEE_INACTIVE),
+    ],
+)
+def test_barred_request_is_approved_by_no_rule(flaw: dict[str, Any], bar: Bar) -> None:
+    request = replace(REQUEST, **flaw)
+    assert list(bars(request)) == [bar]
+    assert approved([request], [RULE]) == {}
+
+
+def test_first_match_by_position_and_then_by_id_approves() -> None:
+    rules = [replace(RULE, id=1, position=5), replace(RULE, id=3, position=2), replace(RULE, id=2, position=2)]
+    assert approved([REQUEST], rules) == {1: 2}
+    assert approved([REQUEST], [replace(RULE, id=9, position=-1, category="other"), *rules]) == {1: 2}
+
+
+def test_request_that_would_break_a_limit_is_passed_over_and_a_later_smaller_one_passes() -> None:
+    requests = [replace(REQUEST, id=n, amount_cents=cents) for n, cents in enumerate((6_000, 5_000, 4_000, 1), 1)]
+    assert approved(requests, [replace(RULE, daily_limit_cents=10_000)]) == {1: 1, 3: 1}
+
+
+def test_where_one_rule_has_used_its_day_up_the_next_is_asked() -> None:
+    requests = [replace(REQUEST, id=n) for n in (1, 2, 3)]
+    rules = [replace(RULE, daily_limit_cents=5_000), replace(RULE, id=2, daily_limit_cents=5_000)]
+    assert approved(requests, rules) == {1: 1, 2: 2}
+
+
+def test_what_one_rule_approves_counts_for_the_minimum_that_another_keeps() -> None:
+    rules = [replace(RULE, category="travel"), replace(RULE, id=2, category="legal fees", keep_minimum_balance=True)]
+    requests = [REQUEST, replace(REQUEST, id=2, category="legal fees", amount_cents=1)]
+    assert approved(requests, rules, Room.of({7: 5_000}, {})) == {1: 1}
+    assert approved(requests, rules, Room.of({7: 5_001}, {})) == {1: 1, 2: 2}
+
+
+def test_deciding_changes_nothing_that_it_is_given() -> None:
+    room = Room.of({7: 5_000}, {1: 3})
+    list(decide([REQUEST], [RULE], room))
+    assert (room.above_minimum, dict(room.used_today)) == ({7: 5_000}, {1: 3})
+
+
+def approved(requests: list[Request], rules: list[Rule], room: Room | None = None) -> dict[int, int]:
+    """By request, the rule that approves it."""
+    return {one.request.id: one.rule.id for one in decide(requests, rules, room or Room())}
+
+
+CENTS = st.integers(1, 40)
+REQUESTS = st.lists(
+    st.builds(
+        Request,
+        id=st.just(0),
+        case_id=st.integers(1, 3),
+        payee_id=st.integers(1, 3),
+        category=st.sampled_from(["travel", "legal fees"]),
+        amount_cents=CENTS,
+        status=st.sampled_from(["pending"] * 5 + ["denied"]),
+        on_hold=st.sampled_from([False] * 5 + [True]),
+        case_status=st.sampled_from(["active", "active", "closing", "closed"]),
+        payee_is_active=st.sampled_from([True] * 5 + [False]),
+        requested_at=st.just(REQUEST.requested_at),
+    ),
+    max_size=25,
+).map(lambda requests: [replace(request, id=n) for n, request in enumerate(requests, 1)])
+RULES = st.lists(
+    st.builds(
+        Rule,
+        id=st.just(0),
+        name=st.just("rule"),
+        position=st.integers(0, 2),
+        is_enabled=st.sampled_from([True, True, True, False]),
+        category=st.sampled_from([None, "travel", "legal fees"]),
+        payee_id=st.sampled_from([None, None, 1, 2, 3]),
+        case_id=st.sampled_from([None, None, 1, 2, 3]),
+        max_amount_cents=CENTS,
+        keep_minimum_balance=st.booleans(),
+        daily_limit_cents=st.none() | st.integers(0, 100),
+    ),
+    max_size=6,
+).map(lambda rules: [replace(rule, id=n) for n, rule in enumerate(rules, 1)])
+ROOMS = st.builds(
+    Room.of,
+    st.dictionaries(st.integers(1, 3), st.integers(-20, 100)),
+    st.dictionaries(st.integers(1, 6), st.integers(0, 60)),
+)
+
+
+def slowly(requests: list[Request], rules: list[Rule], room: Room) -> dict[int, int]:
+    """The rules of the platform's schema, told once more and added up from the start for every question."""
+    made: list[tuple[Request, Rule]] = []
+    for request in requests:
+        if request.status != "pending" or request.on_hold or request.case_status == "closed":
+            continue
+        if not request.payee_is_active:
+            continue
+        for rule in sorted(rules, key=lambda rule: (rule.position, rule.id)):
+            by_rule = sum(one.amount_cents for one, its in made if its.id == rule.id)
+            of_case = sum(one.amount_cents for one, _ in made if one.case_id == request.case_id)
+            balance = room.above_minimum.get(request.case_id)
+            matches = (
+                rule.is_enabled
+                and rule.category in (None, request.category)
+                and rule.payee_id in (None, request.payee_id)
+                and rule.case_id in (None, request.case_id)
+                and request.amount_cents <= rule.max_amount_cents
+                and (
+                    not rule.keep_minimum_balance
+                    or (balance is not None and balance - of_case - request.amount_cents >= 0)
+                )
+                and (
+                    rule.daily_limit_cents is None
+                    or room.used_today.get(rule.id, 0) + by_rule + request.amount_cents <= rule.daily_limit_cents
+                )
+            )
+            if matches:
+                made.append((request, rule))
+                break
+    return {request.id: rule.id for request, rule in made}
+
+
+@given(requests=REQUESTS, rules=RULES, room=ROOMS)
+def test_decision_is_that_of_the_slow_reference(requests: list[Request], rules: list[Rule], room: Room) -> None:
+    assert approved(requests, rules, room) == slowly(requests, rules, room)
+
+
+@given(requests=REQUESTS, rules=RULES, room=ROOMS)
+def test_what_is_left_over_is_approved_by_no_second_decision(
+    requests: list[Request], rules: list[Rule], room: Room
+) -> None:
+    first = list(decide(requests, rules, room))
+    rest = [request for request in requests if request.id not in {one.request.id for one in first}]
+    assert list(decide(rest, rules, room.less(first))) == []
