@@ -2,37 +2,68 @@
 
 import dagster as dg
 
+from seedtrust_ops.jobs.account_balance_reminders import account_balance_reminders, account_balance_reminders_schedule
+from seedtrust_ops.jobs.account_balance_check import (
+    account_balance_check,
+    account_balance_check_schedule,
+    account_balances,
+    account_balances_checks,
+)
 from seedtrust_ops.jobs.auto_heal_huntington_batches import (
     auto_heal_huntington_batches,
     auto_heal_huntington_batches_schedule,
 )
 from seedtrust_ops.jobs.aws_status_check import aws_status_check, aws_status_check_schedule
+from seedtrust_ops.jobs.case_close_reminders import case_close_reminders, case_close_reminders_schedule
+from seedtrust_ops.jobs.dr_auto_approval import dr_auto_approval, dr_auto_approval_schedule
+from seedtrust_ops.jobs.examples import example_jobs
+from seedtrust_ops.jobs.off_site_tracking import off_site_tracking, off_site_tracking_schedule
 from seedtrust_ops.jobs.process_huntington_batch import huntington_batch_sensor, process_huntington_batch
+from seedtrust_ops.jobs.rule_based_approval import pending_dr_sensor, rule_based_approval
 from seedtrust_ops.monitoring.job_run_sensor import job_run_sensor
 from seedtrust_ops.resources.cloudfront import CloudFrontResource
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.field_encryption import FieldCipherResource
 from seedtrust_ops.resources.huntington_bank import HuntingtonResource
 from seedtrust_ops.resources.internal_api import InternalApiResource
+from seedtrust_ops.resources.mail import MailResource
 from seedtrust_ops.resources.storage import StorageResource
 
 definitions = dg.Definitions(
+    assets=[
+        account_balances,
+    ],
+    asset_checks=[
+        *account_balances_checks,
+    ],
     jobs=[
         process_huntington_batch,
         auto_heal_huntington_batches,
+        dr_auto_approval,
+        rule_based_approval,
+        case_close_reminders,
+        account_balance_reminders,
         aws_status_check,
+        off_site_tracking,
+        *example_jobs(),
     ],
     schedules=[
         auto_heal_huntington_batches_schedule,
+        dr_auto_approval_schedule,
+        case_close_reminders_schedule,
+        account_balance_reminders_schedule,
         aws_status_check_schedule,
+        account_balance_check_schedule,
+        off_site_tracking_schedule,
     ],
-    sensors=[huntington_batch_sensor, job_run_sensor],
+    sensors=[huntington_batch_sensor, pending_dr_sensor, job_run_sensor],
     resources={
         "cloudfront": CloudFrontResource(),
         "database": DatabaseResource(),
         "field_cipher": FieldCipherResource(),
         "huntington": HuntingtonResource(),
         "internal_api": InternalApiResource(),
+        "mail": MailResource(),
         "storage": StorageResource(),
         # What jobs return is small and goes into JobRun; no run leaves pickles on the disk.
         "io_manager": dg.mem_io_manager,

@@ -45,13 +45,18 @@ def daily_schedule(job: Job, *, hour: int) -> dg.ScheduleDefinition:
     return _calendar_schedule(job, f"0 {hour} * * *", _same_day, f"Every day at {hour:02}:00.")
 
 
-def weekly_schedule(job: Job, *, hour: int) -> dg.ScheduleDefinition:
+def weekly_schedule(job: Job, *, hour: int, partition_of: Callable[[date], str] | None = None) -> dg.ScheduleDefinition:
     """Return schedule `<job>_schedule`: every Sunday at `hour`:00 by the office's wall clock.
 
     Missed, it ticks once as soon as the daemon is back: on Monday, say. Where Sunday's 01:00 comes twice
     because daylight saving ends, it runs once.
+
+    Args:
+        job: what is launched.
+        hour: of the office's wall clock.
+        partition_of: given the Sunday, the partition that its run makes; None where the job has none.
     """
-    return _calendar_schedule(job, f"0 {hour} * * 0", _same_day, f"Every Sunday at {hour:02}:00.")
+    return _calendar_schedule(job, f"0 {hour} * * 0", _same_day, f"Every Sunday at {hour:02}:00.", partition_of)
 
 
 def third_day_schedule(job: Job, *, hour: int) -> dg.ScheduleDefinition:
@@ -74,7 +79,13 @@ def _same_day(day: date) -> date:
     return day
 
 
-def _calendar_schedule(job: Job, cron: str, last_due: LastDue, description: str) -> dg.ScheduleDefinition:
+def _calendar_schedule(
+    job: Job,
+    cron: str,
+    last_due: LastDue,
+    description: str,
+    partition_of: Callable[[date], str] | None = None,
+) -> dg.ScheduleDefinition:
     zone = office_zone()
     name = f"{job.name}_schedule"
 
@@ -91,7 +102,11 @@ def _calendar_schedule(job: Job, cron: str, last_due: LastDue, description: str)
             return dg.SkipReason(
                 f"What was due on {due} was launched as run {last.run_id}: the next is on {_next_due(last_due, today)}."
             )
-        return dg.RunRequest(run_key=f"{job.name}:{due}", tags={DUE_TAG: due.isoformat()})
+        return dg.RunRequest(
+            run_key=f"{job.name}:{due}",
+            tags={DUE_TAG: due.isoformat()},
+            partition_key=partition_of(due) if partition_of is not None else None,
+        )
 
     return dg.ScheduleDefinition(
         name=name,

@@ -3,6 +3,7 @@
 It only reads; what is shown here was recorded by `domain/` before.
 """
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ import dagster as dg
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
+from seedtrust_ops.domain.balances.audit import Offenders
+from seedtrust_ops.domain.balances.picture import draw_histogram
+from seedtrust_ops.domain.balances.snapshot import BalanceSheet
 from seedtrust_ops.domain.transfers.healing import HealReport
 from seedtrust_ops.domain.transfers.processing import BatchReport
 from seedtrust_ops.tables import HuntingtonTransaction
@@ -92,6 +96,54 @@ def heal_metadata(report: HealReport) -> dict[str, dg.MetadataValue[Any]]:
             ],
         ),
     }
+
+
+def balance_metadata(sheet: BalanceSheet, *, where: str, size: int) -> dict[str, dg.MetadataValue[Any]]:
+    """Return what a balance check saw, and where its file of `size` bytes is."""
+    return {
+        "accounts": dg.MetadataValue.int(sheet.accounts),
+        "below their minimum": dg.MetadataValue.int(sheet.below_minimum),
+        "balance of all": dg.MetadataValue.text(dollars(sheet.balance_cents)),
+        "minimum of all": dg.MetadataValue.text(dollars(sheet.minimum_balance_cents)),
+        "shortfall of all": dg.MetadataValue.text(dollars(sheet.shortfall_cents)),
+        "alerts opened": dg.MetadataValue.int(sheet.alerts.opened),
+        "alerts resolved": dg.MetadataValue.int(sheet.alerts.resolved),
+        "alerts with new figures": dg.MetadataValue.int(sheet.alerts.changed),
+        "where": dg.MetadataValue.path(where),
+        "bytes": dg.MetadataValue.int(size),
+        f"furthest below their minimum (first {len(sheet.worst)} of {sheet.below_minimum})": markdown_table(
+            ["case", "account", "balance", "minimum", "shortfall"],
+            [
+                (
+                    row["case_number"],
+                    row["account_id"],
+                    dollars(row["balance_cents"]),
+                    dollars(row["minimum_balance_cents"]),
+                    dollars(row["shortfall_cents"]),
+                )
+                for row in sheet.worst
+            ],
+        ),
+        "histogram": _picture(draw_histogram(sheet), "Accounts of active cases by what they hold"),
+    }
+
+
+def offenders_table(offenders: Offenders) -> dg.MarkdownMetadataValue:
+    """Return the first of those who offend against a rule of the books; money in dollars."""
+    return markdown_table(
+        [name.removesuffix("_cents").replace("_", " ") for name in offenders.columns],
+        [
+            [
+                dollars(int(value)) if name.endswith("_cents") else value
+                for name, value in zip(offenders.columns, row, strict=True)
+            ]
+            for row in offenders.rows
+        ],
+    )
+
+
+def _picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{b64encode(png).decode()})")
 
 
 def _numbers(ids: Sequence[int]) -> dg.TextMetadataValue:

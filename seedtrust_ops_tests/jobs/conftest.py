@@ -1,50 +1,44 @@
-"""Jobs in the environment of a production process, which a test may change, and retries without their wait."""
+"""The outside world of the jobs: S3, CloudFront and the internal API as servers of this test session's own."""
 
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import dagster as dg
 import pytest
+from sqlalchemy.engine import URL
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.resources import huntington_bank
 from seedtrust_ops.resources.database import application_engine
+from seedtrust_ops.sandbox.outside.world import OutsideWorld, start_outside_world
+from seedtrust_ops_tests.databases import plain
 
-Change = Callable[..., None]
+
+@pytest.fixture(scope="session")
+def outside_servers() -> Iterator[OutsideWorld]:
+    with start_outside_world(internal_api_key="internal-key-1") as world:
+        yield world
 
 
 @pytest.fixture
-def change(monkeypatch: pytest.MonkeyPatch, bank_environment: dict[str, str]) -> Iterator[Change]:
-    """Changes variables (None unsets one), as if the process had been started with them."""
+def outside(outside_servers: OutsideWorld) -> OutsideWorld:
+    """The servers, answering well, with nothing kept and an empty bucket."""
+    for server in (outside_servers.cloudfront, outside_servers.internal_api, outside_servers.posthog):
+        server.clear()
+    storage = outside_servers.storage
+    for key in storage.keys():  # noqa: SIM118  it is no dict
+        storage.client().delete_object(Bucket=storage.bucket, Key=key)
+    return outside_servers
 
-    def forget() -> None:
-        environment.cache_clear()
-        application_engine.cache_clear()
 
-    def change_variables(**variables: str | None) -> None:
-        for name, value in variables.items():
-            if value is None:
-                monkeypatch.delenv(name)
-            else:
-                monkeypatch.setenv(name, value)
-        forget()
-
-    yield change_variables
-    for name, value in bank_environment.items():
+@pytest.fixture
+def jobs_environment(
+    monkeypatch: pytest.MonkeyPatch, database_url: URL, outside: OutsideWorld
+) -> Iterator[dict[str, str]]:
+    """The environment of a production process: the test's database and these servers."""
+    variables = {"SEEDTRUST_DATABASE_URL": plain(database_url), **outside.environment}
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    forget()
-
-
-@pytest.fixture(autouse=True)
-def retries_without_their_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda _policy, _attempt: 0)
-    monkeypatch.setattr(huntington_bank, "CONNECT_RETRIES", 0)
-    monkeypatch.setattr(huntington_bank, "QUESTION_TRIES", 1)
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port at which nobody listens for as long as the test lasts."""
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        yield silent.getsockname()[1]
+    environment.cache_clear()
+    application_engine.cache_clear()
+    yield variables
+    application_engine().dispose()
+    environment.cache_clear()
+    application_engine.cache_clear()

@@ -1,0 +1,86 @@
+"""Keeps `ops.balance_alerts` true: one open row for every account of an active case that is below its minimum.
+
+Two statements over all accounts. Both find alerts by their index: a table that was filled a moment ago has no
+statistics yet, and a plan that trusts them takes minutes.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, literal_column, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.tables import Account, BalanceAlert, Case
+
+
+@dataclass(frozen=True)
+class AlertChanges:
+    """How many alerts were opened and resolved, and how many stayed open with other figures."""
+
+    opened: int = 0
+    resolved: int = 0
+    changed: int = 0
+
+
+def update_alerts(session: Session) -> AlertChanges:
+    """Open, correct and resolve alerts by what the accounts hold now."""
+    resolved = _resolve(session)
+    opened, changed = _open(session)
+    return AlertChanges(opened=opened, resolved=resolved, changed=changed)
+
+
+def _resolve(session: Session) -> int:
+    still_short = (
+        select(Account.id)
+        .join(Case, Case.id == Account.case_id)
+        .where(
+            Account.id == BalanceAlert.account_id,
+            Case.status == "active",
+            Account.balance_cents < Account.minimum_balance_cents,
+        )
+        .exists()
+    )
+    resolved = (
+        update(BalanceAlert)
+        .where(BalanceAlert.resolved_at.is_(None), ~still_short)
+        .values(resolved_at=func.now())
+        .returning(BalanceAlert.id)
+        .cte("resolved")
+    )
+    return session.scalar(select(func.count()).select_from(resolved)) or 0
+
+
+def _open(session: Session) -> tuple[int, int]:
+    """Open an alert for each short account or correct the open one's figures; return how many of each."""
+    short = (
+        select(
+            Account.id,
+            Account.balance_cents,
+            Account.minimum_balance_cents,
+            Account.minimum_balance_cents - Account.balance_cents,
+        )
+        .join(Case, Case.id == Account.case_id)
+        .where(Case.status == "active", Account.balance_cents < Account.minimum_balance_cents)
+        .order_by(Account.id)
+    )
+    figures = ["balance_cents", "minimum_balance_cents", "shortfall_cents"]
+    statement = insert(BalanceAlert).from_select(["account_id", *figures], short)
+    new = statement.excluded
+    # PostgreSQL: a row that this statement inserted has no xmax, one that it updated has.
+    written = (
+        statement.on_conflict_do_update(
+            index_elements=["account_id"],
+            index_where=BalanceAlert.resolved_at.is_(None),
+            set_={name: new[name] for name in figures},
+            where=or_(
+                BalanceAlert.balance_cents != new.balance_cents,
+                BalanceAlert.minimum_balance_cents != new.minimum_balance_cents,
+            ),
+        )
+        .returning(literal_column("xmax = 0").label("is_new"))
+        .cte("written")
+    )
+    opened, changed = session.execute(
+        select(func.count().filter(written.c.is_new), func.count().filter(~written.c.is_new))
+    ).one()
+    return opened, changed
