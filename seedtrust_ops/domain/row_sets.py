@@ -1,4 +1,4 @@
-"""Brings rows from Python into SQL as one table of a fixed shape, however many they are.
+"""Brings rows and lists of ids from Python into SQL as arrays of a fixed shape, however many they are.
 
 A statement over it is compiled once and cached; `VALUES` with its varying number of parameters is compiled anew
 for every length.
@@ -7,9 +7,14 @@ for every length.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import TableValuedAlias, bindparam, column, func
+from sqlalchemy import BigInteger, ColumnElement, SQLColumnExpression, TableValuedAlias, bindparam, column, func
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
+
+
+def any_of(column_: SQLColumnExpression[int] | SQLColumnExpression[int | None], numbers: Iterable[int]) -> ColumnElement[bool]:
+    """Return the condition that `column_` is one of `numbers`, however many: they are one parameter, an array."""
+    return column_ == func.any(bindparam(None, list(numbers), type_=ARRAY(BigInteger()), unique=True))
 
 
 def row_set(

@@ -76,9 +76,20 @@ def record_answers(session: Session, lease: Lease, answered: Sequence[Answered])
 
 def _tell_of_our_key(session: Session, answered: Sequence[Answered]) -> None:
     if any(isinstance(one.answer, Unauthorized) for one in answered):
-        open_alert(session, "bank_unauthorized", BANK, "CRITICAL", UNAUTHORIZED_SENTENCE)
+        tell_of_refused_key(session)
     elif any(isinstance(one.answer, Originated | Refused) for one in answered):
         resolve_alert(session, "bank_unauthorized", BANK)
+        resolve_alert(session, "bank_silent", BANK)
+
+
+def tell_of_refused_key(session: Session) -> None:
+    """Open the alert that the bank refuses our API key."""
+    open_alert(session, "bank_unauthorized", BANK, "CRITICAL", UNAUTHORIZED_SENTENCE)
+
+
+def tell_of_silence(session: Session, sentence: str) -> None:
+    """Open the alert that the bank answers no request to send."""
+    open_alert(session, "bank_silent", BANK, "CRITICAL", sentence)
 
 
 UNAUTHORIZED_SENTENCE = (

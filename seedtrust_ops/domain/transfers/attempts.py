@@ -3,15 +3,17 @@
 It is history and evidence; a transaction's present status is the platform's column.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import TIMESTAMP, BigInteger, Integer, Text, func, insert, literal, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.row_sets import row_set
+from seedtrust_ops.bank import BankTransfer
+from seedtrust_ops.domain.row_sets import any_of, row_set
 from seedtrust_ops.domain.transfers.bank import idempotency_key
 from seedtrust_ops.tables import TransferAttempt
 
@@ -55,6 +57,8 @@ class AttemptEnd:
     outcome: Outcome
     bank_transfer_id: str | None = None
     detail: str | None = None
+    key: str | None = None
+    """The bank's key of it, where it is not ours."""
 
 
 def start_attempts(session: Session, transaction_ids: Collection[int]) -> dict[int, StartedAttempt]:
@@ -96,7 +100,7 @@ def end_attempts(session: Session, ends: Sequence[AttemptEnd]) -> None:
         [
             (
                 end.attempt.transaction_id,
-                idempotency_key(end.attempt.transaction_id),
+                end.key or idempotency_key(end.attempt.transaction_id),
                 end.attempt.number,
                 end.outcome.value,
                 end.bank_transfer_id,
@@ -111,12 +115,33 @@ def end_attempts(session: Session, ends: Sequence[AttemptEnd]) -> None:
     )
 
 
+def found_at_bank(session: Session, found: Mapping[int, BankTransfer], detail: str) -> None:
+    """Append what asking the bank found of transactions, to their latest attempt.
+
+    Attempt 0 stands for a transfer that was never sent by us, but found at the bank by its reference.
+    """
+    latest = last_attempts(session, found)
+    end_attempts(
+        session,
+        [
+            AttemptEnd(
+                latest.get(transaction_id) or StartedAttempt(transaction_id, 0, transfer.updated_at),
+                Outcome(transfer.status),
+                transfer.id,
+                detail,
+                transfer.idempotency_key,
+            )
+            for transaction_id, transfer in found.items()
+        ],
+    )
+
+
 def last_attempts(session: Session, transaction_ids: Collection[int]) -> dict[int, StartedAttempt]:
     """Return the latest attempt of each transaction that we ever tried to send."""
     rows = session.execute(
         select(TransferAttempt.transaction_id, TransferAttempt.attempt, TransferAttempt.started_at)
-        .distinct(TransferAttempt.transaction_id)
-        .where(TransferAttempt.transaction_id.in_(transaction_ids))
+        .ext(distinct_on(TransferAttempt.transaction_id))
+        .where(any_of(TransferAttempt.transaction_id, transaction_ids))
         .order_by(TransferAttempt.transaction_id, TransferAttempt.attempt.desc(), TransferAttempt.id.desc())
     )
     return {row.transaction_id: StartedAttempt(*row) for row in rows}

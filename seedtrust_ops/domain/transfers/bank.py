@@ -7,6 +7,7 @@ from typing import Protocol
 from seedtrust_ops.bank import Answer, BankTransfer, TransferOrder
 
 KEY_PREFIX = "seedtrust-transaction-"
+_LONGEST_ID = 18
 
 
 def idempotency_key(transaction_id: int) -> str:
@@ -17,9 +18,10 @@ def idempotency_key(transaction_id: int) -> str:
 def transaction_id_of(key: str) -> int | None:
     """Return the transaction that an idempotency key of ours stands for, None for anybody else's key."""
     digits = key.removeprefix(KEY_PREFIX)
-    if digits == key or not digits.isascii() or not digits.isdigit():
+    if not digits.isascii() or not digits.isdigit() or len(digits) > _LONGEST_ID:
         return None
-    return int(digits)
+    transaction_id = int(digits)
+    return transaction_id if idempotency_key(transaction_id) == key else None
 
 
 class Bank(Protocol):

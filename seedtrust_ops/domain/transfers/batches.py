@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import case, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.transfers.leases import Holder, Lease, hold_fence, is_live, take_lease
+from seedtrust_ops.domain.row_sets import any_of
+from seedtrust_ops.domain.transfers.leases import Holder, Lease, hold_fence, is_live, know_batches, take_lease
 from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 
@@ -42,12 +43,14 @@ class AlreadyFinished:
 
 @dataclass(frozen=True)
 class QueuedBatch:
-    """A batch that waits to be sent; `generation` counts how often it was claimed before."""
+    """A batch that waits to be sent; `generation` counts how often it was claimed before, by `last_holder` last."""
 
     batch_id: int
     priority: int
     queued_at: datetime | None
     generation: int
+    last_holder: str | None
+    given_back_at: datetime | None
 
 
 def queued_batches(session: Session) -> list[QueuedBatch]:
@@ -58,6 +61,8 @@ def queued_batches(session: Session) -> list[QueuedBatch]:
             HuntingtonBatch.priority,
             HuntingtonBatch.queued_at,
             func.coalesce(BatchLease.generation, 0),
+            BatchLease.holder,
+            BatchLease.expires_at,
         )
         .outerjoin(BatchLease, BatchLease.batch_id == HuntingtonBatch.id)
         .where(HuntingtonBatch.status == "queued")
@@ -108,9 +113,12 @@ def claim_batch(
             f"Batch {batch_id} is '{batch.status}', and only a queued batch is sent. Nothing was sent. "
             "Queue it (again) if it should be."
         )
-    if batch.status == "processing" and batch_id not in doubt_batches_without_lease(session, quiet_seconds, [batch_id]):
-        known = session.scalar(select(BatchLease.batch_id).where(BatchLease.batch_id == batch_id))
-        if known is None:
+    begun = batch.status == "processing" or batch.started_at is not None
+    if begun and session.get(BatchLease, batch_id) is None:
+        # Somebody without a lease began it: the legacy worker.
+        if batch.status == "queued":
+            _doubt(session, [batch_id])
+        elif not doubt_batches_without_lease(session, quiet_seconds, batch_id):
             raise BatchNotQueued(
                 f"Batch {batch_id} is 'processing' in the hands of a worker that holds no lease (the legacy one), "
                 f"and was active within the last {quiet_seconds:g} seconds. Nothing was sent; try again when it "
@@ -125,9 +133,7 @@ def claim_batch(
     return lease
 
 
-def doubt_batches_without_lease(
-    session: Session, quiet_seconds: float, only: Collection[int] | None = None
-) -> list[int]:
+def doubt_batches_without_lease(session: Session, quiet_seconds: float, only: int | None = None) -> list[int]:
     """Take over batches that a worker without leases (the legacy one) left in `processing`.
 
     Nobody knows which of their pending transactions that worker had sent when it died, so all of them
@@ -148,15 +154,19 @@ def doubt_batches_without_lease(
         <= func.clock_timestamp() - timedelta(seconds=quiet_seconds),
     )
     if only is not None:
-        query = query.where(HuntingtonBatch.id.in_(only))
+        query = query.where(HuntingtonBatch.id == only)
     batch_ids = list(session.scalars(query.order_by(HuntingtonBatch.id).with_for_update()))
-    if batch_ids:
-        session.execute(
-            update(HuntingtonTransaction)
-            .where(HuntingtonTransaction.batch_id.in_(batch_ids), HuntingtonTransaction.status == "pending")
-            .values(status="processing")
-        )
+    _doubt(session, batch_ids)
     return batch_ids
+
+
+def _doubt(session: Session, batch_ids: Collection[int]) -> None:
+    know_batches(session, batch_ids)
+    session.execute(
+        update(HuntingtonTransaction)
+        .where(any_of(HuntingtonTransaction.batch_id, batch_ids), HuntingtonTransaction.status == "pending")
+        .values(status="processing")
+    )
 
 
 def requeue_abandoned_batches(session: Session) -> list[int]:
@@ -182,11 +192,11 @@ def requeue_abandoned_batches(session: Session) -> list[int]:
     batch_ids = list(session.scalars(abandoned))
     if batch_ids:
         # Asked again now that the rows are locked: a worker may have claimed one in between.
-        live = select(BatchLease.batch_id).where(BatchLease.batch_id.in_(batch_ids), is_live())
+        live = select(BatchLease.batch_id).where(any_of(BatchLease.batch_id, batch_ids), is_live())
         batch_ids = list(
             session.scalars(
                 update(HuntingtonBatch)
-                .where(HuntingtonBatch.id.in_(batch_ids), HuntingtonBatch.id.not_in(live))
+                .where(any_of(HuntingtonBatch.id, batch_ids), HuntingtonBatch.id.not_in(live))
                 .values(status="queued")
                 .returning(HuntingtonBatch.id)
             )
@@ -197,13 +207,21 @@ def requeue_abandoned_batches(session: Session) -> list[int]:
 def requeue_batches(session: Session, batch_ids: Collection[int]) -> list[int]:
     """Queue the batches again that healing gave pending transactions back to; held and draft ones stay.
 
-    The caller holds their rows' locks and knows that no worker has a lease on them.
+    `queued_at` says since when a batch has waited, so it is new only where the batch had been finished. The
+    caller holds the rows' locks and knows that no worker has a lease on them.
     """
+    know_batches(session, batch_ids)
+    finished = HuntingtonBatch.status.in_(FINISHED)
     return sorted(
         session.scalars(
             update(HuntingtonBatch)
-            .where(HuntingtonBatch.id.in_(batch_ids), HuntingtonBatch.status.in_(("processing", *FINISHED)))
-            .values(status="queued", queued_at=func.now(), finished_at=None, error=None)
+            .where(any_of(HuntingtonBatch.id, batch_ids), or_(finished, HuntingtonBatch.status == "processing"))
+            .values(
+                status="queued",
+                queued_at=case((finished, func.now()), else_=HuntingtonBatch.queued_at),
+                finished_at=None,
+                error=None,
+            )
             .returning(HuntingtonBatch.id)
         )
     )
@@ -267,7 +285,7 @@ def settle_batches(session: Session, batch_ids: Collection[int]) -> dict[int, st
             still_open.label("still_open"),
         )
         .outerjoin(HuntingtonTransaction, HuntingtonTransaction.batch_id == HuntingtonBatch.id)
-        .where(HuntingtonBatch.id.in_(batch_ids))
+        .where(any_of(HuntingtonBatch.id, batch_ids))
         .group_by(HuntingtonBatch.id)
         .subquery()
     )

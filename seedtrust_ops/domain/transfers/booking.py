@@ -6,14 +6,14 @@ It is called in the transaction that records the status; unique indexes on the l
 from collections.abc import Sequence
 from typing import Protocol
 
-from sqlalchemy import BigInteger, Text, func, literal, select, text, update
+from sqlalchemy import BigInteger, Text, exists, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.bank import BankTransfer
 from seedtrust_ops.domain.alerts import open_alert
 from seedtrust_ops.domain.notifications import Letter, queue_letters
-from seedtrust_ops.domain.row_sets import row_set
+from seedtrust_ops.domain.row_sets import any_of, row_set
 from seedtrust_ops.tables import Account, Case, DisbursementRequest, HuntingtonTransaction, LedgerEntry, User
 
 
@@ -54,7 +54,7 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
         .join(Account, Account.case_id == DisbursementRequest.case_id)
     )
     rows = session.execute(account_of).all()
-    _post(
+    posted = _post(
         session,
         "disbursement",
         [
@@ -62,21 +62,19 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
             for row in rows
         ],
     )
+    request_of = {row.id: row.request_id for row in rows}
+    newly_paid = {request_of[transaction_id] for transaction_id in posted}
     marked = set(
         session.scalars(
             update(DisbursementRequest)
-            .where(
-                DisbursementRequest.id.in_([row.request_id for row in rows]),
-                DisbursementRequest.status != "paid",
-            )
+            .where(any_of(DisbursementRequest.id, newly_paid), DisbursementRequest.status != "paid")
             .values(status="paid", paid_at=func.now())
             .returning(DisbursementRequest.id)
         )
     )
-    request_of = {row.id: row.request_id for row in rows}
     for one in recorded:
         request_id = request_of.get(one.transaction_id)
-        if request_id is not None and request_id not in marked:
+        if one.transaction_id in posted and request_id not in marked:
             open_alert(
                 session,
                 "request_paid_twice",
@@ -108,7 +106,7 @@ def book_returns(session: Session, recorded: Sequence[Recorded]) -> None:
     ids = [one.transaction_id for one in recorded]
     booked = session.execute(
         select(LedgerEntry.account_id, LedgerEntry.huntington_transaction_id, LedgerEntry.amount_cents).where(
-            LedgerEntry.huntington_transaction_id.in_(ids), LedgerEntry.kind == "disbursement"
+            any_of(LedgerEntry.huntington_transaction_id, ids), LedgerEntry.kind == "disbursement"
         )
     ).all()
     codes = {one.transaction_id: one.transfer.return_code or "no code" for one in recorded}
@@ -125,10 +123,17 @@ def book_returns(session: Session, recorded: Sequence[Recorded]) -> None:
             for row in booked
         ],
     )
-    requests = select(HuntingtonTransaction.disbursement_request_id).where(HuntingtonTransaction.id.in_(ids))
+    requests = select(HuntingtonTransaction.disbursement_request_id).where(any_of(HuntingtonTransaction.id, ids))
     session.execute(
         update(DisbursementRequest)
-        .where(DisbursementRequest.id.in_(requests), DisbursementRequest.status == "paid")
+        .where(
+            DisbursementRequest.id.in_(requests),
+            DisbursementRequest.status == "paid",
+            ~exists().where(
+                HuntingtonTransaction.disbursement_request_id == DisbursementRequest.id,
+                HuntingtonTransaction.status == "completed",
+            ),
+        )
         .values(status="approved", paid_at=None)
     )
     _write_to_escrow_specialists(session, ids, codes)
@@ -148,7 +153,7 @@ def _write_to_escrow_specialists(session: Session, transaction_ids: list[int], c
         .join(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
         .join(Case, Case.id == DisbursementRequest.case_id)
         .join(User, User.id == Case.escrow_specialist_id)
-        .where(HuntingtonTransaction.id.in_(transaction_ids), User.is_active)
+        .where(any_of(HuntingtonTransaction.id, transaction_ids), User.is_active)
     )
     queue_letters(
         session,
@@ -173,10 +178,14 @@ def _write_to_escrow_specialists(session: Session, transaction_ids: list[int], c
     )
 
 
-def _post(session: Session, kind: str, entries: Sequence[tuple[int, int, int, str]]) -> None:
-    """Post entries (account, cents, transaction, memo) that are not posted yet, and move the balances with them."""
+def _post(session: Session, kind: str, entries: Sequence[tuple[int, int, int, str]]) -> set[int]:
+    """Post entries (account, cents, transaction, memo) that are not posted yet, and move the balances with them.
+
+    Returns:
+        The transactions whose entries are new.
+    """
     if not entries:
-        return
+        return set()
     _lock_accounts(session, [account_id for account_id, _, _, _ in entries])
     news = row_set(
         "news",
@@ -198,16 +207,19 @@ def _post(session: Session, kind: str, entries: Sequence[tuple[int, int, int, st
             index_elements=[LedgerEntry.huntington_transaction_id],
             index_where=text(f"kind = '{kind}'"),
         )
-        .returning(LedgerEntry.account_id, LedgerEntry.amount_cents)
-    )
+        .returning(LedgerEntry.account_id, LedgerEntry.amount_cents, LedgerEntry.huntington_transaction_id)
+    ).all()
     _move_balances(session, [(row.account_id, row.amount_cents) for row in posted])
+    return {row.huntington_transaction_id for row in posted if row.huntington_transaction_id is not None}
 
 
 def _lock_accounts(session: Session, account_ids: Sequence[int]) -> None:
     # In the order of their ids, everywhere: two recorders that touch the same accounts must not wait for
     # each other in a circle.
     if account_ids:
-        session.execute(select(Account.id).where(Account.id.in_(account_ids)).order_by(Account.id).with_for_update())
+        session.execute(
+            select(Account.id).where(any_of(Account.id, account_ids)).order_by(Account.id).with_for_update()
+        )
 
 
 def _move_balances(session: Session, postings: Sequence[tuple[int, int]]) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from seedtrust_ops.domain.transfers.account_numbers import (
@@ -25,7 +25,7 @@ MAXIMUM_CENTS = 9_999_999_999
 """The most that the bank takes in one transfer (bank_api.yaml, TransferRequest.amount_cents)."""
 LONGEST_NAME = 35
 """The longest payee name that the bank takes (bank_api.yaml, counterparty.name)."""
-FALSE_FAILURE = "timeout%"
+_FALSE_FAILURE_REASON = "timeout%"
 """How the legacy worker wrote failures that were none: the bank had not answered in time (design, section 4)."""
 _ROWS_A_PAGE = 500
 _TOKENS_TO_COMPARE = 20
@@ -61,7 +61,8 @@ def routing_number_problem(routing_number: str) -> str | None:
         return "the routing number is not nine digits"
     weighted = sum(int(digit) * weight for digit, weight in zip(routing_number, (3, 7, 1) * 3, strict=True))
     if weighted % 10 or routing_number == "000000000":
-        return f"the routing number {routing_number} fails its check digit"
+        # The number is left out: where the fields were swapped it is an account number.
+        return "the routing number fails its check digit"
     return None
 
 
@@ -126,42 +127,90 @@ def _problem_of_its_own(one: Candidate) -> str | None:
     return None
 
 
-def check_batch(session: Session, lease: Lease, cipher: FieldCipher, funding_account_id: str) -> list[int]:
+def account_number_problems(
+    session: Session, batch_id: int, cipher: FieldCipher, funding_account_id: str
+) -> dict[int, str]:
+    """Return what is wrong with the account numbers of the batch's pending transactions, by transaction id.
+
+    It is done before anything is locked, since decrypting takes its time.
+
+    Raises:
+        WrongFieldKey: when the key at hand opens no account number at all; nothing is changed.
+    """
+    query = (
+        select(HuntingtonTransaction)
+        .where(HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status == "pending")
+        .execution_options(yield_per=_ROWS_A_PAGE)
+    )
+    problems = {}
+    seen = unreadable = 0
+    for transaction in session.scalars(query):
+        seen += 1
+        try:
+            build_order(transaction, cipher, funding_account_id)
+        except BadAccountNumber as error:
+            problems[transaction.id] = str(error)
+        except UnreadableToken as error:
+            unreadable += not isinstance(error, DamagedToken)
+            problems[transaction.id] = (
+                "the account number can't be decrypted: its stored token is damaged, or its key is no longer in "
+                "SEEDTRUST_FIELD_KEY"
+            )
+    if unreadable and unreadable == seen:
+        _refuse_wrong_key(session, batch_id, cipher, alone=seen == 1)
+    return problems
+
+
+def check_batch(session: Session, lease: Lease, number_problems: Mapping[int, str]) -> list[int]:
     """Check every pending transaction of the batch, record those that fail, and return the ids of the rest.
 
     The accounts concerned are locked meanwhile, so that two batches can't both spend an account's last cent.
 
+    Args:
+        session: a session in a transaction of its own.
+        lease: the worker's lease on the batch.
+        number_problems: what `account_number_problems` found.
+
     Raises:
-        WrongFieldKey: when the key at hand opens no account number at all; nothing is changed.
         LeaseLost, BatchTakenBack: when the batch is no longer this worker's to send.
     """
     hold_fence(session, lease)
     require_processing(session, lease)
+    own_pending = and_(HuntingtonTransaction.batch_id == lease.batch_id, HuntingtonTransaction.status == "pending")
+    # Transactions before accounts, as everywhere.
+    session.execute(
+        select(HuntingtonTransaction.id).where(own_pending).order_by(HuntingtonTransaction.id).with_for_update()
+    )
+    cases = (
+        select(DisbursementRequest.case_id)
+        .join(HuntingtonTransaction, HuntingtonTransaction.disbursement_request_id == DisbursementRequest.id)
+        .where(own_pending)
+    )
     accounts = (
         select(Account.id, Account.balance_cents)
-        .where(
-            Account.case_id.in_(
-                select(DisbursementRequest.case_id)
-                .join(
-                    HuntingtonTransaction,
-                    HuntingtonTransaction.disbursement_request_id == DisbursementRequest.id,
-                )
-                .where(
-                    HuntingtonTransaction.batch_id == lease.batch_id,
-                    HuntingtonTransaction.status == "pending",
-                )
-            )
-        )
+        .where(Account.case_id.in_(cases))
         .order_by(Account.id)
         .with_for_update()
     )
     available: dict[int, int] = {row.id: row.balance_cents for row in session.execute(accounts)}
-    for account_id, cents in _in_flight(session, lease.batch_id, available):
+    for account_id, cents in _in_flight(session, lease.batch_id, cases):
         available[account_id] -= cents
-    candidates = _candidates(session, lease.batch_id, cipher, funding_account_id)
+    candidates = _candidates(session, lease.batch_id, number_problems)
     problems = decide(candidates, available)
     fail_transactions(session, problems, was="pending")
     return [one.transaction_id for one in candidates if one.transaction_id not in problems]
+
+
+def is_false_failure(transaction: type[HuntingtonTransaction]) -> ColumnElement[bool]:
+    """The condition that a failure is not the bank's word, but the legacy worker's that had no answer in time.
+
+    Where we know the bank's transfer, the reason is the bank's own, whatever it says.
+    """
+    return and_(
+        transaction.status == "failed",
+        transaction.failure_reason.ilike(_FALSE_FAILURE_REASON),
+        transaction.bank_transfer_id.is_(None),
+    )
 
 
 def _is_in_flight(transaction: type[HuntingtonTransaction], own_batch_id: int) -> ColumnElement[bool]:
@@ -174,22 +223,22 @@ def _is_in_flight(transaction: type[HuntingtonTransaction], own_batch_id: int) -
     return or_(
         transaction.status.in_(("processing", "submitted")),
         and_(transaction.status == "pending", being_processed),
-        and_(transaction.status == "failed", transaction.failure_reason.ilike(FALSE_FAILURE)),
+        is_false_failure(transaction),
     )
 
 
-def _in_flight(session: Session, own_batch_id: int, account_ids: Iterable[int]) -> list[tuple[int, int]]:
+def _in_flight(session: Session, own_batch_id: int, cases: Select[int]) -> list[tuple[int, int]]:
     rows = session.execute(
         select(Account.id, func.sum(HuntingtonTransaction.amount_cents))
         .join(DisbursementRequest, DisbursementRequest.case_id == Account.case_id)
         .join(HuntingtonTransaction, HuntingtonTransaction.disbursement_request_id == DisbursementRequest.id)
-        .where(Account.id.in_(list(account_ids)), _is_in_flight(HuntingtonTransaction, own_batch_id))
+        .where(Account.case_id.in_(cases), _is_in_flight(HuntingtonTransaction, own_batch_id))
         .group_by(Account.id)
     )
     return [(account_id, int(cents)) for account_id, cents in rows]
 
 
-def _candidates(session: Session, batch_id: int, cipher: FieldCipher, funding_account_id: str) -> list[Candidate]:
+def _candidates(session: Session, batch_id: int, number_problems: Mapping[int, str]) -> list[Candidate]:
     own_pending = and_(HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status == "pending")
     # One pass over all rivals: the platform has no index by request, and a look-up for each row would read
     # the whole table each time. A pending transaction of this batch is never among them.
@@ -212,34 +261,21 @@ def _candidates(session: Session, batch_id: int, cipher: FieldCipher, funding_ac
         .order_by(HuntingtonTransaction.id)
         .execution_options(yield_per=_ROWS_A_PAGE)
     )
-    candidates = []
-    unreadable = 0
-    for transaction, request, account_id, rival_transaction_id in session.execute(query):
-        problem = None
-        try:
-            build_order(transaction, cipher, funding_account_id)
-        except BadAccountNumber as error:
-            problem = str(error)
-        except UnreadableToken as error:
-            unreadable += not isinstance(error, DamagedToken)
-            problem = "the account number can't be decrypted: its stored token is damaged; enter the number again"
-        candidates.append(
-            Candidate(
-                transaction_id=transaction.id,
-                amount_cents=transaction.amount_cents,
-                payee_name=transaction.payee_name,
-                routing_number=transaction.routing_number,
-                account_number_problem=problem,
-                request_id=request.id if request else None,
-                request_status=request.status if request else None,
-                request_amount_cents=request.amount_cents if request else None,
-                account_id=account_id,
-                rival_transaction_id=rival_transaction_id,
-            )
+    return [
+        Candidate(
+            transaction_id=transaction.id,
+            amount_cents=transaction.amount_cents,
+            payee_name=transaction.payee_name,
+            routing_number=transaction.routing_number,
+            account_number_problem=number_problems.get(transaction.id),
+            request_id=request.id if request else None,
+            request_status=request.status if request else None,
+            request_amount_cents=request.amount_cents if request else None,
+            account_id=account_id,
+            rival_transaction_id=rival_transaction_id,
         )
-    if unreadable and unreadable == len(candidates):
-        _refuse_wrong_key(session, batch_id, cipher, alone=len(candidates) == 1)
-    return candidates
+        for transaction, request, account_id, rival_transaction_id in session.execute(query)
+    ]
 
 
 def _refuse_wrong_key(session: Session, batch_id: int, cipher: FieldCipher, *, alone: bool) -> None:

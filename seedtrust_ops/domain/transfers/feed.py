@@ -16,13 +16,8 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.bank import BankTransfer
 from seedtrust_ops.domain.alerts import open_alert
 from seedtrust_ops.domain.committing import Sessions, commit
-from seedtrust_ops.domain.transfers.attempts import (
-    AttemptEnd,
-    Outcome,
-    StartedAttempt,
-    end_attempts,
-    last_attempts,
-)
+from seedtrust_ops.domain.row_sets import any_of
+from seedtrust_ops.domain.transfers.attempts import found_at_bank
 from seedtrust_ops.domain.transfers.bank import Bank, transaction_id_of
 from seedtrust_ops.domain.transfers.batches import settle_batches
 from seedtrust_ops.domain.transfers.legacy import LegacyTransaction, match_by_reference
@@ -58,8 +53,7 @@ async def read_feed(sessions: Sessions, bank: Bank) -> FeedReading:
     """
     reading = FeedReading()
     cursor, now = await asyncio.to_thread(_start, sessions)
-    read_up_to = cursor
-    async for page in bank.changed_since((cursor - OVERLAP) if cursor else (now - FIRST_READING)):
+    async for page in bank.changed_since(cursor - OVERLAP if cursor else now - FIRST_READING):
         words, strangers = await asyncio.to_thread(_match, sessions, page)
         candidates = await asyncio.to_thread(_legacy_candidates, sessions, strangers)
         found, _ = await match_by_reference(sessions, bank, candidates)
@@ -69,16 +63,19 @@ async def read_feed(sessions: Sessions, bank: Bank) -> FeedReading:
             for transaction_id, match in found.items()
             if match.id == transfer.id
         }
-        # A bank whose clock runs ahead must not carry the cursor past what is still to come.
+        # By the bank's clock, since that is what it is asked by; but one that runs ahead of ours must not carry
+        # the cursor past what is still to come.
         newest = min(max((transfer.updated_at for transfer in page), default=now), now)
-        read_up_to = max(read_up_to, newest) if read_up_to else newest
+        if page and (cursor is None or newest > cursor):
+            cursor = newest
         changes, finished = await asyncio.to_thread(
-            commit, sessions, lambda session, words=words, upto=read_up_to: _record(session, words, upto)
+            commit, sessions, lambda session, words=words, upto=cursor: _record(session, words, upto)
         )
         reading.transfers += len(page)
         reading.changes += changes
         reading.finished |= finished
-    await asyncio.to_thread(commit, sessions, lambda session: _move_cursor(session, read_up_to or now, whole=True))
+    read_up_to = cursor or now - FIRST_READING + OVERLAP
+    await asyncio.to_thread(commit, sessions, lambda session: _move_cursor(session, read_up_to, whole=True))
     return reading
 
 
@@ -95,7 +92,7 @@ def _match(sessions: Sessions, page: Sequence[BankTransfer]) -> tuple[dict[int, 
         known = set(
             session.scalars(
                 select(HuntingtonTransaction.id).where(
-                    HuntingtonTransaction.id.in_([one for one in by_key if one is not None])
+                    any_of(HuntingtonTransaction.id, [one for one in by_key if one is not None])
                 )
             )
         )
@@ -129,7 +126,7 @@ def _legacy_candidates(sessions: Sessions, strangers: Sequence[BankTransfer]) ->
     if not references:
         return []
     sent_by_us = select(TransferAttempt.transaction_id).where(
-        TransferAttempt.transaction_id.in_(references), TransferAttempt.attempt > 0
+        any_of(TransferAttempt.transaction_id, references), TransferAttempt.attempt > 0
     )
     with sessions() as session:
         rows = session.execute(
@@ -138,7 +135,7 @@ def _legacy_candidates(sessions: Sessions, strangers: Sequence[BankTransfer]) ->
                 HuntingtonTransaction.amount_cents,
                 HuntingtonTransaction.bank_transfer_id,
                 HuntingtonTransaction.id.in_(sent_by_us).label("ours"),
-            ).where(HuntingtonTransaction.id.in_(references))
+            ).where(any_of(HuntingtonTransaction.id, references))
         ).all()
     foreign = {row.id: references[row.id] for row in rows if row.ours and row.bank_transfer_id is not None}
     if foreign:
@@ -162,33 +159,17 @@ def _tell_of_second_transfer(session: Session, foreign: dict[int, BankTransfer])
 
 
 def _record(
-    session: Session, words: dict[int, BankTransfer], read_up_to: datetime
+    session: Session, words: dict[int, BankTransfer], read_up_to: datetime | None
 ) -> tuple[list[Change], dict[int, str]]:
-    batch_ids = session.scalars(
-        select(HuntingtonBatch.id)
-        .where(
-            HuntingtonBatch.id.in_(select(HuntingtonTransaction.batch_id).where(HuntingtonTransaction.id.in_(words)))
-        )
-        .order_by(HuntingtonBatch.id)
-        .with_for_update()
-    ).all()
-    changes = record_words(session, words)
-    attempts = last_attempts(session, [change.transaction_id for change in changes])
-    end_attempts(
-        session,
-        [
-            AttemptEnd(
-                attempts.get(change.transaction_id)
-                or StartedAttempt(change.transaction_id, 0, change.transfer.updated_at),
-                Outcome(change.transfer.status),
-                change.transfer.id,
-                "seen in the bank's feed",
-            )
-            for change in changes
-        ],
+    batches = select(HuntingtonTransaction.batch_id).where(any_of(HuntingtonTransaction.id, words))
+    session.execute(
+        select(HuntingtonBatch.id).where(HuntingtonBatch.id.in_(batches)).order_by(HuntingtonBatch.id).with_for_update()
     )
-    _move_cursor(session, read_up_to, whole=False)
-    return changes, settle_batches(session, batch_ids)
+    changes = record_words(session, words)
+    found_at_bank(session, {change.transaction_id: change.transfer for change in changes}, "seen in the bank's feed")
+    if read_up_to is not None:
+        _move_cursor(session, read_up_to, whole=False)
+    return changes, settle_batches(session, {change.batch_id for change in changes})
 
 
 def _move_cursor(session: Session, read_up_to: datetime, *, whole: bool) -> None:

@@ -18,10 +18,13 @@ class TransfersHalted(OperationsError):
 
 
 def why_halted(session: Session, halted_by_environment: bool) -> str | None:
-    """Return the sentence that says why nothing may be sent, None where sending is on."""
+    """Return the sentence that says why nothing may be sent, None where sending is on.
+
+    Any row of `ops.switches` stops all sending (design, section 4), whatever it is called.
+    """
     if halted_by_environment:
         return "Transfers are halted: SEEDTRUST_TRANSFERS_HALTED is set. Unset it and restart to send again."
-    switch = session.scalar(select(Switch).where(Switch.name == TRANSFERS_HALTED))
+    switch = session.scalars(select(Switch).order_by(Switch.set_at).limit(1)).first()
     if switch is None:
         return None
     return (
@@ -37,5 +40,4 @@ def halt(session: Session, reason: str, set_by: str) -> None:
 
 def resume(session: Session) -> bool:
     """Send again; return whether the switch was on."""
-    removed = session.execute(delete(Switch).where(Switch.name == TRANSFERS_HALTED).returning(Switch.name))
-    return removed.first() is not None
+    return bool(session.scalars(delete(Switch).returning(Switch.name)).all())

@@ -11,9 +11,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.bank import BankGaveNoAnswer, BankUnauthorized
-from seedtrust_ops.domain.alerts import open_alert, resolve_alert
+from seedtrust_ops.domain.alerts import resolve_alert
 from seedtrust_ops.domain.committing import Sessions, commit
-from seedtrust_ops.domain.transfers.answers import BANK, UNAUTHORIZED_SENTENCE
+from seedtrust_ops.domain.looping import run_in_loop
+from seedtrust_ops.domain.transfers.answers import BANK, tell_of_refused_key
 from seedtrust_ops.domain.transfers.batches import (
     doubt_batches_without_lease,
     requeue_abandoned_batches,
@@ -42,9 +43,7 @@ class HealReport:
 
 def what_needs_healing(session: Session) -> str | None:
     """Return why a healing is due, None where nothing is open and the feed was read lately."""
-    open_transactions = session.scalars(
-        select(func.count()).select_from(HuntingtonTransaction).where(is_open(False))
-    ).one()
+    open_transactions = session.scalars(select(func.count()).select_from(HuntingtonTransaction).where(is_open())).one()
     if open_transactions:
         return f"{open_transactions} transactions wait for the bank's word"
     processing = session.scalars(
@@ -74,12 +73,9 @@ def heal(sessions: Sessions, open_bank: OpenBank, *, unknown_grace_seconds: floa
     report = HealReport()
     report.abandoned = commit(sessions, lambda session: _take_back_from_the_dead(session, unknown_grace_seconds))
     try:
-        asyncio.run(_ask(sessions, open_bank, unknown_grace_seconds, report))
+        run_in_loop(lambda: _ask(sessions, open_bank, unknown_grace_seconds, report))
     except BankUnauthorized:
-        commit(
-            sessions,
-            lambda session: open_alert(session, "bank_unauthorized", BANK, "CRITICAL", UNAUTHORIZED_SENTENCE),
-        )
+        commit(sessions, tell_of_refused_key)
         raise
     report.finished |= report.findings.finished | report.feed.finished
     if report.findings.unanswered:
@@ -97,10 +93,14 @@ def _take_back_from_the_dead(session: Session, quiet_seconds: float) -> list[int
 
 async def _ask(sessions: Sessions, open_bank: OpenBank, unknown_grace_seconds: float, report: HealReport) -> None:
     async with open_bank() as bank:
-        report.findings = await ask_about_open_transactions(sessions, bank, unknown_grace_seconds=unknown_grace_seconds)
+        # The feed first: however much is open, every healing reads it.
+        unread = None
         try:
             report.feed = await read_feed(sessions, bank)
         except BankGaveNoAnswer as silence:
-            report.findings.unanswered.append(silence)
-        else:
-            await asyncio.to_thread(commit, sessions, lambda session: resolve_alert(session, "bank_unauthorized", BANK))
+            unread = silence
+        report.findings = await ask_about_open_transactions(sessions, bank, unknown_grace_seconds=unknown_grace_seconds)
+    if unread is not None:
+        report.findings.unanswered.append(unread)
+    else:
+        await asyncio.to_thread(commit, sessions, lambda session: resolve_alert(session, "bank_unauthorized", BANK))

@@ -5,13 +5,15 @@ expired or was given to another, that worker can write nothing more.
 """
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import BigInteger, ColumnElement, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.row_sets import any_of, row_set
 from seedtrust_ops.errors import OperationsError, PassingTrouble
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch
 
@@ -43,39 +45,55 @@ class Holder:
 
 
 def take_lease(session: Session, batch_id: int, holder: str, seconds: float) -> Lease | Holder:
-    """Take the lease on a batch, or say who has it.
+    """Take the lease on a batch, or say who has it, at once.
 
     A live lease of the same `holder` (a run that retries its op) is taken over: the new token fences out
     whatever is left of the former try.
     """
+    other = _live_holder(session, batch_id)
+    if other is not None and other.name != holder:
+        return other
     token = uuid.uuid4().hex
     expires_at = func.clock_timestamp() + timedelta(seconds=seconds)
-    statement = insert(BatchLease).values(
-        batch_id=batch_id,
-        token=token,
-        holder=holder,
-        expires_at=expires_at,
-        acquired_at=func.clock_timestamp(),
-    )
-    taken = session.execute(
-        statement.on_conflict_do_update(
-            index_elements=[BatchLease.batch_id],
-            set_={
-                "token": token,
-                "holder": holder,
-                "expires_at": expires_at,
-                "acquired_at": func.clock_timestamp(),
-                "generation": BatchLease.generation + 1,
-            },
-            where=~is_live() | (BatchLease.holder == holder),
-        ).returning(BatchLease.generation)
-    ).scalar_one_or_none()
-    if taken is not None:
-        return Lease(batch_id, token, taken, seconds)
-    other = session.execute(
-        select(BatchLease.holder, BatchLease.expires_at).where(BatchLease.batch_id == batch_id)
+    know_batches(session, [batch_id])
+    # Waits for every write that holds the fence, so that none is committed after this lease is taken.
+    session.execute(select(BatchLease.batch_id).where(BatchLease.batch_id == batch_id).with_for_update())
+    other = _live_holder(session, batch_id)
+    if other is not None and other.name != holder:
+        return other
+    generation = session.scalars(
+        update(BatchLease)
+        .where(BatchLease.batch_id == batch_id)
+        .values(
+            token=token,
+            holder=holder,
+            expires_at=expires_at,
+            acquired_at=func.clock_timestamp(),
+            generation=BatchLease.generation + 1,
+        )
+        .returning(BatchLease.generation)
     ).one()
-    return Holder(other.holder, other.expires_at)
+    return Lease(batch_id, token, generation, seconds)
+
+
+def know_batches(session: Session, batch_ids: Collection[int]) -> None:
+    """Give batches that never had a lease a row that nobody holds: what a worker without leases did is now settled."""
+    wanted = row_set("wanted", [("batch_id", BigInteger())], [(batch_id,) for batch_id in batch_ids])
+    session.execute(
+        insert(BatchLease)
+        .from_select(
+            ["batch_id", "holder", "generation", "expires_at"],
+            select(wanted.c.batch_id, literal("nobody"), literal(0), func.clock_timestamp()),
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+def _live_holder(session: Session, batch_id: int) -> Holder | None:
+    row = session.execute(
+        select(BatchLease.holder, BatchLease.expires_at).where(BatchLease.batch_id == batch_id, is_live())
+    ).first()
+    return Holder(row.holder, row.expires_at) if row is not None else None
 
 
 def is_live() -> ColumnElement[bool]:
@@ -86,7 +104,8 @@ def is_live() -> ColumnElement[bool]:
 def hold_fence(session: Session, lease: Lease) -> None:
     """Make sure, until this transaction ends, that the lease is ours; the first act of every write.
 
-    The share lock on the lease's row makes a worker that wants to take the batch over wait for our commit.
+    The lock on the lease's row makes a worker that wants to take the batch over wait for our commit, and lets
+    our own renewal through.
 
     Raises:
         LeaseLost: when it is no longer ours.
@@ -94,13 +113,14 @@ def hold_fence(session: Session, lease: Lease) -> None:
     held = session.execute(
         select(BatchLease.batch_id)
         .where(BatchLease.batch_id == lease.batch_id, BatchLease.token == lease.token, is_live())
-        .with_for_update(read=True)
+        .with_for_update(read=True, key_share=True)
     ).first()
     if held is None:
-        raise _lost(lease)
+        raise lease_lost(lease)
 
 
-def _lost(lease: Lease) -> LeaseLost:
+def lease_lost(lease: Lease) -> LeaseLost:
+    """Return the error that says that `lease` is no longer its worker's."""
     return LeaseLost(
         f"The lease on batch {lease.batch_id} has expired or another worker took it over, so this worker "
         "stopped writing. Nothing is lost: whoever has the batch now asks the bank about what is open."
@@ -134,7 +154,7 @@ def renew_lease(session: Session, lease: Lease) -> None:
         .returning(BatchLease.batch_id)
     ).first()
     if renewed is None:
-        raise _lost(lease)
+        raise lease_lost(lease)
 
 
 def release_lease(session: Session, lease: Lease) -> None:
@@ -152,10 +172,15 @@ def break_expired_leases(session: Session) -> list[int]:
     Returns:
         The batches concerned.
     """
+    expired = (BatchLease.token.is_not(None), BatchLease.expires_at <= func.clock_timestamp())
+    # Waits, as `take_lease` does, for writes that began while the lease was live.
+    locked = session.scalars(
+        select(BatchLease.batch_id).where(*expired).order_by(BatchLease.batch_id).with_for_update()
+    ).all()
     return list(
         session.scalars(
             update(BatchLease)
-            .where(BatchLease.token.is_not(None), BatchLease.expires_at <= func.clock_timestamp())
+            .where(any_of(BatchLease.batch_id, locked), *expired)
             .values(token=None)
             .returning(BatchLease.batch_id)
         )

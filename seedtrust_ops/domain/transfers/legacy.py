@@ -18,10 +18,11 @@ from seedtrust_ops.domain.transfers.bank import Bank
 
 @dataclass(frozen=True)
 class LegacyTransaction:
-    """A transaction that we never sent under our key; `amount_cents` in US cents."""
+    """A transaction that we never sent under our key; `bank_transfer_id` where the bank's transfer is known."""
 
     id: int
     amount_cents: int
+    bank_transfer_id: str | None = None
 
 
 async def match_by_reference(
@@ -45,7 +46,8 @@ async def match_by_reference(
             by_reference[transfer.reference].append(transfer)
         for one in page:
             transfers = by_reference[str(one.id)]
-            same_amount = [transfer for transfer in transfers if transfer.amount_cents == one.amount_cents]
+            known = [transfer for transfer in transfers if transfer.id == one.bank_transfer_id]
+            same_amount = known or [transfer for transfer in transfers if transfer.amount_cents == one.amount_cents]
             if len(same_amount) == 1:
                 found[one.id] = same_amount[0]
             elif transfers:

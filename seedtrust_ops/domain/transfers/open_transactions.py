@@ -18,17 +18,20 @@ from seedtrust_ops.domain.committing import Sessions, commit
 from seedtrust_ops.domain.transfers.attempts import (
     AttemptEnd,
     Outcome,
-    StartedAttempt,
     end_attempts,
+    found_at_bank,
     last_attempts,
 )
 from seedtrust_ops.domain.transfers.bank import Bank, idempotency_key
 from seedtrust_ops.domain.transfers.batches import requeue_batches, settle_batches
-from seedtrust_ops.domain.transfers.checks import FALSE_FAILURE
+from seedtrust_ops.domain.transfers.checks import is_false_failure
 from seedtrust_ops.domain.transfers.leases import Lease, hold_fence, is_live
 from seedtrust_ops.domain.transfers.legacy import LegacyTransaction, match_by_reference
 from seedtrust_ops.domain.transfers.outcomes import Change, record_words
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction, TransferAttempt
+
+SILENT_PAGES = 3
+"""After so many pages of questions without an answer the rest waits for the next healing: the bank is down."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class OpenTransaction:
     batch_id: int
     status: str
     amount_cents: int
+    bank_transfer_id: str | None
     ours: bool
 
 
@@ -63,18 +67,20 @@ class Findings:
         self.finished |= other.finished
 
 
-def is_open(own_lease: bool) -> ColumnElement[bool]:
-    """The condition that a transaction's truth is open; a worker's own live lease does not hide its batch."""
+def is_open() -> ColumnElement[bool]:
+    """The condition that a transaction's truth is open and no worker is on it."""
     leased = exists().where(BatchLease.batch_id == HuntingtonTransaction.batch_id, is_live())
-    processing = HuntingtonTransaction.status == "processing"
     return or_(
-        processing if own_lease else and_(processing, ~leased),
+        and_(HuntingtonTransaction.status == "processing", ~leased),
         HuntingtonTransaction.status == "submitted",
-        and_(
-            HuntingtonTransaction.status == "failed",
-            HuntingtonTransaction.failure_reason.ilike(FALSE_FAILURE),
-        ),
+        is_false_failure(HuntingtonTransaction),
     )
+
+
+def _asked_about(lease: Lease | None) -> ColumnElement[bool]:
+    if lease is None:
+        return is_open()
+    return and_(HuntingtonTransaction.batch_id == lease.batch_id, HuntingtonTransaction.status == "processing")
 
 
 async def ask_about_open_transactions(
@@ -102,6 +108,8 @@ async def ask_about_open_transactions(
             words, doubtful = await _ask(sessions, bank, page.transactions)
         except BankGaveNoAnswer as silence:
             findings.unanswered.append(silence)
+            if len(findings.unanswered) >= SILENT_PAGES:
+                break
             continue
         recording = _Recording(page, words, doubtful, unknown_grace_seconds, lease)
         findings.add(await asyncio.to_thread(commit, sessions, recording.record))
@@ -117,23 +125,20 @@ class _Page:
 
 
 def _next_page(sessions: Sessions, after: int, lease: Lease | None) -> _Page | None:
-    ours = exists().where(TransferAttempt.transaction_id == HuntingtonTransaction.id)
+    ours = exists().where(TransferAttempt.transaction_id == HuntingtonTransaction.id, TransferAttempt.attempt > 0)
     query = (
         select(
             HuntingtonTransaction.id,
             HuntingtonTransaction.batch_id,
             HuntingtonTransaction.status,
             HuntingtonTransaction.amount_cents,
+            HuntingtonTransaction.bank_transfer_id,
             ours,
         )
-        .where(HuntingtonTransaction.id > after, is_open(own_lease=lease is not None))
+        .where(HuntingtonTransaction.id > after, _asked_about(lease))
         .order_by(HuntingtonTransaction.id)
         .limit(LOOK_UP_PAGE)
     )
-    if lease is not None:
-        query = query.where(
-            HuntingtonTransaction.batch_id == lease.batch_id, HuntingtonTransaction.status == "processing"
-        )
     with sessions() as session:
         read_at = session.scalars(select(func.clock_timestamp())).one()
         transactions = [OpenTransaction(*row) for row in session.execute(query)]
@@ -146,7 +151,11 @@ async def _ask(
     """Return what the bank says, by transaction id, and the transactions about which nobody may guess."""
     by_key = {idempotency_key(one.id): one.id for one in page}
     words = {by_key[transfer.idempotency_key]: transfer for transfer in await bank.find_by_keys(list(by_key))}
-    legacy = [LegacyTransaction(one.id, one.amount_cents) for one in page if one.id not in words and not one.ours]
+    legacy = [
+        LegacyTransaction(one.id, one.amount_cents, one.bank_transfer_id)
+        for one in page
+        if one.id not in words and not one.ours
+    ]
     found, doubtful = await match_by_reference(sessions, bank, legacy)
     return words | found, doubtful
 
@@ -174,24 +183,25 @@ class _Recording:
         if self.lease is not None:
             hold_fence(session, self.lease)
         findings = Findings(changes=record_words(session, self.words))
-        attempts = last_attempts(session, [one.id for one in self.page.transactions])
+        found_at_bank(
+            session, {change.transaction_id: change.transfer for change in findings.changes}, "the bank was asked"
+        )
         unknown = {
             one.id: one for one in self.page.transactions if one.id not in self.words and one.id not in self.doubtful
         }
         findings.put_back = self._put_back(session, unknown)
+        attempts = last_attempts(session, findings.put_back)
         end_attempts(
             session,
-            [_found(change, attempts) for change in findings.changes]
-            + [
-                AttemptEnd(attempts[one], Outcome.UNKNOWN_TO_BANK, detail="the bank does not know the key")
-                for one in findings.put_back
-                if one in attempts
+            [
+                AttemptEnd(attempt, Outcome.UNKNOWN_TO_BANK, detail="the bank does not know the key")
+                for attempt in attempts.values()
             ],
         )
         self._tell_of_forgotten(session, unknown)
         if self.lease is None:
             findings.requeued = requeue_batches(session, {unknown[one].batch_id for one in findings.put_back})
-            findings.finished = settle_batches(session, batch_ids)
+            findings.finished = settle_batches(session, {change.batch_id for change in findings.changes})
         return findings
 
     def _put_back(self, session: Session, unknown: Mapping[int, OpenTransaction]) -> list[int]:
@@ -205,7 +215,7 @@ class _Recording:
             select(HuntingtonTransaction.id)
             .where(
                 HuntingtonTransaction.id.in_(unknown),
-                is_open(own_lease=self.lease is not None),
+                _asked_about(self.lease),
                 HuntingtonTransaction.status != "submitted",
                 func.coalesce(last_attempt, HuntingtonTransaction.updated_at)
                 <= self.page.read_at - timedelta(seconds=self.grace_seconds),
@@ -236,11 +246,3 @@ class _Recording:
                     "restored from a backup). It stays 'submitted' and is not sent again: ask Huntington whether "
                     "the payee was paid, and set its status by hand.",
                 )
-
-
-def _found(change: Change, attempts: Mapping[int, StartedAttempt]) -> AttemptEnd:
-    # Attempt 0 stands for a transfer that was not sent by us but found at the bank by its reference.
-    attempt = attempts.get(change.transaction_id) or StartedAttempt(
-        change.transaction_id, 0, change.transfer.updated_at
-    )
-    return AttemptEnd(attempt, Outcome(change.transfer.status), change.transfer.id, "the bank was asked")

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.bank import BankStatus, BankTransfer
 from seedtrust_ops.domain.alerts import open_alert
-from seedtrust_ops.domain.row_sets import row_set
+from seedtrust_ops.domain.row_sets import any_of, row_set
 from seedtrust_ops.domain.transfers.booking import book_disbursements, book_returns
 from seedtrust_ops.tables import HuntingtonTransaction
 
@@ -65,8 +65,9 @@ def record_words(session: Session, words: Mapping[int, BankTransfer]) -> list[Ch
             HuntingtonTransaction.batch_id,
             HuntingtonTransaction.status,
             HuntingtonTransaction.failure_reason,
+            HuntingtonTransaction.amount_cents,
         )
-        .where(HuntingtonTransaction.id.in_(words))
+        .where(any_of(HuntingtonTransaction.id, words))
         .order_by(HuntingtonTransaction.id)
         .with_for_update()
     ).all()
@@ -78,6 +79,15 @@ def record_words(session: Session, words: Mapping[int, BankTransfer]) -> list[Ch
             continue
         if after is not None:
             changes.append(Change(row.id, row.batch_id, row.status, after, transfer))
+            if transfer.amount_cents != row.amount_cents:
+                open_alert(
+                    session,
+                    "amount_differs",
+                    f"transaction {row.id}",
+                    "CRITICAL",
+                    f"Transaction {row.id} is for {row.amount_cents} cents, and the bank's transfer {transfer.id} for "
+                    f"{transfer.amount_cents}. The bank's amount is what is booked: find out who changed it.",
+                )
         elif row.status == "completed" and transfer.status is BankStatus.REJECTED:
             open_alert(
                 session,
@@ -144,6 +154,6 @@ def put_back(session: Session, transaction_ids: Sequence[int]) -> None:
     if transaction_ids:
         session.execute(
             update(HuntingtonTransaction)
-            .where(HuntingtonTransaction.id.in_(transaction_ids), HuntingtonTransaction.status == "processing")
+            .where(any_of(HuntingtonTransaction.id, transaction_ids), HuntingtonTransaction.status == "processing")
             .values(status="pending", updated_at=func.clock_timestamp())
         )

@@ -4,6 +4,7 @@ Each step is a function elsewhere in this package; this module is what `process_
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.bank import BankUnauthorized
 from seedtrust_ops.domain.committing import Sessions, commit
+from seedtrust_ops.domain.looping import run_in_loop
 from seedtrust_ops.domain.transfers.account_numbers import FieldCipher
+from seedtrust_ops.domain.transfers.answers import tell_of_refused_key, tell_of_silence
 from seedtrust_ops.domain.transfers.bank import Bank
 from seedtrust_ops.domain.transfers.batches import (
     AlreadyFinished,
@@ -22,7 +26,7 @@ from seedtrust_ops.domain.transfers.batches import (
     give_back,
     settle_batches,
 )
-from seedtrust_ops.domain.transfers.checks import check_batch
+from seedtrust_ops.domain.transfers.checks import account_number_problems, check_batch
 from seedtrust_ops.domain.transfers.halting import TransfersHalted, why_halted
 from seedtrust_ops.domain.transfers.leases import (
     BatchTakenBack,
@@ -34,7 +38,9 @@ from seedtrust_ops.domain.transfers.leases import (
     require_processing,
 )
 from seedtrust_ops.domain.transfers.open_transactions import ask_about_open_transactions
-from seedtrust_ops.domain.transfers.sending import BatchSender, StopSign
+from seedtrust_ops.domain.transfers.sending import BankSilent, BatchSender
+from seedtrust_ops.domain.transfers.stopping import StopSign
+from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
 OpenBank = Callable[[], AbstractAsyncContextManager[Bank]]
@@ -106,6 +112,7 @@ def process_batch(
         halted = why_halted(session, rules.halted_by_environment)
     if halted is not None:
         raise TransfersHalted(f"{halted} Batch {batch_id} was not touched.")
+    claimed_at = time.monotonic()
     claim = commit(
         sessions,
         lambda session: claim_batch(
@@ -120,23 +127,31 @@ def process_batch(
     if isinstance(claim, Holder):
         return _report(sessions, batch_id, held_by=claim.name)
     if isinstance(claim, AlreadyFinished):
-        return _report(sessions, batch_id)
+        return _finished_report(sessions, batch_id)
+    stop = StopSign()
+    stop.lease_renewed(claimed_at, rules.lease_seconds)
     try:
-        asyncio.run(_work(sessions, open_bank, cipher, rules, claim))
+        run_in_loop(
+            lambda: _work(sessions, open_bank, cipher, rules, claim, stop),
+            interrupt=lambda: stop.raise_sign(
+                OperationsError("The run was interrupted, so sending stopped; the batch is queued again.")
+            ),
+        )
     except BaseException as error:
         _leave(sessions, claim, error)
         raise
     _finish(sessions, claim)
-    report = _report(sessions, batch_id)
-    if report.status == "failed":
-        raise NothingWentThrough(_why_nothing(sessions, batch_id))
-    return report
+    return _finished_report(sessions, batch_id)
 
 
 async def _work(
-    sessions: Sessions, open_bank: OpenBank, cipher: FieldCipher, rules: TransferRules, lease: Lease
+    sessions: Sessions,
+    open_bank: OpenBank,
+    cipher: FieldCipher,
+    rules: TransferRules,
+    lease: Lease,
+    stop: StopSign,
 ) -> None:
-    stop = StopSign()
     try:
         async with asyncio.TaskGroup() as roles:
             keeper = roles.create_task(_keep(sessions, rules, lease, stop))
@@ -156,11 +171,7 @@ async def _work(
                 )
                 # More than once around only where somebody adds transactions to a batch that is under way.
                 while stop.reason is None and (
-                    checked := await asyncio.to_thread(
-                        commit,
-                        sessions,
-                        lambda session: check_batch(session, lease, cipher, rules.funding_account_id),
-                    )
+                    checked := await asyncio.to_thread(_check, sessions, lease, cipher, rules.funding_account_id)
                 ):
                     await sender.send(checked)
             keeper.cancel()
@@ -170,23 +181,32 @@ async def _work(
         raise stop.reason
 
 
+def _check(sessions: Sessions, lease: Lease, cipher: FieldCipher, funding_account_id: str) -> list[int]:
+    with sessions() as session:
+        problems = account_number_problems(session, lease.batch_id, cipher, funding_account_id)
+    return commit(sessions, lambda session: check_batch(session, lease, problems))
+
+
 async def _keep(sessions: Sessions, rules: TransferRules, lease: Lease, stop: StopSign) -> None:
-    """Renew the lease and watch the switches for as long as the work goes on."""
+    """Renew the lease for as long as the work goes on, and watch for a reason to stop sending."""
     every = min(WATCH_SECONDS, lease.seconds / 3)
 
     def watch(session: Session) -> None:
-        renew_lease(session, lease)
         require_processing(session, lease)
         halted = why_halted(session, rules.halted_by_environment)
         if halted is not None:
             raise TransfersHalted(halted)
 
-    while stop.reason is None:
+    while True:
+        asked_at = time.monotonic()
+        await asyncio.to_thread(commit, sessions, lambda session: renew_lease(session, lease))
+        stop.lease_renewed(asked_at, lease.seconds)
+        if stop.reason is None:
+            try:
+                await asyncio.to_thread(commit, sessions, watch)
+            except (TransfersHalted, BatchTakenBack) as reason:
+                stop.raise_sign(reason)
         await asyncio.sleep(every)
-        try:
-            await asyncio.to_thread(commit, sessions, watch)
-        except (TransfersHalted, BatchTakenBack) as reason:
-            stop.raise_sign(reason)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -206,12 +226,23 @@ def _finish(sessions: Sessions, lease: Lease) -> None:
     commit(sessions, finish)
 
 
+def _in_words(error: BaseException) -> str:
+    """Return what people read beside the batch; a driver's own text would show them the rows that it was about."""
+    if isinstance(error, OperationsError):
+        return str(error)
+    return f"The run that processed it broke ({type(error).__name__}); the run's own page in Dagster says where."
+
+
 def _leave(sessions: Sessions, lease: Lease, error: BaseException) -> None:
     """Give the batch back after trouble; where even that fails, the lease runs out and auto-heal does it."""
 
     def leave(session: Session) -> None:
-        give_back(session, lease, str(error))
+        give_back(session, lease, _in_words(error))
         release_lease(session, lease)
+        if isinstance(error, BankUnauthorized):
+            tell_of_refused_key(session)
+        if isinstance(error, BankSilent):
+            tell_of_silence(session, str(error))
 
     try:
         commit(sessions, leave)
@@ -220,6 +251,13 @@ def _leave(sessions: Sessions, lease: Lease, error: BaseException) -> None:
             f"Batch {lease.batch_id} could not be given back ({type(trouble).__name__}); its lease ends within "
             f"{lease.seconds:g} seconds and auto-heal then takes it up."
         )
+
+
+def _finished_report(sessions: Sessions, batch_id: int) -> BatchReport:
+    report = _report(sessions, batch_id)
+    if report.status == "failed":
+        raise NothingWentThrough(_why_nothing(sessions, batch_id))
+    return report
 
 
 def _report(sessions: Sessions, batch_id: int, held_by: str | None = None) -> BatchReport:

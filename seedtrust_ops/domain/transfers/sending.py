@@ -24,14 +24,16 @@ from seedtrust_ops.bank import (
     Unauthorized,
 )
 from seedtrust_ops.domain.committing import Sessions, commit
+from seedtrust_ops.domain.row_sets import any_of
 from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, build_order
-from seedtrust_ops.domain.transfers.answers import UNAUTHORIZED_SENTENCE, Answered, end_of, record_answers
-from seedtrust_ops.domain.transfers.attempts import StartedAttempt, end_attempts, start_attempts
+from seedtrust_ops.domain.transfers.answers import UNAUTHORIZED_SENTENCE, Answered, record_answers
+from seedtrust_ops.domain.transfers.attempts import StartedAttempt, start_attempts
 from seedtrust_ops.domain.transfers.bank import Bank, idempotency_key
 from seedtrust_ops.domain.transfers.halting import TransfersHalted, why_halted
-from seedtrust_ops.domain.transfers.leases import BatchTakenBack, Lease, hold_fence, require_processing
+from seedtrust_ops.domain.transfers.leases import BatchTakenBack, Lease, hold_fence, lease_lost, require_processing
 from seedtrust_ops.domain.transfers.outcomes import fail_transactions
-from seedtrust_ops.errors import OperationsError, PassingTrouble
+from seedtrust_ops.domain.transfers.stopping import StopSign
+from seedtrust_ops.errors import PassingTrouble
 from seedtrust_ops.tables import DisbursementRequest, HuntingtonTransaction
 
 RECORD_AT_MOST = 200
@@ -42,32 +44,21 @@ LEAST_SILENCE = 8
 """After so many requests in a row (or one for each worker) without any answer, the bank is taken for down."""
 
 
+LEAST_WAIT_SECONDS = 0.5
+"""The least that a 429 is waited out, also where the bank says 0."""
+
+
+@dataclass(frozen=True)
+class Waiting(NotSent):
+    """The request did not leave because the bank had asked to wait."""
+
+
 class BankUnreachable(PassingTrouble):
     """No connection to the bank could be made, so nothing left."""
 
 
 class BankSilent(PassingTrouble):
     """Request after request got no readable answer, nor did the look-ups."""
-
-
-class StopSign:
-    """Says whether sending must stop, and why; the first reason stays."""
-
-    def __init__(self) -> None:
-        self.reason: OperationsError | None = None
-        self._raised = asyncio.Event()
-
-    def raise_sign(self, reason: OperationsError) -> None:
-        """Stop sending for `reason`."""
-        self.reason = self.reason or reason
-        self._raised.set()
-
-    async def wait(self, seconds: float) -> None:
-        """Wait so many seconds, or until sending must stop if that is sooner."""
-        try:
-            await asyncio.wait_for(self._raised.wait(), seconds)
-        except TimeoutError:
-            return
 
 
 @dataclass(frozen=True)
@@ -125,40 +116,42 @@ class BatchSender:
         for chunk in _slices(transaction_ids, 2 * self._concurrency):
             if self._stop.reason is not None:
                 break
-            try:
-                prepared = await asyncio.to_thread(commit, self._sessions, lambda s, ids=chunk: self._begin(s, ids))
-            except (TransfersHalted, BatchTakenBack) as reason:
-                self._stop.raise_sign(reason)
-                break
+            prepared = await self._begin(chunk)
             for one in prepared:
                 await self._prepared.put(one)
         for _ in range(self._concurrency):
             await self._prepared.put(None)
 
-    def _begin(self, session: Session, transaction_ids: Sequence[int]) -> list[Prepared]:
-        """Put on record that the transactions are about to be sent; those whose request was taken back fail."""
+    async def _begin(self, transaction_ids: Sequence[int]) -> list[Prepared]:
+        """Put on record which of the transactions are about to be sent; raise the stop sign where none may be."""
+        try:
+            return await asyncio.to_thread(
+                commit, self._sessions, lambda session: self._put_on_record(session, transaction_ids)
+            )
+        except (TransfersHalted, BatchTakenBack) as reason:
+            self._stop.raise_sign(reason)
+            return []
+
+    def _put_on_record(self, session: Session, transaction_ids: Sequence[int]) -> list[Prepared]:
         hold_fence(session, self._lease)
         require_processing(session, self._lease)
         halted = why_halted(session, self._halted_by_environment)
         if halted is not None:
             raise TransfersHalted(halted)
         rows = session.execute(
-            select(HuntingtonTransaction, DisbursementRequest.status)
+            select(HuntingtonTransaction, DisbursementRequest)
             .join(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
-            .where(HuntingtonTransaction.id.in_(transaction_ids), HuntingtonTransaction.status == "pending")
+            .where(any_of(HuntingtonTransaction.id, transaction_ids), HuntingtonTransaction.status == "pending")
             .order_by(HuntingtonTransaction.id)
             .with_for_update(of=HuntingtonTransaction)
         ).all()
-        fail_transactions(
-            session,
-            {
-                transaction.id: f"not sent: its disbursement request became '{status}' meanwhile"
-                for transaction, status in rows
-                if status != "approved"
-            },
-            was="pending",
-        )
-        sendable = [transaction for transaction, status in rows if status == "approved"]
+        changed = {
+            transaction.id: f"not sent: disbursement request {request.id} was changed after the batch was checked"
+            for transaction, request in rows
+            if request.status != "approved" or request.amount_cents != transaction.amount_cents
+        }
+        fail_transactions(session, changed, was="pending")
+        sendable = [transaction for transaction, _ in rows if transaction.id not in changed]
         attempts = start_attempts(session, [transaction.id for transaction in sendable])
         for transaction in sendable:
             transaction.status = "processing"
@@ -168,49 +161,68 @@ class BatchSender:
     async def _work(self) -> None:
         while (one := await self._prepared.get()) is not None:
             answered = await self._send_one(one)
-            while isinstance(answered.answer, RateLimited) and self._stop.reason is None:
-                attempt = await asyncio.to_thread(commit, self._sessions, lambda s, a=answered: self._begin_again(s, a))
-                answered = await self._send_one(Prepared(one.transaction, attempt))
-            await self._answered.put(answered)
+            while isinstance(answered.answer, RateLimited | Waiting) and self._stop.reason is None:
+                # While the bank makes us wait the transaction is pending, and afterwards it is looked at anew:
+                # by then its request may have been taken back.
+                await self._record_now([answered])
+                await self._wait_for_the_bank()
+                again = await self._begin([one.transaction.id]) if self._stop.reason is None else []
+                if not again:
+                    break
+                answered = await self._send_one(again[0])
+            else:
+                await self._answered.put(answered)
+
+    async def _wait_for_the_bank(self) -> None:
+        while self._stop.reason is None and (seconds := self._resume_at - time.monotonic()) > 0:
+            await self._stop.wait(seconds)
 
     async def _send_one(self, one: Prepared) -> Answered:
-        while self._stop.reason is None and (wait := self._resume_at - time.monotonic()) > 0:
-            await self._stop.wait(wait)
         if self._stop.reason is not None:
             return Answered(one.attempt, NotSent("sending was stopped before"))
-        answer = await self._bank.create_transfer(build_order(one.transaction, self._cipher, self._funding_account_id))
+        if self._resume_at > time.monotonic():
+            return Answered(one.attempt, Waiting("the bank had asked to wait"))
+        order = build_order(one.transaction, self._cipher, self._funding_account_id)
+        if self._stop.lease_has_ended:
+            # The last thing before the request leaves: a worker that was frozen must not wake up and send.
+            self._stop.raise_sign(lease_lost(self._lease))
+            return Answered(one.attempt, NotSent("the lease had run out"))
+        answer = await self._bank.create_transfer(order)
         found = None
         if isinstance(answer, OutcomeUnknown | KeyReused):
             found = await self._look_up(one.attempt.transaction_id)
-        self._heed(answer)
+        self._heed(answer, found)
         return Answered(one.attempt, answer, found)
 
     async def _look_up(self, transaction_id: int) -> BankTransfer | None:
-        key = idempotency_key(transaction_id)
         try:
-            transfers = await self._bank.find_by_keys([key])
-        except BankGaveNoAnswer as silence:
-            self._silence += 1
-            if self._silence >= max(self._concurrency, LEAST_SILENCE):
-                self._stop.raise_sign(
-                    BankSilent(
-                        f"The bank gave no readable answer {self._silence} times in a row ({silence}), so sending "
-                        f"of batch {self._lease.batch_id} stopped. What was sent is looked up by auto-heal, what "
-                        "was not stays pending, and the batch is queued again."
-                    )
-                )
+            transfers = await self._bank.find_by_keys([idempotency_key(transaction_id)])
+        except BankGaveNoAnswer:
             return None
         except BankUnauthorized as refusal:
             self._stop.raise_sign(refusal)
             return None
-        self._silence = 0
         return transfers[0] if transfers else None
 
-    def _heed(self, answer: Answer) -> None:
+    def _heed(self, answer: Answer, found: BankTransfer | None) -> None:
+        """Slow down, stop, or count another request of which nothing came."""
+        if isinstance(answer, OutcomeUnknown) and found is None:
+            self._silence += 1
+            if self._silence >= max(self._concurrency, LEAST_SILENCE):
+                self._stop.raise_sign(
+                    BankSilent(
+                        f"Of {self._silence} requests in a row nothing came ({answer.reason}), so sending of batch "
+                        f"{self._lease.batch_id} stopped. What was sent is looked up by auto-heal, what was not "
+                        "stays pending, and the batch is queued again. See what is wrong at the bank."
+                    )
+                )
+            return
+        self._silence = 0
         match answer:
             case RateLimited(retry_after_seconds):
                 # The limit is on the caller, so every worker waits.
-                self._resume_at = max(self._resume_at, time.monotonic() + retry_after_seconds)
+                wait = max(retry_after_seconds, LEAST_WAIT_SECONDS)
+                self._resume_at = max(self._resume_at, time.monotonic() + wait)
             case Unauthorized():
                 self._stop.raise_sign(BankUnauthorized(UNAUTHORIZED_SENTENCE))
             case NotSent(reason):
@@ -220,16 +232,9 @@ class BatchSender:
                         f"was not sent of batch {self._lease.batch_id} stays pending, and the batch is queued again."
                     )
                 )
-            case OutcomeUnknown():
-                return
-        self._silence = 0
 
-    def _begin_again(self, session: Session, answered: Answered) -> StartedAttempt:
-        """Put on record that the bank asked to wait, and that the same request is about to leave again."""
-        hold_fence(session, self._lease)
-        end_attempts(session, [end_of(answered)])
-        transaction_id = answered.attempt.transaction_id
-        return start_attempts(session, [transaction_id])[transaction_id]
+    async def _record_now(self, answered: Sequence[Answered]) -> None:
+        await asyncio.to_thread(commit, self._sessions, lambda session: record_answers(session, self._lease, answered))
 
     async def _record(self) -> None:
         more = True
@@ -242,9 +247,7 @@ class BatchSender:
             more = None not in waiting
             answered = [one for one in waiting if one is not None]
             if answered:
-                await asyncio.to_thread(
-                    commit, self._sessions, lambda s, news=answered: record_answers(s, self._lease, news)
-                )
+                await self._record_now(answered)
 
 
 def _slices(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

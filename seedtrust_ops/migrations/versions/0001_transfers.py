@@ -92,6 +92,16 @@ create table ops.balance_alerts (
 create unique index balance_alerts_one_unresolved on ops.balance_alerts (account_id) where resolved_at is null;
 """
 
+# What healing and the checks look up, in a table that only ever grows.
+LOOK_UPS = """
+create index if not exists huntington_transactions_by_bank_transfer
+    on public.huntington_transactions (bank_transfer_id) where bank_transfer_id is not null;
+create index if not exists huntington_transactions_by_request
+    on public.huntington_transactions (disbursement_request_id);
+create index if not exists huntington_transactions_open
+    on public.huntington_transactions (id) where status in ('processing', 'submitted', 'failed');
+"""
+
 # An index is no column: the platform's table stays as its owners made it, and from now on nobody, the
 # legacy worker included, can book one transfer twice.
 LEDGER_GUARD = """
@@ -104,10 +114,13 @@ create unique index if not exists ledger_entries_one_reversal
 
 def upgrade() -> None:
     op.execute(TABLES)
+    op.execute(LOOK_UPS)
     op.execute(LEDGER_GUARD)
 
 
 def downgrade() -> None:
     op.execute("drop index if exists public.ledger_entries_one_reversal")
     op.execute("drop index if exists public.ledger_entries_one_disbursement")
+    for index in ("by_bank_transfer", "by_request", "open"):
+        op.execute(f"drop index if exists public.huntington_transactions_{index}")
     op.execute("drop schema ops cascade")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, or_, select
 
 from seedtrust_ops.domain.transfers.batches import FINISHED
-from seedtrust_ops.domain.transfers.checks import FALSE_FAILURE
+from seedtrust_ops.domain.transfers.checks import is_false_failure
 from seedtrust_ops.sandbox.demo.scenes import HALTED, KILLED, REJECTED, TWO_RUNS, Scene
 from seedtrust_ops.sandbox.demo.stage import Stage
 from seedtrust_ops.sandbox.demo.stagehands import (
@@ -105,7 +105,7 @@ def _go_on(acts: Acts, say: Callable[[str], None]) -> bool:
 
 def _standing(stage: Stage, scene: Scene) -> Standing:
     of_batch = HuntingtonTransaction.batch_id == scene.batch.batch_id
-    in_doubt = (HuntingtonTransaction.status == "failed") & HuntingtonTransaction.failure_reason.ilike(FALSE_FAILURE)
+    in_doubt = is_false_failure(HuntingtonTransaction)
     with stage.sessions() as session:
         status = session.scalars(select(HuntingtonBatch.status).where(HuntingtonBatch.id == scene.batch.batch_id)).one()
         rows = session.execute(

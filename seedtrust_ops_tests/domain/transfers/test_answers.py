@@ -1,12 +1,18 @@
 """Every answer that the bank can give, or fail to give, over a real socket: what is believed, what is not done."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from sqlalchemy import update
 
 from seedtrust_ops.bank import BankUnauthorized
+from seedtrust_ops.domain.transfers.batches import NothingWentThrough
 from seedtrust_ops.domain.transfers.sending import BankSilent, BankUnreachable
 from seedtrust_ops.sandbox.bank.process import BankProcess
+from seedtrust_ops.tables import DisbursementRequest
 from seedtrust_ops_tests.building import Company
 from seedtrust_ops_tests.domain.transfers.working import Worker, settings_for
+from seedtrust_ops_tests.waiting import wait_until
 
 COMMITTED = [
     ("answer_late_after_commit", {"seconds": 3}),
@@ -85,7 +91,7 @@ def test_transfer_that_the_bank_never_committed_waits_out_the_grace_time_before_
 
 def test_request_that_the_bank_commits_long_after_we_gave_up_moves_money_once(worker: Worker, company: Company) -> None:
     batch_id, transaction_id = _one(worker, company)
-    worker.bank.control.order_fault("answer_late_before_commit", reference=str(transaction_id), seconds=1.5)
+    worker.bank.control.order_fault("answer_late_before_commit", reference=str(transaction_id), seconds=2.5)
 
     worker.process(batch_id)
     worker.heal(grace_seconds=0)
@@ -183,7 +189,7 @@ def test_bank_that_answers_nothing_at_all_is_not_sent_the_whole_batch(worker: Wo
     batch_id = company.big_batch(100)
     worker.bank.control.order_fault("error_before_commit", times=None, status=503)
 
-    with pytest.raises(BankSilent, match="no readable answer"):
+    with pytest.raises(BankSilent, match="in a row nothing came"):
         worker.process(batch_id)
 
     assert company.statuses(batch_id).count("pending") >= 60
@@ -204,3 +210,43 @@ def test_transfer_replayed_after_it_was_returned_is_recorded_as_the_bank_has_it_
     worker.heal()
     (transaction,) = company.transactions(batch_id)
     assert (transaction.status, transaction.failure_reason) == ("returned", "R03")
+
+
+def test_bank_that_takes_no_request_but_answers_look_ups_is_told_and_not_sent_everything(
+    worker: Worker, company: Company
+) -> None:
+    batch_id = company.big_batch(100)
+    worker.bank.control.order_fault("error_before_commit", method="POST", times=None, status=503)
+
+    with pytest.raises(BankSilent):
+        worker.process(batch_id)
+
+    assert ("bank_silent", "huntington") in company.open_alerts()
+    assert company.statuses(batch_id).count("pending") >= 60
+    worker.bank.control.clear_faults()
+    worker.heal()
+    worker.process(batch_id)
+    assert company.open_alerts() == []
+
+
+def test_request_taken_back_while_the_bank_made_us_wait_is_not_paid(worker: Worker, company: Company) -> None:
+    batch_id = company.batch([1_000])
+    (transaction,) = company.transactions(batch_id)
+    worker.bank.control.order_fault("rate_limited", method="POST", seconds=2)
+    with ThreadPoolExecutor(1) as pool:
+        processing = pool.submit(worker.process, batch_id)
+        wait_until(lambda: "rate_limited" in company.outcomes(transaction.id), what="the 429")
+        with company.sessions.begin() as session:
+            session.execute(update(DisbursementRequest).values(status="denied"))
+        with pytest.raises(NothingWentThrough, match="was changed after the batch was checked"):
+            processing.result()
+    assert worker.bank_transfers([transaction.id]) == {}
+
+
+def test_wrong_key_met_in_a_look_up_is_told(worker: Worker, company: Company) -> None:
+    batch_id = company.batch([1_000])
+    worker.bank.control.order_fault("error_before_commit", method="POST", times=None)
+    worker.bank.control.order_fault("unauthorized", method="GET", times=None)
+    with pytest.raises(BankUnauthorized):
+        worker.process(batch_id)
+    assert ("bank_unauthorized", "huntington") in company.open_alerts()

@@ -4,30 +4,38 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from seedtrust_ops.bank import NotSent
 from seedtrust_ops.domain.transfers.answers import Answered, record_answers
 from seedtrust_ops.domain.transfers.attempts import StartedAttempt, start_attempts
+from seedtrust_ops.domain.transfers.batches import NothingWentThrough
 from seedtrust_ops.domain.transfers.halting import TransfersHalted, halt
 from seedtrust_ops.domain.transfers.leases import BatchTakenBack, Lease, LeaseLost, break_expired_leases, take_lease
-from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
+from seedtrust_ops.tables import Account, BatchLease, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction
 from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.domain.transfers.working import Worker
+from seedtrust_ops_tests.domain.transfers.working import Worker, settings_for
 from seedtrust_ops_tests.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def _patience(worker: Worker) -> None:
+    """No answer is late by chance, however busy the machine: these tests are about kills and locks."""
+    worker.settings = settings_for(worker.bank, HUNTINGTON_TIMEOUT_SECONDS=30)
 
 
 @contextmanager
 def _worker_process(batch_id: int, holder: str, variables: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
         [sys.executable, "-m", "seedtrust_ops_tests.domain.transfers.worker_process", str(batch_id), holder],
-        env=os.environ | variables,
+        env=os.environ | variables | {"HUNTINGTON_TIMEOUT_SECONDS": "30"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -223,3 +231,70 @@ def test_database_that_drops_every_connection_in_the_middle_loses_nothing(worker
     if company.batch_row(batch_id).status == "queued":
         worker.process(batch_id)
     _reconcile(worker, company, batch_id)
+
+
+def test_frozen_worker_that_wakes_up_sends_nothing_that_was_refused_meanwhile(
+    worker: Worker, company: Company, bank_environment: dict[str, str]
+) -> None:
+    batch_id = company.big_batch(40)
+    ids = {one.id for one in company.transactions(batch_id)}
+    worker.bank.control.order_fault("rate_limited", method="POST", times=None, seconds=3)
+    with _worker_process(batch_id, "frozen", bank_environment | {"HUNTINGTON_LEASE_SECONDS": "1"}) as process:
+        wait_until(lambda: _posts(worker, ids) >= 8, what="the bank to ask for patience")
+        process.send_signal(signal.SIGSTOP)
+        worker.bank.control.clear_faults()
+        wait_until(
+            lambda: worker.heal(grace_seconds=0) and company.batch_row(batch_id).status == "queued", what="healing"
+        )
+        with company.sessions.begin() as session:
+            session.execute(update(DisbursementRequest).values(status="denied"))
+        with pytest.raises(NothingWentThrough):
+            worker.process(batch_id)
+        process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=30)
+
+    assert worker.bank_transfers(sorted(ids)) == {}
+    assert set(company.statuses(batch_id)) == {"failed"}
+
+
+def test_interrupted_run_records_what_was_answered_and_sends_no_more(worker: Worker, company: Company) -> None:
+    """Dagster ends a run by raising in its main thread, wherever that stands."""
+    batch_id = company.big_batch(200)
+    ids = {one.id for one in company.transactions(batch_id)}
+    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.2)
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            killing = pool.submit(
+                lambda: (
+                    wait_until(lambda: "completed" in company.statuses(batch_id), what="a first transfer"),
+                    os.kill(os.getpid(), signal.SIGUSR1),
+                )
+            )
+            with pytest.raises(KeyboardInterrupt):
+                worker.process(batch_id)
+            killing.result()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    statuses = company.statuses(batch_id)
+    assert set(statuses) == {"completed", "pending"}
+    assert statuses.count("completed") == _posts(worker, ids)
+    assert company.batch_row(batch_id).status == "queued"
+
+
+def test_slow_check_does_not_cost_the_worker_its_lease(worker: Worker, company: Company) -> None:
+    batch_id = company.big_batch(10)
+    with ThreadPoolExecutor(1) as pool, company.sessions.begin() as session:
+        session.execute(select(Account).with_for_update())
+        processing = pool.submit(worker.process, batch_id, lease_seconds=0.5)
+        wait_until(lambda: company.batch_row(batch_id).status == "processing", what="the claim")
+        time.sleep(1.5)
+        other = replace(worker, name="another").process(batch_id)
+        session.rollback()
+        assert processing.result().status == "completed"
+    assert other.held_by == worker.name

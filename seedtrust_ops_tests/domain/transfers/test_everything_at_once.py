@@ -32,7 +32,7 @@ def test_thousand_transfers_under_random_faults_are_each_paid_once_or_refused_by
 ) -> None:
     batch_id = company.big_batch(TRANSACTIONS)
     worker.rules = replace(worker.rules, concurrency=16, unknown_grace_seconds=0)
-    worker.bank.control.chaos(SEED, FAULTS, seconds=0.7)
+    worker.bank.control.chaos(SEED, FAULTS, seconds=1.5)
 
     for _ in range(ROUNDS):
         if company.batch_row(batch_id).status == "queued":

@@ -1,6 +1,7 @@
 """Auto-heal: what the bank says becomes what is believed, however late, and nothing is guessed."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
@@ -259,7 +260,6 @@ def test_second_transfer_for_what_we_sent_is_told(worker: Worker, company: Compa
 def test_250_open_transfers_are_asked_about_in_pages_of_100(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(250, method="ach")
     worker.process(batch_id)
-    worker.bank.control.settle()
     before = len(worker.bank.control.requests())
 
     report = worker.heal()
@@ -267,7 +267,7 @@ def test_250_open_transfers_are_asked_about_in_pages_of_100(worker: Worker, comp
     questions = [one for one in worker.bank.control.requests()[before:] if "idempotency_key=" in one["query"]]
     assert len(questions) == 3
     assert report.findings.asked == 250
-    assert set(company.statuses(batch_id)) == {"completed"}
+    assert set(company.statuses(batch_id)) == {"submitted"}
 
 
 def test_page_without_an_answer_does_not_keep_the_others_from_being_healed(worker: Worker, company: Company) -> None:
@@ -351,3 +351,91 @@ def test_healing_twice_changes_nothing_the_second_time(worker: Worker, company: 
 )
 def test_older_word_never_undoes_a_newer_one(current: str, said: BankStatus, becomes: str | None) -> None:
     assert next_status(current, said) == becomes
+
+
+def test_plain_return_opens_no_alert(worker: Worker, company: Company) -> None:
+    _, transaction_id = _submitted(worker, company, company.case())
+    worker.bank.control.settle()
+    worker.heal()
+    worker.bank.control.return_reference(str(transaction_id), "R01")
+    worker.heal()
+    assert company.ledger(transaction_id) == [("disbursement", -5_000), ("reversal", 5_000)]
+    assert company.open_alerts() == []
+
+
+def test_legacy_transfer_still_under_way_is_asked_about_again_and_not_taken_for_forgotten(
+    worker: Worker, company: Company
+) -> None:
+    batch_id, transaction_id = _legacy_false_failure(company, company.case())
+    worker.bank.control.plant_transfer(
+        reference=str(transaction_id), amount_cents=7_000, status="accepted", created_at=datetime.now(UTC)
+    )
+    worker.heal()
+    worker.heal()
+    assert company.statuses(batch_id) == ["submitted"]
+    assert company.open_alerts() == []
+    worker.bank.control.settle()
+    worker.heal()
+    assert company.statuses(batch_id) == ["completed"]
+
+
+def test_feed_cursor_stays_where_it_is_when_the_bank_has_nothing_new(
+    worker: Worker, company: Company, tmp_path: Path
+) -> None:
+    with start_bank(tmp_path / "bank.sqlite", api_key="a-key-of-this-test") as bank:
+        worker.bank, worker.settings = bank, settings_for(bank)
+        worker.heal()
+        with company.sessions() as session:
+            read_up_to = session.scalars(select(BankFeedCursor.read_up_to)).one()
+    assert read_up_to < datetime.now(UTC) - timedelta(days=80)
+
+
+def test_rejection_whose_reason_begins_like_a_timeout_is_the_banks_word(worker: Worker, company: Company) -> None:
+    batch_id, transaction_id = _submitted(worker, company, company.case())
+    worker.bank.control.reject_reference(str(transaction_id), "timeout at the receiving bank")
+    worker.heal()
+    assert company.statuses(batch_id) == ["failed"]
+    assert worker.heal().findings.asked == 0
+
+
+@pytest.mark.parametrize("suffix", ["0{id}", "99999999999999999999", "{id} ", "²"])
+def test_key_that_only_looks_like_ours_is_nobodys(worker: Worker, company: Company, suffix: str) -> None:
+    batch_id = company.batch([100], status="draft")
+    (transaction,) = company.transactions(batch_id)
+    worker.bank.control.plant_transfer(
+        reference="somebody's",
+        amount_cents=123,
+        idempotency_key=f"seedtrust-transaction-{suffix.format(id=transaction.id)}",
+        created_at=datetime.now(UTC),
+    )
+    worker.heal()
+    assert company.statuses(batch_id) == ["pending"]
+    assert company.ledger(transaction.id) == []
+
+
+def test_request_paid_by_two_transactions_stays_paid_when_one_of_them_comes_back(
+    worker: Worker, company: Company
+) -> None:
+    case = company.case()
+    request_id = company.request(case, 500)
+    other = company.batch(case=case, status="completed", finished_at=LONG_AGO)
+    company.transaction(other, request_id, 500, status="completed", completed_at=LONG_AGO)
+    batch_id = company.batch(case=case, status="completed", finished_at=LONG_AGO)
+    transaction_id = company.transaction(batch_id, request_id, 500, method="ach", status="submitted")
+    worker.bank.control.plant_transfer(
+        reference=str(transaction_id), amount_cents=500, idempotency_key=f"seedtrust-transaction-{transaction_id}"
+    )
+    worker.heal()
+    worker.bank.control.return_reference(str(transaction_id), "R01")
+    worker.heal()
+    assert company.request_status(request_id) == "paid"
+
+
+def test_legacy_batch_queued_again_by_hand_is_asked_about_before_it_is_sent(worker: Worker, company: Company) -> None:
+    case = company.case()
+    batch_id = company.batch(case=case, status="queued", started_at=LONG_AGO)
+    sent = company.transaction(batch_id, company.request(case, 300), 300, updated_at=LONG_AGO)
+    worker.bank.control.plant_transfer(reference=str(sent), amount_cents=300)
+    worker.process(batch_id)
+    assert company.statuses(batch_id) == ["completed"]
+    assert worker.posts(sent) == 0

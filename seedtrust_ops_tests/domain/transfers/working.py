@@ -24,7 +24,7 @@ def settings_for(bank: BankProcess, **changes: Any) -> HuntingtonSettings:
         "HUNTINGTON_API_URL": bank.url,
         "HUNTINGTON_API_KEY": SecretStr(bank.api_key),
         "HUNTINGTON_FUNDING_ACCOUNT_ID": bank.funding_account_id,
-        "HUNTINGTON_TIMEOUT_SECONDS": 0.5,
+        "HUNTINGTON_TIMEOUT_SECONDS": 1,
     }
     return HuntingtonSettings(**(values | changes))
 

@@ -1,0 +1,39 @@
+"""Whether a worker may still send, and why not: a reason to stop, or a lease that may have run out unnoticed.
+
+It is memory within one process; what other processes must know is in the database.
+"""
+
+import asyncio
+import time
+
+from seedtrust_ops.errors import OperationsError
+
+
+class StopSign:
+    """Raised once by whoever finds a reason to stop; the first reason stays."""
+
+    def __init__(self) -> None:
+        self.reason: OperationsError | None = None
+        self._raised = asyncio.Event()
+        self._lease_ends_at = float("-inf")
+
+    def raise_sign(self, reason: OperationsError) -> None:
+        """Stop sending for `reason`."""
+        self.reason = self.reason or reason
+        self._raised.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait so many seconds, or until sending must stop if that is sooner."""
+        try:
+            await asyncio.wait_for(self._raised.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def lease_renewed(self, asked_at: float, seconds: float) -> None:
+        """Note that the lease was renewed for so many seconds; `asked_at` is `time.monotonic()` before it was asked."""
+        self._lease_ends_at = asked_at + seconds
+
+    @property
+    def lease_has_ended(self) -> bool:
+        """Whether the lease may be another's by now: this process may have been frozen and not know it yet."""
+        return time.monotonic() >= self._lease_ends_at
