@@ -1,0 +1,42 @@
+"""Tells escrow specialists, every day at 06:00, which of their cases are to be closed today.
+
+A case whose close date passed without a letter is told of late, once.
+"""
+
+from functools import partial
+from typing import Any
+
+import dagster as dg
+
+from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.reminders.case_close import remind_of_closings
+from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
+from seedtrust_ops.jobs.letters import deliver_queued_letters
+from seedtrust_ops.jobs.scheduling import daily_schedule, office_today
+from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.resources.mail import MailResource
+from seedtrust_ops.severity import Severity
+
+NAME = "case_close_reminders"
+SEVERITY = Severity.HIGH
+CASES_SHOWN = 50
+
+
+@dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})
+def case_close_reminders_op(
+    context: dg.OpExecutionContext, database: DatabaseResource, mail: MailResource
+) -> dict[str, Any]:
+    """Write to the escrow specialist of each case whose close date has come and that is not closed."""
+    with failures_for_people():
+        cases = commit(database.sessions(), partial(remind_of_closings, today=office_today()))
+    shown = ", ".join(cases[:CASES_SHOWN]) or "none"
+    context.log.info(f"{len(cases)} letters were written about cases that are to be closed.")
+    context.add_output_metadata(
+        {"letters written": len(cases), f"cases (first {min(len(cases), CASES_SHOWN)} of {len(cases)})": shown}
+    )
+    deliver_queued_letters(context, database, mail)
+    return {"letters": len(cases)}
+
+
+case_close_reminders = single_op_job(case_close_reminders_op, SEVERITY, legacy_name="cron")
+case_close_reminders_schedule = daily_schedule(case_close_reminders, hour=6)

@@ -1,0 +1,39 @@
+"""Approves, every day at 06:00, every pending disbursement request whose `auto_authorize_at` has passed.
+
+A run approves what is due when it runs, not what was due at its tick: a day that was missed is made up for.
+"""
+
+from typing import Any
+
+import dagster as dg
+
+from seedtrust_ops.domain.approvals.by_date import approve_due, would_approve_due
+from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.jobs.approving import Approving, approval_metadata, in_words, result_of
+from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
+from seedtrust_ops.jobs.letters import deliver_queued_letters
+from seedtrust_ops.jobs.scheduling import daily_schedule
+from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.resources.mail import MailResource
+from seedtrust_ops.severity import Severity
+
+NAME = "dr_auto_approval"
+SEVERITY = Severity.CRITICAL
+
+
+@dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})
+def dr_auto_approval_op(
+    context: dg.OpExecutionContext, config: Approving, database: DatabaseResource, mail: MailResource
+) -> dict[str, Any]:
+    """Approve every request whose date has come, and write to the case's parents, representatives and manager."""
+    with failures_for_people():
+        report = commit(database.sessions(), would_approve_due if config.dry_run else approve_due)
+    context.log.info(in_words(report, dry_run=config.dry_run))
+    context.add_output_metadata(approval_metadata(report, dry_run=config.dry_run))
+    if not config.dry_run:
+        deliver_queued_letters(context, database, mail)
+    return result_of(report, dry_run=config.dry_run)
+
+
+dr_auto_approval = single_op_job(dr_auto_approval_op, SEVERITY, legacy_name="cron job_dr_approval")
+dr_auto_approval_schedule = daily_schedule(dr_auto_approval, hour=6)

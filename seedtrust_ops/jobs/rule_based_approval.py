@@ -1,0 +1,87 @@
+"""Approves pending disbursement requests by the rules in `approval_rules`, as soon as a rule approves one.
+
+`pending_dr_sensor` decides as a run would, up to the first approval, and asks for a run only where there is one: a
+request that no rule approves launches nothing, however long it waits.
+"""
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import dagster as dg
+
+from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, what_waits, would_approve_by_rules
+from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.jobs.approving import Approving, approval_metadata, in_words, result_of
+from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
+from seedtrust_ops.jobs.letters import deliver_queued_letters
+from seedtrust_ops.jobs.scheduling import office_zone
+from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.resources.mail import MailResource
+from seedtrust_ops.severity import Severity
+
+NAME = "rule_based_approval"
+SEVERITY = Severity.CRITICAL
+FIRST_PAUSE = timedelta(seconds=30)
+LONGEST_PAUSE = timedelta(minutes=10)
+
+
+@dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})
+def rule_based_approval_op(
+    context: dg.OpExecutionContext, config: Approving, database: DatabaseResource, mail: MailResource
+) -> dict[str, Any]:
+    """Approve what the approval rules match, oldest request first, within each rule's limits."""
+    work = would_approve_by_rules if config.dry_run else approve_by_rules
+    with failures_for_people():
+        report = commit(database.sessions(), partial(work, zone=office_zone()))
+    context.log.info(in_words(report, dry_run=config.dry_run))
+    context.add_output_metadata(approval_metadata(report, dry_run=config.dry_run))
+    if not config.dry_run:
+        deliver_queued_letters(context, database, mail)
+    return result_of(report, dry_run=config.dry_run)
+
+
+rule_based_approval = single_op_job(rule_based_approval_op, SEVERITY, legacy_name="FastAPI auto-approver")
+
+
+@dg.sensor(
+    name="pending_dr_sensor",
+    job=rule_based_approval,
+    minimum_interval_seconds=15,
+    default_status=automation_status()[1],
+)
+def pending_dr_sensor(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
+    """Ask for a run where a rule approves a pending request now, and no run is on its way."""
+    with failures_for_people(), database.sessions()() as session:
+        waiting = what_waits(session, office_zone())
+    if waiting.first is None:
+        if not waiting.looked_at:
+            return dg.SkipReason("No pending request is one that an enabled rule could approve.")
+        return dg.SkipReason(
+            f"No rule approves any of the {waiting.looked_at} pending requests now: an account's minimum or a "
+            "rule's daily limit would be broken."
+        )
+    wait = _why_wait(context.instance, datetime.now(UTC))
+    if wait is not None:
+        return dg.SkipReason(wait)
+    return dg.RunRequest(
+        tags={"seedtrust/reason": f"rule {waiting.first.rule.id} approves request {waiting.first.request.id}"}
+    )
+
+
+def _why_wait(instance: dg.DagsterInstance, now: datetime) -> str | None:
+    """Return why no run is asked for now: one is on its way, or the last ones failed a moment ago."""
+    records = instance.get_run_records(dg.RunsFilter(job_name=NAME), limit=20)
+    on_its_way = next((record for record in records if not record.dagster_run.is_finished), None)
+    if on_its_way is not None:
+        return f"Run {on_its_way.dagster_run.run_id} is on its way."
+    failures = 0
+    for record in records:
+        if record.dagster_run.status is dg.DagsterRunStatus.SUCCESS:
+            break
+        failures += 1
+    if not failures or records[0].end_time is None:
+        return None
+    pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
+    next_try = datetime.fromtimestamp(records[0].end_time, UTC) + pause
+    return f"{failures} runs in a row failed; the next is at {next_try:%H:%M:%S} UTC." if now < next_try else None
