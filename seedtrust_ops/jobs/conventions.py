@@ -3,11 +3,12 @@
 A job's own rule, schedule and words are in its file.
 """
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.errors import OperationsError
@@ -18,6 +19,8 @@ RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL)
 """Design, section 1: two retries, exponential from 2 seconds (Dagster waits 2, then 6)."""
 UNDEFINED_TABLE = "42P01"
 UNDEFINED_COLUMN = "42703"
+RAISED_BY_A_TRIGGER = "P0001"
+FRAMES_SHOWN = 30
 
 
 def single_op_job(
@@ -54,16 +57,9 @@ def failures_for_people() -> Iterator[None]:
     except (OperationalError, InterfaceError) as error:
         trouble = unreachable(application_url(), error)
         raise _failure(str(trouble), trouble, retry=True) from error
-    except ProgrammingError as error:
-        if _sqlstate(error) not in (UNDEFINED_TABLE, UNDEFINED_COLUMN):
-            raise
-        missing = str(error.orig).splitlines()[0]
-        raise _failure(
-            f"The database lacks something that this job uses ({missing}). Run `seedtrust-ops migrate`, which brings "
-            "schema ops up to date and names what schema public lacks.",
-            error,
-            retry=False,
-        ) from error
+    except DBAPIError as error:
+        # `from None`: the driver's own text shows the rows that it was about, with all that is in them.
+        raise _failure(_refusal(error), error, retry=False) from None
 
 
 def automation_status() -> tuple[dg.DefaultScheduleStatus, dg.DefaultSensorStatus]:
@@ -77,8 +73,29 @@ def _failure(sentence: str, error: Exception, *, retry: bool) -> dg.Failure:
     notes = getattr(error, "__notes__", [])
     return dg.Failure(
         description=" ".join([sentence, *notes]),
-        metadata={"kind of trouble": type(error).__name__},
+        metadata={
+            "kind of trouble": type(error).__name__,
+            "where": dg.MetadataValue.text("".join(traceback.format_tb(error.__traceback__)[-FRAMES_SHOWN:])),
+        },
         allow_retries=retry,
+    )
+
+
+def _refusal(error: DBAPIError) -> str:
+    """Return what the database said of a statement, without the rows that it quotes."""
+    sqlstate = _sqlstate(error)
+    diagnosis = getattr(error.orig, "diag", None)
+    said = getattr(diagnosis, "message_primary", None) or type(error.orig).__name__
+    if sqlstate in (UNDEFINED_TABLE, UNDEFINED_COLUMN):
+        return (
+            f"The database lacks something that this job uses ({said}). Run `seedtrust-ops migrate`, which brings "
+            "schema ops up to date and names what schema public lacks."
+        )
+    if sqlstate == RAISED_BY_A_TRIGGER:
+        said = "a trigger raised an exception; the database's log has its words"
+    return (
+        f"The database refused a statement of this job: {said} ({sqlstate}). Nothing of that transaction was kept. "
+        "Either the data breaks a rule of the database or this program has a mistake; where it was is shown beside."
     )
 
 

@@ -7,7 +7,7 @@ decides nothing; no account number and no body is ever put into a message.
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -51,6 +51,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]+)?")
 # Digits with as much between them as people write between the groups of an account number.
 _DIGITS = re.compile(r"\d(?:[\W_]{0,2}\d){3,}")
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+Clean = Callable[[str], str]
 
 
 class _WireTransfer(BaseModel):
@@ -64,7 +65,7 @@ class _WireTransfer(BaseModel):
     return_code: str | None = None
     reason: str | None = None
 
-    def spoken(self) -> BankTransfer:
+    def spoken(self, clean: "Clean") -> BankTransfer:
         return BankTransfer(
             id=self.id,
             idempotency_key=self.idempotency_key,
@@ -72,8 +73,8 @@ class _WireTransfer(BaseModel):
             amount_cents=self.amount_cents,
             reference=self.reference,
             updated_at=self.updated_at,
-            return_code=without_numbers(self.return_code) if self.return_code else None,
-            reason=without_numbers(self.reason) if self.reason else None,
+            return_code=clean(self.return_code) if self.return_code else None,
+            reason=clean(self.reason) if self.reason else None,
         )
 
 
@@ -101,6 +102,7 @@ class HuntingtonBank:
             self._idle.put_nowait(connection)
         self._url = settings.api_url
         self._timeout_seconds = settings.timeout_seconds
+        self._api_key = settings.api_key
 
     @asynccontextmanager
     async def _exchange(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -137,7 +139,7 @@ class HuntingtonBank:
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             reason = f"the connection failed ({type(error).__name__})"
             return OutcomeUnknown(reason) if left else NotSent(f"no connection to {self._url}: {reason}")
-        return _read_answer(order, response)
+        return _read_answer(order, response, self._clean)
 
     async def find_by_keys(self, keys: Sequence[str]) -> list[BankTransfer]:
         """Return the transfers with these keys, at most 100 keys a call."""
@@ -168,7 +170,7 @@ class HuntingtonBank:
         seen: set[str] = set()
         while True:
             page = await self._ask(question + ([("cursor", cursor)] if cursor else []))
-            yield [one.spoken() for one in page.data]
+            yield [one.spoken(self._clean) for one in page.data]
             cursor = page.next_cursor
             if not cursor:
                 return
@@ -214,6 +216,10 @@ class HuntingtonBank:
             return _WirePage.model_validate_json(response.content)
         except ValidationError:
             raise _Unanswered("the answer could not be read") from None
+
+    def _clean(self, text: str) -> str:
+        """Return the bank's free text without what it may quote of our request: account numbers and our key."""
+        return without_numbers(text.replace(self._api_key.get_secret_value(), "•••"))
 
 
 class HuntingtonResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -278,10 +284,10 @@ def _body(order: TransferOrder) -> dict[str, Any]:
     }
 
 
-def _read_answer(order: TransferOrder, response: httpx.Response) -> Answer:
+def _read_answer(order: TransferOrder, response: httpx.Response, clean: Clean) -> Answer:
     status = response.status_code
     if status in (httpx.codes.OK, httpx.codes.CREATED):
-        return _read_transfer(order, response)
+        return _read_transfer(order, response, clean)
     if status == httpx.codes.UNAUTHORIZED:
         return Unauthorized()
     if status == httpx.codes.CONFLICT:
@@ -289,13 +295,13 @@ def _read_answer(order: TransferOrder, response: httpx.Response) -> Answer:
     if status == httpx.codes.TOO_MANY_REQUESTS:
         return RateLimited(_retry_after_seconds(response))
     if status == httpx.codes.UNPROCESSABLE_ENTITY:
-        return _read_refusal(response)
+        return _read_refusal(response, clean)
     return OutcomeUnknown(f"HTTP {status}")
 
 
-def _read_transfer(order: TransferOrder, response: httpx.Response) -> Answer:
+def _read_transfer(order: TransferOrder, response: httpx.Response, clean: Clean) -> Answer:
     try:
-        transfer = _WireTransfer.model_validate_json(response.content).spoken()
+        transfer = _WireTransfer.model_validate_json(response.content).spoken(clean)
     except ValidationError:
         return OutcomeUnknown("the answer could not be read")
     if transfer.idempotency_key != order.idempotency_key:
@@ -303,14 +309,14 @@ def _read_transfer(order: TransferOrder, response: httpx.Response) -> Answer:
     return Originated(transfer)
 
 
-def _read_refusal(response: httpx.Response) -> Answer:
+def _read_refusal(response: httpx.Response, clean: Clean) -> Answer:
     try:
         problem = _WireProblem.model_validate_json(response.content)
     except ValidationError:
         # A refusal is final by the contract, but one that can't be read may come from something in between.
         return OutcomeUnknown("HTTP 422 with an answer that could not be read")
-    code = problem.code if _CODE.fullmatch(problem.code) and not _DIGITS.search(problem.code) else "refused"
-    return Refused(code, without_numbers(problem.message))
+    code = problem.code if _CODE.fullmatch(problem.code) and clean(problem.code) == problem.code else "refused"
+    return Refused(code, clean(problem.message))
 
 
 def _retry_after_seconds(response: httpx.Response) -> float:

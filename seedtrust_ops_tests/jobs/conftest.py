@@ -1,14 +1,19 @@
-"""The outside world of the jobs: S3, CloudFront and the internal API as servers of this test session's own."""
+"""The outside world of the jobs as servers of this test session's own, and a process whose variables a test changes."""
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 
+import dagster as dg
 import pytest
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.config import environment
+from seedtrust_ops.resources import huntington_bank
 from seedtrust_ops.resources.database import application_engine
 from seedtrust_ops.sandbox.outside.world import OutsideWorld, start_outside_world
 from seedtrust_ops_tests.databases import plain
+
+Change = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +47,41 @@ def jobs_environment(
     application_engine().dispose()
     environment.cache_clear()
     application_engine.cache_clear()
+
+
+@pytest.fixture
+def change(monkeypatch: pytest.MonkeyPatch, bank_environment: dict[str, str]) -> Iterator[Change]:
+    """Changes variables (None unsets one), as if the process had been started with them."""
+
+    def forget() -> None:
+        environment.cache_clear()
+        application_engine.cache_clear()
+
+    def change_variables(**variables: str | None) -> None:
+        for name, value in variables.items():
+            if value is None:
+                monkeypatch.delenv(name)
+            else:
+                monkeypatch.setenv(name, value)
+        forget()
+
+    yield change_variables
+    for name, value in bank_environment.items():
+        monkeypatch.setenv(name, value)
+    forget()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries without their wait, and one try at a connection or a question where there would be three."""
+    monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda _policy, _attempt: 0)
+    monkeypatch.setattr(huntington_bank, "CONNECT_RETRIES", 0)
+    monkeypatch.setattr(huntington_bank, "QUESTION_TRIES", 1)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port at which nobody listens for as long as the test lasts."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        yield silent.getsockname()[1]

@@ -14,7 +14,7 @@ from seedtrust_ops_tests.building import Company
 from seedtrust_ops_tests.jobs.conftest import Change
 from seedtrust_ops_tests.jobs.running import process, run
 
-pytestmark = pytest.mark.usefixtures("bank_environment")
+pytestmark = pytest.mark.usefixtures("bank_environment", "impatient")
 
 
 def tick() -> dg.RunRequest | str:

@@ -23,7 +23,7 @@ from seedtrust_ops_tests.databases import create_platform, own_database, plain
 from seedtrust_ops_tests.jobs.conftest import Change
 from seedtrust_ops_tests.jobs.running import process
 
-pytestmark = pytest.mark.usefixtures("bank_environment")
+pytestmark = pytest.mark.usefixtures("bank_environment", "impatient")
 
 
 def sent(company: Company, bank: BankProcess, batch_id: int) -> list[str]:

@@ -341,6 +341,15 @@ def test_no_proxy_of_the_environment_comes_between_us_and_the_bank(
     assert isinstance(ask(settings_of(bank), lambda client: client.create_transfer(order())), Originated)
 
 
+def test_our_key_is_masked_where_the_bank_quotes_it() -> None:
+    one = order()
+    refusal = answer_to(one, Says(422, {"code": API_KEY.replace("-", "_"), "message": f"key {API_KEY} is old"}))
+    rejected = answer_to(one, Says(201, transfer(one.idempotency_key, status="rejected", reason=f"by {API_KEY}")))
+    assert refusal == Refused("refused", "key ••• is old")
+    assert isinstance(rejected, Originated)
+    assert rejected.transfer.reason == "by •••"
+
+
 QUOTATIONS = [
     ACCOUNT_NUMBER,
     f"account {ACCOUNT_NUMBER} is closed",

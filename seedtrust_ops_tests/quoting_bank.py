@@ -1,0 +1,99 @@
+"""A bank that repeats whatever it was told, account number and key included, in every kind of answer there is.
+
+It listens on a real socket and keeps no books: only what it says matters.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+KINDS = (
+    "completed",
+    "rejected",
+    "returned",
+    "refused",
+    "key reused",
+    "rate limited",
+    "outage",
+    "garbage",
+    "another key",
+    "redirected",
+)
+
+
+@contextmanager
+def quoting_bank() -> Iterator[tuple[str, list[str]]]:
+    """The bank's address, and the kinds of answer that it gave; which one a transfer gets, its payee's name says."""
+    given: list[str] = []
+    told: dict[str, str] = {}
+
+    class Quoting(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            key, order = self.headers["Idempotency-Key"], json.loads(body)
+            quotation = f"{order['counterparty']['account_number']} {self.headers['Authorization']} {body}"
+            kind = order["counterparty"]["name"]
+            if kind == "rate limited" and key in told:
+                kind = "completed"
+            told[key] = quotation
+            given.append(kind)
+            problem = {"code": f"no_{order['counterparty']['account_number']}", "message": quotation}
+            answers: dict[str, tuple[int, Any]] = {
+                "refused": (422, problem),
+                "key reused": (409, problem),
+                "rate limited": (429, problem),
+                "outage": (503, problem),
+                "garbage": (201, quotation),
+                "another key": (201, _transfer("another-key", "completed", order, quotation)),
+                "redirected": (302, problem),
+            }
+            self._answer(*answers.get(kind, (201, _transfer(key, kind, order, quotation))))
+
+        def do_GET(self) -> None:
+            keys = parse_qs(urlsplit(self.path).query).get("idempotency_key", [])
+            known = [_transfer(key, "rejected", {}, told[key]) for key in keys if key in told]
+            self._answer(200, {"data": known, "next_cursor": None})
+
+        def _answer(self, status: int, body: Any) -> None:
+            content = (body if isinstance(body, str) else json.dumps(body)).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Retry-After", "0")
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Quoting)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", given
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _transfer(key: str, status: str, order: dict[str, Any], quotation: str) -> dict[str, Any]:
+    return {
+        "id": f"tr_{key}",
+        "idempotency_key": key,
+        "status": status,
+        "return_code": quotation if status == "returned" else None,
+        "reason": quotation,
+        "method": "ach",
+        "amount_cents": order.get("amount_cents", 100),
+        "currency": "USD",
+        "reference": order.get("reference", ""),
+        "created_at": "2024-03-01T12:00:00Z",
+        "updated_at": "2024-03-01T12:00:00Z",
+    }
