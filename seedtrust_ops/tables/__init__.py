@@ -10,7 +10,7 @@ from seedtrust_ops.tables.huntington import HuntingtonBatch, HuntingtonTransacti
 from seedtrust_ops.tables.job_runs import ErrorRecord, JobRun
 from seedtrust_ops.tables.people import Case, CaseParty, User
 from seedtrust_ops.tables.presence import ViewingDisbursementRequest, ViewingPayment
-from seedtrust_ops.tables.reports import ReportRequest
+from seedtrust_ops.tables.reports import ReportClaim, ReportRequest
 from seedtrust_ops.tables.telling import Alert, BalanceAlert, Notification, NotificationAttachment
 from seedtrust_ops.tables.transfer_records import BankFeedCursor, BatchLease, Switch, TransferAttempt
 
@@ -33,6 +33,7 @@ __all__ = [
     "NotificationAttachment",
     "OpsTable",
     "PlatformTable",
+    "ReportClaim",
     "ReportRequest",
     "Switch",
     "TransferAttempt",

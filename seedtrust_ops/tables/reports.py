@@ -1,4 +1,4 @@
-"""Report requests, as the platform keeps them.
+"""Report requests, as the platform keeps them, and who works on one.
 
 A request's life is a number: 1 pending, 2 in progress, 3 emailed, 4 failed.
 """
@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ForeignKey, Identity, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from seedtrust_ops.tables.base import SMALL, PlatformTable
+from seedtrust_ops.tables.base import INT, SMALL, OpsTable, PlatformTable
 from seedtrust_ops.tables.people import User
 
 
@@ -28,3 +28,15 @@ class ReportRequest(PlatformTable):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     error: Mapped[str | None]
+
+
+class ReportClaim(OpsTable):
+    """How often an unfinished request was tried, and the token of the last to try; gone once it is finished."""
+
+    __tablename__ = "report_claims"
+
+    request_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    token: Mapped[str]
+    tries: Mapped[int] = mapped_column(INT)
+    claimed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    not_before: Mapped[datetime | None]

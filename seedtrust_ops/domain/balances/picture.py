@@ -29,7 +29,7 @@ def draw_histogram(sheet: BalanceSheet) -> bytes:
     for place, count in enumerate(sheet.bars):
         if count:
             axes.annotate(f"{count:,}", (place, count), ha="center", va="bottom", fontsize=8)
-    axes.set_xticks(list(places), _labels(), fontsize=8)
+    axes.set_xticks(list(places), _labels(), fontsize=8, parse_math=False)
     axes.set_title("Accounts of active cases by what they hold", loc="left", fontsize=11)
     axes.set_ylabel("accounts")
     axes.spines[["top", "right"]].set_visible(False)
