@@ -23,6 +23,7 @@ from seedtrust_ops.resources import embedded_postgres
 from seedtrust_ops.resources.database import application_engine, create_application_engine
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
+from seedtrust_ops.sandbox.mailbox.process import MailboxProcess, start_mailbox
 from seedtrust_ops_tests.building import Company
 from seedtrust_ops_tests.dagster_homes import DagsterHome, dagster_home_of_its_own, instance_of
 from seedtrust_ops_tests.databases import create_platform, folder_for_a_server
@@ -152,3 +153,28 @@ def instance(dagster_home: DagsterHome, bank_environment: dict[str, str]) -> Ite
     """The instance at that home, beside the application's database."""
     with instance_of(dagster_home) as instance:
         yield instance
+
+
+@pytest.fixture(scope="session")
+def mailbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailboxProcess]:
+    with start_mailbox(tmp_path_factory.mktemp("mailbox") / "mailbox.sqlite") as mailbox:
+        yield mailbox
+
+
+@pytest.fixture
+def mailbox(mailbox_process: MailboxProcess) -> Iterator[MailboxProcess]:
+    """The session's mail server, with no letters in it and no trouble ordered."""
+    mailbox_process.control.clear_orders()
+    mailbox_process.control.empty()
+    yield mailbox_process
+    mailbox_process.control.clear_orders()
+
+
+@pytest.fixture
+def mail_environment(monkeypatch: pytest.MonkeyPatch, mailbox: MailboxProcess) -> Iterator[dict[str, str]]:
+    """The variables of the mail server, set; they go well with `bank_environment`."""
+    for name, value in mailbox.environment.items():
+        monkeypatch.setenv(name, value)
+    environment.cache_clear()
+    yield mailbox.environment
+    environment.cache_clear()

@@ -4,12 +4,13 @@ It turns every way in which that can end into one of the words of `post`; what i
 it is tried again, is not decided here.
 """
 
+import re
 import smtplib
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from email.message import EmailMessage
-from email.policy import SMTP
+from email.message import Message
+from email.policy import compat32
 from email.utils import parseaddr
 
 import dagster as dg
@@ -22,6 +23,10 @@ ANSWER_SECONDS = 30.0
 _NOT_LET_IN = {530, 535, 538}
 """Replies about us and not about a letter: authentication is required, failed, or wants encryption first."""
 _CLOSING = 421
+_UNREADABLE = -1
+# RFC 5321, section 4.5.2: a dot at the start of a line is doubled, for a dot alone ends the letter.
+_LEADING_DOT = re.compile(rb"^\.", re.MULTILINE)
+_LINES = compat32.clone(linesep="\r\n")
 
 
 class SmtpPostOffice:
@@ -38,7 +43,7 @@ class SmtpPostOffice:
         """Who letters are from, as their From line says it."""
         return self._settings.email_from
 
-    def send(self, letter: EmailMessage) -> None:
+    def send(self, letter: Message) -> None:
         """Hand in one letter; it is the mail server's when this returns.
 
         A connection that turns out to be gone before the letter left is made anew, once.
@@ -49,7 +54,7 @@ class SmtpPostOffice:
             PostOfficeUnreachable: no letter can be handed in now.
         """
         address = parseaddr(str(letter["To"]))[1]
-        content = letter.as_bytes(policy=SMTP)
+        content = letter.as_bytes(policy=_LINES)
         held = self._connection is not None
         try:
             self._hand_in(address, content)
@@ -75,12 +80,7 @@ class SmtpPostOffice:
 
     def _hand_in(self, address: str, content: bytes) -> None:
         connection = self._connection = self._connection or self._connect()
-        options = []
-        if not address.isascii():
-            if not connection.has_extn("smtputf8"):
-                raise LetterRefused(f"The mail server takes no address with letters beyond ASCII: {address}.")
-            options = ["SMTPUTF8", "BODY=8BITMIME"]
-        code, words = connection.mail(self._sender_address, options)
+        code, words = connection.mail(self._sender_address)
         if code != 250:
             self._check_open(code, words)
             connection.rset()
@@ -91,7 +91,7 @@ class SmtpPostOffice:
         if code not in (250, 251):
             self._refused(connection, code, words)
         code, words = self._deliver(connection, content)
-        if code != 250:
+        if not 200 <= code < 300:
             self._refused(connection, code, words)
 
     def _deliver(self, connection: smtplib.SMTP, content: bytes) -> tuple[int, bytes]:
@@ -100,14 +100,17 @@ class SmtpPostOffice:
         if code != 354:
             return code, words
         try:
-            connection.send(smtplib._quote_periods(content) + b".\r\n")  # type: ignore[attr-defined]
-            return connection.getreply()
+            connection.send(
+                _LEADING_DOT.sub(b"..", content) + (b".\r\n" if content.endswith(b"\r\n") else b"\r\n.\r\n")
+            )
+            code, words = connection.getreply()
         except smtplib.SMTPServerDisconnected as error:
             self.close()
-            raise LetterPostponed(
-                f"The mail server gave no answer to the letter ({_words(error)}), so it may have taken it; it is "
-                "sent again under the same Message-ID."
-            ) from error
+            raise LetterPostponed(_lost(_words(error))) from error
+        if code == _UNREADABLE:
+            self.close()
+            raise LetterPostponed(_lost(f"it said {_text(words)!r}"))
+        return code, words
 
     def _refused(self, connection: smtplib.SMTP, code: int, words: bytes) -> None:
         self._check_open(code, words)
@@ -120,7 +123,7 @@ class SmtpPostOffice:
         raise LetterPostponed(f"The mail server did not take the letter now: {reply}.")
 
     def _check_open(self, code: int, words: bytes) -> None:
-        if code in (_CLOSING, -1):
+        if code in (_CLOSING, _UNREADABLE):
             raise smtplib.SMTPServerDisconnected(f"{code} {_text(words)}")
 
     def _connect(self) -> smtplib.SMTP:
@@ -164,6 +167,13 @@ class MailResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Yield the mail server; raises `ConfigurationError`, naming the variable, where one is missing."""
         with open_post_office(environment().mail) as office:
             yield office
+
+
+def _lost(reason: str) -> str:
+    return (
+        f"The mail server gave no answer to the letter ({reason}), so it may have taken it; it is sent again under "
+        "the same Message-ID."
+    )
 
 
 def _words(error: Exception) -> str:

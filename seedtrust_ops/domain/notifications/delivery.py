@@ -7,7 +7,7 @@ dies in between can cost at most one letter a second copy, under the same Messag
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from email.message import EmailMessage
+from email.message import Message
 from functools import partial
 from time import monotonic
 from typing import Protocol
@@ -50,7 +50,7 @@ class PostOffice(Protocol):
         """Who letters are from, as the From line says it."""
         ...
 
-    def send(self, letter: EmailMessage) -> None:
+    def send(self, letter: Message) -> None:
         """Hand in one letter, or raise one of the words of `post`."""
         ...
 
@@ -115,7 +115,7 @@ class _Delivery:
     def _hand_in(self, claim: Claim, letter: DueLetter) -> Note:
         """Hand the letter in, and return what is to be recorded of that."""
         try:
-            message = write_out(letter, self.stationery, self.post_office.sender)
+            message, subject = write_out(letter, self.stationery, self.post_office.sender)
             self.post_office.send(message)
         except (UnusableLetter, LetterRefused) as error:
             self.report.failed += 1
@@ -127,7 +127,7 @@ class _Delivery:
             postponed = self._postponed(claim, letter, str(error))
             return partial(_note_unreachable, postponed, str(error))
         self.report.sent += 1
-        return partial(_note_sent, letter, str(message["Subject"]), self.report.sent == 1)
+        return partial(_note_sent, letter, subject, self.report.sent == 1)
 
     def _postponed(self, claim: Claim, letter: DueLetter, trouble: str) -> Note:
         if letter.attempts >= self.patience.attempts:

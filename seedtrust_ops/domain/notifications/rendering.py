@@ -88,7 +88,7 @@ class Stationery:
         if known is None:
             raise UnusableLetter(f"There is no kind of letter called {kind!r}; there are {', '.join(KINDS)}.")
         _check(known, variables)
-        given = {**variables, "recipient_name": recipient_name}
+        given = {**variables, "recipient_name": on_one_line(recipient_name)}
         if attachment_name is not None:
             given["attachment_name"] = attachment_name
         try:
@@ -111,7 +111,7 @@ class Stationery:
 def dollars(cents: int) -> str:
     """Return cents as people write money: -123456 is -$1,234.56. Raises TypeError for what is no whole number."""
     if not isinstance(cents, int) or isinstance(cents, bool):
-        raise TypeError(f"{cents!r} is no whole number of cents")
+        raise TypeError(f"{cents} is no whole number of cents")
     return f"{'-' if cents < 0 else ''}${abs(cents) // 100:,}.{abs(cents) % 100:02}"
 
 

@@ -57,7 +57,7 @@ class KeptLetter:
 
     def _body(self, kind: str) -> str:
         part = self.message.get_body((kind,))
-        return "" if part is None else str(part.get_content())
+        return "" if part is None else str(part.get_content()).replace("\r\n", "\n")
 
 
 class MailTotals(TypedDict):
@@ -96,10 +96,16 @@ class SandboxMailbox:
         return totals
 
     def order(
-        self, trouble: Trouble, *, recipient: str | None = None, times: int | None = 1, seconds: float = 1.0
+        self,
+        trouble: Trouble,
+        *,
+        recipient: str | None = None,
+        times: int | None = 1,
+        skip: int = 0,
+        seconds: float = 1.0,
     ) -> None:
-        """Order trouble for the next `times` letters (None: until cleared), or those to one recipient."""
-        order = Order(trouble=trouble, recipient=recipient, times=times, seconds=seconds)
+        """Order trouble for the next `times` letters (None: until cleared) after `skip`, or those to one recipient."""
+        order = Order(trouble=trouble, recipient=recipient, times=times, skip=skip, seconds=seconds)
         self._client.post("/sandbox/orders", content=order.model_dump_json()).raise_for_status()
 
     def clear_orders(self) -> None:

@@ -36,12 +36,15 @@ class Order(BaseModel):
     """Only letters to this address; what happens at MAIL happens before the server knows it."""
     times: Annotated[int, Field(ge=1)] | None = 1
     """None: until cleared."""
+    skip: Annotated[int, Field(ge=0)] = 0
+    """So many letters that it is about are let through first."""
     seconds: Annotated[float, Field(ge=0)] = 1.0
 
 
 @dataclass
 class _Standing:
     order: Order
+    to_skip: int
     left: int | None
 
 
@@ -55,7 +58,7 @@ class Orders:
     def give(self, order: Order) -> None:
         """Add an order."""
         with self._lock:
-            self._standing.append(_Standing(order, order.times))
+            self._standing.append(_Standing(order, order.skip, order.times))
 
     def clear(self) -> None:
         """End all orders."""
@@ -69,6 +72,9 @@ class Orders:
                 order = standing.order
                 about = order.recipient is None or order.recipient in recipients
                 if STEPS[order.trouble] == step and about and standing.left != 0:
+                    if standing.to_skip:
+                        standing.to_skip -= 1
+                        continue
                     if standing.left is not None:
                         standing.left -= 1
                     return order

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from email import message_from_bytes
+from email.parser import BytesHeaderParser
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class MailboxStore:
 
     def keep(self, sender: str, recipients: Sequence[str], content: bytes) -> None:
         """Keep one letter, once for each recipient."""
-        message_id = message_from_bytes(content)["Message-ID"]
+        message_id = BytesHeaderParser().parsebytes(content)["Message-ID"]
         at = datetime.now(UTC).isoformat()
         with self._lock:
             self._connection.executemany(
