@@ -3,9 +3,11 @@
 A tick with nothing open launches nothing, unless the bank's feed was last read over 15 minutes ago.
 """
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.domain.transfers.healing import HealReport, heal, what_needs_healing
@@ -17,6 +19,8 @@ from seedtrust_ops.severity import Severity
 
 NAME = "auto_heal_huntington_batches"
 SEVERITY = Severity.HIGH
+TAKEN_FOR_DEAD_AFTER = timedelta(minutes=3)
+"""A healing usually takes seconds. One that takes longer, or whose worker died, must not keep others waiting."""
 
 
 @dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "bank"})
@@ -63,6 +67,14 @@ def auto_heal_huntington_batches_schedule(
     """Every minute, where something is open or the bank's feed has not been read for 15 minutes."""
     with failures_for_people(), database.sessions()() as session:
         reason = what_needs_healing(session)
+    under_way = context.instance.get_run_records(
+        dg.RunsFilter(
+            job_name=NAME, statuses=IN_PROGRESS_RUN_STATUSES, created_after=datetime.now(UTC) - TAKEN_FOR_DEAD_AFTER
+        ),
+        limit=1,
+    )
+    if under_way:
+        return dg.SkipReason(f"Run {under_way[0].dagster_run.run_id} is healing.")
     if reason is None:
         return dg.SkipReason("No transfer waits for the bank's word, and the bank's feed was read lately.")
     return dg.RunRequest(tags={"seedtrust/reason": reason})

@@ -3,6 +3,7 @@
 When a batch becomes `queued`, `huntington_batch_sensor` asks for a run; by hand, launch it with a batch id.
 """
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.domain.transfers.batches import QueuedBatch, queued_batches
-from seedtrust_ops.domain.transfers.halting import why_halted
+from seedtrust_ops.domain.transfers.halting import TransfersHalted, why_halted
 from seedtrust_ops.domain.transfers.processing import BatchReport, TransferRules, process_batch
 from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
 from seedtrust_ops.jobs.showing import batch_metadata
@@ -24,10 +25,15 @@ NAME = "process_huntington_batch"
 SEVERITY = Severity.CRITICAL
 BATCH_TAG = "seedtrust/batch_id"
 GENERATION_TAG = "seedtrust/generation"
+HALTED_TAG = "seedtrust/halted"
 CLAIM_WITHIN = timedelta(minutes=5)
-"""A run that started so long ago and has not claimed its batch is taken for dead."""
+"""A run that left the queue so long ago and has not claimed its batch is taken for dead."""
+TRY_AGAIN_WITHIN = timedelta(seconds=30)
+"""How long a run that gave its batch back may take to try again by itself: longer than any pause of its retries."""
 FIRST_PAUSE = timedelta(seconds=30)
 LONGEST_PAUSE = timedelta(minutes=10)
+REQUESTS_A_TICK = 50
+"""So that a tick stays well under the time that Dagster gives it, however many batches are queued."""
 
 
 class BatchToSend(dg.Config):
@@ -46,15 +52,20 @@ def process_huntington_batch_op(
 ) -> dict[str, Any]:
     """Send one queued Huntington batch: each transfer exactly once, whatever dies in between."""
     with failures_for_people():
-        report = process_batch(
-            database.sessions(),
-            huntington.open,
-            field_cipher.cipher(),
-            transfer_rules(huntington),
-            batch_id=config.batch_id,
-            holder=context.run_id,
-            asked_at=_asked_at(context),
-        )
+        try:
+            report = process_batch(
+                database.sessions(),
+                huntington.open,
+                field_cipher.cipher(),
+                transfer_rules(huntington),
+                batch_id=config.batch_id,
+                holder=context.run_id,
+                asked_at=_asked_at(context),
+            )
+        except TransfersHalted:
+            # Not a failure to be more careful after: the batch is sent as soon as the halt is over.
+            context.instance.add_run_tags(context.run_id, {HALTED_TAG: "true"})
+            raise
         metadata = batch_metadata(database.sessions(), report)
     context.log.info(in_words(report))
     context.add_output_metadata(metadata)
@@ -69,7 +80,7 @@ process_huntington_batch = single_op_job(
 @dg.sensor(
     name="huntington_batch_sensor",
     job=process_huntington_batch,
-    minimum_interval_seconds=5,
+    minimum_interval_seconds=1,
     default_status=automation_status()[1],
 )
 def huntington_batch_sensor(
@@ -91,6 +102,8 @@ def huntington_batch_sensor(
             requests.append(_run_request(context.instance, batch))
         else:
             waits.append(wait)
+        if len(requests) == REQUESTS_A_TICK:
+            break
     return dg.SensorResult(run_requests=requests, skip_reason=" ".join(waits) if waits and not requests else None)
 
 
@@ -124,24 +137,38 @@ def _why_wait(instance: dg.DagsterInstance, batch: QueuedBatch) -> str | None:
     """Return why no run is asked for now: one is on its way, or the last ones failed a moment ago."""
     records = instance.get_run_records(dg.RunsFilter(job_name=NAME, tags={BATCH_TAG: str(batch.batch_id)}), limit=20)
     now = datetime.now(UTC)
-    failures = 0
     for record in records:
-        run = record.dagster_run
-        if not run.is_finished and run.tags.get(GENERATION_TAG) == str(batch.generation):
-            started = record.start_time
-            if started is None or now - datetime.fromtimestamp(started, UTC) < CLAIM_WITHIN:
-                return f"Batch {batch.batch_id}: run {run.run_id} is on its way."
-        queued_since = batch.queued_at is not None and record.create_timestamp < batch.queued_at
-        if run.status is dg.DagsterRunStatus.SUCCESS or queued_since:
-            break
-        failures += run.is_finished
-    if not failures or records[0].end_time is None:
+        if not record.dagster_run.is_finished and _will_claim(record, batch, now):
+            return f"Batch {batch.batch_id}: run {record.dagster_run.run_id} is on its way."
+    failures = list(_failures_in_a_row(records, batch))
+    if not failures:
         return None
-    pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
-    next_try = datetime.fromtimestamp(records[0].end_time, UTC) + pause
+    pause = min(FIRST_PAUSE * 2 ** (len(failures) - 1), LONGEST_PAUSE)
+    next_try = datetime.fromtimestamp(failures[0], UTC) + pause
     if now >= next_try:
         return None
-    return f"Batch {batch.batch_id}: {failures} runs in a row failed; the next is at {next_try:%H:%M:%S} UTC."
+    return f"Batch {batch.batch_id}: {len(failures)} runs in a row failed; the next is at {next_try:%H:%M:%S} UTC."
+
+
+def _will_claim(record: dg.RunRecord, batch: QueuedBatch, now: datetime) -> bool:
+    """Return whether a run under way may yet claim the batch, or has died without Dagster's knowing."""
+    run = record.dagster_run
+    if run.run_id == batch.last_holder:
+        return batch.given_back_at is not None and now - batch.given_back_at < TRY_AGAIN_WITHIN
+    if run.tags.get(GENERATION_TAG) != str(batch.generation):
+        return False
+    return run.status is dg.DagsterRunStatus.QUEUED or now - record.update_timestamp < CLAIM_WITHIN
+
+
+def _failures_in_a_row(records: Sequence[dg.RunRecord], batch: QueuedBatch) -> Iterator[float]:
+    """Yield when the last runs ended, newest first, back to one that went well or to when the batch was queued."""
+    for record in records:
+        run = record.dagster_run
+        queued_since = batch.queued_at is not None and record.create_timestamp < batch.queued_at
+        if run.status is dg.DagsterRunStatus.SUCCESS or queued_since:
+            return
+        if record.end_time is not None and HALTED_TAG not in run.tags:
+            yield record.end_time
 
 
 def _run_request(instance: dg.DagsterInstance, batch: QueuedBatch) -> dg.RunRequest:

@@ -39,7 +39,7 @@ STATUS = {
 
 @dg.sensor(
     name="job_run_sensor",
-    minimum_interval_seconds=5,
+    minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Keeps JobRun, which every dashboard of the company reads, equal to Dagster's runs.",
 )
