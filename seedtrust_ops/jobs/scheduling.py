@@ -56,7 +56,7 @@ def weekly_schedule(job: Job, *, hour: int, partition_of: Callable[[date], str] 
         hour: of the office's wall clock.
         partition_of: given the Sunday, the partition that its run makes; None where the job has none.
     """
-    return _calendar_schedule(job, f"0 {hour} * * 0", _same_day, f"Every Sunday at {hour:02}:00.", partition_of)
+    return _calendar_schedule(job, f"0 {hour} * * 0", last_sunday, f"Every Sunday at {hour:02}:00.", partition_of)
 
 
 def third_day_schedule(job: Job, *, hour: int) -> dg.ScheduleDefinition:
@@ -68,6 +68,11 @@ def third_day_schedule(job: Job, *, hour: int) -> dg.ScheduleDefinition:
     return _calendar_schedule(
         job, f"0 {hour} * * *", last_third_day, f"Every third day at {hour:02}:00; on the other days it skips."
     )
+
+
+def last_sunday(day: date) -> date:
+    """Return the last Sunday on or before `day`."""
+    return day - timedelta(days=day.isoweekday() % 7)
 
 
 def last_third_day(day: date) -> date:
