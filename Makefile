@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Two workers, each with servers of its own; a file's tests stay together.
+PYTEST ?= -n 2 --dist loadfile
 
 .PHONY: setup check test demo dev format constraints clean
 
@@ -25,7 +27,7 @@ format: setup
 	$(BIN)/ruff format .
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST)
 
 demo: setup
 	$(BIN)/seedtrust-ops demo
