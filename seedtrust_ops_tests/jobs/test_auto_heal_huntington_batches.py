@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import update
 
 from seedtrust_ops.jobs.auto_heal_huntington_batches import NAME, auto_heal_huntington_batches_schedule
@@ -17,10 +19,9 @@ from seedtrust_ops_tests.jobs.running import process, run
 pytestmark = pytest.mark.usefixtures("bank_environment", "impatient")
 
 
-def tick() -> dg.RunRequest | str:
-    with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_schedule_context(instance=instance, resources={"database": DatabaseResource()})
-        result = auto_heal_huntington_batches_schedule(context)
+def tick(instance: dg.DagsterInstance) -> dg.RunRequest | str:
+    context = dg.build_schedule_context(instance=instance, resources={"database": DatabaseResource()})
+    result = auto_heal_huntington_batches_schedule(context)
     if isinstance(result, dg.SkipReason):
         return str(result.skip_message)
     assert isinstance(result, dg.RunRequest)
@@ -38,66 +39,83 @@ def reason(requested: dg.RunRequest | str) -> str:
     return requested.tags["seedtrust/reason"]
 
 
-def test_with_nothing_open_and_the_feed_read_lately_nothing_is_launched(company: Company) -> None:
+def test_with_nothing_open_and_the_feed_read_lately_nothing_is_launched(
+    instance: dg.DagsterInstance, company: Company
+) -> None:
     feed_was_read(company, timedelta(minutes=14))
     company.batch([100])
     company.batch([100], status="held")
-    assert tick() == "No transfer waits for the bank's word, and the bank's feed was read lately."
+    assert tick(instance) == "No transfer waits for the bank's word, and the bank's feed was read lately."
 
 
 @pytest.mark.parametrize("ago", [None, timedelta(minutes=16)])
-def test_a_feed_that_was_not_read_for_a_quarter_of_an_hour_is_read(company: Company, ago: timedelta | None) -> None:
+def test_a_feed_that_was_not_read_for_a_quarter_of_an_hour_is_read(
+    instance: dg.DagsterInstance, company: Company, ago: timedelta | None
+) -> None:
     if ago is not None:
         feed_was_read(company, ago)
-    assert "feed" in reason(tick())
+    assert "feed" in reason(tick(instance))
 
 
 @pytest.mark.parametrize(
     ("status", "failure"),
     [("submitted", None), ("processing", None), ("failed", "timeout after 30 s"), ("failed", "Timeout")],
 )
-def test_a_transfer_whose_truth_is_open_launches_a_run(company: Company, status: str, failure: str | None) -> None:
+def test_a_transfer_whose_truth_is_open_launches_a_run(
+    instance: dg.DagsterInstance, company: Company, status: str, failure: str | None
+) -> None:
     feed_was_read(company, timedelta(0))
     company.batch([100], status="completed")
     with company.sessions.begin() as session:
         session.execute(update(HuntingtonTransaction).values(status=status, failure_reason=failure))
-    assert reason(tick()) == "1 transactions wait for the bank's word"
+    assert reason(tick(instance)) == "1 transactions wait for the bank's word"
 
 
 @pytest.mark.parametrize(
     ("status", "failure"), [("completed", None), ("failed", "invalid_account"), ("returned", "R01")]
 )
-def test_a_settled_transfer_launches_none(company: Company, status: str, failure: str | None) -> None:
+def test_a_settled_transfer_launches_none(
+    instance: dg.DagsterInstance, company: Company, status: str, failure: str | None
+) -> None:
     feed_was_read(company, timedelta(0))
     company.batch([100], status="completed")
     with company.sessions.begin() as session:
         session.execute(update(HuntingtonTransaction).values(status=status, failure_reason=failure))
-    assert isinstance(tick(), str)
+    assert isinstance(tick(instance), str)
 
 
-def test_a_batch_that_may_have_lost_its_worker_launches_a_run(company: Company) -> None:
+def test_a_batch_that_may_have_lost_its_worker_launches_a_run(instance: dg.DagsterInstance, company: Company) -> None:
     feed_was_read(company, timedelta(0))
     company.batch([100], status="processing")
-    assert "may have lost their worker" in reason(tick())
+    assert "may have lost their worker" in reason(tick(instance))
+
+
+def test_while_one_run_heals_no_other_is_launched(instance: dg.DagsterInstance, company: Company) -> None:
+    company.batch([100], status="processing")
+    run_id = create_run_for_test(instance, job_name=NAME, status=dg.DagsterRunStatus.STARTED).run_id
+    assert tick(instance) == f"Run {run_id} is healing."
+    event = DagsterEvent(DagsterEventType.PIPELINE_SUCCESS.value, NAME, message="done")
+    instance.run_storage.handle_run_event(run_id, event)
+    assert isinstance(tick(instance), dg.RunRequest)
 
 
 def test_a_heal_records_what_the_bank_says_and_shows_it_and_then_nothing_is_open(
-    company: Company, bank: BankProcess
+    instance: dg.DagsterInstance, company: Company, bank: BankProcess
 ) -> None:
     case = company.case()
     batch_id = company.batch(case=case)
     transaction_id = company.transaction(batch_id, company.request(case, 70_000), 70_000, method="ach")
     assert process(batch_id).success
     assert company.statuses(batch_id) == ["submitted"]
-    assert isinstance(tick(), dg.RunRequest)
+    assert isinstance(tick(instance), dg.RunRequest)
     bank.control.settle()
     ran = run(NAME)
     assert ran.success
-    assert (ran.returned["asked"], ran.returned["changed"]) == (1, 1)
+    assert ran.returned["changed"] == 1
     assert company.statuses(batch_id) == ["completed"]
     changes = str(ran.metadata["changes (first 1 of 1)"].value)
     assert f"| {transaction_id} | submitted | completed | $700.00 |" in changes
-    assert isinstance(tick(), str)
+    assert isinstance(tick(instance), str)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +151,9 @@ def test_a_run_that_hangs_is_ended_by_dagster() -> None:
     assert definitions.resolve_job_def(NAME).tags["dagster/max_runtime"] == "900"
 
 
-def test_a_database_that_is_down_is_told_in_a_sentence(change: Change, closed_port: int) -> None:
+def test_a_database_that_is_down_is_told_in_a_sentence(
+    instance: dg.DagsterInstance, change: Change, closed_port: int
+) -> None:
     change(SEEDTRUST_DATABASE_URL=f"postgresql://ops:hunter2@127.0.0.1:{closed_port}/seedtrust")
     with pytest.raises(dg.Failure, match="SEEDTRUST_DATABASE_URL"):
-        tick()
+        tick(instance)
