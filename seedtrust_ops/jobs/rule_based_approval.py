@@ -24,6 +24,9 @@ NAME = "rule_based_approval"
 SEVERITY = Severity.CRITICAL
 FIRST_PAUSE = timedelta(seconds=30)
 LONGEST_PAUSE = timedelta(minutes=10)
+REST_AFTER_A_LOOK = 20
+"""A look that found nothing to approve is followed by so many times its own length without one: where a hundred
+thousand requests wait that no rule approves, that is a minute or two, and else less than the sensor's interval."""
 
 
 @dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})
@@ -52,9 +55,14 @@ rule_based_approval = single_op_job(rule_based_approval_op, SEVERITY, legacy_nam
 )
 def pending_dr_sensor(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
     """Ask for a run where a rule approves a pending request now, and no run is on its way."""
+    began = datetime.now(UTC)
+    if context.cursor and began < datetime.fromisoformat(context.cursor):
+        return dg.SkipReason(f"Nothing was approved by the last look, a long one; the next is at {context.cursor}.")
     with failures_for_people(), database.sessions()() as session:
         waiting = what_waits(session, office_zone())
     if waiting.first is None:
+        ended = datetime.now(UTC)
+        context.update_cursor((ended + (ended - began) * REST_AFTER_A_LOOK).isoformat(timespec="seconds"))
         if not waiting.looked_at:
             return dg.SkipReason("No pending request is one that an enabled rule could approve.")
         return dg.SkipReason(
@@ -84,4 +92,7 @@ def _why_wait(instance: dg.DagsterInstance, now: datetime) -> str | None:
         return None
     pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
     next_try = datetime.fromtimestamp(records[0].end_time, UTC) + pause
-    return f"{failures} runs in a row failed; the next is at {next_try:%H:%M:%S} UTC." if now < next_try else None
+    if now >= next_try:
+        return None
+    which = "The last run" if failures == 1 else f"The last {failures} runs"
+    return f"{which} did not succeed; the next is at {next_try:%H:%M:%S} UTC."

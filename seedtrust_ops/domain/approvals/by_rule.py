@@ -34,7 +34,7 @@ def approve_by_rules(session: Session, zone: tzinfo) -> ApprovalReport:
     one_approver_at_a_time(session)
     rules = rules_of(session, locked=True)
     moment = clock(session)
-    approvals = list(decide(waiting_requests(session), rules, room_at(session, moment, zone)))
+    approvals = list(decide(waiting_requests(session, rules), rules, room_at(session, moment, zone)))
     if not approvals:
         return ApprovalReport()
     decided = _as_rows(approvals)
@@ -56,7 +56,8 @@ def approve_by_rules(session: Session, zone: tzinfo) -> ApprovalReport:
 
 def would_approve_by_rules(session: Session, zone: tzinfo) -> ApprovalReport:
     """Return what `approve_by_rules` would approve now; nothing is changed and nothing is locked."""
-    approvals = list(decide(waiting_requests(session), rules_of(session), room_at(session, clock(session), zone)))
+    rules = rules_of(session)
+    approvals = list(decide(waiting_requests(session, rules), rules, room_at(session, clock(session), zone)))
     return would_approve(session, _as_rows(approvals)) if approvals else ApprovalReport()
 
 
@@ -73,14 +74,15 @@ class Waiting:
 def what_waits(session: Session, zone: tzinfo) -> Waiting:
     """Decide as a run would, up to its first approval; nothing is changed and nothing is locked."""
     looked_at = 0
+    rules = rules_of(session)
 
     def counted() -> Iterator[Request]:
         nonlocal looked_at
-        for request in waiting_requests(session):
+        for request in waiting_requests(session, rules):
             looked_at += 1
             yield request
 
-    first = next(decide(counted(), rules_of(session), room_at(session, clock(session), zone)), None)
+    first = next(decide(counted(), rules, room_at(session, clock(session), zone)), None)
     return Waiting(first, looked_at)
 
 

@@ -39,7 +39,7 @@ def explain(session: Session, request_id: int, zone: tzinfo) -> list[str]:
         )
     rules = rules_of(session, enabled_only=False)
     room = room_at(session, clock(session), zone, without=request_id)
-    older = takewhile(lambda one: _age(one) < _age(request), waiting_requests(session))
+    older = takewhile(lambda one: _age(one) < _age(request), waiting_requests(session, rules))
     return in_words(request, rules, room.less(decide(older, rules, room)))
 
 

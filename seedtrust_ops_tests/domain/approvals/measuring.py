@@ -126,6 +126,8 @@ def measure(server: URL, requests: int) -> None:
                 began = time.perf_counter()
                 work(url)
                 seconds[name].append(time.perf_counter() - began)
+                sys.stdout.write(f"{name}: {seconds[name][-1]:.2f} s\n")
+                sys.stdout.flush()
     bare = statistics.median(seconds["bare SQL"])
     for name, measured in seconds.items():
         median = statistics.median(measured)
