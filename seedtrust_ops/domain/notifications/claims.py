@@ -100,14 +100,15 @@ def start_attempt(session: Session, claim: Claim, letter_id: int, patience: Pati
     Where it must not be sent, return why not; that it was withheld or given up is recorded here.
     """
     mine = session.execute(
-        select(Notification, User.full_name, User.is_active)
+        select(Notification, User.full_name, User.is_active, NotificationAttachment)
         .outerjoin(User, User.id == Notification.recipient_id)
+        .outerjoin(NotificationAttachment, NotificationAttachment.notification_id == Notification.id)
         .where(Notification.id == letter_id, Notification.claim == claim.token, Notification.status == "queued")
         .with_for_update(of=Notification)
     ).one_or_none()
     if mine is None:
         return Passed.NOT_OURS
-    row, full_name, is_active = mine
+    row, full_name, is_active, attachment = mine
     if row.recipient_id is not None and not is_active:
         record_failed(session, row.id, row.kind, INACTIVE, alert=False)
         return Passed.WITHHELD
@@ -127,8 +128,12 @@ def start_attempt(session: Session, claim: Claim, letter_id: int, patience: Pati
         recipient_name=full_name or "",
         subject=row.subject,
         variables=row.variables,
-        attachment=_attachment(session, row.id),
+        attachment=_attachment_of(attachment),
     )
+
+
+def _attachment_of(row: NotificationAttachment | None) -> Attachment | None:
+    return None if row is None else Attachment(row.filename, row.media_type, row.content)
 
 
 def record_sent(session: Session, letter: DueLetter, subject: str) -> None:
@@ -138,7 +143,8 @@ def record_sent(session: Session, letter: DueLetter, subject: str) -> None:
         .where(Notification.id == letter.id)
         .values(status="sent", sent_at=func.now(), subject=subject, claim=None, trouble=None)
     )
-    session.execute(delete(NotificationAttachment).where(NotificationAttachment.notification_id == letter.id))
+    if letter.attachment is not None:
+        session.execute(delete(NotificationAttachment).where(NotificationAttachment.notification_id == letter.id))
 
 
 def record_postponed(session: Session, claim: Claim, letter: DueLetter, trouble: str, patience: Patience) -> None:
@@ -195,8 +201,3 @@ def queue_again(session: Session) -> int:
 
 def _alert_subject(kind: str) -> str:
     return f"{kind} letters"
-
-
-def _attachment(session: Session, letter_id: int) -> Attachment | None:
-    row = session.get(NotificationAttachment, letter_id)
-    return None if row is None else Attachment(row.filename, row.media_type, row.content)

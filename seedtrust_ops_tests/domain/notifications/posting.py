@@ -119,4 +119,6 @@ class Post:
             yield process
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
+            assert process.stdout is not None, "it is opened above"
+            process.stdout.close()

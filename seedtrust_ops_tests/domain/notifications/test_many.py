@@ -16,7 +16,7 @@ def test_ten_thousand_letters_go_over_one_connection_in_bounded_memory(post: Pos
         session.execute(
             text(
                 "insert into ops.notifications (dedupe_key, kind, recipient_id, recipient_email, subject, variables)"
-                " select 'dr-approved:' || n || ':1', kind, recipient_id, recipient_email, '', variables"
+                " select 'approved-' || n, kind, recipient_id, recipient_email, '', variables"
                 " from ops.notifications, generate_series(2, :many) n where id = :template"
             ),
             {"many": MANY, "template": template},
