@@ -2,13 +2,13 @@
 
 import dagster as dg
 
-from seedtrust_ops.jobs.account_balance_reminders import account_balance_reminders, account_balance_reminders_schedule
 from seedtrust_ops.jobs.account_balance_check import (
     account_balance_check,
     account_balance_check_schedule,
     account_balances,
     account_balances_checks,
 )
+from seedtrust_ops.jobs.account_balance_reminders import account_balance_reminders, account_balance_reminders_schedule
 from seedtrust_ops.jobs.auto_heal_huntington_batches import (
     auto_heal_huntington_batches,
     auto_heal_huntington_batches_schedule,
@@ -19,6 +19,7 @@ from seedtrust_ops.jobs.dr_auto_approval import dr_auto_approval, dr_auto_approv
 from seedtrust_ops.jobs.examples import example_jobs
 from seedtrust_ops.jobs.off_site_tracking import off_site_tracking, off_site_tracking_schedule
 from seedtrust_ops.jobs.process_huntington_batch import huntington_batch_sensor, process_huntington_batch
+from seedtrust_ops.jobs.report_generation import report_assets, report_generation, report_generation_schedule
 from seedtrust_ops.jobs.rule_based_approval import pending_dr_sensor, rule_based_approval
 from seedtrust_ops.monitoring.job_run_sensor import job_run_sensor
 from seedtrust_ops.resources.cloudfront import CloudFrontResource
@@ -32,6 +33,7 @@ from seedtrust_ops.resources.storage import StorageResource
 definitions = dg.Definitions(
     assets=[
         account_balances,
+        *report_assets,
     ],
     asset_checks=[
         *account_balances_checks,
@@ -43,6 +45,8 @@ definitions = dg.Definitions(
         rule_based_approval,
         case_close_reminders,
         account_balance_reminders,
+        account_balance_check,
+        report_generation,
         aws_status_check,
         off_site_tracking,
         *example_jobs(),
@@ -54,6 +58,7 @@ definitions = dg.Definitions(
         account_balance_reminders_schedule,
         aws_status_check_schedule,
         account_balance_check_schedule,
+        report_generation_schedule,
         off_site_tracking_schedule,
     ],
     sensors=[huntington_batch_sensor, pending_dr_sensor, job_run_sensor],

@@ -5,7 +5,7 @@ It only reads; what is shown here was recorded by `domain/` before.
 
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from sqlalchemy import select
@@ -14,9 +14,13 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.domain.balances.audit import Offenders
 from seedtrust_ops.domain.balances.picture import draw_histogram
 from seedtrust_ops.domain.balances.snapshot import BalanceSheet
+from seedtrust_ops.domain.reports.contents import in_words
 from seedtrust_ops.domain.transfers.healing import HealReport
 from seedtrust_ops.domain.transfers.processing import BatchReport
 from seedtrust_ops.tables import HuntingtonTransaction
+
+if TYPE_CHECKING:
+    from seedtrust_ops.domain.reports.generating import MadeReport
 
 ROWS_SHOWN = 50
 
@@ -140,6 +144,27 @@ def offenders_table(offenders: Offenders) -> dg.MarkdownMetadataValue:
             for row in offenders.rows
         ],
     )
+
+
+def report_metadata(made: "MadeReport") -> dict[str, dg.MetadataValue[Any]]:
+    """Return what a report is, where it is, and its first rows."""
+    built = made.built
+    return {
+        "request": dg.MetadataValue.int(made.request.id),
+        "about": dg.MetadataValue.text(built.report.about),
+        "format": dg.MetadataValue.text(made.request.format),
+        "rows": dg.MetadataValue.int(built.rows),
+        "bytes": dg.MetadataValue.int(built.size),
+        "sha256": dg.MetadataValue.text(built.sha256),
+        "seconds waited": dg.MetadataValue.float(round(made.waited_seconds, 1)),
+        "where": dg.MetadataValue.path(made.where),
+        "totals": markdown_table(
+            ["total", "value"], [(total.title, in_words(total.shape, total.value)) for total in built.report.totals]
+        ),
+        f"preview (first {len(built.preview)} of {built.rows})": markdown_table(
+            [column.title for column in built.report.columns], built.preview
+        ),
+    }
 
 
 def _picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:

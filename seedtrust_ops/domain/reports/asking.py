@@ -68,6 +68,6 @@ def _day(params: Mapping[str, Any], name: str) -> date | None:
         return date.fromisoformat(value if isinstance(value, str) else "")
     except ValueError:
         raise UnusableRequest(
-            f"The date `{name}` of the report is {str(value)[:60]!r}, which is no day. Write it like 2026-03-31 and ask "
-            "again."
+            f"The date `{name}` of the report is {str(value)[:60]!r}, which is no day. Write it like 2026-03-31 and "
+            "ask again."
         ) from None

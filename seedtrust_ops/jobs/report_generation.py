@@ -1,0 +1,104 @@
+"""Makes the reports that people asked for, every minute in which one is asked for, and delivers letters that are due.
+
+Each report is a materialization of asset `reports/<kind>`; what is wrong with one request fails that one alone.
+"""
+
+from collections import Counter
+from typing import Any
+
+import dagster as dg
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.domain.notifications import due_letters
+from seedtrust_ops.domain.reports.kinds import TITLES
+from seedtrust_ops.domain.reports.requests import requests_waiting
+from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
+from seedtrust_ops.jobs.letters import deliver_queued_letters
+from seedtrust_ops.jobs.showing import markdown_table, report_metadata
+from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.resources.mail import MailResource
+from seedtrust_ops.resources.storage import StorageResource
+from seedtrust_ops.severity import Severity
+
+NAME = "report_generation"
+SEVERITY = Severity.CRITICAL
+
+report_assets = [
+    dg.AssetSpec(
+        key=dg.AssetKey(["reports", kind]),
+        group_name="reports",
+        kinds={"s3"},
+        description=f"Each report of the kind '{title}' that somebody asked for; `{NAME}` makes them.",
+    )
+    for kind, title in TITLES.items()
+]
+
+
+@dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "reports"})
+def report_generation_op(
+    context: dg.OpExecutionContext, database: DatabaseResource, storage: StorageResource, mail: MailResource
+) -> dict[str, Any]:
+    """Meet the report requests that wait, oldest first, for at most 50 seconds; then send the letters that are due."""
+    # What writes spreadsheets, PDFs and charts takes a second to load, and only a run needs it.
+    from seedtrust_ops.domain.reports.generating import MadeReport, meet_requests
+
+    outcomes: list[tuple[int, str, str, str]] = []
+    with failures_for_people():
+        zone = environment().location.timezone
+        sessions = database.sessions()
+        with sessions() as session:
+            waiting = requests_waiting(session)
+        # Where only letters wait, the bucket's variable is not needed.
+        for one in meet_requests(sessions, storage.open(), zone=zone) if waiting else ():
+            request = one.request
+            if isinstance(one, MadeReport):
+                outcomes.append((request.id, request.kind, "made", one.where))
+                context.log_event(
+                    dg.AssetMaterialization(
+                        asset_key=["reports", request.kind],
+                        description=f"{one.built.report.title}: {one.built.report.about}",
+                        metadata=report_metadata(one),
+                    )
+                )
+            else:
+                outcome = "put back" if one.again else "failed"
+                outcomes.append((request.id, request.kind, outcome, one.reason))
+                context.log.warning(f"Report request {request.id}: {one.reason}")
+    context.add_output_metadata({"requests": markdown_table(["request", "kind", "outcome", "where or why"], outcomes)})
+    letters = deliver_queued_letters(context, database, mail)
+    counts = Counter(outcome for _, _, outcome, _ in outcomes)
+    context.log.info(
+        f"{counts['made']} reports were made, {counts['failed']} could not be, {counts['put back']} will be tried "
+        "again."
+    )
+    return {
+        **{name: [one[0] for one in outcomes if one[2] == name] for name in ("made", "failed", "put back")},
+        "letters_sent": letters.sent,
+    }
+
+
+report_generation = single_op_job(report_generation_op, SEVERITY, legacy_name="cron job_report_generation")
+
+
+@dg.schedule(
+    name="report_generation_schedule",
+    job=report_generation,
+    cron_schedule="* * * * *",
+    execution_timezone=environment().location.timezone,
+    default_status=automation_status()[0],
+)
+def report_generation_schedule(
+    context: dg.ScheduleEvaluationContext, database: DatabaseResource
+) -> dg.RunRequest | dg.SkipReason:
+    """Every minute, where a report is asked for or a letter is due."""
+    with failures_for_people(), database.sessions()() as session:
+        reason = _what_waits(session)
+    if reason is None:
+        return dg.SkipReason("No report is asked for and no letter is due.")
+    return dg.RunRequest(tags={"seedtrust/reason": reason})
+
+
+def _what_waits(session: Session) -> str | None:
+    requests, letters = requests_waiting(session), due_letters(session)
+    return f"{requests} report requests and {letters} letters wait" if requests or letters else None
