@@ -79,7 +79,11 @@ def test_a_token_that_holds_no_text_is_unreadable() -> None:
         cipher_of(NEW).decrypt(token)
 
 
-@pytest.mark.parametrize("bad", ["short", NEW[:-2], NEW + NEW, f"{NEW}\n{OLD}", "é" * 44, "!" * 44])
+@pytest.mark.parametrize(
+    "bad",
+    ["short", NEW[:-2], NEW + NEW, f"{NEW}\n{OLD}", "é" * 44, "!" * 44],
+    ids=["a word", "cut off", "two with nothing between", "two on two lines", "not ASCII", "not base64"],
+)
 def test_a_key_that_is_none_is_told_without_the_key(monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
     monkeypatch.setenv("SEEDTRUST_FIELD_KEY", f"{NEW},{bad}")
     environment.cache_clear()
