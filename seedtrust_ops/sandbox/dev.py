@@ -55,7 +55,7 @@ def run_sandbox() -> None:
     with told_to_stop() as stop, start_world(_world_folder()) as world:
         for name, value in (world.environment | {"SEEDTRUST_FIELD_KEY": _field_key()}).items():
             typer.echo(f"export {name}={value}")
-        typer.echo(f"# The bank listens at {world.bank.url}. Ctrl-C stops it.")
+        typer.echo(f"# The bank listens at {world.bank.url}, and so on. Ctrl-C stops them all.")
         stop.wait()
 
 

@@ -1,10 +1,10 @@
 """The outside world on one laptop: every server that stands in for a vendor, and the environment that names them.
 
-Today it is the bank; whoever adds a server starts it in `start_world` and adds its variables.
+Whoever adds a server starts it in `start_world`; its variables come from itself.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from cryptography.fernet import Fernet
 
 from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
+from seedtrust_ops.sandbox.mailbox.process import MailboxProcess, start_mailbox
+from seedtrust_ops.sandbox.outside.world import OutsideWorld, start_outside_world
 
 API_KEY = "sandbox-key"
 
@@ -22,10 +24,22 @@ class WorldNotStarted(OperationsError):
 
 @dataclass(frozen=True)
 class World:
-    """The running servers, and the variables that make SeedTrust use them."""
+    """The running servers."""
 
     bank: BankProcess
-    environment: dict[str, str]
+    mailbox: MailboxProcess
+    outside: OutsideWorld
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that make SeedTrust use them."""
+        return {
+            "HUNTINGTON_API_URL": self.bank.url,
+            "HUNTINGTON_API_KEY": self.bank.api_key,
+            "HUNTINGTON_FUNDING_ACCOUNT_ID": self.bank.funding_account_id,
+            **self.mailbox.environment,
+            **self.outside.environment,
+        }
 
 
 @contextmanager
@@ -36,19 +50,16 @@ def start_world(folder: Path, *, ach_settlement_seconds: float = 86_400) -> Iter
         WorldNotStarted: saying which one did not come up.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        bank = start_bank(folder / "bank.sqlite", api_key=API_KEY, ach_settlement_seconds=ach_settlement_seconds)
-    except RuntimeError as error:
-        raise WorldNotStarted(str(error)) from error
-    with bank:
-        yield World(
-            bank=bank,
-            environment={
-                "HUNTINGTON_API_URL": bank.url,
-                "HUNTINGTON_API_KEY": bank.api_key,
-                "HUNTINGTON_FUNDING_ACCOUNT_ID": bank.funding_account_id,
-            },
-        )
+    with ExitStack() as running:
+        try:
+            outside = running.enter_context(start_outside_world(internal_api_key=API_KEY))
+            mailbox = running.enter_context(start_mailbox(folder / "mailbox.sqlite"))
+            bank = running.enter_context(
+                start_bank(folder / "bank.sqlite", api_key=API_KEY, ach_settlement_seconds=ach_settlement_seconds)
+            )
+        except RuntimeError as error:
+            raise WorldNotStarted(str(error)) from error
+        yield World(bank, mailbox, outside)
 
 
 def field_key(folder: Path) -> str:

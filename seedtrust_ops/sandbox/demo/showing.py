@@ -20,6 +20,8 @@ from seedtrust_ops.sandbox.demo.playing import Outcome, Standing, play
 from seedtrust_ops.sandbox.demo.reconciling import Reconciliation, reconcile
 from seedtrust_ops.sandbox.demo.scenes import SHORT, WHOLE, draft_scenes, leave_legacy_batch
 from seedtrust_ops.sandbox.demo.stage import set_stage
+from seedtrust_ops.sandbox.demo.week import ask_for_reports, first_rows_of_csv, play_week, story_of
+from seedtrust_ops.sandbox.world import World
 from seedtrust_ops.tables import JobRun
 
 DEADLINE_SECONDS = 300.0
@@ -86,17 +88,26 @@ def run_demo(*, short: bool = False) -> int:
         try:
             with set_stage(screen.say) as stage:
                 scenes = [*draft_scenes(stage, SHORT if short else WHOLE), leave_legacy_batch(stage)]
+                with stage.sessions.begin() as session:
+                    ask_for_reports(session)
                 outcome = play(stage, scenes, say=screen.say, show=look, deadline_seconds=DEADLINE_SECONDS)
+                screen.say("Running what has a time of day or week")
+                week_trouble = play_week(stage, screen.say)
                 screen.say("Comparing both ledgers")
                 with stage.sessions() as session:
                     result = reconcile(session, stage.bank)
                     runs = _runs_in_words(session)
-                succeeded = outcome.trouble is None and result.agrees
+                    week = _week_table(story_of(session), stage.world)
+                report = _report_table(first_rows_of_csv(stage.world.outside.storage))
+                succeeded = outcome.trouble is None and result.agrees and week_trouble is None
                 last_words = "" if succeeded else stage.last_words_of_worker(LOG_LINES_SHOWN)
                 screen.say("Stopping what the demo started")
         except DemoStopped:
             screen.say("Stopped by you, and so is all that the demo started")
             return 1
+    console.print(week, report)
+    if week_trouble is not None:
+        console.print(f"[red]{week_trouble}[/red]", highlight=False)
     _report(console, outcome, result, runs, last_words, screen.seconds)
     return 0 if succeeded else 1
 
@@ -164,6 +175,30 @@ def _report(
         "To look at it in the UI, run `make dev`: it starts everything and prints where it listens.",
         highlight=False,
     )
+
+
+def _week_table(story: Sequence[tuple[str, str]], world: World) -> Table:
+    table = Table(title="The rest of the week", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for what, how_much in story:
+        table.add_row(what, how_much)
+    table.add_row("letters in the mail server", str(len(world.mailbox.control.message_ids())))
+    posts = world.outside.internal_api.posts()
+    table.add_row("status posts", "; ".join(f"{post['component']} {post['status']}" for post in posts[-4:]) or "none")
+    return table
+
+
+def _report_table(rows: Sequence[Sequence[str]]) -> Table:
+    width = max((len(row) for row in rows), default=0)
+    table = Table(
+        title="The first rows of the account balances report, opened", title_justify="left", show_header=False
+    )
+    for _ in range(width):
+        table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
 
 
 def _runs_in_words(session: Session) -> str:

@@ -29,7 +29,7 @@ from seedtrust_ops.sandbox.bank.control import SandboxBank
 from seedtrust_ops.sandbox.planting import plant_past_transfers
 from seedtrust_ops.sandbox.seed.money import Encrypt
 from seedtrust_ops.sandbox.seed.seeding import seed_company
-from seedtrust_ops.sandbox.world import start_world
+from seedtrust_ops.sandbox.world import World, start_world
 
 CASES = 60
 SEED = 20
@@ -49,6 +49,7 @@ class Stage:
 
     sessions: sessionmaker[Session]
     bank: SandboxBank
+    world: World
     instance: dg.DagsterInstance
     encrypt: Encrypt
     environment: dict[str, str]
@@ -77,7 +78,7 @@ def set_stage(say: Callable[[str], None]) -> Iterator[Stage]:
         engine = create_application_engine(application)
         stack.callback(engine.dispose)
         migrate(engine, create_platform=True)
-        say("Starting the sandbox bank")
+        say("Starting the sandbox: bank, mail, S3 and the others")
         world = stack.enter_context(start_world(folder / "world", ach_settlement_seconds=SETTLEMENT_SECONDS))
         say(f"Seeding a company with {CASES} cases")
         key = Fernet.generate_key().decode()
@@ -119,7 +120,7 @@ def set_stage(say: Callable[[str], None]) -> Iterator[Stage]:
             lambda _name, line: _write(output, line),
         )
         stack.callback(worker.stop)
-        yield Stage(sessions, world.bank.control, instance, encrypt, environment, folder, worker, log)
+        yield Stage(sessions, world.bank.control, world, instance, encrypt, environment, folder, worker, log)
 
 
 def _write(output: IO[str], line: str) -> None:
