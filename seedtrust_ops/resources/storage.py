@@ -157,7 +157,8 @@ def open_storage(bucket: str) -> S3Storage:
         signature_version="s3v4",
     )
     try:
-        client = boto3.client("s3", config=config)
+        # A session of its own: the default one keeps the credentials it found first, and threads may not share it.
+        client = boto3.session.Session().client("s3", config=config)
     except (BotoCoreError, ValueError) as error:
         raise StorageRefused(f"S3 can't be used: {error}. Check AWS_ENDPOINT_URL and AWS_DEFAULT_REGION.") from error
     return S3Storage(client, bucket)
