@@ -4,24 +4,21 @@ Settings come in groups, so that a variable that one job lacks stops that job al
 """
 
 import os
-import re
 from collections.abc import Mapping
-from email.utils import parseaddr
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.settings.group import SettingsGroup, header_key, http_address
+from seedtrust_ops.settings.mail import MailSettings
 from seedtrust_ops.settings.outside import CloudFrontSettings, InternalApiSettings, StorageSettings
-
-_ADDRESS = re.compile(r"[!-?A-~]+@[!-?A-~]+")
 
 
 class LocationSettings(SettingsGroup):
@@ -182,56 +179,6 @@ class FieldKeySettings(SettingsGroup):
         if not keys:
             raise ValueError("it holds no key")
         return keys
-
-
-class MailSettings(SettingsGroup):
-    """The mail server that takes our letters, and who they are from."""
-
-    host: str = Field(
-        validation_alias="SMTP_HOST",
-        description="the name of the mail server that takes SeedTrust's letters, such as smtp.example.com",
-    )
-    port: int = Field(
-        default=587,
-        ge=1,
-        le=65_535,
-        validation_alias="SMTP_PORT",
-        description="the port that the mail server listens on",
-    )
-    username: str | None = Field(
-        default=None,
-        validation_alias="SMTP_USERNAME",
-        description="the name that the mail server knows SeedTrust by; unset where it asks for none",
-    )
-    password: SecretStr | None = Field(
-        default=None,
-        validation_alias="SMTP_PASSWORD",
-        description="the password that belongs to SMTP_USERNAME",
-    )
-    starttls: bool = Field(
-        default=True,
-        validation_alias="SMTP_STARTTLS",
-        description="0 to hand letters in without encryption, which only a server on this machine should be spoken to",
-    )
-    email_from: str = Field(
-        validation_alias="EMAIL_FROM",
-        description="who letters are from, such as SeedTrust Escrow <escrow@seedtrust.example>",
-    )
-
-    @field_validator("email_from")
-    @classmethod
-    def _is_an_address(cls, text: str) -> str:
-        name, address = parseaddr(text)
-        if not _ADDRESS.fullmatch(address) or not (name + text).isprintable():
-            raise ValueError("it is no address like escrow@seedtrust.example")
-        return text
-
-    @field_validator("password")
-    @classmethod
-    def _belongs_to_a_name(cls, password: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
-        if password is not None and others.data.get("username") is None:
-            raise ValueError("SMTP_USERNAME is not set, and the two belong together")
-        return password
 
 
 class Environment:

@@ -15,8 +15,9 @@ from email.utils import parseaddr
 
 import dagster as dg
 
-from seedtrust_ops.config import MailSettings, environment
+from seedtrust_ops.config import environment
 from seedtrust_ops.post import LetterPostponed, LetterRefused, PostOfficeUnreachable
+from seedtrust_ops.settings.mail import MailSettings
 
 ANSWER_SECONDS = 30.0
 """How long one answer of the mail server is waited for."""

@@ -20,11 +20,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
-from seedtrust_ops.config import MailSettings, environment
+from seedtrust_ops.config import environment
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.post import LetterPostponed, LetterRefused, PostOfficeUnreachable
 from seedtrust_ops.resources.mail import MailResource, open_post_office
 from seedtrust_ops.sandbox.mailbox.process import SENDER, MailboxProcess, start_mailbox
+from seedtrust_ops.settings.mail import MailSettings
 
 
 def settings_for(port: int, **changes: Any) -> MailSettings:

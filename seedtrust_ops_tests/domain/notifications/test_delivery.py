@@ -231,14 +231,6 @@ def test_postponed_recipient_is_tried_again_after_growing_pauses_and_fails_after
     assert post.deliver().still_due == 0
 
 
-def test_answer_that_comes_too_late_is_a_lost_one(post: Post) -> None:
-    letter_id = post.queue()
-    post.mailbox.control.order("delay", seconds=1)
-    report = post.deliver(answer_seconds=0.3)
-    assert (report.postponed, report.trouble) == (1, None)
-    assert "gave no answer to the letter" in (post.letter(letter_id).trouble or "")
-
-
 @pytest.mark.parametrize("trouble", ["drop_at_mail", "busy"])
 def test_connection_that_is_gone_before_a_letter_leaves_is_made_anew(post: Post, trouble: Trouble) -> None:
     for _ in range(3):
@@ -251,33 +243,6 @@ def test_connection_that_is_gone_before_a_letter_leaves_is_made_anew(post: Post,
     assert (report.sent, report.postponed, report.trouble) == (3, 0, None)
     assert post.mailbox.control.totals()["connections"] == before + 2
     assert len(set(post.received())) == len(post.received()) == 3
-
-
-def test_lost_answer_sends_the_same_message_id_again_and_no_other_letter_twice(post: Post) -> None:
-    first, lost, last = post.queue(), post.queue(), post.queue()
-    post.mailbox.control.order("drop_after_accepting", recipient=post.letter(lost).recipient_email)
-
-    report = post.deliver()
-
-    assert (report.sent, report.postponed) == (2, 1)
-    assert "so it may have taken it" in (post.letter(lost).trouble or "")
-    post.let_time_pass()
-    assert post.deliver().sent == 1
-    copies = Counter(post.mailbox.control.message_ids())
-    assert {address: count for (address, _), count in copies.items()} == {
-        post.letter(first).recipient_email: 1,
-        post.letter(lost).recipient_email: 2,
-        post.letter(last).recipient_email: 1,
-    }
-
-
-def test_letter_dropped_before_it_was_accepted_arrives_once(post: Post) -> None:
-    post.queue()
-    post.mailbox.control.order("drop_before_accepting")
-    assert post.deliver().postponed == 1
-    post.let_time_pass()
-    assert post.deliver().sent == 1
-    assert len(post.received()) == 1
 
 
 def test_delivery_ends_in_time_and_leaves_the_rest_untried(post: Post) -> None:

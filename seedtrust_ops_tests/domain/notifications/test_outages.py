@@ -1,5 +1,6 @@
-"""A mail server that is away: letters keep their attempts for later, and people are told where it stays away."""
+"""A mail server that is away or gives no answer: letters are tried later, and people are told where that lasts."""
 
+from collections import Counter
 from pathlib import Path
 
 from sqlalchemy import text
@@ -76,3 +77,38 @@ def test_outage_that_has_kept_a_letter_waiting_for_ten_minutes_is_told_and_resol
     post.let_time_pass()
     assert post.deliver().sent == 1
     assert post.alerts() == {}
+
+
+def test_answer_that_comes_too_late_is_a_lost_one(post: Post) -> None:
+    letter_id = post.queue()
+    post.mailbox.control.order("delay", seconds=1)
+    report = post.deliver(answer_seconds=0.3)
+    assert (report.postponed, report.trouble) == (1, None)
+    assert "gave no answer to the letter" in (post.letter(letter_id).trouble or "")
+
+
+def test_lost_answer_sends_the_same_message_id_again_and_no_other_letter_twice(post: Post) -> None:
+    first, lost, last = post.queue(), post.queue(), post.queue()
+    post.mailbox.control.order("drop_after_accepting", recipient=post.letter(lost).recipient_email)
+
+    report = post.deliver()
+
+    assert (report.sent, report.postponed) == (2, 1)
+    assert "so it may have taken it" in (post.letter(lost).trouble or "")
+    post.let_time_pass()
+    assert post.deliver().sent == 1
+    copies = Counter(post.mailbox.control.message_ids())
+    assert {address: count for (address, _), count in copies.items()} == {
+        post.letter(first).recipient_email: 1,
+        post.letter(lost).recipient_email: 2,
+        post.letter(last).recipient_email: 1,
+    }
+
+
+def test_letter_dropped_before_it_was_accepted_arrives_once(post: Post) -> None:
+    post.queue()
+    post.mailbox.control.order("drop_before_accepting")
+    assert post.deliver().postponed == 1
+    post.let_time_pass()
+    assert post.deliver().sent == 1
+    assert len(post.received()) == 1
