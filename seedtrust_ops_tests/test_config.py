@@ -26,13 +26,29 @@ from seedtrust_ops.config import (
 )
 from seedtrust_ops.errors import ConfigurationError, OperationsError
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+from seedtrust_ops.settings.outside import CloudFrontSettings, InternalApiSettings, StorageSettings
 
-GROUPS = [LocationSettings, DatabaseSettings, HuntingtonSettings, TransferSettings, FieldKeySettings]
+GROUPS = [
+    LocationSettings,
+    DatabaseSettings,
+    HuntingtonSettings,
+    TransferSettings,
+    FieldKeySettings,
+    StorageSettings,
+    CloudFrontSettings,
+    InternalApiSettings,
+]
 SECRET = "hunter2-and-more"
 BANK = {
     "HUNTINGTON_API_URL": "https://bank.example",
     "HUNTINGTON_API_KEY": SECRET,
     "HUNTINGTON_FUNDING_ACCOUNT_ID": "acct_escrow",
+}
+OUTSIDE = {
+    "REPORTS_BUCKET": "seedtrust-reports",
+    "CLOUDFRONT_URL": "https://cdn.example/health",
+    "INTERNAL_API_URL": "https://internal.example",
+    "INTERNAL_API_KEY": SECRET,
 }
 
 
@@ -59,13 +75,17 @@ def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
         (HuntingtonSettings, "HUNTINGTON_API_KEY", "the key that the Huntington transfer gateway knows SeedTrust by"),
         (HuntingtonSettings, "HUNTINGTON_FUNDING_ACCOUNT_ID", "the account at Huntington that transfers are paid from"),
         (FieldKeySettings, "SEEDTRUST_FIELD_KEY", "the Fernet key"),
+        (StorageSettings, "REPORTS_BUCKET", "the name of the S3 bucket"),
+        (CloudFrontSettings, "CLOUDFRONT_URL", "the address of a page behind CloudFront"),
+        (InternalApiSettings, "INTERNAL_API_URL", "the address of SeedTrust's internal API"),
+        (InternalApiSettings, "INTERNAL_API_KEY", "the key that SeedTrust's internal API knows this project by"),
     ],
 )
 @pytest.mark.parametrize("empty", [False, True])
 def test_a_missing_variable_is_named_with_what_it_is_for(
     monkeypatch: pytest.MonkeyPatch, group: type[SettingsGroup], variable: str, purpose: str, empty: bool
 ) -> None:
-    set_all(monkeypatch, BANK)
+    set_all(monkeypatch, BANK | OUTSIDE)
     monkeypatch.delenv(variable, raising=False)
     if empty:
         monkeypatch.setenv(variable, "")
@@ -114,12 +134,16 @@ def test_every_variable_has_a_purpose_to_be_told_with() -> None:
         (TransferSettings, "HUNTINGTON_UNKNOWN_GRACE_SECONDS", "soon", "valid number"),
         (TransferSettings, "SEEDTRUST_TRANSFERS_HALTED", "for now", "boolean"),
         (FieldKeySettings, "SEEDTRUST_FIELD_KEY", " , ", "it holds no key"),
+        (StorageSettings, "REPORTS_BUCKET", "No Bucket", "3 to 63 lower-case letters"),
+        (CloudFrontSettings, "CLOUDFRONT_URL", "cdn.example", "starts with http:// or https://"),
+        (InternalApiSettings, "INTERNAL_API_URL", "https://u:p@internal.example", "no user, password"),
+        (InternalApiSettings, "INTERNAL_API_KEY", "two words", "printable ASCII"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_wrong_and_what_it_is_for(
     monkeypatch: pytest.MonkeyPatch, group: type[SettingsGroup], variable: str, value: str, reason: str
 ) -> None:
-    set_all(monkeypatch, BANK | {variable: value})
+    set_all(monkeypatch, BANK | OUTSIDE | {variable: value})
     with pytest.raises(ConfigurationError) as raised:
         group.read()
     sentence = str(raised.value)
@@ -145,7 +169,7 @@ def test_a_bad_value_is_named_with_what_is_wrong_and_what_it_is_for(
 def test_no_error_repeats_a_value_that_may_be_secret(
     monkeypatch: pytest.MonkeyPatch, group: type[SettingsGroup], variable: str, value: str
 ) -> None:
-    set_all(monkeypatch, BANK | {variable: value})
+    set_all(monkeypatch, BANK | OUTSIDE | {variable: value})
     with pytest.raises(ConfigurationError) as raised:
         group.read()
     error: BaseException | None = raised.value
@@ -160,7 +184,7 @@ def test_no_error_repeats_a_value_that_may_be_secret(
 def test_no_settings_show_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = [Fernet.generate_key().decode() for _ in range(2)]
     urls = dict.fromkeys(("SEEDTRUST_DATABASE_URL", "DAGSTER_POSTGRES_URL"), f"postgresql://user:{SECRET}@host/db")
-    set_all(monkeypatch, BANK | urls | {"SEEDTRUST_FIELD_KEY": ",".join(keys)})
+    set_all(monkeypatch, BANK | OUTSIDE | urls | {"SEEDTRUST_FIELD_KEY": ",".join(keys)})
     groups = [group.read() for group in GROUPS]
     databases = DatabaseSettings.read()
     shown = [repr(one) + str(one) + one.model_dump_json() for one in groups]

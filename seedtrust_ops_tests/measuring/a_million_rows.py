@@ -76,6 +76,10 @@ def _work(work: str, url: str) -> None:
     sessions = sessionmaker(create_application_engine(make_url(url)))
     with TemporaryDirectory() as folder:
         if work == "check":
+            import matplotlib.figure  # noqa: F401
+            import pandas  # noqa: F401
+            import pyarrow.parquet  # noqa: F401  what loading takes is not the check's work
+
             from seedtrust_ops.domain.balances.picture import draw_histogram
             from seedtrust_ops.domain.balances.snapshot import take_balances
 
