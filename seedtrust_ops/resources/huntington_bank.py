@@ -1,91 +1,46 @@
 """Speaks `bank_api.yaml` with the Huntington transfer gateway over HTTP.
 
-The only module that knows its paths and field names. It turns every way a request can end into an answer and
+It knows the paths, `huntington_wire` the field names. It turns every way a request can end into an answer and
 decides nothing; no account number and no body is ever put into a message.
 """
 
 import asyncio
-import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import Annotated, Any
 
 import dagster as dg
 import httpx
-from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+from pydantic import ValidationError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from seedtrust_ops.bank import (
     LOOK_UP_PAGE,
     Answer,
     BankGaveNoAnswer,
-    BankStatus,
     BankTransfer,
     BankUnauthorized,
-    KeyReused,
     NotSent,
-    Originated,
     OutcomeUnknown,
-    RateLimited,
-    Refused,
     TransferOrder,
-    Unauthorized,
 )
 from seedtrust_ops.config import HuntingtonSettings, environment
+from seedtrust_ops.resources.huntington_wire import (
+    WirePage,
+    body_of,
+    read_answer,
+    retry_after_seconds,
+    without_numbers,
+)
 
 CONNECT_RETRIES = 2
 """How often a connection that could not be made is tried again; nothing has left by then."""
-DEFAULT_RETRY_AFTER_SECONDS = 1.0
-"""How long a 429 without a readable Retry-After is waited for."""
 QUESTION_TRIES = 3
 """How often a look-up is asked before it counts as unanswered; asking moves nothing."""
 LONGEST_QUESTION_WAIT_SECONDS = 30.0
 """The longest Retry-After that a look-up waits for."""
-LONGEST_WAIT_SECONDS = 3600.0
-"""The longest Retry-After that is believed; after that the bank is asked again."""
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]+)?")
-# Digits with as much between them as people write between the groups of an account number.
-_DIGITS = re.compile(r"\d(?:[\W_]{0,2}\d){3,}")
-_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
-Clean = Callable[[str], str]
-
-
-class _WireTransfer(BaseModel):
-    # What a database could not hold makes the answer unreadable here, not a failed commit later.
-    id: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
-    idempotency_key: str
-    status: BankStatus
-    amount_cents: Annotated[int, Field(ge=0, lt=2**63)]
-    reference: str
-    updated_at: AwareDatetime
-    return_code: str | None = None
-    reason: str | None = None
-
-    def spoken(self, clean: "Clean") -> BankTransfer:
-        return BankTransfer(
-            id=self.id,
-            idempotency_key=self.idempotency_key,
-            status=self.status,
-            amount_cents=self.amount_cents,
-            reference=self.reference,
-            updated_at=self.updated_at,
-            return_code=clean(self.return_code) if self.return_code else None,
-            reason=clean(self.reason) if self.reason else None,
-        )
-
-
-class _WirePage(BaseModel):
-    data: list[_WireTransfer]
-    next_cursor: str | None
-
-
-class _WireProblem(BaseModel):
-    code: str
-    message: str = ""
 
 
 class _Unanswered(Exception):
@@ -129,7 +84,7 @@ class HuntingtonBank:
             async with self._exchange() as http:
                 response = await http.post(
                     "/v1/transfers",
-                    json=_body(order),
+                    json=body_of(order),
                     headers={"Idempotency-Key": order.idempotency_key},
                     extensions={"trace": watch},
                 )
@@ -139,7 +94,7 @@ class HuntingtonBank:
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             reason = f"the connection failed ({type(error).__name__})"
             return OutcomeUnknown(reason) if left else NotSent(f"no connection to {self._url}: {reason}")
-        return _read_answer(order, response, self._clean)
+        return read_answer(order, response, self._clean)
 
     async def find_by_keys(self, keys: Sequence[str]) -> list[BankTransfer]:
         """Return the transfers with these keys, at most 100 keys a call."""
@@ -178,7 +133,7 @@ class HuntingtonBank:
                 raise BankGaveNoAnswer("The bank's pages go round in a circle: it gave the same cursor twice.")
             seen.add(cursor)
 
-    async def _ask(self, parameters: list[tuple[str, str]]) -> _WirePage:
+    async def _ask(self, parameters: list[tuple[str, str]]) -> WirePage:
         try:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(_Unanswered),
@@ -195,7 +150,7 @@ class HuntingtonBank:
             ) from None
         raise AssertionError("unreachable: the last try returns or raises")
 
-    async def _ask_once(self, parameters: list[tuple[str, str]]) -> _WirePage:
+    async def _ask_once(self, parameters: list[tuple[str, str]]) -> WirePage:
         try:
             async with self._exchange() as http:
                 response = await http.get("/v1/transfers", params=httpx.QueryParams(tuple(parameters)))
@@ -208,12 +163,12 @@ class HuntingtonBank:
                 "Huntington does not accept HUNTINGTON_API_KEY (401). Set the right key and restart."
             )
         if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-            await asyncio.sleep(min(_retry_after_seconds(response), LONGEST_QUESTION_WAIT_SECONDS))
+            await asyncio.sleep(min(retry_after_seconds(response), LONGEST_QUESTION_WAIT_SECONDS))
             raise _Unanswered("it asked to wait (429)")
         if response.status_code != httpx.codes.OK:
             raise _Unanswered(f"HTTP {response.status_code}")
         try:
-            return _WirePage.model_validate_json(response.content)
+            return WirePage.model_validate_json(response.content)
         except ValidationError:
             raise _Unanswered("the answer could not be read") from None
 
@@ -260,74 +215,3 @@ async def open_huntington_bank(settings: HuntingtonSettings) -> AsyncIterator[Hu
 def _certificates() -> ssl.SSLContext:
     # Reading all certificates of the machine takes a tenth of a second: once a process is enough.
     return ssl.create_default_context()
-
-
-def without_numbers(text: str) -> str:
-    """Return the bank's free text with every run of four or more digits masked: it may quote an account number."""
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return _DIGITS.sub("••••", printable)
-
-
-def _body(order: TransferOrder) -> dict[str, Any]:
-    return {
-        "method": order.method,
-        "amount_cents": order.amount_cents,
-        "currency": "USD",
-        "funding_account_id": order.funding_account_id,
-        "counterparty": {
-            "name": order.payee_name,
-            "routing_number": order.routing_number,
-            "account_number": order.account_number.reveal(),
-            "account_type": order.account_type,
-        },
-        "reference": order.reference,
-    }
-
-
-def _read_answer(order: TransferOrder, response: httpx.Response, clean: Clean) -> Answer:
-    status = response.status_code
-    if status in (httpx.codes.OK, httpx.codes.CREATED):
-        return _read_transfer(order, response, clean)
-    if status == httpx.codes.UNAUTHORIZED:
-        return Unauthorized()
-    if status == httpx.codes.CONFLICT:
-        return KeyReused()
-    if status == httpx.codes.TOO_MANY_REQUESTS:
-        return RateLimited(_retry_after_seconds(response))
-    if status == httpx.codes.UNPROCESSABLE_ENTITY:
-        return _read_refusal(response, clean)
-    return OutcomeUnknown(f"HTTP {status}")
-
-
-def _read_transfer(order: TransferOrder, response: httpx.Response, clean: Clean) -> Answer:
-    try:
-        transfer = _WireTransfer.model_validate_json(response.content).spoken(clean)
-    except ValidationError:
-        return OutcomeUnknown("the answer could not be read")
-    if transfer.idempotency_key != order.idempotency_key:
-        return OutcomeUnknown("the answer was about another transfer")
-    return Originated(transfer)
-
-
-def _read_refusal(response: httpx.Response, clean: Clean) -> Answer:
-    try:
-        problem = _WireProblem.model_validate_json(response.content)
-    except ValidationError:
-        # A refusal is final by the contract, but one that can't be read may come from something in between.
-        return OutcomeUnknown("HTTP 422 with an answer that could not be read")
-    code = problem.code if _CODE.fullmatch(problem.code) and clean(problem.code) == problem.code else "refused"
-    return Refused(code, clean(problem.message))
-
-
-def _retry_after_seconds(response: httpx.Response) -> float:
-    """Return Retry-After in seconds, given as a number or as an HTTP date (RFC 9110, 10.2.3)."""
-    text = response.headers.get("Retry-After", "").strip()
-    if _SECONDS.fullmatch(text):
-        return min(float(text), LONGEST_WAIT_SECONDS)
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return DEFAULT_RETRY_AFTER_SECONDS
-    # Of the three forms of an HTTP date, one names no zone; all of them are in UTC.
-    seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(0.0, seconds), LONGEST_WAIT_SECONDS)

@@ -33,13 +33,8 @@ from seedtrust_ops.bank import (
     Unauthorized,
 )
 from seedtrust_ops.config import HuntingtonSettings
-from seedtrust_ops.resources.huntington_bank import (
-    LONGEST_WAIT_SECONDS,
-    QUESTION_TRIES,
-    HuntingtonBank,
-    open_huntington_bank,
-    without_numbers,
-)
+from seedtrust_ops.resources.huntington_bank import QUESTION_TRIES, HuntingtonBank, open_huntington_bank
+from seedtrust_ops.resources.huntington_wire import LONGEST_WAIT_SECONDS, without_numbers
 from seedtrust_ops.sandbox.bank.contract import RefusalCode
 from seedtrust_ops.sandbox.bank.faults import FaultKind
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank

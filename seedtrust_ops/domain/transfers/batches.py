@@ -1,44 +1,26 @@
-"""A batch's life: claimed from the queue, given back, put back by healing, and finished when all is settled.
+"""A batch's life: waiting in the queue, given back, put back by healing, and finished when all is settled.
 
-What happens to its single transactions is in `outcomes`; who may write is in `leases`.
+How it is claimed is in `claiming`, what happens to its single transactions in `outcomes`.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import case, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.row_sets import any_of
-from seedtrust_ops.domain.transfers.leases import Holder, Lease, hold_fence, is_live, know_batches, take_lease
+from seedtrust_ops.domain.transfers.leases import Lease, hold_fence, is_live, know_batches
 from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 
 FINISHED = ("completed", "completed_with_errors", "failed")
 OPEN = ("pending", "processing")
-LARGEST_ID = 2**63 - 1
-"""PostgreSQL's bigint; a larger number, such as a person may type, can't even be asked for."""
-
-
-class UnknownBatch(OperationsError):
-    """No batch has this id."""
-
-
-class BatchNotQueued(OperationsError):
-    """The batch is in a status in which it must not be sent."""
 
 
 class NothingWentThrough(OperationsError):
     """The batch was processed and not one of its transfers went through."""
-
-
-@dataclass(frozen=True)
-class AlreadyFinished:
-    """The batch needs no work: it was finished before this worker came to it."""
-
-    status: str
-    finished_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -69,104 +51,6 @@ def queued_batches(session: Session) -> list[QueuedBatch]:
         .order_by(HuntingtonBatch.priority.desc(), HuntingtonBatch.queued_at, HuntingtonBatch.id)
     )
     return [QueuedBatch(*row) for row in rows]
-
-
-def claim_batch(
-    session: Session,
-    batch_id: int,
-    holder: str,
-    *,
-    lease_seconds: float,
-    asked_at: datetime,
-    quiet_seconds: float,
-) -> Lease | Holder | AlreadyFinished:
-    """Claim a queued batch, or one whose worker died, for `holder`.
-
-    Args:
-        session: a session in a transaction of its own.
-        batch_id: which batch.
-        holder: the Dagster run that wants it.
-        lease_seconds: how long the lease lasts between renewals.
-        asked_at: when this run was asked for (UTC). A batch finished by another worker since then is no
-            error: two runs were asked for and the other was first.
-        quiet_seconds: how long a batch that a worker without a lease (the legacy one) left in `processing`
-            must have been quiet before it is taken over.
-
-    Returns:
-        The lease; or who holds the batch; or that it is finished already.
-
-    Raises:
-        UnknownBatch: when there is no such batch.
-        BatchNotQueued: naming the status that it has instead.
-    """
-    batch = None
-    if batch_id <= LARGEST_ID:
-        batch = session.scalar(select(HuntingtonBatch).where(HuntingtonBatch.id == batch_id).with_for_update())
-    if batch is None:
-        raise UnknownBatch(f"There is no batch {batch_id}. Check the number in the run's config; nothing was sent.")
-    if batch.status == "completed" or (
-        batch.status in FINISHED and batch.finished_at is not None and batch.finished_at >= asked_at
-    ):
-        return AlreadyFinished(batch.status, batch.finished_at)
-    if batch.status not in ("queued", "processing"):
-        raise BatchNotQueued(
-            f"Batch {batch_id} is '{batch.status}', and only a queued batch is sent. Nothing was sent. "
-            "Queue it (again) if it should be."
-        )
-    begun = batch.status == "processing" or batch.started_at is not None
-    if begun and session.get(BatchLease, batch_id) is None:
-        # Somebody without a lease began it: the legacy worker.
-        if batch.status == "queued":
-            _doubt(session, [batch_id])
-        elif not doubt_batches_without_lease(session, quiet_seconds, batch_id):
-            raise BatchNotQueued(
-                f"Batch {batch_id} is 'processing' in the hands of a worker that holds no lease (the legacy one), "
-                f"and was active within the last {quiet_seconds:g} seconds. Nothing was sent; try again when it "
-                "has been quiet for that long."
-            )
-    lease = take_lease(session, batch_id, holder, lease_seconds)
-    if isinstance(lease, Lease):
-        batch.status = "processing"
-        batch.started_at = batch.started_at or func.now()
-        batch.finished_at = None
-        batch.error = None
-    return lease
-
-
-def doubt_batches_without_lease(session: Session, quiet_seconds: float, only: int | None = None) -> list[int]:
-    """Take over batches that a worker without leases (the legacy one) left in `processing`.
-
-    Nobody knows which of their pending transactions that worker had sent when it died, so all of them
-    become `processing`: the bank is asked before any is sent again.
-
-    Returns:
-        The batches that were taken over: those quiet for `quiet_seconds`.
-    """
-    last_change = (
-        select(func.max(HuntingtonTransaction.updated_at))
-        .where(HuntingtonTransaction.batch_id == HuntingtonBatch.id)
-        .scalar_subquery()
-    )
-    query = select(HuntingtonBatch.id).where(
-        HuntingtonBatch.status == "processing",
-        ~exists().where(BatchLease.batch_id == HuntingtonBatch.id),
-        func.greatest(HuntingtonBatch.created_at, HuntingtonBatch.started_at, last_change)
-        <= func.clock_timestamp() - timedelta(seconds=quiet_seconds),
-    )
-    if only is not None:
-        query = query.where(HuntingtonBatch.id == only)
-    batch_ids = list(session.scalars(query.order_by(HuntingtonBatch.id).with_for_update()))
-    _doubt(session, batch_ids)
-    return batch_ids
-
-
-def _doubt(session: Session, batch_ids: Collection[int]) -> None:
-    know_batches(session, batch_ids)
-    session.execute(
-        update(HuntingtonTransaction)
-        .where(any_of(HuntingtonTransaction.batch_id, batch_ids), HuntingtonTransaction.status == "pending")
-        .values(status="processing")
-    )
 
 
 def requeue_abandoned_batches(session: Session) -> list[int]:

@@ -16,11 +16,11 @@ from seedtrust_ops.domain.committing import Sessions, commit
 from seedtrust_ops.domain.looping import run_in_loop
 from seedtrust_ops.domain.transfers.answers import BANK, tell_of_refused_key
 from seedtrust_ops.domain.transfers.batches import (
-    doubt_batches_without_lease,
     requeue_abandoned_batches,
     settle_batches,
     unfinished_batches_without_work,
 )
+from seedtrust_ops.domain.transfers.claiming import doubt_batches_without_lease
 from seedtrust_ops.domain.transfers.feed import FeedReading, last_read_at, read_feed
 from seedtrust_ops.domain.transfers.leases import break_expired_leases
 from seedtrust_ops.domain.transfers.open_transactions import Findings, ask_about_open_transactions, is_open

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import delete, update
 
-from seedtrust_ops.domain.transfers.batches import BatchNotQueued, NothingWentThrough, UnknownBatch, queued_batches
+from seedtrust_ops.domain.transfers.batches import NothingWentThrough, queued_batches
 from seedtrust_ops.domain.transfers.checks import WrongFieldKey
+from seedtrust_ops.domain.transfers.claiming import BatchNotQueued, UnknownBatch
 from seedtrust_ops.domain.transfers.halting import TransfersHalted, halt, resume
 from seedtrust_ops.domain.transfers.leases import Lease, take_lease
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
