@@ -12,7 +12,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
 
 
-def any_of(column_: SQLColumnExpression[int] | SQLColumnExpression[int | None], numbers: Iterable[int]) -> ColumnElement[bool]:
+def any_of(
+    column_: SQLColumnExpression[int] | SQLColumnExpression[int | None], numbers: Iterable[int]
+) -> ColumnElement[bool]:
     """Return the condition that `column_` is one of `numbers`, however many: they are one parameter, an array."""
     return column_ == func.any(bindparam(None, list(numbers), type_=ARRAY(BigInteger()), unique=True))
 
