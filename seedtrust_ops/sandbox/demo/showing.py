@@ -20,11 +20,12 @@ from seedtrust_ops.sandbox.demo.playing import Outcome, Standing, play
 from seedtrust_ops.sandbox.demo.reconciling import Reconciliation, reconcile
 from seedtrust_ops.sandbox.demo.scenes import SHORT, WHOLE, draft_scenes, leave_legacy_batch
 from seedtrust_ops.sandbox.demo.stage import set_stage
-from seedtrust_ops.sandbox.demo.week import ask_for_reports, first_rows_of_csv, play_week, story_of
+from seedtrust_ops.sandbox.demo.week import ask_for_reports, first_rows_of_csv, play_week, story_of, wait_for_job_run
 from seedtrust_ops.sandbox.world import World
 from seedtrust_ops.tables import JobRun
 
 DEADLINE_SECONDS = 300.0
+MIRROR_SECONDS = 30.0
 NEWS_SHOWN = 8
 LOG_LINES_SHOWN = 40
 WIDTH_OF_LOGS = 160
@@ -93,6 +94,8 @@ def run_demo(*, short: bool = False) -> int:
                 outcome = play(stage, scenes, say=screen.say, show=look, deadline_seconds=DEADLINE_SECONDS)
                 screen.say("Running what has a time of day or week")
                 week_trouble = play_week(stage, screen.say)
+                screen.say("Waiting until JobRun has caught up with Dagster")
+                wait_for_job_run(stage, seconds=MIRROR_SECONDS)
                 screen.say("Comparing both ledgers")
                 with stage.sessions() as session:
                     result = reconcile(session, stage.bank)

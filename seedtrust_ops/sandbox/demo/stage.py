@@ -98,6 +98,9 @@ def set_stage(say: Callable[[str], None]) -> Iterator[Stage]:
                 "SEEDTRUST_DATABASE_URL": application.set(drivername="postgresql").render_as_string(False),
                 "DAGSTER_POSTGRES_URL": dagster.render_as_string(False),
                 "DAGSTER_HOME": str(home),
+                # Where libraries keep fonts and the like, so that nothing is left in the user's home.
+                "XDG_CACHE_HOME": str(folder / "cache"),
+                "XDG_CONFIG_HOME": str(folder / "config"),
                 "SEEDTRUST_FIELD_KEY": key,
                 "SEEDTRUST_TRANSFERS_HALTED": "0",
                 "DEV_ENV": "0",

@@ -22,6 +22,7 @@ from seedtrust_ops.tables import (
     BalanceAlert,
     Case,
     DisbursementRequest,
+    JobRun,
     Notification,
     ReportRequest,
     User,
@@ -38,6 +39,7 @@ DAILY_AND_WEEKLY = (
 )
 ROWS_SHOWN = 6
 TIMEOUT_SECONDS = 120
+LOOK_AGAIN_SECONDS = 0.5
 
 
 def ask_for_reports(session: Session) -> list[int]:
@@ -82,6 +84,18 @@ def play_week(stage: Stage, say: Callable[[str], None]) -> str | None:
     if failed:
         return f"These jobs of the week failed: {', '.join(failed)}."
     return f"The week's jobs could not be run: {done.stderr.strip().splitlines()[-1]}"
+
+
+def wait_for_job_run(stage: Stage, *, seconds: float) -> bool:
+    """Wait until every run is mirrored with its end, for so many seconds at most; return whether it came to that."""
+    mirrored = select(func.count()).select_from(JobRun).where(JobRun.resolution.is_not(None))
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with stage.sessions() as session:
+            if session.scalars(mirrored).one() == stage.instance.get_runs_count():
+                return True
+        time.sleep(LOOK_AGAIN_SECONDS)
+    return False
 
 
 def story_of(session: Session) -> list[tuple[str, str]]:
