@@ -32,6 +32,7 @@ TRY_AGAIN_WITHIN = timedelta(seconds=30)
 """How long a run that gave its batch back may take to try again by itself: longer than any pause of its retries."""
 FIRST_PAUSE = timedelta(seconds=30)
 LONGEST_PAUSE = timedelta(minutes=10)
+LONGEST_SECONDS = 6 * 3600
 REQUESTS_A_TICK = 50
 """So that a tick stays well under the time that Dagster gives it, however many batches are queued."""
 
@@ -73,7 +74,11 @@ def process_huntington_batch_op(
 
 
 process_huntington_batch = single_op_job(
-    process_huntington_batch_op, SEVERITY, legacy_name="Huey PROCESS_HUNTINGTON_BATCH"
+    process_huntington_batch_op,
+    SEVERITY,
+    legacy_name="Huey PROCESS_HUNTINGTON_BATCH",
+    # A run that is ended gives its batch back; without an end, one whose worker was killed would seem to run for ever.
+    longest_seconds=LONGEST_SECONDS,
 )
 
 
