@@ -3,12 +3,13 @@
 It knows where the database is and whether its schema is fit; what is read and written is `domain/`'s.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 import dagster as dg
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
@@ -56,7 +57,7 @@ def create_application_engine(url: URL) -> Engine:
         f"{url.query.get('options', '')} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s"
         f" -c lock_timeout={LOCK_SECONDS}s"
     )
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=POOL_SIZE,
         max_overflow=0,
@@ -73,6 +74,21 @@ def create_application_engine(url: URL) -> Engine:
             "tcp_user_timeout": 25_000,
         },
     )
+    event.listen(engine, "do_executemany", _one_by_one)
+    # The cursor counts the rows of the last statement alone.
+    engine.dialect.supports_sane_multi_rowcount = False
+    return engine
+
+
+def _one_by_one(cursor: Any, statement: str, parameters: Sequence[Any], _context: Any) -> bool:
+    """Send each statement by itself, where psycopg would send them all before it reads one answer.
+
+    In the middle of such a pipeline the server does not take the client for idle, so the locks of a worker that
+    freezes there would be held for as long as it is frozen.
+    """
+    for one in parameters:
+        cursor.execute(statement, one)
+    return True
 
 
 @lru_cache(maxsize=1)

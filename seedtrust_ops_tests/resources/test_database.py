@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from psycopg.types.numeric import Int8Dumper
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 
@@ -200,3 +201,35 @@ def test_with_no_variable_at_all_a_process_makes_its_databases_in_the_home_folde
         assert done.stdout.split() == ["0", "postgresql+psycopg2", "dagster"], done.stderr
     finally:
         embedded_postgres.stop(folder / ".seedtrust" / "postgres")
+
+
+def test_server_takes_a_worker_for_idle_between_two_statements_of_many(database_url: URL) -> None:
+    # Only a client that the server takes for idle loses its locks when it freezes.
+    states: list[str] = []
+    engine = create_application_engine(database_url)
+    watching = create_engine(database_url, isolation_level="AUTOCOMMIT")
+
+    class Watched(int):
+        pass
+
+    class WatchedDumper(Int8Dumper):
+        def dump(self, one: int) -> bytes:
+            with watching.connect() as other:
+                query = text("select state from pg_stat_activity where pid = :pid")
+                states.extend(other.scalars(query, {"pid": backend}))
+            return str(int(one)).encode()
+
+    with engine.begin() as connection:
+        backend = connection.scalar(text("select pg_backend_pid()"))
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.adapters.register_dumper(Watched, WatchedDumper)
+        connection.execute(text("create temporary table numbers (number bigint)"))
+        rows = [{"number": Watched(number)} for number in range(3)]
+        connection.execute(text("insert into numbers values (:number)"), rows)
+        assert connection.scalar(text("select count(*) from numbers")) == 3
+
+    assert states
+    assert set(states) == {"idle in transaction"}
+    engine.dispose()
+    watching.dispose()

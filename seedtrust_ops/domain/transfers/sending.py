@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.bank import (
@@ -153,9 +153,11 @@ class BatchSender:
         fail_transactions(session, changed, was="pending")
         sendable = [transaction for transaction, _ in rows if transaction.id not in changed]
         attempts = start_attempts(session, [transaction.id for transaction in sendable])
-        for transaction in sendable:
-            transaction.status = "processing"
-            transaction.updated_at = attempts[transaction.id].started_at
+        session.execute(
+            update(HuntingtonTransaction)
+            .where(any_of(HuntingtonTransaction.id, attempts))
+            .values(status="processing", updated_at=func.clock_timestamp())
+        )
         return [Prepared(transaction, attempts[transaction.id]) for transaction in sendable]
 
     async def _work(self) -> None:
