@@ -58,7 +58,11 @@ class NotificationAttachment(OpsTable):
 
 
 class Alert(OpsTable):
-    """Trouble that somebody must know of; at most one unresolved a rule and subject."""
+    """Trouble that somebody must know of; at most one unresolved a rule and subject.
+
+    `told_at` and `resolution_told_at` are when its telling was queued, or left to the day's digest; whoever
+    acknowledged it need not be told of it again.
+    """
 
     __tablename__ = "alerts"
     __table_args__ = (
@@ -69,6 +73,7 @@ class Alert(OpsTable):
             unique=True,
             postgresql_where=text("resolved_at IS NULL"),
         ),
+        Index("alerts_to_tell", "opened_at", postgresql_where=text("told_at IS NULL")),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -78,6 +83,39 @@ class Alert(OpsTable):
     opened_at: Mapped[datetime] = mapped_column(server_default=sql.now())
     resolved_at: Mapped[datetime | None]
     detail: Mapped[str] = mapped_column(server_default="")
+    told_at: Mapped[datetime | None]
+    resolution_told_at: Mapped[datetime | None]
+    acknowledged_at: Mapped[datetime | None]
+    acknowledged_by: Mapped[str | None]
+
+
+class OutgoingEvent(OpsTable):
+    """Something to be told to PostHog or the internal API; `dedupe_key` keeps it from being written twice.
+
+    `body` is what the destination's own module makes a request of. `trouble` is why it was not taken yet, or
+    never will be (`given_up_at`).
+    """
+
+    __tablename__ = "outgoing_events"
+    __table_args__ = (
+        Index(
+            "outgoing_events_to_send",
+            "destination",
+            "next_attempt_at",
+            postgresql_where=text("(sent_at IS NULL) AND (given_up_at IS NULL)"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    destination: Mapped[str]
+    dedupe_key: Mapped[str] = mapped_column(unique=True)
+    body: Mapped[dict[str, Any]]
+    attempts: Mapped[int] = mapped_column(INT, server_default="0")
+    created_at: Mapped[datetime] = mapped_column(server_default=sql.now())
+    next_attempt_at: Mapped[datetime] = mapped_column(server_default=sql.now())
+    sent_at: Mapped[datetime | None]
+    given_up_at: Mapped[datetime | None]
+    trouble: Mapped[str | None]
 
 
 class BalanceAlert(OpsTable):
