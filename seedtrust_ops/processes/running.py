@@ -11,9 +11,11 @@ from pathlib import Path
 from threading import Event, Lock
 from types import FrameType
 
+from seedtrust_ops.processes.deaths import tell_of_deaths
 from seedtrust_ops.processes.program import Say
 from seedtrust_ops.processes.supervisor import Supervisor
 from seedtrust_ops.processes.worker import code_server, daemon, free_port, only_worker, write_workspace
+from seedtrust_ops.resources.database import application_url
 
 WORKER_FOLDER = Path(".seedtrust") / "worker"
 
@@ -28,7 +30,9 @@ def run_worker(home: Path, environment: Mapping[str, str]) -> None:
     with only_worker(folder) as lock, told_to_stop() as stop:
         port = free_port()
         programs = [code_server(environment, port), daemon(environment, write_workspace(folder, port))]
-        Supervisor(programs, print_line(), lock=lock).run(stop)
+        say = print_line()
+        with tell_of_deaths(application_url(), say) as deaths:
+            Supervisor(programs, say, observer=deaths, lock=lock).run(stop)
 
 
 @contextmanager
