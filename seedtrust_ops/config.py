@@ -18,7 +18,14 @@ from sqlalchemy.exc import ArgumentError
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.settings.group import SettingsGroup, header_key, http_address
 from seedtrust_ops.settings.mail import MailSettings
-from seedtrust_ops.settings.outside import CloudFrontSettings, InternalApiSettings, StorageSettings
+from seedtrust_ops.settings.outside import (
+    CloudFrontSettings,
+    InternalApiSettings,
+    PostHogSettings,
+    StorageSettings,
+)
+from seedtrust_ops.settings.watchdog import HeartbeatSettings
+from seedtrust_ops.settings.watching import AlertLetterSettings, WatchingSettings
 
 
 class LocationSettings(SettingsGroup):
@@ -39,6 +46,13 @@ class LocationSettings(SettingsGroup):
         default=None,
         validation_alias="DAGSTER_HOME",
         description="the folder that holds dagster.yaml",
+    )
+    sensor_wait_seconds: float = Field(
+        default=9.5,
+        ge=0,
+        le=10,
+        validation_alias="SEEDTRUST_SENSOR_WAIT_SECONDS",
+        description="how many seconds a sensor may wait in the database for something to do, at most 10",
     )
 
     @field_validator("timezone")
@@ -219,6 +233,22 @@ class Environment:
     @cached_property
     def internal_api(self) -> InternalApiSettings:
         return InternalApiSettings.read()
+
+    @cached_property
+    def posthog(self) -> PostHogSettings:
+        return PostHogSettings.read()
+
+    @cached_property
+    def watching(self) -> WatchingSettings:
+        return WatchingSettings.read()
+
+    @cached_property
+    def alert_letters(self) -> AlertLetterSettings:
+        return AlertLetterSettings.read()
+
+    @cached_property
+    def heartbeat(self) -> HeartbeatSettings:
+        return HeartbeatSettings.read()
 
 
 @lru_cache(maxsize=1)
