@@ -14,6 +14,9 @@ from sqlalchemy.engine import URL, make_url
 
 from seedtrust_ops.errors import ConfigurationError
 
+DEAD_SECONDS = 15.0
+"""How long a killed server's pid is waited for; it is free once the process's parent has taken notice."""
+
 
 def start(directory: Path) -> URL:
     """Start the server that lives in `directory`, or join the one that runs, and return its URL.
@@ -33,24 +36,46 @@ def start(directory: Path) -> URL:
         ) from None
     directory = directory.expanduser()
     directory.parent.mkdir(parents=True, exist_ok=True)
+    last = _postmaster(directory)
+    if last is not None and _is_dead(last):
+        # The wheel takes a killed server for a running one until its pid is free.
+        last.wait(DEAD_SECONDS)
     server = get_server(directory, cleanup_mode=None)
+    if not is_running(directory):
+        # The wheel keeps one handle a process and takes its server for running ever after.
+        server.start()
     return make_url(server.get_uri()).set(database=None)
 
 
 def is_running(directory: Path) -> bool:
     """Return whether the server that lives in `directory` runs."""
-    try:
-        pid = int((directory.expanduser() / "postmaster.pid").read_text().split("\n", 1)[0])
-    except (FileNotFoundError, ValueError):
-        return False
-    return psutil.pid_exists(pid)
+    server = _postmaster(directory)
+    return server is not None and not _is_dead(server)
 
 
 def stop(directory: Path) -> None:
     """Stop the server that lives in `directory`; it is no error when none runs."""
     directory = directory.expanduser()
-    if (directory / "postmaster.pid").exists():
-        _wheel()(directory, cleanup_mode=None).stop()
+    if is_running(directory):
+        server = _wheel()(directory, cleanup_mode=None)
+        server.start()  # so that the handle knows the server that runs now, whoever started it
+        server.stop()
+
+
+def _postmaster(directory: Path) -> psutil.Process | None:
+    """Return the process that the server's own file names, None where there is no file or process."""
+    try:
+        pid = int((directory.expanduser() / "postmaster.pid").read_text().split("\n", 1)[0])
+        return psutil.Process(pid)
+    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        return None
+
+
+def _is_dead(server: psutil.Process) -> bool:
+    try:
+        return server.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _wheel() -> Callable[..., Any]:

@@ -19,8 +19,9 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.config import dagster_home, environment, environment_for_child
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.migrations.migrating import migrate
+from seedtrust_ops.processes.deaths import tell_of_deaths
 from seedtrust_ops.processes.running import WORKER_FOLDER, print_line, told_to_stop
-from seedtrust_ops.processes.supervisor import Supervisor
+from seedtrust_ops.processes.supervisor import Observer, Supervisor
 from seedtrust_ops.processes.worker import (
     code_server,
     daemon,
@@ -38,6 +39,7 @@ from seedtrust_ops.resources.database import (
     plain_database_errors,
 )
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+from seedtrust_ops.sandbox.caretaking import taken_care_of
 from seedtrust_ops.sandbox.planting import plant_past_transfers
 from seedtrust_ops.sandbox.seed.batches import Payment, draft_batch, payable_requests, queue_batches
 from seedtrust_ops.sandbox.seed.money import Encrypt
@@ -82,17 +84,22 @@ def run_dev(*, with_worker: bool) -> None:
                 },
                 defaults={"DEV_ENV": "1"},
             )
-            _serve(child, folder, lock, with_worker=with_worker).run(stop)
+            say = print_line()
+            with (
+                tell_of_deaths(databases.application, say) as deaths,
+                taken_care_of(world, databases.embedded_directory, say),
+            ):
+                _serve(child, folder, lock, deaths, with_worker=with_worker).run(stop)
 
 
-def _serve(child: Mapping[str, str], folder: Path, lock: int, *, with_worker: bool) -> Supervisor:
+def _serve(child: Mapping[str, str], folder: Path, lock: int, observer: Observer, *, with_worker: bool) -> Supervisor:
     port = free_port()
     web_port = free_port() if is_listening(WEB_PORT) else WEB_PORT
     workspace = write_workspace(folder, port)
     programs = [code_server(child, port), web_server(child, workspace, web_port)]
     if with_worker:
         programs.append(daemon(child, workspace))
-    supervisor = Supervisor(programs, print_line(), lock=lock)
+    supervisor = Supervisor(programs, print_line(), observer=observer, lock=lock)
     began = monotonic()
 
     def announce() -> None:
@@ -112,6 +119,8 @@ def _serve(child: Mapping[str, str], folder: Path, lock: int, *, with_worker: bo
 class _Databases:
     application: URL
     dagster: URL
+    embedded_directory: Path | None
+    """Where the embedded server is that was started for this, None where there is none."""
 
 
 @contextmanager
@@ -121,7 +130,8 @@ def _databases() -> Iterator[_Databases]:
     needs_embedded = settings.application_url is None or settings.dagster_url is None
     started_here = needs_embedded and not embedded_postgres.is_running(settings.embedded_directory)
     try:
-        yield _Databases(application_url(), dagster_url())
+        directory = settings.embedded_directory.expanduser() if started_here else None
+        yield _Databases(application_url(), dagster_url(), directory)
     finally:
         if started_here:
             embedded_postgres.stop(settings.embedded_directory)

@@ -1,4 +1,4 @@
-"""Starts a server of the sandbox as a process of its own, and stops or kills it by its pid.
+"""Starts a server of the sandbox as a process of its own, stops or kills it by its pid, and starts it again.
 
 The process ends with whoever started it, however that one ends; what the server is, its own module says.
 """
@@ -10,14 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from selectors import EVENT_READ, DefaultSelector
 from typing import IO
+from urllib.parse import urlsplit
 
 
-@dataclass(frozen=True)
+@dataclass
 class ServerProcess:
-    """A running server and where it listens."""
+    """A server, where it listens, and how it was started; `revive` replaces its process."""
 
     url: str
     process: "subprocess.Popen[str]"
+    module: str
+    options: dict[str, object]
+    what: str
 
     @property
     def pid(self) -> int:
@@ -37,6 +41,22 @@ class ServerProcess:
         """End it the hard way (SIGKILL), as a power cut would."""
         self.process.kill()
         self._ended()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its process has ended."""
+        return self.process.poll() is not None
+
+    def revive(self) -> None:
+        """Start it again at its old address, as it was started first.
+
+        Raises:
+            RuntimeError: as `start_server`.
+        """
+        if not self.is_dead:
+            return
+        port = urlsplit(self.url).port
+        self.process = start_server(self.module, self.options | {"--port": port}, what=self.what).process
 
     def _ended(self) -> None:
         self.process.wait()
@@ -72,7 +92,7 @@ def start_server(
         process.kill()
         process.wait()
         raise RuntimeError(f"{what} did not start within {start_timeout_seconds:g} s. {error}") from error
-    return ServerProcess(url, process)
+    return ServerProcess(url, process, module, dict(options), what)
 
 
 def _announced_url(process: "subprocess.Popen[str]", timeout_seconds: float) -> str:

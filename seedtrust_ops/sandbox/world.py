@@ -3,7 +3,7 @@
 Whoever adds a server starts it in `start_world`; its variables come from itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess, start_mailbox
 from seedtrust_ops.sandbox.outside.world import OutsideWorld, start_outside_world
+from seedtrust_ops.sandbox.starting import ServerProcess
 
 API_KEY = "sandbox-key"
 
@@ -40,6 +41,24 @@ class World:
             **self.mailbox.environment,
             **self.outside.environment,
         }
+
+    def revive(self) -> list[str]:
+        """Start again, at its old address, every server that has died; return which.
+
+        Raises:
+            RuntimeError: saying which one did not come up.
+        """
+        outside = self.outside
+        servers: list[tuple[ServerProcess, Callable[[], None]]] = [
+            (self.bank.server, self.bank.server.revive),
+            (self.mailbox.server, self.mailbox.server.revive),
+            *((one.server, one.revive) for one in (outside.storage, outside.cloudfront)),
+            *((one.server, one.revive) for one in (outside.internal_api, outside.posthog)),
+        ]
+        dead = [(server, revive) for server, revive in servers if server.is_dead]
+        for _, revive in dead:
+            revive()
+        return [server.what for server, _ in dead]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ The embedded server is the real one, shared by processes.
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from seedtrust_ops.resources.database import (
     plain_database_errors,
 )
 from seedtrust_ops_tests.databases import create_platform, folder_for_a_server, own_database, plain
+from seedtrust_ops_tests.waiting import wait_until
 
 PASSWORD = "hunter2-and-more"
 SHARED = """
@@ -233,3 +235,21 @@ def test_server_takes_a_worker_for_idle_between_two_statements_of_many(database_
     assert set(states) == {"idle in transaction"}
     engine.dispose()
     watching.dispose()
+
+
+def test_embedded_server_that_was_killed_is_started_again_with_what_it_held(folder: Path) -> None:
+    url = embedded_postgres.ensure_database(embedded_postgres.start(folder / "d"), "kept")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("create table kept (number int)"))
+    os.kill(int((folder / "d" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+    wait_until(lambda: not embedded_postgres.is_running(folder / "d"), what="its end")
+
+    embedded_postgres.start(folder / "d")
+
+    engine.dispose()
+    with engine.connect() as connection:
+        assert connection.scalar(text("select count(*) from kept")) == 0
+    engine.dispose()
+    embedded_postgres.stop(folder / "d")
+    assert not embedded_postgres.is_running(folder / "d")

@@ -70,8 +70,11 @@ def start_mailbox(
     server = start_server("seedtrust_ops.sandbox.mailbox", options, what="The sandbox mail server")
     control = SandboxMailbox(server.url)
     try:
-        return MailboxProcess(server, control.smtp_port(), control, username, password)
+        taken = control.smtp_port()
     except httpx.HTTPError as error:
         server.kill()
         control.close()
         raise RuntimeError(f"The sandbox mail server does not answer. {error}") from error
+    # Revived, it must listen where its clients know it.
+    server.options["--smtp-port"] = taken
+    return MailboxProcess(server, taken, control, username, password)

@@ -39,6 +39,10 @@ class OutsideServer:
         """The variables that make SeedTrust use this server."""
         raise NotImplementedError
 
+    def revive(self) -> None:
+        """Start it again at its old address where it has died."""
+        self.server.revive()
+
 
 class KeepingServer(OutsideServer):
     """A server that keeps its requests and answers as it is told to."""
@@ -108,6 +112,12 @@ class StorageServer(OutsideServer):
         super().__init__(server)
         self.bucket = bucket
         self.client().create_bucket(Bucket=bucket)
+
+    def revive(self) -> None:
+        """Start it again with an empty bucket where it has died: it keeps its objects in its memory."""
+        if self.server.is_dead:
+            super().revive()
+            self.client().create_bucket(Bucket=self.bucket)
 
     @property
     def environment(self) -> dict[str, str]:
