@@ -1,0 +1,202 @@
+"""What the checker judges by: the bank's books and journal on one side, SeedTrust's tables on the other.
+
+It is read with plain SQL and the bank's control client, and asks the product nothing; what may be and what may
+not is `checking`'s.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session, sessionmaker
+
+from seedtrust_ops.sandbox.bank.control import Movement, SandboxBank, SeenRequest, Transfer
+
+Booked = TypeVar("Booked", Movement, Transfer)
+
+TRANSACTIONS = """
+    select t.id, t.batch_id, t.disbursement_request_id as request_id, t.amount_cents, t.status, t.failure_reason,
+           t.bank_transfer_id, b.status as batch_status, coalesce(l.generation, 0) as claims, a.id as account_id,
+           (select count(*) from ops.transfer_attempts s
+             where s.transaction_id = t.id and s.outcome = 'started') as started
+      from huntington_transactions t
+      join huntington_batches b on b.id = t.batch_id
+      left join ops.batch_leases l on l.batch_id = b.id
+      left join disbursement_requests r on r.id = t.disbursement_request_id
+      left join accounts a on a.case_id = r.case_id
+     order by t.id
+"""
+BATCHES = """
+    select b.id, b.status, b.finished_at is not null as is_finished,
+           coalesce(l.token is not null and l.expires_at > clock_timestamp(), false) as is_held,
+           coalesce(l.generation, 0) as claims
+      from huntington_batches b left join ops.batch_leases l on l.batch_id = b.id
+     order by b.id
+"""
+REQUESTS = """
+    select r.id, r.status, r.amount_cents, count(t.id) as transactions,
+           count(t.id) filter (where t.status = 'completed') as completed
+      from disbursement_requests r join huntington_transactions t on t.disbursement_request_id = r.id
+     group by r.id order by r.id
+"""
+ACCOUNTS = """
+    select a.id, a.balance_cents, coalesce(sum(e.amount_cents), 0)::bigint as ledger_cents
+      from accounts a left join ledger_entries e on e.account_id = a.id
+     group by a.id order by a.id
+"""
+LEDGER = """
+    select huntington_transaction_id as transaction_id, account_id, kind, amount_cents
+      from ledger_entries where huntington_transaction_id is not null order by id
+"""
+ALERTS = "select rule, subject from ops.alerts where resolved_at is null"
+SWITCHES = "select count(*) from ops.switches"
+IDS = """
+    select min(t.id) as lowest, greatest(max(t.id), max(s.last_value)) as highest
+      from huntington_transactions t,
+           pg_sequences s where s.schemaname = 'public' and s.sequencename = 'huntington_transactions_id_seq'
+"""
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """One of SeedTrust's transactions, with what concerns it; `started` counts the requests put on record."""
+
+    id: int
+    batch_id: int
+    request_id: int | None
+    amount_cents: int
+    status: str
+    failure_reason: str | None
+    bank_transfer_id: str | None
+    batch_status: str
+    claims: int
+    account_id: int | None
+    started: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch; `claims` counts how often a worker took it, `is_held` says that one has it now."""
+
+    id: int
+    status: str
+    is_finished: bool
+    is_held: bool
+    claims: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """A disbursement request that transactions were made for, and how many of them are completed."""
+
+    id: int
+    status: str
+    amount_cents: int
+    transactions: int
+    completed: int
+
+
+@dataclass(frozen=True)
+class Account:
+    """An escrow account's balance and the sum of its ledger, in cents."""
+
+    id: int
+    balance_cents: int
+    ledger_cents: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A ledger entry of a transaction, in cents."""
+
+    transaction_id: int
+    account_id: int
+    kind: str
+    amount_cents: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Both sides' books at one moment; the bank's are only those that concern this database's transactions."""
+
+    transactions: dict[int, Transaction]
+    batches: list[Batch]
+    requests: dict[int, Request]
+    accounts: list[Account]
+    entries: list[Entry]
+    alerts: set[tuple[str, str]]
+    is_halted: bool
+    transfers: list[Transfer]
+    movements: list[Movement]
+    posts: list[SeenRequest]
+
+    @cached_property
+    def movements_of(self) -> dict[int, list[Movement]]:
+        """Every time that money moved for a transaction, oldest first."""
+        return _by_reference(self.movements)
+
+    @cached_property
+    def transfers_of(self) -> dict[int, list[Transfer]]:
+        """The transfers that bear a transaction's number as their reference."""
+        return _by_reference(self.transfers)
+
+    @cached_property
+    def entries_of(self) -> dict[int, list[Entry]]:
+        """A transaction's ledger entries."""
+        entries: defaultdict[int, list[Entry]] = defaultdict(list)
+        for entry in self.entries:
+            entries[entry.transaction_id].append(entry)
+        return dict(entries)
+
+    def out_cents(self, transaction_id: int) -> int:
+        """What left the bank for a transaction and did not come back, in cents."""
+        return sum(
+            one["amount_cents"] if one["direction"] == "out" else -one["amount_cents"]
+            for one in self.movements_of.get(transaction_id, [])
+        )
+
+    def transfer_of(self, transaction: Transaction) -> Transfer | None:
+        """The bank's transfer of a transaction: the one that SeedTrust names, or else the only one there is."""
+        transfers = self.transfers_of.get(transaction.id, [])
+        named = [one for one in transfers if one["id"] == transaction.bank_transfer_id]
+        if named or transaction.bank_transfer_id is not None:
+            return named[0] if named else None
+        return transfers[0] if len(transfers) == 1 else None
+
+    def tells(self, transaction: Transaction, *rules: str) -> bool:
+        """Whether an alert of one of the rules is open about the transaction or its request."""
+        subjects = (f"transaction {transaction.id}", f"request {transaction.request_id}")
+        return any((rule, subject) in self.alerts for rule in rules for subject in subjects)
+
+
+def read_evidence(sessions: sessionmaker[Session], bank: SandboxBank) -> Evidence:
+    """Read both sides; nobody may be at work meanwhile, or the two moments differ."""
+    books, requests = bank.ledger(), bank.requests()
+    with sessions() as session:
+        ids = session.execute(text(IDS)).one()
+        lowest, highest = ids.lowest or 1, ids.highest or 0
+
+        def concerns(reference: str | None) -> bool:
+            return reference is not None and reference.isdecimal() and lowest <= int(reference) <= highest
+
+        return Evidence(
+            transactions={row.id: Transaction(*row) for row in session.execute(text(TRANSACTIONS))},
+            batches=[Batch(*row) for row in session.execute(text(BATCHES))],
+            requests={row.id: Request(*row) for row in session.execute(text(REQUESTS))},
+            accounts=[Account(*row) for row in session.execute(text(ACCOUNTS))],
+            entries=[Entry(*row) for row in session.execute(text(LEDGER))],
+            alerts={(row.rule, row.subject) for row in session.execute(text(ALERTS))},
+            is_halted=bool(session.scalar(text(SWITCHES))),
+            transfers=[one for one in books["transfers"] if concerns(one["reference"])],
+            movements=[one for one in books["movements"] if concerns(one["reference"])],
+            posts=[one for one in requests if one["method"] == "POST" and concerns(one["reference"])],
+        )
+
+
+def _by_reference(rows: list[Booked]) -> dict[int, list[Booked]]:
+    found: defaultdict[int, list[Booked]] = defaultdict(list)
+    for row in rows:
+        found[int(row["reference"])].append(row)
+    return dict(found)
