@@ -23,7 +23,8 @@ from pydantic import SecretStr
 from seedtrust_ops.config import environment
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.post import LetterPostponed, LetterRefused, PostOfficeUnreachable
-from seedtrust_ops.resources.mail import MailResource, open_post_office
+from seedtrust_ops.resources.mail import MailResource
+from seedtrust_ops.resources.smtp import open_post_office
 from seedtrust_ops.sandbox.mailbox.process import SENDER, MailboxProcess, start_mailbox
 from seedtrust_ops.settings.mail import MailSettings
 

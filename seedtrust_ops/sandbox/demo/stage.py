@@ -6,7 +6,7 @@ What is played on it is in `scenes`; nothing outside the folder is read or chang
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +23,8 @@ from seedtrust_ops.config import dagster_home, environment_for_child
 from seedtrust_ops.migrations.migrating import migrate
 from seedtrust_ops.processes.program import KeptRun, Program
 from seedtrust_ops.resources import embedded_postgres
-from seedtrust_ops.resources.database import APPLICATION_DATABASE, DAGSTER_DATABASE, create_application_engine
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+from seedtrust_ops.resources.postgres import APPLICATION_DATABASE, DAGSTER_DATABASE, create_application_engine
 from seedtrust_ops.sandbox.bank.control import SandboxBank
 from seedtrust_ops.sandbox.planting import plant_past_transfers
 from seedtrust_ops.sandbox.seed.money import Encrypt
@@ -43,6 +43,37 @@ PATIENCE = {
 """Production waits minutes where the demo waits seconds; the rules are the same."""
 
 
+class StagedProgram:
+    """A program on the stage that can be ended and started again; what it prints goes into the stage's log."""
+
+    def __init__(self, program: Program, log: IO[str]) -> None:
+        """Start it."""
+        self._program = program
+        self._log = log
+        self._run = self._started()
+
+    @property
+    def pid(self) -> int:
+        """The process that keeps it, which is the session of all that it starts."""
+        return self._run.pid
+
+    def exit_code(self) -> int | None:
+        """Return its exit code once it has ended, None before."""
+        return self._run.exit_code()
+
+    def stop(self) -> None:
+        """End it and all that it started."""
+        self._run.stop()
+
+    def start_again(self) -> None:
+        """Start it again, once it has ended."""
+        self._run.stop()
+        self._run = self._started()
+
+    def _started(self) -> KeptRun:
+        return KeptRun(self._program, lambda _name, line: _write(self._log, line))
+
+
 @dataclass(frozen=True)
 class Stage:
     """All that the scenes need: the company's database, the bank, Dagster's runs and the worker."""
@@ -54,7 +85,8 @@ class Stage:
     encrypt: Encrypt
     environment: dict[str, str]
     folder: Path
-    worker: KeptRun
+    database_folder: Path
+    worker: StagedProgram
     worker_log: Path
 
     def last_words_of_worker(self, lines: int) -> str:
@@ -63,8 +95,16 @@ class Stage:
 
 
 @contextmanager
-def set_stage(say: Callable[[str], None]) -> Iterator[Stage]:
-    """Set the stage and take it down when the block ends, folder and all; `say` is told each step."""
+def set_stage(
+    say: Callable[[str], None], *, cases: int = CASES, variables: Mapping[str, str] | None = None
+) -> Iterator[Stage]:
+    """Set the stage and take it down when the block ends, folder and all.
+
+    Args:
+        say: is told each step.
+        cases: how many cases the company has.
+        variables: added to the worker's environment.
+    """
     folder = Path(tempfile.mkdtemp(prefix="seedtrust-demo-"))
     # Run by root, PostgreSQL becomes another user, who must get in.
     folder.chmod(0o755)
@@ -80,10 +120,10 @@ def set_stage(say: Callable[[str], None]) -> Iterator[Stage]:
         migrate(engine, create_platform=True)
         say("Starting the sandbox: bank, mail, S3 and the others")
         world = stack.enter_context(start_world(folder / "world", ach_settlement_seconds=SETTLEMENT_SECONDS))
-        say(f"Seeding a company with {CASES} cases")
+        say(f"Seeding a company with {cases} cases")
         key = Fernet.generate_key().decode()
         encrypt = FernetFieldCipher([SecretStr(key)]).encrypt
-        seed_company(engine, cases=CASES, seed=SEED, encrypt=encrypt)
+        seed_company(engine, cases=cases, seed=SEED, encrypt=encrypt)
         sessions = sessionmaker(engine, expire_on_commit=False)
         with sessions.begin() as session:
             plant_past_transfers(session, world.bank.control)
@@ -104,6 +144,7 @@ def set_stage(say: Callable[[str], None]) -> Iterator[Stage]:
                 "SEEDTRUST_FIELD_KEY": key,
                 "SEEDTRUST_TRANSFERS_HALTED": "0",
                 "DEV_ENV": "0",
+                **(variables or {}),
             }
         )
         storage = {"postgres": {"postgres_url": dagster.set(drivername="postgresql+psycopg2").render_as_string(False)}}
@@ -113,17 +154,28 @@ def set_stage(say: Callable[[str], None]) -> Iterator[Stage]:
         )
         log = folder / "worker.log"
         output = stack.enter_context(log.open("w", buffering=1))
-        worker = KeptRun(
+        worker = StagedProgram(
             Program(
                 name="worker",
                 command=(sys.executable, "-m", "seedtrust_ops.cli", "worker"),
                 environment=environment,
                 stop_seconds=60,
             ),
-            lambda _name, line: _write(output, line),
+            output,
         )
         stack.callback(worker.stop)
-        yield Stage(sessions, world.bank.control, world, instance, encrypt, environment, folder, worker, log)
+        yield Stage(
+            sessions=sessions,
+            bank=world.bank.control,
+            world=world,
+            instance=instance,
+            encrypt=encrypt,
+            environment=environment,
+            folder=folder,
+            database_folder=folder / "postgres",
+            worker=worker,
+            worker_log=log,
+        )
 
 
 def _write(output: IO[str], line: str) -> None:

@@ -14,7 +14,7 @@ from seedtrust_ops.config import environment
 from seedtrust_ops.domain.notifications import delivery
 from seedtrust_ops.domain.notifications.rendering import Stationery
 from seedtrust_ops.resources.database import application_sessions
-from seedtrust_ops.resources.mail import SmtpPostOffice, open_post_office
+from seedtrust_ops.resources.smtp import SmtpPostOffice, open_post_office
 
 STEPS = ("claimed", "started", "handed in", "noting", "noted")
 """Between which a deliverer can die: what it has done by then."""

@@ -19,7 +19,7 @@ from seedtrust_ops.domain.notifications.claims import Patience
 from seedtrust_ops.domain.notifications.delivery import DeliveryReport, deliver_letters
 from seedtrust_ops.domain.notifications.previews import EXAMPLES
 from seedtrust_ops.domain.notifications.rendering import Stationery
-from seedtrust_ops.resources.mail import open_post_office
+from seedtrust_ops.resources.smtp import open_post_office
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.settings.mail import MailSettings
 from seedtrust_ops.tables import Alert, Notification, User
