@@ -38,7 +38,8 @@ class FernetFieldCipher:
                 "SEEDTRUST_FIELD_KEY can't be used: each key in it must be 32 bytes in url-safe base64, as "
                 "`cryptography.fernet.Fernet.generate_key()` makes them, with commas between them."
             )
-        self._fernet = MultiFernet([Fernet(text) for text in texts])
+        self._keys = [Fernet(text) for text in texts]
+        self._fernet = MultiFernet(self._keys)
 
     def encrypt(self, plain: str) -> str:
         """Return a token for `plain` under the newest key."""
@@ -54,9 +55,32 @@ class FernetFieldCipher:
             return self._fernet.decrypt(token).decode()
         except (InvalidToken, ValueError):
             # ValueError: the token is not ASCII, or what it holds is no text.
-            if _has_fernet_shape(token):
-                raise UnreadableToken("no key at hand opens the token") from None
-            raise DamagedToken("the token is damaged") from None
+            raise _unreadable(token) from None
+
+    def key_of(self, token: str) -> int:
+        """Return the place, from 0, of the key that opens `token`: its signature is checked, its content not read.
+
+        Raises:
+            UnreadableToken: as `decrypt`.
+        """
+        for place, key in enumerate(self._keys):
+            try:
+                key.extract_timestamp(token)
+            except (InvalidToken, ValueError):
+                continue
+            return place
+        raise _unreadable(token)
+
+    def under_newest_key(self, token: str) -> str:
+        """Return a token of the newest key that holds what `token` holds, and tells the same time of encryption.
+
+        Raises:
+            UnreadableToken: as `decrypt`.
+        """
+        try:
+            return self._fernet.rotate(token).decode()
+        except (InvalidToken, ValueError):
+            raise _unreadable(token) from None
 
     def opens(self, token: str) -> bool:
         """Return whether one of the keys opens `token`."""
@@ -73,6 +97,12 @@ class FieldCipherResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def cipher(self) -> FernetFieldCipher:
         """Return the cipher; raises `ConfigurationError` where the key is missing or no Fernet key."""
         return FernetFieldCipher(environment().field_keys.keys)
+
+
+def _unreadable(token: str) -> UnreadableToken:
+    if _has_fernet_shape(token):
+        return UnreadableToken("no key at hand opens the token")
+    return DamagedToken("the token is damaged")
 
 
 def _has_fernet_shape(token: str) -> bool:
