@@ -4,6 +4,7 @@ Settings come in groups, so that a variable that one job lacks stops that job al
 """
 
 import os
+import time
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from seedtrust_ops.settings.outside import (
     PostHogSettings,
     StorageSettings,
 )
-from seedtrust_ops.settings.watchdog import HeartbeatSettings
+from seedtrust_ops.settings.watchdog import HeartbeatSettings, WatchdogSettings
 from seedtrust_ops.settings.watching import AlertLetterSettings, WatchingSettings
 
 
@@ -250,6 +251,10 @@ class Environment:
     def heartbeat(self) -> HeartbeatSettings:
         return HeartbeatSettings.read()
 
+    @cached_property
+    def watchdog(self) -> WatchdogSettings:
+        return WatchdogSettings.read()
+
 
 @lru_cache(maxsize=1)
 def environment() -> Environment:
@@ -260,6 +265,14 @@ def environment() -> Environment:
 def environment_for_child(changes: Mapping[str, str], *, defaults: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the variables for a process that we start: ours, over `defaults` and under `changes`."""
     return {**(defaults or {}), **os.environ, **changes}
+
+
+def replace_environment(variables: Mapping[str, str]) -> None:
+    """Give this process the variables of the one that it was forked for, and forget what was read before."""
+    os.environ.clear()
+    os.environ.update(variables)
+    time.tzset()
+    environment.cache_clear()
 
 
 def dagster_home() -> Path:

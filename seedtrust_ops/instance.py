@@ -39,7 +39,7 @@ class LocalFiles(LocalArtifactStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "LocalFiles":
-        return cls(base_dir=_under_dagster_home(config_value["base_dir"]), inst_data=inst_data)
+        return cls(base_dir=under_dagster_home(config_value["base_dir"]), inst_data=inst_data)
 
 
 class LocalRunOutput(LocalComputeLogManager):
@@ -47,7 +47,7 @@ class LocalRunOutput(LocalComputeLogManager):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "LocalRunOutput":
-        return cls(base_dir=_under_dagster_home(config_value["base_dir"]), inst_data=inst_data)
+        return cls(base_dir=under_dagster_home(config_value["base_dir"]), inst_data=inst_data)
 
 
 def in_utc(url: URL) -> URL:
@@ -65,5 +65,6 @@ def in_utc(url: URL) -> URL:
     return url.update_query_dict({"options": options})
 
 
-def _under_dagster_home(folder: str) -> str:
+def under_dagster_home(folder: str) -> str:
+    """Return where a folder lies that `dagster.yaml` names; relative to DAGSTER_HOME, else to the current directory."""
     return str((environment().location.dagster_home or Path.cwd()).expanduser().resolve() / folder)

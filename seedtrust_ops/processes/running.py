@@ -14,14 +14,21 @@ from types import FrameType
 from seedtrust_ops.processes.deaths import tell_of_deaths
 from seedtrust_ops.processes.program import Say
 from seedtrust_ops.processes.supervisor import Supervisor
-from seedtrust_ops.processes.worker import code_server, daemon, free_port, only_worker, write_workspace
+from seedtrust_ops.processes.worker import (
+    code_server,
+    daemon,
+    free_port,
+    only_worker,
+    run_host,
+    write_workspace,
+)
 from seedtrust_ops.resources.database import application_url
 
 WORKER_FOLDER = Path(".seedtrust") / "worker"
 
 
 def run_worker(home: Path, environment: Mapping[str, str]) -> None:
-    """Run the code server and the daemon of DAGSTER_HOME `home` until SIGTERM or SIGINT.
+    """Run the run host, the code server and the daemon of DAGSTER_HOME `home` until SIGTERM or SIGINT.
 
     Raises:
         AnotherWorker: when a worker of the same home runs already.
@@ -29,7 +36,11 @@ def run_worker(home: Path, environment: Mapping[str, str]) -> None:
     folder = home / WORKER_FOLDER
     with only_worker(folder) as lock, told_to_stop() as stop:
         port = free_port()
-        programs = [code_server(environment, port), daemon(environment, write_workspace(folder, port))]
+        programs = [
+            *run_host(environment, home),
+            code_server(environment, port),
+            daemon(environment, write_workspace(folder, port)),
+        ]
         say = print_line()
         with tell_of_deaths(application_url(), say) as deaths:
             Supervisor(programs, say, observer=deaths, lock=lock).run(stop)

@@ -1,4 +1,4 @@
-"""What production runs beside the web server: one code server and one Dagster daemon; and the web server of laptops.
+"""What production runs beside the web server: run host, code server and Dagster daemon; and laptops' web server.
 
 The daemon gets the code server over gRPC: with a `python_module` workspace it would start a new one every
 minute (dagster issue 32677).
@@ -14,12 +14,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.launcher.run_host_folder import LAUNCHER_FOLDER, is_answered
 from seedtrust_ops.processes.program import Program
 
 LOOPBACK = "127.0.0.1"
 RUN_SECONDS = 45.0
 """How long runs under way may take to finish when the worker is stopped."""
+INTERRUPTED_SECONDS = 20.0
+"""How long it may take then until runs that did not finish have given back what they hold, and are gone."""
 LOCK_SECONDS = 30.0
+DEFINITIONS = "seedtrust_ops.definitions"
 
 
 class AnotherWorker(OperationsError):
@@ -41,12 +45,30 @@ def is_listening(port: int) -> bool:
         return caller.connect_ex((LOOPBACK, port)) == 0
 
 
+def run_host(environment: Mapping[str, str], home: Path) -> tuple[Program, ...]:
+    """The parent of the runs of DAGSTER_HOME `home`, which no restart of the others concerns; none but on Linux."""
+    if sys.platform != "linux":
+        return ()
+    folder = home / LAUNCHER_FOLDER
+    program = Program(
+        name="run-host",
+        command=(
+            *(sys.executable, "-m", "seedtrust_ops.launcher.run_host", "--keep", "--folder", str(folder)),
+            *("--run-seconds", f"{RUN_SECONDS:g}", "--warm", DEFINITIONS),
+        ),
+        environment=environment,
+        stop_seconds=RUN_SECONDS + INTERRUPTED_SECONDS,
+        is_ready=lambda: folder.is_dir() and is_answered(folder),
+    )
+    return (program,)
+
+
 def code_server(environment: Mapping[str, str], port: int) -> Program:
-    """The one process that has loaded the definitions and starts runs; it listens when all is loaded."""
+    """The one process that has loaded the definitions, and answers for them; it listens when all is loaded."""
     return Program(
         name="code-server",
         command=(
-            *(sys.executable, "-m", "dagster", "code-server", "start", "-m", "seedtrust_ops.definitions"),
+            *(sys.executable, "-m", "dagster", "code-server", "start", "-m", DEFINITIONS),
             *("--host", LOOPBACK, "--port", str(port), "--log-level", "warning", "--location-name", "seedtrust_ops"),
         ),
         environment=environment,

@@ -28,6 +28,7 @@ from seedtrust_ops.processes.worker import (
     free_port,
     is_listening,
     only_worker,
+    run_host,
     web_server,
     write_workspace,
 )
@@ -69,8 +70,7 @@ def run_dev(*, with_worker: bool) -> None:
         SchemaOutOfDate, DatabaseUnreachable, WorldNotStarted: as their modules say.
     """
     home = dagster_home()
-    folder = home / WORKER_FOLDER
-    with told_to_stop() as stop, only_worker(folder) as lock, _databases() as databases:
+    with told_to_stop() as stop, only_worker(home / WORKER_FOLDER) as lock, _databases() as databases:
         key = _field_key()
         with start_world(_world_folder()) as world:
             _fill(databases.application, world, FernetFieldCipher([SecretStr(one) for one in key.split(",")]).encrypt)
@@ -89,14 +89,14 @@ def run_dev(*, with_worker: bool) -> None:
                 tell_of_deaths(databases.application, say) as deaths,
                 taken_care_of(world, databases.embedded_directory, say),
             ):
-                _serve(child, folder, lock, deaths, with_worker=with_worker).run(stop)
+                _serve(child, home, lock, deaths, with_worker=with_worker).run(stop)
 
 
-def _serve(child: Mapping[str, str], folder: Path, lock: int, observer: Observer, *, with_worker: bool) -> Supervisor:
+def _serve(child: Mapping[str, str], home: Path, lock: int, observer: Observer, *, with_worker: bool) -> Supervisor:
     port = free_port()
     web_port = free_port() if is_listening(WEB_PORT) else WEB_PORT
-    workspace = write_workspace(folder, port)
-    programs = [code_server(child, port), web_server(child, workspace, web_port)]
+    workspace = write_workspace(home / WORKER_FOLDER, port)
+    programs = [*run_host(child, home), code_server(child, port), web_server(child, workspace, web_port)]
     if with_worker:
         programs.append(daemon(child, workspace))
     supervisor = Supervisor(programs, print_line(), observer=observer, lock=lock)

@@ -1,0 +1,240 @@
+"""Starts runs for all launchers of a DAGSTER_HOME, warm where it can and cold where not, and is their parent.
+
+It outlives daemons, web servers and code servers, so that none of them takes runs along. It knows no Dagster: a run
+is a process to it. Run as `python -m seedtrust_ops.launcher.run_host --folder FOLDER`, by `seedtrust-ops worker`
+(`--keep`), or by the first launcher that finds none (`--detach`).
+"""
+
+import argparse
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO
+
+from seedtrust_ops.launcher.messages import LONGEST_LINE, Answer, CodeToLoad, LaunchOrder
+from seedtrust_ops.launcher.run_host_folder import SOCKET, call, is_answered, listen, make_folder, try_lock
+from seedtrust_ops.launcher.warm_process import Lost, Stale, Unfit, WarmProcess, start_cold
+
+PR_SET_CHILD_SUBREAPER = 36
+RETIRE = {"retire": True}
+MOST_ZYGOTES = 2
+"""One for the daemon's environment, and one for another launcher's."""
+RELOADS = 3
+UNFIT_SECONDS = 60.0
+"""For so long code that can't be kept warm is not tried again."""
+LOOK_SECONDS = 0.2
+LINGER_SECONDS = 10.0
+"""How long a run host that nobody keeps waits for another launcher when the last one is gone."""
+INTERRUPTED_SECONDS = 10.0
+"""How long interrupted runs may take to end before they are killed."""
+PREDECESSOR_SECONDS = 20.0
+
+
+class RunHost:
+    """Serves launchers at its socket until it is told to stop or nobody needs it."""
+
+    def __init__(self, folder: Path, lock: IO[str], *, keep: bool, run_seconds: float) -> None:
+        self._folder = folder
+        self._lock = lock
+        self._keep = keep
+        self._run_seconds = run_seconds
+        self._zygotes: dict[str, WarmProcess] = {}
+        self._unfit: dict[str, tuple[float, str]] = {}
+        self._runs: set[int] = set()
+        self._callers = 0
+        self._time_to_end: float | None = None
+
+    async def serve(self, listener: socket.socket, *, first: LaunchOrder | None) -> None:
+        """Answer launchers until it is time to end, then let the runs end.
+
+        Args:
+            listener: the socket to answer at.
+            first: an order like those to come, whose code is loaded at once; it is not started.
+        """
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGCHLD, self._collect)
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, self._stop_within, self._run_seconds)
+        if first is not None:
+            self._zygote_for(first)
+        server = await asyncio.start_unix_server(self._answer, sock=listener, limit=LONGEST_LINE)
+        needed_at = time.monotonic()
+        while self._time_to_end is None and (self._keep or time.monotonic() < needed_at + LINGER_SECONDS):
+            if self._callers or self._runs:
+                needed_at = time.monotonic()
+            await asyncio.sleep(LOOK_SECONDS)
+        server.close()
+        (self._folder / SOCKET).unlink(missing_ok=True)
+        self._lock.close()
+        for zygote in self._zygotes.values():
+            zygote.retire()
+        await self._let_runs_end()
+
+    def _stop_within(self, seconds: float) -> None:
+        self._time_to_end = time.monotonic() + seconds
+
+    async def _let_runs_end(self) -> None:
+        assert self._time_to_end is not None or not self._runs, "nobody ends it while runs are under way"
+        for sign, deadline in (
+            (None, self._time_to_end or 0.0),
+            (signal.SIGINT, (self._time_to_end or 0.0) + INTERRUPTED_SECONDS),
+            (signal.SIGKILL, float("inf")),
+        ):
+            for pid in list(self._runs):
+                if sign is signal.SIGKILL:
+                    os.killpg(pid, sign)
+                elif sign is not None:
+                    # The run's own process alone: Dagster passes it on to what it started.
+                    os.kill(pid, sign)
+            while self._runs and time.monotonic() < deadline:
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one caller; while it stays connected this run host is needed."""
+        self._callers += 1
+        try:
+            while line := await reader.readline():
+                message = json.loads(line)
+                if message == RETIRE:
+                    self._stop_within(float("inf"))
+                    continue
+                answer = await self._start(LaunchOrder.from_json(message))
+                writer.write(json.dumps(asdict(answer)).encode() + b"\n")
+                await writer.drain()
+        except ConnectionError:
+            # It is gone; what it ordered goes on.
+            pass
+        finally:
+            self._callers -= 1
+            writer.close()
+
+    async def _start(self, order: LaunchOrder) -> Answer:
+        if self._time_to_end is not None:
+            return Answer(refused="the run host is about to end")
+        pid, why_cold = await self._forked(order)
+        if pid is None:
+            try:
+                pid = start_cold(order, str(self._folder))
+            except OSError as error:
+                return Answer(refused=f"no process could be started: {error}")
+            say(f"Run {order.run_id} was started cold: {why_cold}.")
+        if _is_own_child(pid):
+            self._runs.add(pid)
+        return Answer(pid=pid, cold=why_cold)
+
+    async def _forked(self, order: LaunchOrder) -> tuple[int | None, str | None]:
+        """Return a forked worker's pid, or why there is none."""
+        if order.code.module is None:
+            return None, "its code is not a module, and only modules are kept loaded"
+        said_at, reason = self._unfit.get(order.key, (0.0, ""))
+        if reason and time.monotonic() < said_at + UNFIT_SECONDS:
+            return None, reason
+        for _ in range(RELOADS):
+            zygote = self._zygote_for(order)
+            try:
+                return await zygote.fork(order), None
+            except Stale as stale:
+                reason = str(stale)
+                say(f"{stale}; it is loaded anew.")
+                self._drop(zygote)
+            except (Unfit, Lost) as trouble:
+                reason = str(trouble)
+                self._drop(zygote)
+                if not zygote.was_ready:
+                    self._unfit[order.key] = time.monotonic(), reason
+                break
+        return None, reason
+
+    def _zygote_for(self, order: LaunchOrder) -> WarmProcess:
+        """Return the order's zygote, started where there is none; the one that was used least lately makes room."""
+        zygote = self._zygotes.pop(order.key, None) or WarmProcess(order, str(self._folder))
+        self._zygotes[order.key] = zygote
+        while len(self._zygotes) > MOST_ZYGOTES:
+            self._zygotes.pop(next(iter(self._zygotes))).retire()
+        return zygote
+
+    def _drop(self, zygote: WarmProcess) -> None:
+        if self._zygotes.get(zygote.key) is zygote:
+            del self._zygotes[zygote.key]
+            zygote.retire()
+
+    def _collect(self) -> None:
+        """Collect every dead child: runs, zygotes, and what a dead run left to us."""
+        with suppress(ChildProcessError):
+            while True:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                self._runs.discard(pid)
+
+
+def _is_own_child(pid: int) -> bool:
+    """Return whether `pid` is a child of ours that was not collected yet."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def say(sentence: str) -> None:
+    """Print one line, at once."""
+    sys.stdout.write(f"{sentence}\n")
+    sys.stdout.flush()
+
+
+def _take_over(folder: Path, *, keep: bool) -> IO[str] | None:
+    """Return the folder's lock; where another run host has it, one to be kept lets that one retire."""
+    deadline = time.monotonic() + PREDECESSOR_SECONDS
+    while (lock := try_lock(folder)) is None:
+        if not keep and is_answered(folder):
+            return None
+        if time.monotonic() > deadline:
+            sys.exit(f"Another run host has {folder} and neither serves nor ends.")
+        with suppress(FileNotFoundError, ConnectionError), call(folder) as caller:
+            if keep:
+                caller.sendall(json.dumps(RETIRE).encode() + b"\n")
+        time.sleep(LOOK_SECONDS)
+    return lock
+
+
+def main() -> None:
+    """Serve the folder given."""
+    parser = argparse.ArgumentParser(prog="python -m seedtrust_ops.launcher.run_host", description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="the launcher's folder")
+    parser.add_argument("--keep", action="store_true", help="stay when nobody calls; take over from one that was not")
+    parser.add_argument("--detach", action="store_true", help="return as soon as it serves, and go on without a parent")
+    parser.add_argument("--run-seconds", type=float, default=45.0, help="what runs are given when it is told to stop")
+    parser.add_argument("--warm", metavar="MODULE", help="a code location's module to load at once")
+    options = parser.parse_args()
+    make_folder(options.folder)
+    lock = _take_over(options.folder, keep=options.keep)
+    if lock is None:
+        return
+    listener = listen(options.folder)
+    if options.detach:
+        if os.fork():
+            os._exit(0)
+        os.setsid()
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    host = RunHost(options.folder, lock, keep=options.keep, run_seconds=options.run_seconds)
+    asyncio.run(host.serve(listener, first=_like_those_to_come(options.warm) if options.warm else None))
+
+
+def _like_those_to_come(module: str) -> LaunchOrder:
+    """Return an order as the launchers beside us send them: with our own Python, variables and directory."""
+    code = CodeToLoad(python=sys.executable, module=module, code_folder=os.getcwd())
+    # The variables are only handed on; what they mean is `config`'s, which would weigh more than all of this process.
+    return LaunchOrder("", "", code, dict(os.environ), os.getcwd())
+
+
+if __name__ == "__main__":
+    main()
