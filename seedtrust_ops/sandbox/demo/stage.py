@@ -6,6 +6,7 @@ What is played on it is in `scenes`; nothing outside the folder is read or chang
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import dagster as dg
+import psutil
 from cryptography.fernet import Fernet
 from dagster._core.instance.ref import InstanceRef
 from pydantic import SecretStr
@@ -34,6 +36,7 @@ from seedtrust_ops.sandbox.world import World, start_world
 CASES = 60
 SEED = 20
 SETTLEMENT_SECONDS = 8.0
+LOOK_SECONDS = 0.1
 PATIENCE = {
     "HUNTINGTON_TIMEOUT_SECONDS": "2",
     "HUNTINGTON_LEASE_SECONDS": "8",
@@ -64,6 +67,13 @@ class StagedProgram:
     def stop(self) -> None:
         """End it and all that it started."""
         self._run.stop()
+
+    def kill(self) -> None:
+        """End it the hard way (SIGKILL to the program itself); its keeper ends what it had started."""
+        for one in psutil.Process(self.pid).children():
+            one.kill()
+        while self._run.exit_code() is None:
+            time.sleep(LOOK_SECONDS)
 
     def start_again(self) -> None:
         """Start it again, once it has ended."""

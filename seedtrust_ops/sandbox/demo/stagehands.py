@@ -79,7 +79,7 @@ def halt_in_the_middle(stage: Stage, scene: Scene, then: Sequence[Scene]) -> Act
 
 def kill_in_the_middle(stage: Stage, scene: Scene) -> Acts:
     """Kill the process that sends the scene's batch, with SIGKILL, in its middle."""
-    while not (is_under_way(stage, scene) and (pid := _pid_of_sender(stage, scene))):
+    while not (is_under_way(stage, scene) and (pid := pid_of_sender(stage, scene.batch.batch_id))):
         if status_of(stage, scene) in FINISHED:
             yield f"Batch {scene.batch.batch_id} was done before anybody could kill its sender"
             return
@@ -88,11 +88,11 @@ def kill_in_the_middle(stage: Stage, scene: Scene) -> Acts:
     yield f"Killed process {pid} with {sent_of(stage, scene)} of batch {scene.batch.batch_id} at the bank"
 
 
-def _pid_of_sender(stage: Stage, scene: Scene) -> int | None:
+def pid_of_sender(stage: Stage, batch_id: int) -> int | None:
     """Return the process of the run that holds the batch, None where there is none of our worker's."""
     with stage.sessions() as session:
         run_id = session.scalar(
-            select(BatchLease.holder).where(BatchLease.batch_id == scene.batch.batch_id, BatchLease.token.is_not(None))
+            select(BatchLease.holder).where(BatchLease.batch_id == batch_id, BatchLease.token.is_not(None))
         )
     if run_id is None:
         return None
