@@ -1,0 +1,162 @@
+-- The roles that this project's processes and people have in the applications' database, each with what it needs
+-- and nothing else. Run it as a superuser (or your provider's equal) in that database:
+--
+--     psql --single-transaction --set ON_ERROR_STOP=1 --file deploy/database_roles.sql "$ADMIN_DATABASE_URL"
+--
+-- Run it after the first `seedtrust-ops migrate`, which the owner of the platform's tables runs, and again after every
+-- migration: it can be run as often as you like, and takes away whatever it does not name. Passwords are not here
+-- (`\password seedtrust_ops_app`). docs/security.md says which process has which role.
+
+-- Roles belong to the whole server, so another database of it may have made them already.
+do $$
+declare
+    wanted text;
+begin
+    foreach wanted in array array[
+        'seedtrust_ops_app', 'seedtrust_ops_migrate', 'seedtrust_ops_keys', 'seedtrust_ops_read', 'seedtrust_ops_dagster'
+    ] loop
+        if not exists (select from pg_roles where rolname = wanted) then
+            execute format('create role %I login nosuperuser nocreatedb nocreaterole noreplication', wanted);
+        end if;
+    end loop;
+end $$;
+
+-- From nothing: whatever an older version of this file, or somebody by hand, has granted is gone.
+do $$
+declare
+    role_name text;
+begin
+    foreach role_name in array array['seedtrust_ops_app', 'seedtrust_ops_keys', 'seedtrust_ops_read'] loop
+        execute format('revoke all on all tables in schema public, ops from %I', role_name);
+        execute format('revoke all on all sequences in schema public, ops from %I', role_name);
+        execute format('revoke all on all functions in schema public, ops from %I', role_name);
+        execute format('revoke all on schema public, ops from %I', role_name);
+    end loop;
+end $$;
+-- Columns are granted apart from their tables; revoking a table takes those away too. What everybody may do in ops:
+revoke all on schema ops from public;
+revoke all on all tables in schema ops from public;
+revoke all on all functions in schema ops from public;
+
+------------------------------------------------------------------------------------------------------------------------
+-- seedtrust_ops_migrate: `seedtrust-ops migrate`, and nothing that runs all day.
+--
+-- It owns schema ops. Our migrations also put triggers and indexes on platform tables, and PostgreSQL lets only a
+-- table's owner make an index: so it is a member of the platform's owning role. It needs that while it migrates, and no
+-- longer; where that is too much, have the platform's owner migrate, and take the membership away.
+do $$
+declare
+    relation record;
+    platform_owner record;
+begin
+    execute format('grant create on database %I to seedtrust_ops_migrate', current_database());
+    alter schema ops owner to seedtrust_ops_migrate;
+    for relation in
+        select oid::regclass as name from pg_class
+        where relnamespace = 'ops'::regnamespace and relkind in ('r', 'p', 'v', 'm')
+    loop
+        execute format('alter table %s owner to seedtrust_ops_migrate', relation.name);
+    end loop;
+    for relation in
+        select oid::regprocedure as name from pg_proc where pronamespace = 'ops'::regnamespace
+    loop
+        execute format('alter routine %s owner to seedtrust_ops_migrate', relation.name);
+    end loop;
+    for platform_owner in
+        select distinct rolname as name, rolsuper as is_superuser
+        from pg_class join pg_roles on pg_roles.oid = relowner
+        where relnamespace = 'public'::regnamespace and relname in ('huntington_batches', 'ledger_entries')
+    loop
+        if platform_owner.is_superuser then
+            raise warning 'the platform''s tables belong to superuser %: give them an owner of their own; until then '
+                'only that superuser can migrate', platform_owner.name;
+        else
+            execute format('grant %I to seedtrust_ops_migrate', platform_owner.name);
+        end if;
+    end loop;
+end $$;
+
+------------------------------------------------------------------------------------------------------------------------
+-- seedtrust_ops_app: the worker, every job, sensor and schedule, and the command line but for `migrate` and `keys rotate`.
+
+grant usage on schema public, ops to seedtrust_ops_app;
+
+-- The platform's tables: read what jobs are about, and change the columns that jobs decide.
+grant select on
+    public.users, public.cases, public.case_parties, public.accounts, public.disbursement_requests,
+    public.approval_rules, public.huntington_batches, public.huntington_transactions, public.ledger_entries,
+    public.report_requests, public.job_runs, public.errors
+    to seedtrust_ops_app;
+grant update (is_on_site) on public.users to seedtrust_ops_app;
+grant update (balance_cents) on public.accounts to seedtrust_ops_app;
+grant update (status, approved_at, approved_by, paid_at) on public.disbursement_requests to seedtrust_ops_app;
+-- Rules are locked while they approve, and PostgreSQL asks for the right to update some column of what is locked. A
+-- rule's name decides nothing.
+grant update (name) on public.approval_rules to seedtrust_ops_app;
+grant update (status, queued_at, started_at, finished_at, error) on public.huntington_batches to seedtrust_ops_app;
+grant update (status, failure_reason, bank_transfer_id, completed_at, updated_at)
+    on public.huntington_transactions to seedtrust_ops_app;
+-- The ledger is only ever added to.
+grant insert (account_id, amount_cents, kind, huntington_transaction_id, memo)
+    on public.ledger_entries to seedtrust_ops_app;
+grant update (status, started_at, finished_at, error) on public.report_requests to seedtrust_ops_app;
+grant select, delete on public.viewing_drs, public.viewing_payments to seedtrust_ops_app;
+grant insert, update on public.job_runs to seedtrust_ops_app;
+grant insert on public.errors to seedtrust_ops_app;
+
+-- Our own: no table is emptied, altered or dropped, and the record of attempts is only ever added to.
+grant select on all tables in schema ops to seedtrust_ops_app;
+grant insert on ops.transfer_attempts to seedtrust_ops_app;
+grant insert, update on
+    ops.batch_leases, ops.bank_feed_cursors, ops.notifications, ops.alerts, ops.balance_alerts, ops.outgoing_events
+    to seedtrust_ops_app;
+grant insert, update, delete on ops.report_claims, ops.switches to seedtrust_ops_app;
+grant insert, delete on ops.notification_attachments to seedtrust_ops_app;
+
+-- A job that hangs must not hold others up. The engine sets the last two itself; here they bind every client.
+alter role seedtrust_ops_app set statement_timeout = '10min'; -- no shorter than a report may take
+alter role seedtrust_ops_app set lock_timeout = '20s';
+alter role seedtrust_ops_app set idle_in_transaction_session_timeout = '10s';
+
+------------------------------------------------------------------------------------------------------------------------
+-- seedtrust_ops_keys: `seedtrust-ops keys`, by whoever rotates the keys of account numbers.
+
+grant usage on schema public, ops to seedtrust_ops_keys;
+grant select (id, account_number_encrypted), update (account_number_encrypted)
+    on public.huntington_transactions to seedtrust_ops_keys;
+grant select on ops.alembic_version to seedtrust_ops_keys;
+alter role seedtrust_ops_keys set lock_timeout = '20s';
+alter role seedtrust_ops_keys set idle_in_transaction_session_timeout = '10s';
+
+------------------------------------------------------------------------------------------------------------------------
+-- seedtrust_ops_read: people who look, and dashboards. No account number, encrypted or not, and no file of a letter.
+
+grant usage on schema public, ops to seedtrust_ops_read;
+grant select on
+    public.users, public.cases, public.case_parties, public.accounts, public.disbursement_requests,
+    public.approval_rules, public.huntington_batches, public.ledger_entries, public.report_requests, public.viewing_drs,
+    public.viewing_payments, public.job_runs, public.errors
+    to seedtrust_ops_read;
+grant select (
+    id, batch_id, disbursement_request_id, method, amount_cents, payee_name, account_number_last4, account_type, status,
+    failure_reason, bank_transfer_id, completed_at, updated_at
+) on public.huntington_transactions to seedtrust_ops_read;
+grant select on all tables in schema ops to seedtrust_ops_read;
+revoke select on ops.notification_attachments from seedtrust_ops_read;
+grant select (notification_id, filename, media_type) on ops.notification_attachments to seedtrust_ops_read;
+alter role seedtrust_ops_read set default_transaction_read_only = on;
+alter role seedtrust_ops_read set statement_timeout = '60s';
+alter role seedtrust_ops_read set lock_timeout = '2s';
+alter role seedtrust_ops_read set idle_in_transaction_session_timeout = '60s';
+
+------------------------------------------------------------------------------------------------------------------------
+-- seedtrust_ops_migrate waits for a lock for a moment only: whoever queues behind a waiting `alter table` waits too.
+alter role seedtrust_ops_migrate set lock_timeout = '5s';
+
+------------------------------------------------------------------------------------------------------------------------
+-- seedtrust_ops_dagster: the user in DAGSTER_POSTGRES_URL. It has a database of its own, in which Dagster makes its own
+-- tables, and nothing in this one. Once, outside a transaction:
+--
+--     create database dagster owner seedtrust_ops_dagster;
+--     revoke all on database dagster from public;
+alter role seedtrust_ops_dagster set statement_timeout = '10min';
