@@ -4,7 +4,6 @@ So that a case meets an empty feed, and transaction ids that were used before. A
 by `sandbox.bank.process.start_bank` instead.
 """
 
-import itertools
 import secrets
 import threading
 from collections.abc import Iterator
@@ -31,13 +30,12 @@ class FreshBanks:
         self.funding_account_id = "acct_escrow"
         self.control = SandboxBank(url)
         self._folder = folder
-        self._numbers = itertools.count(1)
         self.renew()
 
     def renew(self, **settings: Any) -> None:
         """Put a bank in place that never saw a request; `settings` are `BankSettings`'."""
         sound = {"api_key": self.api_key, "funding_account_id": self.funding_account_id}
-        file = self._folder / f"bank-{next(self._numbers)}.sqlite"
+        file = self._folder / f"bank-{secrets.token_hex(8)}.sqlite"
         self._bank = Bank(BankSettings(database=file, **({"available_cents": OPENING_CENTS} | sound | settings)))
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
@@ -53,11 +51,13 @@ def serve_fresh_banks(folder: Path) -> Iterator[FreshBanks]:
     server = uvicorn.Server(
         uvicorn.Config(
             banks.app,
+            interface="asgi3",
             http=BankProtocol,
             ws="none",
             lifespan="off",
             log_level="warning",
             access_log=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=1,
         )
     )

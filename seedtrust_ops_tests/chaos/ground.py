@@ -23,8 +23,8 @@ from seedtrust_ops_tests.chaos.fresh_banks import FreshBanks
 class Ground:
     """Servers that outlive a case.
 
-    `template` is a database with the platform's tables and schema `ops`; `folder` is for files of a case's own, such
-    as those of a bank that is started by `start_bank` to be killed.
+    `template` is a database with the platform's tables and schema `ops`; `folder` is for files such as a
+    bank's.
     """
 
     postgres_server: URL

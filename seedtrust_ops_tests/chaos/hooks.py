@@ -1,0 +1,153 @@
+"""Hooks by which a process counts its own I/O: SQLAlchemy's commits and statements, HTTP requests, and SMTP.
+
+They are put on the libraries from outside; the product has no switch for them. What happens at a step is `strikes`'.
+"""
+
+import json
+import smtplib
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import httpx
+import urllib3
+from sqlalchemy import Engine, event
+
+from seedtrust_ops.domain import committing
+from seedtrust_ops_tests.chaos.moments import Steps
+
+DOMAIN = "seedtrust_ops.domain"
+SMTP_VERBS = ("EHLO", "MAIL", "RCPT", "DATA", "QUIT", "RSET")
+
+
+def count_commits(engine: Engine, steps: Steps) -> None:
+    """Count each COMMIT that goes to the server, by the work that it makes last."""
+    do_commit = engine.dialect.do_commit
+
+    def counted(connection: Any) -> None:
+        label = f"commit of {_work()}"
+        steps.begin(label, connection)
+        do_commit(connection)
+        steps.end(label, connection)
+
+    engine.dialect.do_commit = counted
+
+
+def count_statements(engine: Engine, steps: Steps, counts: Callable[[str], bool]) -> None:
+    """Count each statement that `counts` says yes to; a statement that a strike returns is run in its place."""
+
+    def before(_connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+        if counts(statement):
+            instead = steps.begin(f"{statement.split(maxsplit=1)[0]} in {_asker()}", cursor.connection)
+            if instead is not None:
+                return instead, ()
+        return statement, parameters
+
+    event.listen(engine, "before_cursor_execute", before, retval=True)
+
+
+def count_bank_requests(steps: Steps) -> None:
+    """Count each request to the bank as two steps: it is sent, and its answer is received."""
+    handle = httpx.AsyncHTTPTransport.handle_async_request
+
+    async def counted(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        subject = _subject(request)
+        asked_for = request.extensions.get("trace")
+        sent, end = f"{subject} is sent", f"{subject} gets no answer"
+
+        async def trace(name: str, details: Any) -> None:
+            nonlocal end
+            if asked_for is not None:
+                await asked_for(name, details)
+            match name:
+                case "http11.send_request_headers.started":
+                    steps.begin(sent)
+                case "http11.send_request_body.complete":
+                    steps.end(sent)
+                case "http11.receive_response_headers.complete":
+                    end = f"{subject} is answered"
+                    steps.begin(end)
+                case "http11.response_closed.started" if end.endswith("no answer"):
+                    steps.begin(end)
+                case "http11.response_closed.complete":
+                    steps.end(end)
+
+        request.extensions = {**request.extensions, "trace": trace}
+        return await handle(self, request)
+
+    httpx.AsyncHTTPTransport.handle_async_request = counted  # type: ignore[method-assign]
+
+
+def count_mail(steps: Steps) -> None:
+    """Count each line or letter that goes to the mail server, and each of its replies."""
+    send, get_reply = smtplib.SMTP.send, smtplib.SMTP.getreply
+    last = "connection"
+
+    def counted_send(self: smtplib.SMTP, content: Any) -> None:
+        nonlocal last
+        head = content[:4].upper() if isinstance(content, str) else bytes(content[:4]).decode("latin-1").upper()
+        last = next((verb for verb in SMTP_VERBS if head == verb), "the letter").removesuffix("\r\n")
+        label = f"{last} goes to the mail server"
+        steps.begin(label)
+        send(self, content)
+        steps.end(label)
+
+    def counted_reply(self: smtplib.SMTP) -> tuple[int, bytes]:
+        label = f"the mail server replies to {last}"
+        steps.begin(label)
+        reply = get_reply(self)
+        steps.end(label)
+        return reply
+
+    smtplib.SMTP.send = counted_send  # type: ignore[method-assign]
+    smtplib.SMTP.getreply = counted_reply  # type: ignore[method-assign]
+
+
+def count_storage_requests(steps: Steps) -> None:
+    """Count each request that boto3 makes of the object store."""
+    open_url = urllib3.connectionpool.HTTPConnectionPool.urlopen
+
+    def counted(self: Any, method: str, url: str, *arguments: Any, **options: Any) -> Any:
+        label = f"{method} at the object store"
+        steps.begin(label)
+        response = open_url(self, method, url, *arguments, **options)
+        steps.end(label)
+        return response
+
+    urllib3.connectionpool.HTTPConnectionPool.urlopen = counted  # type: ignore[method-assign]
+
+
+def _subject(request: httpx.Request) -> str:
+    if request.method == "POST":
+        # By the reference: in a product that is broken on purpose the key may be another at every try.
+        return f"the request for transaction {json.loads(request.content)['reference']}"
+    asked = request.url.params
+    if "updated_since" in asked:
+        return "the question for the bank's feed"
+    return "the question about keys" if "idempotency_key" in asked else "the question about references"
+
+
+def _work() -> str:
+    """Return the name of the work that the calling thread is committing."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is committing.commit.__code__:
+            return _name(frame.f_locals["work"])
+        frame = frame.f_back
+    return "reading"
+
+
+def _asker() -> str:
+    """Return the innermost of the domain's functions that the calling thread is in."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).startswith(DOMAIN) and not frame.f_code.co_name.startswith("<"):
+            return frame.f_code.co_name
+        frame = frame.f_back
+    return "setting up"
+
+
+def _name(work: Any) -> str:
+    name = work.func.__qualname__ if isinstance(work, partial) else work.__qualname__
+    return name.removesuffix(".<locals>.<lambda>").replace(".<locals>.", ": ")

@@ -1,0 +1,78 @@
+"""Runs cases in a few lanes, for most of a case is waiting: for a bank that is late, for a process to end.
+
+Each lane has banks of its own; what a case is, its part knows.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+from queue import LifoQueue
+from typing import TypeVar
+
+from seedtrust_ops_tests.chaos.fresh_banks import FreshBanks, serve_fresh_banks
+from seedtrust_ops_tests.chaos.ground import Ground
+from seedtrust_ops_tests.chaos.table import Row
+from seedtrust_ops_tests.chaos.violations import Violation, as_row
+
+LANES = 3
+
+Case = TypeVar("Case")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the checker found in one case, whose name says what befell whom and when."""
+
+    case: str
+    violations: Sequence[Violation]
+
+
+@dataclass(frozen=True)
+class Group:
+    """All cases of one fault; `missed` are those whose moment never came, so that nothing was shown by them."""
+
+    fault: str
+    outcomes: Sequence[Outcome]
+    missed: Sequence[str] = ()
+
+    @property
+    def row(self) -> Row:
+        """The group's row of the table."""
+        return as_row(self.fault, len(self.outcomes), chain.from_iterable(one.violations for one in self.outcomes))
+
+    @property
+    def findings(self) -> dict[str, list[str]]:
+        """What was found, by case: empty where all is well."""
+        return {one.case: [str(violation) for violation in one.violations] for one in self.outcomes if one.violations}
+
+
+def group(fault: str, outcomes: Iterable[Outcome | str]) -> Group:
+    """Return the group of these outcomes; one that is but a name was missed."""
+    listed = list(outcomes)
+    return Group(
+        fault,
+        [one for one in listed if isinstance(one, Outcome)],
+        [one for one in listed if isinstance(one, str)],
+    )
+
+
+def in_lanes(
+    ground: Ground, cases: Sequence[Case], run: Callable[[FreshBanks, Case], Outcome | str]
+) -> Iterator[Outcome | str]:
+    """Run each case in a lane that is free, and yield the outcomes in the order of the cases."""
+    idle: LifoQueue[FreshBanks] = LifoQueue()
+
+    def run_in_lane(case: Case) -> Outcome | str:
+        banks = idle.get()
+        try:
+            return run(banks, case)
+        finally:
+            idle.put(banks)
+
+    with ExitStack() as stack:
+        for _ in range(LANES):
+            idle.put(stack.enter_context(serve_fresh_banks(ground.folder)))
+        with ThreadPoolExecutor(LANES) as pool:
+            yield from pool.map(run_in_lane, cases)

@@ -1,0 +1,112 @@
+"""One case of a batch that something befalls: a database and a bank of its own, a worker that is struck, a restart.
+
+What strikes, and when, the parts say; the checker says what came of it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from seedtrust_ops_tests.chaos.batch_of_eight import RETURNED, prepare_bank
+from seedtrust_ops_tests.chaos.checking import Ban, check
+from seedtrust_ops_tests.chaos.errands import Errand
+from seedtrust_ops_tests.chaos.fresh_banks import FreshBanks
+from seedtrust_ops_tests.chaos.ground import Ground
+from seedtrust_ops_tests.chaos.lanes import Outcome
+from seedtrust_ops_tests.chaos.moments import Moment
+from seedtrust_ops_tests.chaos.restarting import Sessions, restart, sessions_of
+from seedtrust_ops_tests.chaos.runners import run
+from seedtrust_ops_tests.chaos.strikes import Strike
+from seedtrust_ops_tests.chaos.violations import Violation
+from seedtrust_ops_tests.chaos.workplaces import Workplace
+
+TRIES = 3
+"""How often a case is tried whose moment does not come: a busy machine may take another way through the batch."""
+RETURN_CODE = "R03"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A case's own world, and the test's own view of its database."""
+
+    place: Workplace
+    banks: FreshBanks
+    sessions: Sessions
+
+
+@dataclass(frozen=True)
+class Play:
+    """What is done in each case of a fault.
+
+    `work` is the errand that is struck, `arrange` makes the world in which it begins, and `verb` says for people what
+    befell the worker.
+    """
+
+    fault: str
+    work: str
+    concurrency: int = 1
+    arrange: Callable[[Scene], None] = lambda _: None
+    strike: Strike = Strike.DIE
+    verb: str = "died"
+    statements: tuple[str, ...] = ()
+    goes_on: bool = False
+
+
+@contextmanager
+def scene(
+    ground: Ground,
+    template: str,
+    banks: FreshBanks,
+    *,
+    first_fault: dict[str, Any] | None = None,
+    **place: Any,
+) -> Iterator[Scene]:
+    """Set a case's world up: the batch of eight is queued, and the bank knows what to do with it."""
+    with ground.database(template=template) as database:
+        prepare_bank(banks, **(first_fault or {}))
+        workplace = Workplace(database, banks.url, banks.api_key, banks.funding_account_id, ground.field_key, **place)
+        with sessions_of(workplace) as sessions:
+            yield Scene(workplace, banks, sessions)
+
+
+def steps_of(ground: Ground, template: str, banks: FreshBanks, play: Play) -> Sequence[str]:
+    """Return the steps of a run in which nothing is struck."""
+    with scene(ground, template, banks, concurrency=play.concurrency) as set_up:
+        play.arrange(set_up)
+        told = run(Errand(play.work, set_up.place, statements=play.statements))
+        assert told is not None, "A worker that nothing befell did not come to its end."
+        return told.steps
+
+
+def strike(ground: Ground, template: str, banks: FreshBanks, play: Play, moment: Moment) -> Outcome | str:
+    """Run one case to its end; a name alone says that the moment never came."""
+    name = f"{play.verb} {moment}"
+    for _ in range(TRIES):
+        with scene(ground, template, banks, concurrency=play.concurrency) as set_up:
+            play.arrange(set_up)
+            told = run(
+                Errand(
+                    play.work,
+                    set_up.place,
+                    moment,
+                    strike=play.strike,
+                    goes_on=play.goes_on,
+                    statements=play.statements,
+                )
+            )
+            if told is None or told.was_struck:
+                return Outcome(name, judge(set_up))
+    return name
+
+
+def judge(set_up: Scene, bans: Sequence[Ban] = ()) -> list[Violation]:
+    """Restart as production does, let the bank settle and return what it will, heal that, and check everything."""
+    restart(set_up.sessions, set_up.place)
+    control = set_up.banks.control
+    returned = next(one for one in control.ledger()["transfers"] if one["reference"] == str(RETURNED))
+    if returned["status"] != "returned":
+        control.return_transfer(returned["id"], RETURN_CODE)
+    control.settle()
+    restart(set_up.sessions, set_up.place)
+    return check(set_up.sessions, control, quiet=True, bans=bans)

@@ -1,0 +1,94 @@
+"""What a worker does on an errand: it puts the hooks on, does the work, and tells how that went.
+
+Loaded once by the server that workers are forked from; nothing here runs in the test's own process.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from seedtrust_ops.domain.approvals.by_date import approve_due
+from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.notifications.delivery import deliver_letters
+from seedtrust_ops.domain.notifications.rendering import Stationery
+from seedtrust_ops.domain.transfers import sending
+from seedtrust_ops.domain.transfers.healing import heal
+from seedtrust_ops.domain.transfers.processing import process_batch
+from seedtrust_ops.resources import huntington_bank
+from seedtrust_ops.resources.postgres import create_application_engine
+from seedtrust_ops.resources.smtp import open_post_office
+from seedtrust_ops_tests.chaos import hooks
+from seedtrust_ops_tests.chaos.errands import Errand, Told
+from seedtrust_ops_tests.chaos.moments import Steps
+from seedtrust_ops_tests.chaos.strikes import prepare
+from seedtrust_ops_tests.chaos.workplaces import Workplace
+from seedtrust_ops_tests.databases import plain
+
+Sessions = sessionmaker[Session]
+
+# Read once here, before anybody is forked: it takes a tenth of a second.
+huntington_bank._certificates()
+
+
+def work(errand: Errand, line: Connection) -> None:
+    """Do the errand's work and tell of it, unless the strike is deadly."""
+    engine = create_application_engine(errand.place.database)
+    steps = Steps(errand.moment, prepare(errand.strike, plain(errand.place.database), line), goes_on=errand.goes_on)
+    if errand.statements:
+        hooks.count_statements(
+            engine, steps, lambda statement: statement.lstrip().upper().startswith(errand.statements)
+        )
+    else:
+        hooks.count_commits(engine, steps)
+        hooks.count_bank_requests(steps)
+        hooks.count_mail(steps)
+        hooks.count_storage_requests(steps)
+    trouble = None
+    try:
+        WORKS[errand.work](sessionmaker(engine, expire_on_commit=False), errand.place)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        trouble = f"{type(error).__name__}: {error}"
+    line.send(Told(steps.recorded, steps.has_struck, trouble))
+
+
+def process_first_batch(sessions: Sessions, place: Workplace) -> None:
+    """Process batch 1. With one request at a time, each answer is recorded by itself, so that the steps are known."""
+    if place.concurrency == 1:
+        sending.RECORD_AT_MOST, sending.LINGER_SECONDS = 1, 0
+    process_batch(
+        sessions,
+        place.open_bank,
+        place.cipher,
+        place.rules,
+        batch_id=1,
+        holder="the first worker",
+        asked_at=datetime.now(UTC),
+    )
+
+
+def heal_all(sessions: Sessions, place: Workplace) -> None:
+    """Heal whatever is open."""
+    heal(sessions, place.open_bank, unknown_grace_seconds=0)
+
+
+def deliver(sessions: Sessions, place: Workplace) -> None:
+    """Deliver the letters that are due."""
+    with open_post_office(place.mail_settings) as post_office:
+        deliver_letters(sessions, post_office, Stationery(ZoneInfo("America/New_York")))
+
+
+def approve_and_deliver(sessions: Sessions, place: Workplace) -> None:
+    """Approve what is due by date, and deliver the letters about it."""
+    commit(sessions, approve_due)
+    deliver(sessions, place)
+
+
+WORKS: dict[str, Callable[[Sessions, Workplace], None]] = {
+    "process": process_first_batch,
+    "heal": heal_all,
+    "deliver": deliver,
+    "approve": approve_and_deliver,
+}
