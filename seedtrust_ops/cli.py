@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from seedtrust_ops.cli_keys import keys
 from seedtrust_ops.cli_notifications import notifications
 from seedtrust_ops.cli_rules import rules
+from seedtrust_ops.cli_standing import watchdog
 from seedtrust_ops.errors import OperationsError
 
 
@@ -36,6 +37,7 @@ app.add_typer(transfers, name="transfers")
 app.add_typer(keys, name="keys")
 app.add_typer(notifications, name="notifications")
 app.add_typer(rules, name="rules")
+app.command()(watchdog)
 
 
 @app.command()
@@ -91,6 +93,17 @@ def demo(
     from seedtrust_ops.sandbox.demo.showing import run_demo
 
     raise typer.Exit(run_demo(short=short))
+
+
+@app.command()
+def gameday(
+    only: Annotated[list[str] | None, typer.Option(help="Only this trouble; may be given several times.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Cause each trouble on a sandbox of its own, and see that it is noticed, told, mended, and the money right."""
+    from seedtrust_ops.sandbox.gameday.showing import run_gameday
+
+    raise typer.Exit(run_gameday(only or (), as_json=as_json))
 
 
 @app.command()

@@ -17,7 +17,7 @@ from cronsim import CronSim
 from sqlalchemy import Connection, text
 
 INTERVALS_MISSED = 2
-GRACE = timedelta(seconds=60)
+GRACE_SECONDS = 60.0
 """Design, section 7: a schedule or sensor has stopped when it has not ticked for two of its intervals plus 60 s."""
 SENSOR_LOOP_SECONDS = 5.0
 """Dagster looks at its sensors every five seconds, however short their own interval."""
@@ -62,7 +62,7 @@ class Ticking:
     whatever came of it (`last_tick_status`: STARTED, SKIPPED, SUCCESS or FAILURE). `last_good_at` is that of the
     newest one that ended well, of a sensor the time of its end. `on_since` is when it was switched on.
     `interval_seconds` is the time from the next tick to the one after it. While it is on, `due_at` is when the first
-    tick after `last_good_at` is due, and `silent_at` when that and the next one are missed and 60 s have passed.
+    tick after `last_good_at` is due, and `silent_at` when that and the next one are missed and the grace has passed.
     """
 
     name: str
@@ -77,7 +77,9 @@ class Ticking:
     silent_at: datetime | None
 
 
-def read_ticks(connection: Connection, *, zone: ZoneInfo, dev_env: bool, now: datetime) -> list[Ticking]:
+def read_ticks(
+    connection: Connection, *, zone: ZoneInfo, dev_env: bool, now: datetime, grace_seconds: float = GRACE_SECONDS
+) -> list[Ticking]:
     """Return what Dagster's database knows of every schedule and sensor, by name; none where it never ran one.
 
     Args:
@@ -85,11 +87,13 @@ def read_ticks(connection: Connection, *, zone: ZoneInfo, dev_env: bool, now: da
         zone: the time zone that schedules tick in.
         dev_env: whether what nobody has switched starts switched off (DEV_ENV=1).
         now: aware; decides the interval of a schedule whose hours are those of a wall clock.
+        grace_seconds: what is borne beyond two intervals.
     """
     if connection.scalar(text("select to_regclass('instigators') is null or to_regclass('job_ticks') is null")):
         return []
+    grace = timedelta(seconds=grace_seconds)
     rows = connection.execute(_FACTS).mappings()
-    return sorted((_ticking(row, zone, dev_env, now) for row in rows), key=lambda one: (one.kind, one.name))
+    return sorted((_ticking(row, zone, dev_env, now, grace) for row in rows), key=lambda one: (one.kind, one.name))
 
 
 def due_times(crons: Sequence[str], after: datetime, zone: ZoneInfo) -> Iterator[datetime]:
@@ -111,7 +115,7 @@ def _next(cron: str, after: datetime) -> datetime:
     return later if is_of_a_fixed_hour and later.utcoffset() != due.utcoffset() else due
 
 
-def _ticking(row: Any, zone: ZoneInfo, dev_env: bool, now: datetime) -> Ticking:
+def _ticking(row: Any, zone: ZoneInfo, dev_env: bool, now: datetime, grace: timedelta) -> Ticking:
     body = json.loads(row["instigator_body"])
     stored = body.get("job_specific_data") or {}
     name = body["origin"]["job_name"]
@@ -135,7 +139,7 @@ def _ticking(row: Any, zone: ZoneInfo, dev_env: bool, now: datetime) -> Ticking:
     if is_on:
         since = max(time for time in (on_since, last_good_at) if time is not None)
         due_at, last_missed = _expected(crons, interval, since, zone)
-        silent_at = last_missed + GRACE
+        silent_at = last_missed + grace
     return Ticking(
         name=name,
         kind=kind,

@@ -23,7 +23,7 @@ from tenacity import (
 
 from seedtrust_ops.domain.alerts import open_alert, resolve_alert
 from seedtrust_ops.processes.program import Say
-from seedtrust_ops.resources.database import create_application_engine
+from seedtrust_ops.resources.postgres import create_application_engine
 from seedtrust_ops.severity import Severity
 
 RULE = "process_died"

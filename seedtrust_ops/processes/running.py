@@ -22,7 +22,7 @@ from seedtrust_ops.processes.worker import (
     run_host,
     write_workspace,
 )
-from seedtrust_ops.resources.database import application_url
+from seedtrust_ops.resources.postgres import application_url
 
 WORKER_FOLDER = Path(".seedtrust") / "worker"
 
