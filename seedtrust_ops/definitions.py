@@ -20,14 +20,18 @@ from seedtrust_ops.jobs.examples import example_jobs
 from seedtrust_ops.jobs.off_site_tracking import off_site_tracking, off_site_tracking_schedule
 from seedtrust_ops.jobs.process_huntington_batch import huntington_batch_sensor, process_huntington_batch
 from seedtrust_ops.jobs.report_generation import report_assets, report_generation, report_generation_schedule
+from seedtrust_ops.jobs.returned_values import returned_values
 from seedtrust_ops.jobs.rule_based_approval import pending_dr_sensor, rule_based_approval
+from seedtrust_ops.monitoring.job_health_sensor import job_health_sensor
 from seedtrust_ops.monitoring.job_run_sensor import job_run_sensor
 from seedtrust_ops.resources.cloudfront import CloudFrontResource
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.field_encryption import FieldCipherResource
+from seedtrust_ops.resources.heartbeat import HeartbeatResource
 from seedtrust_ops.resources.huntington_bank import HuntingtonResource
 from seedtrust_ops.resources.internal_api import InternalApiResource
 from seedtrust_ops.resources.mail import MailResource
+from seedtrust_ops.resources.posthog import PostHogResource
 from seedtrust_ops.resources.storage import StorageResource
 
 definitions = dg.Definitions(
@@ -61,16 +65,18 @@ definitions = dg.Definitions(
         report_generation_schedule,
         off_site_tracking_schedule,
     ],
-    sensors=[huntington_batch_sensor, pending_dr_sensor, job_run_sensor],
+    sensors=[huntington_batch_sensor, pending_dr_sensor, job_run_sensor, job_health_sensor],
     resources={
         "cloudfront": CloudFrontResource(),
         "database": DatabaseResource(),
         "field_cipher": FieldCipherResource(),
+        "heartbeat": HeartbeatResource(),
         "huntington": HuntingtonResource(),
         "internal_api": InternalApiResource(),
         "mail": MailResource(),
+        "posthog": PostHogResource(),
         "storage": StorageResource(),
         # What jobs return is small and goes into JobRun; no run leaves pickles on the disk.
-        "io_manager": dg.mem_io_manager,
+        "io_manager": returned_values,
     },
 )

@@ -25,7 +25,7 @@ def row_set(
     """Return a table `name` with these typed columns that holds `rows`, to join with or select from."""
     listed = list(rows)
     arrays = [
-        bindparam(None, [row[place] for row in listed], type_=ARRAY(type_), unique=True)
+        bindparam(None, [row[place] for row in listed], type_=ARRAY(type_, dimensions=1), unique=True)
         for place, (_, type_) in enumerate(columns)
     ]
     return (

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import dagster as dg
 from sqlalchemy.orm import Session
@@ -16,15 +17,17 @@ from seedtrust_ops.domain.balances import audit
 from seedtrust_ops.domain.balances.audit import Offenders
 from seedtrust_ops.domain.balances.snapshot import take_balances
 from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.job_rules import queue_tags, rules_of
 from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people
+from seedtrust_ops.jobs.expiring import in_process_unless_expired
 from seedtrust_ops.jobs.scheduling import office_today, weekly_schedule
 from seedtrust_ops.jobs.showing import balance_metadata, offenders_table
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.storage import StorageResource
-from seedtrust_ops.severity import Severity, run_tags
+from seedtrust_ops.severity import run_tags
 
 NAME = "account_balance_check"
-SEVERITY = Severity.MEDIUM
+SEVERITY = rules_of(NAME).severity
 WEEKS = dg.WeeklyPartitionsDefinition(start_date="2026-01-04", timezone=environment().location.timezone)
 PARQUET = "application/vnd.apache.parquet"
 
@@ -48,7 +51,7 @@ def week_ended_by(day: date) -> str:
 )
 def account_balances(
     context: dg.AssetExecutionContext, database: DatabaseResource, storage: StorageResource
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult[dict[str, Any]]:
     """Write all balances to the bucket; open and resolve balance alerts. Twice, it changes nothing more."""
     with failures_for_people():
         week = _week(context)
@@ -63,7 +66,16 @@ def account_balances(
         f"{sheet.below_minimum} of {sheet.accounts} accounts are below their minimum; {sheet.alerts.opened} alerts "
         f"were opened and {sheet.alerts.resolved} resolved."
     )
-    return dg.MaterializeResult(metadata=balance_metadata(sheet, where=bucket.place(key), size=size))
+    return dg.MaterializeResult(
+        value={
+            "week": week,
+            "accounts": sheet.accounts,
+            "below_minimum": sheet.below_minimum,
+            "alerts_opened": sheet.alerts.opened,
+            "alerts_resolved": sheet.alerts.resolved,
+        },
+        metadata=balance_metadata(sheet, where=bucket.place(key), size=size),
+    )
 
 
 def _week(context: dg.AssetExecutionContext) -> str:
@@ -136,8 +148,8 @@ account_balance_check = dg.define_asset_job(
     selection=dg.AssetSelection.assets(account_balances),
     description="Writes every active case's balance as Parquet, alerts where one is low, and checks that the books "
     "add up.",
-    executor_def=dg.in_process_executor,
-    tags=run_tags(SEVERITY),
+    executor_def=in_process_unless_expired,
+    tags=run_tags(SEVERITY) | queue_tags(NAME),
     metadata={"severity": SEVERITY.value, "legacy name": "cron job_account_balance_check"},
 )
 

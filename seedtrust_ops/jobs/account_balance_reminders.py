@@ -10,15 +10,15 @@ import dagster as dg
 
 from seedtrust_ops.domain.committing import commit
 from seedtrust_ops.domain.reminders.balances import remind_of_balances
+from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
 from seedtrust_ops.jobs.letters import deliver_queued_letters
 from seedtrust_ops.jobs.scheduling import office_today, third_day_schedule
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.mail import MailResource
-from seedtrust_ops.severity import Severity
 
 NAME = "account_balance_reminders"
-SEVERITY = Severity.MEDIUM
+SEVERITY = rules_of(NAME).severity
 
 
 @dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})

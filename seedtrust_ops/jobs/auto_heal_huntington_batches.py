@@ -11,14 +11,14 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.domain.transfers.healing import HealReport, heal, what_needs_healing
+from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
 from seedtrust_ops.jobs.showing import heal_metadata
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.huntington_bank import HuntingtonResource
-from seedtrust_ops.severity import Severity
 
 NAME = "auto_heal_huntington_batches"
-SEVERITY = Severity.HIGH
+SEVERITY = rules_of(NAME).severity
 TAKEN_FOR_DEAD_AFTER = timedelta(minutes=3)
 """A healing usually takes seconds. One that takes longer, or whose worker died, must not keep others waiting."""
 

@@ -10,15 +10,15 @@ import dagster as dg
 from seedtrust_ops.config import environment
 from seedtrust_ops.domain.outside_checks import check_page, check_storage
 from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
 from seedtrust_ops.jobs.showing import markdown_table
 from seedtrust_ops.resources.cloudfront import CloudFrontResource
 from seedtrust_ops.resources.internal_api import InternalApiResource
 from seedtrust_ops.resources.storage import StorageResource
-from seedtrust_ops.severity import Severity
 
 NAME = "aws_status_check"
-SEVERITY = Severity.MEDIUM
+SEVERITY = rules_of(NAME).severity
 
 
 @dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "aws"})

@@ -10,15 +10,15 @@ import dagster as dg
 
 from seedtrust_ops.domain.committing import commit
 from seedtrust_ops.domain.reminders.case_close import remind_of_closings
+from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
 from seedtrust_ops.jobs.letters import deliver_queued_letters
 from seedtrust_ops.jobs.scheduling import daily_schedule, office_today
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.mail import MailResource
-from seedtrust_ops.severity import Severity
 
 NAME = "case_close_reminders"
-SEVERITY = Severity.HIGH
+SEVERITY = rules_of(NAME).severity
 CASES_SHOWN = 50
 
 

@@ -3,6 +3,7 @@
 A job's own rule, schedule and words are in its file.
 """
 
+import inspect
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.job_rules import queue_tags
+from seedtrust_ops.jobs.expiring import in_process_unless_expired
 from seedtrust_ops.resources.database import application_url, unreachable
 from seedtrust_ops.severity import Severity, run_tags
 
@@ -21,6 +24,8 @@ UNDEFINED_TABLE = "42P01"
 UNDEFINED_COLUMN = "42703"
 RAISED_BY_A_TRIGGER = "P0001"
 FRAMES_SHOWN = 30
+KIND, MEANING, WHERE = "kind of trouble", "what it means", "where"
+"""What a failure tells beside its sentence; `monitoring/` reads it from there."""
 
 
 def single_op_job(
@@ -41,8 +46,8 @@ def single_op_job(
         name=op.name,
         description=op.description,
         # One op needs no process of its own beside the run's.
-        executor_def=dg.in_process_executor,
-        tags=run_tags(severity) | limit,
+        executor_def=in_process_unless_expired,
+        tags=run_tags(severity) | queue_tags(op.name) | limit,
         metadata={"severity": severity.value, "legacy name": legacy_name},
     )
 
@@ -74,11 +79,25 @@ def _failure(sentence: str, error: Exception, *, retry: bool) -> dg.Failure:
     return dg.Failure(
         description=" ".join([sentence, *notes]),
         metadata={
-            "kind of trouble": type(error).__name__,
-            "where": dg.MetadataValue.text("".join(traceback.format_tb(error.__traceback__)[-FRAMES_SHOWN:])),
+            KIND: type(error).__name__,
+            MEANING: dg.MetadataValue.text(inspect.cleandoc(type(error).__doc__ or "").partition("\n")[0]),
+            WHERE: dg.MetadataValue.text("".join(traceback.format_tb(error.__traceback__)[-FRAMES_SHOWN:])),
         },
-        allow_retries=retry,
+        allow_retries=retry and not _last_try(),
     )
+
+
+def _last_try() -> bool:
+    """Return whether an op runs for the last time.
+
+    Dagster would say of a failure that it may not retry again that its retries are exceeded, and hide the sentence
+    behind that.
+    """
+    try:
+        op = dg.OpExecutionContext.get()
+    except dg.DagsterInvariantViolationError:
+        return False
+    return op.retry_number >= RETRIES.max_retries
 
 
 def _refusal(error: DBAPIError) -> str:

@@ -9,16 +9,16 @@ import dagster as dg
 
 from seedtrust_ops.domain.approvals.by_date import approve_due, would_approve_due
 from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.approving import Approving, approval_metadata, in_words, result_of
 from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
 from seedtrust_ops.jobs.letters import deliver_queued_letters
 from seedtrust_ops.jobs.scheduling import daily_schedule
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.mail import MailResource
-from seedtrust_ops.severity import Severity
 
 NAME = "dr_auto_approval"
-SEVERITY = Severity.CRITICAL
+SEVERITY = rules_of(NAME).severity
 
 
 @dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})

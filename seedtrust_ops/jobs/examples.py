@@ -4,22 +4,16 @@ They change nothing of SeedTrust's; nothing launches them but a person.
 """
 
 import time
-from functools import partial
-from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain.committing import commit
-from seedtrust_ops.domain.progress import record_progress
-from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
-from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.jobs.conventions import RETRIES, single_op_job
+from seedtrust_ops.jobs.progress import show_progress
 from seedtrust_ops.severity import Severity
 
 SEVERITY = Severity.LOW
-PROGRESS_TAG = "seedtrust/progress"
-"""Where the run's page and the list of runs show how far it has come."""
 
 
 class Steps(dg.Config):
@@ -50,16 +44,15 @@ def example_error_op() -> None:
 
 
 @dg.op(name="example_progress", retry_policy=RETRIES)
-def example_progress_op(context: dg.OpExecutionContext, config: Steps, database: DatabaseResource) -> dict[str, Any]:
+def example_progress_op(context: dg.OpExecutionContext, config: Steps) -> dict[str, int]:
     """Take step after step, and show after each how far it has come: in the run's tags, its log, and JobRun."""
+    show_progress(context, done=0, total=config.steps)
     for step in range(1, config.steps + 1):
         time.sleep(config.seconds_a_step)
         context.log.info(f"Step {step} of {config.steps} is done.")
-        context.instance.add_run_tags(context.run_id, {PROGRESS_TAG: f"{step} of {config.steps}"})
-        with failures_for_people():
-            commit(database.sessions(), partial(record_progress, run_id=context.run_id, done=step, total=config.steps))
+        show_progress(context, done=step, total=config.steps)
     context.add_output_metadata({"steps": config.steps})
-    return {"progress": {"done": config.steps, "total": config.steps}}
+    return {"steps": config.steps}
 
 
 @dg.op(name="example_with_args", retry_policy=RETRIES)

@@ -10,12 +10,12 @@ import dagster as dg
 from seedtrust_ops.config import environment
 from seedtrust_ops.domain.committing import commit
 from seedtrust_ops.domain.presence import clear_presence
+from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
 from seedtrust_ops.resources.database import DatabaseResource
-from seedtrust_ops.severity import Severity
 
 NAME = "off_site_tracking"
-SEVERITY = Severity.LOW
+SEVERITY = rules_of(NAME).severity
 
 
 @dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})

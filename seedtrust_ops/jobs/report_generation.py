@@ -13,16 +13,16 @@ from seedtrust_ops.config import environment
 from seedtrust_ops.domain.notifications import due_letters
 from seedtrust_ops.domain.reports.kinds import TITLES
 from seedtrust_ops.domain.reports.requests import requests_waiting
+from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
 from seedtrust_ops.jobs.letters import deliver_queued_letters
 from seedtrust_ops.jobs.showing import markdown_table, report_metadata
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.mail import MailResource
 from seedtrust_ops.resources.storage import StorageResource
-from seedtrust_ops.severity import Severity
 
 NAME = "report_generation"
-SEVERITY = Severity.CRITICAL
+SEVERITY = rules_of(NAME).severity
 
 report_assets = [
     dg.AssetSpec(

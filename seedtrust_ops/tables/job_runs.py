@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ForeignKey, Identity, Index, func
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from seedtrust_ops.tables.base import INT, PlatformTable
@@ -24,7 +25,7 @@ class JobRun(PlatformTable):
     status: Mapped[str]
     resolution: Mapped[str | None]
     arguments: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
-    result: Mapped[dict[str, Any] | None]
+    result: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True))
     error: Mapped[str | None]
     priority: Mapped[int] = mapped_column(INT, server_default="0")
     retries: Mapped[int] = mapped_column(INT, server_default="0")

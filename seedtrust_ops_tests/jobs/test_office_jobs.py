@@ -1,7 +1,7 @@
 """The reminders, the off-site tracking and the examples as Dagster runs them."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import dagster as dg
 import pytest
@@ -11,7 +11,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.config import environment
 from seedtrust_ops.definitions import definitions
 from seedtrust_ops.jobs import examples
+from seedtrust_ops.jobs.progress import PROGRESS_TAG
+from seedtrust_ops.jobs.returned_values import returned_values
 from seedtrust_ops.jobs.scheduling import office_today
+from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import JobRun, User
@@ -102,20 +105,19 @@ def test_examples_work_fail_and_take_arguments() -> None:
     assert greeted.output_for_node("example_with_args") == ["Hello, Dana."] * 2
 
 
-def test_progress_is_shown_in_the_runs_tags_and_in_job_run(office: Office, instance: dg.DagsterInstance) -> None:
-    run_id = "0d8f8f6e-9e0d-4b5e-8f0a-3f6b9d0c1a2b"
-    with office.sessions.begin() as session:
-        session.add(JobRun(run_id=run_id, task_name="example_progress", status="STARTED", queued_at=datetime.now(UTC)))
+def test_progress_is_shown_in_the_runs_tags_and_what_it_came_to_in_job_run(
+    office: Office, instance: dg.DagsterInstance
+) -> None:
     result = examples.example_progress.execute_in_process(
         run_config={"ops": {"example_progress": {"config": {"steps": 3, "seconds_a_step": 0}}}},
-        resources={"database": DatabaseResource()},
+        resources={"io_manager": returned_values},
         instance=instance,
-        run_id=run_id,
     )
-    assert result.output_for_node("example_progress") == {"progress": {"done": 3, "total": 3}}
-    shown = instance.get_run_by_id(run_id)
+    assert result.output_for_node("example_progress") == {"steps": 3}
+    shown = instance.get_run_by_id(result.run_id)
     assert shown is not None
-    assert shown.tags[examples.PROGRESS_TAG] == "3 of 3"
+    assert shown.tags[PROGRESS_TAG] == "3 of 3"
+    mirror_changed_runs(instance, DatabaseResource(), None)
     with office.sessions() as session:
-        kept = session.scalars(select(JobRun.result).where(JobRun.run_id == run_id)).one()
-    assert kept == {"progress": {"done": 3, "total": 3}}
+        kept = session.scalars(select(JobRun).where(JobRun.run_id == result.run_id)).one()
+    assert (kept.status, kept.result) == ("COMPLETED", {"steps": 3})
