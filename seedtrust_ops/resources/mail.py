@@ -6,14 +6,14 @@ from contextlib import contextmanager
 import dagster as dg
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.resources.smtp import SmtpPostOffice, open_post_office
+from seedtrust_ops.resources.smtp import ANSWER_SECONDS, SmtpPostOffice, open_post_office
 
 
 class MailResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The mail server of SMTP_HOST and its fellow variables."""
 
     @contextmanager
-    def open(self) -> Iterator[SmtpPostOffice]:
+    def open(self, *, answer_seconds: float = ANSWER_SECONDS) -> Iterator[SmtpPostOffice]:
         """Yield the mail server; raises `ConfigurationError`, naming the variable, where one is missing."""
-        with open_post_office(environment().mail) as office:
+        with open_post_office(environment().mail, answer_seconds=answer_seconds) as office:
             yield office

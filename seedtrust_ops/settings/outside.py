@@ -1,4 +1,4 @@
-"""Where reports are kept, what CloudFront serves, and the API that is told how both are.
+"""Where reports are kept, what CloudFront serves, the API that is told how both are, and PostHog.
 
 S3's endpoint, region and credentials are boto3's own variables, which boto3 reads itself.
 """
@@ -58,3 +58,25 @@ class InternalApiSettings(SettingsGroup):
 
     _is_http = field_validator("url")(http_address)
     _fits_a_header = field_validator("key")(header_key)
+
+
+class PostHogSettings(SettingsGroup):
+    """The PostHog project that is told of failed runs and alerts."""
+
+    key: SecretStr | None = Field(
+        default=None,
+        validation_alias="POSTHOG_API_KEY",
+        description="the key of the PostHog project that is told of failed runs and alerts; unset: none is told",
+    )
+    host: str = Field(
+        default="https://us.i.posthog.com",
+        validation_alias="POSTHOG_HOST",
+        description="the address of PostHog's capture endpoint",
+    )
+
+    _is_http = field_validator("host")(http_address)
+
+    @field_validator("key")
+    @classmethod
+    def _fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
+        return header_key(key) if key is not None else None

@@ -60,8 +60,9 @@ class NotificationAttachment(OpsTable):
 class Alert(OpsTable):
     """Trouble that somebody must know of; at most one unresolved a rule and subject.
 
-    `told_at` and `resolution_told_at` are when its telling was queued, or left to the day's digest; whoever
-    acknowledged it need not be told of it again.
+    `told_at` and `resolution_told_at` are when its telling was queued, at once or in a digest, and `told_severity`
+    is as what; whoever acknowledged it need not be told of it again. `last_found_at` is when a health rule found it
+    last, null where something else opened it: only what rules found do rules resolve.
     """
 
     __tablename__ = "alerts"
@@ -74,6 +75,11 @@ class Alert(OpsTable):
             postgresql_where=text("resolved_at IS NULL"),
         ),
         Index("alerts_to_tell", "opened_at", postgresql_where=text("told_at IS NULL")),
+        Index(
+            "alerts_resolutions_to_tell",
+            "resolved_at",
+            postgresql_where=text("(resolved_at IS NOT NULL) AND (resolution_told_at IS NULL)"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -85,6 +91,8 @@ class Alert(OpsTable):
     detail: Mapped[str] = mapped_column(server_default="")
     told_at: Mapped[datetime | None]
     resolution_told_at: Mapped[datetime | None]
+    told_severity: Mapped[str | None]
+    last_found_at: Mapped[datetime | None]
     acknowledged_at: Mapped[datetime | None]
     acknowledged_by: Mapped[str | None]
 

@@ -45,8 +45,9 @@ def closed_port() -> int:
 
 def write_a_letter(sessions: sessionmaker[Session]) -> None:
     with sessions.begin() as session:
-        variables: dict[str, Any] = dict(EXAMPLES["alert"].variables)
-        queue_letters(session, [Letter("alert:1:ops", "alert", None, "ops@example.test", variables=variables)])
+        variables: dict[str, Any] = dict(EXAMPLES["alert-opened"].variables)
+        letter = Letter("alert:1:opened:ops", "alert-opened", None, "ops@example.test", variables=variables)
+        queue_letters(session, [letter])
 
 
 def run() -> tuple[str, dict[str, Any]]:

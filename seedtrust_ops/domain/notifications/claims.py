@@ -6,7 +6,7 @@ time has passed, and whoever comes back from a long sleep finds that they hold n
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
 from typing import Any
@@ -15,12 +15,13 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts import open_alert, resolve_alert
-from seedtrust_ops.domain.notifications.kinds import KINDS
+from seedtrust_ops.domain.notifications.kinds import ALERT_KINDS, KINDS
 from seedtrust_ops.domain.notifications.outbox import Attachment, is_due
 from seedtrust_ops.tables import Notification, NotificationAttachment, User
 
 FAILING = "notifications_failing"
 """The rule of the alerts about letters."""
+ALERTS = frozenset(kind.name for kind in ALERT_KINDS)
 INACTIVE = "The recipient is not an active user, and inactive users get nothing."
 
 
@@ -41,6 +42,15 @@ class Patience:
     def pause(self, attempts: int) -> timedelta:
         """Return how long to wait after so many attempts: 1 minute, 6, 36, then 3.6 hours."""
         return self.first_pause * int(self.growth ** (attempts - 1))
+
+    def about(self, kind: str) -> "Patience":
+        """Return the patience with letters of a kind: those about alerts are tried for most of a day, and sooner.
+
+        Their pauses are half a minute, one, two, four and so on, so that people hear of an outage soon after it.
+        """
+        if kind not in ALERTS:
+            return self
+        return replace(self, attempts=12, first_pause=self.first_pause / 2, growth=2)
 
 
 @dataclass(frozen=True)
@@ -74,9 +84,16 @@ class DueLetter:
     attachment: Attachment | None
 
 
-def claim_letters(session: Session, patience: Patience) -> Claim | None:
-    """Take a group of letters of the most urgent kind that has any due; None where there is none."""
-    for of_kind in (*(Notification.kind == kind for kind in KINDS), Notification.kind.not_in(list(KINDS))):
+def claim_letters(session: Session, patience: Patience, kinds: Sequence[str] | None = None) -> Claim | None:
+    """Take a group of letters of the most urgent kind that has any due; None where there is none.
+
+    Args:
+        session: on the application's database.
+        patience: how many are taken, and how long they are nobody else's.
+        kinds: those to take from; None stands for all, unknown ones last.
+    """
+    known = [Notification.kind == kind for kind in (KINDS if kinds is None else kinds)]
+    for of_kind in known if kinds is not None else (*known, Notification.kind.not_in(list(KINDS))):
         ids = session.scalars(
             select(Notification.id)
             .where(*is_due(), of_kind)
@@ -113,7 +130,7 @@ def start_attempt(session: Session, claim: Claim, letter_id: int, patience: Pati
     if row.recipient_id is not None and not is_active:
         record_failed(session, row.id, row.kind, INACTIVE, alert=False)
         return Passed.WITHHELD
-    if row.attempts >= patience.attempts:
+    if row.attempts >= patience.about(row.kind).attempts:
         record_failed(session, row.id, row.kind, f"It was tried {row.attempts} times, and no try came to an end.")
         return Passed.GIVEN_UP
     row.attempts += 1
@@ -150,6 +167,7 @@ def record_sent(session: Session, letter: DueLetter, subject: str) -> None:
 
 def record_postponed(session: Session, claim: Claim, letter: DueLetter, trouble: str, patience: Patience) -> None:
     """Record that the attempt failed and when the next may be; after the last one the letter has failed."""
+    patience = patience.about(letter.kind)
     if letter.attempts >= patience.attempts:
         record_failed(session, letter.id, letter.kind, f"{trouble} That was attempt {letter.attempts}, the last.")
         return
@@ -170,7 +188,7 @@ def record_failed(session: Session, letter_id: int, kind: str, trouble: str, *, 
     ).first()
     if failed is not None and alert:
         open_alert(
-            session, FAILING, _alert_subject(kind), "HIGH", f"Letter {letter_id} ({kind}) was not sent. {trouble}"
+            session, FAILING, alert_subject(kind), "HIGH", f"Letter {letter_id} ({kind}) was not sent. {trouble}"
         )
 
 
@@ -196,9 +214,10 @@ def queue_again(session: Session) -> int:
         .returning(Notification.kind)
     ).all()
     for kind in set(again):
-        resolve_alert(session, FAILING, _alert_subject(kind))
+        resolve_alert(session, FAILING, alert_subject(kind))
     return len(again)
 
 
-def _alert_subject(kind: str) -> str:
+def alert_subject(kind: str) -> str:
+    """Return the subject of the alert that letters of this kind were not sent."""
     return f"{kind} letters"

@@ -4,7 +4,7 @@ Each attempt is committed before its letter leaves and each answer before the ne
 dies in between can cost at most one letter a second copy, under the same Message-ID.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from email.message import Message
@@ -75,8 +75,11 @@ def deliver_letters(
     *,
     patience: Patience | None = None,
     longest_seconds: float = 600,
+    kinds: Sequence[str] | None = None,
 ) -> DeliveryReport:
     """Send the letters that are due, most urgent kind first, until none is or `longest_seconds` have passed.
+
+    Only letters of `kinds` are sent, where they are given.
 
     Any number of deliverers may run at once. A letter that can't be written out or is refused fails alone. Where
     the mail server can't be used, the one letter that found out has had an attempt and the others have not.
@@ -84,7 +87,7 @@ def deliver_letters(
     delivery = _Delivery(sessions, post_office, stationery, patience or Patience())
     end = monotonic() + longest_seconds
     while monotonic() < end and delivery.report.trouble is None:
-        claim = commit(sessions, lambda session: claim_letters(session, delivery.patience))
+        claim = commit(sessions, lambda session: claim_letters(session, delivery.patience, kinds))
         if claim is None:
             break
         delivery.deliver(claim, end)
@@ -130,7 +133,7 @@ class _Delivery:
         return partial(_note_sent, letter, subject, self.report.sent == 1)
 
     def _postponed(self, claim: Claim, letter: DueLetter, trouble: str) -> Note:
-        if letter.attempts >= self.patience.attempts:
+        if letter.attempts >= self.patience.about(letter.kind).attempts:
             self.report.failed += 1
         else:
             self.report.postponed += 1

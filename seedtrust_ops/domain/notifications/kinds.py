@@ -21,17 +21,40 @@ class Kind:
     optional: Mapping[str, str] = field(default_factory=dict)
 
 
-ALERT = Kind(
-    name="alert",
-    told="The addresses in ALERT_EMAILS, when trouble is found; one letter may tell of several (the daily digest).",
+_ALERT = {
+    "rule": "the alert's rule",
+    "subject": "what is in trouble",
+    "severity": "CRITICAL, HIGH, MEDIUM or LOW",
+    "opened_at": "since when, a moment",
+    "detail": "a sentence or two that say what is wrong and what to do",
+}
+_ALERTS = "a list, worst first, of objects with rule, subject, severity, opened_at (a moment) and detail"
+ALERT_OPENED = Kind(
+    name="alert-opened",
+    told="The addresses in ALERT_EMAILS, when a CRITICAL or HIGH alert is opened or an alert becomes one.",
+    subject="{{ severity }}: {{ rule | words }}, {{ subject }}",
+    variables=_ALERT,
+    optional={"has_risen": "true where it was told before and has become worse"},
+)
+ALERT_RESOLVED = Kind(
+    name="alert-resolved",
+    told="The addresses in ALERT_EMAILS, when a CRITICAL or HIGH alert is over.",
+    subject="Over: {{ rule | words }}, {{ subject }}",
+    variables=_ALERT | {"resolved_at": "since when it is over, a moment"},
+)
+ALERT_DIGEST = Kind(
+    name="alert-digest",
+    told="The addresses in ALERT_EMAILS, once a day where there is any MEDIUM or LOW alert to tell of.",
     subject=(
-        "{% if alerts | length == 1 %}"
-        "{{ alerts[0].severity }}: {{ alerts[0].rule | words }}, {{ alerts[0].subject }}"
-        "{% else %}{{ alerts | length }} alerts, {{ alerts[0].rule | words }} first{% endif %}"
+        "Alerts of {{ as_of | day }}: {{ opened | length }} new, {{ still_open | length }} still open, "
+        "{{ resolved | length }} over"
     ),
     variables={
-        "alerts": "a list, worst first, of objects with rule, subject, severity, opened_at (a moment) and detail; "
-        "one with resolved_at (a moment, not null) is told as over",
+        "as_of": "the day of the digest",
+        "opened": _ALERTS,
+        "still_open": _ALERTS,
+        "resolved": f"{_ALERTS}, and resolved_at (a moment)",
+        "left_out": "how many more there are than the letter lists",
     },
 )
 REPORT = Kind(
@@ -118,8 +141,18 @@ DR_APPROVED = Kind(
     optional={"description": "the request's own words, may be empty"},
 )
 
+ALERT_KINDS = (ALERT_OPENED, ALERT_RESOLVED, ALERT_DIGEST)
+"""Letters about the system itself, which are tried again sooner and for longer than those to customers."""
 KINDS: Mapping[str, Kind] = {
     # The order in which letters go out: no alert waits behind a hundred thousand approvals.
     kind.name: kind
-    for kind in (ALERT, REPORT, REPORT_FAILED, TRANSFER_RETURNED, CASE_CLOSE, BALANCE_REMINDER, DR_APPROVED)
+    for kind in (
+        *ALERT_KINDS,
+        REPORT,
+        REPORT_FAILED,
+        TRANSFER_RETURNED,
+        CASE_CLOSE,
+        BALANCE_REMINDER,
+        DR_APPROVED,
+    )
 }

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from seedtrust_ops.domain.notifications.kinds import (
-    ALERT,
+    ALERT_DIGEST,
+    ALERT_OPENED,
+    ALERT_RESOLVED,
     BALANCE_REMINDER,
     CASE_CLOSE,
     DR_APPROVED,
@@ -111,20 +113,34 @@ EXAMPLES: Mapping[str, Example] = {
             "return_code": "R03",
         },
     ),
-    "alert": Example(ALERT.name, {"alerts": [_ALERT]}),
+    "alert-opened": Example(ALERT_OPENED.name, _ALERT),
+    "alert-risen": Example(ALERT_OPENED.name, {**_ALERT, "has_risen": True}),
+    "alert-resolved": Example(ALERT_RESOLVED.name, {**_ALERT, "resolved_at": "2026-03-03T14:40:00Z"}),
     "alert-digest": Example(
-        ALERT.name,
+        ALERT_DIGEST.name,
         {
-            "alerts": [
+            "as_of": "2026-03-03",
+            "opened": [
                 {
-                    "rule": "drs_overdue",
-                    "subject": "12 requests",
+                    "rule": "error_spike",
+                    "subject": "job aws_status_check",
                     "severity": "MEDIUM",
+                    "opened_at": "2026-03-02T19:10:00Z",
+                    "detail": "The last 2 runs of aws_status_check failed. Its sentence is in the Dagster UI.",
+                }
+            ],
+            "still_open": [],
+            "resolved": [
+                {
+                    "rule": "expired_runs",
+                    "subject": "job off_site_tracking",
+                    "severity": "LOW",
                     "opened_at": "2026-03-02T09:00:00Z",
-                    "detail": "12 requests were due for approval over a day ago.",
-                },
-                {**_ALERT, "severity": "LOW", "resolved_at": "2026-03-03T14:40:00Z"},
-            ]
+                    "detail": "The last 3 runs of off_site_tracking expired in the queue.",
+                    "resolved_at": "2026-03-02T10:30:00Z",
+                }
+            ],
+            "left_out": 2,
         },
     ),
 }

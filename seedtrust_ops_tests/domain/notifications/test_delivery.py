@@ -53,7 +53,7 @@ def test_letter_is_written_once_however_often_it_is_queued(post: Post) -> None:
 def test_more_letters_than_a_statement_has_parameters_can_be_queued(post: Post) -> None:
     user = post.user()
     with post.sessions.begin() as session:
-        letters = [Letter(f"k:{number}", "alert", user.id, user.email) for number in range(20_000)]
+        letters = [Letter(f"k:{number}", "alert-opened", user.id, user.email) for number in range(20_000)]
         assert queue_letters(session, letters) == 20_000
         assert due_letters(session) == 20_000
 
@@ -81,7 +81,7 @@ def test_many_letters_go_over_one_connection(post: Post) -> None:
 
 def test_urgent_kinds_go_first(post: Post) -> None:
     user = post.user()
-    for kind in ("dr-approved", "dr-approved", "case-close", "report-failed", "alert"):
+    for kind in ("dr-approved", "dr-approved", "case-close", "report-failed", "alert-opened"):
         post.queue(user, kind=kind)
     post.deliver()
     subjects = [one.subject for one in post.mailbox.control.letters()]
@@ -148,7 +148,7 @@ def test_user_who_became_inactive_after_the_letter_was_written_gets_nothing_and_
 
 def test_user_who_is_gone_gets_nothing_and_an_address_without_a_user_does(post: Post) -> None:
     post.queue(recipient_id=9_999_999)
-    post.queue(kind="alert", recipient_id=None, recipient_email="ops@example.test")
+    post.queue(kind="alert-opened", recipient_id=None, recipient_email="ops@example.test")
     assert (post.deliver().withheld, post.received()) == (1, ["ops@example.test"])
 
 
@@ -159,7 +159,7 @@ def test_user_who_is_gone_gets_nothing_and_an_address_without_a_user_does(post: 
             {"variables": {"case_number": "ST-1"}},
             r"its variables lack: disbursement_request_id \(the request's number\)",
         ),
-        ({"kind": "birthday"}, "There is no kind of letter called 'birthday'; there are alert, report,"),
+        ({"kind": "birthday"}, "There is no kind of letter called 'birthday'; there are alert-opened, alert-resolved,"),
         ({"recipient_email": ""}, "The recipient has no email address"),
         ({"recipient_email": "nobody"}, "'nobody' can't be written to"),
         ({"recipient_email": "a@b.test\r\nRCPT TO:<x@y.test>"}, "can't be written to"),
@@ -185,7 +185,10 @@ def test_nested_and_senseless_variables_fail_with_a_sentence_too(post: Post) -> 
     ids = [
         post.queue(kind="balance-reminder", variables={"as_of": "2026-03-03", "cases": [{"case_number": "A"}]}),
         post.queue(kind="case-close", variables={"case_number": "A", "close_on": "soon", "late": False}),
-        post.queue(kind="alert", variables={"alerts": []}),
+        post.queue(
+            kind="alert-digest",
+            variables={"as_of": "soon", "opened": [], "still_open": [], "resolved": [], "left_out": 0},
+        ),
     ]
     assert post.deliver().failed == 3
     troubles = [post.letter(one).trouble or "" for one in ids]

@@ -1,0 +1,134 @@
+"""The ten health rules with their thresholds from the environment, and the facts from Dagster that two of them need."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+from sqlalchemy import NullPool, create_engine
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.domain.health.automations import SCHEDULE_MISSED, Automation, schedule_missed
+from seedtrust_ops.domain.health.batches import BATCH_STUCK, TRANSFERS_HALTED, batch_stuck, transfers_halted
+from seedtrust_ops.domain.health.findings import Finding, Rule
+from seedtrust_ops.domain.health.ledger import LEDGER_MISMATCH, ledger_mismatch
+from seedtrust_ops.domain.health.requests import DRS_OVERDUE, REPORTS_WAITING, drs_overdue, reports_waiting
+from seedtrust_ops.domain.health.runs import (
+    ERROR_SPIKE,
+    EXPIRED_RUNS,
+    PENDING_ACCUMULATING,
+    WatchedJob,
+    error_spike,
+    expired_runs,
+    pending_accumulating,
+)
+from seedtrust_ops.domain.health.telling import notifications_failing
+from seedtrust_ops.domain.notifications.claims import FAILING
+from seedtrust_ops.domain.outgoing_events import Destination
+from seedtrust_ops.job_rules import rules_of
+from seedtrust_ops.monitoring.ticks import read_ticks
+from seedtrust_ops.resources.database import dagster_url
+from seedtrust_ops.severity import Severity
+
+LAUNCHES_NOTHING = Severity.HIGH
+"""The severity of a sensor that launches no job: JobRun stands still without it, or nobody is told of trouble."""
+
+
+def health_rules(
+    repository: dg.RepositoryDefinition, *, now: datetime, awake_since: datetime, told: Sequence[Destination]
+) -> list[Rule]:
+    """Return the rules, cheap ones first.
+
+    Args:
+        repository: what Dagster has loaded; its jobs and what launches them.
+        now: aware.
+        awake_since: when the daemon last came back (aware).
+        told: the destinations of events that are configured.
+    """
+    watching, transfers = environment().watching, environment().transfers
+    launches = _launches(repository)
+    severities = {name: rules_of(name).severity for launched in launches.values() for name in launched}
+    jobs = [
+        WatchedJob(name, severity, watching.failures_in_a_row(name, severity)) for name, severity in severities.items()
+    ]
+
+    def missed(_session: Session) -> Sequence[Finding]:
+        return schedule_missed(
+            _automations(launches, now),
+            now=now,
+            awake_since=awake_since,
+            missed_seconds=watching.missed_seconds,
+        )
+
+    return [
+        Rule(TRANSFERS_HALTED, partial(transfers_halted, halted_by_environment=transfers.halted)),
+        Rule(
+            BATCH_STUCK,
+            partial(
+                batch_stuck,
+                queued_seconds=watching.batch_queued_seconds,
+                processing_seconds=watching.batch_stuck_seconds,
+                transaction_seconds=watching.transactions_stuck_seconds,
+                halted_by_environment=transfers.halted,
+            ),
+        ),
+        Rule(
+            ERROR_SPIKE,
+            partial(
+                error_spike, jobs=jobs, window_seconds=watching.window_seconds, most_in_window=watching.failed_runs
+            ),
+        ),
+        Rule(
+            EXPIRED_RUNS,
+            partial(
+                expired_runs, jobs=jobs, window_seconds=watching.window_seconds, most_in_window=watching.expired_runs
+            ),
+        ),
+        Rule(
+            PENDING_ACCUMULATING,
+            partial(pending_accumulating, most=watching.pending_runs, longest_seconds=watching.pending_seconds),
+        ),
+        Rule(SCHEDULE_MISSED, missed),
+        Rule(REPORTS_WAITING, partial(reports_waiting, longest_seconds=watching.reports_waiting_seconds)),
+        Rule(DRS_OVERDUE, partial(drs_overdue, longest_seconds=watching.drs_overdue_seconds)),
+        Rule(
+            FAILING,
+            partial(notifications_failing, longest_seconds=watching.telling_waits_seconds, told=told),
+        ),
+        Rule(LEDGER_MISMATCH, ledger_mismatch, every_seconds=watching.ledger_every_seconds),
+    ]
+
+
+def _launches(repository: dg.RepositoryDefinition) -> dict[str, list[str]]:
+    """Return, by schedule or sensor, the names of the jobs that it launches."""
+    launches = {schedule.name: [schedule.job_name] for schedule in repository.schedule_defs}
+    return launches | {sensor.name: [target.job_name for target in sensor.targets] for sensor in repository.sensor_defs}
+
+
+def _automations(launches: Mapping[str, Sequence[str]], now: datetime) -> list[Automation]:
+    engine = create_engine(dagster_url(), poolclass=NullPool)
+    with engine.connect() as connection:
+        ticking = read_ticks(
+            connection,
+            zone=ZoneInfo(environment().location.timezone),
+            dev_env=environment().location.dev_env,
+            now=now,
+        )
+    return [
+        Automation(
+            one.name,
+            _worst(launches[one.name]),
+            one.due_at,
+            None if one.last_tick_status in (None, "SUCCESS", "SKIPPED") else one.last_tick_status,
+        )
+        for one in ticking
+        # A name that the code knows no more is a schedule or sensor of an older release.
+        if one.due_at is not None and one.name in launches
+    ]
+
+
+def _worst(jobs: Sequence[str]) -> Severity:
+    severities = [rules_of(job).severity for job in jobs]
+    return max(severities, key=lambda severity: severity.priority, default=LAUNCHES_NOTHING)

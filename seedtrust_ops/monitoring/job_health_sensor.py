@@ -1,0 +1,146 @@
+"""Looks at the health rules again and again, tells people of what they find, and pings the monitor outside.
+
+It launches nothing. The rules are `domain/health/`, what is told to whom `domain/alerting/`.
+"""
+
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+from pydantic import AwareDatetime, BaseModel, ValidationError
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.domain.alerting.component_status import tell_component_status
+from seedtrust_ops.domain.alerting.digest import digest_day, tell_digest
+from seedtrust_ops.domain.alerting.telling import tell_opened, tell_resolved
+from seedtrust_ops.domain.committing import Sessions, commit
+from seedtrust_ops.domain.event_delivery import forget_old_events
+from seedtrust_ops.domain.health.evaluating import Evaluation, evaluate
+from seedtrust_ops.jobs.conventions import failures_for_people
+from seedtrust_ops.monitoring.health_rules import health_rules
+from seedtrust_ops.monitoring.telling import Delivery, Ways, deliver, ways_of_telling
+from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.resources.heartbeat import HeartbeatResource
+from seedtrust_ops.resources.internal_api import InternalApiResource
+from seedtrust_ops.resources.mail import MailResource
+from seedtrust_ops.resources.posthog import PostHogResource
+
+RULES_SECONDS = 15.0
+ABSENCE = timedelta(seconds=60)
+"""A look that comes so much later than it should have means that the daemon was away."""
+
+
+class Memory(BaseModel):
+    """What one look leaves to the next, in the sensor's cursor."""
+
+    last_look: AwareDatetime | None = None
+    awake_since: AwareDatetime | None = None
+    last_asked: dict[str, AwareDatetime] = {}
+    digest_of: date | None = None
+
+
+@dg.sensor(
+    name="job_health_sensor",
+    minimum_interval_seconds=environment().watching.interval_seconds,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Looks for trouble that no run tells of by itself, and tells people once of each.",
+)
+def job_health_sensor(
+    context: dg.SensorEvaluationContext,
+    database: DatabaseResource,
+    mail: MailResource,
+    internal_api: InternalApiResource,
+    posthog: PostHogResource,
+    heartbeat: HeartbeatResource,
+) -> dg.SkipReason:
+    """Ask the rules, tell what is new, deliver it, ping."""
+    assert context.repository_def is not None, "a sensor is evaluated in its code location"
+    with failures_for_people():
+        ways = ways_of_telling(mail, internal_api, posthog)
+        memory, words, telling_works = look(context.repository_def, database.sessions(), ways, _recall(context.cursor))
+    context.update_cursor(memory.model_dump_json())
+    unheard = heartbeat.ping(telling_works=telling_works, words=words)
+    return dg.SkipReason(f"{words} {unheard}" if unheard else words)
+
+
+def look(
+    repository: dg.RepositoryDefinition,
+    sessions: Sessions,
+    ways: Ways,
+    memory: Memory,
+    *,
+    now: datetime | None = None,
+) -> tuple[Memory, str, bool]:
+    """Look once at everything, and tell people.
+
+    Args:
+        repository: what Dagster has loaded.
+        sessions: on the application's database.
+        ways: by which people can be told.
+        memory: what the last look left.
+        now: aware; the machine's clock where it is not given.
+
+    Returns:
+        What to remember; what came of it, in sentences; and whether people could be told of what they must know.
+    """
+    now = now or datetime.now(UTC)
+    watching = environment().watching
+    awake_since = _awake_since(memory, now, timedelta(seconds=watching.interval_seconds))
+    evaluation = evaluate(
+        sessions,
+        health_rules(repository, now=now, awake_since=awake_since, told=list(ways.takers)),
+        now=now,
+        last_asked=memory.last_asked,
+        quiet_seconds=watching.quiet_seconds,
+        longest_seconds=RULES_SECONDS,
+    )
+    channels = ways.channels
+    told = commit(sessions, partial(tell_opened, channels=channels))
+    told += commit(sessions, partial(tell_resolved, channels=channels))
+    if channels.internal_api:
+        commit(sessions, tell_component_status)
+    day = digest_day(now, ZoneInfo(environment().location.timezone), watching.digest_hour)
+    if day is not None and day != memory.digest_of and channels.emails:
+        commit(sessions, partial(tell_digest, emails=channels.emails, day=day))
+        commit(sessions, forget_old_events)
+    delivery = deliver(sessions, ways)
+    remembered = Memory(
+        last_look=now,
+        awake_since=awake_since,
+        last_asked=memory.last_asked | dict.fromkeys(evaluation.asked, now),
+        digest_of=day or memory.digest_of,
+    )
+    return remembered, _in_words(evaluation, ways, delivery), _telling_works(ways, delivery, told)
+
+
+def _awake_since(memory: Memory, now: datetime, interval: timedelta) -> datetime:
+    if memory.last_look is None or memory.awake_since is None or now - memory.last_look > interval + ABSENCE:
+        return now
+    return memory.awake_since
+
+
+def _telling_works(ways: Ways, delivery: Delivery, told: int) -> bool:
+    """Return False where there is something to tell and no way of telling works."""
+    configured = {*ways.takers, *(["letters"] if ways.emails else [])}
+    is_something_to_tell = told > 0 or bool(delivery.troubles)
+    return not is_something_to_tell or bool(configured - set(delivery.troubles))
+
+
+def _in_words(evaluation: Evaluation, ways: Ways, delivery: Delivery) -> str:
+    sentences = [
+        f"{evaluation.found} in trouble; alerts: {evaluation.opened} opened, {evaluation.resolved} resolved; "
+        f"{delivery.letters} letters and {delivery.events} events delivered."
+    ]
+    sentences += evaluation.failures
+    if evaluation.unasked:
+        sentences.append(f"There was no time for {', '.join(evaluation.unasked)}.")
+    return " ".join([*sentences, *delivery.troubles.values(), *ways.missing.values()])
+
+
+def _recall(cursor: str | None) -> Memory:
+    """Return what the cursor says; one that can't be read (people may edit it) means a first look."""
+    try:
+        return Memory.model_validate_json(cursor or "{}")
+    except ValidationError:
+        return Memory()

@@ -1,0 +1,63 @@
+"""The environment of the health sensor: the test's database, mail, PostHog and internal API, and somebody on call."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.sandbox.outside.control import (
+    InternalApiServer,
+    PostHogServer,
+    start_internal_api,
+    start_posthog,
+)
+
+ON_CALL = ("oncall@seedtrust.example", "lead@seedtrust.example")
+
+
+@pytest.fixture(scope="session")
+def posthog_server() -> Iterator[PostHogServer]:
+    with start_posthog() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def internal_api_server() -> Iterator[InternalApiServer]:
+    with start_internal_api("internal-key-1") as server:
+        yield server
+
+
+@pytest.fixture
+def posthog(posthog_server: PostHogServer) -> PostHogServer:
+    """The session's PostHog, with nothing kept, answering well."""
+    posthog_server.clear()
+    return posthog_server
+
+
+@pytest.fixture
+def internal_api(internal_api_server: InternalApiServer) -> InternalApiServer:
+    """The session's internal API, with nothing kept, answering well."""
+    internal_api_server.clear()
+    return internal_api_server
+
+
+@pytest.fixture
+def watching_environment(
+    monkeypatch: pytest.MonkeyPatch,
+    bank_environment: dict[str, str],
+    mail_environment: dict[str, str],
+    posthog: PostHogServer,
+    internal_api: InternalApiServer,
+) -> Iterator[None]:
+    """Every way of telling people is configured, and alerts are resolved as soon as their trouble is gone."""
+    variables = {
+        **posthog.environment,
+        **internal_api.environment,
+        "ALERT_EMAILS": ", ".join(ON_CALL),
+        "SEEDTRUST_HEALTH_QUIET_SECONDS": "0",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    environment.cache_clear()
+    yield
+    environment.cache_clear()
