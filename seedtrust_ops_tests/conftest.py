@@ -129,6 +129,8 @@ def bank_environment(
         "HUNTINGTON_TIMEOUT_SECONDS": "1",
         "HUNTINGTON_LEASE_SECONDS": "5",
         "HUNTINGTON_UNKNOWN_GRACE_SECONDS": "0",
+        # A sensor that a test asks by hand answers at once.
+        "SEEDTRUST_SENSOR_WAIT_SECONDS": "0",
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

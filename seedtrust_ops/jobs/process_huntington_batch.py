@@ -1,10 +1,12 @@
 """Sends a queued Huntington batch to the bank, as soon as it is queued.
 
-When a batch becomes `queued`, `huntington_batch_sensor` asks for a run; by hand, launch it with a batch id.
+`huntington_batch_sensor` waits in the database for a batch to become `queued` and asks for a run at once; by hand,
+launch it with a batch id.
 """
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -16,9 +18,11 @@ from seedtrust_ops.domain.transfers.halting import TransfersHalted, why_halted
 from seedtrust_ops.domain.transfers.processing import BatchReport, TransferRules, process_batch
 from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
 from seedtrust_ops.jobs.showing import batch_metadata
+from seedtrust_ops.jobs.waking import look_or_wait
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.field_encryption import FieldCipherResource
 from seedtrust_ops.resources.huntington_bank import HuntingtonResource
+from seedtrust_ops.resources.waiting import BATCH_QUEUED
 from seedtrust_ops.severity import Severity, run_tags
 
 NAME = "process_huntington_batch"
@@ -91,8 +95,13 @@ process_huntington_batch = single_op_job(
 def huntington_batch_sensor(
     context: dg.SensorEvaluationContext, database: DatabaseResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Ask for a run of every batch that is queued and has none on its way."""
-    with failures_for_people(), database.sessions()() as session:
+    """Ask for a run of every batch that is queued and has none on its way; wait for one that is."""
+    with failures_for_people():
+        return look_or_wait(database, BATCH_QUEUED, partial(_look, context.instance, database))
+
+
+def _look(instance: dg.DagsterInstance, database: DatabaseResource) -> dg.SensorResult | dg.SkipReason:
+    with database.sessions()() as session:
         halted = why_halted(session, environment().transfers.halted)
         batches = queued_batches(session)
     if halted is not None:
@@ -102,14 +111,14 @@ def huntington_batch_sensor(
     requests: list[dg.RunRequest] = []
     waits: list[str] = []
     for batch in batches:
-        wait = _why_wait(context.instance, batch)
+        wait = _why_wait(instance, batch)
         if wait is None:
-            requests.append(_run_request(context.instance, batch))
+            requests.append(_run_request(instance, batch))
         else:
             waits.append(wait)
         if len(requests) == REQUESTS_A_TICK:
             break
-    return dg.SensorResult(run_requests=requests, skip_reason=" ".join(waits) if waits and not requests else None)
+    return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason(" ".join(waits))
 
 
 def in_words(report: BatchReport) -> str:

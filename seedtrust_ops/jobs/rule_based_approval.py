@@ -1,7 +1,8 @@
 """Approves pending disbursement requests by the rules in `approval_rules`, as soon as a rule approves one.
 
-`pending_dr_sensor` decides as a run would, up to the first approval, and asks for a run only where there is one: a
-request that no rule approves launches nothing, however long it waits.
+`pending_dr_sensor` waits in the database for a change of a pending request. It decides as a run would, up to the first
+approval, and asks for a run only where there is one: a request that no rule approves launches nothing, however long
+it waits.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -16,8 +17,10 @@ from seedtrust_ops.jobs.approving import Approving, approval_metadata, in_words,
 from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
 from seedtrust_ops.jobs.letters import deliver_queued_letters
 from seedtrust_ops.jobs.scheduling import office_zone
+from seedtrust_ops.jobs.waking import look_or_wait
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.mail import MailResource
+from seedtrust_ops.resources.waiting import REQUEST_PENDING
 from seedtrust_ops.severity import Severity
 
 NAME = "rule_based_approval"
@@ -50,15 +53,20 @@ rule_based_approval = single_op_job(rule_based_approval_op, SEVERITY, legacy_nam
 @dg.sensor(
     name="pending_dr_sensor",
     job=rule_based_approval,
-    minimum_interval_seconds=15,
+    minimum_interval_seconds=5,
     default_status=automation_status()[1],
 )
 def pending_dr_sensor(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
-    """Ask for a run where a rule approves a pending request now, and no run is on its way."""
-    began = datetime.now(UTC)
-    if context.cursor and began < datetime.fromisoformat(context.cursor):
+    """Ask for a run where a rule approves a pending request now, and no run is on its way; wait for one that is."""
+    if context.cursor and datetime.now(UTC) < datetime.fromisoformat(context.cursor):
         return dg.SkipReason(f"Nothing was approved by the last look, a long one; the next is at {context.cursor}.")
-    with failures_for_people(), database.sessions()() as session:
+    with failures_for_people():
+        return look_or_wait(database, REQUEST_PENDING, partial(_look, context, database), rest=REST_AFTER_A_LOOK)
+
+
+def _look(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
+    began = datetime.now(UTC)
+    with database.sessions()() as session:
         waiting = what_waits(session, office_zone())
     if waiting.first is None:
         ended = datetime.now(UTC)

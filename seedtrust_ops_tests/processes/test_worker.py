@@ -27,7 +27,7 @@ def daemons(supervisor: psutil.Process) -> list[psutil.Process]:
             command = process.cmdline()
         except psutil.NoSuchProcess:
             continue
-        if "dagster._daemon" in command and "seedtrust_ops.processes.keeper" not in command:
+        if "seedtrust_ops.processes.daemon" in command and "seedtrust_ops.processes.keeper" not in command:
             found.append(process)
     return found
 
@@ -42,6 +42,7 @@ def test_it_sends_a_batch_survives_a_kill_and_leaves_nothing(
         variables = environment_for_child(
             bank_environment
             | {"DAGSTER_HOME": str(tmp_path), "DAGSTER_POSTGRES_URL": plain(dagster_url), "DEV_ENV": "0"}
+            | {"SEEDTRUST_SENSOR_WAIT_SECONDS": "9.5"}
         )
         worker = subprocess.Popen(
             [sys.executable, "-m", "seedtrust_ops.cli", "worker"], env=variables, stdout=output, stderr=output

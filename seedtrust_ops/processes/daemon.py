@@ -1,0 +1,108 @@
+"""Dagster's own daemon, looking round more often: for what waiting sensors found, and for runs to start.
+
+Run as `python -m seedtrust_ops.processes.daemon`. Dagster's sensor loop turns every 5 s, so that after a sensor came
+back with a batch the next batch would wait for up to so long; `dagster-daemon run` works too, that much slower.
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from threading import Event
+from typing import Any
+
+import dagster as dg
+from dagster._core.workspace.context import IWorkspaceProcessContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._daemon.controller import create_daemons_from_instance, daemon_controller_from_instance
+from dagster._daemon.daemon import DaemonIterator, DagsterDaemon, SensorDaemon
+from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
+from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
+from sqlalchemy.exc import DBAPIError
+
+from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.resources.postgres import application_engine
+from seedtrust_ops.resources.waiting import BATCH_QUEUED, REQUEST_PENDING, stop_waiting
+
+SENSOR_TURN_SECONDS = 0.5
+QUEUE_TURN_SECONDS = 0.25
+
+
+class ShortWaits(Event):
+    """Another event, of which nobody waits longer than `seconds` at a time: Dagster's loops sleep by waiting for it."""
+
+    def __init__(self, event: Event, seconds: float) -> None:
+        super().__init__()
+        self._event = event
+        self._seconds = seconds
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self._event.wait(self._seconds if timeout is None else min(timeout, self._seconds))
+
+
+class PromptSensors(SensorDaemon):
+    """Looks for sensors to evaluate twice a second, and ends the waits of those that wait when it is stopped."""
+
+    def core_loop(
+        self, workspace_process_context: IWorkspaceProcessContext[Any], shutdown_event: Event
+    ) -> DaemonIterator:
+        try:
+            yield from super().core_loop(workspace_process_context, ShortWaits(shutdown_event, SENSOR_TURN_SECONDS))
+        finally:
+            if shutdown_event.is_set():
+                _end_waits(self._logger)
+
+
+class PromptQueue(QueuedRunCoordinatorDaemon):
+    """Looks for queued runs to start four times a second; a whole second is the least that dagster.yaml can say."""
+
+    def __init__(self) -> None:
+        super().__init__(interval_seconds=QUEUE_TURN_SECONDS)
+
+    def core_loop(
+        self, workspace_process_context: IWorkspaceProcessContext[Any], shutdown_event: Event
+    ) -> DaemonIterator:
+        yield from super().core_loop(workspace_process_context, ShortWaits(shutdown_event, QUEUE_TURN_SECONDS))
+
+
+def daemons_of(instance: dg.DagsterInstance) -> Iterator[DagsterDaemon[Any]]:
+    """Yield the daemons that Dagster would run for the instance, the two prompt ones in their places."""
+    for daemon in create_daemons_from_instance(instance):
+        if isinstance(daemon, SensorDaemon):
+            yield PromptSensors(instance.get_sensor_settings())
+        elif isinstance(daemon, QueuedRunCoordinatorDaemon):
+            yield PromptQueue()
+        else:
+            yield daemon
+
+
+def main() -> None:
+    """Run the daemon on the workspace file `--workspace` until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="python -m seedtrust_ops.processes.daemon", description=__doc__)
+    parser.add_argument("--workspace", required=True, help="the workspace.yaml that names the code servers")
+    workspace = WorkspaceFileTarget([parser.parse_args().workspace])
+    setup_interrupt_handlers()
+    with (
+        suppress(KeyboardInterrupt),
+        capture_interrupts(),
+        dg.DagsterInstance.get() as instance,
+        daemon_controller_from_instance(instance, workspace, gen_daemons=daemons_of) as controller,
+    ):
+        controller.check_daemon_loop()
+
+
+def _end_waits(logger: logging.Logger) -> None:
+    """Let the sensors that wait return, for the daemon waits for them at its end."""
+    try:
+        for signal in (BATCH_QUEUED, REQUEST_PENDING):
+            stop_waiting(application_engine(), signal)
+    except (OperationsError, DBAPIError) as error:
+        # They return by themselves within seconds.
+        logger.warning("Waiting sensors could not be told of the daemon's end: %s", type(error).__name__)
+
+
+if __name__ == "__main__":
+    main()
