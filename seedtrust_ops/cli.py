@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from seedtrust_ops.cli_alerts import alerts
 from seedtrust_ops.cli_keys import keys
 from seedtrust_ops.cli_notifications import notifications
 from seedtrust_ops.cli_rules import rules
@@ -35,6 +36,7 @@ app = typer.Typer(
 transfers = typer.Typer(no_args_is_help=True, help="Stop and resume the sending of transfers.")
 app.add_typer(transfers, name="transfers")
 app.add_typer(keys, name="keys")
+app.add_typer(alerts, name="alerts")
 app.add_typer(notifications, name="notifications")
 app.add_typer(rules, name="rules")
 app.command()(watchdog)
