@@ -11,7 +11,12 @@ THRESHOLDS = {
     "SEEDTRUST_HEALTH_LEDGER_EVERY_SECONDS": 5,
     "SEEDTRUST_HEALTH_TELLING_WAITS_SECONDS": 8,
 }
-VARIABLES = {name: str(seconds) for name, seconds in THRESHOLDS.items()} | {"ALERT_EMAILS": ON_CALL}
+WATCHDOG = {
+    "SEEDTRUST_WATCHDOG_INTERVAL_SECONDS": 3,
+    "SEEDTRUST_WATCHDOG_HEARTBEAT_SECONDS": 45,
+    "SEEDTRUST_WATCHDOG_GRACE_SECONDS": 20,
+    "SEEDTRUST_WATCHDOG_DATABASE_SECONDS": 10,
+}
+VARIABLES = {name: str(seconds) for name, seconds in (THRESHOLDS | WATCHDOG).items()} | {"ALERT_EMAILS": ON_CALL}
 NOTICED_WITHIN_SECONDS = 60.0
 """Issue 4: each row is noticed within the rule's own threshold plus 60 seconds."""
-WATCHDOG_SECONDS = {"ticks": 120, "daemon": 30, "database": 30}

@@ -18,9 +18,8 @@ from seedtrust_ops.processes.deaths import RULE as PROCESS_DIED
 from seedtrust_ops.resources import embedded_postgres
 from seedtrust_ops.sandbox.demo.stage import Stage
 from seedtrust_ops.sandbox.demo.stagehands import pid_of_sender
-from seedtrust_ops.sandbox.gameday.patience import THRESHOLDS, WATCHDOG_SECONDS
+from seedtrust_ops.sandbox.gameday.patience import THRESHOLDS, WATCHDOG
 from seedtrust_ops.sandbox.seed.batches import NewBatch, Payment, draft_batch, payable_requests, queue_batches
-from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Account, HuntingtonTransaction, ReportRequest, User
 
 PAYMENTS = 4
@@ -28,6 +27,9 @@ SLOW_PAYMENTS = 12
 BATCHES_AT_ONCE = 12
 LONG_WAIT_SECONDS = 60.0
 TAMPERED_CENTS = 12_345
+SENSOR_SECONDS = 30
+"""The longest that a sensor's interval is taken for here: Dagster looks at all every 5 seconds, ours wait up to 10."""
+TICKS_SECONDS = 2 * SENSOR_SECONDS + WATCHDOG["SEEDTRUST_WATCHDOG_GRACE_SECONDS"]
 
 
 class CauseFailed(Exception):
@@ -285,14 +287,19 @@ TROUBLES = (
         THRESHOLDS["SEEDTRUST_HEALTH_LEDGER_EVERY_SECONDS"],
         "a person puts the balance right",
     ),
-    Trouble("tick missed", tick_missed, ("ticks_stopped",), WATCHDOG_SECONDS["ticks"], "the code server thaws"),
-    Trouble("worker gone", worker_gone, ("daemon_silent",), WATCHDOG_SECONDS["daemon"], "a person starts the worker"),
+    Trouble("tick missed", tick_missed, ("ticks_stopped",), TICKS_SECONDS, "the code server thaws"),
+    Trouble(
+        "worker gone",
+        worker_gone,
+        ("daemon_silent",),
+        WATCHDOG["SEEDTRUST_WATCHDOG_HEARTBEAT_SECONDS"],
+        "a person starts the worker",
+    ),
     Trouble(
         "database restarted",
         database_restarted,
         ("database_down",),
-        WATCHDOG_SECONDS["database"],
+        WATCHDOG["SEEDTRUST_WATCHDOG_DATABASE_SECONDS"],
         "by itself, once PostgreSQL is back",
     ),
 )
-WORST = Severity.CRITICAL
