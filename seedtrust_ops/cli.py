@@ -12,8 +12,9 @@ from seedtrust_ops.cli_alerts import alerts
 from seedtrust_ops.cli_keys import keys
 from seedtrust_ops.cli_notifications import notifications
 from seedtrust_ops.cli_rules import rules
-from seedtrust_ops.cli_standing import watchdog
+from seedtrust_ops.cli_standing import health, status, watchdog
 from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.plain_text import printable
 
 
 class _InSentences(TyperGroup):
@@ -23,7 +24,7 @@ class _InSentences(TyperGroup):
         try:
             return super().invoke(ctx)
         except OperationsError as error:
-            typer.echo(str(error), err=True)
+            typer.echo(printable(str(error)), err=True)
             raise typer.Exit(1) from None
 
 
@@ -39,7 +40,8 @@ app.add_typer(keys, name="keys")
 app.add_typer(alerts, name="alerts")
 app.add_typer(notifications, name="notifications")
 app.add_typer(rules, name="rules")
-app.command()(watchdog)
+for command in (status, health, watchdog):
+    app.command()(command)
 
 
 @app.command()
@@ -128,14 +130,6 @@ def worker() -> None:
     run_worker(home, environment_for_child({"DAGSTER_HOME": str(home)}))
 
 
-@app.command()
-def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Show each job's last run and next tick, the batches, what is in flight, the queue and open alerts."""
-    from seedtrust_ops.standing import show_standing
-
-    show_standing(as_json=as_json)
-
-
 @transfers.command()
 def halt(
     reason: Annotated[str, typer.Option(help="Why, for everybody who wonders later.")],
@@ -148,7 +142,7 @@ def halt(
 
     with application_sessions().begin() as session:
         halting.halt(session, reason, set_by=getuser())
-        typer.echo(halting.why_halted(session, halted_by_environment=False))
+        typer.echo(printable(halting.why_halted(session, halted_by_environment=False) or ""))
 
 
 @transfers.command()
@@ -161,7 +155,9 @@ def resume() -> None:
     with application_sessions().begin() as session:
         was_halted = halting.resume(session)
         still = halting.why_halted(session, environment().transfers.halted)
-    typer.echo(still or ("Transfers are sent again." if was_halted else "Transfers were not halted."))
+    typer.echo(
+        printable(still) if still else ("Transfers are sent again." if was_halted else "Transfers were not halted.")
+    )
 
 
 if __name__ == "__main__":

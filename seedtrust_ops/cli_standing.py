@@ -3,11 +3,48 @@
 The commands are registered in `cli`. None of them loads Dagster: they must answer at once, and when it is dead.
 """
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.plain_text import printable
+
+if TYPE_CHECKING:
+    from seedtrust_ops.standing.facts import Standing
+    from seedtrust_ops.standing.health import Health
+
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def status(as_json: AsJson = False) -> None:
+    """Show each job's last run and next tick, the queue, batches on their way, what waits, and open alerts."""
+    from seedtrust_ops.standing import showing
+    from seedtrust_ops.terminal import PlainConsole
+
+    standing, health = _standing_and_health()
+    if as_json:
+        typer.echo(showing.as_json(standing, health))
+    else:
+        showing.print_standing(PlainConsole(), standing, health)
+
+
+def health(as_json: AsJson = False) -> None:
+    """Say in one word how things stand, and why; exit 0 when well, 1 when degraded, 2 when down."""
+    from seedtrust_ops.standing import showing
+    from seedtrust_ops.terminal import PlainConsole
+
+    try:
+        standing, judged = _standing_and_health()
+    except OperationsError as error:
+        # Nobody can say how things stand, and whoever asks must not take that for well, nor for a little ill.
+        typer.echo(printable(str(error)), err=True)
+        raise typer.Exit(2) from None
+    if as_json:
+        typer.echo(showing.health_as_json(standing, judged))
+    else:
+        showing.print_health(PlainConsole(), judged)
+    raise typer.Exit(judged.level.value)
 
 
 def watchdog(
@@ -38,3 +75,16 @@ def watchdog(
         seconds = interval or settings.interval_seconds
         say(f"The watchdog looks every {seconds:g} s, and prints what changes.")
         watch(dog, stop, interval_seconds=seconds, say=say)
+
+
+def _standing_and_health() -> "tuple[Standing, Health]":
+    from seedtrust_ops.config import environment
+    from seedtrust_ops.standing.gathering import gather
+    from seedtrust_ops.standing.health import judge_health
+
+    standing = gather()
+    return standing, judge_health(
+        standing,
+        heartbeat_seconds=environment().watchdog.heartbeat_seconds,
+        dev_env=environment().location.dev_env,
+    )
