@@ -5,12 +5,18 @@ server serves where none is configured, times are kept in UTC, and relative fold
 whatever folder the process was started in.
 """
 
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.execution.compute_logs import redirect_to_file
+from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
+from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
+from dagster._utils import ensure_file, touch_file
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import retry_pg_connection_fn
 from sqlalchemy import create_engine, text
@@ -45,9 +51,26 @@ class LocalFiles(LocalArtifactStorage):
 class LocalRunOutput(LocalComputeLogManager):
     """What runs print, in a folder under DAGSTER_HOME."""
 
+    mirrored = True
+    """Whether it is printed as well, for which Dagster starts four processes a step."""
+
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "LocalRunOutput":
         return cls(base_dir=under_dagster_home(config_value["base_dir"]), inst_data=inst_data)
+
+    @contextmanager
+    def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext]:
+        if self.mirrored:
+            with super().capture_logs(log_key) as context:
+                yield context
+            return
+        with ExitStack() as redirections:
+            for stream, kind in ((sys.stdout, ComputeIOType.STDOUT), (sys.stderr, ComputeIOType.STDERR)):
+                path = self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[kind])
+                ensure_file(path)
+                redirections.enter_context(redirect_to_file(stream, path))
+            yield CapturedLogContext(log_key)
+        touch_file(self.complete_artifact_path(log_key))  # type: ignore[no-untyped-call]  # Dagster's has no types
 
 
 def in_utc(url: URL) -> URL:

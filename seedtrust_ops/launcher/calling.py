@@ -83,9 +83,9 @@ class RunHostCaller:
     def _hold(self, connection: socket.socket) -> None:
         """Stay connected, which tells the run host that it is needed."""
         with self._lock:
-            connection, self._held = self._held or connection, connection
-            if connection is not self._held:
-                connection.close()
+            previous, self._held = self._held, connection
+        if previous is not None:
+            previous.close()
 
     def _call(self) -> socket.socket:
         make_folder(self._folder)
@@ -97,7 +97,8 @@ class RunHostCaller:
 
     def _start_run_host(self) -> None:
         """Start one that belongs to nobody; returns when one serves, whoever started it."""
-        with (self._folder / LOG).open("w") as log:
+        with (self._folder / LOG).open("a") as log:
+            log.truncate(0)
             subprocess.run(  # noqa: S603
                 [sys.executable, "-m", "seedtrust_ops.launcher.run_host", f"--folder={self._folder}", "--detach"],
                 stdin=subprocess.DEVNULL,

@@ -40,8 +40,10 @@ def reason_not_to_fork(*, own: int) -> str | None:
 
 
 def freeze() -> None:
-    """Let the garbage collector pass over all that exists now, so that forks go on sharing its memory."""
-    gc.collect()
+    """Let the garbage collector of forks pass over all that exists now, so that they go on sharing its memory.
+
+    The collector is to be off until then: what it frees leaves holes, and a fork that fills one gets a page of its own.
+    """
     gc.freeze()
 
 
@@ -94,6 +96,7 @@ def _whole(body: Callable[[], int]) -> int:
     if numpy is not None:
         # Python makes its own random numbers differ in every fork, numpy does not.
         numpy.random.seed()
+    gc.enable()
     try:
         return body()
     finally:

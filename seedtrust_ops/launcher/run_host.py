@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from seedtrust_ops.launcher.messages import LONGEST_LINE, Answer, CodeToLoad, LaunchOrder
 from seedtrust_ops.launcher.run_host_folder import SOCKET, call, is_answered, listen, make_folder, try_lock
@@ -25,6 +25,7 @@ from seedtrust_ops.launcher.warm_process import Lost, Stale, Unfit, WarmProcess,
 
 PR_SET_CHILD_SUBREAPER = 36
 RETIRE = {"retire": True}
+ENDING = Answer(refused="the run host is about to end")
 MOST_ZYGOTES = 2
 """One for the daemon's environment, and one for another launcher's."""
 RELOADS = 3
@@ -82,31 +83,26 @@ class RunHost:
         self._time_to_end = time.monotonic() + seconds
 
     async def _let_runs_end(self) -> None:
-        assert self._time_to_end is not None or not self._runs, "nobody ends it while runs are under way"
-        for sign, deadline in (
-            (None, self._time_to_end or 0.0),
-            (signal.SIGINT, (self._time_to_end or 0.0) + INTERRUPTED_SECONDS),
-            (signal.SIGKILL, float("inf")),
-        ):
-            for pid in list(self._runs):
-                if sign is signal.SIGKILL:
-                    os.killpg(pid, sign)
-                elif sign is not None:
-                    # The run's own process alone: Dagster passes it on to what it started.
-                    os.kill(pid, sign)
-            while self._runs and time.monotonic() < deadline:
-                await asyncio.sleep(LOOK_SECONDS)
+        await self._wait_for_runs()
+        for pid in self._runs:
+            # The run's own process alone: Dagster passes it on to what it started.
+            os.kill(pid, signal.SIGINT)
+        await self._wait_for_runs(longer=INTERRUPTED_SECONDS)
+        for pid in self._runs:
+            os.killpg(pid, signal.SIGKILL)
+        await self._wait_for_runs(longer=float("inf"))
+
+    async def _wait_for_runs(self, *, longer: float = 0.0) -> None:
+        """Return when no run is left, or it is time to end and `longer` seconds have passed since."""
+        while self._runs and self._time_to_end is not None and time.monotonic() < self._time_to_end + longer:
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one caller; while it stays connected this run host is needed."""
         self._callers += 1
         try:
             while line := await reader.readline():
-                message = json.loads(line)
-                if message == RETIRE:
-                    self._stop_within(float("inf"))
-                    continue
-                answer = await self._start(LaunchOrder.from_json(message))
+                answer = await self._obey(json.loads(line))
                 writer.write(json.dumps(asdict(answer)).encode() + b"\n")
                 await writer.drain()
         except ConnectionError:
@@ -116,10 +112,21 @@ class RunHost:
             self._callers -= 1
             writer.close()
 
+    async def _obey(self, message: dict[str, Any]) -> Answer:
+        try:
+            order = None if message == RETIRE else LaunchOrder.from_json(message)
+        except (KeyError, TypeError):
+            say("A launcher of another version called.")
+            order = None
+        if order is None:
+            # Whoever needs a run host starts the next one; here the runs under way go on to their ends.
+            self._stop_within(float("inf"))
+        return ENDING if order is None or self._time_to_end is not None else await self._start(order)
+
     async def _start(self, order: LaunchOrder) -> Answer:
-        if self._time_to_end is not None:
-            return Answer(refused="the run host is about to end")
         pid, why_cold = await self._forked(order)
+        if pid is None and self._time_to_end is not None:
+            return ENDING
         if pid is None:
             try:
                 pid = start_cold(order, str(self._folder))
@@ -148,7 +155,10 @@ class RunHost:
             except (Unfit, Lost) as trouble:
                 reason = str(trouble)
                 self._drop(zygote)
-                if not zygote.was_ready:
+                if zygote.was_ready:
+                    # This run need not wait for the next zygote; the next run should find it.
+                    self._zygote_for(order)
+                else:
                     self._unfit[order.key] = time.monotonic(), reason
                 break
         return None, reason
@@ -164,7 +174,7 @@ class RunHost:
     def _drop(self, zygote: WarmProcess) -> None:
         if self._zygotes.get(zygote.key) is zygote:
             del self._zygotes[zygote.key]
-            zygote.retire()
+        zygote.retire()
 
     def _collect(self) -> None:
         """Collect every dead child: runs, zygotes, and what a dead run left to us."""

@@ -19,6 +19,7 @@ from dagster._serdes import deserialize_value
 from dagster._utils.interrupts import capture_interrupts
 
 from seedtrust_ops.launcher.forking import INTERRUPTS
+from seedtrust_ops.launcher.sparing import spare
 from seedtrust_ops.launcher.worker_process import WorkerProcess
 
 LOCKS = "runs.lock"
@@ -37,6 +38,7 @@ def work(arguments: str, folder: Path) -> int:
             sys.stderr.write(f"Run {order.run_id} has a worker already, so this process does nothing.\n")
             return 0
         with get_instance_for_cli(instance_ref=order.instance_ref) as instance:
+            spare(instance)
             # The tag is there before the run's status is read: whoever cancels finds the worker, or the worker sees it.
             instance.add_run_tags(order.run_id, WorkerProcess.this_one().tags)
             code = _execute_run_command_body(

@@ -9,6 +9,9 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 from seedtrust_ops.launcher.forking import INTERRUPTS
@@ -42,27 +45,16 @@ class WarmProcess:
         self.key = order.key
         self._folder = folder
         ours, theirs = socket.socketpair()
+        command = ["seedtrust_ops.launcher.zygote", "--channel", str(theirs.fileno()), "--module", order.code.module]
+        if order.code.code_folder is not None:
+            command += ["--code-folder", order.code.code_folder]
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603
-                [
-                    *(order.code.python, "-m", "seedtrust_ops.launcher.zygote"),
-                    *("--channel", str(theirs.fileno()), "--module", order.code.module),
-                    *(("--code-folder", order.code.code_folder) if order.code.code_folder else ()),
-                ],
-                env=order.environment | ONE_THREAD,
-                cwd=order.working_directory,
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-            )
+            self.pid = _start(order, command, variables=ONE_THREAD, pass_fds=(theirs.fileno(),))
         self._ours = ours
+        self._stale: Stale | None = None
         self._one_at_a_time = asyncio.Lock()
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._ready = asyncio.ensure_future(self._get_ready())
-
-    @property
-    def pid(self) -> int:
-        """The zygote's pid."""
-        return self._process.pid
 
     @property
     def was_ready(self) -> bool:
@@ -88,10 +80,10 @@ class WarmProcess:
 
     def retire(self) -> None:
         """Let it end; its runs go on."""
-        self._ready.cancel()
+        with suppress(OSError):  # the zygote hung up first
+            self._ours.shutdown(socket.SHUT_RDWR)
         if self._connection is not None:
             self._connection[1].close()
-        self._ours.close()
 
     async def _get_ready(self) -> None:
         reader, writer = await asyncio.open_unix_connection(sock=self._ours, limit=LONGEST_LINE)
@@ -101,6 +93,8 @@ class WarmProcess:
     async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         assert self._connection is not None, "it is ready"
         async with self._one_at_a_time:
+            if self._stale is not None:
+                raise self._stale
             try:
                 self._connection[1].write(json.dumps(message).encode() + b"\n")
                 await self._connection[1].drain()
@@ -121,7 +115,8 @@ class WarmProcess:
             raise Lost("the warm process died")
         answer: dict[str, Any] = json.loads(line)
         if "stale" in answer:
-            raise Stale(answer["stale"])
+            self._stale = Stale(answer["stale"])
+            raise self._stale
         if reason := answer.get("unfit") or answer.get("failed"):
             raise Unfit(reason)
         return answer
@@ -133,18 +128,31 @@ def start_cold(order: LaunchOrder, folder: str) -> int:
     Raises:
         OSError: when that is not possible.
     """
+    command = ["seedtrust_ops.launcher.run_worker", "--folder", folder, order.arguments]
     # Blocked signals stay blocked in the new program, until it is ready for them.
     signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     try:
-        process = subprocess.Popen(  # noqa: S603
-            [order.code.python, "-m", "seedtrust_ops.launcher.run_worker", "--folder", folder, order.arguments],
-            env=order.environment,
-            cwd=order.working_directory,
-            stdin=subprocess.DEVNULL,
-            process_group=0,
-        )
+        return _start(order, command, process_group=0)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+
+
+def _start(
+    order: LaunchOrder,
+    command: Sequence[str],
+    *,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    pass_fds: Sequence[int] = (),
+    process_group: int | None = None,
+) -> int:
+    process = subprocess.Popen(  # noqa: S603
+        [order.code.python, "-m", *command],
+        env={**order.environment, **variables},
+        cwd=order.working_directory,
+        stdin=subprocess.DEVNULL,
+        pass_fds=pass_fds,
+        process_group=process_group,
+    )
     # The run host collects all its children; this object must not wait for one by a pid that may be another's by then.
     process.returncode = 0
     return process.pid

@@ -5,7 +5,9 @@ inherited socket, one JSON object a line; it ends when that socket closes.
 """
 
 import argparse
+import gc
 import json
+import logging
 import os
 import signal
 import socket
@@ -15,12 +17,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import dagster as dg
+from dagster._cli.utils import _inject_local_env_file
 from dagster._core.code_pointer import load_python_module
 
 import seedtrust_ops.instance  # noqa: F401  what dagster.yaml names is needed by every run
 from seedtrust_ops.config import replace_environment
 from seedtrust_ops.launcher.forking import INTERRUPTS, fork_orphan, freeze, reason_not_to_fork
 from seedtrust_ops.launcher.loaded_code import LoadedCode
+from seedtrust_ops.launcher.rehearsal import rehearse
 from seedtrust_ops.launcher.run_worker import work
 from seedtrust_ops.resources.database import application_engine
 
@@ -47,7 +51,7 @@ class Zygote:
             return {"failed": f"no process could be forked: {error}"}
 
     def _become_worker(self, order: dict[str, Any]) -> int:
-        os.close(self._channel.fileno())
+        os.close(self._channel.detach())
         os.chdir(order["working_directory"])
         replace_environment(order["environment"])
         application_engine.cache_clear()
@@ -73,6 +77,7 @@ def load(module_name: str, code_folder: str | None) -> None:
 def main() -> None:
     """Load, tell the run host whether this process is fit to be forked, and serve."""
     began = time.time_ns()
+    gc.disable()
     parser = argparse.ArgumentParser(prog="python -m seedtrust_ops.launcher.zygote", description=__doc__)
     parser.add_argument("--channel", type=int, required=True, help="the socket's descriptor")
     parser.add_argument("--module", required=True, help="the code location's module")
@@ -80,7 +85,9 @@ def main() -> None:
     options = parser.parse_args()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     channel = socket.socket(fileno=options.channel)
-    load(options.module, options.code_folder)
+    with _inject_local_env_file(logging.getLogger("dagster")):
+        load(options.module, options.code_folder)
+    rehearse()
     code = LoadedCode.of_this_process(options.module, Path.cwd())
     if file := code.changed_since(began):
         tell(channel, {"stale": f"{file} changed while it was loaded"})

@@ -1,0 +1,209 @@
+"""A real daemon and code server over the quick jobs, at a DAGSTER_HOME with the project's dagster.yaml.
+
+What the tests do with it is theirs: submit runs, kill processes, change the code.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+from dagster._core.definitions.selector import JobSubsetSelector
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import GrpcServerTarget
+
+from seedtrust_ops.config import environment_for_child
+from seedtrust_ops.launcher.worker_process import WorkerProcess
+from seedtrust_ops.processes.worker import LOOPBACK, free_port, is_listening, write_workspace
+from seedtrust_ops_tests.dagster_homes import DagsterHome
+from seedtrust_ops_tests.waiting import wait_until
+
+JOBS = Path(__file__).with_name("quick_jobs.py")
+LAUNCHER = """run_launcher:
+  module: seedtrust_ops.launcher.warm_run_launcher
+  class: WarmRunLauncher
+  config: {}
+"""
+
+
+class QuickDaemon:
+    """The processes, and the runs that the tests give them."""
+
+    def __init__(self, home: DagsterHome, instance: dg.DagsterInstance) -> None:
+        self.home = home
+        self.instance = instance
+        self.code = home.folder / "code"
+        self.log = home.folder / "processes.log"
+        self.port = free_port()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def launcher_folder(self) -> Path:
+        return self.home.folder / ".seedtrust" / "launcher"
+
+    def start(self, name: str, **variables: str) -> None:
+        """Start the `code-server` or the `daemon`."""
+        commands = {
+            "code-server": (
+                *("dagster", "code-server", "start", "-m", "quick_jobs", "-d", str(self.code), "--host", LOOPBACK),
+                *("--port", str(self.port), "--location-name", "quick", "--log-level", "warning"),
+            ),
+            "daemon": ("dagster._daemon", "run", "--workspace", str(self.home.folder / "workspace.yaml")),
+        }
+        with self.log.open("a") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", *commands[name]],
+                cwd=self.code,
+                env=environment_for_child(self.home.variables | {"MARK": "from the daemon"} | variables),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self, name: str, sign: signal.Signals = signal.SIGKILL) -> None:
+        """End one of them, and wait until it is gone."""
+        process = self._processes.pop(name)
+        process.send_signal(sign)
+        process.wait(60)
+
+    def stop(self) -> None:
+        """End whatever runs, the daemon first."""
+        for name in reversed(list(self._processes)):
+            self.kill(name, signal.SIGTERM)
+
+    def submit(self, job: str, count: int = 1, *, run_config: Mapping[str, Any] | None = None) -> list[str]:
+        """Put runs of the job into the queue; return their ids."""
+        with WorkspaceProcessContext(self.instance, self._target()) as process:
+            workspace = process.create_request_context()
+            location = workspace.get_code_location("quick")
+            (repository,) = location.get_repositories().values()
+            found = location.get_job(JobSubsetSelector("quick", repository.name, job, None))
+            plan = location.get_execution_plan(
+                found, run_config or {}, step_keys_to_execute=None, known_state=None, instance=self.instance
+            ).execution_plan_snapshot
+            ids = []
+            for _ in range(count):
+                run = self.instance.create_run(
+                    job_name=job,
+                    run_id=None,
+                    run_config=run_config or {},
+                    status=None,
+                    tags={},
+                    root_run_id=None,
+                    parent_run_id=None,
+                    step_keys_to_execute=plan.step_keys_to_execute,
+                    execution_plan_snapshot=plan,
+                    job_snapshot=found.job_snapshot,
+                    parent_job_snapshot=found.parent_job_snapshot,
+                    asset_selection=None,
+                    asset_check_selection=None,
+                    resolved_op_selection=None,
+                    op_selection=None,
+                    remote_job_origin=found.get_remote_origin(),
+                    job_code_origin=found.get_python_origin(),
+                    asset_graph=repository.asset_graph,
+                )
+                self.instance.submit_run(run.run_id, workspace)
+                ids.append(run.run_id)
+        return ids
+
+    def _target(self) -> GrpcServerTarget:
+        return GrpcServerTarget(host=LOOPBACK, port=self.port, socket=None, location_name="quick")
+
+    def status(self, run_id: str) -> dg.DagsterRunStatus:
+        run = self.instance.get_run_by_id(run_id)
+        assert run is not None
+        return run.status
+
+    def wait_for(self, run_id: str, *statuses: dg.DagsterRunStatus, seconds: float = 60) -> None:
+        """Wait until the run has one of the statuses."""
+        wait_until(lambda: self.status(run_id) in statuses, seconds=seconds, every=0.05, what=f"run {run_id}")
+
+    def worker(self, run_id: str) -> WorkerProcess:
+        """The run's worker, once it has put its name there."""
+
+        def named() -> WorkerProcess | None:
+            run = self.instance.get_run_by_id(run_id)
+            assert run is not None
+            return WorkerProcess.of(run.tags)
+
+        wait_until(named, seconds=60, what=f"a worker of run {run_id}")
+        worker = named()
+        assert worker is not None
+        return worker
+
+    def how_started(self, run_id: str) -> str:
+        """What the launcher said of the run."""
+        said = [entry.user_message for entry in self.instance.all_logs(run_id) if "Process " in entry.user_message]
+        return " ".join(said)
+
+    def family(self, *words: str) -> list[psutil.Process]:
+        """The living processes that have this home in their environment or command, and `words` in their command."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                command = process.cmdline()
+                ours = process.environ().get("DAGSTER_HOME") == str(self.home.folder)
+                alive = process.status() != psutil.STATUS_ZOMBIE
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+            if ours and alive and process.pid != os.getpid() and all(word in command for word in words):
+                found.append(process)
+        return found
+
+    @property
+    def run_host(self) -> psutil.Process:
+        (host,) = self.family("seedtrust_ops.launcher.run_host")
+        return host
+
+    @property
+    def zygotes(self) -> list[psutil.Process]:
+        """The zygotes alone; what was forked of one has its command line too."""
+        return [
+            process
+            for process in self.family("seedtrust_ops.launcher.zygote")
+            if os.getpgid(process.pid) != process.pid
+        ]
+
+
+def change_settings(home: DagsterHome, old: str, new: str) -> None:
+    """Change the home's dagster.yaml, before anything reads it."""
+    settings = home.folder / "dagster.yaml"
+    text = settings.read_text()
+    assert old in text
+    settings.write_text(text.replace(old, new))
+
+
+@contextmanager
+def quick_daemon(home: DagsterHome, instance: dg.DagsterInstance) -> Iterator[QuickDaemon]:
+    """Run both; in the end stop them and leave nothing that they started."""
+    daemon = QuickDaemon(home, instance)
+    daemon.code.mkdir()
+    shutil.copy(JOBS, daemon.code / "quick_jobs.py")
+    with ExitStack() as stack:
+        stack.callback(_kill_what_is_left, daemon)
+        stack.callback(daemon.stop)
+        daemon.start("code-server")
+        wait_until(lambda: is_listening(daemon.port), seconds=60, what="the code server")
+        workspace = write_workspace(home.folder, daemon.port)
+        workspace.write_text(workspace.read_text().replace("seedtrust_ops", "quick"))
+        daemon.start("daemon")
+        try:
+            yield daemon
+        except BaseException:
+            sys.stderr.write(daemon.log.read_text())
+            for log in daemon.launcher_folder.glob("*.log"):
+                sys.stderr.write(log.read_text())
+            raise
+
+
+def _kill_what_is_left(daemon: QuickDaemon) -> None:
+    for process in daemon.family():
+        process.kill()
