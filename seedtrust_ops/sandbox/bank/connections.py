@@ -35,6 +35,19 @@ class WholeAnswer(Response):
         super().__init__(answer.body, answer.status, dict(answer.headers))
 
 
+class DoubledAnswer(WholeAnswer):
+    """An answer as it should be sent, and behind it one that nobody asked for, on a connection that stays open."""
+
+    def __init__(self, answer: Answer, unasked: Answer) -> None:
+        super().__init__(answer)
+        self._unasked = unasked
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send both."""
+        await super().__call__(scope, receive, send)
+        _transport(scope).write(_as_http(self._unasked, connection="keep-alive"))
+
+
 class ResetAnswer(Response):
     """No answer: the client's socket fails with 'connection reset by peer'."""
 
@@ -59,7 +72,7 @@ class DrippingAnswer(Response):
         """Drip until all is sent or the client has hung up."""
         transport = _transport(scope)
         lost = asyncio.create_task(_connection_lost(receive))
-        for byte in _as_http(self._answer):
+        for byte in _as_http(self._answer, connection="close"):
             transport.write(bytes((byte,)))
             await asyncio.wait([lost], timeout=self._pause_seconds)
             if lost.done():
@@ -79,11 +92,11 @@ async def _connection_lost(receive: Receive) -> None:
         pass
 
 
-def _as_http(answer: Answer) -> bytes:
+def _as_http(answer: Answer, *, connection: str) -> bytes:
     headers = (
         ("content-type", "application/json"),
         ("content-length", str(len(answer.body))),
-        ("connection", "close"),
+        ("connection", connection),
         *answer.headers,
     )
     lines = [

@@ -156,11 +156,12 @@ class SandboxBank:
         seconds: float = 1.0,
         status: int = 503,
         code: RefusalCode = "insufficient_funds",
+        retry_after: str | None = None,
     ) -> int:
         """Order a fault for the next `times` matching requests (None: until cleared); returns its number.
 
         `seconds` is how late, the pause after each dripped byte, or Retry-After; `status` is what error_*
-        answers; `code` is what `refuse` answers.
+        answers; `code` is what `refuse` answers; `retry_after` is the header's text where `seconds` is not it.
         """
         match = {
             "method": method,
@@ -168,7 +169,7 @@ class SandboxBank:
             "reference": reference,
             "amount_cents": amount_cents,
         }
-        options = {"seconds": seconds, "status": status, "code": code}
+        options = {"seconds": seconds, "status": status, "code": code, "retry_after": retry_after}
         ordered = self._post("/sandbox/faults", {"kind": kind, "times": times, "match": match, **options})
         return int(ordered["number"])
 
@@ -250,6 +251,14 @@ class SandboxBank:
     def forget(self, idempotency_key: str) -> None:
         """Make the bank lose a key; its transfer stays, under a key that nobody chose."""
         self._post("/sandbox/forget", {"idempotency_key": idempotency_key})
+
+    def back_up(self, name: str) -> None:
+        """Keep a copy of the bank's books as they are now."""
+        self._post("/sandbox/backups", {"name": name})
+
+    def restore(self, name: str) -> None:
+        """Put the bank's books back to a copy; its journals keep what was done since, for it was done."""
+        self._post(f"/sandbox/backups/{name}/restore", {})
 
     def ledger(self) -> Books:
         """All transfers and all movements of money, oldest first."""

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from seedtrust_ops.sandbox.bank import interventions
+from seedtrust_ops.sandbox.bank import backups, interventions
 from seedtrust_ops.sandbox.bank.contract import ProblemError, problem
 from seedtrust_ops.sandbox.bank.faults import Chaos, FaultOrder, Faults
 from seedtrust_ops.sandbox.bank.request_journal import RequestJournal
@@ -40,6 +40,12 @@ class Clock(_Control):
     """How far the bank's clock is ahead of this machine's."""
 
     offset_seconds: Annotated[float, Field(ge=0, le=10 * 366 * 86_400)]
+
+
+class Backup(_Control):
+    """What a copy of the books is called."""
+
+    name: Annotated[str, Field(pattern="^[a-z0-9-]+$")]
 
 
 class Forget(_Control):
@@ -94,6 +100,16 @@ def control_routes(store: Store, faults: Faults, journal: RequestJournal) -> lis
         wanted = await _read(request, Forget)
         return JSONResponse(interventions.forget_key(store, wanted.idempotency_key))
 
+    async def back_up(request: Request) -> JSONResponse:
+        wanted = await _read(request, Backup)
+        backups.back_up(store, wanted.name)
+        return JSONResponse({"kept": wanted.name}, 201)
+
+    async def restore(request: Request) -> JSONResponse:
+        name: str = request.path_params["name"]
+        backups.restore(store, name)
+        return JSONResponse({"restored": name})
+
     def shows(what: Callable[[], object]) -> Callable[[Request], Awaitable[JSONResponse]]:
         async def show(_request: Request) -> JSONResponse:
             return JSONResponse(what())
@@ -114,6 +130,8 @@ def control_routes(store: Store, faults: Faults, journal: RequestJournal) -> lis
         Route("/sandbox/settle", settle, methods=["POST"]),
         Route("/sandbox/clock", move_clock, methods=["POST"]),
         Route("/sandbox/forget", forget, methods=["POST"]),
+        Route("/sandbox/backups", back_up, methods=["POST"]),
+        Route("/sandbox/backups/{name}/restore", restore, methods=["POST"]),
         Route("/sandbox/ledger", shows(lambda: interventions.books(store))),
         Route("/sandbox/requests", shows(lambda: {"requests": journal.shown()})),
         Route("/sandbox/totals", shows(lambda: interventions.totals(store))),

@@ -25,6 +25,8 @@ FaultKind = Literal[
     "garbage",
     "slow_drip",
     "refuse",
+    "answer_of_another",
+    "answered_twice",
 ]
 Method = Literal["POST", "GET"]
 
@@ -38,6 +40,8 @@ class FaultOptions(BaseModel):
     """answer_late_*: how late; slow_drip: pause after each byte; rate_limited: Retry-After, rounded up."""
     status: Literal[500, 502, 503, 504] = 503
     """error_*: the answer's status."""
+    retry_after: str | None = None
+    """rate_limited: the text of Retry-After where `seconds` is not it; an empty one leaves the header out."""
     code: RefusalCode = "insufficient_funds"
     """refuse: the answer's 422 code."""
 

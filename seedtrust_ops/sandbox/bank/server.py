@@ -4,6 +4,7 @@ It holds no rule of the ledger and chooses no fault; it puts them together in th
 """
 
 import asyncio
+import json
 import math
 import secrets
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from seedtrust_ops.sandbox.bank.connections import DrippingAnswer, ResetAnswer, WholeAnswer
+from seedtrust_ops.sandbox.bank.connections import DoubledAnswer, DrippingAnswer, ResetAnswer, WholeAnswer
 from seedtrust_ops.sandbox.bank.contract import (
     Answer,
     ProblemError,
@@ -33,6 +34,16 @@ from seedtrust_ops.sandbox.bank.request_journal import RequestJournal
 from seedtrust_ops.sandbox.bank.store import Store
 
 UNREADABLE = b'{"id": "tr_\xff\xfe, "status":'
+STRANGER = {
+    **{"id": "tr_of_a_stranger", "idempotency_key": "a-strangers-key-0001", "status": "completed", "method": "wire"},
+    **{"return_code": None, "reason": None, "amount_cents": 1, "currency": "USD", "reference": "a stranger's"},
+    **{"created_at": "2020-01-01T00:00:00.000000Z", "updated_at": "2020-01-01T00:00:00.000000Z"},
+}
+ANSWERS_TO_STRANGERS = {
+    "POST": Answer(201, json.dumps(STRANGER).encode()),
+    "GET": Answer(200, json.dumps({"data": [STRANGER], "next_cursor": None}).encode()),
+}
+"""What `answer_of_another` answers while nobody else has asked yet."""
 
 
 class BankSettings(BaseModel):
@@ -62,6 +73,7 @@ class Bank:
         self._ledger = Ledger(self._store, page_size=settings.page_size)
         self._faults = Faults()
         self._journal = RequestJournal(self._store)
+        self._last_answers = dict(ANSWERS_TO_STRANGERS)
         self._bearer = f"Bearer {settings.api_key}".encode()
         self.app = Starlette(
             routes=[
@@ -141,14 +153,14 @@ class Bank:
             return WholeAnswer(_unauthorized())
         # Half is the way in and half the way out, so that a kill can fall on either side of the commit.
         await self._half_latency()
-        response, status = await self._answer(fault, answer_with)
+        response, status = await self._answer(incoming.method, fault, answer_with)
         await self._half_latency()
         if status is not None:
             self._journal.answered(number, status)
         return response
 
     async def _answer(
-        self, fault: Fault | None, answer_with: Callable[[Fault | None], Answer]
+        self, method: str, fault: Fault | None, answer_with: Callable[[Fault | None], Answer]
     ) -> tuple[Response, int | None]:
         instead = None if fault is None else _instead_of_commit(fault)
         if instead is not None:
@@ -161,6 +173,7 @@ class Bank:
             answer = answer_with(fault)
         except ProblemError as error:
             answer = error.answer
+        before, self._last_answers[method] = self._last_answers[method], answer
         if fault is None:
             return WholeAnswer(answer), answer.status
         match fault.kind:
@@ -174,6 +187,10 @@ class Bank:
                 answer = _outage(fault)
             case "garbage":
                 answer = answer._replace(body=UNREADABLE)
+            case "answer_of_another":
+                answer = before
+            case "answered_twice":
+                return DoubledAnswer(answer, before), answer.status
         return WholeAnswer(answer), answer.status
 
     async def _half_latency(self) -> None:
@@ -198,14 +215,19 @@ class Bank:
 def _instead_of_commit(fault: Fault) -> Answer | None:
     match fault.kind:
         case "rate_limited":
-            retry_after = str(math.ceil(fault.options.seconds))
-            message = f"Too many requests. Try again in {retry_after} s."
-            return problem(429, "rate_limited", message, (("Retry-After", retry_after),))
+            return _too_many(fault)
         case "unauthorized":
             return _unauthorized()
         case "error_before_commit":
             return _outage(fault)
     return None
+
+
+def _too_many(fault: Fault) -> Answer:
+    given = fault.options.retry_after
+    retry_after = str(math.ceil(fault.options.seconds)) if given is None else given
+    headers = (("Retry-After", retry_after),) if retry_after else ()
+    return problem(429, "rate_limited", "Too many requests. Try again later.", headers)
 
 
 def _unauthorized() -> Answer:

@@ -51,6 +51,7 @@ class Store:
 
     def __init__(self, path: Path, *, opening_cents: Mapping[str, int], ach_settlement_seconds: float) -> None:
         """Open or create the file; `opening_cents` funds accounts (by id) that the file does not have yet."""
+        self.path = path
         self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self.connection.row_factory = sqlite3.Row
         self.connection.execute("PRAGMA journal_mode = WAL")

@@ -203,3 +203,36 @@ def test_the_same_seed_brings_the_same_faults_in_whatever_order_requests_come(
 def test_probabilities_beyond_certainty_are_refused(bank: BankProcess) -> None:
     with pytest.raises(httpx.HTTPStatusError, match="more than 1"):
         bank.control.chaos(1, {"garbage": 0.6, "rate_limited": 0.6})
+
+
+def test_answer_of_another_moves_money_and_tells_the_client_of_somebody_elses(
+    bank: BankProcess, client: httpx.Client
+) -> None:
+    first, second = fresh("key"), fresh("key")
+    told_first = send(client, body(), first).json()
+    bank.control.order_fault("answer_of_another", idempotency_key=second)
+    answer = send(client, body(), second)
+    assert (answer.status_code, answer.json()) == (201, told_first)
+    assert len(movements(bank, second)) == 1
+
+
+def test_answer_that_comes_twice_leaves_one_on_the_connection_that_nobody_asked_for(
+    bank: BankProcess, client: httpx.Client
+) -> None:
+    key = fresh("key")
+    told_before = send(client, body(), fresh("key")).text
+    bank.control.order_fault("answered_twice", idempotency_key=key)
+    with raw_post(bank, key) as connection:
+        received = b""
+        while received.count(b"HTTP/1.1 201") < 2 or not received.endswith(b"}"):
+            received += connection.recv(65_536)
+    assert received.decode().endswith(told_before)
+    assert len(movements(bank, key)) == 1
+
+
+@pytest.mark.parametrize("text", ["-5", "999999999", "soon", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_too_many_requests_can_bear_any_retry_after_or_none(bank: BankProcess, client: httpx.Client, text: str) -> None:
+    bank.control.order_fault("rate_limited", retry_after=text)
+    bank.control.order_fault("rate_limited", retry_after="")
+    assert send(client, body(), fresh("key")).headers["Retry-After"] == text
+    assert "Retry-After" not in send(client, body(), fresh("key")).headers
