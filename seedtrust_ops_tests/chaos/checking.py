@@ -23,13 +23,14 @@ class Ban:
     """A time in which nothing might be sent, or nothing of these transactions: a halt, a hold, a denied request.
 
     It is counted in the bank's request numbers, which no clock can blur: what came after `after_request` and not
-    after `until_request` (None: up to now) broke it.
+    after `until_request` (None: up to now) broke it. `but_not` are those whose request was on record before.
     """
 
     why: str
     after_request: int
     until_request: int | None = None
     transaction_ids: frozenset[int] | None = None
+    but_not: frozenset[int] = frozenset()
 
     def forbids(self, request_id: int, transaction_id: int) -> bool:
         """Whether a request of this number for this transaction was forbidden."""
@@ -37,6 +38,7 @@ class Ban:
             request_id > self.after_request
             and (self.until_request is None or request_id <= self.until_request)
             and (self.transaction_ids is None or transaction_id in self.transaction_ids)
+            and transaction_id not in self.but_not
         )
 
 
