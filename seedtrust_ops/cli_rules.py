@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from seedtrust_ops.plain_text import printable
+
 rules = typer.Typer(no_args_is_help=True, help="The rules of the bulk auto-approver.")
 
 
@@ -28,4 +30,4 @@ def explain(
 
     with plain_database_errors(application_engine().url), application_sessions()() as session:
         for line in explaining.explain(session, request, ZoneInfo(environment().location.timezone)):
-            typer.echo(line)
+            typer.echo(printable(line))

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event, Lock
 from types import FrameType
 
+from seedtrust_ops.plain_text import printable
 from seedtrust_ops.processes.deaths import tell_of_deaths
 from seedtrust_ops.processes.program import Say
 from seedtrust_ops.processes.supervisor import Supervisor
@@ -68,7 +69,8 @@ def print_line() -> Say:
 
     def say(name: str, line: str) -> None:
         with lock:
-            sys.stdout.write(f"{name:<12}| {line}\n")
+            # What runs log may quote anybody, and this is somebody's terminal.
+            sys.stdout.write(f"{name:<12}| {printable(line)}\n")
             sys.stdout.flush()
 
     return say

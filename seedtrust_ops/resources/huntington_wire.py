@@ -24,6 +24,7 @@ from seedtrust_ops.bank import (
     TransferOrder,
     Unauthorized,
 )
+from seedtrust_ops.plain_text import printable
 
 DEFAULT_RETRY_AFTER_SECONDS = 1.0
 """How long a 429 without a readable Retry-After is waited for."""
@@ -79,8 +80,7 @@ class WireProblem(BaseModel):
 
 def without_numbers(text: str) -> str:
     """Return the bank's free text with every run of four or more digits masked: it may quote an account number."""
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return _DIGITS.sub("••••", printable)
+    return _DIGITS.sub("••••", printable(text))
 
 
 def body_of(order: TransferOrder) -> dict[str, Any]:

@@ -17,10 +17,12 @@ from email.utils import formataddr, formatdate, parseaddr
 
 from seedtrust_ops.domain.notifications.claims import DueLetter
 from seedtrust_ops.domain.notifications.outbox import Attachment
-from seedtrust_ops.domain.notifications.rendering import Stationery, UnusableLetter, on_one_line
+from seedtrust_ops.domain.notifications.rendering import Stationery, UnusableLetter
+from seedtrust_ops.plain_text import on_one_line
 
 # What mail servers everywhere carry as it stands: no quoting, no comments, nothing beyond ASCII.
 _ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+LONGEST_NAME = 100
 # Quoted-printable: mail servers need take neither 8-bit characters nor long lines.
 _UTF8 = Charset("utf-8")
 _UTF8.body_encoding = QP
@@ -53,7 +55,7 @@ def write_out(letter: DueLetter, stationery: Stationery, sender: str) -> tuple[M
         message = MIMEMultipart("mixed", _subparts=[message, _attached(attachment)])
     # Nothing that goes into a header below can hold a line break: no letter adds headers or recipients of its own.
     message["From"] = formataddr(parseaddr(sender))
-    message["To"] = formataddr((on_one_line(letter.recipient_name), _address(letter.recipient_email)))
+    message["To"] = formataddr((on_one_line(letter.recipient_name, LONGEST_NAME), _address(letter.recipient_email)))
     message["Subject"] = Header(
         written.subject, "us-ascii" if written.subject.isascii() else "utf-8", header_name="Subject"
     ).encode()

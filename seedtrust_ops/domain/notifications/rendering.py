@@ -14,8 +14,11 @@ from zoneinfo import ZoneInfo
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
 
 from seedtrust_ops.domain.notifications.kinds import KINDS, Kind
+from seedtrust_ops.plain_text import on_one_line, printable
 
 TEMPLATES = Path(__file__).parent / "templates"
+LONGEST_SUBJECT = 200
+"""Mail servers refuse lines of more than 998 characters (RFC 5322, 2.1.1)."""
 
 # Nacha's own words for the returns that a payee's account can cause; the others are told by their code.
 RETURN_REASONS = {
@@ -56,6 +59,7 @@ class Stationery:
         self._environment = Environment(
             loader=FileSystemLoader(TEMPLATES),
             undefined=StrictUndefined,
+            finalize=_shown,
             autoescape=select_autoescape(["html.jinja"], default_for_string=False),
             trim_blocks=True,
             lstrip_blocks=True,
@@ -93,7 +97,7 @@ class Stationery:
             given["attachment_name"] = attachment_name
         try:
             return WrittenLetter(
-                subject=on_one_line(subject or self._subjects[kind].render(given)),
+                subject=on_one_line(subject or self._subjects[kind].render(given), LONGEST_SUBJECT),
                 text=self._environment.get_template(f"{kind}.txt.jinja").render(given).strip() + "\n",
                 html=self._environment.get_template(f"{kind}.html.jinja").render(given),
             )
@@ -121,9 +125,10 @@ def in_words(day: str) -> str:
     return f"{read:%A}, {read:%B} {read.day}, {read.year}"
 
 
-def on_one_line(text: str) -> str:
-    """Return text without line breaks and control characters, so that it can't become a header of its own."""
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+def _shown(value: Any) -> Any:
+    """Return what goes into a letter for `value`: no text of somebody's adds a line to what we say."""
+    # A macro's markup is a class of its own, and was written here.
+    return printable(value) if type(value) is str else value
 
 
 def _check(kind: Kind, variables: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from sqlalchemy import Select
 
+from seedtrust_ops.plain_text import printable
+
 
 class Shape(StrEnum):
     """How a column's values are written: money is integer cents, a moment is the office's wall clock, without zone."""
@@ -74,7 +76,7 @@ def in_words(shape: Shape, value: Any) -> str:
         return dollars(value)
     if shape is Shape.MOMENT:
         return f"{value:%b %d, %Y %H:%M}"
-    return f"{value:,}" if shape is Shape.NUMBER and isinstance(value, int | Decimal) else str(value)
+    return f"{value:,}" if shape is Shape.NUMBER and isinstance(value, int | Decimal) else printable(str(value))
 
 
 def dollars(cents: int) -> str:

@@ -17,6 +17,7 @@ from seedtrust_ops.domain.reports.asking import (
     read_period,
 )
 from seedtrust_ops.domain.reports.contents import Chart, Column, Report, Shape, Total
+from seedtrust_ops.plain_text import on_one_line
 from seedtrust_ops.tables import (
     Account,
     Case,
@@ -28,6 +29,7 @@ from seedtrust_ops.tables import (
 )
 
 TEXT, MONEY, MOMENT, NUMBER = Shape.TEXT, Shape.MONEY, Shape.MOMENT, Shape.NUMBER
+LONGEST_ABOUT = 100
 DISBURSEMENT_STATUSES = ("pending", "approved", "denied", "cancelled", "paid")
 TITLES = {
     "case_ledger": "Case ledger",
@@ -86,7 +88,7 @@ def _case_ledger(session: Session, params: Mapping[str, Any], zone: str) -> Repo
     balance = func.sum(LedgerEntry.amount_cents).over(order_by=(LedgerEntry.posted_at, LedgerEntry.id))
     return Report(
         title=TITLES["case_ledger"],
-        about=f"Case {case_number}",
+        about=on_one_line(f"Case {case_number}", LONGEST_ABOUT),
         as_of=_now(session, zone),
         columns=(
             Column("Posted", MOMENT, 19),
