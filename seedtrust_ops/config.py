@@ -25,6 +25,7 @@ from seedtrust_ops.settings.outside import (
     PostHogSettings,
     StorageSettings,
 )
+from seedtrust_ops.settings.retention import RetentionSettings
 from seedtrust_ops.settings.watchdog import HeartbeatSettings, WatchdogSettings
 from seedtrust_ops.settings.watching import AlertLetterSettings, WatchingSettings
 
@@ -250,6 +251,10 @@ class Environment:
     @cached_property
     def heartbeat(self) -> HeartbeatSettings:
         return HeartbeatSettings.read()
+
+    @cached_property
+    def retention(self) -> RetentionSettings:
+        return RetentionSettings.read()
 
     @cached_property
     def watchdog(self) -> WatchdogSettings:

@@ -20,6 +20,7 @@ from seedtrust_ops.jobs.examples import example_jobs
 from seedtrust_ops.jobs.off_site_tracking import off_site_tracking, off_site_tracking_schedule
 from seedtrust_ops.jobs.process_huntington_batch import huntington_batch_sensor, process_huntington_batch
 from seedtrust_ops.jobs.report_generation import report_assets, report_generation, report_generation_schedule
+from seedtrust_ops.jobs.retention import retention, retention_schedule
 from seedtrust_ops.jobs.returned_values import returned_values
 from seedtrust_ops.jobs.rule_based_approval import pending_dr_sensor, rule_based_approval
 from seedtrust_ops.monitoring.job_health_sensor import job_health_sensor
@@ -53,6 +54,7 @@ definitions = dg.Definitions(
         report_generation,
         aws_status_check,
         off_site_tracking,
+        retention,
         *example_jobs(),
     ],
     schedules=[
@@ -64,6 +66,7 @@ definitions = dg.Definitions(
         account_balance_check_schedule,
         report_generation_schedule,
         off_site_tracking_schedule,
+        retention_schedule,
     ],
     sensors=[huntington_batch_sensor, pending_dr_sensor, job_run_sensor, job_health_sensor],
     resources={

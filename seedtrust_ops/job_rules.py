@@ -47,7 +47,7 @@ JOB_RULES = {
     "example_progress": JobRules(Severity.LOW, timedelta(hours=1), singleton=False),
     "example_with_args": JobRules(Severity.LOW, timedelta(hours=1), singleton=False),
     # Not in the design's table: it deletes what is old, and a day without it harms nobody.
-    "retention": JobRules(Severity.LOW, timedelta(hours=6)),
+    "retention": JobRules(Severity.LOW, timedelta(hours=24)),
 }
 UNNAMED = JobRules(Severity.HIGH, None, singleton=False)
 """What holds for a run of none of these jobs, such as one that makes an asset by hand: in doubt, people are told."""

@@ -37,12 +37,12 @@ def office_today() -> date:
     return datetime.now(office_zone()).date()
 
 
-def daily_schedule(job: Job, *, hour: int) -> dg.ScheduleDefinition:
-    """Return schedule `<job>_schedule`: every day at `hour`:00 by the office's wall clock.
+def daily_schedule(job: Job, *, hour: int, minute: int = 0) -> dg.ScheduleDefinition:
+    """Return schedule `<job>_schedule`: every day at `hour`:`minute` by the office's wall clock.
 
     Missed, it ticks once as soon as the daemon is back.
     """
-    return _calendar_schedule(job, f"0 {hour} * * *", _same_day, f"Every day at {hour:02}:00.")
+    return _calendar_schedule(job, f"{minute} {hour} * * *", _same_day, f"Every day at {hour:02}:{minute:02}.")
 
 
 def weekly_schedule(job: Job, *, hour: int, partition_of: Callable[[date], str] | None = None) -> dg.ScheduleDefinition:

@@ -1,0 +1,93 @@
+"""Deletes, every night, the Dagster runs and delivered events that nobody needs any more: nothing else prunes them.
+
+A run stays until JobRun has its end; JobRun itself, the attempts and the ledger stay for ever.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from time import monotonic
+from typing import Any
+
+import dagster as dg
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import NullPool
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.old_rows import delete_old_attachments, delete_old_events, ended_runs
+from seedtrust_ops.job_rules import rules_of
+from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
+from seedtrust_ops.jobs.scheduling import daily_schedule
+from seedtrust_ops.monitoring.old_runs import Age, Cleared, delete_old_runs
+from seedtrust_ops.resources.database import DatabaseResource, dagster_url
+from seedtrust_ops.settings.retention import RetentionSettings
+
+NAME = "retention"
+SEVERITY = rules_of(NAME).severity
+FREQUENT = ("auto_heal_huntington_batches", "report_generation", "aws_status_check", "off_site_tracking")
+"""What runs every minute to every half hour, and of whose successes JobRun tells enough."""
+
+
+@dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})
+def retention_op(context: dg.OpExecutionContext, database: DatabaseResource) -> dict[str, Any]:
+    """Delete old runs with their events, tags and output, and old events that were told to others."""
+    settings = environment().retention
+    over_at = monotonic() + settings.longest_seconds
+
+    def is_over() -> bool:
+        return monotonic() >= over_at
+
+    def forget_output(run_ids: Sequence[str]) -> None:
+        for run_id in run_ids:
+            context.instance.compute_log_manager.delete_logs(prefix=[run_id])
+
+    with failures_for_people():
+        sessions = database.sessions()
+        cleared = _clear_runs(sessions, settings, forget_output, is_over)
+        before = datetime.now(UTC) - timedelta(days=settings.events_days)
+        events = _all_of(sessions, partial(delete_old_events, before=before), is_over)
+        files = _all_of(sessions, partial(delete_old_attachments, before=before), is_over)
+    rest = "" if cleared.is_complete else " Time was up: the rest goes tomorrow."
+    context.log.info(
+        f"{cleared.deleted} runs, {events} events and {files} files are deleted, {cleared.kept} old runs kept.{rest}"
+    )
+    done = {"runs": cleared.deleted, "runs_kept": cleared.kept, "events": events, "files": files}
+    context.add_output_metadata({**done, "all looked at": cleared.is_complete})
+    return {**done, "complete": cleared.is_complete}
+
+
+def _clear_runs(
+    sessions: "sessionmaker[Session]",
+    settings: RetentionSettings,
+    forget_output: Callable[[Sequence[str]], None],
+    is_over: Callable[[], bool],
+) -> Cleared:
+    now = datetime.now(UTC)
+    ages = [
+        Age(now - timedelta(days=settings.frequent_days), statuses=["SUCCESS"], jobs=FREQUENT),
+        Age(now - timedelta(days=settings.other_days)),
+    ]
+
+    def ended(run_ids: Sequence[str]) -> set[str]:
+        with sessions() as session:
+            return ended_runs(session, list(run_ids))
+
+    engine = create_engine(dagster_url().set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    return delete_old_runs(engine, ages, may_go=ended, forget_output=forget_output, is_over=is_over)
+
+
+def _all_of(
+    sessions: "sessionmaker[Session]", delete_some: Callable[[Session], int], is_over: Callable[[], bool]
+) -> int:
+    """Delete until there is no more or time is up, a transaction at a time; return how many went."""
+    total = 0
+    while not is_over() and (gone := commit(sessions, delete_some)):
+        total += gone
+    return total
+
+
+retention = single_op_job(retention_op, SEVERITY, legacy_name="none", longest_seconds=3600)
+
+retention_schedule = daily_schedule(retention, hour=3, minute=30)

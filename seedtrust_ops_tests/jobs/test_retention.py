@@ -1,0 +1,251 @@
+"""Retention deletes what is old and nobody needs, and nothing else; what it deletes is gone without a trace."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.test_utils import create_run_for_test
+from sqlalchemy import Engine, create_engine, select, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.domain import old_rows
+from seedtrust_ops.jobs.retention import FREQUENT
+from seedtrust_ops.jobs.scheduling import DUE_TAG
+from seedtrust_ops.monitoring import old_runs
+from seedtrust_ops.tables import JobRun, Notification, NotificationAttachment, OutgoingEvent
+from seedtrust_ops_tests.dagster_homes import DagsterHome
+from seedtrust_ops_tests.jobs.running import Ran, run
+
+NOW = datetime.now(UTC)
+OLD, VERY_OLD = timedelta(days=61), timedelta(days=401)
+STATUSES = {"SUCCESS": "COMPLETED", "FAILURE": "ERROR", "CANCELED": "REVOKED"}
+
+
+class History:
+    """Runs of the past, in Dagster's storage and in JobRun."""
+
+    def __init__(self, instance: dg.DagsterInstance, storage: Engine, sessions: "sessionmaker[Session]") -> None:
+        self._instance = instance
+        self._storage = storage
+        self._sessions = sessions
+
+    def run(
+        self,
+        job: str,
+        age: timedelta,
+        status: str = "SUCCESS",
+        *,
+        mirrored: bool = True,
+        tags: dict[str, str] | None = None,
+        makes: dg.AssetMaterialization | None = None,
+    ) -> str:
+        """A run that ended so long ago; its job has a newer one, unless that is made older by a later call."""
+        run_id = create_run_for_test(
+            self._instance, job_name=job, status=dg.DagsterRunStatus(status), tags=tags or {}
+        ).run_id
+        self._instance.report_engine_event("It was here.", run_id=run_id, job_name=job)
+        if makes is not None:
+            self._instance.report_dagster_event(
+                dg.DagsterEvent("ASSET_MATERIALIZATION", job, event_specific_data=_materialized(makes)), run_id
+            )
+        ended = (NOW - age).replace(tzinfo=None)
+        with self._storage.begin() as connection:
+            connection.execute(
+                text("update runs set create_timestamp = :at, update_timestamp = :at where run_id = :run_id"),
+                {"at": ended, "run_id": run_id},
+            )
+        with self._sessions.begin() as session:
+            resolution = STATUSES.get(status) if mirrored else None
+            session.add(
+                JobRun(
+                    run_id=run_id,
+                    task_name=job,
+                    status=resolution or "STARTED",
+                    resolution=resolution,
+                    queued_at=NOW - age,
+                )
+            )
+        return run_id
+
+    def newest(self, *jobs: str) -> None:
+        """A run of today for each job: the newest run of a job stays in any case."""
+        for job in jobs:
+            self.run(job, timedelta(0))
+
+    @property
+    def run_ids(self) -> set[str]:
+        return {one.run_id for one in self._instance.get_runs()}
+
+    def count(self, statement: str, **values: Any) -> int:
+        with self._storage.connect() as connection:
+            return int(connection.scalar(text(statement), values) or 0)
+
+
+def _materialized(makes: dg.AssetMaterialization) -> Any:
+    from dagster._core.events import StepMaterializationData
+
+    return StepMaterializationData(makes)
+
+
+@pytest.fixture
+def storage(dagster_home: DagsterHome) -> Iterator[Engine]:
+    engine = create_engine(dagster_home.storage_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def history(instance: dg.DagsterInstance, storage: Engine, sessions: "sessionmaker[Session]") -> History:
+    return History(instance, storage, sessions)
+
+
+def retained(instance: dg.DagsterInstance) -> Ran:
+    ran = run("retention", instance=instance)
+    assert ran.success, ran.sentences
+    return ran
+
+
+def test_what_is_too_old_goes_by_job_and_end_and_all_else_stays(
+    history: History, instance: dg.DagsterInstance, sessions: "sessionmaker[Session]"
+) -> None:
+    other = "process_huntington_batch"
+    going = {history.run(job, OLD) for job in FREQUENT}
+    going |= {history.run(job, VERY_OLD, status) for job in (FREQUENT[0], other) for status in STATUSES}
+    staying = {history.run(job, timedelta(days=59)) for job in FREQUENT}
+    staying |= {history.run(FREQUENT[0], OLD, status) for status in ("FAILURE", "CANCELED")}
+    staying |= {history.run(other, OLD), history.run(other, timedelta(days=399), "FAILURE")}
+    staying |= {history.run(other, VERY_OLD, status, mirrored=False) for status in ("STARTED", "CANCELING")}
+    history.newest(*FREQUENT, other)
+    before = history.run_ids
+    ran = retained(instance)
+    assert before - history.run_ids == going
+    assert staying <= history.run_ids
+    assert ran.returned == {"runs": len(going), "runs_kept": 0, "events": 0, "files": 0, "complete": True}
+    with sessions() as session:
+        kept = set(session.scalars(select(JobRun.run_id)))
+    assert going <= kept
+
+
+def test_run_whose_end_job_run_does_not_have_stays(history: History, instance: dg.DagsterInstance) -> None:
+    unmirrored = history.run(FREQUENT[0], VERY_OLD, mirrored=False)
+    history.newest(FREQUENT[0])
+    assert retained(instance).returned["runs_kept"] == 1
+    assert unmirrored in history.run_ids
+
+
+def test_newest_run_of_a_job_and_of_a_schedule_stays_whatever_its_age(
+    history: History, instance: dg.DagsterInstance
+) -> None:
+    by_schedule = {"dagster/schedule_name": "dr_auto_approval_schedule", DUE_TAG: "2024-01-01"}
+    older = history.run("dr_auto_approval", 2 * VERY_OLD, tags=by_schedule)
+    last_scheduled = history.run("dr_auto_approval", VERY_OLD, tags=by_schedule)
+    by_hand = history.run("dr_auto_approval", VERY_OLD)
+    newest = history.run("dr_auto_approval", VERY_OLD)
+    retained(instance)
+    assert {last_scheduled, newest} <= history.run_ids
+    assert not {older, by_hand} & history.run_ids
+
+
+def test_asset_and_each_of_its_partitions_keeps_the_run_that_made_it_last(
+    history: History, instance: dg.DagsterInstance
+) -> None:
+    def week(partition: str) -> dg.AssetMaterialization:
+        return dg.AssetMaterialization("account_balances", partition=partition)
+
+    first_try = history.run("account_balance_check", VERY_OLD, makes=week("2025-01-05"))
+    made = [history.run("account_balance_check", VERY_OLD, makes=week(one)) for one in ("2025-01-05", "2025-01-12")]
+    report = dg.AssetMaterialization(["reports", "case_ledger"])
+    reports = [history.run("report_generation", OLD, makes=report) for _ in range(2)]
+    history.newest("account_balance_check", "report_generation")
+    retained(instance)
+    assert {*made, reports[1]} <= history.run_ids
+    assert not {first_try, reports[0]} & history.run_ids
+    assert instance.get_materialized_partitions(dg.AssetKey("account_balances")) == {"2025-01-05", "2025-01-12"}
+    last = instance.get_latest_materialization_event(dg.AssetKey(["reports", "case_ledger"]))
+    assert last is not None
+    assert last.run_id == reports[1]
+
+
+def test_events_tags_and_output_go_with_the_run(history: History, instance: dg.DagsterInstance) -> None:
+    report = dg.AssetMaterialization("some_report", tags={"some": "tag"})
+    old, kept = (history.run("report_generation", OLD, tags={"some": "tag"}, makes=report) for _ in range(2))
+    history.newest("report_generation")
+    folders = {}
+    for run_id in (old, kept):
+        with instance.compute_log_manager.open_log_stream([run_id, "compute_logs", "step"], _stdout()) as stream:
+            stream.write("printed")
+        folders[run_id] = Path(instance.compute_log_manager.get_captured_local_path([run_id], "x")).with_suffix("")  # type: ignore[attr-defined]
+        assert folders[run_id].is_dir()
+    rows = "select (select count(*) from {0} where run_id = :run_id)"
+    counted = [rows.format(table) for table in ("runs", "run_tags", "event_logs")]
+    assert all(history.count(statement, run_id=old) for statement in counted)
+    tags = "select count(*) from asset_event_tags t left join event_logs e on e.id = t.event_id where e.id is null"
+    retained(instance)
+    assert [history.count(statement, run_id=old) for statement in counted] == [0, 0, 0]
+    assert all(history.count(statement, run_id=kept) for statement in counted)
+    assert history.count(tags) == 0
+    assert [folders[run_id].exists() for run_id in (old, kept)] == [False, True]
+
+
+def _stdout() -> Any:
+    from dagster._core.storage.compute_log_manager import ComputeIOType
+
+    return ComputeIOType.STDOUT
+
+
+def test_it_stops_when_time_is_up_and_goes_on_the_next_day(
+    history: History, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(old_runs, "RUNS_A_PAGE", 2)
+    for _ in range(5):
+        history.run(FREQUENT[0], OLD)
+    history.newest(FREQUENT[0])
+    before = len(history.run_ids)
+    monkeypatch.setenv("SEEDTRUST_RETENTION_SECONDS", "0")
+    environment.cache_clear()
+    assert retained(instance).returned["complete"] is False
+    # Its own run is there now.
+    assert len(history.run_ids) == before + 1
+    monkeypatch.delenv("SEEDTRUST_RETENTION_SECONDS")
+    environment.cache_clear()
+    assert retained(instance).returned["runs"] == 5
+
+
+def test_events_and_files_that_nobody_needs_go_and_the_newest_event_stays(
+    instance: dg.DagsterInstance, sessions: "sessionmaker[Session]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(old_rows, "ROWS_A_TIME", 2)
+
+    def event(key: str, **times: datetime) -> OutgoingEvent:
+        return OutgoingEvent(destination="posthog", dedupe_key=key, body={}, created_at=NOW - VERY_OLD, **times)
+
+    def letter(key: str, status: str, age: timedelta) -> Notification:
+        return Notification(
+            dedupe_key=key, kind="report", recipient_email="a@example.test", subject="", status=status,
+            created_at=NOW - age,
+        )  # fmt: skip
+
+    with sessions.begin() as session:
+        session.add_all([event(f"sent {number}", sent_at=NOW - OLD) for number in range(3)])
+        session.add_all([event("given up", given_up_at=NOW - OLD), event("waits"), event("sent now", sent_at=NOW)])
+        session.flush()
+        session.add(event("newest", sent_at=NOW - VERY_OLD))
+        letters = [letter("failed", "failed", OLD), letter("fresh", "failed", timedelta(1)), letter("q", "queued", OLD)]
+        session.add_all(letters)
+        session.flush()
+        session.add_all(
+            NotificationAttachment(notification_id=one.id, filename="f", media_type="m", content=b"") for one in letters
+        )
+    returned = retained(instance).returned
+    assert (returned["events"], returned["files"]) == (4, 1)
+    with sessions() as session:
+        assert set(session.scalars(select(OutgoingEvent.dedupe_key))) == {"waits", "sent now", "newest"}
+        kept = select(Notification.dedupe_key).join(
+            NotificationAttachment, NotificationAttachment.notification_id == Notification.id
+        )
+        assert set(session.scalars(kept)) == {"fresh", "q"}
+        assert len(session.scalars(select(Notification.id)).all()) == 3
