@@ -4,27 +4,25 @@ It launches nothing. The rules are `domain/health/`, what is told to whom `domai
 """
 
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain.alerting.component_status import tell_component_status
-from seedtrust_ops.domain.alerting.digest import digest_day, tell_digest
-from seedtrust_ops.domain.alerting.telling import tell_opened, tell_resolved
-from seedtrust_ops.domain.committing import Sessions, commit
-from seedtrust_ops.domain.event_delivery import forget_old_events
+from seedtrust_ops.domain.alerting.digest import digest_day
+from seedtrust_ops.domain.committing import Sessions
 from seedtrust_ops.domain.health.evaluating import Evaluation, evaluate
+from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.jobs.conventions import failures_for_people
 from seedtrust_ops.monitoring.health_rules import health_rules
-from seedtrust_ops.monitoring.telling import Delivery, Ways, deliver, ways_of_telling
+from seedtrust_ops.monitoring.telling import Delivery, Ways, deliver, tell_people, ways_of_telling
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.heartbeat import HeartbeatResource
 from seedtrust_ops.resources.internal_api import InternalApiResource
 from seedtrust_ops.resources.mail import MailResource
 from seedtrust_ops.resources.posthog import PostHogResource
+from seedtrust_ops.settings.watching import WatchingSettings
 
 RULES_SECONDS = 15.0
 ABSENCE = timedelta(seconds=60)
@@ -40,9 +38,17 @@ class Memory(BaseModel):
     digest_of: date | None = None
 
 
+def _interval_seconds() -> int:
+    """Return how often to look. A threshold that can't be used must stop this sensor's ticks, and nothing else."""
+    try:
+        return environment().watching.interval_seconds
+    except ConfigurationError:
+        return int(WatchingSettings.model_fields["interval_seconds"].default)
+
+
 @dg.sensor(
     name="job_health_sensor",
-    minimum_interval_seconds=environment().watching.interval_seconds,
+    minimum_interval_seconds=_interval_seconds(),
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Looks for trouble that no run tells of by itself, and tells people once of each.",
 )
@@ -59,8 +65,8 @@ def job_health_sensor(
     with failures_for_people():
         ways = ways_of_telling(mail, internal_api, posthog)
         memory, words, telling_works = look(context.repository_def, database.sessions(), ways, _recall(context.cursor))
-    context.update_cursor(memory.model_dump_json())
-    unheard = heartbeat.ping(telling_works=telling_works, words=words)
+        context.update_cursor(memory.model_dump_json())
+        unheard = heartbeat.ping(telling_works=telling_works, words=words)
     return dg.SkipReason(f"{words} {unheard}" if unheard else words)
 
 
@@ -95,15 +101,8 @@ def look(
         quiet_seconds=watching.quiet_seconds,
         longest_seconds=RULES_SECONDS,
     )
-    channels = ways.channels
-    told = commit(sessions, partial(tell_opened, channels=channels))
-    told += commit(sessions, partial(tell_resolved, channels=channels))
-    if channels.internal_api:
-        commit(sessions, tell_component_status)
     day = digest_day(now, ZoneInfo(environment().location.timezone), watching.digest_hour)
-    if day is not None and day != memory.digest_of and channels.emails:
-        commit(sessions, partial(tell_digest, emails=channels.emails, day=day))
-        commit(sessions, forget_old_events)
+    told = tell_people(sessions, ways, digest_of=None if day == memory.digest_of else day)
     delivery = deliver(sessions, ways)
     remembered = Memory(
         last_look=now,

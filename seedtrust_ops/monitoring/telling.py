@@ -1,19 +1,21 @@
-"""The ways by which a health tick tells people, as the environment has them, and one delivery by all of them.
+"""The ways by which a health tick tells people, as the environment has them: what is told by them, and its delivery.
 
 What is told is decided in `domain/alerting/`. A way that is missing or down keeps none of the others from telling.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain.alerting.telling import Channels
+from seedtrust_ops.domain.alerting.component_status import tell_component_status
+from seedtrust_ops.domain.alerting.digest import tell_digest
+from seedtrust_ops.domain.alerting.telling import Channels, tell_opened, tell_resolved
 from seedtrust_ops.domain.committing import Sessions, commit
-from seedtrust_ops.domain.event_delivery import Taker, deliver_events, give_up_all
+from seedtrust_ops.domain.event_delivery import Taker, deliver_events, forget_old_events, give_up_all
 from seedtrust_ops.domain.notifications.claims import ALERTS
 from seedtrust_ops.domain.notifications.delivery import deliver_letters
 from seedtrust_ops.domain.notifications.rendering import Stationery
@@ -111,6 +113,22 @@ def ways_of_telling(mail: MailResource, internal_api: InternalApiResource, posth
     else:
         ways.takers[Destination.POSTHOG] = project
     return ways
+
+
+def tell_people(sessions: Sessions, ways: Ways, *, digest_of: date | None) -> int:
+    """Queue what is to be told by these ways; return of how many alerts people are told at once.
+
+    `digest_of` is the day whose digest is due, None where none is.
+    """
+    channels = ways.channels
+    told = commit(sessions, partial(tell_opened, channels=channels))
+    told += commit(sessions, partial(tell_resolved, channels=channels))
+    if channels.internal_api:
+        commit(sessions, tell_component_status)
+    if digest_of is not None:
+        commit(sessions, partial(tell_digest, emails=channels.emails, day=digest_of))
+        commit(sessions, forget_old_events)
+    return told
 
 
 def deliver(sessions: Sessions, ways: Ways) -> Delivery:

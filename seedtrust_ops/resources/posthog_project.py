@@ -12,6 +12,7 @@ import httpx
 from pydantic import SecretStr
 
 from seedtrust_ops.outside_events import EventRefused, PostHogRefused, PostHogUnreachable
+from seedtrust_ops.resources.certificates import certificates
 
 TIMEOUT_SECONDS = 3.0
 WHO = "seedtrust-ops"
@@ -52,7 +53,9 @@ class PostHog:
         }
         posted = {"api_key": self._key.get_secret_value(), "batch": [event]}
         try:
-            response = httpx.post(f"{self._host}/batch/", json=posted, timeout=self._timeout_seconds)
+            response = httpx.post(
+                f"{self._host}/batch/", json=posted, timeout=self._timeout_seconds, verify=certificates()
+            )
         except httpx.HTTPError as error:
             reason = (str(error) or type(error).__name__).rstrip(".")
             raise PostHogUnreachable(

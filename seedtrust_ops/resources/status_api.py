@@ -3,6 +3,7 @@
 import httpx
 
 from seedtrust_ops.outside_status import ComponentStatus, InternalApiRefused, InternalApiUnreachable
+from seedtrust_ops.resources.certificates import certificates
 from seedtrust_ops.settings.outside import InternalApiSettings
 
 TIMEOUT_SECONDS = 10.0
@@ -32,7 +33,9 @@ class InternalApi:
         }
         headers = {"X-Internal-Api-Key": self._key.get_secret_value()}
         try:
-            response = httpx.post(self._url, json=body, headers=headers, timeout=self._timeout_seconds)
+            response = httpx.post(
+                self._url, json=body, headers=headers, timeout=self._timeout_seconds, verify=certificates()
+            )
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise InternalApiUnreachable(
