@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
+from seedtrust_ops.jobs.process_huntington_batch import NAME as SENDING
 from seedtrust_ops.sandbox.demo.reconciling import reconcile
 from seedtrust_ops.sandbox.demo.stage import Stage
 from seedtrust_ops.sandbox.gameday.noticing import LETTER, Notice
 from seedtrust_ops.sandbox.gameday.patience import NOTICED_WITHIN_SECONDS
-from seedtrust_ops.sandbox.gameday.troubles import CauseFailed, Trouble
-from seedtrust_ops.tables import Alert, HuntingtonBatch, HuntingtonTransaction, ReportRequest
+from seedtrust_ops.sandbox.gameday.troubles import CauseFailed, Trouble, queue_payments
+from seedtrust_ops.tables import Alert, HuntingtonBatch, HuntingtonTransaction, JobRun, ReportRequest
 
 LOOK_SECONDS = 0.3
 TOLD_SECONDS = 40.0
@@ -66,7 +67,10 @@ def play(stage: Stage, trouble: Trouble, say: Say) -> Result:
             notice.since = datetime.now(UTC)
             _wait(stage, notice, trouble)
             say(_in_words(notice))
+        # The next batch goes through: that is what being over it means.
+        queue_payments(stage)
     except CauseFailed as error:
+        say(f"{trouble.name} could not be caused: {error}")
         return Result(trouble, notice, None, None, False, str(error))
     left = wait_until_quiet(stage)
     with stage.sessions() as session:
@@ -74,6 +78,19 @@ def play(stage: Stage, trouble: Trouble, say: Say) -> Result:
     after = (notice.at - notice.since).total_seconds() if notice.at is not None else None
     say(f"{trouble.name} is over" if left is None else f"{trouble.name}: {left}")
     return Result(trouble, notice, after, left, reconciled)
+
+
+def wait_for_first_batch(stage: Stage, seconds: float = QUIET_SECONDS) -> str | None:
+    """Queue a batch and wait until JobRun tells that it was sent; return what is wrong, after so many seconds."""
+    queue_payments(stage)
+    sent = select(JobRun.id).where(JobRun.task_name == SENDING, JobRun.resolution == "COMPLETED")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with stage.sessions() as session:
+            if session.scalars(sent).first() is not None:
+                return None
+        time.sleep(LOOK_SECONDS)
+    return "the worker sent no batch"
 
 
 def wait_until_quiet(stage: Stage, seconds: float = QUIET_SECONDS) -> str | None:

@@ -4,10 +4,12 @@
 """
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 
 from rich.console import Console
 from rich.table import Table
@@ -16,7 +18,7 @@ from rich.text import Text
 from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.processes.program import Program
 from seedtrust_ops.sandbox.demo.stage import Stage, StagedProgram, set_stage
-from seedtrust_ops.sandbox.gameday.drill import Result, play, wait_until_quiet
+from seedtrust_ops.sandbox.gameday.drill import Result, play, wait_for_first_batch, wait_until_quiet
 from seedtrust_ops.sandbox.gameday.mirrored import differences
 from seedtrust_ops.sandbox.gameday.patience import VARIABLES
 from seedtrust_ops.sandbox.gameday.troubles import TROUBLES, Trouble
@@ -44,9 +46,9 @@ def run_gameday(only: Sequence[str] = (), *, as_json: bool = False) -> int:
     def say(sentence: str) -> None:
         console.print(f"{time.monotonic() - began:5.0f} s  {sentence}.", markup=False, highlight=False)
 
-    with set_stage(say, cases=CASES, variables=VARIABLES) as stage, _watchdog(stage):
-        say("Waiting until all is quiet")
-        left = wait_until_quiet(stage)
+    with _ended_whole(), set_stage(say, cases=CASES, variables=VARIABLES) as stage, _watchdog(stage):
+        say("Waiting until a first batch has gone through and all is quiet")
+        left = wait_for_first_batch(stage) or wait_until_quiet(stage)
         if left is not None:
             say(f"The stage is not quiet before the drill: {left}")
             return 1
@@ -76,6 +78,20 @@ def chosen(only: Sequence[str]) -> Sequence[Trouble]:
         if name not in names:
             raise NoSuchTrouble(f"There is no trouble {name!r}. There are: {', '.join(one.name for one in TROUBLES)}.")
     return [one for one in TROUBLES if not only or one.name in only]
+
+
+@contextmanager
+def _ended_whole() -> Iterator[None]:
+    """Let SIGTERM end the drill as Ctrl-C does, so that nothing that it started is left behind."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -64,7 +64,8 @@ def _killed(stage: Stage, words: str) -> Iterator[None]:
     family = psutil.Process(stage.worker.pid).children(recursive=True)
     victims = [one for one in family if words in " ".join(one.cmdline()) and "keeper" not in " ".join(one.cmdline())]
     if not victims:
-        raise CauseFailed(f"No process of the worker has {words!r} in its command line.")
+        shown = "; ".join(" ".join(one.cmdline()[1:4]) for one in family)
+        raise CauseFailed(f"No process of the worker has {words!r} in its command line: {shown}.")
     for victim in victims:
         _signal(victim.pid, signal.SIGKILL)
     queue_payments(stage)
