@@ -17,6 +17,8 @@ from seedtrust_ops_tests.chaos.ground import Ground
 
 COMPLETED, ACCEPTED, RETURNED, REFUSED, WRONG_ROUTING, LATE, RESET, REUSED = range(1, 9)
 """The transactions' ids, by what becomes of them."""
+SENT = (COMPLETED, ACCEPTED, RETURNED, REFUSED, LATE, RESET, REUSED)
+"""Those of which the bank hears: all but the one that the check stops."""
 METHODS = {ACCEPTED: "ach", RETURNED: "ach"}
 WRONG_ROUTING_NUMBER = "044000025"
 

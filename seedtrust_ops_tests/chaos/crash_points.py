@@ -10,30 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.chaos.batch_of_eight import (
-    ACCEPTED,
-    COMPLETED,
-    LATE,
-    REFUSED,
-    RESET,
-    RETURNED,
-    REUSED,
-    template_with_batch,
-)
+from seedtrust_ops_tests.chaos.batch_of_eight import RETURNED, SENT, template_with_batch
 from seedtrust_ops_tests.chaos.errands import Errand
-from seedtrust_ops_tests.chaos.fresh_banks import FreshBanks
 from seedtrust_ops_tests.chaos.ground import Ground
-from seedtrust_ops_tests.chaos.lanes import Group, Outcome, group, in_lanes
-from seedtrust_ops_tests.chaos.moments import Moment, moments_of
+from seedtrust_ops_tests.chaos.lanes import Group, Lane, Outcome, group, in_lanes
+from seedtrust_ops_tests.chaos.moments import Moment
 from seedtrust_ops_tests.chaos.restarting import end_leases
 from seedtrust_ops_tests.chaos.runners import run, sent_on
-from seedtrust_ops_tests.chaos.transfer_cases import RETURN_CODE, Play, Scene, judge, scene, steps_of, strike
+from seedtrust_ops_tests.chaos.transfer_cases import RETURN_CODE, Play, Scene, judge, run_play, scene
 from seedtrust_ops_tests.waiting import wait_until
 
-RENEWALS = ("commit of _keep", "commit of _keep: watch")
-"""Steps that come once a second: the first of them stands for all."""
 LEGACY_CENTS = 4_321
-SENT = (COMPLETED, ACCEPTED, RETURNED, REFUSED, LATE, RESET, REUSED)
 
 
 def leave_everything_open(set_up: Scene) -> None:
@@ -67,16 +54,6 @@ PLAYS = (
 )
 
 
-def run_play(ground: Ground, play: Play) -> Group:
-    """Run every case of a play."""
-    with template_with_batch(ground) as template:
-        moments = moments_of(steps_of(ground, template, ground.banks, play), once=RENEWALS)
-        return group(
-            play.fault,
-            in_lanes(ground, moments, lambda banks, moment: strike(ground, template, banks, play, moment)),
-        )
-
-
 @dataclass(frozen=True)
 class Waiting:
     """A worker that is killed while it waits for the answer to one request, before or after the bank has committed."""
@@ -96,11 +73,11 @@ def killed_while_waiting(ground: Ground) -> Group:
     with template_with_batch(ground) as template:
         return group(
             "worker is killed while it waits for an answer",
-            in_lanes(ground, cases, lambda banks, case: _kill(ground, template, banks, case)),
+            in_lanes(ground, cases, lambda lane, case: _kill(lane, template, case)),
         )
 
 
-def _kill(ground: Ground, template: str, banks: FreshBanks, case: Waiting) -> Outcome:
+def _kill(lane: Lane, template: str, case: Waiting) -> Outcome | str:
     fault = {
         "kind": "answer_late_after_commit" if case.is_committed else "answer_late_before_commit",
         "method": "POST",
@@ -108,14 +85,21 @@ def _kill(ground: Ground, template: str, banks: FreshBanks, case: Waiting) -> Ou
         # Before the worker loses patience, and before the restart is over.
         "seconds": 0.3,
     }
-    with scene(ground, template, banks, first_fault=fault) as set_up:
+    with scene(lane, template, first_fault=fault) as set_up:
         with sent_on(Errand("process", set_up.place)) as runner:
             wait_until(
-                lambda: any(one["reference"] == str(case.transaction_id) for one in banks.control.requests()),
+                lambda: runner.has_spoken or _has_arrived(set_up, case.transaction_id),
+                seconds=60,
                 what=f"the request for transaction {case.transaction_id}",
             )
+            if runner.has_spoken:
+                return f"{case}: the worker came to its end before, {runner.end()}"
             os.kill(runner.pid, signal.SIGKILL)
         return Outcome(str(case), judge(set_up))
+
+
+def _has_arrived(set_up: Scene, transaction_id: int) -> bool:
+    return any(one["reference"] == str(transaction_id) for one in set_up.banks.control.requests())
 
 
 def run_all(ground: Ground) -> Iterator[Group]:

@@ -24,13 +24,13 @@ class Ground:
     """Servers that outlive a case.
 
     `template` is a database with the platform's tables and schema `ops`; `folder` is for files such as a
-    bank's.
+    bank's; `mailbox` is None where no letter is sent.
     """
 
     postgres_server: URL
     template: str
     banks: FreshBanks
-    mailbox: MailboxProcess
+    mailbox: MailboxProcess | None
     field_key: str
     folder: Path
 
@@ -40,9 +40,9 @@ class Ground:
         return FernetFieldCipher([SecretStr(self.field_key)])
 
     @contextmanager
-    def database(self, *, template: str | None = None) -> Iterator[URL]:
+    def database(self, *, template: str | None = None, name: str | None = None) -> Iterator[URL]:
         """A fresh copy of `template`, dropped afterwards, whoever is still connected."""
-        name = f"chaos_{secrets.token_hex(6)}"
+        name = name or f"chaos_{secrets.token_hex(6)}"
         control = create_engine(
             self.postgres_server.set(drivername="postgresql+psycopg", database="postgres"),
             isolation_level="AUTOCOMMIT",

@@ -18,7 +18,7 @@ from seedtrust_ops.domain import committing
 from seedtrust_ops_tests.chaos.moments import Steps
 
 DOMAIN = "seedtrust_ops.domain"
-SMTP_VERBS = ("EHLO", "MAIL", "RCPT", "DATA", "QUIT", "RSET")
+END_OF_LETTER = b"\r\n.\r\n"
 
 
 def count_commits(engine: Engine, steps: Steps) -> None:
@@ -80,24 +80,27 @@ def count_bank_requests(steps: Steps) -> None:
 
 
 def count_mail(steps: Steps) -> None:
-    """Count each line or letter that goes to the mail server, and each of its replies."""
+    """Count each letter that goes to the mail server, and its reply to it; what is said before changes nothing."""
     send, get_reply = smtplib.SMTP.send, smtplib.SMTP.getreply
-    last = "connection"
+    waiting = False
 
     def counted_send(self: smtplib.SMTP, content: Any) -> None:
-        nonlocal last
-        head = content[:4].upper() if isinstance(content, str) else bytes(content[:4]).decode("latin-1").upper()
-        last = next((verb for verb in SMTP_VERBS if head == verb), "the letter").removesuffix("\r\n")
-        label = f"{last} goes to the mail server"
-        steps.begin(label)
+        nonlocal waiting
+        waiting = bytes(content[-len(END_OF_LETTER) :]) == END_OF_LETTER if isinstance(content, bytes) else False
+        if waiting:
+            steps.begin("a letter goes out")
         send(self, content)
-        steps.end(label)
+        if waiting:
+            steps.end("a letter goes out")
 
     def counted_reply(self: smtplib.SMTP) -> tuple[int, bytes]:
-        label = f"the mail server replies to {last}"
-        steps.begin(label)
+        nonlocal waiting
+        is_about_a_letter, waiting = waiting, False
+        if is_about_a_letter:
+            steps.begin("the mail server takes a letter")
         reply = get_reply(self)
-        steps.end(label)
+        if is_about_a_letter:
+            steps.end("the mail server takes a letter")
         return reply
 
     smtplib.SMTP.send = counted_send  # type: ignore[method-assign]

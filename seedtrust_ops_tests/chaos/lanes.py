@@ -3,14 +3,20 @@
 Each lane has banks of its own; what a case is, its part knows.
 """
 
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from queue import LifoQueue
 from typing import TypeVar
 
+from sqlalchemy.engine import URL
+from sqlalchemy.orm import sessionmaker
+
+from seedtrust_ops.domain.committing import Sessions
+from seedtrust_ops.resources.postgres import create_application_engine
 from seedtrust_ops_tests.chaos.fresh_banks import FreshBanks, serve_fresh_banks
 from seedtrust_ops_tests.chaos.ground import Ground
 from seedtrust_ops_tests.chaos.table import Row
@@ -58,21 +64,52 @@ def group(fault: str, outcomes: Iterable[Outcome | str]) -> Group:
     )
 
 
+class Lane:
+    """Banks, and a database that is new for every case and always has the same name.
+
+    So that one engine does for all of them: what it has compiled is most of what a case would cost.
+    """
+
+    def __init__(self, ground: Ground, banks: FreshBanks) -> None:
+        self.ground = ground
+        self.banks = banks
+        self._name = f"chaos_{secrets.token_hex(6)}"
+        self._engine = create_application_engine(
+            ground.postgres_server.set(drivername="postgresql+psycopg", database=self._name)
+        )
+
+    @contextmanager
+    def database(self, template: str) -> Iterator[tuple[URL, Sessions]]:
+        """A case's own copy of `template`, and sessions on it through the product's own engine."""
+        with self.ground.database(template=template, name=self._name) as url:
+            try:
+                yield url, sessionmaker(self._engine, expire_on_commit=False)
+            finally:
+                self._engine.dispose()
+
+
+@contextmanager
+def open_lane(ground: Ground) -> Iterator[Lane]:
+    """Open a lane."""
+    with serve_fresh_banks(ground.folder) as banks:
+        yield Lane(ground, banks)
+
+
 def in_lanes(
-    ground: Ground, cases: Sequence[Case], run: Callable[[FreshBanks, Case], Outcome | str]
+    ground: Ground, cases: Sequence[Case], run: Callable[[Lane, Case], Outcome | str]
 ) -> Iterator[Outcome | str]:
     """Run each case in a lane that is free, and yield the outcomes in the order of the cases."""
-    idle: LifoQueue[FreshBanks] = LifoQueue()
+    idle: LifoQueue[Lane] = LifoQueue()
 
     def run_in_lane(case: Case) -> Outcome | str:
-        banks = idle.get()
+        lane = idle.get()
         try:
-            return run(banks, case)
+            return run(lane, case)
         finally:
-            idle.put(banks)
+            idle.put(lane)
 
     with ExitStack() as stack:
         for _ in range(LANES):
-            idle.put(stack.enter_context(serve_fresh_banks(ground.folder)))
+            idle.put(stack.enter_context(open_lane(ground)))
         with ThreadPoolExecutor(LANES) as pool:
             yield from pool.map(run_in_lane, cases)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from threading import RLock
 from typing import Any
 
+RENEWALS = ("commit of _keep", "commit of _keep: watch", "UPDATE in renew_lease")
+"""Steps that come once a second for as long as a batch is processed: the first of them stands for all."""
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -24,7 +27,8 @@ class Moment:
         """As a test's failure names it."""
         side = "after" if self.is_after else "before"
         again = f" ({self.occurrence})" if self.occurrence > 1 else ""
-        return f"{side} step {self.number}: {self.label}{again}"
+        place = f"step {self.number}: " if self.number else ""
+        return f"{side} {place}{self.label}{again}"
 
     def is_same(self, other: "Moment") -> bool:
         """Whether both are the same side of the same step, whatever its place was."""

@@ -3,9 +3,9 @@
 It calls the product's own healing and processing and nothing else; whether all came right is the checker's to say.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
@@ -14,23 +14,12 @@ from seedtrust_ops.domain.transfers.batches import queued_batches
 from seedtrust_ops.domain.transfers.healing import heal
 from seedtrust_ops.domain.transfers.processing import process_batch
 from seedtrust_ops.errors import OperationsError
-from seedtrust_ops.resources.postgres import create_application_engine
 from seedtrust_ops_tests.chaos.workplaces import Workplace
 
 Sessions = sessionmaker[Session]
 
 MOST_ROUNDS = 6
 """More than any crash needs; what is then not at rest, the checker finds."""
-
-
-@contextmanager
-def sessions_of(place: Workplace) -> Iterator[Sessions]:
-    """Sessions on the workplace's database, through the product's own engine."""
-    engine = create_application_engine(place.database)
-    try:
-        yield sessionmaker(engine, expire_on_commit=False)
-    finally:
-        engine.dispose()
 
 
 def end_leases(sessions: Sessions) -> None:
@@ -49,13 +38,12 @@ def restart(sessions: Sessions, place: Workplace) -> list[str]:
         troubles += _attempted(lambda: heal(sessions, place.open_bank, unknown_grace_seconds=0))
         with sessions() as session:
             queued = [batch.batch_id for batch in queued_batches(session)]
-            at_work = session.scalar(text("select count(*) from huntington_batches where status = 'processing'"))
-        if not queued and not at_work:
-            break
         for batch_id in queued:
-            troubles += _attempted(
-                lambda batch_id=batch_id, name=f"run {number}": _process(sessions, place, batch_id, name)
-            )
+            troubles += _attempted(partial(_process, sessions, place, batch_id, f"run {number}"))
+        with sessions() as session:
+            under_way = "select count(*) from huntington_batches where status in ('queued', 'processing')"
+            if not session.scalar(text(under_way)):
+                break
     return troubles
 
 

@@ -30,6 +30,11 @@ class Runner:
         assert self.process.pid is not None
         return self.process.pid
 
+    @property
+    def has_spoken(self) -> bool:
+        """Whether there is something to hear, the end of the line included."""
+        return self._line.poll(0)
+
     def hear(self) -> Any:
         """Return the next thing that the worker says, None where it has died; raises where it says nothing."""
         if not self._line.poll(PATIENCE_SECONDS):

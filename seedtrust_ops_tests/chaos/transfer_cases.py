@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from seedtrust_ops_tests.chaos.batch_of_eight import RETURNED, prepare_bank
+from seedtrust_ops_tests.chaos.batch_of_eight import RETURNED, prepare_bank, template_with_batch
 from seedtrust_ops_tests.chaos.checking import Ban, check
 from seedtrust_ops_tests.chaos.errands import Errand
 from seedtrust_ops_tests.chaos.fresh_banks import FreshBanks
 from seedtrust_ops_tests.chaos.ground import Ground
-from seedtrust_ops_tests.chaos.lanes import Outcome
-from seedtrust_ops_tests.chaos.moments import Moment
-from seedtrust_ops_tests.chaos.restarting import Sessions, restart, sessions_of
+from seedtrust_ops_tests.chaos.lanes import Group, Lane, Outcome, group, in_lanes, open_lane
+from seedtrust_ops_tests.chaos.moments import RENEWALS, Moment, moments_of
+from seedtrust_ops_tests.chaos.restarting import Sessions, restart
 from seedtrust_ops_tests.chaos.runners import run
 from seedtrust_ops_tests.chaos.strikes import Strike
 from seedtrust_ops_tests.chaos.violations import Violation
@@ -51,39 +51,44 @@ class Play:
     verb: str = "died"
     statements: tuple[str, ...] = ()
     goes_on: bool = False
+    sides: tuple[bool, ...] = (False, True)
+    only: str = ""
+    """How the labels of the steps begin that are struck; empty for all of them."""
 
 
 @contextmanager
 def scene(
-    ground: Ground,
+    lane: Lane,
     template: str,
-    banks: FreshBanks,
     *,
     first_fault: dict[str, Any] | None = None,
     **place: Any,
 ) -> Iterator[Scene]:
     """Set a case's world up: the batch of eight is queued, and the bank knows what to do with it."""
-    with ground.database(template=template) as database:
+    with lane.database(template) as (database, sessions):
+        banks = lane.banks
         prepare_bank(banks, **(first_fault or {}))
-        workplace = Workplace(database, banks.url, banks.api_key, banks.funding_account_id, ground.field_key, **place)
-        with sessions_of(workplace) as sessions:
-            yield Scene(workplace, banks, sessions)
+        workplace = Workplace(
+            database, banks.url, banks.api_key, banks.funding_account_id, lane.ground.field_key, **place
+        )
+        yield Scene(workplace, banks, sessions)
 
 
-def steps_of(ground: Ground, template: str, banks: FreshBanks, play: Play) -> Sequence[str]:
-    """Return the steps of a run in which nothing is struck."""
-    with scene(ground, template, banks, concurrency=play.concurrency) as set_up:
+def moments_in(lane: Lane, template: str, play: Play) -> list[Moment]:
+    """Return every moment of the play, from a run in which nothing is struck."""
+    with scene(lane, template, concurrency=play.concurrency) as set_up:
         play.arrange(set_up)
         told = run(Errand(play.work, set_up.place, statements=play.statements))
         assert told is not None, "A worker that nothing befell did not come to its end."
-        return told.steps
+        moments = moments_of(told.steps, once=RENEWALS, sides=play.sides)
+    return [moment for moment in moments if moment.label.startswith(play.only)]
 
 
-def strike(ground: Ground, template: str, banks: FreshBanks, play: Play, moment: Moment) -> Outcome | str:
+def strike(lane: Lane, template: str, play: Play, moment: Moment) -> Outcome | str:
     """Run one case to its end; a name alone says that the moment never came."""
     name = f"{play.verb} {moment}"
     for _ in range(TRIES):
-        with scene(ground, template, banks, concurrency=play.concurrency) as set_up:
+        with scene(lane, template, concurrency=play.concurrency) as set_up:
             play.arrange(set_up)
             told = run(
                 Errand(
@@ -100,13 +105,21 @@ def strike(ground: Ground, template: str, banks: FreshBanks, play: Play, moment:
     return name
 
 
+def run_play(ground: Ground, play: Play) -> Group:
+    """Run every case of a play."""
+    with template_with_batch(ground) as template:
+        with open_lane(ground) as lane:
+            moments = moments_in(lane, template, play)
+        return group(play.fault, in_lanes(ground, moments, lambda lane, moment: strike(lane, template, play, moment)))
+
+
 def judge(set_up: Scene, bans: Sequence[Ban] = ()) -> list[Violation]:
     """Restart as production does, let the bank settle and return what it will, heal that, and check everything."""
     restart(set_up.sessions, set_up.place)
     control = set_up.banks.control
-    returned = next(one for one in control.ledger()["transfers"] if one["reference"] == str(RETURNED))
-    if returned["status"] != "returned":
-        control.return_transfer(returned["id"], RETURN_CODE)
+    for transfer in control.ledger()["transfers"]:
+        if transfer["reference"] == str(RETURNED) and transfer["status"] != "returned":
+            control.return_transfer(transfer["id"], RETURN_CODE)
     control.settle()
     restart(set_up.sessions, set_up.place)
     return check(set_up.sessions, control, quiet=True, bans=bans)

@@ -3,31 +3,37 @@
 Loaded once by the server that workers are forked from; nothing here runs in the test's own process.
 """
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from zoneinfo import ZoneInfo
 
+import boto3  # noqa: F401 - loaded before anybody is forked, as what writes reports is
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.approvals.by_date import approve_due
 from seedtrust_ops.domain.committing import commit
 from seedtrust_ops.domain.notifications.delivery import deliver_letters
 from seedtrust_ops.domain.notifications.rendering import Stationery
+from seedtrust_ops.domain.reports.generating import meet_requests
 from seedtrust_ops.domain.transfers import sending
 from seedtrust_ops.domain.transfers.healing import heal
 from seedtrust_ops.domain.transfers.processing import process_batch
-from seedtrust_ops.resources import huntington_bank
-from seedtrust_ops.resources.postgres import create_application_engine
+from seedtrust_ops.resources import huntington_bank, postgres
 from seedtrust_ops.resources.smtp import open_post_office
+from seedtrust_ops.resources.storage import open_storage
 from seedtrust_ops_tests.chaos import hooks
 from seedtrust_ops_tests.chaos.errands import Errand, Told
 from seedtrust_ops_tests.chaos.moments import Steps
-from seedtrust_ops_tests.chaos.strikes import prepare
+from seedtrust_ops_tests.chaos.strikes import Strike, prepare
 from seedtrust_ops_tests.chaos.workplaces import Workplace
 from seedtrust_ops_tests.databases import plain
 
 Sessions = sessionmaker[Session]
+
+OFFICE = "America/New_York"
+FROZEN_IN_TRANSACTION_SECONDS = 1
 
 # Read once here, before anybody is forked: it takes a tenth of a second.
 huntington_bank._certificates()
@@ -35,7 +41,10 @@ huntington_bank._certificates()
 
 def work(errand: Errand, line: Connection) -> None:
     """Do the errand's work and tell of it, unless the strike is deadly."""
-    engine = create_application_engine(errand.place.database)
+    if errand.strike is Strike.FREEZE:
+        # What a frozen worker has locked, others wait for until the server ends its transaction.
+        postgres.IDLE_IN_TRANSACTION_SECONDS = FROZEN_IN_TRANSACTION_SECONDS
+    engine = postgres.create_application_engine(errand.place.database)
     steps = Steps(errand.moment, prepare(errand.strike, plain(errand.place.database), line), goes_on=errand.goes_on)
     if errand.statements:
         hooks.count_statements(
@@ -77,7 +86,7 @@ def heal_all(sessions: Sessions, place: Workplace) -> None:
 def deliver(sessions: Sessions, place: Workplace) -> None:
     """Deliver the letters that are due."""
     with open_post_office(place.mail_settings) as post_office:
-        deliver_letters(sessions, post_office, Stationery(ZoneInfo("America/New_York")))
+        deliver_letters(sessions, post_office, Stationery(ZoneInfo(OFFICE)))
 
 
 def approve_and_deliver(sessions: Sessions, place: Workplace) -> None:
@@ -86,9 +95,19 @@ def approve_and_deliver(sessions: Sessions, place: Workplace) -> None:
     deliver(sessions, place)
 
 
+def make_reports(sessions: Sessions, place: Workplace) -> None:
+    """Make the reports that are asked for, and deliver the letters about them."""
+    # boto3 reads its variables itself.
+    os.environ.update(place.storage)
+    for _ in meet_requests(sessions, open_storage(place.storage["REPORTS_BUCKET"]), zone=OFFICE):
+        pass
+    deliver(sessions, place)
+
+
 WORKS: dict[str, Callable[[Sessions, Workplace], None]] = {
     "process": process_first_batch,
     "heal": heal_all,
     "deliver": deliver,
     "approve": approve_and_deliver,
+    "report": make_reports,
 }

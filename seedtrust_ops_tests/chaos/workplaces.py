@@ -22,7 +22,7 @@ ANSWER_SECONDS = 0.4
 
 @dataclass(frozen=True)
 class Workplace:
-    """What is needed to do a job's work; `mail` are the mail server's variables."""
+    """What is needed to do a job's work; `mail` and `storage` are the variables of those servers."""
 
     database: URL
     bank_url: str
@@ -32,6 +32,7 @@ class Workplace:
     concurrency: int = 1
     lease_seconds: float = 30
     mail: dict[str, str] = field(default_factory=dict)
+    storage: dict[str, str] = field(default_factory=dict)
 
     def with_concurrency(self, concurrency: int) -> "Workplace":
         """The same place, for so many requests at once."""

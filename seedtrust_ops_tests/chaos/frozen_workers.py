@@ -1,0 +1,84 @@
+"""Every freezing point: a worker stops at a step until its lease is over and another has done its work, and wakes up.
+
+Meanwhile a request whose payment had not left is denied: a worker that wakes up and pays it all the same has broken
+the promise, however well the bank tells one key from another.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psutil
+from sqlalchemy import text
+
+from seedtrust_ops_tests.chaos.batch_of_eight import SENT, template_with_batch
+from seedtrust_ops_tests.chaos.checking import Ban, last_request
+from seedtrust_ops_tests.chaos.errands import Errand
+from seedtrust_ops_tests.chaos.ground import Ground
+from seedtrust_ops_tests.chaos.lanes import Group, Lane, Outcome, group, in_lanes, open_lane
+from seedtrust_ops_tests.chaos.moments import Moment
+from seedtrust_ops_tests.chaos.restarting import restart
+from seedtrust_ops_tests.chaos.runners import Runner, sent_on
+from seedtrust_ops_tests.chaos.strikes import Strike
+from seedtrust_ops_tests.chaos.transfer_cases import TRIES, Play, Scene, judge, moments_in, scene
+from seedtrust_ops_tests.waiting import wait_until
+
+LEASE_SECONDS = 2.0
+"""Short, for it is waited out; a lease that is ended by hand would not end by the worker's own clock."""
+PLAY = Play("worker freezes at each step and wakes up late", "process")
+
+
+def freeze(lane: Lane, template: str, moment: Moment) -> Outcome | str:
+    """Run one case to its end; a name alone says that the moment never came."""
+    name = f"froze {moment}"
+    for _ in range(TRIES):
+        with (
+            scene(lane, template, lease_seconds=LEASE_SECONDS) as set_up,
+            sent_on(Errand(PLAY.work, set_up.place, moment, strike=Strike.FREEZE)) as runner,
+        ):
+            if runner.hear() != "frozen":
+                continue
+            _wait_out_its_lease(set_up, runner)
+            ban = _deny_one_that_was_not_sent(set_up, moment)
+            restart(set_up.sessions, replace(set_up.place, lease_seconds=30))
+            os.kill(runner.pid, signal.SIGCONT)
+            runner.end()
+            return Outcome(name, judge(set_up, [ban] if ban else []))
+    return name
+
+
+def _wait_out_its_lease(set_up: Scene, runner: Runner) -> None:
+    stopped = psutil.Process(runner.pid)
+    wait_until(lambda: stopped.status() == psutil.STATUS_STOPPED, what="the worker to freeze")
+
+    def is_over() -> bool:
+        live = "select count(*) from ops.batch_leases where token is not null and expires_at > clock_timestamp()"
+        with set_up.sessions() as session:
+            return not session.scalar(text(live))
+
+    wait_until(is_over, what="the lease to end")
+
+
+def _deny_one_that_was_not_sent(set_up: Scene, moment: Moment) -> Ban | None:
+    """Deny the first request whose payment has not left, unless it is leaving at this moment."""
+    bank = set_up.banks.control
+    seen = {one["reference"] for one in bank.requests()}
+    waiting = [one for one in SENT if str(one) not in seen and f"transaction {one} is sent" not in moment.label]
+    if not waiting:
+        return None
+    denial = """
+        update disbursement_requests set status = 'denied'
+         where id = (select disbursement_request_id from huntington_transactions where id = :transaction_id)
+    """
+    with set_up.sessions.begin() as session:
+        session.execute(text(denial), {"transaction_id": waiting[0]})
+    return Ban("its request had been denied", last_request(bank), transaction_ids=frozenset(waiting[:1]))
+
+
+def run_all(ground: Ground) -> Iterator[Group]:
+    """Run all of this part."""
+    with template_with_batch(ground) as template:
+        with open_lane(ground) as lane:
+            moments = moments_in(lane, template, PLAY)
+        yield group(PLAY.fault, in_lanes(ground, moments, lambda lane, moment: freeze(lane, template, moment)))

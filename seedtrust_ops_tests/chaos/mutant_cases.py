@@ -1,0 +1,51 @@
+"""The crash cases that a copy of the product must stand: `python -m ...`, started in the copy's folder by `mutations`.
+
+It reads from standard input where the servers are, and prints what the checker found, as JSON.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+
+import seedtrust_ops
+from seedtrust_ops_tests.chaos.batch_of_eight import template_with_batch
+from seedtrust_ops_tests.chaos.fresh_banks import serve_fresh_banks
+from seedtrust_ops_tests.chaos.frozen_workers import freeze
+from seedtrust_ops_tests.chaos.ground import Ground
+from seedtrust_ops_tests.chaos.lanes import Lane, Outcome, group, in_lanes
+from seedtrust_ops_tests.chaos.moments import Moment
+from seedtrust_ops_tests.chaos.transfer_cases import Play, strike
+
+PLAY = Play("a copy of the product", "process")
+DEATHS = (
+    Moment("the request for transaction 1 is sent", 1, is_after=True),
+    Moment("the request for transaction 1 is answered", 1, is_after=True),
+    Moment("commit of BatchSender._record_now", 1, is_after=True),
+)
+FREEZES = (Moment("commit of BatchSender._begin", 1, is_after=True),)
+
+
+def main() -> None:
+    """Run every case."""
+    here = Path.cwd()
+    assert here in Path(str(seedtrust_ops.__file__)).parents, "It is not the copy that was loaded."
+    told = json.load(sys.stdin)
+    folder = Path(told["folder"])
+    with serve_fresh_banks(folder) as banks:
+        ground = Ground(make_url(told["server"]), told["template"], banks, None, told["field_key"], folder)
+        with template_with_batch(ground) as template:
+
+            def run(lane: Lane, moment: Moment) -> Outcome | str:
+                if moment in FREEZES:
+                    return freeze(lane, template, moment)
+                return strike(lane, template, PLAY, moment)
+
+            all_of_them = group(PLAY.fault, in_lanes(ground, (*DEATHS, *FREEZES), run))
+    cases = {one.case: [str(violation) for violation in one.violations] for one in all_of_them.outcomes}
+    sys.stdout.write(json.dumps({"cases": cases, "missed": all_of_them.missed}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
