@@ -15,6 +15,11 @@ SINGLETON_TAG = "seedtrust/singleton"
 PARALLEL_TAG = "seedtrust/parallel"
 """Runs with it may run side by side, up to the number that `dagster.yaml` gives for its value."""
 
+LONGEST_TAG = "dagster/max_runtime"
+LONGEST_SECONDS = 3600
+"""After so long Dagster ends a run whose job gives no limit of its own: one that hangs must not keep its job's place
+in the queue for ever."""
+
 
 @dataclass(frozen=True)
 class JobRules:
@@ -61,7 +66,7 @@ def rules_of(job_name: str) -> JobRules:
 def queue_tags(job_name: str) -> dict[str, str]:
     """Return the tags by which Dagster's queue and the queue expiry know what holds for a run of the job."""
     rules = rules_of(job_name)
-    tags = {SINGLETON_TAG if rules.singleton else PARALLEL_TAG: job_name}
+    tags = {SINGLETON_TAG if rules.singleton else PARALLEL_TAG: job_name, LONGEST_TAG: str(LONGEST_SECONDS)}
     if rules.expires_after is not None:
         tags[EXPIRES_TAG] = str(round(rules.expires_after.total_seconds()))
     return tags

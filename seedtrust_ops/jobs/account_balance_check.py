@@ -19,7 +19,7 @@ from seedtrust_ops.domain.balances.snapshot import take_balances
 from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.job_rules import queue_tags, rules_of
 from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people
-from seedtrust_ops.jobs.expiring import in_process_unless_expired
+from seedtrust_ops.jobs.executing import in_process
 from seedtrust_ops.jobs.scheduling import office_today, weekly_schedule
 from seedtrust_ops.jobs.showing import balance_metadata, offenders_table
 from seedtrust_ops.resources.database import DatabaseResource
@@ -148,7 +148,7 @@ account_balance_check = dg.define_asset_job(
     selection=dg.AssetSelection.assets(account_balances),
     description="Writes every active case's balance as Parquet, alerts where one is low, and checks that the books "
     "add up.",
-    executor_def=in_process_unless_expired,
+    executor_def=in_process,
     tags=run_tags(SEVERITY) | queue_tags(NAME),
     metadata={"severity": SEVERITY.value, "legacy name": "cron job_account_balance_check"},
 )

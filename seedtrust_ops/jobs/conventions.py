@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.errors import OperationsError
-from seedtrust_ops.job_rules import queue_tags
-from seedtrust_ops.jobs.expiring import in_process_unless_expired
+from seedtrust_ops.job_rules import LONGEST_TAG, queue_tags
+from seedtrust_ops.jobs.executing import in_process
 from seedtrust_ops.resources.database import application_url, unreachable
 from seedtrust_ops.severity import Severity, run_tags
 
@@ -37,16 +37,16 @@ def single_op_job(
         op: the job's one op; its description is the job's.
         severity: how bad it is when the job stops.
         legacy_name: what the job was called in the systems that this one replaces.
-        longest_seconds: after so long Dagster ends a run of it; None where it may take its time.
+        longest_seconds: after so long Dagster ends a run of it; None for the limit of all jobs.
     """
     # The graph between the two needs a name of its own: Dagster allows no op and graph of one name.
     graph = dg.GraphDefinition(name=f"{op.name}_graph", node_defs=[op], description=op.description)
-    limit = {} if longest_seconds is None else {"dagster/max_runtime": str(longest_seconds)}
+    limit = {} if longest_seconds is None else {LONGEST_TAG: str(longest_seconds)}
     return graph.to_job(
         name=op.name,
         description=op.description,
         # One op needs no process of its own beside the run's.
-        executor_def=in_process_unless_expired,
+        executor_def=in_process,
         tags=run_tags(severity) | queue_tags(op.name) | limit,
         metadata={"severity": severity.value, "legacy name": legacy_name},
     )
