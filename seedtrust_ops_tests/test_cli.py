@@ -1,6 +1,5 @@
 """The command line: its errors are one sentence and exit code 1, and asking for help loads nothing heavy."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -83,27 +82,6 @@ def test_seed_refuses_a_company_of_somebody_else(company: Company) -> None:
     code, _, said = run("seed", "--cases", "10")
     assert code == 1
     assert "that the seed did not make" in said
-
-
-@pytest.mark.usefixtures("bank_environment")
-def test_status_as_json(
-    company: Company, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres_server: object
-) -> None:
-    company.batch([1_000, 2_000])
-    (tmp_path / "dagster.yaml").write_text((dagster_home() / "dagster.yaml").read_text())
-    with own_database(postgres_server) as url:  # type: ignore[arg-type]
-        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-        monkeypatch.setenv("DAGSTER_POSTGRES_URL", plain(url))
-        environment.cache_clear()
-        code, output, said = run("status", "--json")
-    assert code == 0, said
-    standing = json.loads(output)
-    jobs = {job["name"]: job for job in standing["jobs"]}
-    assert jobs["auto_heal_huntington_batches"]["next_tick_at"] is not None
-    assert jobs["process_huntington_batch"]["automation"] == "huntington_batch_sensor"
-    assert jobs["job_run_sensor"]["state"] == "RUNNING"
-    assert standing["batches"] == {"queued": 1}
-    assert standing["halted"] is None
 
 
 def test_a_home_without_dagster_yaml_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
