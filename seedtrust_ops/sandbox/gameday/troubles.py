@@ -74,7 +74,7 @@ def _killed(stage: Stage, words: str) -> Iterator[None]:
 
 def daemon_killed(stage: Stage) -> AbstractContextManager[None]:
     """SIGKILL Dagster's daemon."""
-    return _killed(stage, "dagster._daemon")
+    return _killed(stage, "seedtrust_ops.processes.daemon")
 
 
 def code_server_killed(stage: Stage) -> AbstractContextManager[None]:
