@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from seedtrust_ops.errors import ConfigurationError
-from seedtrust_ops.settings.group import SettingsGroup, header_key, http_address
+from seedtrust_ops.settings.group import SettingsGroup, header_key, http_address, is_private
 from seedtrust_ops.settings.mail import MailSettings
 from seedtrust_ops.settings.outside import (
     CloudFrontSettings,
@@ -63,7 +63,7 @@ class LocationSettings(SettingsGroup):
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError):
-            raise ValueError(f"no time zone is called {name!r}") from None
+            raise ValueError("no time zone is called that") from None
         return name
 
 
@@ -150,6 +150,11 @@ class HuntingtonSettings(SettingsGroup):
 
     _is_http = field_validator("api_url")(http_address)
     _fits_a_header = field_validator("api_key")(header_key)
+
+    @property
+    def travels_in_the_clear(self) -> bool:
+        """Whether what is sent to the bank can be read on its way: plain http to another machine than this."""
+        return not is_private(self.api_url)
 
 
 class TransferSettings(SettingsGroup):

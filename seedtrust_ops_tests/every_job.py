@@ -69,19 +69,18 @@ def run_every_job(
     bank: BankProcess,
     batch_id: int,
     sessions: sessionmaker[Session],
-    *,
-    configs: dict[str, Any] | None = None,
 ) -> dict[str, dg.ExecuteInProcessResult]:
-    """Run every job that there is, each in this process; the bank pays, and returns one transfer, in between."""
+    """Run every job that there is, each in this process; in between the bank pays all, and returns all but the first."""
     jobs = {job.name: job for job in definitions.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
     # The batch first, then healing, so that both have something to do; the rest in any order.
     order = [PROCESS, HEAL, *sorted(set(jobs) - {PROCESS, HEAL})]
-    run_configs = _configs(batch_id) | (configs or {})
+    run_configs = _configs(batch_id)
     results = {}
     for name in order:
         if name == HEAL:
             bank.control.settle()
-            bank.control.return_reference(str(_last_ach(sessions, batch_id)), "R03")
+            for transaction_id in _submitted(sessions)[1:]:
+                bank.control.return_reference(str(transaction_id), "R03")
         results[name] = definitions.resolve_job_def(name).execute_in_process(
             run_config=run_configs.get(name),
             instance=instance,
@@ -99,12 +98,10 @@ def _configs(batch_id: int) -> dict[str, Any]:
     }
 
 
-def _last_ach(sessions: sessionmaker[Session], batch_id: int) -> int:
+def _submitted(sessions: sessionmaker[Session]) -> list[int]:
     with sessions() as session:
-        query = select(HuntingtonTransaction.id).where(
-            HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.method == "ach"
-        )
-        return session.scalars(query.order_by(HuntingtonTransaction.id.desc())).first() or 0
+        query = select(HuntingtonTransaction.id).where(HuntingtonTransaction.status == "submitted")
+        return list(session.scalars(query.order_by(HuntingtonTransaction.id)))
 
 
 def tick_every_automation(instance: dg.DagsterInstance) -> dict[str, object]:

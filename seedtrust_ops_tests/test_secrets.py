@@ -3,24 +3,34 @@
 Everything that a run writes is searched: its output, every file in its folders, and every row of both databases.
 """
 
+import logging
 import re
 import traceback
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
+from zipfile import ZipFile
 
 import dagster as dg
 import pytest
 from cryptography.fernet import Fernet
+from pyarrow import parquet
+from pypdf import PdfReader
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import URL
 
+from seedtrust_ops.sandbox.bank.process import BankProcess
+from seedtrust_ops.sandbox.mailbox.control import KeptLetter
+from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
+from seedtrust_ops.sandbox.outside.world import OutsideWorld
 from seedtrust_ops_tests.building import Company
 from seedtrust_ops_tests.dagster_homes import DagsterHome
-from seedtrust_ops_tests.jobs.conftest import Change, change, impatient
+from seedtrust_ops_tests.every_job import failures, run_every_job, work_for_every_job
+from seedtrust_ops_tests.jobs.conftest import Change, change, impatient, jobs_environment, outside, outside_servers
 from seedtrust_ops_tests.jobs.running import dagster, execute, process
 from seedtrust_ops_tests.quoting_bank import KINDS, quoting_bank
 
-__all__ = ["change", "impatient"]
+__all__ = ["change", "impatient", "jobs_environment", "outside", "outside_servers"]
 
 API_KEY = "sk-live-4eC39HqLyjWDarjtT1zdp7dc"
 PASSWORD = "correct-horse-battery"
@@ -164,6 +174,64 @@ def test_a_run_that_breaks_leaves_no_secret_anywhere_either(
     assert any(place == "public.event_logs" for place, _ in places)
     secrets = [*NUMBERS, *tokens, API_KEY, PASSWORD, field_key, bank_environment["HUNTINGTON_API_KEY"]]
     assert leaks(places, secrets) == []
+
+
+@pytest.mark.timeout(600)  # on a busy machine; it takes about 15 s on a quiet one
+def test_no_job_leaves_an_account_number_in_rows_files_letters_or_logs(
+    jobs_environment: dict[str, str],
+    bank_environment: dict[str, str],
+    mail_environment: dict[str, str],
+    company: Company,
+    instance: dg.DagsterInstance,
+    dagster_home: DagsterHome,
+    database_url: URL,
+    bank: BankProcess,
+    mailbox: MailboxProcess,
+    outside: OutsideWorld,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    batch_id = work_for_every_job(company)
+    transactions = company.transactions(batch_id)
+    tokens = [one.account_number_encrypted for one in transactions]
+    numbers = [company.cipher.decrypt(token) for token in tokens]
+    assert failures(run_every_job(instance, bank, batch_id, company.sessions)) == {}
+    output = capfd.readouterr()
+    places = [
+        ("output", output.out + output.err),
+        ("logs", caplog.text),
+        *files_in(dagster_home.folder),
+        *rows_of(dagster_home.storage_url),
+        *rows_of(database_url),
+        *((f"letter {one.id}", text_of_letter(one)) for one in mailbox.control.letters()),
+        *(
+            place
+            for key in outside.storage.keys()  # noqa: SIM118  it is no dict
+            for place in texts_of_file(key, outside.storage.read(key))
+        ),
+    ]
+    kinds = {place.rpartition(".")[2] for place, _ in places if place.startswith(("reports/", "balances/"))}
+    assert kinds == {"csv", "xlsx", "pdf", "parquet"}
+    assert any(place.startswith("letter ") for place, _ in places)
+    secrets = [*numbers, *tokens, bank_environment["SEEDTRUST_FIELD_KEY"], bank_environment["HUNTINGTON_API_KEY"]]
+    assert leaks(places, secrets) == []
+
+
+def text_of_letter(letter: KeptLetter) -> str:
+    return "\n".join([letter.content.decode("latin-1"), letter.subject, letter.text, letter.html])
+
+
+def texts_of_file(name: str, content: bytes) -> Iterable[tuple[str, str]]:
+    """What a program or a person reads in a file, beside its bytes."""
+    yield name, content.decode("latin-1")
+    if name.endswith(".xlsx"):
+        with ZipFile(BytesIO(content)) as book:
+            yield name, "".join(book.read(part).decode("latin-1") for part in book.namelist())
+    if name.endswith(".pdf"):
+        yield name, "".join(page.extract_text() for page in PdfReader(BytesIO(content)).pages)
+    if name.endswith(".parquet"):
+        yield name, str(parquet.read_table(BytesIO(content)).to_pylist())
 
 
 def test_the_search_finds_what_it_is_for() -> None:

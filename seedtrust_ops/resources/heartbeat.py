@@ -29,9 +29,10 @@ class HeartbeatResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             Why the monitor was not reached, as a sentence without its address (whoever knows that can ping);
             None where it was, or where there is none.
         """
-        url = environment().heartbeat.url
-        if url is None:
+        configured = environment().heartbeat.url
+        if configured is None:
             return None
+        url = configured.get_secret_value()
         try:
             response = httpx.post(
                 url if telling_works else f"{url}/fail", content=words.encode()[:WORDS_SENT], timeout=TIMEOUT_SECONDS

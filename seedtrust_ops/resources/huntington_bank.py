@@ -5,6 +5,7 @@ decides nothing; no account number and no body is ever put into a message.
 """
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -34,6 +35,8 @@ from seedtrust_ops.resources.huntington_wire import (
     retry_after_seconds,
     without_numbers,
 )
+
+_logger = logging.getLogger(__name__)
 
 CONNECT_RETRIES = 2
 """How often a connection that could not be made is tried again; nothing has left by then."""
@@ -102,7 +105,7 @@ class HuntingtonBank:
         if not wanted:
             return []
         pages = self._pages([("idempotency_key", key) for key in keys])
-        return [one async for page in pages for one in page if one.idempotency_key in wanted]
+        return [self._asked_for(one, one.idempotency_key in wanted) async for page in pages for one in page]
 
     async def find_by_references(self, references: Sequence[str]) -> list[BankTransfer]:
         """Return the transfers with these references, at most 100 references a call."""
@@ -110,7 +113,16 @@ class HuntingtonBank:
         if not wanted:
             return []
         pages = self._pages([("reference", reference) for reference in references])
-        return [one async for page in pages for one in page if one.reference in wanted]
+        return [self._asked_for(one, one.reference in wanted) async for page in pages for one in page]
+
+    def _asked_for(self, transfer: BankTransfer, is_asked_for: bool) -> BankTransfer:
+        # What an answer to another question leaves out is not what the bank does not know.
+        if not is_asked_for:
+            raise BankGaveNoAnswer(
+                f"The bank at {self._url} answered a look-up with a transfer that was not asked for, so the answer may "
+                "be somebody else's. Nothing moves by asking; it is asked again within a minute."
+            )
+        return transfer
 
     async def changed_since(self, moment: datetime) -> AsyncIterator[list[BankTransfer]]:
         """Yield pages of what changed since `moment`, oldest change first."""
@@ -193,6 +205,8 @@ class HuntingtonResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 @asynccontextmanager
 async def open_huntington_bank(settings: HuntingtonSettings) -> AsyncIterator[HuntingtonBank]:
     """Open a connection pool to the bank that `settings` names, for as long as the block lasts."""
+    if settings.travels_in_the_clear:
+        _warn_of_plain_http(settings.api_url)
     async with AsyncExitStack() as stack:
         connections = [
             await stack.enter_async_context(
@@ -209,6 +223,15 @@ async def open_huntington_bank(settings: HuntingtonSettings) -> AsyncIterator[Hu
             for _ in range(settings.concurrency)
         ]
         yield HuntingtonBank(connections, settings)
+
+
+@cache
+def _warn_of_plain_http(url: str) -> None:
+    _logger.warning(
+        "HUNTINGTON_API_URL (%s) is plain http and not of this machine: account numbers and our key can be read on "
+        "their way. Use https, except for a test bank.",
+        url,
+    )
 
 
 @cache

@@ -3,6 +3,7 @@
 Here too are the checks that several groups share.
 """
 
+from ipaddress import ip_address
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -61,6 +62,15 @@ def http_address(url: str) -> str:
         # The address is shown to people and in logs, so nothing secret may be in it.
         raise ValueError("it must hold no user, password, query or fragment")
     return url.rstrip("/")
+
+
+def is_private(url: str) -> bool:
+    """Return whether nobody on the way can read what is sent to `url`: https, or an address of this machine."""
+    parts = urlsplit(url)
+    try:
+        return parts.scheme == "https" or ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return parts.hostname == "localhost"
 
 
 def header_key(key: SecretStr) -> SecretStr:

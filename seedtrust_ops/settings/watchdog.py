@@ -3,7 +3,7 @@
 What is watched while Dagster lives has its settings beside this file.
 """
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from seedtrust_ops.settings.group import SettingsGroup, http_address
 
@@ -11,7 +11,7 @@ from seedtrust_ops.settings.group import SettingsGroup, http_address
 class HeartbeatSettings(SettingsGroup):
     """The monitor outside that misses us when we fall silent."""
 
-    url: str | None = Field(
+    url: SecretStr | None = Field(
         default=None,
         validation_alias="HEARTBEAT_URL",
         description="the address of a check (healthchecks.io style) that every health tick pings; unset for no ping",
@@ -19,8 +19,9 @@ class HeartbeatSettings(SettingsGroup):
 
     @field_validator("url")
     @classmethod
-    def _is_http(cls, url: str | None) -> str | None:
-        return http_address(url) if url is not None else None
+    def _is_http(cls, url: SecretStr | None) -> SecretStr | None:
+        # Whoever knows the address can ping, and keep the monitor quiet.
+        return SecretStr(http_address(url.get_secret_value())) if url is not None else None
 
 
 class WatchdogSettings(SettingsGroup):
