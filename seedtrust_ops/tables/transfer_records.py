@@ -5,7 +5,7 @@ All of it is this project's own; the platform's applications need not know that 
 
 from datetime import datetime
 
-from sqlalchemy import Identity, Index, func
+from sqlalchemy import Identity, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from seedtrust_ops.tables.base import INT, OpsTable
@@ -37,7 +37,10 @@ class TransferAttempt(OpsTable):
     """
 
     __tablename__ = "transfer_attempts"
-    __table_args__ = (Index("transfer_attempts_by_transaction", "transaction_id", "id"),)
+    __table_args__ = (
+        Index("transfer_attempts_by_transaction", "transaction_id", "id"),
+        Index("transfer_attempts_by_word", "finished_at", postgresql_where=text("bank_transfer_id IS NOT NULL")),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     transaction_id: Mapped[int]

@@ -6,13 +6,12 @@ rule that speaks of just that trouble.
 
 from collections.abc import Iterator
 
-from seedtrust_ops_tests.chaos.evidence import Evidence, Transaction
+from seedtrust_ops_tests.chaos.evidence import FORGOTTEN, Evidence, Transaction
 from seedtrust_ops_tests.chaos.violations import Kind, Violation
 
 REFUSAL_CODES = {"invalid_account", "invalid_amount", "insufficient_funds", "limit_exceeded"}
 """bank_api.yaml, POST /v1/transfers, 422."""
 BECOMES = {"accepted": "submitted", "completed": "completed", "rejected": "failed", "returned": "returned"}
-FORGOTTEN = "transfer_forgotten_by_bank"
 AMBIGUOUS = "transfer_ambiguous"
 PAID_BY_OTHERS_TOO = ("second_transfer", "request_paid_twice", AMBIGUOUS)
 KEPT_BY_PEOPLE = {"draft", "held"}
@@ -37,7 +36,7 @@ def _not_at_rest(evidence: Evidence, one: Transaction) -> Iterator[Violation]:
                     "will send it.",
                 )
         case "processing":
-            if not evidence.tells(one, AMBIGUOUS, FORGOTTEN, "idempotency_key_reused"):
+            if not (evidence.tells(one, AMBIGUOUS, "idempotency_key_reused") or evidence.tells_of_a_forgetful_bank):
                 yield Violation(Kind.UNEXPLAINED, f"Transaction {one.id} rests in 'processing', and no alert says why.")
         case "failed":
             yield from _not_a_real_failure(evidence, one)
@@ -73,7 +72,7 @@ def _not_a_real_failure(evidence: Evidence, one: Transaction) -> Iterator[Violat
     transfer = evidence.transfer_of(one)
     refused = any(post["reference"] == str(one.id) and post["status"] == 422 for post in evidence.posts)
     rejected = transfer is not None and transfer["status"] == "rejected"
-    if evidence.tells(one, AMBIGUOUS):
+    if evidence.tells(one, AMBIGUOUS) or (reason.startswith("timeout") and evidence.tells_of_a_forgetful_bank):
         return
     if evidence.out_cents(one.id) > 0:
         yield Violation(

@@ -16,6 +16,7 @@ from seedtrust_ops.sandbox.bank.control import Movement, SandboxBank, SeenReques
 
 Booked = TypeVar("Booked", Movement, Transfer)
 
+FORGOTTEN = "transfer_forgotten_by_bank"
 TRANSACTIONS = """
     select t.id, t.batch_id, t.disbursement_request_id as request_id, t.amount_cents, t.status, t.failure_reason,
            t.bank_transfer_id, b.status as batch_status, coalesce(l.generation, 0) as claims, a.id as account_id,
@@ -164,6 +165,11 @@ class Evidence:
         if named or transaction.bank_transfer_id is not None:
             return named[0] if named else None
         return transfers[0] if len(transfers) == 1 else None
+
+    @property
+    def tells_of_a_forgetful_bank(self) -> bool:
+        """Whether an alert is open that the bank has forgotten a transfer, so that its 'unknown' is no word."""
+        return any(rule == FORGOTTEN for rule, _ in self.alerts)
 
     def tells(self, transaction: Transaction, *rules: str) -> bool:
         """Whether an alert of one of the rules is open about the transaction or its request."""

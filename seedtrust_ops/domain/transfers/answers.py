@@ -80,6 +80,7 @@ def _tell_of_our_key(session: Session, answered: Sequence[Answered]) -> None:
     elif any(isinstance(one.answer, Originated | Refused) for one in answered):
         resolve_alert(session, "bank_unauthorized", BANK)
         resolve_alert(session, "bank_silent", BANK)
+        resolve_alert(session, "bank_rate_limiting", BANK)
 
 
 def tell_of_refused_key(session: Session) -> None:
@@ -90,6 +91,11 @@ def tell_of_refused_key(session: Session) -> None:
 def tell_of_silence(session: Session, sentence: str) -> None:
     """Open the alert that the bank answers no request to send."""
     open_alert(session, "bank_silent", BANK, "CRITICAL", sentence)
+
+
+def tell_of_limits(session: Session, sentence: str) -> None:
+    """Open the alert that the bank has let nothing through for a long while."""
+    open_alert(session, "bank_rate_limiting", BANK, "HIGH", sentence)
 
 
 UNAUTHORIZED_SENTENCE = (

@@ -19,7 +19,7 @@ from seedtrust_ops.domain.transfers.account_numbers import (
 from seedtrust_ops.domain.transfers.leases import Lease, hold_fence, require_processing
 from seedtrust_ops.domain.transfers.outcomes import fail_transactions
 from seedtrust_ops.errors import DamagedToken, OperationsError, UnreadableToken
-from seedtrust_ops.tables import Account, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction
+from seedtrust_ops.tables import Account, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction, TransferAttempt
 
 MAXIMUM_CENTS = 9_999_999_999
 """The most that the bank takes in one transfer (bank_api.yaml, TransferRequest.amount_cents)."""
@@ -214,15 +214,21 @@ def is_false_failure(transaction: type[HuntingtonTransaction]) -> ColumnElement[
 
 
 def _is_in_flight(transaction: type[HuntingtonTransaction], own_batch_id: int) -> ColumnElement[bool]:
-    """The condition that a transaction may yet take money: under way, about to be, or falsely failed."""
+    """The condition that a transaction may yet take money: under way, about to be, in doubt, or falsely failed.
+
+    In doubt is also what is pending again because the bank did not know its key: a request that left may still
+    arrive, however late.
+    """
     being_processed = exists().where(
         HuntingtonBatch.id == transaction.batch_id,
-        HuntingtonBatch.id != own_batch_id,
         HuntingtonBatch.status == "processing",
+    )
+    sent_before = exists().where(
+        TransferAttempt.transaction_id == transaction.id, TransferAttempt.outcome == "unknown_to_bank"
     )
     return or_(
         transaction.status.in_(("processing", "submitted")),
-        and_(transaction.status == "pending", being_processed),
+        and_(transaction.status == "pending", transaction.batch_id != own_batch_id, or_(being_processed, sent_before)),
         is_false_failure(transaction),
     )
 

@@ -20,6 +20,7 @@ from seedtrust_ops.domain.row_sets import any_of
 from seedtrust_ops.domain.transfers.attempts import found_at_bank
 from seedtrust_ops.domain.transfers.bank import Bank, transaction_id_of
 from seedtrust_ops.domain.transfers.batches import settle_batches
+from seedtrust_ops.domain.transfers.forgetting import look_for_forgotten
 from seedtrust_ops.domain.transfers.legacy import LegacyTransaction, match_by_reference
 from seedtrust_ops.domain.transfers.outcomes import Change, record_words
 from seedtrust_ops.tables import BankFeedCursor, HuntingtonBatch, HuntingtonTransaction, TransferAttempt
@@ -53,7 +54,11 @@ async def read_feed(sessions: Sessions, bank: Bank) -> FeedReading:
     """
     reading = FeedReading()
     cursor, now = await asyncio.to_thread(_start, sessions)
-    async for page in bank.changed_since(cursor - OVERLAP if cursor else now - FIRST_READING):
+    overlap_since = cursor - OVERLAP if cursor else None
+    in_the_overlap: set[str] = set()
+    async for page in bank.changed_since(overlap_since or now - FIRST_READING):
+        if overlap_since is not None:
+            in_the_overlap |= {transfer.id for transfer in page}
         words, strangers = await asyncio.to_thread(_match, sessions, page)
         candidates = await asyncio.to_thread(_legacy_candidates, sessions, strangers)
         found, _ = await match_by_reference(sessions, bank, candidates)
@@ -74,6 +79,8 @@ async def read_feed(sessions: Sessions, bank: Bank) -> FeedReading:
         reading.transfers += len(page)
         reading.changes += changes
         reading.finished |= finished
+    if overlap_since is not None:
+        await look_for_forgotten(sessions, bank, overlap_since, in_the_overlap)
     read_up_to = cursor or now - FIRST_READING + OVERLAP
     await asyncio.to_thread(commit, sessions, lambda session: _move_cursor(session, read_up_to, whole=True))
     return reading
@@ -137,7 +144,8 @@ def _legacy_candidates(sessions: Sessions, strangers: Sequence[BankTransfer]) ->
                 HuntingtonTransaction.id.in_(sent_by_us).label("ours"),
             ).where(any_of(HuntingtonTransaction.id, references))
         ).all()
-    foreign = {row.id: references[row.id] for row in rows if row.ours and row.bank_transfer_id is not None}
+    # Also where nothing is known yet of the one that we sent: by the time it is, this page of the feed is long past.
+    foreign = {row.id: references[row.id] for row in rows if row.ours}
     if foreign:
         commit(sessions, lambda session: _tell_of_second_transfer(session, foreign))
     return [

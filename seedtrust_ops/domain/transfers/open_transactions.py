@@ -13,7 +13,6 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.bank import LOOK_UP_PAGE, BankGaveNoAnswer, BankTransfer
-from seedtrust_ops.domain.alerts import open_alert
 from seedtrust_ops.domain.committing import Sessions, commit
 from seedtrust_ops.domain.transfers.attempts import (
     AttemptEnd,
@@ -25,6 +24,7 @@ from seedtrust_ops.domain.transfers.attempts import (
 from seedtrust_ops.domain.transfers.bank import Bank, idempotency_key
 from seedtrust_ops.domain.transfers.batches import requeue_batches, settle_batches
 from seedtrust_ops.domain.transfers.checks import is_false_failure
+from seedtrust_ops.domain.transfers.forgetting import bank_has_forgotten, tell_of_forgotten
 from seedtrust_ops.domain.transfers.leases import Lease, hold_fence, is_live
 from seedtrust_ops.domain.transfers.legacy import LegacyTransaction, match_by_reference
 from seedtrust_ops.domain.transfers.outcomes import Change, record_words
@@ -151,12 +151,11 @@ async def _ask(
     """Return what the bank says, by transaction id, and the transactions about which nobody may guess."""
     by_key = {idempotency_key(one.id): one.id for one in page}
     words = {by_key[transfer.idempotency_key]: transfer for transfer in await bank.find_by_keys(list(by_key))}
-    legacy = [
-        LegacyTransaction(one.id, one.amount_cents, one.bank_transfer_id)
-        for one in page
-        if one.id not in words and not one.ours
-    ]
-    found, doubtful = await match_by_reference(sessions, bank, legacy)
+    # What is submitted is never sent again, so that nobody need look further for it.
+    lost = [one for one in page if one.id not in words and not (one.ours and one.status == "submitted")]
+    found, doubtful = await match_by_reference(
+        sessions, bank, [LegacyTransaction(one.id, one.amount_cents, one.bank_transfer_id, one.ours) for one in lost]
+    )
     return words | found, doubtful
 
 
@@ -189,7 +188,9 @@ class _Recording:
         unknown = {
             one.id: one for one in self.page.transactions if one.id not in self.words and one.id not in self.doubtful
         }
-        findings.put_back = self._put_back(session, unknown)
+        tell_of_forgotten(session, {one.id: one.status for one in unknown.values() if one.status == "submitted"})
+        # A bank that has forgotten transfers which it had taken may have forgotten these too.
+        findings.put_back = [] if bank_has_forgotten(session) else self._put_back(session, unknown)
         attempts = last_attempts(session, findings.put_back)
         end_attempts(
             session,
@@ -198,7 +199,6 @@ class _Recording:
                 for attempt in attempts.values()
             ],
         )
-        self._tell_of_forgotten(session, unknown)
         if self.lease is None:
             findings.requeued = requeue_batches(session, {unknown[one].batch_id for one in findings.put_back})
             findings.finished = settle_batches(session, {change.batch_id for change in findings.changes})
@@ -233,16 +233,3 @@ class _Recording:
                 .values(status="pending", failure_reason=None, updated_at=func.clock_timestamp())
             )
         return ids
-
-    def _tell_of_forgotten(self, session: Session, unknown: Mapping[int, OpenTransaction]) -> None:
-        for one in unknown.values():
-            if one.status == "submitted":
-                open_alert(
-                    session,
-                    "transfer_forgotten_by_bank",
-                    f"transaction {one.id}",
-                    "CRITICAL",
-                    f"The bank had accepted transaction {one.id} and now knows nothing of it (it may have been "
-                    "restored from a backup). It stays 'submitted' and is not sent again: ask Huntington whether "
-                    "the payee was paid, and set its status by hand.",
-                )

@@ -4,7 +4,6 @@ Each step is a function elsewhere in this package; this module is what `process_
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from seedtrust_ops.domain.transfers.leases import (
 )
 from seedtrust_ops.domain.transfers.open_transactions import ask_about_open_transactions
 from seedtrust_ops.domain.transfers.sending import BankSilent, BatchSender
-from seedtrust_ops.domain.transfers.stopping import StopSign
+from seedtrust_ops.domain.transfers.stopping import StopSign, moment
 from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
@@ -107,7 +106,7 @@ def process_batch(
         halted = why_halted(session, rules.halted_by_environment)
     if halted is not None:
         raise TransfersHalted(f"{halted} Batch {batch_id} was not touched.")
-    claimed_at = time.monotonic()
+    claimed_at = moment()
     claim = commit(
         sessions,
         lambda session: claim_batch(
@@ -193,7 +192,7 @@ async def _keep(sessions: Sessions, rules: TransferRules, lease: Lease, stop: St
             raise TransfersHalted(halted)
 
     while True:
-        asked_at = time.monotonic()
+        asked_at = moment()
         await asyncio.to_thread(commit, sessions, lambda session: renew_lease(session, lease))
         stop.lease_renewed(asked_at, lease.seconds)
         if stop.reason is None:

@@ -26,7 +26,7 @@ from seedtrust_ops.bank import (
 from seedtrust_ops.domain.committing import Sessions, commit
 from seedtrust_ops.domain.row_sets import any_of
 from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, build_order
-from seedtrust_ops.domain.transfers.answers import UNAUTHORIZED_SENTENCE, Answered, record_answers
+from seedtrust_ops.domain.transfers.answers import UNAUTHORIZED_SENTENCE, Answered, record_answers, tell_of_limits
 from seedtrust_ops.domain.transfers.attempts import StartedAttempt, start_attempts
 from seedtrust_ops.domain.transfers.bank import Bank, idempotency_key
 from seedtrust_ops.domain.transfers.halting import TransfersHalted, why_halted
@@ -46,6 +46,8 @@ LEAST_SILENCE = 8
 
 LEAST_WAIT_SECONDS = 0.5
 """The least that a 429 is waited out, also where the bank says 0."""
+LONG_LIMIT_SECONDS = 300.0
+"""When 429s go on for so long, or one asks to wait for so long, people are told."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class BatchSender:
         self._stop = stop
         self._resume_at = 0.0
         self._silence = 0
+        self._limited_since: float | None = None
         self._prepared: asyncio.Queue[Prepared | None] = asyncio.Queue(maxsize=2 * concurrency)
         self._answered: asyncio.Queue[Answered | None] = asyncio.Queue()
 
@@ -167,6 +170,7 @@ class BatchSender:
                 # While the bank makes us wait the transaction is pending, and afterwards it is looked at anew:
                 # by then its request may have been taken back.
                 await self._record_now([answered])
+                await self._tell_of_a_long_limit()
                 await self._wait_for_the_bank()
                 again = await self._begin([one.transaction.id]) if self._stop.reason is None else []
                 if not again:
@@ -178,6 +182,17 @@ class BatchSender:
     async def _wait_for_the_bank(self) -> None:
         while self._stop.reason is None and (seconds := self._resume_at - time.monotonic()) > 0:
             await self._stop.wait(seconds)
+
+    async def _tell_of_a_long_limit(self) -> None:
+        if self._limited_since is None or self._resume_at - self._limited_since < LONG_LIMIT_SECONDS:
+            return
+        sentence = (
+            f"The bank lets nothing of batch {self._lease.batch_id} through (429): it has asked to wait until "
+            f"{self._resume_at - self._limited_since:,.0f} seconds after it first did. Nothing is lost, and what was "
+            "not sent is sent by itself once the bank takes it. Ask Huntington about our limit; a lower "
+            "HUNTINGTON_CONCURRENCY sends more slowly."
+        )
+        await asyncio.to_thread(commit, self._sessions, lambda session: tell_of_limits(session, sentence))
 
     async def _send_one(self, one: Prepared) -> Answered:
         if self._stop.reason is not None:
@@ -220,8 +235,12 @@ class BatchSender:
                 )
             return
         self._silence = 0
+        if not isinstance(answer, RateLimited | NotSent):
+            self._limited_since = None
         match answer:
             case RateLimited(retry_after_seconds):
+                if self._limited_since is None:
+                    self._limited_since = time.monotonic()
                 # The limit is on the caller, so every worker waits.
                 wait = max(retry_after_seconds, LEAST_WAIT_SECONDS)
                 self._resume_at = max(self._resume_at, time.monotonic() + wait)

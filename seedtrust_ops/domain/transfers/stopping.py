@@ -5,8 +5,25 @@ It is memory within one process; what other processes must know is in the databa
 
 import asyncio
 import time
+from typing import NamedTuple
 
 from seedtrust_ops.errors import OperationsError
+
+
+class Moment(NamedTuple):
+    """This process's time by both of its clocks, in seconds.
+
+    The one stands still while the machine is suspended, the other can be set back: neither alone tells how long ago
+    something was.
+    """
+
+    steady: float
+    wall: float
+
+
+def moment() -> Moment:
+    """Return the present moment."""
+    return Moment(time.monotonic(), time.time())
 
 
 class StopSign:
@@ -15,7 +32,7 @@ class StopSign:
     def __init__(self) -> None:
         self.reason: OperationsError | None = None
         self._raised = asyncio.Event()
-        self._lease_ends_at = float("-inf")
+        self._lease_ends_at = Moment(float("-inf"), float("-inf"))
 
     def raise_sign(self, reason: OperationsError) -> None:
         """Stop sending for `reason`."""
@@ -29,11 +46,12 @@ class StopSign:
         except TimeoutError:
             return
 
-    def lease_renewed(self, asked_at: float, seconds: float) -> None:
-        """Note that the lease was renewed for so many seconds; `asked_at` is `time.monotonic()` before it was asked."""
-        self._lease_ends_at = asked_at + seconds
+    def lease_renewed(self, asked_at: Moment, seconds: float) -> None:
+        """Note that the lease was renewed for so many seconds; `asked_at` is the moment before it was asked."""
+        self._lease_ends_at = Moment(asked_at.steady + seconds, asked_at.wall + seconds)
 
     @property
     def lease_has_ended(self) -> bool:
         """Whether the lease may be another's by now: this process may have been frozen and not know it yet."""
-        return time.monotonic() >= self._lease_ends_at
+        now = moment()
+        return now.steady >= self._lease_ends_at.steady or now.wall >= self._lease_ends_at.wall

@@ -1,0 +1,154 @@
+"""A bank that forgot, or that answers with somebody else's words: people are told, and nothing is paid twice."""
+
+import pytest
+
+from seedtrust_ops.bank import BankGaveNoAnswer
+from seedtrust_ops.domain.transfers import sending, stopping
+from seedtrust_ops_tests.building import Company
+from seedtrust_ops_tests.domain.transfers.working import Worker
+
+
+def test_completed_transfer_that_a_restored_bank_knows_nothing_of_is_told(worker: Worker, company: Company) -> None:
+    worker.process(company.batch([100]))
+    worker.heal()
+    worker.bank.control.back_up("an-hour-ago")
+    batch_id = company.batch([5_000, 6_000])
+    worker.process(batch_id)
+    worker.bank.control.restore("an-hour-ago")
+
+    worker.heal()
+
+    assert company.open_alerts() == [
+        ("transfer_forgotten_by_bank", f"transaction {one.id}") for one in company.transactions(batch_id)
+    ]
+    assert company.statuses(batch_id) == ["completed", "completed"]
+
+
+def test_payment_in_doubt_is_not_sent_again_to_a_bank_that_has_forgotten_others(
+    worker: Worker, company: Company
+) -> None:
+    worker.process(company.batch([100]))
+    worker.heal()
+    worker.bank.control.back_up("an-hour-ago")
+    batch_id = company.batch([5_000, 6_000])
+    paid, in_doubt = company.transactions(batch_id)
+    worker.bank.control.order_fault("reset_after_commit", method="POST", reference=str(in_doubt.id))
+    worker.bank.control.order_fault("error_before_commit", method="GET", times=3)
+    worker.process(batch_id)
+    assert company.statuses(batch_id) == ["completed", "processing"]
+    worker.bank.control.restore("an-hour-ago")
+
+    worker.heal()
+
+    assert company.statuses(batch_id) == ["completed", "processing"]
+    assert worker.posts(in_doubt.id) == 1
+    assert ("transfer_forgotten_by_bank", f"transaction {paid.id}") in company.open_alerts()
+
+
+def test_payment_whose_key_the_bank_forgot_is_not_sent_again_where_its_reference_is_known(
+    worker: Worker, company: Company
+) -> None:
+    batch_id = company.batch([5_000])
+    (transaction,) = company.transactions(batch_id)
+    worker.bank.control.order_fault("reset_after_commit", method="POST")
+    worker.bank.control.order_fault("error_before_commit", method="GET", times=3)
+    worker.process(batch_id)
+    worker.bank.control.forget(f"seedtrust-transaction-{transaction.id}")
+
+    worker.heal()
+    worker.heal()
+
+    assert company.statuses(batch_id) == ["processing"]
+    assert worker.posts(transaction.id) == 1
+    assert ("transfer_ambiguous", f"transaction {transaction.id}") in company.open_alerts()
+
+
+def test_look_up_that_is_answered_for_another_is_no_answer(worker: Worker, company: Company) -> None:
+    batch_id = company.batch([5_000])
+    worker.bank.control.order_fault("reset_after_commit", method="POST")
+    worker.bank.control.order_fault("error_before_commit", method="GET", times=3)
+    worker.process(batch_id)
+    other = company.batch([7_000])
+    worker.process(other)
+    worker.bank.control.order_fault("answer_of_another", method="GET", times=None)
+
+    with pytest.raises(BankGaveNoAnswer, match="not asked for"):
+        worker.heal()
+
+    assert company.statuses(batch_id) == ["processing"]
+    worker.bank.control.clear_faults()
+    worker.heal()
+    assert company.statuses(batch_id) == ["completed"]
+
+
+def test_request_is_not_paid_by_another_while_its_first_payment_may_still_arrive(
+    worker: Worker, company: Company
+) -> None:
+    case = company.case()
+    request_id = company.request(case, 5_000)
+    first, second = company.batch(case=case), company.batch(case=case)
+    company.transaction(first, request_id, 5_000)
+    company.transaction(second, request_id, 5_000)
+    company.transaction(second, company.request(case, 100), 100)
+    worker.bank.control.order_fault("reset_before_commit", method="POST")
+    worker.process(first)
+    worker.heal(grace_seconds=0)
+    assert company.statuses(first) == ["pending"]
+
+    worker.process(second)
+
+    assert company.statuses(second) == ["failed", "completed"]
+    assert "may have paid" in (company.transactions(second)[0].failure_reason or "")
+    worker.process(first)
+    assert company.statuses(first) == ["completed"]
+
+
+def test_second_transfer_is_told_also_where_it_was_seen_while_ours_was_still_in_doubt(
+    worker: Worker, company: Company
+) -> None:
+    batch_id = company.batch([900])
+    (transaction,) = company.transactions(batch_id)
+    worker.bank.control.order_fault("reset_after_commit", method="POST")
+    worker.bank.control.order_fault("error_before_commit", method="GET", times=3)
+    worker.process(batch_id)
+    worker.bank.control.plant_transfer(
+        reference=str(transaction.id), amount_cents=900, idempotency_key=f"somebody-elses-{transaction.id}"
+    )
+    worker.heal()
+    assert company.statuses(batch_id) == ["completed"]
+    assert ("second_transfer", f"transaction {transaction.id}") in company.open_alerts()
+
+
+@pytest.mark.parametrize("retry_after", ["999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_bank_that_asks_to_wait_absurdly_long_is_told_and_waited_for_an_hour_at_the_most(
+    worker: Worker, company: Company, retry_after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = company.batch([1_000])
+    worker.bank.control.order_fault("rate_limited", method="POST", retry_after=retry_after)
+    waited = []
+
+    async def stop_waiting(sign: stopping.StopSign, seconds: float) -> None:
+        waited.append(seconds)
+        sign.raise_sign(sending.BankSilent("the test has waited long enough"))
+
+    monkeypatch.setattr(stopping.StopSign, "wait", stop_waiting)
+    with pytest.raises(sending.BankSilent):
+        worker.process(batch_id)
+
+    assert 3_500 < waited[0] <= 3_600
+    assert ("bank_rate_limiting", "huntington") in company.open_alerts()
+    assert company.statuses(batch_id) == ["pending"]
+    monkeypatch.undo()
+    worker.process(batch_id)
+    assert ("bank_rate_limiting", "huntington") not in company.open_alerts()
+
+
+@pytest.mark.parametrize("clock", ["monotonic", "time"])
+def test_lease_has_ended_when_either_clock_says_so(clock: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one stands still while a machine is suspended, the other can be set back."""
+    sign = stopping.StopSign()
+    sign.lease_renewed(stopping.moment(), 60)
+    assert not sign.lease_has_ended
+    real = getattr(stopping.time, clock)
+    monkeypatch.setattr(stopping.time, clock, lambda: real() + 61)
+    assert sign.lease_has_ended
