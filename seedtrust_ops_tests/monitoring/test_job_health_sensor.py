@@ -1,16 +1,21 @@
 """The health sensor as Dagster evaluates it: on a real instance, with real mail, PostHog and internal API servers."""
 
+from datetime import UTC, datetime, timedelta
+
 import dagster as dg
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import ScheduleInstigatorData, SensorInstigatorData
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.definitions import definitions
-from seedtrust_ops.monitoring.job_health_sensor import job_health_sensor
+from seedtrust_ops.monitoring.job_health_sensor import Memory, job_health_sensor
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.sandbox.outside.control import InternalApiServer, PostHogServer
 from seedtrust_ops.tables import Alert
 from seedtrust_ops_tests.monitoring.conftest import ON_CALL
+from seedtrust_ops_tests.ticking import Ticker
 
 pytestmark = pytest.mark.usefixtures("watching_environment")
 
@@ -58,3 +63,65 @@ def test_trouble_is_told_once_by_every_way_and_so_is_its_end(
         ("jobs", "degraded"),
         ("jobs", "up"),
     ]
+
+
+def open_alerts(sessions: sessionmaker[Session]) -> dict[str, tuple[str, str]]:
+    """Rule and severity of every open alert, by subject."""
+    with sessions() as session:
+        rows = session.scalars(select(Alert).where(Alert.resolved_at.is_(None)))
+        return {row.subject: (row.rule, row.severity) for row in rows}
+
+
+def remembering(awake_since: datetime) -> str:
+    """The cursor of a daemon that has been there since, without a break."""
+    return Memory(last_look=datetime.now(UTC), awake_since=awake_since).model_dump_json()
+
+
+def test_schedules_and_sensors_that_stopped_are_told_unless_a_person_switched_them_off_or_the_daemon_was_away(
+    instance: dg.DagsterInstance, sessions: sessionmaker[Session]
+) -> None:
+    now = datetime.now(UTC)
+    an_hour_ago = now - timedelta(hours=1)
+    schedule = ScheduleInstigatorData("* * * * *", an_hour_ago.timestamp())
+    sensor = SensorInstigatorData(min_interval=30, last_sensor_start_timestamp=an_hour_ago.timestamp())
+    ticked = {
+        "auto_heal_huntington_batches_schedule": (schedule, "RUNNING", an_hour_ago),
+        "report_generation_schedule": (schedule, "STOPPED", an_hour_ago),
+        "huntington_batch_sensor": (sensor, "RUNNING", an_hour_ago),
+        "job_run_sensor": (sensor, "RUNNING", now - timedelta(seconds=5)),
+        "pending_dr_sensor": (sensor, "STOPPED", an_hour_ago),
+    }
+    for name, (state, status, last) in ticked.items():
+        kind = InstigatorType.SCHEDULE if state is schedule else InstigatorType.SENSOR
+        ticker = Ticker(instance, name, kind)
+        ticker.known(state, status)
+        ticker.tick(last)
+
+    tick(instance, remembering(now - timedelta(seconds=30)))
+    assert open_alerts(sessions) == {}
+    # It was last there long ago: whatever is late has been late because of that.
+    long_ago = Memory(last_look=an_hour_ago, awake_since=an_hour_ago)
+    tick(instance, long_ago.model_dump_json())
+    assert open_alerts(sessions) == {}
+
+    tick(instance, remembering(an_hour_ago))
+    assert open_alerts(sessions) == {
+        "auto_heal_huntington_batches_schedule": ("schedule_missed", "HIGH"),
+        "huntington_batch_sensor": ("schedule_missed", "CRITICAL"),
+    }
+    for name in ("auto_heal_huntington_batches_schedule", "huntington_batch_sensor"):
+        kind = InstigatorType.SENSOR if name.endswith("sensor") else InstigatorType.SCHEDULE
+        Ticker(instance, name, kind).tick(datetime.now(UTC))
+    tick(instance, remembering(an_hour_ago))
+    assert open_alerts(sessions) == {}
+
+
+def test_cursor_that_can_not_be_read_means_a_first_look(instance: dg.DagsterInstance) -> None:
+    said, cursor = tick(instance, "what?")
+    assert said.startswith("0 in trouble")
+    assert Memory.model_validate_json(cursor).last_asked.keys() >= {"ledger_mismatch", "schedule_missed"}
+
+
+def test_sensor_is_on_by_default_and_launches_nothing() -> None:
+    assert job_health_sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    assert job_health_sensor.targets == []

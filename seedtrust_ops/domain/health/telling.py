@@ -16,8 +16,8 @@ from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Notification, OutgoingEvent
 
 _EVENTS = {
-    Destination.POSTHOG: ("PostHog events", Severity.MEDIUM, "POSTHOG_HOST, POSTHOG_API_KEY"),
-    Destination.INTERNAL_API: ("internal API statuses", Severity.HIGH, "INTERNAL_API_URL, INTERNAL_API_KEY"),
+    Destination.POSTHOG: ("PostHog events", "POSTHOG_HOST, POSTHOG_API_KEY"),
+    Destination.INTERNAL_API: ("internal API statuses", "INTERNAL_API_URL, INTERNAL_API_KEY"),
 }
 
 
@@ -51,12 +51,12 @@ def notifications_failing(session: Session, *, longest_seconds: float, told: Col
         .group_by(OutgoingEvent.destination)
     )
     for row in waiting:
-        subject, severity, variables = _EVENTS[Destination(row.destination)]
+        subject, variables = _EVENTS[Destination(row.destination)]
         found.append(
             Finding(
                 FAILING,
                 subject,
-                severity,
+                Severity.HIGH,
                 f"{row.number} {subject} have waited for over {in_time(longest_seconds)} to be delivered. See "
                 f"{variables} and that server; they are delivered by themselves once it takes them.",
             )

@@ -139,7 +139,7 @@ def test_events_that_wait_for_long_are_failing_where_their_destination_is_told_a
                     destination=destination, dedupe_key=destination, body={}, created_at=ago(seconds), **columns
                 )
             )
-    both = {"PostHog events": Severity.MEDIUM, "internal API statuses": Severity.HIGH}
+    both = {"PostHog events": Severity.HIGH, "internal API statuses": Severity.HIGH}
     assert failing(sessions, *Destination) == (both if is_failing else {})
     assert failing(sessions, Destination.INTERNAL_API).keys() == ({"internal API statuses"} if is_failing else set())
     assert failing(sessions) == {}
