@@ -49,10 +49,10 @@ class Trouble:
     """Whether letters can be delivered meanwhile."""
 
 
-def queue_payments(stage: Stage, number: int = PAYMENTS) -> NewBatch:
+def queue_payments(stage: Stage, number: int = PAYMENTS, *, method: str = "wire") -> NewBatch:
     """Put that many approved requests into a batch and queue it."""
     with stage.sessions.begin() as session:
-        payments = [Payment(one, "wire") for one in payable_requests(session, number)]
+        payments = [Payment(one, method) for one in payable_requests(session, number)]
         batch = draft_batch(session, payments, stage.encrypt)
         queue_batches(session, [batch.batch_id])
     return batch
@@ -126,8 +126,8 @@ def bank_slow(stage: Stage) -> Iterator[None]:
 
 @contextmanager
 def mail_down(stage: Stage) -> Iterator[None]:
-    """Kill the mail server while letters are due: those of a transfer that came back."""
-    batch = queue_payments(stage)
+    """Kill the mail server while letters are due: those of transfers that come back."""
+    batch = queue_payments(stage, method="ach")
     _wait_for(stage, batch, "completed")
     stage.world.mailbox.server.kill()
     for transaction_id in batch.transaction_ids:
