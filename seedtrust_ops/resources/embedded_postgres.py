@@ -53,6 +53,22 @@ def is_running(directory: Path) -> bool:
     return server is not None and not _is_dead(server)
 
 
+def url_of_running(directory: Path) -> URL | None:
+    """Return the URL of the server that runs in `directory`, None where none does; it names no database.
+
+    It reads the server's own file alone: the wheel starts what does not run, and takes a lock of the whole machine.
+    """
+    if not is_running(directory):
+        return None
+    # PostgreSQL's documentation, "Database File Layout": pid, folder, start time, port, socket's folder, address.
+    lines = [line.strip() for line in (directory.expanduser() / "postmaster.pid").read_text().splitlines()]
+    if len(lines) < 6:
+        return None
+    port, sockets, address = int(lines[3]), lines[4], lines[5]
+    place = {"query": {"host": sockets}} if sockets else {"host": address}
+    return URL.create("postgresql", username="postgres", port=port, **place)
+
+
 def stop(directory: Path) -> None:
     """Stop the server that lives in `directory`; it is no error when none runs."""
     directory = directory.expanduser()

@@ -21,7 +21,7 @@ from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.monitoring.heartbeats import read_heartbeats
 from seedtrust_ops.monitoring.ticks import Ticking, read_ticks
 from seedtrust_ops.resources import embedded_postgres
-from seedtrust_ops.resources.postgres import application_url, dagster_url
+from seedtrust_ops.resources.postgres import APPLICATION_DATABASE, DAGSTER_DATABASE
 
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 10
@@ -149,21 +149,20 @@ class EmbeddedServerDown(OperationsError):
 
 def application_database() -> URL:
     """Return where the application's database is; raises `EmbeddedServerDown` instead of starting a server."""
-    settings = environment().databases
-    return settings.application_url or _embedded(application_url)
+    return environment().databases.application_url or _embedded(APPLICATION_DATABASE)
 
 
 def dagster_database() -> URL:
     """Return where Dagster's database is; raises `EmbeddedServerDown` instead of starting a server."""
-    settings = environment().databases
-    return settings.dagster_url or _embedded(dagster_url)
+    return environment().databases.dagster_url or _embedded(DAGSTER_DATABASE)
 
 
-def _embedded(url: Callable[[], URL]) -> URL:
+def _embedded(name: str) -> URL:
     folder = environment().databases.embedded_directory
-    if not embedded_postgres.is_running(folder):
+    server = embedded_postgres.url_of_running(folder)
+    if server is None:
         raise EmbeddedServerDown(
             f"No database is configured, and the embedded PostgreSQL in {folder} does not run: set "
             "SEEDTRUST_DATABASE_URL and DAGSTER_POSTGRES_URL, or start `seedtrust-ops dev` or `worker`."
         )
-    return url()
+    return server.set(database=name)

@@ -16,14 +16,14 @@ from sqlalchemy import select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import environment_for_child
+from seedtrust_ops.config import DatabaseSettings, environment, environment_for_child
 from seedtrust_ops.migrations.migrating import migrate
 from seedtrust_ops.monitoring.heartbeats import PARTS
 from seedtrust_ops.resources import embedded_postgres
 from seedtrust_ops.resources.postgres import APPLICATION_DATABASE, DAGSTER_DATABASE, create_application_engine
 from seedtrust_ops.tables import Alert
 from seedtrust_ops.watchdog import remembering, watching
-from seedtrust_ops.watchdog.looking import Inquirer, NoAnswer
+from seedtrust_ops.watchdog.looking import Inquirer, NoAnswer, application_database
 from seedtrust_ops.watchdog.watching import AnotherWatchdog, only_watchdog
 from seedtrust_ops_tests.dagster_homes import DagsterHome
 from seedtrust_ops_tests.databases import folder_for_a_server, plain
@@ -184,6 +184,21 @@ def test_a_question_that_hangs_is_given_up_and_no_second_one_hangs_beside_it(dat
     release.set()
     patient = Inquirer("SEEDTRUST_DATABASE_URL", lambda: database_url)
     assert patient.ask(lambda connection: connection.scalar(text("select 1"))) == 1
+
+
+def test_embedded_server_is_found_where_it_runs_and_never_started(
+    own_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SEEDTRUST_DATABASE_URL")
+    monkeypatch.setattr(DatabaseSettings, "embedded_directory", own_server)
+    environment.cache_clear()
+    inquirer = Inquirer("SEEDTRUST_DATABASE_URL", application_database)
+    assert inquirer.ask(lambda connection: connection.scalar(text("select count(*) from users"))) == 0
+    embedded_postgres.stop(own_server)
+    with pytest.raises(NoAnswer, match="does not run"):
+        inquirer.ask(lambda connection: connection.scalar(text("select 1")))
+    assert not embedded_postgres.is_running(own_server)
+    environment.cache_clear()
 
 
 @pytest.mark.usefixtures("bank_environment")
