@@ -25,7 +25,7 @@ from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.sandbox.outside.world import OutsideWorld
 from seedtrust_ops_tests.building import Company
 from seedtrust_ops_tests.dagster_homes import DagsterHome
-from seedtrust_ops_tests.every_job import failures, run_every_job, work_for_every_job
+from seedtrust_ops_tests.every_job import PATIENCE, failures, run_every_job, work_for_every_job
 from seedtrust_ops_tests.jobs.conftest import Change, change, impatient, jobs_environment, outside, outside_servers
 from seedtrust_ops_tests.jobs.running import dagster, execute, process
 from seedtrust_ops_tests.quoting_bank import KINDS, quoting_bank
@@ -188,9 +188,11 @@ def test_no_job_leaves_an_account_number_in_rows_files_letters_or_logs(
     bank: BankProcess,
     mailbox: MailboxProcess,
     outside: OutsideWorld,
+    change: Change,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    change(**PATIENCE)
     caplog.set_level(logging.DEBUG)
     batch_id = work_for_every_job(company)
     transactions = company.transactions(batch_id)

@@ -30,6 +30,7 @@ from seedtrust_ops_tests.deploy.conftest import (
     give_to_an_owner_of_its_own,
 )
 from seedtrust_ops_tests.every_job import (
+    PATIENCE,
     failures,
     queue_another_batch,
     run_every_job,
@@ -59,7 +60,7 @@ def as_app(
     change: Change,
 ) -> None:
     """The environment of a production process whose database user is the jobs' role."""
-    change(SEEDTRUST_DATABASE_URL=user_of(roles, APP))
+    change(SEEDTRUST_DATABASE_URL=user_of(roles, APP), **PATIENCE)
     with application_engine().connect() as connection:
         assert connection.scalar(text("select current_user")) == APP
 
@@ -78,6 +79,7 @@ def refused() -> Iterator[list[str]]:
     event.remove(Engine, "handle_error", hear)
 
 
+@pytest.mark.timeout(600)  # on a busy machine; it takes about 10 s on a quiet one
 @pytest.mark.usefixtures("as_app")
 def test_every_job_sensor_and_schedule_runs_as_the_jobs_role(
     company: Company, bank: BankProcess, instance: dg.DagsterInstance, refused: list[str]
