@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Self
 
+TICK_NANOSECONDS = 10_000_000
+"""Files are dated by the kernel's last tick of the clock, which may be so long ago."""
 _Trace = tuple[int, int, int]
 """A file's inode, size and time of change (nanoseconds). Unlike the time of modification nobody can set that one."""
 
@@ -38,7 +40,8 @@ class LoadedCode:
 
     def changed_since(self, nanoseconds: int) -> str | None:
         """Return a file that changed at or after that time (UNIX time), None where none did."""
-        return next((file for file, trace in self._files.items() if trace and trace[2] >= nanoseconds), None)
+        since = nanoseconds - TICK_NANOSECONDS
+        return next((file for file, trace in self._files.items() if trace and trace[2] >= since), None)
 
     def changed(self) -> str | None:
         """Return a file that is no longer as it was, or is new in the package; None where all is as it was."""

@@ -32,8 +32,6 @@ RELOADS = 3
 UNFIT_SECONDS = 60.0
 """For so long code that can't be kept warm is not tried again."""
 LOOK_SECONDS = 0.2
-LINGER_SECONDS = 10.0
-"""How long a run host that nobody keeps waits for another launcher when the last one is gone."""
 INTERRUPTED_SECONDS = 10.0
 """How long interrupted runs may take to end before they are killed."""
 PREDECESSOR_SECONDS = 20.0
@@ -42,15 +40,25 @@ PREDECESSOR_SECONDS = 20.0
 class RunHost:
     """Serves launchers at its socket until it is told to stop or nobody needs it."""
 
-    def __init__(self, folder: Path, lock: IO[str], *, keep: bool, run_seconds: float) -> None:
+    def __init__(self, folder: Path, lock: IO[str], *, run_seconds: float, linger_seconds: float) -> None:
+        """Take what was found out before it serves.
+
+        Args:
+            folder: the launcher's folder.
+            lock: the file that holds the folder's lock.
+            run_seconds: how long runs may take to finish when it is told to stop.
+            linger_seconds: how long it waits for a launcher when no run and no launcher is left; infinite where
+                somebody else says when it is to stop.
+        """
         self._folder = folder
         self._lock = lock
-        self._keep = keep
         self._run_seconds = run_seconds
+        self._linger_seconds = linger_seconds
         self._zygotes: dict[str, WarmProcess] = {}
         self._unfit: dict[str, tuple[float, str]] = {}
         self._runs: set[int] = set()
         self._callers = 0
+        self._orders = 0
         self._time_to_end: float | None = None
 
     async def serve(self, listener: socket.socket, *, first: LaunchOrder | None) -> None:
@@ -68,16 +76,20 @@ class RunHost:
             self._zygote_for(first)
         server = await asyncio.start_unix_server(self._answer, sock=listener, limit=LONGEST_LINE)
         needed_at = time.monotonic()
-        while self._time_to_end is None and (self._keep or time.monotonic() < needed_at + LINGER_SECONDS):
+        while self._time_to_end is None and time.monotonic() < needed_at + self._linger_seconds:
             if self._callers or self._runs:
                 needed_at = time.monotonic()
             await asyncio.sleep(LOOK_SECONDS)
         server.close()
         (self._folder / SOCKET).unlink(missing_ok=True)
         self._lock.close()
+        while self._orders:
+            await asyncio.sleep(LOOK_SECONDS)
         for zygote in self._zygotes.values():
             zygote.retire()
         await self._let_runs_end()
+        while _has_children():
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _stop_within(self, seconds: float) -> None:
         self._time_to_end = time.monotonic() + seconds
@@ -121,12 +133,16 @@ class RunHost:
         if order is None:
             # Whoever needs a run host starts the next one; here the runs under way go on to their ends.
             self._stop_within(float("inf"))
-        return ENDING if order is None or self._time_to_end is not None else await self._start(order)
+        if order is None or self._time_to_end is not None:
+            return ENDING
+        self._orders += 1
+        try:
+            return await self._start(order)
+        finally:
+            self._orders -= 1
 
     async def _start(self, order: LaunchOrder) -> Answer:
         pid, why_cold = await self._forked(order)
-        if pid is None and self._time_to_end is not None:
-            return ENDING
         if pid is None:
             try:
                 pid = start_cold(order, str(self._folder))
@@ -186,6 +202,15 @@ class RunHost:
                 self._runs.discard(pid)
 
 
+def _has_children() -> bool:
+    """Return whether any child of ours, a zygote that has yet to go, is left."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def _is_own_child(pid: int) -> bool:
     """Return whether `pid` is a child of ours that was not collected yet."""
     try:
@@ -223,6 +248,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="stay when nobody calls; take over from one that was not")
     parser.add_argument("--detach", action="store_true", help="return as soon as it serves, and go on without a parent")
     parser.add_argument("--run-seconds", type=float, default=45.0, help="what runs are given when it is told to stop")
+    parser.add_argument("--linger-seconds", type=float, default=60.0, help="how long it stays when nobody calls")
     parser.add_argument("--warm", metavar="MODULE", help="a code location's module to load at once")
     options = parser.parse_args()
     make_folder(options.folder)
@@ -235,7 +261,8 @@ def main() -> None:
             os._exit(0)
         os.setsid()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    host = RunHost(options.folder, lock, keep=options.keep, run_seconds=options.run_seconds)
+    linger_seconds = float("inf") if options.keep else options.linger_seconds
+    host = RunHost(options.folder, lock, run_seconds=options.run_seconds, linger_seconds=linger_seconds)
     asyncio.run(host.serve(listener, first=_like_those_to_come(options.warm) if options.warm else None))
 
 

@@ -31,9 +31,15 @@ class WorkerProcess:
     @classmethod
     def this_one(cls) -> Self:
         """Return the calling process."""
-        started = _started(os.getpid())
-        assert started is not None, "a process that runs has a start time"
-        return cls(socket.gethostname(), os.getpid(), _boot(), started)
+        this = cls.with_pid(os.getpid())
+        assert this is not None, "a process that runs has a start time"
+        return this
+
+    @classmethod
+    def with_pid(cls, pid: int) -> Self | None:
+        """Return the process of this host that has the pid now, None where none has."""
+        started = _started(pid)
+        return None if started is None else cls(socket.gethostname(), pid, _boot(), started)
 
     @classmethod
     def of(cls, tags: Mapping[str, str]) -> Self | None:

@@ -48,7 +48,7 @@ class QuickDaemon:
     def launcher_folder(self) -> Path:
         return self.home.folder / ".seedtrust" / "launcher"
 
-    def start(self, name: str, **variables: str) -> None:
+    def start(self, name: str) -> None:
         """Start the `code-server` or the `daemon`."""
         commands = {
             "code-server": (
@@ -61,11 +61,17 @@ class QuickDaemon:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", *commands[name]],
                 cwd=self.code,
-                env=environment_for_child(self.home.variables | {"MARK": "from the daemon"} | variables),
+                env=environment_for_child(self.home.variables | {"MARK": "from the daemon"}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+
+    def start_all(self) -> None:
+        """Start both."""
+        self.start("code-server")
+        wait_until(lambda: is_listening(self.port), seconds=120, what="the code server")
+        self.start("daemon")
 
     def kill(self, name: str, sign: signal.Signals = signal.SIGKILL) -> None:
         """End one of them, and wait until it is gone."""
@@ -140,9 +146,19 @@ class QuickDaemon:
         return worker
 
     def how_started(self, run_id: str) -> str:
-        """What the launcher said of the run."""
-        said = [entry.user_message for entry in self.instance.all_logs(run_id) if "Process " in entry.user_message]
-        return " ".join(said)
+        """What the launcher said of the run, which it does once it knows; the run may be over by then."""
+
+        def said() -> list[str]:
+            return [text for text in self.said_of(run_id) if "was forked" in text or "was started cold" in text]
+
+        wait_until(said, seconds=60, what=f"the launcher's word on run {run_id}")
+        (sentence,) = said()
+        return sentence
+
+    def said_of(self, run_id: str) -> list[str]:
+        """What Dagster's history has of the run, in words."""
+        entries = self.instance.all_logs(run_id)
+        return [entry.dagster_event.message or "" for entry in entries if entry.dagster_event is not None]
 
     def family(self, *words: str) -> list[psutil.Process]:
         """The living processes that have this home in their environment or command, and `words` in their command."""
@@ -190,11 +206,9 @@ def quick_daemon(home: DagsterHome, instance: dg.DagsterInstance) -> Iterator[Qu
     with ExitStack() as stack:
         stack.callback(_kill_what_is_left, daemon)
         stack.callback(daemon.stop)
-        daemon.start("code-server")
-        wait_until(lambda: is_listening(daemon.port), seconds=60, what="the code server")
         workspace = write_workspace(home.folder, daemon.port)
         workspace.write_text(workspace.read_text().replace("seedtrust_ops", "quick"))
-        daemon.start("daemon")
+        daemon.start_all()
         try:
             yield daemon
         except BaseException:

@@ -1,0 +1,18 @@
+"""A daemon for a whole file of tests, because starting one takes longer than what most of them do with it."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy.engine import URL
+
+from seedtrust_ops_tests.dagster_homes import dagster_home_of_its_own, instance_of
+from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon, change_settings, quick_daemon
+
+
+@pytest.fixture(scope="module")
+def daemon(postgres_server: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuickDaemon]:
+    """A daemon with the project's dagster.yaml, but for how often it looks after its runs."""
+    with dagster_home_of_its_own(postgres_server, tmp_path_factory.mktemp("quick") / "home") as home:
+        change_settings(home, "poll_interval_seconds: 10", "poll_interval_seconds: 1")
+        with instance_of(home) as instance, quick_daemon(home, instance) as daemon:
+            yield daemon

@@ -1,0 +1,178 @@
+"""The run host ends runs only when it must, is found however long its folder's name, and goes when nobody needs it."""
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+from dagster import DagsterRunStatus
+
+from seedtrust_ops.config import environment_for_child
+from seedtrust_ops.launcher.calling import RunHostCaller, RunNotStarted
+from seedtrust_ops.launcher.messages import CodeToLoad, LaunchOrder
+from seedtrust_ops.launcher.run_host_folder import LAUNCHER_FOLDER, call, is_answered, listen, make_folder
+from seedtrust_ops_tests.dagster_homes import DagsterHome, instance_of
+from seedtrust_ops_tests.launcher.launching import QuickLaunches, quick_launches
+from seedtrust_ops_tests.launcher.marks import Marks
+from seedtrust_ops_tests.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Marks:
+    return Marks(tmp_path)
+
+
+@pytest.fixture
+def quick_instance(dagster_home: DagsterHome) -> Iterator[dg.DagsterInstance]:
+    with instance_of(dagster_home) as instance:
+        yield instance
+
+
+@pytest.fixture
+def launches(quick_instance: dg.DagsterInstance, tmp_path: Path) -> Iterator[QuickLaunches]:
+    with quick_launches(quick_instance, tmp_path) as launches:
+        yield launches
+
+
+@contextmanager
+def run_host(home: DagsterHome, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A run host of the test's own, once it is the one that launchers reach."""
+    folder = home.folder / LAUNCHER_FOLDER
+    process = subprocess.Popen(
+        [sys.executable, "-m", "seedtrust_ops.launcher.run_host", "--folder", str(folder), *options],
+        env=environment_for_child({}),
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: answering_pid(folder) == process.pid, seconds=60, what="the run host")
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def answering_pid(folder: Path) -> int | None:
+    """Who listens in the folder, by the kernel's word."""
+    try:
+        with call(folder) as caller:
+            credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid
+
+
+def status(launches: QuickLaunches, run_id: str) -> DagsterRunStatus:
+    run = launches.instance.get_run_by_id(run_id)
+    assert run is not None
+    return run.status
+
+
+@pytest.mark.parametrize("let_go", [True, False], ids=["a run that finishes", "a run that does not"])
+def test_a_run_host_that_is_told_to_stop_lets_runs_finish_for_a_time_and_interrupts_them_then(
+    dagster_home: DagsterHome, launches: QuickLaunches, marks: Marks, let_go: bool
+) -> None:
+    with run_host(dagster_home, "--keep", "--run-seconds", "120" if let_go else "0.5") as host:
+        run_id = launches.launched("leave_a_mark", marks.config(hold=True))
+        worker = psutil.Process(marks.of(run_id).pid)
+        assert worker.ppid() == host.pid
+        assert os.getpgid(worker.pid) == worker.pid
+        family = psutil.Process(host.pid).children(recursive=True)
+        host.send_signal(signal.SIGTERM)
+        wait_until(lambda: not is_answered(dagster_home.folder / LAUNCHER_FOLDER), what="the end of new runs")
+        if let_go:
+            marks.let_go()
+        assert host.wait(60) == 0
+    assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert status(launches, run_id) is (DagsterRunStatus.SUCCESS if let_go else DagsterRunStatus.FAILURE)
+    assert marks.interruptions == ([] if let_go else ["DagsterExecutionInterruptedError"])
+
+
+def test_two_processes_for_one_run_execute_it_once(
+    dagster_home: DagsterHome, launches: QuickLaunches, marks: Marks
+) -> None:
+    run_id = launches.created("leave_a_mark", marks.config(hold=True))
+    folder = dagster_home.folder / LAUNCHER_FOLDER
+    make_folder(folder)
+    command = [sys.executable, "-m", "seedtrust_ops.launcher.run_worker", "--folder", str(folder)]
+    arguments = launches.arguments("leave_a_mark", run_id)
+    workers = [
+        subprocess.Popen([*command, arguments], stderr=subprocess.PIPE, text=True, env=environment_for_child({}))
+        for _ in range(2)
+    ]
+    wait_until(lambda: [one for one in workers if one.poll() is not None], seconds=120, what="one to give way")
+    (gave_way,) = [one for one in workers if one.poll() is not None]
+    assert gave_way.returncode == 0
+    marks.of(run_id)
+    marks.let_go()
+    said = [worker.communicate(timeout=60)[1] for worker in workers]
+    assert len([text for text in said if "has a worker already" in text]) == 1
+    assert marks.of(run_id).run_id == run_id
+    assert status(launches, run_id) is DagsterRunStatus.SUCCESS
+
+
+def test_a_run_host_of_nobody_goes_when_its_launchers_and_runs_are_gone(
+    dagster_home: DagsterHome, launches: QuickLaunches, marks: Marks
+) -> None:
+    folder = dagster_home.folder / LAUNCHER_FOLDER
+    with run_host(dagster_home, "--linger-seconds", "1") as host:
+        run_id = launches.launched("leave_a_mark", marks.config(hold=True))
+        marks.of(run_id)
+        family = psutil.Process(host.pid).children(recursive=True)
+        launches.instance.run_launcher.dispose()
+        with pytest.raises(subprocess.TimeoutExpired):
+            # Its run needs it.
+            host.wait(2)
+        marks.let_go()
+        assert host.wait(60) == 0
+    wait_until(lambda: not [one for one in family if one.is_running()], seconds=30, what="the end of all")
+    assert status(launches, run_id) is DagsterRunStatus.SUCCESS
+    assert sorted(path.name for path in folder.iterdir()) == ["run_host.lock", "runs.lock"]
+
+
+def test_a_kept_run_host_takes_over_and_runs_of_the_first_finish(
+    dagster_home: DagsterHome, launches: QuickLaunches, marks: Marks
+) -> None:
+    first = launches.launched("leave_a_mark", marks.config(hold=True))
+    old = psutil.Process(marks.of(first).pid).parent()
+    assert old is not None
+    with run_host(dagster_home, "--keep") as host:
+        second = launches.launched("leave_a_mark", marks.config(hold=True))
+        assert psutil.Process(marks.of(second).pid).ppid() == host.pid
+        marks.let_go()
+        for run_id in (first, second):
+            wait_until(lambda run_id=run_id: status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=60)
+        wait_until(lambda: not old.is_running(), what="the end of the first run host")
+
+
+def test_a_folder_with_a_long_name_serves_and_is_its_owners_alone(tmp_path: Path) -> None:
+    folder = tmp_path / ("d" * 120) / ("e" * 120)
+    make_folder(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert not is_answered(folder)
+    with listen(folder) as listener, call(folder) as caller:
+        caller.sendall(b"x")
+        answering, _ = listener.accept()
+        with answering:
+            assert answering.recv(1) == b"x"
+
+
+def test_a_run_that_no_process_can_be_started_for_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    caller = RunHostCaller(tmp_path / "launcher")
+    code = CodeToLoad(python=str(tmp_path / "no-python"), module=None, code_folder=None)
+    try:
+        with pytest.raises(RunNotStarted, match="run-1 was not started: no process could be started"):
+            caller.launch(LaunchOrder("run-1", "{}", code, {}, str(tmp_path)))
+    finally:
+        caller.hang_up()
