@@ -12,6 +12,7 @@ from dagster import DagsterEventType
 from dagster._core.storage.event_log import SqlEventLogStorageTable
 from dagster._serdes import deserialize_value
 from dagster_postgres import PostgresEventLogStorage
+from dagster_shared.serdes.errors import DeserializationError
 from sqlalchemy import ARRAY, Text, and_, bindparam, case, func, or_, select
 
 from seedtrust_ops.jobs.returned_values import RETURNED
@@ -89,8 +90,18 @@ def _stored(
     )
     with storage.index_connection() as connection:
         for run_id, kind_of_event, event in connection.execute(query):
-            told = deserialize_value(event, dg.EventLogEntry).dagster_event if event is not None else None
-            yield run_id, kind_of_event, told
+            yield run_id, kind_of_event, _read(event)
+
+
+def _read(event: str | None) -> dg.DagsterEvent | None:
+    """Return the event, None where it was left out or another version of Dagster wrote it in a way of its own."""
+    if event is None:
+        return None
+    try:
+        return deserialize_value(event, dg.EventLogEntry).dagster_event
+    except DeserializationError:
+        # One event that can't be read must not stop the mirror of all runs.
+        return None
 
 
 def _any_of(run_ids: Sequence[str]) -> Any:
