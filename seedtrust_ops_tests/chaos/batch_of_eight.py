@@ -58,7 +58,7 @@ def prepare_bank(banks: FreshBanks, **first: Any) -> None:
         order(**first)
     order("refuse", method="POST", reference=str(REFUSED), code="insufficient_funds")
     # Longer than anybody waits for it.
-    order("answer_late_after_commit", method="POST", reference=str(LATE), seconds=2)
+    order("answer_late_after_commit", method="POST", reference=str(LATE), seconds=10)
     order("reset_before_commit", method="POST", reference=str(RESET))
     banks.control.plant_transfer(
         str(REUSED), amount_cents(REUSED), idempotency_key=f"{KEY_PREFIX}{REUSED}", method="ach", status="completed"

@@ -55,7 +55,8 @@ def serve_fresh_banks(folder: Path) -> Iterator[FreshBanks]:
             http=BankProtocol,
             ws="none",
             lifespan="off",
-            log_level="warning",
+            # A case that is over cuts off the answers that are late.
+            log_level="critical",
             access_log=False,
             proxy_headers=False,
             timeout_graceful_shutdown=1,

@@ -16,8 +16,8 @@ from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.resources.huntington_bank import HuntingtonBank, open_huntington_bank
 from seedtrust_ops.settings.mail import MailSettings
 
-ANSWER_SECONDS = 0.4
-"""How long the bank's answer is waited for: the shortest with which a busy machine still answers in time."""
+ANSWER_SECONDS = 1.5
+"""How long the bank's answer is waited for: long enough for a busy machine, short enough to wait for one in vain."""
 
 
 @dataclass(frozen=True)
