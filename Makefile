@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Two workers, each with servers of its own; a file's tests stay together.
 PYTEST ?= -n 2 --dist loadfile
 
-.PHONY: setup check test demo dev format constraints clean
+.PHONY: setup check test demo dev chaos format constraints clean
 
 setup: $(READY)
 
@@ -34,6 +34,11 @@ demo: setup
 
 dev: setup
 	$(BIN)/seedtrust-ops dev
+
+# Every crash, fault and race as a table, kept in docs/safety.md with the date and the seed.
+SEED ?= 1
+chaos: setup
+	$(BIN)/python -m seedtrust_ops_tests.chaos --seed $(SEED)
 
 # Pins every version; records no download address.
 constraints:
