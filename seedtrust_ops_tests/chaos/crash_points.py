@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.chaos.batch_of_eight import RETURNED, SENT, template_with_batch
+from seedtrust_ops_tests.chaos.batch_of_eight import SENT, template_with_batch
 from seedtrust_ops_tests.chaos.errands import Errand
 from seedtrust_ops_tests.chaos.ground import Ground
 from seedtrust_ops_tests.chaos.lanes import Group, Lane, Outcome, group, in_lanes
 from seedtrust_ops_tests.chaos.moments import Moment
 from seedtrust_ops_tests.chaos.restarting import end_leases
 from seedtrust_ops_tests.chaos.runners import run, sent_on
-from seedtrust_ops_tests.chaos.transfer_cases import RETURN_CODE, Play, Scene, judge, run_play, scene
+from seedtrust_ops_tests.chaos.transfer_cases import Play, Scene, judge, let_the_bank_go_on, run_play, scene
 from seedtrust_ops_tests.waiting import wait_until
 
 LEGACY_CENTS = 4_321
@@ -41,10 +41,8 @@ def leave_everything_open(set_up: Scene) -> None:
         status="failed",
         failure_reason="timeout: no answer from the bank",
     )
-    control = set_up.banks.control
-    control.plant_transfer(str(transaction_id), LEGACY_CENTS)
-    control.settle()
-    control.return_reference(str(RETURNED), RETURN_CODE)
+    set_up.banks.control.plant_transfer(str(transaction_id), LEGACY_CENTS)
+    let_the_bank_go_on(set_up.banks.control)
 
 
 PLAYS = (

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from seedtrust_ops.sandbox.bank.control import SandboxBank
 from seedtrust_ops_tests.chaos.batch_of_eight import RETURNED, prepare_bank, template_with_batch
 from seedtrust_ops_tests.chaos.checking import Ban, check
 from seedtrust_ops_tests.chaos.errands import Errand
@@ -23,7 +24,6 @@ from seedtrust_ops_tests.chaos.workplaces import Workplace
 
 TRIES = 3
 """How often a case is tried whose moment does not come: a busy machine may take another way through the batch."""
-RETURN_CODE = "R03"
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,17 @@ def run_play(ground: Ground, play: Play, *, one_in: int = 1) -> Group:
         return group(play.fault, in_lanes(ground, moments, lambda lane, moment: strike(lane, template, play, moment)))
 
 
-def judge(set_up: Scene, bans: Sequence[Ban] = ()) -> list[Violation]:
-    """Restart as production does, let the bank settle and return what it will, heal that, and check everything."""
-    restart(set_up.sessions, set_up.place)
-    control = set_up.banks.control
-    for transfer in control.ledger()["transfers"]:
+def let_the_bank_go_on(bank: SandboxBank) -> None:
+    """Let the bank send back what is to come back, if it has it by now, and settle the rest."""
+    for transfer in bank.ledger()["transfers"]:
         if transfer["reference"] == str(RETURNED) and transfer["status"] != "returned":
-            control.return_transfer(transfer["id"], RETURN_CODE)
-    control.settle()
+            bank.return_transfer(transfer["id"], "R03")
+    bank.settle()
+
+
+def judge(set_up: Scene, bans: Sequence[Ban] = ()) -> list[Violation]:
+    """Restart as production does, let the bank go on, heal what came of that, and check everything."""
     restart(set_up.sessions, set_up.place)
-    return check(set_up.sessions, control, quiet=True, bans=bans)
+    let_the_bank_go_on(set_up.banks.control)
+    restart(set_up.sessions, set_up.place)
+    return check(set_up.sessions, set_up.banks.control, quiet=True, bans=bans)
