@@ -7,7 +7,7 @@ from enum import IntEnum
 
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.standing.facts import DagsterStanding, Standing, WorkStanding
-from seedtrust_ops.watchdog.judging import SCHEDULER_SLEEPS
+from seedtrust_ops.watchdog.judging import RULES, SCHEDULER_SLEEPS
 
 SENDER = "huntington_batch_sensor"
 NOTHING_IS_SENT = frozenset({"bank_unauthorized", "bank_silent"})
@@ -100,6 +100,9 @@ def _work(work: WorkStanding) -> Iterator[Reason]:
     if work.halted is not None:
         yield Reason(Level.DOWN, work.halted)
     for alert in work.alerts:
+        if alert.rule in RULES:
+            # What the watchdog finds was looked at first hand above.
+            continue
         said = f"{alert.severity} alert {alert.id}, {alert.rule} ({alert.subject}): {alert.detail}"
         if alert.rule in NOTHING_IS_SENT:
             yield Reason(Level.DOWN, f"Transfers can't be sent. {said}")

@@ -86,6 +86,7 @@ def judged(standing: Standing, *, dev_env: bool = False) -> Health:
         pytest.param(stood(alerts=(alert(severity="CRITICAL"),)), Level.DEGRADED, "CRITICAL", id="a critical alert"),
         pytest.param(stood(alerts=(alert(severity="MEDIUM"),)), Level.WELL, None, id="an alert that is not urgent"),
         pytest.param(stood(alerts=(alert(seen_to=True),)), Level.WELL, None, id="somebody sees to the alert"),
+        pytest.param(stood(alerts=(alert("daemon_silent"),)), Level.WELL, None, id="the watchdog has not seen the end"),
         pytest.param(
             stood(alerts=(alert("bank_unauthorized", seen_to=True),)),
             Level.DOWN,
