@@ -1,0 +1,42 @@
+"""A run that is cancelled ends, although its ops have a retry policy, and is revoked; one that is not goes on."""
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.execution.api import execute_run_iterator
+from sqlalchemy.orm import Session, sessionmaker
+
+from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
+from seedtrust_ops.severity import Severity
+from seedtrust_ops_tests.monitoring.runs import look, row
+
+
+@pytest.mark.parametrize(("cancelled", "tries", "status"), [(True, 1, "REVOKED"), (False, 2, "COMPLETED")])
+def test_an_interrupted_op_is_tried_again_only_where_nobody_cancelled_its_run(
+    instance: dg.DagsterInstance,
+    sessions: sessionmaker[Session],
+    monkeypatch: pytest.MonkeyPatch,
+    cancelled: bool,
+    tries: int,
+    status: str,
+) -> None:
+    monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda _policy, _attempt: 0)
+    begun: list[int] = []
+
+    @dg.op(retry_policy=RETRIES)
+    def interrupted_once(context: dg.OpExecutionContext) -> None:
+        begun.append(context.retry_number)
+        if context.retry_number == 0:
+            if cancelled:
+                context.instance.report_run_canceling(context.run)
+            with failures_for_people():
+                # What Dagster raises in the op when its process is told to end.
+                raise DagsterExecutionInterruptedError
+
+    job = single_op_job(interrupted_once, Severity.LOW, legacy_name="none")
+    run = instance.create_run_for_job(job)
+    list(execute_run_iterator(InMemoryJob(job), run, instance))
+    look(instance)
+    kept = row(sessions, run.run_id)
+    assert (len(begun), kept.status, kept.error) == (tries, status, None)
