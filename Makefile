@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Two workers, each with servers of its own; a file's tests stay together.
 PYTEST ?= -n 2 --dist loadfile
 
-.PHONY: setup check test demo dev chaos format constraints clean
+.PHONY: setup check test bench demo dev chaos format constraints clean
 
 setup: $(READY)
 
@@ -40,9 +40,15 @@ SEED ?= 1
 chaos: setup
 	$(BIN)/python -m seedtrust_ops_tests.chaos --seed $(SEED)
 
+# Ours beside stock Dagster and Huey, in about 25 minutes: bench/results.md. PARTS="a c" measures those alone, LARGE=1
+# also 10,000 transactions and 1,000,000 rows.
+bench: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sandbox,development,bench]'
+	$(BIN)/python -m bench $(PARTS) $(if $(LARGE),--large)
+
 # Pins every version; records no download address.
 constraints:
-	uv pip compile --universal --no-emit-index-url --no-annotate --python-version 3.11 --extra sandbox --extra development pyproject.toml -o constraints.txt
+	uv pip compile --universal --no-emit-index-url --no-annotate --python-version 3.11 --extra sandbox --extra development --extra bench pyproject.toml -o constraints.txt
 
 clean:
 	rm -rf $(VENV) .seedtrust build dist *.egg-info

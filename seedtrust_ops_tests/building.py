@@ -94,10 +94,10 @@ class Company:
             self.transaction(batch_id, self.request(case, amount_cents), amount_cents)
         return batch_id
 
-    def big_batch(self, count: int, amount_cents: int = 1_000, *, method: str = "wire") -> int:
-        """A queued batch of `count` transactions, built with few statements."""
+    def big_batch(self, count: int, amount_cents: int = 1_000, *, method: str = "wire", **columns: Any) -> int:
+        """A queued batch of `count` transactions, built with few statements; `columns` are the batch's."""
         case = self.case(balance_cents=count * amount_cents)
-        batch_id = self.batch(case=case)
+        batch_id = self.batch(case=case, **columns)
         with self.sessions.begin() as session:
             requests = [
                 DisbursementRequest(

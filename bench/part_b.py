@@ -1,0 +1,100 @@
+"""(b) Whole batches, from their commit to their end."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from sqlalchemy import select, text
+
+from bench.contenders import Working, huey, ours
+from bench.figures import Figure, Part, Promise, say
+from bench.ground import Ground, database_server, ground, wait_for
+from seedtrust_ops.domain.transfers.batches import FINISHED
+from seedtrust_ops.tables import HuntingtonBatch
+
+LATENCY_MS = 50
+CONCURRENCY = 16
+ROUNDS = 5
+LONGEST_SECONDS = 1_800.0
+
+
+@contextmanager
+def _huey(there: Ground, *, workers: int) -> Iterator[Working]:
+    with huey(there, str(there.folder / "huey.sqlite"), workers=workers, concurrency=1) as working:
+        yield working
+
+
+CONTENDERS = (
+    ("ours", ours, 1, CONCURRENCY),
+    ("Huey, one by one", partial(_huey, workers=1), 1, 1),
+    ("Huey, 16 workers", partial(_huey, workers=CONCURRENCY), CONCURRENCY, CONCURRENCY),
+)
+
+
+def measure(large: bool) -> Part:
+    part = Part(
+        "b",
+        "Batches of 10 to 10,000 transactions, from their commit to their end",
+        f"The bank takes {LATENCY_MS} ms to answer; its own limit is transactions x {LATENCY_MS} ms / {CONCURRENCY} "
+        "requests at once. Huey makes the same domain call, one request at a time; for its 16 workers, which are "
+        "processes, the batch is cut into 16 batches.",
+    )
+    medians: dict[tuple[str, int], float] = {}
+    with database_server() as server:
+        for name, contender, pieces, _ in CONTENDERS:
+            say(f"(b) {name}")
+            with ground(server, latency_ms=LATENCY_MS) as there, contender(there) as working:
+                _one(there, working, 10, pieces)
+                for count in (10, 100, 1_000, *((10_000,) if large else ())):
+                    # What takes ten minutes is done once.
+                    rounds = 1 if name == "Huey, one by one" and count == 10_000 else ROUNDS
+                    values = [_one(there, working, count, pieces) for _ in range(rounds)]
+                    limit = count * LATENCY_MS / 1_000 / CONCURRENCY
+                    figure = part.add(Figure(f"{name}, {count:,} transactions", values))
+                    medians[name, count] = figure.median
+                    if name == "ours":
+                        part.figures.append(Figure(f"the bank's own limit, {count:,} transactions", [limit]))
+                        _promise_pace(part, count, figure.median, limit)
+    for count in (100, 1_000, *((10_000,) if large else ())):
+        mine, theirs = medians["ours", count], medians["Huey, one by one", count]
+        part.promises.append(
+            Promise(f"{count:,}: faster than Huey one by one", f"{theirs / mine:.1f} times as fast", mine < theirs)
+        )
+    return part
+
+
+def _promise_pace(part: Part, count: int, seconds: float, limit: float) -> None:
+    if count >= 1_000:
+        times = seconds / limit
+        part.promises.append(
+            Promise(f"{count:,}: within 1.2 of the bank's own limit", f"{times:.2f} times the limit", times <= 1.2)
+        )
+
+
+def _one(there: Ground, working: Working, count: int, pieces: int) -> float:
+    """Queue `count` transactions in so many batches and return the seconds until all of them have ended."""
+    sizes = [size for number in range(pieces) if (size := count // pieces + (number < count % pieces))]
+    batch_ids = [there.company.big_batch(size, status="draft", queued_at=None) for size in sizes]
+    began = time.monotonic()
+    with there.company.sessions.begin() as session:
+        session.execute(
+            text("update huntington_batches set status = 'queued', queued_at = now() where id = any(:ids)"),
+            {"ids": batch_ids},
+        )
+    for batch_id in batch_ids:
+        working.tell(batch_id)
+    wait_for(_all_ended(there, batch_ids), LONGEST_SECONDS, f"{count} transactions; see {working.log}", every=0.02)
+    return time.monotonic() - began
+
+
+def _all_ended(there: Ground, batch_ids: list[int]) -> Callable[[], bool]:
+    open_ones = select(HuntingtonBatch.id).where(
+        HuntingtonBatch.id.in_(batch_ids), HuntingtonBatch.status.not_in(FINISHED)
+    )
+
+    def ended() -> bool:
+        with there.company.sessions() as session:
+            return session.scalar(open_ones.limit(1)) is None
+
+    return ended

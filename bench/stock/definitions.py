@@ -1,0 +1,40 @@
+"""The code location of stock Dagster: the same op, and a sensor that polls."""
+
+import dagster as dg
+
+from seedtrust_ops.domain.transfers.batches import queued_batches
+from seedtrust_ops.jobs.process_huntington_batch import NAME, process_huntington_batch_op
+from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.resources.field_encryption import FieldCipherResource
+from seedtrust_ops.resources.huntington_bank import HuntingtonResource
+
+
+@dg.job
+def send_batch() -> None:
+    process_huntington_batch_op()
+
+
+@dg.sensor(job=send_batch, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
+def queued_batch_sensor(_context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SensorResult:
+    with database.sessions()() as session:
+        batches = queued_batches(session)
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(
+                run_key=f"{batch.batch_id}-{batch.generation}",
+                run_config={"ops": {NAME: {"config": {"batch_id": batch.batch_id}}}},
+            )
+            for batch in batches
+        ]
+    )
+
+
+definitions = dg.Definitions(
+    jobs=[send_batch],
+    sensors=[queued_batch_sensor],
+    resources={
+        "database": DatabaseResource(),
+        "field_cipher": FieldCipherResource(),
+        "huntington": HuntingtonResource(),
+    },
+)

@@ -1,0 +1,32 @@
+"""Stock Dagster with the minute-ly jobs as its guide has them: schedules that launch a run at every tick."""
+
+import dagster as dg
+
+from bench.stock.definitions import definitions as polling
+from seedtrust_ops.jobs.auto_heal_huntington_batches import auto_heal_huntington_batches_op
+from seedtrust_ops.jobs.report_generation import report_generation_op
+from seedtrust_ops.resources.mail import MailResource
+from seedtrust_ops.resources.storage import StorageResource
+
+
+@dg.job
+def heal() -> None:
+    auto_heal_huntington_batches_op()
+
+
+@dg.job
+def reports() -> None:
+    report_generation_op()
+
+
+definitions = dg.Definitions.merge(
+    polling,
+    dg.Definitions(
+        jobs=[heal, reports],
+        schedules=[
+            dg.ScheduleDefinition(job=job, cron_schedule="* * * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+            for job in (heal, reports)
+        ],
+        resources={"mail": MailResource(), "storage": StorageResource()},
+    ),
+)
