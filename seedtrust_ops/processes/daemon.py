@@ -53,7 +53,7 @@ class PromptSensors(SensorDaemon):
             yield from super().core_loop(workspace_process_context, ShortWaits(shutdown_event, SENSOR_TURN_SECONDS))
         finally:
             if shutdown_event.is_set():
-                _end_waits(self._logger)
+                end_waits(self._logger)
 
 
 class PromptQueue(QueuedRunCoordinatorDaemon):
@@ -79,6 +79,16 @@ def daemons_of(instance: dg.DagsterInstance) -> Iterator[DagsterDaemon[Any]]:
             yield daemon
 
 
+def end_waits(logger: logging.Logger) -> None:
+    """Let the sensors that wait return, for the daemon waits for them at its end."""
+    try:
+        for signal in (BATCH_QUEUED, REQUEST_PENDING):
+            stop_waiting(application_engine(), signal)
+    except (OperationsError, DBAPIError) as error:
+        # They return by themselves within seconds.
+        logger.warning("Waiting sensors could not be told of the daemon's end: %s", type(error).__name__)
+
+
 def main() -> None:
     """Run the daemon on the workspace file `--workspace` until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m seedtrust_ops.processes.daemon", description=__doc__)
@@ -92,16 +102,6 @@ def main() -> None:
         daemon_controller_from_instance(instance, workspace, gen_daemons=daemons_of) as controller,
     ):
         controller.check_daemon_loop()
-
-
-def _end_waits(logger: logging.Logger) -> None:
-    """Let the sensors that wait return, for the daemon waits for them at its end."""
-    try:
-        for signal in (BATCH_QUEUED, REQUEST_PENDING):
-            stop_waiting(application_engine(), signal)
-    except (OperationsError, DBAPIError) as error:
-        # They return by themselves within seconds.
-        logger.warning("Waiting sensors could not be told of the daemon's end: %s", type(error).__name__)
 
 
 if __name__ == "__main__":
