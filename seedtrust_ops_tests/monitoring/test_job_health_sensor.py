@@ -1,5 +1,7 @@
 """The health sensor as Dagster evaluates it: on a real instance, with real mail, PostHog and internal API servers."""
 
+import socket
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -9,8 +11,11 @@ from dagster._core.scheduler.instigation import ScheduleInstigatorData, SensorIn
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
+from seedtrust_ops.config import environment
 from seedtrust_ops.definitions import definitions
+from seedtrust_ops.monitoring import telling
 from seedtrust_ops.monitoring.job_health_sensor import Memory, job_health_sensor
+from seedtrust_ops.resources import heartbeat
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.sandbox.outside.control import InternalApiServer, PostHogServer
 from seedtrust_ops.tables import Alert
@@ -125,3 +130,37 @@ def test_cursor_that_can_not_be_read_means_a_first_look(instance: dg.DagsterInst
 def test_sensor_is_on_by_default_and_launches_nothing() -> None:
     assert job_health_sensor.default_status is dg.DefaultSensorStatus.RUNNING
     assert job_health_sensor.targets == []
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port whose server takes connections and never says a word."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64)
+        yield silent.getsockname()[1]
+
+
+def test_tick_comes_to_its_end_although_everything_outside_hangs(
+    instance: dg.DagsterInstance,
+    sessions: sessionmaker[Session],
+    monkeypatch: pytest.MonkeyPatch,
+    silent_port: int,
+) -> None:
+    with sessions.begin() as session:
+        session.execute(text("insert into ops.switches (name, reason) values ('transfers_halted', 'a drill')"))
+    address = f"http://127.0.0.1:{silent_port}"
+    for name in ("POSTHOG_HOST", "INTERNAL_API_URL", "HEARTBEAT_URL"):
+        monkeypatch.setenv(name, address)
+    monkeypatch.setenv("SMTP_HOST", "127.0.0.1")
+    monkeypatch.setenv("SMTP_PORT", str(silent_port))
+    environment.cache_clear()
+    monkeypatch.setattr(telling, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(heartbeat, "TIMEOUT_SECONDS", 0.5)
+
+    said, _ = tick(instance)
+
+    assert said.startswith("1 in trouble; alerts: 1 opened, 0 resolved; 0 letters and 0 events delivered.")
+    for words in ("PostHog at", "The internal API", "The mail server", "The monitor at HEARTBEAT_URL"):
+        assert words in said
+    assert open_alerts(sessions) == {"transfers": ("transfers_halted", "HIGH")}

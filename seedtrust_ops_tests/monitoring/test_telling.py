@@ -87,6 +87,7 @@ def test_severity_decides_who_is_told_at_once(
     at_once = severity in (CRITICAL, HIGH)
     assert subjects(mailbox) == ({f"{severity}: batch stuck, batch 7": len(ON_CALL)} if at_once else {})
     assert [one["event"] for one in posthog.events()] == (["alert_opened"] if at_once else [])
+    assert all("detail" not in one["properties"] for one in posthog.events())
     assert [one["status"] for one in internal_api.posts()] == [status]
     assert (tick.alert().told_at is not None) == at_once
 

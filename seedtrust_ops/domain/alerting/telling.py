@@ -133,14 +133,15 @@ def _tell(session: Session, channels: Channels, tellings: Sequence[_Telling]) ->
         queue_events(
             session,
             [
-                Event(
-                    Destination.POSTHOG,
-                    one.key,
-                    {"event": one.event_name, "properties": {"alert_id": one.alert.id, **one.variables}},
-                )
+                Event(Destination.POSTHOG, one.key, {"event": one.event_name, "properties": _properties(one)})
                 for one in tellings
             ],
         )
+
+
+def _properties(one: _Telling) -> dict[str, Any]:
+    """Return what PostHog is told: not the detail, in which a server or a person may have named somebody."""
+    return {"alert_id": one.alert.id} | {name: value for name, value in one.variables.items() if name != "detail"}
 
 
 def _is_about_alert_letters(alert: Alert) -> bool:

@@ -187,8 +187,14 @@ def record_failed(session: Session, letter_id: int, kind: str, trouble: str, *, 
         .returning(Notification.id)
     ).first()
     if failed is not None and alert:
+        # Not the trouble itself: a mail server's words often hold the recipient's address.
         open_alert(
-            session, FAILING, alert_subject(kind), "HIGH", f"Letter {letter_id} ({kind}) was not sent. {trouble}"
+            session,
+            FAILING,
+            alert_subject(kind),
+            "HIGH",
+            f"Letter {letter_id} ({kind}) was not sent; its row in ops.notifications says why. Mend that, then "
+            "`seedtrust-ops notifications retry`.",
         )
 
 

@@ -106,7 +106,9 @@ def test_refused_recipient_fails_alone_with_the_server_s_words_and_an_alert(post
     row = post.letter(refused)
     assert (row.status, row.attempts) == ("failed", 1)
     assert row.trouble == f"The mail server refused the letter: 550 5.1.1 <{address}> is unknown here."
-    assert f"Letter {refused} (dr-approved) was not sent." in post.alerts()["dr-approved letters"]
+    told = post.alerts()["dr-approved letters"]
+    assert told.startswith(f"Letter {refused} (dr-approved) was not sent; its row in ops.notifications says why.")
+    assert address not in told
 
 
 def test_refused_content_fails_alone(post: Post) -> None:
