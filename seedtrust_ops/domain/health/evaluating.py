@@ -20,7 +20,7 @@ from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.severity import Severity
 
 THE_RULE_ITSELF = "the rule itself"
-STATEMENT_SECONDS = 10
+STATEMENT_SECONDS = 15
 """The longest that a statement of a rule may take."""
 
 
