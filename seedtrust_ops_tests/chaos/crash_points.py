@@ -9,15 +9,16 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from seedtrust_ops.sandbox.bank.control import SeenRequest
 from seedtrust_ops_tests.building import Company
 from seedtrust_ops_tests.chaos.batch_of_eight import SENT, template_with_batch
 from seedtrust_ops_tests.chaos.errands import Errand
 from seedtrust_ops_tests.chaos.ground import Ground
 from seedtrust_ops_tests.chaos.lanes import Group, Lane, Outcome, group, in_lanes
 from seedtrust_ops_tests.chaos.moments import Moment
-from seedtrust_ops_tests.chaos.restarting import end_leases
-from seedtrust_ops_tests.chaos.runners import run, sent_on
-from seedtrust_ops_tests.chaos.transfer_cases import Play, Scene, judge, let_the_bank_go_on, run_play, scene
+from seedtrust_ops_tests.chaos.restarting import end_leases, restart
+from seedtrust_ops_tests.chaos.runners import PATIENCE_SECONDS, run, sent_on
+from seedtrust_ops_tests.chaos.transfer_cases import TRIES, Play, Scene, judge, let_the_bank_go_on, run_play, scene
 from seedtrust_ops_tests.waiting import wait_until
 
 LEGACY_CENTS = 4_321
@@ -54,10 +55,14 @@ PLAYS = (
 
 @dataclass(frozen=True)
 class Waiting:
-    """A worker that is killed while it waits for the answer to one request, before or after the bank has committed."""
+    """A worker that is killed while it waits for the answer to one request, before or after the bank has committed.
+
+    The bank takes so many seconds over it: where it has not committed yet, it does so when others are at work already.
+    """
 
     transaction_id: int
     is_committed: bool
+    seconds: float = 1
 
     def __str__(self) -> str:
         """As a test's failure names it."""
@@ -71,8 +76,18 @@ def killed_while_waiting(ground: Ground) -> Group:
     with template_with_batch(ground) as template:
         return group(
             "worker is killed while it waits for an answer",
-            in_lanes(ground, cases, lambda lane, case: _kill(lane, template, case)),
+            in_lanes(ground, cases, lambda lane, case: kill(lane, template, case)),
         )
+
+
+def kill(lane: Lane, template: str, case: Waiting) -> Outcome | str:
+    """Run one case to its end; a name alone says that the worker ended before, as it may on a busy machine."""
+    outcome: Outcome | str = ""
+    for _ in range(TRIES):
+        outcome = _kill(lane, template, case)
+        if isinstance(outcome, Outcome):
+            break
+    return outcome
 
 
 def _kill(lane: Lane, template: str, case: Waiting) -> Outcome | str:
@@ -80,24 +95,34 @@ def _kill(lane: Lane, template: str, case: Waiting) -> Outcome | str:
         "kind": "answer_late_after_commit" if case.is_committed else "answer_late_before_commit",
         "method": "POST",
         "reference": str(case.transaction_id),
-        # Before the worker loses patience, and before the restart is over.
-        "seconds": 0.3,
+        "seconds": case.seconds,
     }
     with scene(lane, template, first_fault=fault) as set_up:
         with sent_on(Errand("process", set_up.place)) as runner:
             wait_until(
-                lambda: runner.has_spoken or _has_arrived(set_up, case.transaction_id),
-                seconds=60,
+                lambda: runner.has_spoken or _first_request(set_up, case.transaction_id) is not None,
+                seconds=PATIENCE_SECONDS,
                 what=f"the request for transaction {case.transaction_id}",
             )
             if runner.has_spoken:
                 return f"{case}: the worker came to its end before, {runner.end()}"
             os.kill(runner.pid, signal.SIGKILL)
+        restart(set_up.sessions, set_up.place)
+        wait_until(
+            lambda: _is_answered(_first_request(set_up, case.transaction_id)),
+            seconds=case.seconds + PATIENCE_SECONDS,
+            what="the bank to be done with what the killed worker had asked for",
+        )
         return Outcome(str(case), judge(set_up))
 
 
-def _has_arrived(set_up: Scene, transaction_id: int) -> bool:
-    return any(one["reference"] == str(transaction_id) for one in set_up.banks.control.requests())
+def _first_request(set_up: Scene, transaction_id: int) -> SeenRequest | None:
+    requests = set_up.banks.control.requests()
+    return next((one for one in requests if one["reference"] == str(transaction_id)), None)
+
+
+def _is_answered(request: SeenRequest | None) -> bool:
+    return request is not None and request["status"] is not None
 
 
 def run_all(ground: Ground) -> Iterator[Group]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 
 import seedtrust_ops
-from seedtrust_ops_tests.chaos.batch_of_eight import template_with_batch
+from seedtrust_ops_tests.chaos.batch_of_eight import COMPLETED, template_with_batch
+from seedtrust_ops_tests.chaos.crash_points import Waiting, kill
 from seedtrust_ops_tests.chaos.fresh_banks import serve_fresh_banks
 from seedtrust_ops_tests.chaos.frozen_workers import freeze
 from seedtrust_ops_tests.chaos.ground import Ground
@@ -24,6 +25,8 @@ DEATHS = (
     Moment("the request for transaction 1 is answered", 1, is_after=True),
     Moment("commit of BatchSender._record_now", 1, is_after=True),
 )
+WAITS = (Waiting(COMPLETED, is_committed=False, seconds=20),)
+"""Longer than a restart takes: the bank commits what a killed worker asked for when another has asked again."""
 FREEZES = (Moment("commit of BatchSender._begin", 1, is_after=True),)
 
 
@@ -37,12 +40,14 @@ def main() -> None:
         ground = Ground(make_url(told["server"]), told["template"], banks, None, told["field_key"], folder)
         with template_with_batch(ground) as template:
 
-            def run(lane: Lane, moment: Moment) -> Outcome | str:
-                if moment in FREEZES:
-                    return freeze(lane, template, moment)
-                return strike(lane, template, PLAY, moment)
+            def run(lane: Lane, case: Moment | Waiting) -> Outcome | str:
+                if isinstance(case, Waiting):
+                    return kill(lane, template, case)
+                if case in FREEZES:
+                    return freeze(lane, template, case)
+                return strike(lane, template, PLAY, case)
 
-            all_of_them = group(PLAY.fault, in_lanes(ground, (*DEATHS, *FREEZES), run))
+            all_of_them = group(PLAY.fault, in_lanes(ground, (*WAITS, *DEATHS, *FREEZES), run))
     cases = {one.case: [str(violation) for violation in one.violations] for one in all_of_them.outcomes}
     sys.stdout.write(json.dumps({"cases": cases, "missed": all_of_them.missed}) + "\n")
 

@@ -64,6 +64,15 @@ MUTATIONS = (
                 "def _rolled_back(sessions, work):\n    with sessions() as session:\n        return work(session)\n\n\n"
                 "class BatchSender:",
             ),
+            # What should have been on record before goes there with the answer.
+            Edit(
+                f"{TRANSFERS}/sending.py",
+                "lambda session: record_answers(session, self._lease, answered)",
+                "lambda session: (\n"
+                "            self._put_on_record(session, [one.attempt.transaction_id for one in answered]),\n"
+                "            record_answers(session, self._lease, answered),\n"
+                "        )",
+            ),
         ),
     ),
     Mutation(
@@ -92,7 +101,7 @@ MUTATIONS = (
             ),
             Edit(
                 f"{TRANSFERS}/stopping.py",
-                "return time.monotonic() >= self._lease_ends_at",
+                "return now.steady >= self._lease_ends_at.steady or now.wall >= self._lease_ends_at.wall",
                 "return False",
             ),
         ),
