@@ -7,7 +7,11 @@ import dagster as dg
 from dagster._core.storage.dagster_run import DagsterRun
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.monitoring.run_facts import fact_of
+from seedtrust_ops.job_rules import SEVERITY_TAG
+from seedtrust_ops.jobs.executing import in_process
+from seedtrust_ops.jobs.progress import PROGRESS_TAG
+from seedtrust_ops.jobs.returned_values import returned_values
+from seedtrust_ops.monitoring.run_facts import fact_of, severity_of
 from seedtrust_ops_tests.monitoring.runs import (
     EVENTS,
     STATUS,
@@ -96,3 +100,59 @@ def test_a_fact_says_what_the_record_says(instance: dg.DagsterInstance) -> None:
     fact = fact_of(record)
     assert isinstance(record.dagster_run, DagsterRun)
     assert (fact.run_id, fact.task_name, fact.queued_at) == (run_id, "some_job", record.create_timestamp)
+
+
+def test_progress_is_shown_while_a_run_is_under_way_and_the_parent_s_is_not(
+    instance: dg.DagsterInstance, sessions: sessionmaker[Session]
+) -> None:
+    shown = [(STATUS.STARTED, "3 of 10"), (STATUS.QUEUED, "10 of 10"), (STATUS.STARTED, "half"), (STATUS.STARTED, None)]
+    runs = [new_run(instance, tags={} if tag is None else {PROGRESS_TAG: tag}) for _, tag in shown]
+    for run_id, (status, _) in zip(runs, shown, strict=True):
+        becomes(instance, run_id, status)
+    _, cursor = look(instance)
+    assert [row(sessions, run_id).result for run_id in runs] == [
+        {"progress": {"done": 3, "total": 10}},
+        None,
+        None,
+        None,
+    ]
+    instance.add_run_tags(runs[0], {PROGRESS_TAG: "4 of 10"})
+    look(instance, cursor)
+    assert row(sessions, runs[0]).result == {"progress": {"done": 4, "total": 10}}
+
+
+def test_what_a_job_returned_is_its_result_and_of_several_ops_each_one_s(
+    instance: dg.DagsterInstance, sessions: sessionmaker[Session]
+) -> None:
+    @dg.op
+    def first() -> list[float]:
+        return [1.0, math.nan]
+
+    @dg.op
+    def second(before: list[float]) -> str:
+        return f"{len(before)} before"
+
+    @dg.job(executor_def=in_process)
+    def one() -> None:
+        first()
+
+    @dg.job(executor_def=in_process)
+    def both() -> None:
+        second(first())
+
+    of_one, of_both = (
+        dg.Definitions(jobs=[job], resources={"io_manager": returned_values})
+        .resolve_job_def(job.name)
+        .execute_in_process(instance=instance)
+        .run_id
+        for job in (one, both)
+    )
+    look(instance)
+    assert row(sessions, of_one).result == [1, "nan"]
+    assert row(sessions, of_both).result == {"first": [1, "nan"], "second": "2 before"}
+
+
+def test_a_run_s_own_severity_counts_and_a_senseless_one_is_its_job_s(instance: dg.DagsterInstance) -> None:
+    tags = [{SEVERITY_TAG: "LOW"}, {SEVERITY_TAG: "quite bad"}, {}]
+    runs = [instance.get_run_by_id(new_run(instance, job_name="report_generation", tags=one)) for one in tags]
+    assert [severity_of(run) for run in runs if run is not None] == ["LOW", "CRITICAL", "CRITICAL"]
