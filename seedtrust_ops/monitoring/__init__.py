@@ -1,1 +1,1 @@
-"""Watches the jobs from outside: every run mirrored into JobRun, and later what nobody may miss."""
+"""Watches the jobs from outside: every run mirrored into JobRun, the queue kept fresh, and trouble told."""
