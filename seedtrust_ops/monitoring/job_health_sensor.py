@@ -36,6 +36,8 @@ class Memory(BaseModel):
     awake_since: AwareDatetime | None = None
     last_asked: dict[str, AwareDatetime] = {}
     digest_of: date | None = None
+    is_untold: bool = False
+    """Something was to be told, every way of telling failed, and none has worked since."""
 
 
 def _interval_seconds() -> int:
@@ -64,9 +66,9 @@ def job_health_sensor(
     assert context.repository_def is not None, "a sensor is evaluated in its code location"
     with failures_for_people():
         ways = ways_of_telling(mail, internal_api, posthog)
-        memory, words, telling_works = look(context.repository_def, database.sessions(), ways, _recall(context.cursor))
+        memory, words = look(context.repository_def, database.sessions(), ways, _recall(context.cursor))
         context.update_cursor(memory.model_dump_json())
-        unheard = heartbeat.ping(telling_works=telling_works, words=words)
+        unheard = heartbeat.ping(telling_works=not memory.is_untold, words=words)
     return dg.SkipReason(f"{words} {unheard}" if unheard else words)
 
 
@@ -77,7 +79,7 @@ def look(
     memory: Memory,
     *,
     now: datetime | None = None,
-) -> tuple[Memory, str, bool]:
+) -> tuple[Memory, str]:
     """Look once at everything, and tell people.
 
     Args:
@@ -88,7 +90,7 @@ def look(
         now: aware; the machine's clock where it is not given.
 
     Returns:
-        What to remember; what came of it, in sentences; and whether people could be told of what they must know.
+        What to remember, and what came of it, in sentences.
     """
     now = now or datetime.now(UTC)
     watching = environment().watching
@@ -109,8 +111,9 @@ def look(
         awake_since=awake_since,
         last_asked=memory.last_asked | dict.fromkeys(evaluation.asked, now),
         digest_of=day or memory.digest_of,
+        is_untold=_is_untold(memory, ways, delivery, told),
     )
-    return remembered, _in_words(evaluation, ways, delivery), _telling_works(ways, delivery, told)
+    return remembered, _in_words(evaluation, ways, delivery)
 
 
 def _awake_since(memory: Memory, now: datetime, interval: timedelta) -> datetime:
@@ -119,11 +122,12 @@ def _awake_since(memory: Memory, now: datetime, interval: timedelta) -> datetime
     return memory.awake_since
 
 
-def _telling_works(ways: Ways, delivery: Delivery, told: int) -> bool:
-    """Return False where there is something to tell and no way of telling works."""
+def _is_untold(memory: Memory, ways: Ways, delivery: Delivery, told: int) -> bool:
+    if delivery.letters or delivery.events:
+        return False
     configured = {*ways.takers, *(["letters"] if ways.emails else [])}
     is_something_to_tell = told > 0 or bool(delivery.troubles)
-    return not is_something_to_tell or bool(configured - set(delivery.troubles))
+    return memory.is_untold or (is_something_to_tell and configured <= set(delivery.troubles))
 
 
 def _in_words(evaluation: Evaluation, ways: Ways, delivery: Delivery) -> str:

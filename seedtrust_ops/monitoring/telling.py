@@ -18,6 +18,7 @@ from seedtrust_ops.domain.committing import Sessions, commit
 from seedtrust_ops.domain.event_delivery import Taker, deliver_events, forget_old_events, give_up_all
 from seedtrust_ops.domain.notifications.claims import ALERTS
 from seedtrust_ops.domain.notifications.delivery import deliver_letters
+from seedtrust_ops.domain.notifications.outbox import due_letters
 from seedtrust_ops.domain.notifications.rendering import Stationery
 from seedtrust_ops.domain.outgoing_events import Destination
 from seedtrust_ops.errors import ConfigurationError, OperationsError
@@ -148,6 +149,9 @@ def deliver(sessions: Sessions, ways: Ways) -> Delivery:
 
 
 def _deliver_letters(sessions: Sessions, mail: MailResource, delivery: Delivery) -> None:
+    kinds = sorted(ALERTS)
+    if not commit(sessions, partial(due_letters, kinds=kinds)):
+        return
     try:
         with mail.open(answer_seconds=ANSWER_SECONDS) as office:
             report = deliver_letters(
@@ -155,7 +159,7 @@ def _deliver_letters(sessions: Sessions, mail: MailResource, delivery: Delivery)
                 office,
                 Stationery(ZoneInfo(environment().location.timezone)),
                 longest_seconds=LETTERS_SECONDS,
-                kinds=sorted(ALERTS),
+                kinds=kinds,
             )
     except OperationsError as error:
         delivery.troubles["letters"] = str(error)

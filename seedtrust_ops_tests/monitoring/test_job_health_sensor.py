@@ -164,3 +164,26 @@ def test_tick_comes_to_its_end_although_everything_outside_hangs(
     for words in ("PostHog at", "The internal API", "The mail server", "The monitor at HEARTBEAT_URL"):
         assert words in said
     assert open_alerts(sessions) == {"transfers": ("transfers_halted", "HIGH")}
+
+
+def test_monitor_is_pinged_and_told_to_fail_only_where_trouble_can_not_be_told(
+    instance: dg.DagsterInstance,
+    sessions: sessionmaker[Session],
+    monkeypatch: pytest.MonkeyPatch,
+    internal_api: InternalApiServer,
+) -> None:
+    """The internal API stands in for the monitor: it keeps what is posted to it."""
+    monkeypatch.setenv("HEARTBEAT_URL", f"{internal_api.url}/check-1")
+    for name in ("ALERT_EMAILS", "POSTHOG_API_KEY", "INTERNAL_API_URL", "SMTP_HOST"):
+        monkeypatch.delenv(name)
+    environment.cache_clear()
+    _, cursor = tick(instance)
+    with sessions.begin() as session:
+        session.execute(text("insert into ops.switches (name, reason) values ('transfers_halted', 'a drill')"))
+    for _ in range(2):
+        _, cursor = tick(instance, cursor)
+    monkeypatch.setenv("INTERNAL_API_URL", internal_api.url)
+    environment.cache_clear()
+    tick(instance, cursor)
+    pings = [kept["path"] for kept in internal_api.kept() if kept["path"] != "/status"]
+    assert pings == ["/check-1", "/check-1/fail", "/check-1/fail", "/check-1"]

@@ -98,9 +98,10 @@ def queue_letters(session: Session, letters: Sequence[Letter]) -> int:
     return len(new)
 
 
-def due_letters(session: Session) -> int:
-    """Return how many letters wait to be sent now: new ones, and tried ones whose pause is over."""
-    return session.scalar(select(func.count()).select_from(Notification).where(*is_due())) or 0
+def due_letters(session: Session, kinds: Sequence[str] | None = None) -> int:
+    """Return how many letters (of `kinds`; None: of all) wait to be sent now: new ones, and those after a pause."""
+    of_kinds = () if kinds is None else (Notification.kind.in_(kinds),)
+    return session.scalar(select(func.count()).select_from(Notification).where(*is_due(), *of_kinds)) or 0
 
 
 def is_due() -> tuple[Any, ...]:
