@@ -34,6 +34,8 @@ UNFIT_SECONDS = 60.0
 LOOK_SECONDS = 0.2
 INTERRUPTED_SECONDS = 10.0
 """How long interrupted runs may take to end before they are killed."""
+PARTING_SECONDS = 5.0
+"""How long zygotes are given to go, so that it is this process that collects them."""
 PREDECESSOR_SECONDS = 20.0
 
 
@@ -57,7 +59,7 @@ class RunHost:
         self._zygotes: dict[str, WarmProcess] = {}
         self._unfit: dict[str, tuple[float, str]] = {}
         self._runs: set[int] = set()
-        self._callers = 0
+        self._callers: set[asyncio.StreamWriter] = set()
         self._orders = 0
         self._time_to_end: float | None = None
 
@@ -76,9 +78,12 @@ class RunHost:
             self._zygote_for(first)
         server = await asyncio.start_unix_server(self._answer, sock=listener, limit=LONGEST_LINE)
         needed_at = time.monotonic()
-        while self._time_to_end is None and time.monotonic() < needed_at + self._linger_seconds:
+        while self._time_to_end is None:
+            # Need is looked for first: on a busy machine much more time may have passed than was slept.
             if self._callers or self._runs:
                 needed_at = time.monotonic()
+            elif time.monotonic() > needed_at + self._linger_seconds:
+                self._stop_within(float("inf"))
             await asyncio.sleep(LOOK_SECONDS)
         server.close()
         (self._folder / SOCKET).unlink(missing_ok=True)
@@ -88,7 +93,10 @@ class RunHost:
         for zygote in self._zygotes.values():
             zygote.retire()
         await self._let_runs_end()
-        while _has_children():
+        gone_by = time.monotonic() + PARTING_SECONDS
+        for caller in self._callers:
+            caller.close()
+        while (self._callers or _has_children()) and time.monotonic() < gone_by:
             await asyncio.sleep(LOOK_SECONDS)
 
     def _stop_within(self, seconds: float) -> None:
@@ -106,12 +114,13 @@ class RunHost:
 
     async def _wait_for_runs(self, *, longer: float = 0.0) -> None:
         """Return when no run is left, or it is time to end and `longer` seconds have passed since."""
-        while self._runs and self._time_to_end is not None and time.monotonic() < self._time_to_end + longer:
+        assert self._time_to_end is not None, "it is only waited for an end"
+        while self._runs and time.monotonic() < self._time_to_end + longer:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one caller; while it stays connected this run host is needed."""
-        self._callers += 1
+        self._callers.add(writer)
         try:
             while line := await reader.readline():
                 answer = await self._obey(json.loads(line))
@@ -121,7 +130,7 @@ class RunHost:
             # It is gone; what it ordered goes on.
             pass
         finally:
-            self._callers -= 1
+            self._callers.discard(writer)
             writer.close()
 
     async def _obey(self, message: dict[str, Any]) -> Answer:

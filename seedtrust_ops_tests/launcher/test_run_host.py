@@ -45,8 +45,8 @@ def launches(quick_instance: dg.DagsterInstance, tmp_path: Path) -> Iterator[Qui
 
 
 @contextmanager
-def run_host(home: DagsterHome, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A run host of the test's own, once it is the one that launchers reach."""
+def run_host(home: DagsterHome, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
+    """A run host of the test's own, once it is the one that launchers reach, and a connection to it."""
     folder = home.folder / LAUNCHER_FOLDER
     process = subprocess.Popen(
         [sys.executable, "-m", "seedtrust_ops.launcher.run_host", "--folder", str(folder), *options],
@@ -55,7 +55,9 @@ def run_host(home: DagsterHome, *options: str) -> Iterator[subprocess.Popen[byte
     )
     try:
         wait_until(lambda: answering_pid(folder) == process.pid, seconds=60, what="the run host")
-        yield process
+        with call(folder) as caller:
+            # It is needed until the test is ready.
+            yield process, caller
     finally:
         if process.poll() is None:
             process.kill()
@@ -83,7 +85,7 @@ def status(launches: QuickLaunches, run_id: str) -> DagsterRunStatus:
 def test_a_run_host_that_is_told_to_stop_lets_runs_finish_for_a_time_and_interrupts_them_then(
     dagster_home: DagsterHome, launches: QuickLaunches, marks: Marks, let_go: bool
 ) -> None:
-    with run_host(dagster_home, "--keep", "--run-seconds", "120" if let_go else "0.5") as host:
+    with run_host(dagster_home, "--keep", "--run-seconds", "120" if let_go else "0.5") as (host, _):
         run_id = launches.launched("leave_a_mark", marks.config(hold=True))
         worker = psutil.Process(marks.of(run_id).pid)
         assert worker.ppid() == host.pid
@@ -126,14 +128,15 @@ def test_a_run_host_of_nobody_goes_when_its_launchers_and_runs_are_gone(
     dagster_home: DagsterHome, launches: QuickLaunches, marks: Marks
 ) -> None:
     folder = dagster_home.folder / LAUNCHER_FOLDER
-    with run_host(dagster_home, "--linger-seconds", "1") as host:
+    with run_host(dagster_home, "--linger-seconds", "5") as (host, caller):
         run_id = launches.launched("leave_a_mark", marks.config(hold=True))
         marks.of(run_id)
         family = psutil.Process(host.pid).children(recursive=True)
         launches.instance.run_launcher.dispose()
+        caller.close()
         with pytest.raises(subprocess.TimeoutExpired):
             # Its run needs it.
-            host.wait(2)
+            host.wait(7)
         marks.let_go()
         assert host.wait(60) == 0
     wait_until(lambda: not [one for one in family if one.is_running()], seconds=30, what="the end of all")
@@ -147,7 +150,7 @@ def test_a_kept_run_host_takes_over_and_runs_of_the_first_finish(
     first = launches.launched("leave_a_mark", marks.config(hold=True))
     old = psutil.Process(marks.of(first).pid).parent()
     assert old is not None
-    with run_host(dagster_home, "--keep") as host:
+    with run_host(dagster_home, "--keep") as (host, _):
         second = launches.launched("leave_a_mark", marks.config(hold=True))
         assert psutil.Process(marks.of(second).pid).ppid() == host.pid
         marks.let_go()
