@@ -12,9 +12,17 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
-from seedtrust_ops_tests.chaos import crash_points, database_worst_day, frozen_workers, office_crash_points, report
+from seedtrust_ops_tests.chaos import (
+    bank_worst_day,
+    crash_points,
+    database_worst_day,
+    frozen_workers,
+    office_crash_points,
+    report,
+)
 from seedtrust_ops_tests.chaos.ground import Ground
 from seedtrust_ops_tests.chaos.lanes import Group
+from seedtrust_ops_tests.chaos.model import running as model
 from seedtrust_ops_tests.chaos.mutations import MUTATIONS, UNBROKEN, Verdict, judge_copy
 from seedtrust_ops_tests.chaos.starting_ground import own_ground
 from seedtrust_ops_tests.chaos.table import Row, as_rich
@@ -26,7 +34,7 @@ EVERY_STEP: tuple[Callable[[Ground], Iterable[Group]], ...] = (
     office_crash_points.run_all,
     database_worst_day.run_all,
 )
-SEEDED: tuple[Callable[[Ground, int], Iterable[Row]], ...] = ()
+SEEDED: tuple[Callable[[Ground, int], Iterable[Row]], ...] = (bank_worst_day.run, model.run)
 
 
 def main() -> None:

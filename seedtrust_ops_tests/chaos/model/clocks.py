@@ -1,0 +1,103 @@
+"""The three clocks of the model's world, each of which can be put forward: the database's, a process's, the bank's.
+
+The database's is a pair of functions that stand before PostgreSQL's own on the search path, so that every `now()` and
+`clock_timestamp()` of the product asks them. A process's is put in the place of `time` in the modules that ask
+what time it is. The bank's is its own control. Sleeps and timeouts of the event loop stay real.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import URL
+
+from seedtrust_ops.domain.transfers import sending, stopping
+from seedtrust_ops.sandbox.bank.control import SandboxBank
+
+FUNCTIONS = """
+    create schema model_clock;
+    create table model_clock.ahead (seconds double precision not null);
+    insert into model_clock.ahead values (0);
+    create function model_clock.clock_timestamp() returns timestamptz language sql volatile as
+        'select pg_catalog.clock_timestamp() + make_interval(secs => seconds) from model_clock.ahead';
+    create function model_clock.now() returns timestamptz language sql stable as
+        'select pg_catalog.now() + make_interval(secs => seconds) from model_clock.ahead';
+"""
+SEARCH_PATH = "-csearch_path=model_clock,pg_catalog,public"
+ASKERS = (sending, stopping)
+
+
+def with_model_clock(database: URL) -> URL:
+    """Return the URL by which a database is entered so that its time is the model's."""
+    return database.update_query_dict({"options": SEARCH_PATH})
+
+
+def install_clock(database: URL) -> None:
+    """Make the functions in a database that has none yet."""
+    engine = create_engine(database)
+    with engine.begin() as connection:
+        connection.execute(text(FUNCTIONS))
+    engine.dispose()
+
+
+class ProcessClock:
+    """Stands in the place of the module `time` for whoever asks it what time it is."""
+
+    def __init__(self) -> None:
+        self.ahead_seconds = 0.0
+
+    def monotonic(self) -> float:
+        """Return the seconds of a clock that never goes back."""
+        return time.monotonic() + self.ahead_seconds
+
+    def time(self) -> float:
+        """Return the seconds since 1970."""
+        return time.time() + self.ahead_seconds
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Have the product's modules ask this clock."""
+        patches = [patch.object(module, "time", self) for module in ASKERS]
+        for one in patches:
+            one.start()
+        try:
+            yield
+        finally:
+            for one in patches:
+                one.stop()
+
+
+class Clocks:
+    """All three, and how far ahead of this machine's each is, in seconds."""
+
+    def __init__(self, engine: Engine, process: ProcessClock, bank: SandboxBank) -> None:
+        self._engine = engine
+        self._process = process
+        self._bank = bank
+        self._database_ahead = 0.0
+        self._bank_ahead = 0.0
+        self._set_back_by = 0.0
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass everywhere."""
+        self.jump_database(seconds)
+        self._process.ahead_seconds += seconds
+        self.jump_bank(seconds)
+
+    def jump_database(self, seconds: float) -> None:
+        """Put the database's clock forward, or back where `seconds` is below zero."""
+        self._database_ahead += seconds
+        self._set_back_by = max(0.0, self._set_back_by - seconds)
+        with self._engine.begin() as connection:
+            connection.execute(text("update model_clock.ahead set seconds = :ahead"), {"ahead": self._database_ahead})
+
+    def catch_up(self) -> None:
+        """Let so much time pass that all moments on record are in the past, wherever a clock was set back."""
+        self.pass_time(self._set_back_by)
+
+    def jump_bank(self, seconds: float) -> None:
+        """Put the bank's clock forward."""
+        self._bank_ahead += seconds
+        self._bank.set_clock(self._bank_ahead)

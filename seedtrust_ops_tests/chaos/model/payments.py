@@ -1,0 +1,110 @@
+"""The payments that the model makes up: sound ones, those that the check must refuse, and the legacy worker's.
+
+They are put into the platform's tables as its applications would; what becomes of them is the product's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from seedtrust_ops.tables import DisbursementRequest, HuntingtonBatch, HuntingtonTransaction
+from seedtrust_ops_tests.building import ROUTING_NUMBER, BuiltCase, Company
+
+CASES = 3
+BALANCE_CENTS = 200_000
+LONG_AGO = timedelta(days=1)
+FLAWS = ("bad routing", "refused", "same request", "denied", "another amount", "no request", "damaged number")
+
+
+@dataclass(frozen=True)
+class Payment:
+    """One payment to be made: of which case, how, and what is wrong with it, if anything is."""
+
+    case: int
+    cents: int
+    method: str
+    flaw: str | None
+
+
+payments = st.builds(
+    Payment,
+    case=st.integers(0, CASES - 1),
+    # Small ones, and some of which a few are more than the account holds.
+    cents=st.one_of(st.integers(1, 20_000), st.integers(50_000, 150_000)),
+    method=st.sampled_from(("wire", "ach", "ach")),
+    flaw=st.one_of(st.none(), st.none(), st.sampled_from(FLAWS)),
+)
+several_payments = st.one_of(st.lists(payments, min_size=1, max_size=4), st.lists(payments, min_size=8, max_size=14))
+
+
+class Payments:
+    """Puts payments into one company's tables, and remembers the requests that they are for."""
+
+    def __init__(self, company: Company) -> None:
+        self._company = company
+        self._cases: list[BuiltCase] = [company.case(balance_cents=BALANCE_CENTS) for _ in range(CASES)]
+        self.requests: list[int] = []
+
+    def new_batch(self, wanted: Sequence[Payment], now: datetime, **columns: Any) -> int:
+        """Make a batch of these payments, queued unless `columns` say something else; return its id."""
+        with self._company.sessions.begin() as session:
+            batch = HuntingtonBatch(**({"status": "queued", "queued_at": now, "created_at": now} | columns))
+            session.add(batch)
+            session.flush()
+            batch_id = batch.id
+        self.add(batch_id, wanted, now)
+        return batch_id
+
+    def add(self, batch_id: int, wanted: Sequence[Payment], now: datetime, **columns: Any) -> list[int]:
+        """Add payments to a batch; return their transactions' ids."""
+        with self._company.sessions.begin() as session:
+            rows = []
+            for payment in wanted:
+                request_id = None
+                if payment.flaw == "same request" and self.requests:
+                    request_id = self.requests[payment.cents % len(self.requests)]
+                elif payment.flaw != "no request":
+                    request = self._request(payment)
+                    session.add(request)
+                    session.flush()
+                    request_id = request.id
+                    self.requests.append(request_id)
+                rows.append(self._transaction(batch_id, request_id, payment, now, columns))
+            session.add_all(rows)
+            session.flush()
+            return [row.id for row in rows]
+
+    def _request(self, payment: Payment) -> DisbursementRequest:
+        case = self._cases[payment.case]
+        return DisbursementRequest(
+            case_id=case.case_id,
+            payee_id=case.payee_id,
+            amount_cents=payment.cents + (payment.flaw == "another amount"),
+            category="monthly allowance",
+            status="denied" if payment.flaw == "denied" else "approved",
+        )
+
+    def _transaction(
+        self, batch_id: int, request_id: int | None, payment: Payment, now: datetime, columns: dict[str, Any]
+    ) -> HuntingtonTransaction:
+        refused = payment.flaw == "refused"
+        number = f"422000000{payment.cents % 4 + 1}" if refused else str(4_000_000_000 + payment.cents)
+        token = "damaged" if payment.flaw == "damaged number" else self._company.cipher.encrypt(number)
+        sound = {
+            "method": payment.method,
+            "payee_name": "Dana Whitfield",
+            "routing_number": "123456789" if payment.flaw == "bad routing" else ROUTING_NUMBER,
+            "account_number_encrypted": token,
+            "account_number_last4": number[-4:],
+            "account_type": "checking",
+            "updated_at": now,
+        }
+        return HuntingtonTransaction(
+            batch_id=batch_id,
+            disbursement_request_id=request_id,
+            amount_cents=payment.cents,
+            **(sound | columns),
+        )
