@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool
 
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
@@ -46,6 +47,8 @@ class Ground:
         control = create_engine(
             self.postgres_server.set(drivername="postgresql+psycopg", database="postgres"),
             isolation_level="AUTOCOMMIT",
+            # The server may have been restarted since.
+            poolclass=NullPool,
         )
         try:
             with control.connect() as connection:
