@@ -18,8 +18,9 @@ from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
 from dagster._utils import ensure_file, touch_file
 from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.schedule_storage import PostgresScheduleStorage
 from dagster_postgres.utils import retry_pg_connection_fn
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
@@ -27,8 +28,29 @@ from seedtrust_ops.config import environment
 from seedtrust_ops.resources.database import dagster_url
 
 
+class ScheduleStorage(PostgresScheduleStorage):
+    """Schedules, sensors and their ticks; asks once whether its tables are there, not several times a tick.
+
+    Those questions to the catalogue were a quarter of all that an idle daemon did.
+    """
+
+    _tables_are_there = False
+
+    def has_secondary_index_table(self) -> bool:
+        return self.has_instigators_table()
+
+    def _has_instigators_table(self, conn: Connection) -> bool:
+        # Both tables are as old as any Dagster that kept its storage in PostgreSQL by this class, and none is dropped.
+        self._tables_are_there = self._tables_are_there or super()._has_instigators_table(conn)
+        return self._tables_are_there
+
+
 class PostgresStorage(DagsterPostgresStorage):
     """Runs, events, schedules and ticks, in the database of `DAGSTER_POSTGRES_URL`."""
+
+    def __init__(self, postgres_url: str, *, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(postgres_url, inst_data=inst_data)
+        self._schedule_storage = ScheduleStorage(postgres_url, should_autocreate_tables=False)
 
     @classmethod
     def config_type(cls) -> Any:

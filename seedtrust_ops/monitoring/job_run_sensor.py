@@ -33,7 +33,7 @@ UNFINISHED_RUNS = 500
 
 @dg.sensor(
     name="job_run_sensor",
-    minimum_interval_seconds=1,
+    minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Keeps JobRun, which every dashboard of the company reads, equal to Dagster's runs, and cancels those "
     "that wait in the queue for longer than their job allows.",

@@ -24,8 +24,8 @@ from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.resources.postgres import application_engine
 from seedtrust_ops.resources.waiting import BATCH_QUEUED, REQUEST_PENDING, stop_waiting
 
-SENSOR_TURN_SECONDS = 0.5
-QUEUE_TURN_SECONDS = 0.25
+SENSOR_TURN_SECONDS = 1.0
+QUEUE_TURN_SECONDS = 0.5
 
 
 class ShortWaits(Event):
@@ -44,7 +44,7 @@ class ShortWaits(Event):
 
 
 class PromptSensors(SensorDaemon):
-    """Looks for sensors to evaluate twice a second, and ends the waits of those that wait when it is stopped."""
+    """Looks for sensors to evaluate every second, and ends the waits of those that wait when it is stopped."""
 
     def core_loop(
         self, workspace_process_context: IWorkspaceProcessContext[Any], shutdown_event: Event
@@ -57,7 +57,7 @@ class PromptSensors(SensorDaemon):
 
 
 class PromptQueue(QueuedRunCoordinatorDaemon):
-    """Looks for queued runs to start four times a second; a whole second is the least that dagster.yaml can say."""
+    """Looks for queued runs to start twice a second; a whole second is the least that dagster.yaml can say."""
 
     def __init__(self) -> None:
         super().__init__(interval_seconds=QUEUE_TURN_SECONDS)

@@ -61,10 +61,8 @@ class Keeper:
                 if self._lost_its_child():
                     sys.stderr.write("The process lost the child that does its work, so it is ended.\n")
                     break
-            try:
-                self._process.wait(LOOK_SECONDS)
-            except subprocess.TimeoutExpired:
-                continue
+            # The process's own `wait` would look twenty times a second.
+            time.sleep(LOOK_SECONDS)
         self._end()
         code = self._process.wait()
         return code if code >= 0 else 128 - code
