@@ -170,7 +170,10 @@ class RunHost:
         if reason and time.monotonic() < said_at + UNFIT_SECONDS:
             return None, reason
         for _ in range(RELOADS):
-            zygote = self._zygote_for(order)
+            try:
+                zygote = self._zygote_for(order)
+            except OSError as error:
+                return None, f"no warm process could be started: {error}"
             try:
                 return await zygote.fork(order), None
             except Stale as stale:

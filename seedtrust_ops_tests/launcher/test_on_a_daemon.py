@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -19,8 +20,11 @@ COLD = "was started cold"
 
 
 @pytest.fixture
-def marks(tmp_path: Path) -> Marks:
-    return Marks(tmp_path)
+def marks(tmp_path: Path) -> Iterator[Marks]:
+    marks = Marks(tmp_path)
+    yield marks
+    # Where the test failed, a run may still be held.
+    marks.let_go()
 
 
 def submitted(daemon: QuickDaemon, marks: Marks, *, hold: bool = False) -> str:

@@ -28,8 +28,11 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
-def marks(tmp_path: Path) -> Marks:
-    return Marks(tmp_path)
+def marks(tmp_path: Path) -> Iterator[Marks]:
+    marks = Marks(tmp_path)
+    yield marks
+    # Where the test failed, a run may still be held.
+    marks.let_go()
 
 
 @pytest.fixture
