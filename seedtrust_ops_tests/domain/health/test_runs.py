@@ -57,7 +57,7 @@ FAILURES = [
     (CRITICAL, "ER", 30, True),
     (CRITICAL, "EX", 30, True),
     (CRITICAL, "EC", 30, True),
-    (CRITICAL, "EC", WINDOW - 100, True),
+    (CRITICAL, "EC", WINDOW - 250, True),
     (CRITICAL, "EC", WINDOW, False),
     (MINUTELY, "CEE", 30, False),
     (MINUTELY, "EEE", 30, True),
@@ -131,7 +131,7 @@ def test_runs_that_expire_in_the_queue_are_told_apart_from_those_that_fail(sessi
 
 @pytest.mark.parametrize(
     ("waiting", "oldest_seconds", "is_trouble"),
-    [(0, 0, False), (3, 290, False), (1, 310, True), (4, 30, True)],
+    [(0, 0, False), (3, 150, False), (1, 310, True), (4, 30, True)],
 )
 def test_queue_is_in_trouble_when_it_is_too_long_or_too_slow(
     sessions: sessionmaker[Session], waiting: int, oldest_seconds: float, is_trouble: bool

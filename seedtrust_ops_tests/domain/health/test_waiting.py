@@ -31,7 +31,7 @@ def ago(seconds: float) -> datetime:
 
 def test_report_waits_too_long_while_nobody_begins_it(sessions: sessionmaker[Session], office: Office) -> None:
     user = office.user("admin")
-    cases = [(1, 280, False), (2, 9_000, False), (3, 9_000, False), (4, 9_000, False), (1, 320, True)]
+    cases = [(1, 200, False), (2, 9_000, False), (3, 9_000, False), (4, 9_000, False), (1, 320, True)]
     for status, seconds, is_late in cases:
         with sessions.begin() as session:
             session.add(ReportRequest(user_id=user, kind="disbursements", status=status, requested_at=ago(seconds)))
@@ -44,7 +44,7 @@ def test_report_waits_too_long_while_nobody_begins_it(sessions: sessionmaker[Ses
 @pytest.mark.parametrize(
     ("columns", "case_columns", "payee_is_active", "is_overdue"),
     [
-        ({"auto_authorize_at": DAY - 60}, {}, True, False),
+        ({"auto_authorize_at": DAY - 900}, {}, True, False),
         ({"auto_authorize_at": DAY + 60}, {}, True, True),
         ({"auto_authorize_at": DAY + 60, "on_hold": True}, {}, True, False),
         ({"auto_authorize_at": DAY + 60, "status": "denied"}, {}, True, False),
@@ -100,7 +100,7 @@ def failing(sessions: sessionmaker[Session], *told: Destination) -> dict[str, Se
 
 @pytest.mark.parametrize(
     ("status", "seconds", "is_failing"),
-    [("queued", 880, False), ("queued", 920, True), ("sent", 9_000, False), ("failed", 9_000, False)],
+    [("queued", 700, False), ("queued", 920, True), ("sent", 9_000, False), ("failed", 9_000, False)],
 )
 def test_letters_that_wait_for_long_are_failing(
     sessions: sessionmaker[Session], status: str, seconds: float, is_failing: bool
@@ -122,7 +122,7 @@ def test_letters_that_wait_for_long_are_failing(
 @pytest.mark.parametrize(
     ("columns", "seconds", "is_failing"),
     [
-        ({}, 880, False),
+        ({}, 700, False),
         ({}, 920, True),
         ({"sent_at": func.now()}, 9_000, False),
         ({"given_up_at": func.now()}, 9_000, False),
