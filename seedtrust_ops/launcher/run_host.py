@@ -280,9 +280,11 @@ def main() -> None:
 
 def _like_those_to_come(module: str) -> LaunchOrder:
     """Return an order as the launchers beside us send them: with our own Python, variables and directory."""
+    # It weighs more than all else of this process, and only a kept one needs it.
+    from seedtrust_ops.config import environment_for_child
+
     code = CodeToLoad(python=sys.executable, module=module, code_folder=os.getcwd())
-    # The variables are only handed on; what they mean is `config`'s, which would weigh more than all of this process.
-    return LaunchOrder("", "", code, dict(os.environ), os.getcwd())
+    return LaunchOrder("", "", code, environment_for_child({}), os.getcwd())
 
 
 if __name__ == "__main__":
