@@ -36,9 +36,11 @@ class Mutation:
 
     name: str
     edits: tuple[Edit, ...]
+    needs_a_late_bank: bool = False
+    """Whether only a bank that commits late shows the harm, which takes its time."""
 
 
-UNBROKEN = Mutation("nothing is broken", ())
+UNBROKEN = Mutation("nothing is broken", (), needs_a_late_bank=True)
 MUTATIONS = (
     Mutation(
         "idempotency key per attempt",
@@ -49,6 +51,7 @@ MUTATIONS = (
                 "idempotency_key=f\"{idempotency_key(transaction.id)}-{__import__('time').time_ns()}\",",
             ),
         ),
+        needs_a_late_bank=True,
     ),
     Mutation(
         "no commit before sending",
@@ -163,6 +166,7 @@ def judge_copy(ground: Ground, mutation: Mutation) -> Verdict:
             "template": ground.template,
             "field_key": ground.field_key,
             "folder": str(ground.folder),
+            "bank_is_late": mutation.needs_a_late_bank,
         }
         ended = subprocess.run(
             command,

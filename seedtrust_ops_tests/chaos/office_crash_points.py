@@ -115,8 +115,8 @@ def _template(ground: Ground, work: OfficeWork) -> Iterator[str]:
         yield str(url.database)
 
 
-def run_work(ground: Ground, work: OfficeWork) -> Group:
-    """Run every case of one job's work."""
+def run_work(ground: Ground, work: OfficeWork, *, one_in: int = 1) -> Group:
+    """Run every case of one job's work, or one in so many."""
     with ExitStack() as stack:
         storage = stack.enter_context(start_storage("chaos")).environment if work.work == "report" else {}
         template = stack.enter_context(_template(ground, work))
@@ -127,7 +127,9 @@ def run_work(ground: Ground, work: OfficeWork) -> Group:
         return group(
             work.fault,
             in_lanes(
-                ground, moments_of(told.steps), lambda lane, moment: _strike(lane, template, storage, work, moment)
+                ground,
+                moments_of(told.steps)[::one_in],
+                lambda lane, moment: _strike(lane, template, storage, work, moment),
             ),
         )
 
