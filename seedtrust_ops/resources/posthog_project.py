@@ -1,18 +1,18 @@
-"""Tells PostHog of one event at a time, at its documented endpoint for capturing events.
+"""Tells PostHog of one event at a time, by the request of PostHog's own library.
 
-Not by PostHog's own client: it tells of a failure only in its debug mode, which logs every event.
+Not by that library's client: it tells of a failure only in its debug mode, which logs every event.
 """
 
 from collections.abc import Mapping
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-import httpx
+from posthog.request import APIError, RequestsTimeout, batch_post
 from pydantic import SecretStr
 
 from seedtrust_ops.outside_events import EventRefused, PostHogRefused, PostHogUnreachable
-from seedtrust_ops.resources.certificates import certificates
 
 TIMEOUT_SECONDS = 3.0
 WHO = "seedtrust-ops"
@@ -51,24 +51,24 @@ class PostHog:
             "timestamp": at.isoformat(),
             "properties": {"distinct_id": WHO, "$process_person_profile": False, "$geoip_disable": True} | properties,
         }
-        posted = {"api_key": self._key.get_secret_value(), "batch": [event]}
         try:
-            response = httpx.post(
-                f"{self._host}/batch/", json=posted, timeout=self._timeout_seconds, verify=certificates()
-            )
-        except httpx.HTTPError as error:
-            reason = (str(error) or type(error).__name__).rstrip(".")
+            batch_post(self._key.get_secret_value(), self._host, timeout=self._timeout_seconds, batch=[event])
+        except APIError as error:
+            raise self._answered(int(error.status)) from None
+        except OSError as error:
+            # `from None`, and not its text: that names paths and pools, which say nothing to people.
+            reason = "it timed out" if isinstance(error, RequestsTimeout) else type(error).__name__
             raise PostHogUnreachable(
                 f"PostHog at {self._host} did not answer: {reason}. Check POSTHOG_HOST; events wait for up to a day."
-            ) from error
-        if response.is_success:
-            return
-        answered = f"PostHog at {self._host} answered {response.status_code} {response.reason_phrase}".rstrip()
-        if response.status_code == 429 or response.is_server_error:
-            raise PostHogUnreachable(f"{answered}; events wait for up to a day.")
-        if response.status_code in NOT_LET_IN:
-            raise PostHogRefused(f"{answered}: check POSTHOG_API_KEY; events wait for up to a day.")
-        raise EventRefused(f"{answered} to this event.")
+            ) from None
+
+    def _answered(self, status: int) -> Exception:
+        answered = f"PostHog at {self._host} answered {status}"
+        if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return PostHogUnreachable(f"{answered}; events wait for up to a day.")
+        if status in NOT_LET_IN:
+            return PostHogRefused(f"{answered}: check POSTHOG_API_KEY; events wait for up to a day.")
+        return EventRefused(f"{answered} to this event.")
 
 
 def _event(body: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

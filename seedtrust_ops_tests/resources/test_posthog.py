@@ -77,7 +77,7 @@ def test_every_answer_has_its_word_and_none_shows_the_key(
 
 def test_silence_ends_after_the_timeout(posthog: PostHogServer) -> None:
     posthog.answer_with(seconds=5)
-    with pytest.raises(PostHogUnreachable, match="did not answer: timed out"):
+    with pytest.raises(PostHogUnreachable, match="did not answer: it timed out"):
         project(posthog, timeout_seconds=0.2).take("key", {"event": "x"}, AT)
 
 
