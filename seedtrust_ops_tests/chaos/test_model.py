@@ -33,6 +33,4 @@ def test_every_promise_holds_after_every_step_of_2000_and_once_all_is_quiet(grou
     assert [name for name in BY_THEMSELVES if not coverage.came_of_it[name]] == []
     assert [kind for kind in FAULTS if not coverage.ran[f"the bank fails: {kind}"]] == []
     ways = ("{}", "befalls a worker: {}", "befalls a healer: {}")
-    never = [what for what in HAPPENINGS if not any(coverage.came_of_it[way.format(what)] for way in ways)]
-    assert never == []
-    assert any(coverage.ran[f"befalls a worker: {what}"] for what in HAPPENINGS)
+    assert [what for what in HAPPENINGS if not any(coverage.ran[way.format(what)] for way in ways)] == []
