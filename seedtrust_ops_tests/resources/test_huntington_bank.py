@@ -397,7 +397,7 @@ def test_no_exception_of_the_client_shows_the_account_number_or_the_key() -> Non
             raise RuntimeError("a mistake of ours")
 
         connection = scripted.client._idle.get_nowait()
-        connection.post = refuse  # type: ignore[method-assign, assignment]
+        connection.handle_async_request = refuse  # type: ignore[method-assign, assignment]
         scripted.client._idle.put_nowait(connection)
         try:
             await scripted.client.create_transfer(one)
