@@ -1,6 +1,7 @@
 """(c) What one run costs: CPU seconds and memory, warm and cold."""
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +64,8 @@ def _workspace(there: Ground, instance: dg.DagsterInstance) -> Iterator[Workspac
 
 
 def _answers(instance: dg.DagsterInstance, file: Path) -> bool:
-    with workspace_at(instance, file) as workspace:
+    # Until it listens, each try is warned of.
+    with warnings.catch_warnings(action="ignore"), workspace_at(instance, file) as workspace:
         return not workspace.code_location_errors()
 
 
