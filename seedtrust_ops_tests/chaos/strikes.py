@@ -6,6 +6,7 @@ place of the statement that was about to be.
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from enum import StrEnum
 from multiprocessing.connection import Connection
@@ -42,7 +43,8 @@ def prepare(strike: Strike, database: str, line: Connection) -> Callable[[Any], 
 
     def freeze(_: Any) -> None:
         line.send("frozen")
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this thread and not to the process, whose other threads may be slow to take it: this one would go on.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
     def tell(_: Any) -> None:
         line.send("here")
