@@ -20,7 +20,7 @@ from seedtrust_ops_tests.chaos.violations import Violation, as_row
 
 STEPS = 2_000
 STEPS_A_HISTORY = 50
-SHORT_HISTORIES = 1.15
+SHORT_HISTORIES = 1.25
 """So many more histories than that would take, for Hypothesis ends one early that has drawn much."""
 
 
