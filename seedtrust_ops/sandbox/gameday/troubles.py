@@ -16,11 +16,12 @@ from sqlalchemy import func, select, update
 
 from seedtrust_ops.processes.deaths import RULE as PROCESS_DIED
 from seedtrust_ops.resources import embedded_postgres
+from seedtrust_ops.sandbox.demo.scenes import BAD_CHECK_DIGIT
 from seedtrust_ops.sandbox.demo.stage import Stage
 from seedtrust_ops.sandbox.demo.stagehands import pid_of_sender
 from seedtrust_ops.sandbox.gameday.patience import THRESHOLDS, WATCHDOG
 from seedtrust_ops.sandbox.seed.batches import NewBatch, Payment, draft_batch, payable_requests, queue_batches
-from seedtrust_ops.tables import Account, HuntingtonTransaction, ReportRequest, User
+from seedtrust_ops.tables import Account, ReportRequest, User
 
 PAYMENTS = 4
 SLOW_PAYMENTS = 12
@@ -49,10 +50,10 @@ class Trouble:
     """Whether letters can be delivered meanwhile."""
 
 
-def queue_payments(stage: Stage, number: int = PAYMENTS, *, method: str = "wire") -> NewBatch:
+def queue_payments(stage: Stage, number: int = PAYMENTS) -> NewBatch:
     """Put that many approved requests into a batch and queue it."""
     with stage.sessions.begin() as session:
-        payments = [Payment(one, method) for one in payable_requests(session, number)]
+        payments = [Payment(one, "wire") for one in payable_requests(session, number)]
         batch = draft_batch(session, payments, stage.encrypt)
         queue_batches(session, [batch.batch_id])
     return batch
@@ -126,12 +127,9 @@ def bank_slow(stage: Stage) -> Iterator[None]:
 
 @contextmanager
 def mail_down(stage: Stage) -> Iterator[None]:
-    """Kill the mail server while letters are due: those of transfers that come back."""
-    batch = queue_payments(stage, method="ach")
-    _wait_for(stage, batch, "completed")
+    """Kill the mail server while there is a letter to write: that a batch failed."""
     stage.world.mailbox.server.kill()
-    for transaction_id in batch.transaction_ids:
-        stage.bank.return_reference(str(transaction_id), "R01")
+    _queue_failing_batch(stage)
     yield
     stage.world.revive()
 
@@ -151,15 +149,7 @@ def storage_down(stage: Stage) -> Iterator[None]:
 def posthog_down(stage: Stage) -> Iterator[None]:
     """Let PostHog refuse everything while there is something to tell it: that a batch failed."""
     stage.world.outside.posthog.answer_with(503)
-    with stage.sessions.begin() as session:
-        payments = [Payment(one, "wire") for one in payable_requests(session, 1)]
-        batch = draft_batch(session, payments, stage.encrypt)
-        session.execute(
-            update(HuntingtonTransaction)
-            .where(HuntingtonTransaction.batch_id == batch.batch_id)
-            .values(routing_number="123456789")
-        )
-        queue_batches(session, [batch.batch_id])
+    _queue_failing_batch(stage)
     yield
     stage.world.outside.posthog.answer_with(None)
 
@@ -223,15 +213,12 @@ def _some_sent(stage: Stage, batch: NewBatch) -> bool:
     return any(transfer["reference"] in wanted for transfer in stage.bank.ledger()["transfers"])
 
 
-def _wait_for(stage: Stage, batch: NewBatch, status: str) -> None:
-    deadline = time.monotonic() + LONG_WAIT_SECONDS
-    query = select(HuntingtonTransaction.status).where(HuntingtonTransaction.batch_id == batch.batch_id).distinct()
-    while time.monotonic() < deadline:
-        with stage.sessions() as session:
-            if session.scalars(query).all() == [status]:
-                return
-        time.sleep(0.2)
-    raise CauseFailed(f"Batch {batch.batch_id} did not become {status}.")
+def _queue_failing_batch(stage: Stage) -> None:
+    """Queue a batch whose only payment has a routing number that is none: its run fails, and people must be told."""
+    with stage.sessions.begin() as session:
+        (payable,) = payable_requests(session, 1)
+        batch = draft_batch(session, [Payment(payable, "wire", BAD_CHECK_DIGIT)], stage.encrypt)
+        queue_batches(session, [batch.batch_id])
 
 
 def _is_api(process: psutil.Process) -> bool:
