@@ -7,7 +7,7 @@ decides nothing; no account number and no body is ever put into a message.
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -115,28 +115,29 @@ class HuntingtonBank:
 
     async def find_by_keys(self, keys: Sequence[str]) -> list[BankTransfer]:
         """Return the transfers with these keys, at most 100 keys a call."""
-        wanted = set(keys)
-        if not wanted:
-            return []
-        pages = self._pages([("idempotency_key", key) for key in keys])
-        return [self._asked_for(one, one.idempotency_key in wanted) async for page in pages for one in page]
+        return await self._found("idempotency_key", keys, lambda transfer: transfer.idempotency_key)
 
     async def find_by_references(self, references: Sequence[str]) -> list[BankTransfer]:
         """Return the transfers with these references, at most 100 references a call."""
-        wanted = set(references)
-        if not wanted:
-            return []
-        pages = self._pages([("reference", reference) for reference in references])
-        return [self._asked_for(one, one.reference in wanted) async for page in pages for one in page]
+        return await self._found("reference", references, lambda transfer: transfer.reference)
 
-    def _asked_for(self, transfer: BankTransfer, is_asked_for: bool) -> BankTransfer:
+    async def _found(
+        self, parameter: str, asked: Sequence[str], of: Callable[[BankTransfer], str]
+    ) -> list[BankTransfer]:
+        missing = set(asked)
+        if not missing:
+            return []
+        answered = [one async for page in self._pages([(parameter, word) for word in asked]) for one in page]
+        found = [one for one in answered if of(one) in missing]
+        missing -= {of(one) for one in found}
         # What an answer to another question leaves out is not what the bank does not know.
-        if not is_asked_for:
+        if missing and len(found) < len(answered):
             raise BankGaveNoAnswer(
-                f"The bank at {self._url} answered a look-up with a transfer that was not asked for, so the answer may "
-                "be somebody else's. Nothing moves by asking; it is asked again within a minute."
+                f"The bank at {self._url} answered a look-up with transfers that were not asked for and without some "
+                "that were, so the answer may be somebody else's. Nothing moves by asking; it is asked again within a "
+                "minute."
             )
-        return transfer
+        return found
 
     async def changed_since(self, moment: datetime) -> AsyncIterator[list[BankTransfer]]:
         """Yield pages of what changed since `moment`, oldest change first."""

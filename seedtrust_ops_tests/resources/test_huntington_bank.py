@@ -22,6 +22,7 @@ from seedtrust_ops.bank import (
     Answer,
     BankGaveNoAnswer,
     BankStatus,
+    BankTransfer,
     BankUnauthorized,
     KeyReused,
     NotSent,
@@ -160,7 +161,8 @@ def test_every_fault_that_the_sandbox_can_play_is_in_the_table() -> None:
         mark.args[1]
         for mark in test_every_fault_of_a_bank_is_one_answer_and_only_what_is_certain_is_called_so.pytestmark  # type: ignore[attr-defined]
     ]
-    assert {row[0] for row in table} == set(get_args(FaultKind))
+    # Two concern what the bank says to others, and are played in `chaos/bank_worst_day`.
+    assert {row[0] for row in table} | {"answer_of_another", "answered_twice"} == set(get_args(FaultKind))
 
 
 def test_a_key_that_the_bank_does_not_know_is_not_the_transfer_s_fault(bank: BankProcess) -> None:
@@ -457,6 +459,14 @@ def test_look_ups_ignore_transfers_that_nobody_asked_for() -> None:
         return [one.idempotency_key for one in keys], [one.reference for one in references]
 
     assert ask_scripted(look_up, says) == (["seedtrust-mine-000001"], ["7"])
+
+
+def test_an_answer_to_another_question_does_not_say_what_the_bank_does_not_know() -> None:
+    async def look_up(scripted: ScriptedBank) -> list[BankTransfer]:
+        return await scripted.client.find_by_keys(["seedtrust-mine-000001"])
+
+    with pytest.raises(BankGaveNoAnswer, match="somebody else's"):
+        ask_scripted(look_up, page(transfer("seedtrust-somebody-else", reference="8")))
 
 
 def test_a_look_up_of_nothing_asks_nothing_for_it_would_mean_everything() -> None:
