@@ -29,10 +29,10 @@ from seedtrust_ops_tests.chaos.table import Row, as_rich
 
 SEED = 1
 EVERY_STEP: tuple[Callable[[Ground], Iterable[Group]], ...] = (
+    database_worst_day.run_all,
     crash_points.run_all,
     frozen_workers.run_all,
     office_crash_points.run_all,
-    database_worst_day.run_all,
 )
 SEEDED: tuple[Callable[[Ground, int], Iterable[Row]], ...] = (bank_worst_day.run, model.run)
 

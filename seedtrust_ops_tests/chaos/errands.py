@@ -29,8 +29,12 @@ class Errand:
 
 @dataclass(frozen=True)
 class Told:
-    """What a worker told before it ended: its steps, whether it was struck, and what it raised, if it did."""
+    """What a worker told before it ended: its steps, whether it was struck, and what it raised, if it did.
+
+    `were_leaving` are the transactions whose request was on its way out of the process when it was struck.
+    """
 
     steps: Sequence[str]
     was_struck: bool
     trouble: str | None
+    were_leaving: frozenset[int]

@@ -19,7 +19,7 @@ from seedtrust_ops_tests.chaos.ground import Ground
 from seedtrust_ops_tests.chaos.lanes import Group, Lane, Outcome, group, in_lanes, open_lane
 from seedtrust_ops_tests.chaos.moments import Moment
 from seedtrust_ops_tests.chaos.restarting import restart
-from seedtrust_ops_tests.chaos.runners import Runner, sent_on
+from seedtrust_ops_tests.chaos.runners import PATIENCE_SECONDS, Runner, sent_on
 from seedtrust_ops_tests.chaos.strikes import Strike
 from seedtrust_ops_tests.chaos.transfer_cases import TRIES, Play, Scene, judge, moments_in, scene
 from seedtrust_ops_tests.waiting import wait_until
@@ -37,21 +37,31 @@ def freeze(lane: Lane, template: str, moment: Moment) -> Outcome | str:
             scene(lane, template, lease_seconds=LEASE_SECONDS) as set_up,
             sent_on(Errand(PLAY.work, set_up.place, moment, strike=Strike.FREEZE)) as runner,
         ):
-            if runner.hear() != "frozen":
+            if not _freezes(runner):
                 continue
-            _wait_out_its_lease(set_up, runner)
+            _wait_out_its_lease(set_up)
             ban = _deny_one_that_was_not_sent(set_up, moment)
             restart(set_up.sessions, replace(set_up.place, lease_seconds=30))
             os.kill(runner.pid, signal.SIGCONT)
-            runner.end()
-            return Outcome(name, judge(set_up, [ban] if ban else []))
+            told = runner.end()
+            # What had passed the product's last look before the freeze is beyond anybody's reach.
+            bans = [replace(ban, but_not=told.were_leaving)] if ban and told else []
+            return Outcome(name, judge(set_up, bans))
     return name
 
 
-def _wait_out_its_lease(set_up: Scene, runner: Runner) -> None:
-    stopped = psutil.Process(runner.pid)
-    wait_until(lambda: stopped.status() == psutil.STATUS_STOPPED, what="the worker to freeze")
+def _freezes(runner: Runner) -> bool:
+    """Wait until the worker is frozen, or has come to its end without."""
+    worker = psutil.Process(runner.pid)
+    wait_until(
+        lambda: worker.status() == psutil.STATUS_STOPPED or runner.has_spoken,
+        seconds=PATIENCE_SECONDS,
+        what="the worker to freeze",
+    )
+    return not runner.has_spoken
 
+
+def _wait_out_its_lease(set_up: Scene) -> None:
     def is_over() -> bool:
         live = "select count(*) from ops.batch_leases where token is not null and expires_at > clock_timestamp()"
         with set_up.sessions() as session:

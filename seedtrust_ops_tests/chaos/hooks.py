@@ -14,7 +14,9 @@ import httpx
 import urllib3
 from sqlalchemy import Engine, event
 
+from seedtrust_ops.bank import Answer, TransferOrder
 from seedtrust_ops.domain import committing
+from seedtrust_ops.resources.huntington_bank import HuntingtonBank
 from seedtrust_ops_tests.chaos.moments import Steps
 
 DOMAIN = "seedtrust_ops.domain"
@@ -63,6 +65,7 @@ def count_bank_requests(steps: Steps) -> None:
             match name:
                 case "http11.send_request_headers.started":
                     steps.begin(sent)
+                    steps.leaving.clear()
                 case "http11.send_request_body.complete":
                     steps.end(sent)
                 case "http11.receive_response_headers.complete":
@@ -77,6 +80,20 @@ def count_bank_requests(steps: Steps) -> None:
         return await handle(self, request)
 
     httpx.AsyncHTTPTransport.handle_async_request = counted  # type: ignore[method-assign]
+
+
+def watch_leaving(steps: Steps) -> None:
+    """Know of the transaction that is leaving: given to the bank's client, and no byte of it has left.
+
+    For workers that send one at a time.
+    """
+    create_transfer = HuntingtonBank.create_transfer
+
+    async def watched(self: HuntingtonBank, order: TransferOrder) -> Answer:
+        steps.leaving.add(int(order.reference))
+        return await create_transfer(self, order)
+
+    HuntingtonBank.create_transfer = watched  # type: ignore[method-assign]
 
 
 def count_mail(steps: Steps) -> None:

@@ -53,6 +53,10 @@ class Steps:
         self._lock = RLock()
         self.recorded: list[str] = []
         self.has_struck = False
+        self.leaving: set[int] = set()
+        """Transactions that the product has looked at for the last time, and of which no byte has left."""
+        self.were_leaving: frozenset[int] = frozenset()
+        """Those that were so when the strike fell."""
 
     def begin(self, label: str, means: Any = None) -> Any:
         """Say that a step is about to be taken, and by what means; return what the strike returned, if any."""
@@ -72,6 +76,7 @@ class Steps:
             return None
         if self._strike_at.is_same(moment) or (self.has_struck and self._goes_on):
             self.has_struck = True
+            self.were_leaving = frozenset(self.leaving)
             return self._strike(means)
         return None
 

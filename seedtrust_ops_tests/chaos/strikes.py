@@ -42,7 +42,6 @@ def prepare(strike: Strike, database: str, line: Connection) -> Callable[[Any], 
         os._exit(DIED)
 
     def freeze(_: Any) -> None:
-        line.send("frozen")
         # To this thread and not to the process, whose other threads may be slow to take it: this one would go on.
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 

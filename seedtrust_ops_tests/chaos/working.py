@@ -53,6 +53,7 @@ def work(errand: Errand, line: Connection) -> None:
     else:
         hooks.count_commits(engine, steps)
         hooks.count_bank_requests(steps)
+        hooks.watch_leaving(steps)
         hooks.count_mail(steps)
         hooks.count_storage_requests(steps)
     trouble = None
@@ -60,7 +61,7 @@ def work(errand: Errand, line: Connection) -> None:
         WORKS[errand.work](sessionmaker(engine, expire_on_commit=False), errand.place)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
         trouble = f"{type(error).__name__}: {error}"
-    line.send(Told(steps.recorded, steps.has_struck, trouble))
+    line.send(Told(steps.recorded, steps.has_struck, trouble, steps.were_leaving))
 
 
 def process_first_batch(sessions: Sessions, place: Workplace) -> None:
