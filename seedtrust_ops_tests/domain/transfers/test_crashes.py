@@ -73,7 +73,7 @@ def test_batch_is_paid_once_when_its_worker_is_killed_in_the_middle(
     # Each answer comes late, so that the kill meets requests in every state.
     worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.05)
     with _worker_process(batch_id, "doomed", bank_environment | {"HUNTINGTON_LEASE_SECONDS": "2"}) as process:
-        wait_until(lambda: _posts(worker, ids) >= 60, what="60 requests at the bank")
+        wait_until(lambda: _posts(worker, ids) >= 60, what="60 requests at the bank", seconds=60)
         process.send_signal(signal.SIGKILL)
         process.wait()
     worker.bank.control.clear_faults()
@@ -107,16 +107,18 @@ def test_worker_that_was_frozen_past_its_lease_writes_nothing_and_pays_nothing_t
     ids = {one.id for one in company.transactions(batch_id)}
     worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.1)
     with _worker_process(batch_id, "frozen", bank_environment | {"HUNTINGTON_LEASE_SECONDS": "1"}) as process:
-        wait_until(lambda: _posts(worker, ids) >= 20, what="20 requests at the bank")
+        wait_until(lambda: _posts(worker, ids) >= 20, what="20 requests at the bank", seconds=60)
         process.send_signal(signal.SIGSTOP)
         worker.bank.control.clear_faults()
         wait_until(
-            lambda: worker.heal(grace_seconds=0) and company.batch_row(batch_id).status == "queued", what="healing"
+            lambda: worker.heal(grace_seconds=0) and company.batch_row(batch_id).status == "queued",
+            what="healing",
+            seconds=90,
         )
         worker.process(batch_id)
         before = {one.id: one.updated_at for one in company.transactions(batch_id)}
         process.send_signal(signal.SIGCONT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=90)
 
     assert process.returncode != 0
     assert {one.id: one.updated_at for one in company.transactions(batch_id)} == before
@@ -244,14 +246,16 @@ def test_frozen_worker_that_wakes_up_sends_nothing_that_was_refused_meanwhile(
         process.send_signal(signal.SIGSTOP)
         worker.bank.control.clear_faults()
         wait_until(
-            lambda: worker.heal(grace_seconds=0) and company.batch_row(batch_id).status == "queued", what="healing"
+            lambda: worker.heal(grace_seconds=0) and company.batch_row(batch_id).status == "queued",
+            what="healing",
+            seconds=90,
         )
         with company.sessions.begin() as session:
             session.execute(update(DisbursementRequest).values(status="denied"))
         with pytest.raises(NothingWentThrough):
             worker.process(batch_id)
         process.send_signal(signal.SIGCONT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=90)
 
     assert worker.bank_transfers(sorted(ids)) == {}
     assert set(company.statuses(batch_id)) == {"failed"}
