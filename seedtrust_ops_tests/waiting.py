@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], object], *, seconds: float = 20, every: float = 0.02, what: str = "") -> None:
+def wait_until(condition: Callable[[], object], *, seconds: float = 60, every: float = 0.02, what: str = "") -> None:
     """Return as soon as `condition` holds; fail after `seconds`, saying `what` was waited for."""
     deadline = time.monotonic() + seconds
     while not condition():
