@@ -28,50 +28,56 @@ from seedtrust_ops_tests.chaos.starting_ground import own_ground
 from seedtrust_ops_tests.chaos.table import Row, as_rich
 
 SEED = 1
-EVERY_STEP: tuple[Callable[[Ground], Iterable[Group]], ...] = (
-    database_worst_day.run_all,
-    crash_points.run_all,
-    frozen_workers.run_all,
-    office_crash_points.run_all,
-)
-SEEDED: tuple[Callable[[Ground, int], Iterable[Row]], ...] = (bank_worst_day.run, model.run)
+CONSOLE = Console()
 
 
 def main() -> None:
-    """Run everything."""
+    """Run everything, or one part again."""
     parser = argparse.ArgumentParser(prog="python -m seedtrust_ops_tests.chaos", description=__doc__)
-    parser.add_argument("--seed", type=int, default=SEED, help="for the parts that draw: the model and the bank's day")
+    parser.add_argument("--seed", type=int, default=SEED, help="for the part that draws: the model")
+    parser.add_argument("--only", choices=PARTS, help="run this part again and put its rows in the place of the old")
     arguments = parser.parse_args()
-    console = Console()
     made_at, begun_at = datetime.now(UTC), time.monotonic()
     rows: list[Row] = []
     with own_ground() as ground:
-        for row in _rows(ground, arguments.seed, console):
-            console.print(f"[dim]{time.monotonic() - begun_at:6.0f} s[/dim]  {row.fault}: {row.cases} cases")
-            rows.append(row)
-        verdicts = [judge_copy(ground, mutation) for mutation in (UNBROKEN, *MUTATIONS)]
+        for part in [PARTS[arguments.only]] if arguments.only else PARTS.values():
+            for row in part(ground, arguments.seed):
+                CONSOLE.print(f"[dim]{time.monotonic() - begun_at:6.0f} s[/dim]  {row.fault}: {row.cases} cases")
+                rows.append(row)
+        verdicts = [] if arguments.only else [judge_copy(ground, mutation) for mutation in (UNBROKEN, *MUTATIONS)]
     seconds = time.monotonic() - begun_at
-    console.print(as_rich(rows, f"Money safety, {made_at:%Y-%m-%d}, seed {arguments.seed}, {seconds:.0f} s"))
+    CONSOLE.print(as_rich(rows, f"Money safety, {made_at:%Y-%m-%d}, seed {arguments.seed}, {seconds:.0f} s"))
     for verdict in verdicts:
-        console.print(f"{verdict.mutation}: caught in {len(verdict.caught_by)} of {len(verdict.cases)} cases")
-    report.keep(rows, verdicts, made_at=made_at, seed=arguments.seed, seconds=seconds)
+        CONSOLE.print(f"{verdict.mutation}: caught in {len(verdict.caught_by)} of {len(verdict.cases)} cases")
+    if arguments.only:
+        report.keep_again(rows, made_at=made_at, seed=arguments.seed)
+    else:
+        report.keep(rows, verdicts, made_at=made_at, seed=arguments.seed, seconds=seconds)
     sys.exit(0 if all(row.is_clean for row in rows) and _are_right(verdicts) else 1)
 
 
-def _rows(ground: Ground, seed: int, console: Console) -> Iterator[Row]:
-    for run_all in EVERY_STEP:
-        for group in run_all(ground):
-            for case, found in group.findings.items():
-                console.print(f"[red]{case}[/red]: {'; '.join(found)}")
-            for case in group.missed:
-                console.print(f"[yellow]never came: {case}[/yellow]")
-            yield group.row
-    for run in SEEDED:
-        yield from run(ground, seed)
+def _told(groups: Iterable[Group]) -> Iterator[Row]:
+    """Yield the groups' rows, having said what was found and which moments never came."""
+    for group in groups:
+        for case, found in group.findings.items():
+            CONSOLE.print(f"[red]{case}[/red]: {'; '.join(found)}")
+        for case in group.missed:
+            CONSOLE.print(f"[yellow]never came: {case}[/yellow]")
+        yield group.row
 
 
 def _are_right(verdicts: Iterable[Verdict]) -> bool:
     return all(bool(verdict.caught_by) == (verdict.mutation != UNBROKEN.name) for verdict in verdicts)
+
+
+PARTS: dict[str, Callable[[Ground, int], Iterable[Row]]] = {
+    "deaths": lambda ground, _: _told(crash_points.run_all(ground)),
+    "freezes": lambda ground, _: _told(frozen_workers.run_all(ground)),
+    "office": lambda ground, _: _told(office_crash_points.run_all(ground)),
+    "database": lambda ground, _: _told(database_worst_day.run_all(ground)),
+    "bank": bank_worst_day.run,
+    "model": model.run,
+}
 
 
 if __name__ == "__main__":

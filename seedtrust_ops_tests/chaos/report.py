@@ -8,25 +8,40 @@ from datetime import datetime
 from pathlib import Path
 
 from seedtrust_ops_tests.chaos.mutations import Verdict
-from seedtrust_ops_tests.chaos.table import Row, as_markdown
+from seedtrust_ops_tests.chaos.table import Row, as_markdown, from_markdown
 
 PAGE = Path(__file__).parents[2] / "docs" / "safety.md"
 BEGIN, END = "<!-- made by `make chaos`: begin -->", "<!-- made by `make chaos`: end -->"
-SHOWN = 2
 
 
 def keep(rows: Sequence[Row], verdicts: Sequence[Verdict], *, made_at: datetime, seed: int, seconds: float) -> None:
     """Write the table and the mutation check into the page, between its marks."""
-    page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    made = (
+    _write(
         f"Made by `make chaos` on {made_at:%Y-%m-%d at %H:%M} UTC with seed {seed}, in {seconds / 60:.0f} minutes.\n\n"
         f"{as_markdown(rows)}\n\n"
         "The product broken on purpose, one break at a time, in a copy:\n\n"
         f"{_mutations(verdicts)}"
     )
-    PAGE.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}")
+
+
+def keep_again(rows: Sequence[Row], *, made_at: datetime, seed: int) -> None:
+    """Put the rows of one part that was run again in the place of its old ones, and say so."""
+    made = _made().rstrip()
+    kept = made[made.index("| fault") :].split("\n\n")[0]
+    again = {row.fault: row for row in rows}
+    # Neither the head nor the sum, which is made anew.
+    merged = [again.get(row.fault, row) for row in map(from_markdown, kept.splitlines()[2:-1])]
+    note = f"Run again on {made_at:%Y-%m-%d at %H:%M} UTC with seed {seed}: {'; '.join(again)}."
+    _write(f"{made.replace(kept, as_markdown(merged))}\n\n{note}")
+
+
+def _made() -> str:
+    return PAGE.read_text().split(BEGIN)[1].split(END)[0].strip()
+
+
+def _write(made: str) -> None:
+    before, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{rest.split(END)[1]}")
 
 
 def _mutations(verdicts: Sequence[Verdict]) -> str:

@@ -74,5 +74,11 @@ def as_markdown(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
+def from_markdown(line: str) -> Row:
+    """Return the row that `as_markdown` wrote as `line`."""
+    fault, *numbers = (cell.strip() for cell in line.strip("| ").split(" | "))
+    return Row(fault, *(int(number.replace(",", "")) for number in numbers))
+
+
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
