@@ -26,8 +26,10 @@ from seedtrust_ops_tests.chaos.model import running as model
 from seedtrust_ops_tests.chaos.mutations import MUTATIONS, UNBROKEN, Verdict, judge_copy
 from seedtrust_ops_tests.chaos.starting_ground import own_ground
 from seedtrust_ops_tests.chaos.table import Row, as_rich
+from seedtrust_ops_tests.chaos.transfer_cases import run_play
 
 SEED = 1
+MUTATION_CHECK = "mutations"
 CONSOLE = Console()
 
 
@@ -35,22 +37,25 @@ def main() -> None:
     """Run everything, or one part again."""
     parser = argparse.ArgumentParser(prog="python -m seedtrust_ops_tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=SEED, help="for the part that draws: the model")
-    parser.add_argument("--only", choices=PARTS, help="run this part again and put its rows in the place of the old")
+    parser.add_argument("--only", choices=[*PARTS, MUTATION_CHECK], help="run this part again and keep what it came to")
     arguments = parser.parse_args()
     made_at, begun_at = datetime.now(UTC), time.monotonic()
     rows: list[Row] = []
+    verdicts: list[Verdict] = []
     with own_ground() as ground:
-        for part in [PARTS[arguments.only]] if arguments.only else PARTS.values():
-            for row in part(ground, arguments.seed):
+        for name in [arguments.only] if arguments.only else [*PARTS, MUTATION_CHECK]:
+            if name == MUTATION_CHECK:
+                verdicts = [judge_copy(ground, mutation) for mutation in (UNBROKEN, *MUTATIONS)]
+                break
+            for row in PARTS[name](ground, arguments.seed):
                 CONSOLE.print(f"[dim]{time.monotonic() - begun_at:6.0f} s[/dim]  {row.fault}: {row.cases} cases")
                 rows.append(row)
-        verdicts = [] if arguments.only else [judge_copy(ground, mutation) for mutation in (UNBROKEN, *MUTATIONS)]
     seconds = time.monotonic() - begun_at
     CONSOLE.print(as_rich(rows, f"Money safety, {made_at:%Y-%m-%d}, seed {arguments.seed}, {seconds:.0f} s"))
     for verdict in verdicts:
         CONSOLE.print(f"{verdict.mutation}: caught in {len(verdict.caught_by)} of {len(verdict.cases)} cases")
     if arguments.only:
-        report.keep_again(rows, made_at=made_at, seed=arguments.seed)
+        report.keep_again(rows, verdicts, made_at=made_at, seed=arguments.seed)
     else:
         report.keep(rows, verdicts, made_at=made_at, seed=arguments.seed, seconds=seconds)
     sys.exit(0 if all(row.is_clean for row in rows) and _are_right(verdicts) else 1)
@@ -74,7 +79,8 @@ PARTS: dict[str, Callable[[Ground, int], Iterable[Row]]] = {
     "deaths": lambda ground, _: _told(crash_points.run_all(ground)),
     "freezes": lambda ground, _: _told(frozen_workers.run_all(ground)),
     "office": lambda ground, _: _told(office_crash_points.run_all(ground)),
-    "database": lambda ground, _: _told(database_worst_day.run_all(ground)),
+    "statements": lambda ground, _: _told(run_play(ground, play) for play in database_worst_day.PLAYS),
+    "server": lambda ground, _: _told(database_worst_day.server_troubles(ground)),
     "bank": bank_worst_day.run,
     "model": model.run,
 }

@@ -25,7 +25,7 @@ from seedtrust_ops_tests.chaos.moments import Moment
 from seedtrust_ops_tests.chaos.runners import run, sent_on
 from seedtrust_ops_tests.chaos.starting_ground import TEMPLATE, prepare_server
 from seedtrust_ops_tests.chaos.strikes import Strike
-from seedtrust_ops_tests.chaos.transfer_cases import TRIES, Play, judge, moments_in, run_play, scene
+from seedtrust_ops_tests.chaos.transfer_cases import TRIES, Play, Scene, judge, moments_in, scene
 from seedtrust_ops_tests.databases import folder_for_a_server
 from seedtrust_ops_tests.waiting import wait_until
 
@@ -154,6 +154,7 @@ def _restart(lane: Lane, template: str, moment: Moment, data: Path) -> Outcome |
     for _ in range(TRIES):
         with (
             scene(lane, template, concurrency=RESTART.concurrency) as set_up,
+            _on_disk(set_up),
             sent_on(Errand(RESTART.work, set_up.place, moment, strike=RESTART.strike)) as runner,
         ):
             if runner.hear() != "here":
@@ -165,6 +166,18 @@ def _restart(lane: Lane, template: str, moment: Moment, data: Path) -> Outcome |
     return name
 
 
+@contextmanager
+def _on_disk(set_up: Scene) -> Iterator[None]:
+    """Have the fresh copy of the database written out before anything crashes.
+
+    PostgreSQL writes ahead 32 values of a sequence and takes those of a copied one for written, although that was
+    the original's: until the next checkpoint a crash would give numbers out twice.
+    """
+    with set_up.sessions() as session:
+        session.execute(text("checkpoint"))
+    yield
+
+
 def _crash_and_start(data: Path) -> None:
     postmaster = psutil.Process(int((data / "postmaster.pid").read_text().split("\n", 1)[0]))
     # Immediate shutdown: every backend is cut off, and the next start recovers from the log.
@@ -173,9 +186,7 @@ def _crash_and_start(data: Path) -> None:
     embedded_postgres.start(data)
 
 
-def run_all(ground: Ground) -> Iterator[Group]:
-    """Run all of this part."""
-    for play in PLAYS:
-        yield run_play(ground, play)
+def server_troubles(ground: Ground) -> Iterator[Group]:
+    """Run what befalls the server and not a single statement."""
     yield too_few_connections(ground)
     yield restarts_in_mid_batch(ground)

@@ -24,15 +24,23 @@ def keep(rows: Sequence[Row], verdicts: Sequence[Verdict], *, made_at: datetime,
     )
 
 
-def keep_again(rows: Sequence[Row], *, made_at: datetime, seed: int) -> None:
-    """Put the rows of one part that was run again in the place of its old ones, and say so."""
-    made = _made().rstrip()
-    kept = made[made.index("| fault") :].split("\n\n")[0]
+def keep_again(rows: Sequence[Row], verdicts: Sequence[Verdict], *, made_at: datetime, seed: int) -> None:
+    """Put what one part that was run again came to in the place of what it came to before, and say so."""
+    made = _made()
     again = {row.fault: row for row in rows}
-    # Neither the head nor the sum, which is made anew.
-    merged = [again.get(row.fault, row) for row in map(from_markdown, kept.splitlines()[2:-1])]
-    note = f"Run again on {made_at:%Y-%m-%d at %H:%M} UTC with seed {seed}: {'; '.join(again)}."
-    _write(f"{made.replace(kept, as_markdown(merged))}\n\n{note}")
+    if again:
+        kept = _table(made, "| fault")
+        # Neither the head nor the sum, which is made anew.
+        before = {row.fault: row for row in map(from_markdown, kept.splitlines()[2:-1])}
+        made = made.replace(kept, as_markdown((before | again).values()))
+    if verdicts:
+        made = made.replace(_table(made, "| break"), _mutations(verdicts))
+    what = "; ".join(again) or "the mutation check"
+    _write(f"{made}\n\nRun again on {made_at:%Y-%m-%d at %H:%M} UTC with seed {seed}: {what}.")
+
+
+def _table(made: str, head: str) -> str:
+    return made[made.index(head) :].split("\n\n")[0]
 
 
 def _made() -> str:
