@@ -1,24 +1,16 @@
 """Whatever dies, freezes or fails at whichever step: money moves once, and SeedTrust believes what the bank says."""
 
-from collections.abc import Callable
-
 import pytest
 
 from seedtrust_ops_tests.chaos.crash_points import PLAYS as DEATHS
-from seedtrust_ops_tests.chaos.crash_points import killed_while_waiting
 from seedtrust_ops_tests.chaos.database_worst_day import PLAYS as DATABASE_PLAYS
-from seedtrust_ops_tests.chaos.database_worst_day import restarts_in_mid_batch, too_few_connections
-from seedtrust_ops_tests.chaos.frozen_workers import frozen_at_each_step
+from seedtrust_ops_tests.chaos.expecting import must_be_clean
 from seedtrust_ops_tests.chaos.ground import Ground
-from seedtrust_ops_tests.chaos.lanes import Group
 from seedtrust_ops_tests.chaos.office_crash_points import WORKS, OfficeWork, run_work
 from seedtrust_ops_tests.chaos.transfer_cases import Play, run_play
 
 # Many cases a test, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(900)
-
-MOST_MISSED = 0.25
-"""A busy machine may take another way through the batch, on which some moment does not come; most must have come."""
 
 
 def _share(play: Play) -> int:
@@ -26,29 +18,13 @@ def _share(play: Play) -> int:
     return 10 if play.statements else 3 if play.concurrency > 1 or play.only else 1
 
 
-def _must_be_clean(group: Group) -> None:
-    assert group.findings == {}
-    assert len(group.missed) <= MOST_MISSED * (len(group.outcomes) + len(group.missed)), group.missed
-
-
 @pytest.mark.parametrize("play", [*DEATHS, *DATABASE_PLAYS], ids=lambda play: play.fault.replace(" ", "-"))
 def test_money_moves_once_and_books_agree_whatever_befalls_a_worker_at_any_step(ground: Ground, play: Play) -> None:
-    _must_be_clean(run_play(ground, play, one_in=_share(play)))
-
-
-@pytest.mark.parametrize("run", [killed_while_waiting, frozen_at_each_step, too_few_connections, restarts_in_mid_batch])
-def test_money_moves_once_and_books_agree_whatever_befalls_worker_or_server(
-    ground: Ground, run: Callable[[Ground], Group]
-) -> None:
-    _must_be_clean(run(ground))
+    must_be_clean(run_play(ground, play, one_in=_share(play)))
 
 
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.work)
 def test_requests_are_approved_reports_made_and_letters_sent_whichever_step_a_worker_dies_at(
     ground: Ground, work: OfficeWork
 ) -> None:
-    _must_be_clean(run_work(ground, work, one_in=4 if work.work == "report" else 2))
-
-
-def test_worker_that_wakes_up_late_at_any_step_sends_nothing_that_was_denied_meanwhile(ground: Ground) -> None:
-    _must_be_clean(frozen_at_each_step(ground, one_in=6))
+    must_be_clean(run_work(ground, work, one_in=4 if work.work == "report" else 2))

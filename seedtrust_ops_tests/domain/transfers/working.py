@@ -66,6 +66,11 @@ class Worker:
             if transfer["idempotency_key"] in keys
         }
 
+    def paid_more_than_once(self, transaction_ids: Sequence[int]) -> list[str]:
+        """Those of these transactions' keys that moved money twice; the bank serves other tests too."""
+        keys = {idempotency_key(one) for one in transaction_ids}
+        return [key for key in self.bank.control.totals()["keys_paid_more_than_once"] if key in keys]
+
     def posts(self, transaction_id: int) -> int:
         """How many requests to send this transaction the bank has seen."""
         key = idempotency_key(transaction_id)
