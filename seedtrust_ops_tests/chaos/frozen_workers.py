@@ -52,13 +52,20 @@ def freeze(lane: Lane, template: str, moment: Moment) -> Outcome | str:
 
 def _freezes(runner: Runner) -> bool:
     """Wait until the worker is frozen, or has come to its end without."""
-    worker = psutil.Process(runner.pid)
     wait_until(
-        lambda: worker.status() == psutil.STATUS_STOPPED or runner.has_spoken,
+        lambda: runner.has_spoken or _is_stopped(runner.pid),
         seconds=PATIENCE_SECONDS,
         what="the worker to freeze",
     )
     return not runner.has_spoken
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        # It has come to its end, and what it said is there to be heard.
+        return False
 
 
 def _wait_out_its_lease(set_up: Scene) -> None:
