@@ -10,7 +10,7 @@ from seedtrust_ops_tests.chaos.office_crash_points import WORKS, OfficeWork, run
 from seedtrust_ops_tests.chaos.transfer_cases import Play, run_play
 
 # Many cases a test, on a machine that may be busy.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long_chaos]
 
 
 def _share(play: Play) -> int:

@@ -12,7 +12,7 @@ from seedtrust_ops_tests.chaos.ground import Ground
 from seedtrust_ops_tests.chaos.lanes import Group
 
 # Many cases a test, on a machine that may be busy.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long_chaos]
 
 
 @pytest.mark.parametrize("run", [killed_while_waiting, too_few_connections, restarts_in_mid_batch])

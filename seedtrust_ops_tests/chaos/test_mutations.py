@@ -7,7 +7,7 @@ import pytest
 from seedtrust_ops_tests.chaos.ground import Ground
 from seedtrust_ops_tests.chaos.mutations import MUTATIONS, UNBROKEN, Edit, Mutation, apply, judge_copy
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long_chaos]
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name.replace(" ", "-"))
