@@ -89,7 +89,7 @@ def tell_of_refused_key(session: Session) -> None:
 
 
 def tell_of_silence(session: Session, sentence: str) -> None:
-    """Open the alert that the bank answers no request to send."""
+    """Open the alert that the bank answers no request to send, or can't be reached at all."""
     open_alert(session, "bank_silent", BANK, "CRITICAL", sentence)
 
 

@@ -32,7 +32,7 @@ from seedtrust_ops.domain.transfers.leases import (
     require_processing,
 )
 from seedtrust_ops.domain.transfers.open_transactions import ask_about_open_transactions
-from seedtrust_ops.domain.transfers.sending import BankSilent, BatchSender
+from seedtrust_ops.domain.transfers.sending import BankSilent, BankUnreachable, BatchSender
 from seedtrust_ops.domain.transfers.stopping import StopSign, moment
 from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
@@ -235,7 +235,7 @@ def _leave(sessions: Sessions, lease: Lease, error: BaseException) -> None:
         release_lease(session, lease)
         if isinstance(error, BankUnauthorized):
             tell_of_refused_key(session)
-        if isinstance(error, BankSilent):
+        if isinstance(error, BankSilent | BankUnreachable):
             tell_of_silence(session, str(error))
 
     try:

@@ -180,6 +180,7 @@ def test_bank_that_is_not_there_takes_nothing_and_the_batch_is_queued_again(
 
     with pytest.raises(BankUnreachable, match="can't be reached"):
         worker.process(batch_id)
+    assert company.open_alerts() == [("bank_silent", "huntington")]
 
     assert company.statuses(batch_id) == ["pending", "pending"]
     assert company.batch_row(batch_id).status == "queued"
