@@ -1,13 +1,24 @@
 """A bank that forgot, or that answers with somebody else's words: people are told, and nothing is paid twice."""
 
+import secrets
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
 from seedtrust_ops.bank import BankGaveNoAnswer
 from seedtrust_ops.domain.transfers import sending, stopping
+from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
 from seedtrust_ops_tests.building import Company
 from seedtrust_ops_tests.domain.transfers.working import Worker
+
+
+@pytest.fixture(scope="module")
+def bank_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BankProcess]:
+    """A bank of this file's own: one that is put back to a backup forgets other tests' transfers too."""
+    directory = tmp_path_factory.mktemp("forgetful-bank")
+    with start_bank(directory / "bank.sqlite", api_key=secrets.token_hex(16), available_cents=10**15) as bank:
+        yield bank
 
 
 def test_completed_transfer_that_a_restored_bank_knows_nothing_of_is_told(worker: Worker, company: Company) -> None:
