@@ -1,4 +1,4 @@
-"""What holds for each job by its name: how bad it is when it stops, and how long its runs may wait in the queue.
+"""What holds for each job by its name: how bad it is when it stops, how long its runs may wait, and where it belongs.
 
 Design, section 1. When a job runs and what it does is in its own file; what follows from a severity is `severity`'s.
 """
@@ -6,9 +6,11 @@ Design, section 1. When a job runs and what it does is in its own file; what fol
 from dataclasses import dataclass
 from datetime import timedelta
 
+from seedtrust_ops.groups import Group
 from seedtrust_ops.severity import Severity
 
 SEVERITY_TAG = "seedtrust/severity"
+GROUP_TAG = "seedtrust/group"
 EXPIRES_TAG = "seedtrust/expires_in_seconds"
 SINGLETON_TAG = "seedtrust/singleton"
 """Runs with the same value of it never run at once: `dagster.yaml` limits each value to one."""
@@ -27,40 +29,48 @@ class JobRules:
 
     Args:
         severity: how bad it is when the job stops.
+        group: the part of the business that it belongs to.
         expires_after: a run that is queued for longer is cancelled; None where it may wait for ever.
         singleton: whether two of its runs must not run at once.
     """
 
     severity: Severity
+    group: Group
     expires_after: timedelta | None
     singleton: bool = True
 
 
 JOB_RULES = {
-    "process_huntington_batch": JobRules(Severity.CRITICAL, None, singleton=False),
-    "auto_heal_huntington_batches": JobRules(Severity.HIGH, timedelta(minutes=2)),
-    "dr_auto_approval": JobRules(Severity.CRITICAL, timedelta(hours=6)),
-    "rule_based_approval": JobRules(Severity.CRITICAL, timedelta(hours=1)),
-    "report_generation": JobRules(Severity.CRITICAL, timedelta(minutes=2)),
-    "case_close_reminders": JobRules(Severity.HIGH, timedelta(hours=6)),
-    "account_balance_check": JobRules(Severity.MEDIUM, timedelta(hours=24)),
-    "account_balance_reminders": JobRules(Severity.MEDIUM, timedelta(hours=24)),
-    "aws_status_check": JobRules(Severity.MEDIUM, timedelta(minutes=5)),
-    "off_site_tracking": JobRules(Severity.LOW, timedelta(minutes=30)),
-    "example": JobRules(Severity.LOW, timedelta(hours=1), singleton=False),
-    "example_error": JobRules(Severity.LOW, timedelta(hours=1), singleton=False),
-    "example_progress": JobRules(Severity.LOW, timedelta(hours=1), singleton=False),
-    "example_with_args": JobRules(Severity.LOW, timedelta(hours=1), singleton=False),
+    "process_huntington_batch": JobRules(Severity.CRITICAL, Group.TRANSFERS, None, singleton=False),
+    "auto_heal_huntington_batches": JobRules(Severity.HIGH, Group.TRANSFERS, timedelta(minutes=2)),
+    "dr_auto_approval": JobRules(Severity.CRITICAL, Group.APPROVALS, timedelta(hours=6)),
+    "rule_based_approval": JobRules(Severity.CRITICAL, Group.APPROVALS, timedelta(hours=1)),
+    "report_generation": JobRules(Severity.CRITICAL, Group.REPORTS, timedelta(minutes=2)),
+    "case_close_reminders": JobRules(Severity.HIGH, Group.CASES, timedelta(hours=6)),
+    "account_balance_check": JobRules(Severity.MEDIUM, Group.BALANCES, timedelta(hours=24)),
+    "account_balance_reminders": JobRules(Severity.MEDIUM, Group.BALANCES, timedelta(hours=24)),
+    "aws_status_check": JobRules(Severity.MEDIUM, Group.HEALTH, timedelta(minutes=5)),
+    "off_site_tracking": JobRules(Severity.LOW, Group.HEALTH, timedelta(minutes=30)),
+    "example": JobRules(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
+    "example_error": JobRules(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
+    "example_progress": JobRules(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
+    "example_with_args": JobRules(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
     # Not in the design's table: it deletes what is old, and a day without it harms nobody.
-    "retention": JobRules(Severity.LOW, timedelta(hours=24)),
+    "retention": JobRules(Severity.LOW, Group.HEALTH, timedelta(hours=24)),
 }
-UNNAMED = JobRules(Severity.HIGH, None, singleton=False)
+UNNAMED = JobRules(Severity.HIGH, Group.HEALTH, None, singleton=False)
 """What holds for a run of none of these jobs, such as one that makes an asset by hand: in doubt, people are told."""
 
 
 def rules_of(job_name: str) -> JobRules:
     """Return what holds for runs of the job, `UNNAMED` where it is none of ours."""
     return JOB_RULES.get(job_name, UNNAMED)
+
+
+def labels_of(job_name: str) -> dict[str, str]:
+    """Return the tags by which people find the job, what launches it and what it makes: its severity and its group."""
+    rules = rules_of(job_name)
+    return {SEVERITY_TAG: rules.severity.value, GROUP_TAG: rules.group.value}
 
 
 def queue_tags(job_name: str) -> dict[str, str]:

@@ -17,8 +17,8 @@ from seedtrust_ops.domain.balances import audit
 from seedtrust_ops.domain.balances.audit import Offenders
 from seedtrust_ops.domain.balances.snapshot import take_balances
 from seedtrust_ops.errors import OperationsError
-from seedtrust_ops.job_rules import queue_tags, rules_of
-from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people
+from seedtrust_ops.job_rules import labels_of, queue_tags, rules_of
+from seedtrust_ops.jobs.conventions import RETRIES, belonging_to, failures_for_people
 from seedtrust_ops.jobs.executing import in_process
 from seedtrust_ops.jobs.scheduling import office_today, weekly_schedule
 from seedtrust_ops.jobs.showing import balance_metadata, offenders_table
@@ -48,6 +48,7 @@ def week_ended_by(day: date) -> str:
     kinds={"parquet", "s3"},
     retry_policy=RETRIES,
     description="What every active case's account holds, its minimum and its shortfall, as one Parquet file a week.",
+    **belonging_to(NAME),
 )
 def account_balances(
     context: dg.AssetExecutionContext, database: DatabaseResource, storage: StorageResource
@@ -149,8 +150,9 @@ account_balance_check = dg.define_asset_job(
     description="Writes every active case's balance as Parquet, alerts where one is low, and checks that the books "
     "add up.",
     executor_def=in_process,
-    tags=run_tags(SEVERITY) | queue_tags(NAME),
+    tags=labels_of(NAME) | run_tags(SEVERITY) | queue_tags(NAME),
     metadata={"severity": SEVERITY.value, "legacy name": "cron job_account_balance_check"},
+    owners=[rules_of(NAME).group.owner],
 )
 
 account_balance_check_schedule = weekly_schedule(account_balance_check, hour=1, partition_of=week_ended_by)

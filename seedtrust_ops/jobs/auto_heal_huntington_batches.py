@@ -12,7 +12,13 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from seedtrust_ops.config import environment
 from seedtrust_ops.domain.transfers.healing import HealReport, heal, what_needs_healing
 from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
+from seedtrust_ops.jobs.conventions import (
+    RETRIES,
+    automation_status,
+    belonging_to,
+    failures_for_people,
+    single_op_job,
+)
 from seedtrust_ops.jobs.showing import heal_metadata
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.huntington_bank import HuntingtonResource
@@ -60,6 +66,8 @@ auto_heal_huntington_batches = single_op_job(
     cron_schedule="* * * * *",
     execution_timezone=environment().location.timezone,
     default_status=automation_status()[0],
+    description="Every minute, where a transfer waits for the bank's word or its feed was not read for 15 minutes.",
+    **belonging_to(NAME),
 )
 def auto_heal_huntington_batches_schedule(
     context: dg.ScheduleEvaluationContext, database: DatabaseResource

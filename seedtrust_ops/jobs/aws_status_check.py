@@ -11,7 +11,13 @@ from seedtrust_ops.config import environment
 from seedtrust_ops.domain.outside_checks import check_page, check_storage
 from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
+from seedtrust_ops.jobs.conventions import (
+    RETRIES,
+    automation_status,
+    belonging_to,
+    failures_for_people,
+    single_op_job,
+)
 from seedtrust_ops.jobs.showing import markdown_table
 from seedtrust_ops.resources.cloudfront import CloudFrontResource
 from seedtrust_ops.resources.internal_api import InternalApiResource
@@ -69,4 +75,6 @@ aws_status_check_schedule = dg.ScheduleDefinition(
     cron_schedule="*/5 * * * *",
     execution_timezone=environment().location.timezone,
     default_status=automation_status()[0],
+    description="Every five minutes.",
+    **belonging_to(NAME),
 )

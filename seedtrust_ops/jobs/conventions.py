@@ -1,19 +1,21 @@
-"""What every job does alike: retries, failures that people can read, and whether its automation starts switched on.
+"""What every job does alike: retries, failures that people can read, owners, and whether its automation starts on.
 
 A job's own rule, schedule and words are in its file.
 """
 
 import inspect
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypedDict
 
 import dagster as dg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.errors import OperationsError
-from seedtrust_ops.job_rules import LONGEST_TAG, queue_tags
+from seedtrust_ops.job_rules import LONGEST_TAG, labels_of, queue_tags, rules_of
 from seedtrust_ops.jobs.executing import in_process
 from seedtrust_ops.resources.database import application_url, unreachable
 from seedtrust_ops.severity import Severity, run_tags
@@ -26,6 +28,24 @@ RAISED_BY_A_TRIGGER = "P0001"
 FRAMES_SHOWN = 30
 KIND, MEANING, WHERE = "kind of trouble", "what it means", "where"
 """What a failure tells beside its sentence; `monitoring/` reads it from there."""
+
+# Dagster calls the owners of jobs, schedules and sensors beta at every use; the pinned version has them.
+warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.BetaWarning)
+
+
+class Belonging(TypedDict):
+    """Who answers for a schedule, a sensor or an asset, and the tags by which people find it."""
+
+    owners: list[str]
+    tags: dict[str, str]
+
+
+def belonging_to(job_name: str) -> Belonging:
+    """Return what a schedule, a sensor or an asset takes over from the job that it launches or is made by.
+
+    A sensor that launches none gives its own name, and is as bad to miss as a job that the rules don't name.
+    """
+    return Belonging(owners=[rules_of(job_name).group.owner], tags=labels_of(job_name))
 
 
 def single_op_job(
@@ -47,8 +67,9 @@ def single_op_job(
         description=op.description,
         # One op needs no process of its own beside the run's.
         executor_def=in_process,
-        tags=run_tags(severity) | queue_tags(op.name) | limit,
+        tags=labels_of(op.name) | run_tags(severity) | queue_tags(op.name) | limit,
         metadata={"severity": severity.value, "legacy name": legacy_name},
+        owners=[rules_of(op.name).group.owner],
     )
 
 

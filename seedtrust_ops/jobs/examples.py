@@ -20,30 +20,30 @@ class Steps(dg.Config):
     """How long to take."""
 
     steps: int = Field(default=10, ge=1, le=1_000, description="How many steps there are.")
-    seconds_a_step: float = Field(default=1.0, ge=0, le=60, description="How long each takes.")
+    seconds_a_step: float = Field(default=1.0, ge=0, le=60, description="How many seconds each step takes.")
 
 
 class Greeting(dg.Config):
     """Whom to greet, and how often."""
 
-    name: str = Field(min_length=1, description="Who is greeted.")
-    times: int = Field(default=1, ge=1, le=100, description="How often.")
+    name: str = Field(default="operations", min_length=1, description="Who is greeted, by name.")
+    times: int = Field(default=1, ge=1, le=100, description="How often they are greeted.")
 
 
-@dg.op(name="example", retry_policy=RETRIES)
+@dg.op(name="example", retry_policy=RETRIES, tags={"kind": "python"})
 def example_op(context: dg.OpExecutionContext) -> str:
     """Say hello and end well."""
     context.log.info("Hello from SeedTrust Ops.")
     return "hello"
 
 
-@dg.op(name="example_error", retry_policy=RETRIES)
+@dg.op(name="example_error", retry_policy=RETRIES, tags={"kind": "python"})
 def example_error_op() -> None:
     """Fail, to show how a failure looks and who is told."""
     raise dg.Failure("This job fails on purpose: there is nothing to mend.", allow_retries=False)
 
 
-@dg.op(name="example_progress", retry_policy=RETRIES)
+@dg.op(name="example_progress", retry_policy=RETRIES, tags={"kind": "python"})
 def example_progress_op(context: dg.OpExecutionContext, config: Steps) -> dict[str, int]:
     """Take step after step, and show after each how far it has come: in the run's tags, its log, and JobRun."""
     show_progress(context, done=0, total=config.steps)
@@ -55,7 +55,7 @@ def example_progress_op(context: dg.OpExecutionContext, config: Steps) -> dict[s
     return {"steps": config.steps}
 
 
-@dg.op(name="example_with_args", retry_policy=RETRIES)
+@dg.op(name="example_with_args", retry_policy=RETRIES, tags={"kind": "python"})
 def example_with_args_op(context: dg.OpExecutionContext, config: Greeting) -> list[str]:
     """Greet somebody as often as its arguments say."""
     greetings = [f"Hello, {config.name}."] * config.times

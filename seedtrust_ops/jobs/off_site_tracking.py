@@ -11,7 +11,13 @@ from seedtrust_ops.config import environment
 from seedtrust_ops.domain.committing import commit
 from seedtrust_ops.domain.presence import clear_presence
 from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
+from seedtrust_ops.jobs.conventions import (
+    RETRIES,
+    automation_status,
+    belonging_to,
+    failures_for_people,
+    single_op_job,
+)
 from seedtrust_ops.resources.database import DatabaseResource
 
 NAME = "off_site_tracking"
@@ -39,5 +45,6 @@ off_site_tracking_schedule = dg.ScheduleDefinition(
     cron_schedule="*/30 * * * *",
     execution_timezone=environment().location.timezone,
     default_status=automation_status()[0],
-    description="Every 30 minutes.",
+    description="Every 30 minutes, day and night.",
+    **belonging_to(NAME),
 )

@@ -16,7 +16,13 @@ from seedtrust_ops.config import environment
 from seedtrust_ops.domain.transfers.batches import QueuedBatch, queued_batches
 from seedtrust_ops.domain.transfers.halting import TransfersHalted, why_halted
 from seedtrust_ops.domain.transfers.processing import BatchReport, TransferRules, process_batch
-from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
+from seedtrust_ops.jobs.conventions import (
+    RETRIES,
+    automation_status,
+    belonging_to,
+    failures_for_people,
+    single_op_job,
+)
 from seedtrust_ops.jobs.showing import batch_metadata
 from seedtrust_ops.jobs.waking import look_or_wait
 from seedtrust_ops.resources.database import DatabaseResource
@@ -37,6 +43,8 @@ TRY_AGAIN_WITHIN = timedelta(seconds=30)
 FIRST_PAUSE = timedelta(seconds=30)
 LONGEST_PAUSE = timedelta(minutes=10)
 LONGEST_SECONDS = 6 * 3600
+NO_BATCH = 0
+"""What the launchpad shows until a person puts a batch's number there."""
 REQUESTS_A_TICK = 50
 """So that a tick stays well under the time that Dagster gives it, however many batches are queued."""
 
@@ -44,7 +52,11 @@ REQUESTS_A_TICK = 50
 class BatchToSend(dg.Config):
     """Which batch to send."""
 
-    batch_id: int = Field(description="The number of the queued Huntington batch, as the batch screen shows it.")
+    batch_id: int = Field(
+        default=NO_BATCH,
+        description="The number of the queued Huntington batch, as the batch screen shows it. Put it in the place of "
+        "the 0, which stands for none.",
+    )
 
 
 @dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "bank"})
@@ -91,6 +103,8 @@ process_huntington_batch = single_op_job(
     job=process_huntington_batch,
     minimum_interval_seconds=1,
     default_status=automation_status()[1],
+    description="Asks for a run of every batch as soon as it is queued, and says why where one has to wait.",
+    **belonging_to(NAME),
 )
 def huntington_batch_sensor(
     context: dg.SensorEvaluationContext, database: DatabaseResource

@@ -14,7 +14,13 @@ from seedtrust_ops.domain.notifications import due_letters
 from seedtrust_ops.domain.reports.kinds import TITLES
 from seedtrust_ops.domain.reports.requests import requests_waiting
 from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
+from seedtrust_ops.jobs.conventions import (
+    RETRIES,
+    automation_status,
+    belonging_to,
+    failures_for_people,
+    single_op_job,
+)
 from seedtrust_ops.jobs.letters import deliver_queued_letters
 from seedtrust_ops.jobs.showing import markdown_table, report_metadata
 from seedtrust_ops.resources.database import DatabaseResource
@@ -30,6 +36,7 @@ report_assets = [
         group_name="reports",
         kinds={"s3"},
         description=f"Each report of the kind '{title}' that somebody asked for; `{NAME}` makes them.",
+        **belonging_to(NAME),
     )
     for kind, title in TITLES.items()
 ]
@@ -87,6 +94,8 @@ report_generation = single_op_job(report_generation_op, SEVERITY, legacy_name="c
     cron_schedule="* * * * *",
     execution_timezone=environment().location.timezone,
     default_status=automation_status()[0],
+    description="Every minute, where a report is asked for or a letter is due.",
+    **belonging_to(NAME),
 )
 def report_generation_schedule(
     context: dg.ScheduleEvaluationContext, database: DatabaseResource

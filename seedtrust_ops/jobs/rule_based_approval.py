@@ -14,7 +14,13 @@ import dagster as dg
 from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, what_waits, would_approve_by_rules
 from seedtrust_ops.domain.committing import commit
 from seedtrust_ops.jobs.approving import Approving, approval_metadata, in_words, result_of
-from seedtrust_ops.jobs.conventions import RETRIES, automation_status, failures_for_people, single_op_job
+from seedtrust_ops.jobs.conventions import (
+    RETRIES,
+    automation_status,
+    belonging_to,
+    failures_for_people,
+    single_op_job,
+)
 from seedtrust_ops.jobs.letters import deliver_queued_letters
 from seedtrust_ops.jobs.scheduling import office_zone
 from seedtrust_ops.jobs.waking import look_or_wait
@@ -55,6 +61,8 @@ rule_based_approval = single_op_job(rule_based_approval_op, SEVERITY, legacy_nam
     job=rule_based_approval,
     minimum_interval_seconds=5,
     default_status=automation_status()[1],
+    description="Asks for a run as soon as an approval rule approves a pending request, and says why where none does.",
+    **belonging_to(NAME),
 )
 def pending_dr_sensor(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
     """Ask for a run where a rule approves a pending request now, and no run is on its way; wait for one that is."""

@@ -12,7 +12,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.jobs.conventions import automation_status
+from seedtrust_ops.jobs.conventions import automation_status, belonging_to
 
 DUE_TAG = "seedtrust/due"
 """The due date that a run was launched for, as ISO 8601 writes it."""
@@ -121,6 +121,7 @@ def _calendar_schedule(
         execution_fn=launch_what_is_due,
         default_status=automation_status()[0],
         description=description,
+        **belonging_to(job.name),
     )
 
 

@@ -14,7 +14,7 @@ from seedtrust_ops.domain.alerting.digest import digest_day
 from seedtrust_ops.domain.committing import Sessions
 from seedtrust_ops.domain.health.evaluating import Evaluation, evaluate
 from seedtrust_ops.errors import ConfigurationError
-from seedtrust_ops.jobs.conventions import failures_for_people
+from seedtrust_ops.jobs.conventions import belonging_to, failures_for_people
 from seedtrust_ops.monitoring.health_rules import health_rules
 from seedtrust_ops.monitoring.telling import Delivery, Ways, deliver, tell_people, ways_of_telling
 from seedtrust_ops.resources.database import DatabaseResource
@@ -53,6 +53,7 @@ def _interval_seconds() -> int:
     minimum_interval_seconds=_interval_seconds(),
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Looks for trouble that no run tells of by itself, and tells people once of each.",
+    **belonging_to("job_health_sensor"),
 )
 def job_health_sensor(
     context: dg.SensorEvaluationContext,

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.domain.committing import commit
 from seedtrust_ops.domain.job_failures import RunFailure, record_failures
 from seedtrust_ops.domain.job_runs import RunFact, mirror_runs, unfinished_runs
-from seedtrust_ops.jobs.conventions import failures_for_people
+from seedtrust_ops.jobs.conventions import belonging_to, failures_for_people
 from seedtrust_ops.monitoring.queue_expiry import cancel_expired_runs
 from seedtrust_ops.monitoring.run_changes import changed_runs
 from seedtrust_ops.monitoring.run_events import read_events
@@ -37,6 +37,7 @@ UNFINISHED_RUNS = 500
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Keeps JobRun, which every dashboard of the company reads, equal to Dagster's runs, and cancels those "
     "that wait in the queue for longer than their job allows.",
+    **belonging_to("job_run_sensor"),
 )
 def job_run_sensor(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
     """Mirror all that changed since the last tick, and cancel the runs that waited too long."""
