@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import SecretStr
@@ -15,7 +15,9 @@ from seedtrust_ops.domain.transfers.processing import BatchReport, TransferRules
 from seedtrust_ops.resources.huntington_bank import HuntingtonBank, open_huntington_bank
 from seedtrust_ops.sandbox.bank.control import Transfer
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops_tests.building import Company
+from seedtrust_ops_tests.building import BuiltCase, Company
+
+LONG_AGO = datetime.now(UTC) - timedelta(days=30)
 
 
 def settings_for(bank: BankProcess, **changes: Any) -> HuntingtonSettings:
@@ -52,6 +54,13 @@ class Worker:
 
     def heal(self, *, grace_seconds: float = 0) -> HealReport:
         return heal(self.company.sessions, self.open_bank, unknown_grace_seconds=grace_seconds)
+
+    def submitted(self, case: BuiltCase, cents: int = 5_000) -> tuple[int, int]:
+        """Process a batch of one ACH, which the bank accepts and has not settled; return batch and transaction."""
+        batch_id = self.company.batch(case=case)
+        transaction_id = self.company.transaction(batch_id, self.company.request(case, cents), cents, method="ach")
+        self.process(batch_id)
+        return batch_id, transaction_id
 
     @property
     def open_bank(self) -> Callable[[], AbstractAsyncContextManager[HuntingtonBank]]:
