@@ -108,7 +108,8 @@ grant insert on public.errors to seedtrust_ops_app;
 grant select on all tables in schema ops to seedtrust_ops_app;
 grant insert on ops.transfer_attempts to seedtrust_ops_app;
 grant insert, update on
-    ops.batch_leases, ops.bank_feed_cursors, ops.notifications, ops.alerts, ops.balance_alerts to seedtrust_ops_app;
+    ops.batch_leases, ops.bank_feed_cursors, ops.notifications, ops.alerts, ops.balance_alerts, ops.shadow_decisions
+    to seedtrust_ops_app;
 grant insert, update, delete on ops.report_claims, ops.switches, ops.outgoing_events to seedtrust_ops_app;
 grant insert, delete on ops.notification_attachments to seedtrust_ops_app;
 

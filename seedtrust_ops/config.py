@@ -26,6 +26,7 @@ from seedtrust_ops.settings.outside import (
     StorageSettings,
 )
 from seedtrust_ops.settings.retention import RetentionSettings
+from seedtrust_ops.settings.shadow import ShadowSettings
 from seedtrust_ops.settings.watchdog import HeartbeatSettings, WatchdogSettings
 from seedtrust_ops.settings.watching import AlertLetterSettings, WatchingSettings
 
@@ -260,6 +261,10 @@ class Environment:
     @cached_property
     def retention(self) -> RetentionSettings:
         return RetentionSettings.read()
+
+    @cached_property
+    def shadow(self) -> ShadowSettings:
+        return ShadowSettings.read()
 
     @cached_property
     def watchdog(self) -> WatchdogSettings:

@@ -11,6 +11,7 @@ from seedtrust_ops.tables.job_runs import ErrorRecord, JobRun
 from seedtrust_ops.tables.people import Case, CaseParty, User
 from seedtrust_ops.tables.presence import ViewingDisbursementRequest, ViewingPayment
 from seedtrust_ops.tables.reports import ReportClaim, ReportRequest
+from seedtrust_ops.tables.shadow import ShadowDecision
 from seedtrust_ops.tables.telling import Alert, BalanceAlert, Notification, NotificationAttachment, OutgoingEvent
 from seedtrust_ops.tables.transfer_records import BankFeedCursor, BatchLease, Switch, TransferAttempt
 
@@ -36,6 +37,7 @@ __all__ = [
     "PlatformTable",
     "ReportClaim",
     "ReportRequest",
+    "ShadowDecision",
     "Switch",
     "TransferAttempt",
     "User",

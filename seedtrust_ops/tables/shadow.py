@@ -1,0 +1,32 @@
+"""What jobs in shadow would have done; `domain/shadow/` writes it and `seedtrust-ops shadow compare` reads it."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Identity, Index, UniqueConstraint, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from seedtrust_ops.tables.base import INT, OpsTable
+
+
+class ShadowDecision(OpsTable):
+    """One decision of one job about one subject, such as to approve request 12.
+
+    A decision that is made again, minute after minute, stays one row: `times` counts, `last_seen_at` and `detail`
+    are the newest's. `detail` holds no personal data and no account number.
+    """
+
+    __tablename__ = "shadow_decisions"
+    __table_args__ = (
+        UniqueConstraint("job", "subject", "decision"),
+        Index("shadow_decisions_by_time", "job", "last_seen_at"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    job: Mapped[str]
+    subject: Mapped[str]
+    decision: Mapped[str]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    times: Mapped[int] = mapped_column(INT, server_default="1")
+    first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
