@@ -8,9 +8,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from seedtrust_ops.job_rules import EXPIRES_TAG, rules_of
-
-EXPIRED_TAG = "seedtrust/expired"
-"""Its value is the run's own id: a run that is launched again from an expired one inherits the tag, and is not it."""
+from seedtrust_ops.run_marks import EXPIRED_TAG
 
 
 def expires_after(run: dg.DagsterRun) -> timedelta | None:

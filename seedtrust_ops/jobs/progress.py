@@ -5,7 +5,7 @@ The run itself never writes JobRun.
 
 import dagster as dg
 
-PROGRESS_TAG = "seedtrust/progress"
+from seedtrust_ops.run_marks import PROGRESS_TAG
 
 
 def show_progress(context: dg.OpExecutionContext, *, done: int, total: int) -> None:

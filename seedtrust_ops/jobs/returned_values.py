@@ -8,9 +8,7 @@ from typing import Any
 import dagster as dg
 
 from seedtrust_ops.domain.storable import bounded, storable
-
-RETURNED = "returned"
-"""The name under which the event of a handled output shows the value."""
+from seedtrust_ops.run_marks import RETURNED
 
 
 class ReturnedValues(dg.IOManager):

@@ -3,7 +3,6 @@
 It reads nothing itself and decides nothing about the row; whether the news count is `domain/job_runs`'.
 """
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,23 +13,12 @@ from seedtrust_ops.domain.job_runs import RunFact
 from seedtrust_ops.domain.storable import storable
 from seedtrust_ops.job_rules import SEVERITY_TAG, rules_of
 from seedtrust_ops.jobs.expiring import has_expired
-from seedtrust_ops.jobs.progress import PROGRESS_TAG
 from seedtrust_ops.monitoring.run_events import RunEvents
 from seedtrust_ops.monitoring.run_failures import Failure, failure_of
+from seedtrust_ops.run_marks import IN_JOB_RUNS_WORDS, PROGRESS_TAG, progress_in
 from seedtrust_ops.severity import Severity
 
-STATUS = {
-    dg.DagsterRunStatus.NOT_STARTED: "PENDING",
-    dg.DagsterRunStatus.QUEUED: "PENDING",
-    dg.DagsterRunStatus.MANAGED: "PENDING",
-    dg.DagsterRunStatus.STARTING: "PENDING",
-    dg.DagsterRunStatus.STARTED: "STARTED",
-    dg.DagsterRunStatus.SUSPENDED: "STARTED",
-    dg.DagsterRunStatus.CANCELING: "STARTED",
-    dg.DagsterRunStatus.SUCCESS: "COMPLETED",
-    dg.DagsterRunStatus.FAILURE: "ERROR",
-    dg.DagsterRunStatus.CANCELED: "REVOKED",
-}
+STATUS = {status: IN_JOB_RUNS_WORDS[status.value] for status in dg.DagsterRunStatus}
 
 
 def status_of(run: dg.DagsterRun) -> str:
@@ -110,10 +98,10 @@ def _error(record: dg.RunRecord, status: str, events: RunEvents) -> str | None:
 
 def _progress(run: dg.DagsterRun, status: str) -> dict[str, Any] | None:
     """Return how far a run has come that shows it; one that waits shows, at most, what its parent left in the tag."""
-    shown = re.fullmatch(r"(\d{1,9}) of (\d{1,9})", run.tags.get(PROGRESS_TAG, ""))
+    shown = progress_in(run.tags.get(PROGRESS_TAG))
     if shown is None or status == "PENDING":
         return None
-    return {"progress": {"done": int(shown[1]), "total": int(shown[2])}}
+    return {"progress": {"done": shown[0], "total": shown[1]}}
 
 
 def _arguments(run_config: Any) -> dict[str, Any]:
