@@ -53,10 +53,15 @@ def prepare_report(session: Session, kind: str, params: object, zone: str) -> Re
     """
     make = _KINDS.get(kind)
     if make is None:
-        raise UnusableRequest(f"There is no report called {kind[:60]!r}: choose one of {', '.join(_KINDS)}.")
+        raise no_such_report(kind)
     if not isinstance(params, dict):
         raise UnusableRequest("The parameters of the report can't be read. Ask for the report again.")
     return make(session, params, zone)
+
+
+def no_such_report(kind: str) -> UnusableRequest:
+    """Return what is said to whoever asks for a kind that is none."""
+    return UnusableRequest(f"There is no report called {kind[:60]!r}: choose one of {', '.join(TITLES)}.")
 
 
 def title_of(kind: str) -> str:
@@ -64,7 +69,12 @@ def title_of(kind: str) -> str:
     return TITLES.get(kind, f"Report {kind[:60]}")
 
 
-def _case_ledger(session: Session, params: Mapping[str, Any], zone: str) -> Report:
+def find_ledger(session: Session, params: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Return the case's number among people, its account and the balance in cents, for the case that `params` name.
+
+    Raises:
+        UnusableRequest: when they name none, or one that does not exist or has no account.
+    """
     case_id = read_case_id(params)
     found = session.execute(
         select(Case.case_number, Account.id, Account.balance_cents)
@@ -76,6 +86,11 @@ def _case_ledger(session: Session, params: Mapping[str, Any], zone: str) -> Repo
     case_number, account_id, balance_cents = found
     if account_id is None:
         raise UnusableRequest(f"Case {case_number} has no escrow account yet, so it has no ledger.")
+    return case_number, account_id, balance_cents
+
+
+def _case_ledger(session: Session, params: Mapping[str, Any], zone: str) -> Report:
+    case_number, account_id, balance_cents = find_ledger(session, params)
     of_account = LedgerEntry.account_id == account_id
     sums = {
         row.kind: int(row.cents)

@@ -1,0 +1,45 @@
+"""What SeedTrust's applications call: queue a batch, ask for a report, launch a job, see how a run stands, revoke it.
+
+It is light (no Dagster, no pandas) and reads no environment; docs/client.md shows it in FastAPI and in Flask.
+"""
+
+from seedtrust_ops.client.async_operations import AsyncOperations
+from seedtrust_ops.client.errors import (
+    LaunchInDoubt,
+    OperationsRefused,
+    OperationsUnreachable,
+    RunIsOver,
+    UnknownJob,
+    UnknownRun,
+    WrongConfig,
+)
+from seedtrust_ops.client.operations import Operations
+from seedtrust_ops.client.runs import Progress, RunState, RunStatus
+from seedtrust_ops.domain.reports.asking import UnusableRequest
+from seedtrust_ops.domain.reports.requesting import request_report
+from seedtrust_ops.domain.transfers.claiming import UnknownBatch
+from seedtrust_ops.domain.transfers.queueing import BatchInQueue, BatchNotQueueable, queue_batch
+from seedtrust_ops.errors import OperationsError, PassingTrouble
+
+__all__ = [
+    "AsyncOperations",
+    "BatchInQueue",
+    "BatchNotQueueable",
+    "LaunchInDoubt",
+    "Operations",
+    "OperationsError",
+    "OperationsRefused",
+    "OperationsUnreachable",
+    "PassingTrouble",
+    "Progress",
+    "RunIsOver",
+    "RunState",
+    "RunStatus",
+    "UnknownBatch",
+    "UnknownJob",
+    "UnknownRun",
+    "UnusableRequest",
+    "WrongConfig",
+    "queue_batch",
+    "request_report",
+]
