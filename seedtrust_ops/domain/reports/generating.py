@@ -99,6 +99,17 @@ def meet_requests(
             continue
 
 
+def would_meet(sessions: Sessions, request: ClaimedRequest, zone: str) -> BuiltReport:
+    """Check and build a request's report as if it were to be met; nothing is stored, written or sent.
+
+    Raises:
+        OperationsError: what the request would fail for; a `PassingTrouble`: why it would be tried again.
+    """
+    _check(request)
+    with TemporaryDirectory(prefix="report-") as folder:
+        return _build(sessions, request, zone, Path(folder))
+
+
 def _meet(sessions: Sessions, storage: Storage, request: ClaimedRequest, zone: str) -> MadeReport | UnmetRequest:
     try:
         _check(request)

@@ -71,7 +71,7 @@ def heal(sessions: Sessions, open_bank: OpenBank, *, unknown_grace_seconds: floa
         BankGaveNoAnswer: when a question got no answer; all others were asked and recorded first.
     """
     report = HealReport()
-    report.abandoned = commit(sessions, lambda session: _take_back_from_the_dead(session, unknown_grace_seconds))
+    report.abandoned = commit(sessions, lambda session: take_back_from_the_dead(session, unknown_grace_seconds))
     try:
         run_in_loop(lambda: _ask(sessions, open_bank, unknown_grace_seconds, report))
     except BankUnauthorized:
@@ -83,7 +83,11 @@ def heal(sessions: Sessions, open_bank: OpenBank, *, unknown_grace_seconds: floa
     return report
 
 
-def _take_back_from_the_dead(session: Session, quiet_seconds: float) -> list[int]:
+def take_back_from_the_dead(session: Session, quiet_seconds: float) -> list[int]:
+    """End dead leases, doubt what the legacy worker left, and queue what was abandoned; return those batches.
+
+    `quiet_seconds` is how long the legacy worker must have left a batch alone.
+    """
     break_expired_leases(session)
     doubt_batches_without_lease(session, quiet_seconds)
     abandoned = requeue_abandoned_batches(session)

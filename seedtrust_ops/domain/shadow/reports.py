@@ -1,0 +1,70 @@
+"""The look in shadow of `report_generation`: which requests it would meet, and with what."""
+
+from time import monotonic
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.domain.committing import Sessions, commit
+from seedtrust_ops.domain.reports.generating import DRAIN_SECONDS, would_meet
+from seedtrust_ops.domain.reports.requests import ClaimedRequest, claim_request
+from seedtrust_ops.domain.shadow.decisions import FIRST_LOOK, Decision, looks_of
+from seedtrust_ops.domain.shadow.rehearsing import Rehearsal
+from seedtrust_ops.domain.shadow.undoing import undo_reports
+from seedtrust_ops.errors import OperationsError, PassingTrouble
+from seedtrust_ops.tables import ReportRequest, ShadowDecision
+
+MAKE, FAIL = "make report", "fail report"
+REQUESTS_A_LOOK = 100
+
+
+def subject_of(request_id: int) -> str:
+    """Return what decisions call a report request."""
+    return f"report request {request_id}"
+
+
+def undecided(session: Session, job: str) -> list[int]:
+    """Return the requests that shadow has not decided about, whatever the legacy system made of them; oldest first."""
+    looks = looks_of(session, job)
+    since = (looks.first if looks is not None else func.now()) - FIRST_LOOK
+    decided = select(ShadowDecision.id).where(
+        ShadowDecision.job == job, ShadowDecision.subject == func.concat("report request ", ReportRequest.id)
+    )
+    query = select(ReportRequest.id).where(ReportRequest.requested_at >= since, ~decided.exists())
+    return list(session.scalars(query.order_by(ReportRequest.requested_at, ReportRequest.id).limit(REQUESTS_A_LOOK)))
+
+
+def reports(sessions: Sessions, job: str, *, zone: str, seconds: float = DRAIN_SECONDS) -> list[Decision]:
+    """Return what `report_generation` would make of the requests it has not decided about; none after `seconds`.
+
+    The claims are made in a rehearsal that is over before anything is built: nobody waits for a row meanwhile.
+    """
+    with sessions() as session:
+        wanted = undecided(session, job)
+    if not wanted:
+        return []
+    stage = Rehearsal(sessions, lambda session: undo_reports(session, wanted))
+    claimed = stage.run(lambda stage_sessions: commit(stage_sessions, _claim_all))
+    end = monotonic() + seconds
+    found = []
+    for request in claimed:
+        if monotonic() >= end:
+            break
+        try:
+            built = would_meet(sessions, request, zone)
+        except PassingTrouble:
+            # Live, it would be tried again; so it is here, by the next look.
+            continue
+        except OperationsError as error:
+            found.append(Decision(subject_of(request.id), FAIL, {"kind": request.kind, "reason": str(error)}))
+        else:
+            detail = {"kind": request.kind, "format": request.format, "rows": built.rows}
+            found.append(Decision(subject_of(request.id), MAKE, detail))
+    return found
+
+
+def _claim_all(session: Session) -> list[ClaimedRequest]:
+    claimed: list[ClaimedRequest] = []
+    while (request := claim_request(session)) is not None:
+        claimed.append(request)
+    return claimed
