@@ -4,12 +4,16 @@ A tick with nothing open launches nothing, unless the bank's feed was last read 
 """
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from seedtrust_ops.config import environment
+from seedtrust_ops.domain.committing import Sessions
+from seedtrust_ops.domain.shadow.decisions import Decision
+from seedtrust_ops.domain.shadow.transfers import healing, why_heal
 from seedtrust_ops.domain.transfers.healing import HealReport, heal, what_needs_healing
 from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.conventions import (
@@ -19,6 +23,7 @@ from seedtrust_ops.jobs.conventions import (
     failures_for_people,
     single_op_job,
 )
+from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
 from seedtrust_ops.jobs.showing import heal_metadata
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.huntington_bank import HuntingtonResource
@@ -34,6 +39,8 @@ def auto_heal_huntington_batches_op(
     context: dg.OpExecutionContext, database: DatabaseResource, huntington: HuntingtonResource
 ) -> dict[str, Any]:
     """Bring what SeedTrust believes of its transfers to what the bank says of them. Moves no money."""
+    if in_shadow(NAME):
+        return run_in_shadow(context, NAME, database, partial(_heal_in_shadow, huntington))
     with failures_for_people():
         huntington.settings  # noqa: B018  a missing variable must stop the job before it touches anything
         report = heal(
@@ -73,8 +80,8 @@ def auto_heal_huntington_batches_schedule(
     context: dg.ScheduleEvaluationContext, database: DatabaseResource
 ) -> dg.RunRequest | dg.SkipReason:
     """Every minute, where something is open or the bank's feed has not been read for 15 minutes."""
-    with failures_for_people(), database.sessions()() as session:
-        reason = what_needs_healing(session)
+    with failures_for_people():
+        reason = _why_heal(database)
     under_way = context.instance.get_run_records(
         dg.RunsFilter(
             job_name=NAME, statuses=IN_PROGRESS_RUN_STATUSES, created_after=datetime.now(UTC) - TAKEN_FOR_DEAD_AFTER
@@ -86,6 +93,18 @@ def auto_heal_huntington_batches_schedule(
     if reason is None:
         return dg.SkipReason("No transfer waits for the bank's word, and the bank's feed was read lately.")
     return dg.RunRequest(tags={"seedtrust/reason": reason})
+
+
+def _heal_in_shadow(huntington: HuntingtonResource, sessions: Sessions, job: str) -> list[Decision]:
+    grace = environment().transfers.unknown_grace_seconds
+    return healing(sessions, job, open_bank=huntington.open, unknown_grace_seconds=grace)
+
+
+def _why_heal(database: DatabaseResource) -> str | None:
+    if in_shadow(NAME):
+        return why_heal(database.sessions(), NAME, environment().transfers.unknown_grace_seconds)
+    with database.sessions()() as session:
+        return what_needs_healing(session)
 
 
 def in_words(report: HealReport) -> str:

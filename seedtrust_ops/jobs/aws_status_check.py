@@ -3,12 +3,14 @@
 A check that fails is told as `down` and the run succeeds; only where telling fails does the run fail.
 """
 
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.domain.outside_checks import check_page, check_storage
+from seedtrust_ops.domain.shadow import office
 from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.conventions import (
@@ -18,8 +20,10 @@ from seedtrust_ops.jobs.conventions import (
     failures_for_people,
     single_op_job,
 )
+from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
 from seedtrust_ops.jobs.showing import markdown_table
 from seedtrust_ops.resources.cloudfront import CloudFrontResource
+from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.internal_api import InternalApiResource
 from seedtrust_ops.resources.storage import StorageResource
 
@@ -33,8 +37,13 @@ def aws_status_check_op(
     storage: StorageResource,
     cloudfront: CloudFrontResource,
     internal_api: InternalApiResource,
+    database: DatabaseResource,
 ) -> dict[str, Any]:
     """Put, read and delete a small object in the reports' bucket, fetch CloudFront's page, and post both statuses."""
+    if in_shadow(NAME):
+        with failures_for_people():
+            fetch = cloudfront.page().fetch
+        return run_in_shadow(context, NAME, database, partial(office.outside, fetch=fetch))
     with failures_for_people():
         # A missing variable must stop the job before it tells anybody anything.
         bucket, page, api = storage.open(), cloudfront.page(), internal_api.api()

@@ -10,10 +10,12 @@ import dagster as dg
 
 from seedtrust_ops.domain.committing import commit
 from seedtrust_ops.domain.reminders.case_close import remind_of_closings
+from seedtrust_ops.domain.shadow import office
 from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
 from seedtrust_ops.jobs.letters import deliver_queued_letters
 from seedtrust_ops.jobs.scheduling import daily_schedule, office_today
+from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.mail import MailResource
 
@@ -27,6 +29,8 @@ def case_close_reminders_op(
     context: dg.OpExecutionContext, database: DatabaseResource, mail: MailResource
 ) -> dict[str, Any]:
     """Write to the escrow specialist of each case whose close date has come and that is not closed."""
+    if in_shadow(NAME):
+        return run_in_shadow(context, NAME, database, partial(office.closings, today=office_today()))
     with failures_for_people():
         cases = commit(database.sessions(), partial(remind_of_closings, today=office_today()))
     shown = ", ".join(cases[:CASES_SHOWN]) or "none"

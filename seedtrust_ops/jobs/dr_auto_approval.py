@@ -9,11 +9,13 @@ import dagster as dg
 
 from seedtrust_ops.domain.approvals.by_date import approve_due, would_approve_due
 from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.shadow import office
 from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.approving import Approving, approval_metadata, in_words, result_of
 from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
 from seedtrust_ops.jobs.letters import deliver_queued_letters
 from seedtrust_ops.jobs.scheduling import daily_schedule
+from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.mail import MailResource
 
@@ -26,6 +28,8 @@ def dr_auto_approval_op(
     context: dg.OpExecutionContext, config: Approving, database: DatabaseResource, mail: MailResource
 ) -> dict[str, Any]:
     """Approve every request whose date has come, and write to the case's parents, representatives and manager."""
+    if in_shadow(NAME) and not config.dry_run:
+        return run_in_shadow(context, NAME, database, office.approvals_by_date)
     with failures_for_people():
         report = commit(database.sessions(), would_approve_due if config.dry_run else approve_due)
     context.log.info(in_words(report, dry_run=config.dry_run))

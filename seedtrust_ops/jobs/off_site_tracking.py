@@ -4,12 +4,14 @@ Whoever is still there is on site again with the next click.
 """
 
 from dataclasses import asdict
+from typing import Any
 
 import dagster as dg
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.domain.committing import commit
 from seedtrust_ops.domain.presence import clear_presence
+from seedtrust_ops.domain.shadow import office
 from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.conventions import (
     RETRIES,
@@ -18,6 +20,7 @@ from seedtrust_ops.jobs.conventions import (
     failures_for_people,
     single_op_job,
 )
+from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
 from seedtrust_ops.resources.database import DatabaseResource
 
 NAME = "off_site_tracking"
@@ -25,8 +28,10 @@ SEVERITY = rules_of(NAME).severity
 
 
 @dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})
-def off_site_tracking_op(context: dg.OpExecutionContext, database: DatabaseResource) -> dict[str, int]:
+def off_site_tracking_op(context: dg.OpExecutionContext, database: DatabaseResource) -> dict[str, Any]:
     """Set all users off site and empty both viewing tables."""
+    if in_shadow(NAME):
+        return run_in_shadow(context, NAME, database, office.presence)
     with failures_for_people():
         cleared = commit(database.sessions(), clear_presence)
     context.log.info(

@@ -13,6 +13,10 @@ import dagster as dg
 from pydantic import Field
 
 from seedtrust_ops.config import environment
+from seedtrust_ops.domain.committing import Sessions
+from seedtrust_ops.domain.shadow.decisions import Decision
+from seedtrust_ops.domain.shadow.transfers import batch as rehearse_batch
+from seedtrust_ops.domain.shadow.transfers import unseen_batches
 from seedtrust_ops.domain.transfers.batches import QueuedBatch, queued_batches
 from seedtrust_ops.domain.transfers.halting import TransfersHalted, why_halted
 from seedtrust_ops.domain.transfers.processing import BatchReport, TransferRules, process_batch
@@ -23,6 +27,7 @@ from seedtrust_ops.jobs.conventions import (
     failures_for_people,
     single_op_job,
 )
+from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
 from seedtrust_ops.jobs.showing import batch_metadata
 from seedtrust_ops.jobs.waking import look_or_wait
 from seedtrust_ops.resources.database import DatabaseResource
@@ -68,6 +73,9 @@ def process_huntington_batch_op(
     field_cipher: FieldCipherResource,
 ) -> dict[str, Any]:
     """Send one queued Huntington batch: each transfer exactly once, whatever dies in between."""
+    if in_shadow(NAME):
+        look = partial(_look_at_batch, context, config, huntington, field_cipher)
+        return run_in_shadow(context, NAME, database, look)
     with failures_for_people():
         try:
             report = process_batch(
@@ -117,7 +125,7 @@ def huntington_batch_sensor(
 def _look(instance: dg.DagsterInstance, database: DatabaseResource) -> dg.SensorResult | dg.SkipReason:
     with database.sessions()() as session:
         halted = why_halted(session, environment().transfers.halted)
-        batches = queued_batches(session)
+        batches = unseen_batches(session, NAME) if in_shadow(NAME) else queued_batches(session)
     if halted is not None:
         return dg.SkipReason(f"{halted} {len(batches)} batches wait in the queue.")
     if not batches:
@@ -152,7 +160,27 @@ def transfer_rules(huntington: HuntingtonResource) -> TransferRules:
         concurrency=huntington.settings.concurrency,
         lease_seconds=transfers.lease_seconds,
         unknown_grace_seconds=transfers.unknown_grace_seconds,
-        halted_by_environment=transfers.halted,
+        # Whatever else may be wrong, nothing is sent in shadow.
+        halted_by_environment=transfers.halted or in_shadow(NAME),
+    )
+
+
+def _look_at_batch(
+    context: dg.OpExecutionContext,
+    config: BatchToSend,
+    huntington: HuntingtonResource,
+    field_cipher: FieldCipherResource,
+    sessions: Sessions,
+    job: str,
+) -> list[Decision]:
+    return rehearse_batch(
+        sessions,
+        job,
+        cipher=field_cipher.cipher(),
+        rules=transfer_rules(huntington),
+        batch_id=config.batch_id,
+        holder=context.run_id,
+        asked_at=_asked_at(context),
     )
 
 

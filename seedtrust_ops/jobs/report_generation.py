@@ -4,6 +4,7 @@ Each report is a materialization of asset `reports/<kind>`; what is wrong with o
 """
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -13,6 +14,7 @@ from seedtrust_ops.config import environment
 from seedtrust_ops.domain.notifications import due_letters
 from seedtrust_ops.domain.reports.kinds import TITLES
 from seedtrust_ops.domain.reports.requests import requests_waiting
+from seedtrust_ops.domain.shadow.undecided import undecided_requests
 from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.conventions import (
     RETRIES,
@@ -22,6 +24,7 @@ from seedtrust_ops.jobs.conventions import (
     single_op_job,
 )
 from seedtrust_ops.jobs.letters import deliver_queued_letters
+from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
 from seedtrust_ops.jobs.showing import markdown_table, report_metadata
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.mail import MailResource
@@ -49,6 +52,10 @@ def report_generation_op(
     """Meet the report requests that wait, oldest first, for at most 50 seconds; then send the letters that are due."""
     # What writes spreadsheets, PDFs and charts takes a second to load, and only a run needs it.
     from seedtrust_ops.domain.reports.generating import MadeReport, meet_requests
+    from seedtrust_ops.domain.shadow.reports import reports
+
+    if in_shadow(NAME):
+        return run_in_shadow(context, NAME, database, partial(reports, zone=environment().location.timezone))
 
     outcomes: list[tuple[int, str, str, str]] = []
     with failures_for_people():
@@ -109,5 +116,8 @@ def report_generation_schedule(
 
 
 def _what_waits(session: Session) -> str | None:
+    if in_shadow(NAME):
+        undecided = len(undecided_requests(session, NAME))
+        return f"{undecided} report requests are to be looked at in shadow" if undecided else None
     requests, letters = requests_waiting(session), due_letters(session)
     return f"{requests} report requests and {letters} letters wait" if requests or letters else None

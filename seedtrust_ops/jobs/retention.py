@@ -17,9 +17,11 @@ from sqlalchemy.pool import NullPool
 from seedtrust_ops.config import environment
 from seedtrust_ops.domain.committing import commit
 from seedtrust_ops.domain.old_rows import delete_old_attachments, delete_old_events, ended_runs
+from seedtrust_ops.domain.shadow import office
 from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
 from seedtrust_ops.jobs.scheduling import daily_schedule
+from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
 from seedtrust_ops.monitoring.old_runs import Age, Cleared, delete_old_runs
 from seedtrust_ops.resources.database import DatabaseResource, dagster_url
 from seedtrust_ops.settings.retention import RetentionSettings
@@ -34,6 +36,9 @@ FREQUENT = ("auto_heal_huntington_batches", "report_generation", "aws_status_che
 def retention_op(context: dg.OpExecutionContext, database: DatabaseResource) -> dict[str, Any]:
     """Delete old runs with their events, tags and output, and old events that were told to others."""
     settings = environment().retention
+    if in_shadow(NAME):
+        before = datetime.now(UTC) - timedelta(days=settings.events_days)
+        return run_in_shadow(context, NAME, database, partial(office.old_rows, before=before))
     over_at = monotonic() + settings.longest_seconds
 
     def is_over() -> bool:

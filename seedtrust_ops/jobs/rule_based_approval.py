@@ -13,6 +13,8 @@ import dagster as dg
 
 from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, what_waits, would_approve_by_rules
 from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.shadow import office
+from seedtrust_ops.domain.shadow.decisions import looks_of
 from seedtrust_ops.jobs.approving import Approving, approval_metadata, in_words, result_of
 from seedtrust_ops.jobs.conventions import (
     RETRIES,
@@ -23,6 +25,7 @@ from seedtrust_ops.jobs.conventions import (
 )
 from seedtrust_ops.jobs.letters import deliver_queued_letters
 from seedtrust_ops.jobs.scheduling import office_zone
+from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
 from seedtrust_ops.jobs.waking import look_or_wait
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.mail import MailResource
@@ -33,6 +36,7 @@ NAME = "rule_based_approval"
 SEVERITY = Severity.CRITICAL
 FIRST_PAUSE = timedelta(seconds=30)
 LONGEST_PAUSE = timedelta(minutes=10)
+SHADOW_LOOKS_EVERY = timedelta(minutes=5)
 REST_AFTER_A_LOOK = 20
 """A look that found nothing to approve is followed by so many times its own length without one: where a hundred
 thousand requests wait that no rule approves, that is a minute or two, and else less than the sensor's interval."""
@@ -43,6 +47,8 @@ def rule_based_approval_op(
     context: dg.OpExecutionContext, config: Approving, database: DatabaseResource, mail: MailResource
 ) -> dict[str, Any]:
     """Approve what the approval rules match, oldest request first, within each rule's limits."""
+    if in_shadow(NAME) and not config.dry_run:
+        return run_in_shadow(context, NAME, database, partial(office.approvals_by_rule, zone=office_zone()))
     work = would_approve_by_rules if config.dry_run else approve_by_rules
     with failures_for_people():
         report = commit(database.sessions(), partial(work, zone=office_zone()))
@@ -73,6 +79,8 @@ def pending_dr_sensor(context: dg.SensorEvaluationContext, database: DatabaseRes
 
 
 def _look(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
+    if in_shadow(NAME):
+        return _look_in_shadow(context, database)
     began = datetime.now(UTC)
     with database.sessions()() as session:
         waiting = what_waits(session, office_zone())
@@ -91,6 +99,17 @@ def _look(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg
     return dg.RunRequest(
         tags={"seedtrust/reason": f"rule {waiting.first.rule.id} approves request {waiting.first.request.id}"}
     )
+
+
+def _look_in_shadow(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
+    """Ask for a run every few minutes: the legacy approver leaves nothing pending that could be looked for."""
+    now = datetime.now(UTC)
+    with database.sessions()() as session:
+        looks = looks_of(session, NAME)
+    if looks is not None and now - looks.last < SHADOW_LOOKS_EVERY:
+        return dg.SkipReason(f"In shadow; the last look was at {looks.last.astimezone(UTC):%H:%M:%S} UTC.")
+    wait = _why_wait(context.instance, now)
+    return dg.SkipReason(wait) if wait is not None else dg.RunRequest(tags={"seedtrust/reason": "a look in shadow"})
 
 
 def _why_wait(instance: dg.DagsterInstance, now: datetime) -> str | None:

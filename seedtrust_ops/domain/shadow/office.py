@@ -1,5 +1,6 @@
 """The looks in shadow of the jobs that approve, remind, clear presence and watch balances."""
 
+from collections.abc import Callable
 from datetime import date, datetime, tzinfo
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from seedtrust_ops.domain.approvals.by_rule import approve_by_rules
 from seedtrust_ops.domain.balances.snapshot import take_balances
 from seedtrust_ops.domain.committing import Sessions, commit
 from seedtrust_ops.domain.old_rows import delete_old_attachments, delete_old_events
+from seedtrust_ops.domain.outside_checks import check_page
 from seedtrust_ops.domain.presence import clear_presence
 from seedtrust_ops.domain.reminders.balances import remind_of_balances
 from seedtrust_ops.domain.reminders.case_close import remind_of_closings
@@ -87,3 +89,9 @@ def old_rows(sessions: Sessions, _job: str, *, before: datetime) -> list[Decisio
         if rows:
             found.append(Decision(subject, "delete", {"at least": rows}))
     return found
+
+
+def outside(_sessions: Sessions, _job: str, *, fetch: Callable[[], int]) -> list[Decision]:
+    """Return what `aws_status_check` would post of CloudFront; S3 is left alone, for its check keeps an object."""
+    status = check_page(fetch)
+    return [Decision(status.component.value, f"post {status.status.value}", {"detail": status.detail})]

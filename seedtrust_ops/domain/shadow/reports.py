@@ -2,36 +2,23 @@
 
 from time import monotonic
 
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.committing import Sessions, commit
 from seedtrust_ops.domain.reports.generating import DRAIN_SECONDS, would_meet
 from seedtrust_ops.domain.reports.requests import ClaimedRequest, claim_request
-from seedtrust_ops.domain.shadow.decisions import FIRST_LOOK, Decision, looks_of
+from seedtrust_ops.domain.shadow.decisions import Decision
 from seedtrust_ops.domain.shadow.rehearsing import Rehearsal
+from seedtrust_ops.domain.shadow.undecided import undecided_requests
 from seedtrust_ops.domain.shadow.undoing import undo_reports
 from seedtrust_ops.errors import OperationsError, PassingTrouble
-from seedtrust_ops.tables import ReportRequest, ShadowDecision
 
 MAKE, FAIL = "make report", "fail report"
-REQUESTS_A_LOOK = 100
 
 
 def subject_of(request_id: int) -> str:
     """Return what decisions call a report request."""
     return f"report request {request_id}"
-
-
-def undecided(session: Session, job: str) -> list[int]:
-    """Return the requests that shadow has not decided about, whatever the legacy system made of them; oldest first."""
-    looks = looks_of(session, job)
-    since = (looks.first if looks is not None else func.now()) - FIRST_LOOK
-    decided = select(ShadowDecision.id).where(
-        ShadowDecision.job == job, ShadowDecision.subject == func.concat("report request ", ReportRequest.id)
-    )
-    query = select(ReportRequest.id).where(ReportRequest.requested_at >= since, ~decided.exists())
-    return list(session.scalars(query.order_by(ReportRequest.requested_at, ReportRequest.id).limit(REQUESTS_A_LOOK)))
 
 
 def reports(sessions: Sessions, job: str, *, zone: str, seconds: float = DRAIN_SECONDS) -> list[Decision]:
@@ -40,7 +27,7 @@ def reports(sessions: Sessions, job: str, *, zone: str, seconds: float = DRAIN_S
     The claims are made in a rehearsal that is over before anything is built: nobody waits for a row meanwhile.
     """
     with sessions() as session:
-        wanted = undecided(session, job)
+        wanted = undecided_requests(session, job)
     if not wanted:
         return []
     stage = Rehearsal(sessions, lambda session: undo_reports(session, wanted))

@@ -20,7 +20,7 @@ from seedtrust_ops.domain.transfers.batches import QueuedBatch
 from seedtrust_ops.domain.transfers.checks import account_number_problems, check_batch
 from seedtrust_ops.domain.transfers.claiming import claim_batch
 from seedtrust_ops.domain.transfers.feed import FEED
-from seedtrust_ops.domain.transfers.healing import heal, take_back_from_the_dead
+from seedtrust_ops.domain.transfers.healing import heal, take_back_from_the_dead, what_needs_healing
 from seedtrust_ops.domain.transfers.leases import Lease
 from seedtrust_ops.domain.transfers.processing import OpenBank, TransferRules
 from seedtrust_ops.tables import BankFeedCursor, HuntingtonBatch, HuntingtonTransaction, ShadowDecision
@@ -134,6 +134,16 @@ def healing(sessions: Sessions, job: str, *, open_bank: OpenBank, unknown_grace_
     queued = [Decision(f"batch {one}", "queue again") for one in sorted({*report.abandoned, *report.findings.requeued})]
     finished = [Decision(f"batch {one}", f"finish as {status}") for one, status in report.finished.items()]
     return [*found.values(), *changes, *put_back, *queued, *finished]
+
+
+def why_heal(sessions: Sessions, job: str, unknown_grace_seconds: float) -> str | None:
+    """Return why a healing is due in shadow, None where nothing is open and shadow read the feed lately."""
+
+    def ask(stage: Sessions) -> str | None:
+        with stage() as session:
+            return what_needs_healing(session)
+
+    return healing_stage(sessions, job, unknown_grace_seconds).run(ask)
 
 
 def healing_stage(sessions: Sessions, job: str, unknown_grace_seconds: float) -> Rehearsal:
