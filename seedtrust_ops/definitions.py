@@ -17,7 +17,14 @@ from seedtrust_ops.jobs.aws_status_check import aws_status_check, aws_status_che
 from seedtrust_ops.jobs.case_close_reminders import case_close_reminders, case_close_reminders_schedule
 from seedtrust_ops.jobs.dr_auto_approval import dr_auto_approval, dr_auto_approval_schedule
 from seedtrust_ops.jobs.examples import example_jobs
+from seedtrust_ops.jobs.huntington_reconciliation import (
+    huntington_reconciliation,
+    huntington_reconciliation_schedule,
+    huntington_transfers,
+    huntington_transfers_check,
+)
 from seedtrust_ops.jobs.off_site_tracking import off_site_tracking, off_site_tracking_schedule
+from seedtrust_ops.jobs.operations_review import operations_review, operations_review_schedule, operations_week
 from seedtrust_ops.jobs.process_huntington_batch import huntington_batch_sensor, process_huntington_batch
 from seedtrust_ops.jobs.report_generation import report_assets, report_generation, report_generation_schedule
 from seedtrust_ops.jobs.retention import retention, retention_schedule
@@ -38,10 +45,13 @@ from seedtrust_ops.resources.storage import StorageResource
 definitions = dg.Definitions(
     assets=[
         account_balances,
+        huntington_transfers,
+        operations_week,
         *report_assets,
     ],
     asset_checks=[
         *account_balances_checks,
+        huntington_transfers_check,
     ],
     jobs=[
         process_huntington_batch,
@@ -52,6 +62,8 @@ definitions = dg.Definitions(
         account_balance_reminders,
         account_balance_check,
         report_generation,
+        huntington_reconciliation,
+        operations_review,
         aws_status_check,
         off_site_tracking,
         retention,
@@ -65,6 +77,8 @@ definitions = dg.Definitions(
         aws_status_check_schedule,
         account_balance_check_schedule,
         report_generation_schedule,
+        huntington_reconciliation_schedule,
+        operations_review_schedule,
         off_site_tracking_schedule,
         retention_schedule,
     ],

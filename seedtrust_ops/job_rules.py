@@ -50,6 +50,9 @@ JOB_RULES = {
     "account_balance_check": JobRules(Severity.MEDIUM, Group.BALANCES, timedelta(hours=24)),
     "account_balance_reminders": JobRules(Severity.MEDIUM, Group.BALANCES, timedelta(hours=24)),
     "aws_status_check": JobRules(Severity.MEDIUM, Group.HEALTH, timedelta(minutes=5)),
+    # Not in the design's table, but in issue 7: each shows people what the others did.
+    "huntington_reconciliation": JobRules(Severity.MEDIUM, Group.TRANSFERS, timedelta(hours=12)),
+    "operations_review": JobRules(Severity.LOW, Group.HEALTH, timedelta(hours=24)),
     "off_site_tracking": JobRules(Severity.LOW, Group.HEALTH, timedelta(minutes=30)),
     "example": JobRules(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
     "example_error": JobRules(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),

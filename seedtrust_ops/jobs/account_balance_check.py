@@ -5,6 +5,7 @@ It is an asset by the week that has just ended, with four checks that the books 
 
 from collections.abc import Callable
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,18 +17,16 @@ from seedtrust_ops.config import environment
 from seedtrust_ops.domain.balances import audit
 from seedtrust_ops.domain.balances.audit import Offenders
 from seedtrust_ops.domain.balances.snapshot import take_balances
+from seedtrust_ops.domain.shadow import office
 from seedtrust_ops.errors import OperationsError
-from seedtrust_ops.job_rules import labels_of, queue_tags, rules_of
-from seedtrust_ops.jobs.conventions import RETRIES, belonging_to, failures_for_people
-from seedtrust_ops.jobs.executing import in_process
+from seedtrust_ops.jobs.conventions import RETRIES, belonging_to, failures_for_people, single_asset_job
 from seedtrust_ops.jobs.scheduling import office_today, weekly_schedule
+from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
 from seedtrust_ops.jobs.showing import balance_metadata, offenders_table
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.storage import StorageResource
-from seedtrust_ops.severity import run_tags
 
 NAME = "account_balance_check"
-SEVERITY = rules_of(NAME).severity
 WEEKS = dg.WeeklyPartitionsDefinition(start_date="2026-01-04", timezone=environment().location.timezone)
 PARQUET = "application/vnd.apache.parquet"
 
@@ -47,18 +46,23 @@ def week_ended_by(day: date) -> str:
     group_name="balances",
     kinds={"parquet", "s3"},
     retry_policy=RETRIES,
+    # In shadow it is not made.
+    output_required=False,
     description="What every active case's account holds, its minimum and its shortfall, as one Parquet file a week.",
     **belonging_to(NAME),
 )
 def account_balances(
     context: dg.AssetExecutionContext, database: DatabaseResource, storage: StorageResource
-) -> dg.MaterializeResult[dict[str, Any]]:
+) -> dg.MaterializeResult[dict[str, Any]] | None:
     """Write all balances to the bucket; open and resolve balance alerts. Twice, it changes nothing more."""
     with failures_for_people():
         week = _week(context)
-        bucket = storage.open()
         with TemporaryDirectory() as folder:
             path = Path(folder, "account_balances.parquet")
+            if in_shadow(NAME):
+                run_in_shadow(context, NAME, database, partial(office.balances, path=path))
+                return None
+            bucket = storage.open()
             sheet = take_balances(database.sessions(), path)
             key = f"balances/{week}/account_balances.parquet"
             bucket.put_file(key, path, PARQUET)
@@ -144,15 +148,12 @@ account_balances_checks = [
     ),
 ]
 
-account_balance_check = dg.define_asset_job(
+account_balance_check = single_asset_job(
     NAME,
-    selection=dg.AssetSelection.assets(account_balances),
+    account_balances,
+    legacy_name="cron job_account_balance_check",
     description="Writes every active case's balance as Parquet, alerts where one is low, and checks that the books "
     "add up.",
-    executor_def=in_process,
-    tags=labels_of(NAME) | run_tags(SEVERITY) | queue_tags(NAME),
-    metadata={"severity": SEVERITY.value, "legacy name": "cron job_account_balance_check"},
-    owners=[rules_of(NAME).group.owner],
 )
 
 account_balance_check_schedule = weekly_schedule(account_balance_check, hour=1, partition_of=week_ended_by)

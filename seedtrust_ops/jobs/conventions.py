@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TypedDict
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from seedtrust_ops.config import environment
@@ -70,6 +71,29 @@ def single_op_job(
         tags=labels_of(op.name) | run_tags(severity) | queue_tags(op.name) | limit,
         metadata={"severity": severity.value, "legacy name": legacy_name},
         owners=[rules_of(op.name).group.owner],
+    )
+
+
+def single_asset_job(
+    name: str, asset: dg.AssetsDefinition, *, legacy_name: str, description: str
+) -> UnresolvedAssetJobDefinition:
+    """Return the job `name` that makes one asset and looks at all of its checks.
+
+    Args:
+        name: the job's; its severity, group and time in the queue are those of `job_rules`.
+        asset: what it makes.
+        legacy_name: what the job was called in the systems that this one replaces.
+        description: in a sentence or two, what its runs do.
+    """
+    rules = rules_of(name)
+    return dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(asset),
+        description=description,
+        executor_def=in_process,
+        tags=labels_of(name) | run_tags(rules.severity) | queue_tags(name),
+        metadata={"severity": rules.severity.value, "legacy name": legacy_name},
+        owners=[rules.group.owner],
     )
 
 

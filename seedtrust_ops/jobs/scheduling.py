@@ -6,6 +6,8 @@ and whether that date was launched already, so that no doubled hour and no repla
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from enum import Enum
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -25,6 +27,15 @@ _TICK_TAG = ".dagster/scheduled_execution_time"
 Job = dg.JobDefinition | UnresolvedAssetJobDefinition
 LastDue = Callable[[date], date]
 """Given a day, the last due date on or before it."""
+PartitionOf = Callable[[date], str]
+"""Given a due date, the key of the partition that its run makes."""
+
+
+class Weekday(Enum):
+    """The days on which weekly schedules run, numbered as cron numbers them."""
+
+    SUNDAY = 0
+    MONDAY = 1
 
 
 def office_zone() -> ZoneInfo:
@@ -37,26 +48,40 @@ def office_today() -> date:
     return datetime.now(office_zone()).date()
 
 
-def daily_schedule(job: Job, *, hour: int, minute: int = 0) -> dg.ScheduleDefinition:
+def daily_schedule(
+    job: Job, *, hour: int, minute: int = 0, partition_of: PartitionOf | None = None
+) -> dg.ScheduleDefinition:
     """Return schedule `<job>_schedule`: every day at `hour`:`minute` by the office's wall clock.
 
-    Missed, it ticks once as soon as the daemon is back.
+    Missed, it ticks once as soon as the daemon is back. `partition_of`: see `weekly_schedule`.
     """
-    return _calendar_schedule(job, f"{minute} {hour} * * *", _same_day, f"Every day at {hour:02}:{minute:02}.")
+    return _calendar_schedule(
+        job, f"{minute} {hour} * * *", _same_day, f"Every day at {hour:02}:{minute:02}.", partition_of
+    )
 
 
-def weekly_schedule(job: Job, *, hour: int, partition_of: Callable[[date], str] | None = None) -> dg.ScheduleDefinition:
-    """Return schedule `<job>_schedule`: every Sunday at `hour`:00 by the office's wall clock.
+def weekly_schedule(
+    job: Job, *, hour: int, minute: int = 0, on: Weekday = Weekday.SUNDAY, partition_of: PartitionOf | None = None
+) -> dg.ScheduleDefinition:
+    """Return schedule `<job>_schedule`: once a week at `hour`:`minute` by the office's wall clock.
 
-    Missed, it ticks once as soon as the daemon is back: on Monday, say. Where Sunday's 01:00 comes twice
+    Missed, it ticks once as soon as the daemon is back: on the day after, say. Where Sunday's 01:00 comes twice
     because daylight saving ends, it runs once.
 
     Args:
         job: what is launched.
         hour: of the office's wall clock.
-        partition_of: given the Sunday, the partition that its run makes; None where the job has none.
+        minute: of that hour.
+        on: the day of the week.
+        partition_of: given the day that is due, the partition that its run makes; None where the job has none.
     """
-    return _calendar_schedule(job, f"0 {hour} * * 0", last_sunday, f"Every Sunday at {hour:02}:00.", partition_of)
+    return _calendar_schedule(
+        job,
+        f"{minute} {hour} * * {on.value}",
+        partial(last_weekday, weekday=on),
+        f"Every {on.name.capitalize()} at {hour:02}:{minute:02}.",
+        partition_of,
+    )
 
 
 def third_day_schedule(job: Job, *, hour: int) -> dg.ScheduleDefinition:
@@ -70,9 +95,9 @@ def third_day_schedule(job: Job, *, hour: int) -> dg.ScheduleDefinition:
     )
 
 
-def last_sunday(day: date) -> date:
-    """Return the last Sunday on or before `day`."""
-    return day - timedelta(days=day.isoweekday() % 7)
+def last_weekday(day: date, weekday: Weekday) -> date:
+    """Return the last such day of the week on or before `day`."""
+    return day - timedelta(days=(day.isoweekday() - weekday.value) % 7)
 
 
 def last_third_day(day: date) -> date:
@@ -89,7 +114,7 @@ def _calendar_schedule(
     cron: str,
     last_due: LastDue,
     description: str,
-    partition_of: Callable[[date], str] | None = None,
+    partition_of: PartitionOf | None = None,
 ) -> dg.ScheduleDefinition:
     zone = office_zone()
     name = f"{job.name}_schedule"

@@ -5,7 +5,9 @@ It only reads; what is shown here was recorded by `domain/` before.
 
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import dagster as dg
 from sqlalchemy import select
@@ -23,6 +25,24 @@ if TYPE_CHECKING:
     from seedtrust_ops.domain.reports.generating import MadeReport
 
 ROWS_SHOWN = 50
+
+
+@dataclass(frozen=True)
+class Link:
+    """A word in a table that leads to a page of the web server; `path` begins with a stroke."""
+
+    text: str
+    path: str
+
+
+def run_link(run_id: str | None) -> Link | str:
+    """Return the link to a run, named by the first part of its id as in Dagster's lists; "" for none."""
+    return Link(run_id.partition("-")[0], f"/runs/{quote(run_id)}") if run_id else ""
+
+
+def asset_link(key: Sequence[str], text: str) -> Link:
+    """Return the link to an asset."""
+    return Link(text, "/assets/" + "/".join(quote(part) for part in key))
 
 
 def dollars(cents: int) -> str:
@@ -128,7 +148,7 @@ def balance_metadata(sheet: BalanceSheet, *, where: str, size: int) -> dict[str,
                 for row in sheet.worst
             ],
         ),
-        "histogram": _picture(draw_histogram(sheet), "Accounts of active cases by what they hold"),
+        "histogram": picture(draw_histogram(sheet), "Accounts of active cases by what they hold"),
     }
 
 
@@ -167,7 +187,8 @@ def report_metadata(made: "MadeReport") -> dict[str, dg.MetadataValue[Any]]:
     }
 
 
-def _picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
+def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
+    """Return a picture that lies in the metadata itself."""
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{b64encode(png).decode()})")
 
 
@@ -179,6 +200,8 @@ def _numbers(ids: Sequence[int]) -> dg.TextMetadataValue:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, Link):
+        return f"[{_cell(value.text)}]({value.path})"
     text = str(value)
     for character in "\\`*_[]<>|":
         text = text.replace(character, f"&#{ord(character)};")

@@ -20,6 +20,7 @@ from seedtrust_ops.jobs.conventions import single_op_job
 from seedtrust_ops.jobs.scheduling import (
     DUE_TAG,
     THIRD_DAY_ANCHOR,
+    Weekday,
     daily_schedule,
     last_third_day,
     third_day_schedule,
@@ -81,6 +82,7 @@ def at(day: date, hour: int, zone: ZoneInfo = NEW_YORK) -> datetime:
     [
         (daily_schedule(JOB, hour=6), "0 6 * * *"),
         (weekly_schedule(JOB, hour=1), "0 1 * * 0"),
+        (weekly_schedule(JOB, hour=5, minute=30, on=Weekday.MONDAY), "30 5 * * 1"),
         (third_day_schedule(JOB, hour=1), "0 1 * * *"),
     ],
 )

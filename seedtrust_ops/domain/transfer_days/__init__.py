@@ -1,0 +1,1 @@
+"""A day of Huntington transfers: its batches, whether the bank agrees, and the thirty days that end with it."""

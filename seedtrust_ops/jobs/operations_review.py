@@ -1,0 +1,70 @@
+"""Shows, every Monday at 05:30, the week that has ended: runs, failures, approvals, money moved, reports.
+
+It is an asset by the week, Monday to Sunday, named by its Monday; it only reads.
+"""
+
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.domain.weeks.figures import read_week
+from seedtrust_ops.domain.weeks.picture import draw_week
+from seedtrust_ops.job_rules import rules_of
+from seedtrust_ops.jobs.conventions import RETRIES, belonging_to, failures_for_people, single_asset_job
+from seedtrust_ops.jobs.scheduling import Weekday, last_weekday, office_today, weekly_schedule
+from seedtrust_ops.jobs.showing import dollars
+from seedtrust_ops.jobs.showing_times import week_metadata
+from seedtrust_ops.resources.database import DatabaseResource
+
+NAME = "operations_review"
+WEEKS = dg.WeeklyPartitionsDefinition(
+    start_date="2026-01-05", timezone=environment().location.timezone, day_offset=Weekday.MONDAY.value, end_offset=1
+)
+"""This week's too, so that people can look at one that is not over."""
+
+
+def week_before(day: date) -> str:
+    """Return the partition of the last week that has ended on `day`: the date of its Monday."""
+    return (last_weekday(day, Weekday.MONDAY) - timedelta(days=7)).isoformat()
+
+
+@dg.asset(
+    name="operations_week",
+    partitions_def=WEEKS,
+    group_name=rules_of(NAME).group.value,
+    kinds={"postgres", "matplotlib"},
+    retry_policy=RETRIES,
+    description="A week of operations in one picture: runs and failures, approvals, money moved, reports and how long "
+    "people waited for them.",
+    **belonging_to(NAME),
+)
+def operations_week(
+    context: dg.AssetExecutionContext, database: DatabaseResource
+) -> dg.MaterializeResult[dict[str, Any]]:
+    """Count what the week came to, and draw it."""
+    with failures_for_people(), database.sessions()() as session:
+        key = context.partition_key if context.has_partition_key else week_before(office_today())
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        week = read_week(session, date.fromisoformat(key), environment().location.timezone)
+    context.log.info(
+        f"{week.total('runs')} runs, of which {week.total('failed')} failed; {week.total('approvals')} approvals; "
+        f"{dollars(week.total('moved_cents'))} moved; {week.total('reports')} reports."
+    )
+    return dg.MaterializeResult(
+        value={"week": key} | {name: week.total(name) for name in ("runs", "failed", "approvals", "moved_cents")},
+        metadata=week_metadata(week, png=draw_week(week)),
+    )
+
+
+operations_review = single_asset_job(
+    NAME,
+    operations_week,
+    legacy_name="none",
+    description="Shows a week of operations at a glance: runs, failures, approvals, money moved, reports.",
+)
+
+operations_review_schedule = weekly_schedule(
+    operations_review, hour=5, minute=30, on=Weekday.MONDAY, partition_of=week_before
+)

@@ -1,0 +1,139 @@
+"""A week at a glance: its figures are those of the tables, by the office's calendar."""
+
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import pytest
+from sqlalchemy.orm import Session, sessionmaker
+
+from seedtrust_ops.definitions import definitions
+from seedtrust_ops.domain.weeks.figures import DayOfWork, read_week
+from seedtrust_ops.jobs.operations_review import NAME, WEEKS, operations_review_schedule, week_before
+from seedtrust_ops.jobs.scheduling import office_today
+from seedtrust_ops.tables import Alert, JobRun, LedgerEntry, ReportRequest
+from seedtrust_ops_tests.building import Company
+from seedtrust_ops_tests.office import Office
+
+NEW_YORK = "America/New_York"
+MONDAY = date(2026, 3, 2)
+"""The week in which daylight saving begins, on its Sunday."""
+LAST_MINUTE = datetime(2026, 3, 8, 23, 59, tzinfo=ZoneInfo(NEW_YORK))
+
+
+@pytest.fixture
+def filled(company: Company, sessions: sessionmaker[Session]) -> None:
+    """Work at noon on Tuesday, in the last minute of the week, and just outside of it."""
+    noon = datetime(2026, 3, 3, 12, tzinfo=ZoneInfo(NEW_YORK))
+    before = datetime(2026, 3, 1, 23, 59, tzinfo=ZoneInfo(NEW_YORK))
+    after = LAST_MINUTE + timedelta(minutes=1)
+    office = Office(sessions)
+    case, asker = office.case(), office.user("admin")
+    for moment, statuses in (
+        (noon, ["COMPLETED", "COMPLETED", "ERROR", "EXPIRED"]),
+        (LAST_MINUTE, ["REVOKED", "ERROR", "ERROR"]),
+        (before, ["ERROR"]),
+        (after, ["ERROR"]),
+    ):
+        with sessions.begin() as session:
+            session.add_all(
+                JobRun(
+                    run_id=f"{moment}-{number}",
+                    task_name="report_generation" if status == "ERROR" else "dr_auto_approval",
+                    status=status,
+                    queued_at=moment,
+                    started_at=moment,
+                    finished_at=moment + timedelta(seconds=90),
+                )
+                for number, status in enumerate(statuses)
+            )
+            session.add_all(
+                LedgerEntry(account_id=case.account_id, amount_cents=cents, kind=kind, posted_at=moment)
+                for kind, cents in (("disbursement", -1_050), ("disbursement", -50), ("reversal", 50), ("deposit", 7))
+            )
+            session.add_all(
+                ReportRequest(
+                    user_id=asker,
+                    kind="account_balances",
+                    status=status,
+                    requested_at=moment - timedelta(seconds=seconds),
+                    finished_at=moment,
+                )
+                for status, seconds in ((3, 60), (3, 120), (4, 600))
+            )
+            session.add(Alert(rule="batch_stuck", subject=str(moment), severity="HIGH", detail="", opened_at=moment))
+        office.request(case, 2_500, status="paid", approved_at=moment, approved_by="auto:date")
+        office.request(case, 100, status="pending")
+
+
+DAY = {
+    "approvals": 1,
+    "approved_cents": 2_500,
+    "moved_cents": 1_100,
+    "returned_cents": 50,
+    "reports": 2,
+    "reports_failed": 1,
+    "half_waited_seconds": 120.0,
+    "longest_wait_seconds": 600.0,
+}
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_week_counts_what_happened_in_it_and_nothing_else(sessions: sessionmaker[Session]) -> None:
+    with sessions() as session:
+        week = read_week(session, MONDAY, NEW_YORK)
+    tuesday = DayOfWork(date(2026, 3, 3), runs=4, failed=1, unserved=1, **DAY)  # type: ignore[arg-type]
+    sunday = DayOfWork(date(2026, 3, 8), runs=3, failed=2, unserved=1, **DAY)  # type: ignore[arg-type]
+    assert list(week.days) == [
+        DayOfWork(MONDAY),
+        tuesday,
+        *(DayOfWork(date(2026, 3, day)) for day in (4, 5, 6, 7)),
+        sunday,
+    ]
+    assert [(job.name, job.runs, job.failed, job.unserved, job.longest_seconds) for job in week.jobs] == [
+        ("report_generation", 3, 3, 0, 90.0),
+        ("dr_auto_approval", 4, 0, 2, 90.0),
+    ]
+    assert week.alerts == {"batch_stuck": 2}
+
+
+@pytest.mark.usefixtures("filled", "bank_environment")
+def test_the_asset_shows_the_week_in_one_picture_and_in_tables() -> None:
+    result = definitions.resolve_job_def(NAME).execute_in_process(partition_key=str(MONDAY), raise_on_error=False)
+    assert result.success
+    (materialization,) = result.asset_materializations_for_node("operations_week")
+    assert materialization.partition == "2026-03-02"
+    shown = {name: value.value for name, value in materialization.metadata.items()}
+    assert str(shown["the week"]).startswith("![The week](data:image/png;base64,")
+    assert (shown["runs"], shown["failed runs"], shown["approvals"]) == (7, 3, 2)
+    assert (shown["money moved"], shown["money moved, in dollars"]) == ("$22.00", 22.0)
+    assert "| Tue 3 | 4 | 1 | 1 | $25.00 | $11.00 | $0.50 | 2 | 2 min |" in str(shown["day by day"])
+    assert "| report&#95;generation | 3 | 3 | 0 | 2 min |" in str(shown["job by job"])
+
+
+@pytest.mark.usefixtures("bank_environment")
+def test_a_week_without_work_is_shown_too() -> None:
+    result = definitions.resolve_job_def(NAME).execute_in_process(raise_on_error=False)
+    assert result.success
+    assert result.output_for_node("operations_week")["week"] == week_before(office_today())
+
+
+@pytest.mark.parametrize(
+    ("day", "week"),
+    [
+        (date(2026, 11, 22), "2026-11-09"),
+        (date(2026, 11, 23), "2026-11-16"),
+        (date(2026, 11, 29), "2026-11-16"),
+        (date(2027, 1, 4), "2026-12-28"),
+    ],
+)
+def test_the_week_is_the_last_that_has_ended_and_begins_on_a_monday(day: date, week: str) -> None:
+    assert week_before(day) == week
+    assert WEEKS.has_partition_key(week) or day > office_today()
+
+
+def test_the_schedule_asks_on_monday_for_the_week_that_ended() -> None:
+    tick = datetime(2026, 11, 23, 5, 30, tzinfo=ZoneInfo(NEW_YORK))
+    context = dg.build_schedule_context(scheduled_execution_time=tick, repository_def=definitions.get_repository_def())
+    (request,) = operations_review_schedule.evaluate_tick(context).run_requests or []
+    assert request.partition_key == "2026-11-16"
