@@ -12,6 +12,7 @@ from seedtrust_ops.cli_alerts import alerts
 from seedtrust_ops.cli_keys import keys
 from seedtrust_ops.cli_notifications import notifications
 from seedtrust_ops.cli_rules import rules
+from seedtrust_ops.cli_shadow import shadow
 from seedtrust_ops.cli_standing import health, status, watchdog
 from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.plain_text import printable
@@ -40,6 +41,7 @@ app.add_typer(keys, name="keys")
 app.add_typer(alerts, name="alerts")
 app.add_typer(notifications, name="notifications")
 app.add_typer(rules, name="rules")
+app.add_typer(shadow, name="shadow")
 for command in (status, health, watchdog):
     app.command()(command)
 
@@ -113,11 +115,14 @@ def gameday(
 @app.command()
 def dev(
     worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Run the daemon too.")] = True,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="Where the UI is; without it 3000, or any that is free.")
+    ] = None,
 ) -> None:
     """Run everything on this laptop: database, sandbox, a seeded company, web server and worker; Ctrl-C stops all."""
     from seedtrust_ops.sandbox.dev import run_dev
 
-    run_dev(with_worker=worker)
+    run_dev(with_worker=worker, port=port)
 
 
 @app.command()

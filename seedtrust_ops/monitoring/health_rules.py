@@ -1,6 +1,7 @@
 """The ten health rules with their thresholds from the environment, and the facts from Dagster that two of them need."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from zoneinfo import ZoneInfo
@@ -27,6 +28,7 @@ from seedtrust_ops.domain.health.runs import (
 from seedtrust_ops.domain.health.telling import notifications_failing
 from seedtrust_ops.domain.notifications.claims import FAILING
 from seedtrust_ops.domain.outgoing_events import Destination
+from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.monitoring.ticks import read_ticks
 from seedtrust_ops.resources.database import dagster_url
@@ -34,6 +36,15 @@ from seedtrust_ops.severity import Severity
 
 LAUNCHES_NOTHING = Severity.HIGH
 """The severity of a sensor that launches no job: JobRun stands still without it, or nobody is told of trouble."""
+WORK_OF = {
+    TRANSFERS_HALTED: "process_huntington_batch",
+    BATCH_STUCK: "process_huntington_batch",
+    LEDGER_MISMATCH: "process_huntington_batch",
+    REPORTS_WAITING: "report_generation",
+    DRS_OVERDUE: "dr_auto_approval",
+}
+"""The rules that look at work rather than at our runs, by the job whose work it is: while that job is in shadow, a
+legacy system does the work, and its watchers are paged."""
 
 
 def health_rules(
@@ -49,7 +60,7 @@ def health_rules(
     """
     watching, transfers = environment().watching, environment().transfers
     launches = _launches(repository)
-    severities = {name: rules_of(name).severity for launched in launches.values() for name in launched}
+    severities = {name: _severity_of(name) for launched in launches.values() for name in launched}
     jobs = [
         WatchedJob(name, severity, watching.failures_in_a_row(name, severity)) for name, severity in severities.items()
     ]
@@ -62,7 +73,7 @@ def health_rules(
             missed_seconds=watching.missed_seconds,
         )
 
-    return [
+    rules = [
         Rule(TRANSFERS_HALTED, partial(transfers_halted, halted_by_environment=transfers.halted)),
         Rule(
             BATCH_STUCK,
@@ -99,6 +110,7 @@ def health_rules(
         ),
         Rule(LEDGER_MISMATCH, ledger_mismatch, every_seconds=watching.ledger_every_seconds),
     ]
+    return [replace(rule, find=_nothing) if _is_in_shadow(WORK_OF.get(rule.name)) else rule for rule in rules]
 
 
 def _launches(repository: dg.RepositoryDefinition) -> dict[str, list[str]]:
@@ -129,6 +141,23 @@ def _automations(launches: Mapping[str, Sequence[str]], now: datetime) -> list[A
     ]
 
 
+def _is_in_shadow(job: str | None) -> bool:
+    try:
+        return job is not None and environment().shadow.covers(job)
+    except ConfigurationError:
+        # Every job fails with it, and people are to hear of that.
+        return False
+
+
+def _nothing(_session: Session) -> Sequence[Finding]:
+    return ()
+
+
+def _severity_of(job: str) -> Severity:
+    """Return how bad it is when the job fails; in shadow it is never worth waking anybody."""
+    return Severity.LOW if _is_in_shadow(job) else rules_of(job).severity
+
+
 def _worst(jobs: Sequence[str]) -> Severity:
-    severities = [rules_of(job).severity for job in jobs]
+    severities = [_severity_of(job) for job in jobs]
     return max(severities, key=lambda severity: severity.priority, default=LAUNCHES_NOTHING)

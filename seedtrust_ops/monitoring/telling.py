@@ -100,10 +100,7 @@ def ways_of_telling(mail: MailResource, internal_api: InternalApiResource, posth
         ways.emails = environment().alert_letters.emails
     except ConfigurationError as error:
         ways.missing["letters"] = f"{error} No letter tells of alerts."
-    try:
-        ways.takers[Destination.INTERNAL_API] = _StatusTaker(internal_api.api(timeout_seconds=ANSWER_SECONDS))
-    except ConfigurationError as error:
-        ways.missing[Destination.INTERNAL_API] = f"{error} The internal API is not told."
+    _add_internal_api(ways, internal_api)
     try:
         project = posthog.project()
     except ConfigurationError as error:
@@ -114,6 +111,17 @@ def ways_of_telling(mail: MailResource, internal_api: InternalApiResource, posth
     else:
         ways.takers[Destination.POSTHOG] = project
     return ways
+
+
+def _add_internal_api(ways: Ways, internal_api: InternalApiResource) -> None:
+    try:
+        if environment().shadow.everything:
+            # The legacy systems do the work, and how they are is for them to say.
+            ways.missing[Destination.INTERNAL_API] = "All jobs are in shadow. The internal API is not told."
+            return
+        ways.takers[Destination.INTERNAL_API] = _StatusTaker(internal_api.api(timeout_seconds=ANSWER_SECONDS))
+    except ConfigurationError as error:
+        ways.missing[Destination.INTERNAL_API] = f"{error} The internal API is not told."
 
 
 def tell_people(sessions: Sessions, ways: Ways, *, digest_of: date | None) -> int:

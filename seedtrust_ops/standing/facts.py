@@ -14,7 +14,8 @@ class JobStanding:
 
     `state` is RUNNING or STOPPED, None where nothing launches it by itself. `last_run_seconds` is how long it took, or
     has taken so far. `last_tick_at` and `next_tick_at` are its schedule's or sensor's, None where none is known;
-    the next one may be past: it is late then, and has stopped from `silent_at` on.
+    the next one may be past: it is late then, and has stopped from `silent_at` on. `in_shadow` where it only records
+    what it would have done.
     """
 
     name: str
@@ -29,6 +30,7 @@ class JobStanding:
     last_tick_status: str | None
     next_tick_at: datetime | None
     silent_at: datetime | None
+    in_shadow: bool = False
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,20 @@ def gather() -> Standing:
     """
     location = environment().location
     halted = environment().transfers.halted
+    shadow = environment().shadow
     now = datetime.now(UTC)
     application = Inquirer("SEEDTRUST_DATABASE_URL", application_database, DEADLINE_SECONDS)
     dagster = Inquirer("DAGSTER_POSTGRES_URL", dagster_database, DEADLINE_SECONDS)
     work, application_trouble = _asked(application, lambda connection: _read_work(connection, halted))
     runs, dagster_trouble = _asked(
         dagster,
-        lambda connection: read_runs(connection, zone=ZoneInfo(location.timezone), dev_env=location.dev_env, now=now),
+        lambda connection: read_runs(
+            connection,
+            zone=ZoneInfo(location.timezone),
+            dev_env=location.dev_env,
+            now=now,
+            in_shadow=shadow.covers,
+        ),
     )
     return Standing(now, dagster_trouble, application_trouble, runs, work)
 

@@ -3,7 +3,8 @@
 Dagster's own ways of reading need seconds to load, and a status must be there at once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -40,7 +41,9 @@ _QUEUE = text(
 )
 
 
-def read_runs(connection: Connection, *, zone: ZoneInfo, dev_env: bool, now: datetime) -> DagsterStanding:
+def read_runs(
+    connection: Connection, *, zone: ZoneInfo, dev_env: bool, now: datetime, in_shadow: Callable[[str], bool]
+) -> DagsterStanding:
     """Return what Dagster's database knows; where no Dagster ever used it, that no job ever ran."""
     ticks = {one.name: one for one in read_ticks(connection, zone=zone, dev_env=dev_env, now=now)}
     names = [name for name in JOB_RULES if dev_env or name not in BY_HAND]
@@ -53,7 +56,7 @@ def read_runs(connection: Connection, *, zone: ZoneInfo, dev_env: bool, now: dat
     sensors = [_standing(name, None, name, ticks, None, dev_env, now) for name in sorted(ALWAYS_ON)]
     return DagsterStanding(
         heartbeats=read_heartbeats(connection),
-        jobs=jobs + sensors,
+        jobs=[replace(job, in_shadow=in_shadow(job.name)) for job in jobs] + sensors,
         queued=_queue(connection, ["QUEUED"]) if has_runs else [],
         under_way=_queue(connection, ["STARTING", "STARTED", "CANCELING"]) if has_runs else [],
     )

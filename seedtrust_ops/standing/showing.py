@@ -77,6 +77,8 @@ def print_standing(console: Console, standing: Standing, health: Health) -> None
         console.print(Text(printable(standing.work.halted), "bold red"))
     if standing.dagster is not None:
         console.print(_daemon(standing.dagster, standing.at))
+        for note in _shadow(standing.dagster.jobs):
+            console.print(note, soft_wrap=True)
         console.print(_jobs(standing.dagster.jobs, standing.at, wide=console.width >= WIDE))
         console.print(_queue(standing.dagster, standing.at))
     if standing.work is not None:
@@ -109,6 +111,13 @@ def _daemon(dagster: DagsterStanding, now: datetime) -> Text:
         return Text(f"Daemon: its heart beats, last {ago(newest, now)} ago.")
     parts = ", ".join(f"{part.replace('_', ' ').lower()} {ago(beat, now)} ago" for part, beat in sorted(late.items()))
     return Text(f"Daemon: no heartbeat of {parts}.", "bold red")
+
+
+def _shadow(jobs: Sequence[JobStanding]) -> Iterator[Text]:
+    """Yield the line that says which jobs only record what they would have done, where there are any."""
+    names = [job.name for job in jobs if job.in_shadow]
+    if names:
+        yield Text(f"In shadow, recording only what they would have done: {', '.join(names)}.", "bold magenta")
 
 
 def _jobs(jobs: Sequence[JobStanding], now: datetime, *, wide: bool) -> Table:

@@ -81,14 +81,17 @@ class _RehearsalSession(Session):
         engine = rehearsal.live.kw["bind"]
         assert isinstance(engine, Engine), "rehearsals need the engine, to have a connection of their own"
         self._own: Connection = engine.connect()
+        options |= {"bind": self._own, "join_transaction_mode": "rollback_only"}
         try:
             self._own.begin()
             self._own.exec_driver_sql(f"set local lock_timeout = '{LOCK_WAIT}'")
-            super().__init__(**(options | {"bind": self._own, "join_transaction_mode": "rollback_only"}))
-            rehearsal.prepare(self)
+            # In a session of its own: the job's must not have begun yet.
+            with Session(**options) as preparing:
+                rehearsal.prepare(preparing)
         except BaseException:
             self._own.close()
             raise
+        super().__init__(**options)
         self._rehearsal = rehearsal
         event.listen(self, "before_commit", _read_decisions)
 

@@ -1,0 +1,31 @@
+"""A production process that is in shadow, beside servers of which every request is known."""
+
+import pytest
+
+from seedtrust_ops.sandbox.bank.process import BankProcess
+from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
+from seedtrust_ops.sandbox.outside.world import OutsideWorld
+from seedtrust_ops_tests.every_job import PATIENCE
+from seedtrust_ops_tests.jobs.conftest import Change, change, jobs_environment, outside, outside_servers
+from seedtrust_ops_tests.shadow.looking_at import Outside
+
+__all__ = ["change", "jobs_environment", "outside", "outside_servers"]
+
+
+@pytest.fixture
+def production(
+    jobs_environment: dict[str, str], bank_environment: dict[str, str], mail_environment: dict[str, str], change: Change
+) -> None:
+    """The environment of a production process whose jobs are live."""
+    change(**PATIENCE)
+
+
+@pytest.fixture
+def in_shadow(production: None, change: Change) -> None:
+    """The same, with every job in shadow."""
+    change(SEEDTRUST_SHADOW="1")
+
+
+@pytest.fixture
+def servers(bank: BankProcess, mailbox: MailboxProcess, outside: OutsideWorld) -> Outside:
+    return Outside(bank, mailbox, outside)
