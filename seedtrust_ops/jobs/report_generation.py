@@ -4,10 +4,12 @@ Each report is a materialization of asset `reports/<kind>`; what is wrong with o
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.config import environment
@@ -30,8 +32,13 @@ from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.mail import MailResource
 from seedtrust_ops.resources.storage import StorageResource
 
+if TYPE_CHECKING:
+    from seedtrust_ops.domain.reports.generating import UnmetRequest
+
 NAME = "report_generation"
 SEVERITY = rules_of(NAME).severity
+EVERY_REPORT = 0
+"""What the launchpad shows until a person puts the number of one request there."""
 
 report_assets = [
     dg.AssetSpec(
@@ -45,13 +52,28 @@ report_assets = [
 ]
 
 
-@dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "reports"})
+class ReportsToMake(dg.Config):
+    """Which reports to make."""
+
+    report_id: int = Field(
+        default=EVERY_REPORT,
+        ge=0,
+        description="The number of one report request, to make that one now, also where it failed before. 0 makes all "
+        "that wait.",
+    )
+
+
+@dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "s3"})
 def report_generation_op(
-    context: dg.OpExecutionContext, database: DatabaseResource, storage: StorageResource, mail: MailResource
+    context: dg.OpExecutionContext,
+    config: ReportsToMake,
+    database: DatabaseResource,
+    storage: StorageResource,
+    mail: MailResource,
 ) -> dict[str, Any]:
     """Meet the report requests that wait, oldest first, for at most 50 seconds; then send the letters that are due."""
     # What writes spreadsheets, PDFs and charts takes a second to load, and only a run needs it.
-    from seedtrust_ops.domain.reports.generating import MadeReport, meet_requests
+    from seedtrust_ops.domain.reports.generating import MadeReport, meet_named_request, meet_requests
     from seedtrust_ops.domain.shadow.reports import reports
 
     if in_shadow(NAME):
@@ -63,8 +85,14 @@ def report_generation_op(
         sessions = database.sessions()
         with sessions() as session:
             waiting = requests_waiting(session)
-        # Where only letters wait, the bucket's variable is not needed.
-        for one in meet_requests(sessions, storage.open(), zone=zone) if waiting else ():
+        if config.report_id != EVERY_REPORT:
+            work: Iterable[MadeReport | UnmetRequest] = [
+                meet_named_request(sessions, storage.open(), config.report_id, zone=zone)
+            ]
+        else:
+            # Where only letters wait, the bucket's variable is not needed.
+            work = meet_requests(sessions, storage.open(), zone=zone) if waiting else ()
+        for one in work:
             request = one.request
             if isinstance(one, MadeReport):
                 outcomes.append((request.id, request.kind, "made", one.where))

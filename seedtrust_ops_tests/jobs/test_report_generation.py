@@ -34,8 +34,16 @@ def whole_environment(jobs_environment: dict[str, str], mail_environment: dict[s
     environment.cache_clear()
 
 
-def run() -> dg.ExecuteInProcessResult:
-    return definitions.resolve_job_def("report_generation").execute_in_process(raise_on_error=False)
+def run(report_id: int = 0) -> dg.ExecuteInProcessResult:
+    job = definitions.resolve_job_def("report_generation")
+    config = {"ops": {"report_generation": {"config": {"report_id": report_id}}}} if report_id else None
+    return job.execute_in_process(run_config=config, raise_on_error=False)
+
+
+def sentence(result: dg.ExecuteInProcessResult) -> str:
+    """What a person reads of a run that failed."""
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    return str(failure.step_failure_data.user_failure_data.description)
 
 
 def told(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
@@ -411,3 +419,39 @@ def test_the_schedule_launches_only_where_something_waits(company: Company, case
     assert not tick().run_requests
     age(company, number, 11)
     assert tick().run_requests
+
+
+def test_a_person_can_have_one_report_made_and_no_other(company: Company, mailbox: MailboxProcess) -> None:
+    other, named = ask(company, "account_balances"), ask(company, "account_balances")
+    assert told(run(named))["made"] == [named]
+    assert (row(company, named).status, row(company, other).status) == (3, 1)
+    assert len(mailbox.control.letters(address(company, named))) == 1
+
+
+def test_a_person_can_have_a_report_made_that_failed(company: Company, case: BuiltCase) -> None:
+    failed = ask(company, "case_ledger", params={})
+    assert run_and_tell()["failed"] == [failed]
+    with company.sessions.begin() as session:
+        session.get_one(ReportRequest, failed).params = {"case_id": case.case_id}
+    assert told(run(failed))["made"] == [failed]
+    assert (row(company, failed).status, row(company, failed).error) == (3, None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"status": 3}, "was met, and its report is sent. Ask for a new one"),
+        ({"status": 2, "started_at": datetime.now(UTC) + timedelta(hours=1)}, "is being worked on. Wait for that"),
+    ],
+)
+def test_a_named_report_that_is_not_to_be_made_fails_the_run_with_a_sentence(
+    company: Company, columns: dict[str, Any], words: str
+) -> None:
+    request_id = ask(company, "account_balances", **columns)
+    result = run(request_id)
+    assert sentence(result).startswith(f"Report request {request_id} {words}")
+    assert row(company, request_id).status == columns["status"]
+
+
+def test_a_number_of_no_report_fails_the_run_with_a_sentence(company: Company) -> None:
+    assert sentence(run(999)) == "There is no report request 999. Check the number in the run's config."

@@ -22,6 +22,8 @@ from seedtrust_ops.domain.reports.requests import (
     MOST_TRIES,
     ClaimedRequest,
     ClaimLost,
+    ReportNotToBeMade,
+    claim_named_request,
     claim_request,
     put_back,
     record_emailed,
@@ -108,6 +110,23 @@ def would_meet(sessions: Sessions, request: ClaimedRequest, zone: str) -> BuiltR
     _check(request)
     with TemporaryDirectory(prefix="report-") as folder:
         return _build(sessions, request, zone, Path(folder))
+
+
+def meet_named_request(
+    sessions: Sessions, storage: Storage, request_id: int, *, zone: str
+) -> MadeReport | UnmetRequest:
+    """Meet the one request that a person names, though it failed before or its pause is not over.
+
+    Raises:
+        ReportNotToBeMade: when it can't be taken, or another worker takes it meanwhile.
+    """
+    request = commit(sessions, lambda session: claim_named_request(session, request_id))
+    try:
+        return _meet(sessions, storage, request, zone)
+    except ClaimLost:
+        raise ReportNotToBeMade(
+            f"Another worker took report request {request_id} meanwhile, and its word counts. See the request."
+        ) from None
 
 
 def _meet(sessions: Sessions, storage: Storage, request: ClaimedRequest, zone: str) -> MadeReport | UnmetRequest:

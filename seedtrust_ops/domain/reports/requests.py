@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.tables import ReportClaim, ReportRequest, User
 
 PENDING, IN_PROGRESS, EMAILED, FAILED = 1, 2, 3, 4
@@ -23,6 +24,10 @@ PAUSE = timedelta(minutes=1)
 
 class ClaimLost(Exception):
     """Another worker has the request by now, or it is finished."""
+
+
+class ReportNotToBeMade(OperationsError):
+    """A person named a report request that can't be met now."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,38 @@ def claim_request(session: Session) -> ClaimedRequest | None:
         .limit(1)
         .with_for_update(of=ReportRequest, skip_locked=True)
     ).one_or_none()
+    return _claim(session, *row) if row is not None else None
+
+
+def claim_named_request(session: Session, request_id: int) -> ClaimedRequest:
+    """Take the one request that a person names: one that waits, for whatever reason, or that failed.
+
+    Raises:
+        ReportNotToBeMade: when there is none, when it was met, or when a worker is on it.
+    """
+    row = session.execute(
+        select(ReportRequest, User.email, User.is_active, _is_free())
+        .join(User, User.id == ReportRequest.user_id)
+        .outerjoin(ReportClaim, ReportClaim.request_id == ReportRequest.id)
+        .where(ReportRequest.id == request_id)
+        .with_for_update(of=ReportRequest)
+    ).one_or_none()
     if row is None:
-        return None
-    request, email, is_active = row
+        raise ReportNotToBeMade(f"There is no report request {request_id}. Check the number in the run's config.")
+    request, email, is_active, is_free = row
+    if request.status == EMAILED:
+        raise ReportNotToBeMade(
+            f"Report request {request_id} was met, and its report is sent. Ask for a new one in the application."
+        )
+    if request.status == IN_PROGRESS and not is_free:
+        raise ReportNotToBeMade(
+            f"Report request {request_id} is being worked on. Wait for that; a worker that died is given up after 10 "
+            "minutes."
+        )
+    return _claim(session, request, email, is_active)
+
+
+def _claim(session: Session, request: ReportRequest, email: str, is_active: bool) -> ClaimedRequest:
     token = secrets.token_hex(8)
     tries = session.scalars(
         insert(ReportClaim)
