@@ -36,7 +36,7 @@ API_KEY = "sk-live-4eC39HqLyjWDarjtT1zdp7dc"
 PASSWORD = "correct-horse-battery"
 # Four digits of a short number are all of it, and the platform itself shows the last four: it is searched for
 # as a word of its own that is not that display.
-NUMBERS = ["0007", "00073", "730051", *("9163720584462815037"[:length] for length in range(7, 18))]
+NUMBERS = ["0907", "09073", "730051", *("9163720584462815037"[:length] for length in range(7, 18))]
 
 
 def rows_of(url: URL) -> Iterable[tuple[str, str]]:
@@ -237,6 +237,6 @@ def texts_of_file(name: str, content: bytes) -> Iterable[tuple[str, str]]:
 
 
 def test_the_search_finds_what_it_is_for() -> None:
-    places = [("log", "paid to …0007 and 9163720584462815037"), ("row", '{"a": "0007"}'), ("trace", traceback.__name__)]
-    assert [(place, secret) for place, secret, _ in leaks(places, NUMBERS[:1])] == [("row", "0007")]
+    places = [("log", "paid to …0907 and 9163720584462815037"), ("row", '{"a": "0907"}'), ("trace", traceback.__name__)]
+    assert [(place, secret) for place, secret, _ in leaks(places, NUMBERS[:1])] == [("row", "0907")]
     assert {secret for place, secret, _ in leaks(places, NUMBERS) if place == "log"} == set(NUMBERS[3:])
