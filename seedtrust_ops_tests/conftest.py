@@ -6,6 +6,7 @@ that no two tests ever share an idempotency key at the bank.
 
 import itertools
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,15 @@ TEMPLATE = "platform_template"
 IDS_A_TEST = 1_000_000
 
 _test_numbers = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C: a shell that starts us in the background has us, and all that we start, ignore it.
+
+    Dagster's code server takes SIGTERM for the same signal, and could not be stopped then.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

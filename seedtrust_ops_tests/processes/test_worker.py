@@ -40,7 +40,7 @@ def is_zygote(process: psutil.Process) -> bool:
         return False
 
 
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(300)
 def test_it_sends_a_batch_survives_a_kill_and_leaves_nothing(
     bank_environment: dict[str, str], bank: BankProcess, company: Company, postgres_server: URL, tmp_path: Path
 ) -> None:
@@ -57,7 +57,7 @@ def test_it_sends_a_batch_survives_a_kill_and_leaves_nothing(
         )
         try:
             supervisor = psutil.Process(worker.pid)
-            wait_until(lambda: daemons(supervisor), seconds=60, what="the daemon's start")
+            wait_until(lambda: daemons(supervisor), seconds=120, what="the daemon's start")
             (first,) = daemons(supervisor)
             first.kill()
             wait_until(
