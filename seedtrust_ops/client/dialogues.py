@@ -25,9 +25,9 @@ from seedtrust_ops.errors import OperationsError
 Told = TypeVar("Told")
 Answer = Mapping[str, Any]
 Dialogue = Generator[Question, Answer, Told]
-_PATH = re.compile(r' at path (?:root(?::[\w"\'\[\]]+)*|the root)')
+_PATH = re.compile(r" at (?:the root|path root[^\s.]*?(?::config(?::(?P<field>[^\s.]+))?)?)(?=[\s.]|$)")
 _SAMPLE = re.compile(r"\.? Sample config for missing entr(?:y|ies):.*", re.DOTALL)
-CODE_IS_AWAY = ("DagsterUserCodeUnreachableError", "DagsterCodeLocationLoadError", "DagsterCodeLocationNotFoundError")
+CODE_IS_AWAY = "DagsterUserCodeUnreachableError"
 
 
 def launch(
@@ -52,6 +52,9 @@ def launch(
         if found is not None:
             return found
         raise _in_doubt(job, request_id) from trouble
+    if answer["__typename"] == "PipelineNotFoundError":
+        code = yield questions.code_of(location)
+        raise _why_not_found(code, job)
     return _launched(answer, job)
 
 
@@ -125,17 +128,27 @@ def _launched(answer: Answer, job: str) -> str:
     if kind == "RunConfigValidationInvalid":
         problems = [_plain(error["message"]) for error in answer["errors"]]
         raise WrongConfig(f"{job} was not launched, because its config is wrong: {' '.join(problems)}", problems)
-    if kind == "PipelineNotFoundError":
-        raise UnknownJob(
-            f"There is no job called {job!r}, so nothing was launched. Check its name; the example jobs are there only "
-            "where DEV_ENV=1."
-        )
     raise _refusal(answer, f"{job} was not launched")
 
 
+def _why_not_found(code: Answer, job: str) -> OperationsError:
+    loaded = code.get("locationOrLoadError") or {}
+    if loaded.get("__typename") != "RepositoryLocation":
+        return OperationsUnreachable(
+            f"{job} was not launched: Dagster's web server has not loaded the jobs. It does by itself as soon as the "
+            "worker's code server answers; its page 'Deployment' says what is wrong if it goes on.",
+            nothing_left=True,
+        )
+    return UnknownJob(
+        f"There is no job called {job!r}, so nothing was launched. Check its name; the example jobs are there only "
+        "where DEV_ENV=1."
+    )
+
+
 def _plain(message: str) -> str:
-    """Return what Dagster says of a config without the path to it, which whoever gave it never wrote."""
-    sentence = _SAMPLE.sub("", _PATH.sub("", message)).strip()
+    """Return what Dagster says of a config with the field's name for the path to it, which its caller never wrote."""
+    named = _PATH.sub(lambda path: f" for '{path['field']}'" if path["field"] else "", message)
+    sentence = _SAMPLE.sub("", named).strip()
     return sentence if sentence.endswith(".") else f"{sentence}."
 
 
@@ -149,7 +162,7 @@ def _expect(answer: Answer, kind: str, run_id: str) -> None:
 def _refusal(answer: Answer, what: str) -> OperationsError:
     if answer["__typename"] == "UnauthorizedError":
         return OperationsRefused(f"{what}: this web server was started with --read-only. Use the one that launches.")
-    if answer.get("className") in CODE_IS_AWAY:
+    if answer.get("className") == CODE_IS_AWAY:
         return OperationsUnreachable(
             f"{what}: Dagster's web server can't reach the code server. It comes back by itself with the worker.",
             nothing_left=True,

@@ -67,6 +67,15 @@ query Events($runId: ID!, $after: String) {{
   }}
 }}
 """
+CODE = """
+query Code($location: String!) {
+  workspaceLocationEntryOrError(name: $location) {
+    __typename
+    ... on WorkspaceLocationEntry { locationOrLoadError { __typename } }
+    ... on PythonError { message className }
+  }
+}
+"""
 REVOKE = f"""
 mutation Revoke($runId: String!) {{
   terminateRun(runId: $runId) {{
@@ -102,6 +111,11 @@ def events_of(run_id: str, after: str | None) -> Question:
 def runs_with(tag: str, value: str) -> Question:
     """Ask for the newest run that bears a tag."""
     return Question(RUNS_OF_REQUEST, {"tag": {"key": tag, "value": value}}, "runsOrError", repeatable=True)
+
+
+def code_of(location: str) -> Question:
+    """Ask whether the server has the code of a code location."""
+    return Question(CODE, {"location": location}, "workspaceLocationEntryOrError", repeatable=True)
 
 
 def revocation(run_id: str) -> Question:
