@@ -17,8 +17,8 @@ from seedtrust_ops.processes.program import Say
 from seedtrust_ops.processes.supervisor import Supervisor
 from seedtrust_ops.processes.worker import (
     code_server,
+    code_server_port,
     daemon,
-    free_port,
     only_worker,
     run_host,
     write_workspace,
@@ -36,7 +36,7 @@ def run_worker(home: Path, environment: Mapping[str, str]) -> None:
     """
     folder = home / WORKER_FOLDER
     with only_worker(folder) as lock, told_to_stop() as stop:
-        port = free_port()
+        port = code_server_port(folder)
         programs = [
             *run_host(environment, home),
             code_server(environment, port),

@@ -6,6 +6,7 @@ minute (dagster issue 32677).
 
 import fcntl
 import os
+import re
 import socket
 import sys
 import time
@@ -27,6 +28,7 @@ CALLS_AT_ONCE = 32
 """How many calls the code server answers side by side: all of the daemon's sensors and schedules (`num_workers` in
 dagster.yaml, twice), the web server's, and a run's start, so that none stands behind a sensor that waits."""
 DEFINITIONS = "seedtrust_ops.definitions"
+WORKSPACE = "workspace.yaml"
 
 
 class AnotherWorker(OperationsError):
@@ -39,6 +41,16 @@ def free_port() -> int:
         listener.bind((LOOPBACK, 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def code_server_port(folder: Path) -> int:
+    """Return the port that the last worker's workspace in `folder` names, or another where that is not to be had.
+
+    A web server reads the workspace once, at its start, and so finds the code server of the next worker too.
+    """
+    workspace = folder / WORKSPACE
+    named = re.search(r"^ +port: (\d+)$", workspace.read_text(), re.MULTILINE) if workspace.is_file() else None
+    return int(named[1]) if named is not None and _is_free(int(named[1])) else free_port()
 
 
 def is_listening(port: int) -> bool:
@@ -109,7 +121,7 @@ def web_server(environment: Mapping[str, str], workspace: Path, port: int) -> Pr
 def write_workspace(folder: Path, port: int) -> Path:
     """Write the workspace that names our code server into `folder`; return the file."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "workspace.yaml"
+    path = folder / WORKSPACE
     path.write_text(
         "load_from:\n"
         "  - grpc_server:\n"
@@ -144,6 +156,17 @@ def only_worker(folder: Path) -> Iterator[int]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield file.fileno()
+
+
+def _is_free(port: int) -> bool:
+    with closing(socket.socket()) as listener:
+        # Connections of the last worker that wind down keep nobody from listening.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
 
 
 def _locked(descriptor: int) -> bool:

@@ -1,4 +1,4 @@
-"""SeedTrust Ops as the applications meet it: a real worker and a real web server, for all tests of this folder.
+"""SeedTrust Ops as the applications meet it: a real worker and a real web server, for all tests of a file.
 
 Starting them takes longer than what the tests do with them, so they share one; each test looks at runs of its own.
 """
@@ -49,7 +49,7 @@ def serving(workspace: Path, variables: Mapping[str, str], log: Path, *options: 
         yield f"http://{LOOPBACK}:{port}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def operations_server(
     postgres_server: URL, tmp_path_factory: pytest.TempPathFactory, field_key: str
 ) -> Iterator[OperationsServer]:
