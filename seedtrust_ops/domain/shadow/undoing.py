@@ -98,5 +98,6 @@ def undo_batch(session: Session, batch_id: int) -> None:
     session.execute(
         update(DisbursementRequest)
         .where(DisbursementRequest.status == "paid", any_of(DisbursementRequest.id, [one for one in paid if one]))
-        .values(status="approved", paid_at=None)
+        # Where nobody had approved it, it must not seem so.
+        .values(status=case((DisbursementRequest.approved_at.is_(None), "pending"), else_="approved"), paid_at=None)
     )
