@@ -5,15 +5,17 @@ decides nothing; no account number and no body is ever put into a message.
 """
 
 import asyncio
+import json
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cache
+from http import HTTPStatus
+from urllib.parse import urlencode
 
 import dagster as dg
-import httpx
 from pydantic import ValidationError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
@@ -28,6 +30,7 @@ from seedtrust_ops.bank import (
     TransferOrder,
 )
 from seedtrust_ops.config import HuntingtonSettings, environment
+from seedtrust_ops.resources.bank_connection import BankConnection, BankRequest, CalledBack, NoAnswer, NothingLeft
 from seedtrust_ops.resources.huntington_wire import (
     WirePage,
     body_of,
@@ -38,8 +41,7 @@ from seedtrust_ops.resources.huntington_wire import (
 
 _logger = logging.getLogger(__name__)
 
-CONNECT_RETRIES = 2
-"""How often a connection that could not be made is tried again; nothing has left by then."""
+TRANSFERS = "/v1/transfers"
 QUESTION_TRIES = 3
 """How often a look-up is asked before it counts as unanswered; asking moves nothing."""
 LONGEST_QUESTION_WAIT_SECONDS = 30.0
@@ -53,64 +55,40 @@ class _Unanswered(Exception):
 class HuntingtonBank:
     """The bank over a few HTTP connections; made by `open_huntington_bank`."""
 
-    def __init__(self, connections: Sequence[httpx.AsyncBaseTransport], settings: HuntingtonSettings) -> None:
-        """Take transports of one connection each: one pool of many looks every connection over at every request."""
-        self._idle: asyncio.LifoQueue[httpx.AsyncBaseTransport] = asyncio.LifoQueue()
+    def __init__(self, connections: Sequence[BankConnection], settings: HuntingtonSettings) -> None:
+        self._idle: asyncio.LifoQueue[BankConnection] = asyncio.LifoQueue()
         for connection in connections:
             self._idle.put_nowait(connection)
         self._url = settings.api_url
-        self._headers = {
-            "Authorization": f"Bearer {settings.api_key.get_secret_value()}",
-            "User-Agent": "seedtrust-ops",
-        }
-        self._patience = httpx.Timeout(settings.timeout_seconds).as_dict()
-        self._timeout_seconds = settings.timeout_seconds
+        self._headers = (
+            ("Authorization", f"Bearer {settings.api_key.get_secret_value()}"),
+            ("User-Agent", "seedtrust-ops"),
+            ("Accept-Encoding", "identity"),
+        )
         self._api_key = settings.api_key
 
-    @cached_property
-    def _transfers(self) -> httpx.URL:
-        # Parsed once, not at every request; one that can't be is told as any other failure to reach the bank.
-        return httpx.URL(f"{self._url}/v1/transfers")
-
     @asynccontextmanager
-    async def _exchange(self) -> AsyncIterator[httpx.AsyncBaseTransport]:
-        """Lend a connection for one request and its answer, all of it within the time that an answer may take.
-
-        httpx's own timeouts start anew with every byte that drips in; this one does not.
-        """
+    async def _connection(self) -> AsyncIterator[BankConnection]:
+        """Lend a connection for one request and its answer."""
         connection = await self._idle.get()
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                yield connection
+            yield connection
         finally:
             self._idle.put_nowait(connection)
 
-    async def create_transfer(self, order: TransferOrder) -> Answer:
+    async def create_transfer(self, order: TransferOrder, may_leave: Callable[[], bool]) -> Answer:
         """Ask for one transfer, once. Only a request of which no byte has left counts as not sent."""
-        left = False
-
-        async def watch(event: str, _details: object) -> None:
-            nonlocal left
-            left = left or event.endswith("send_request_headers.started")
-
+        headers = (*self._headers, ("Idempotency-Key", order.idempotency_key), ("Content-Type", "application/json"))
+        request = BankRequest("POST", TRANSFERS, headers, json.dumps(body_of(order)).encode())
         try:
-            async with self._exchange() as connection:
-                response = await _answer(
-                    connection,
-                    httpx.Request(
-                        "POST",
-                        self._transfers,
-                        json=body_of(order),
-                        headers={**self._headers, "Idempotency-Key": order.idempotency_key},
-                        extensions={"trace": watch, "timeout": self._patience},
-                    ),
-                )
-        except TimeoutError:
-            reason = f"no answer within {self._timeout_seconds:g} seconds"
-            return OutcomeUnknown(reason) if left else NotSent(f"no connection to {self._url}: {reason}")
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            reason = f"the connection failed ({type(error).__name__})"
-            return OutcomeUnknown(reason) if left else NotSent(f"no connection to {self._url}: {reason}")
+            async with self._connection() as connection:
+                response = await connection.exchange(request, may_leave)
+        except CalledBack as trouble:
+            return NotSent(str(trouble))
+        except NothingLeft as trouble:
+            return NotSent(f"no connection to {self._url}: {trouble}")
+        except NoAnswer as trouble:
+            return OutcomeUnknown(str(trouble))
         return read_answer(order, response, self._clean)
 
     async def find_by_keys(self, keys: Sequence[str]) -> list[BankTransfer]:
@@ -178,31 +156,21 @@ class HuntingtonBank:
         raise AssertionError("unreachable: the last try returns or raises")
 
     async def _ask_once(self, parameters: list[tuple[str, str]]) -> WirePage:
+        request = BankRequest("GET", f"{TRANSFERS}?{urlencode(parameters)}", self._headers)
         try:
-            async with self._exchange() as connection:
-                response = await _answer(
-                    connection,
-                    httpx.Request(
-                        "GET",
-                        self._transfers,
-                        params=httpx.QueryParams(tuple(parameters)),
-                        headers=self._headers,
-                        extensions={"timeout": self._patience},
-                    ),
-                )
-        except TimeoutError:
-            raise _Unanswered(f"no answer within {self._timeout_seconds:g} seconds") from None
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            raise _Unanswered(f"the connection failed ({type(error).__name__})") from None
-        if response.status_code == httpx.codes.UNAUTHORIZED:
+            async with self._connection() as connection:
+                response = await connection.exchange(request)
+        except (NothingLeft, NoAnswer) as trouble:
+            raise _Unanswered(str(trouble)) from None
+        if response.status == HTTPStatus.UNAUTHORIZED:
             raise BankUnauthorized(
                 "Huntington does not accept HUNTINGTON_API_KEY (401). Set the right key and restart."
             )
-        if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        if response.status == HTTPStatus.TOO_MANY_REQUESTS:
             await asyncio.sleep(min(retry_after_seconds(response), LONGEST_QUESTION_WAIT_SECONDS))
             raise _Unanswered("it asked to wait (429)")
-        if response.status_code != httpx.codes.OK:
-            raise _Unanswered(f"HTTP {response.status_code}")
+        if response.status != HTTPStatus.OK:
+            raise _Unanswered(f"HTTP {response.status}")
         try:
             return WirePage.model_validate_json(response.content)
         except ValidationError:
@@ -222,41 +190,25 @@ class HuntingtonResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return environment().huntington
 
     def open(self) -> AbstractAsyncContextManager[HuntingtonBank]:
-        """Open a connection pool to the bank for the length of a block."""
+        """Open connections to the bank for the length of a block."""
         return open_huntington_bank(self.settings)
 
 
 @asynccontextmanager
 async def open_huntington_bank(settings: HuntingtonSettings) -> AsyncIterator[HuntingtonBank]:
-    """Open a connection pool to the bank that `settings` names, for as long as the block lasts."""
+    """Open connections to the bank that `settings` names, for as long as the block lasts."""
     if settings.travels_in_the_clear:
         _warn_of_plain_http(settings.api_url)
-    async with AsyncExitStack() as stack:
-        connections = [
-            await stack.enter_async_context(
-                httpx.AsyncHTTPTransport(
-                    verify=_certificates(),
-                    retries=CONNECT_RETRIES,
-                    limits=httpx.Limits(max_connections=1),
-                    trust_env=False,
-                )
-            )
-            for _ in range(settings.concurrency)
-        ]
-        yield HuntingtonBank(connections, settings)
-
-
-async def _answer(connection: httpx.AsyncBaseTransport, request: httpx.Request) -> httpx.Response:
-    """Send the request and read its answer to the end, without a client's redirects, cookies and hooks.
-
-    They are a third of what a request costs, and the bank's contract has none of them.
-    """
-    response = await connection.handle_async_request(request)
+    tls = _certificates() if settings.api_url.startswith("https:") else None
+    connections = [
+        BankConnection(settings.api_url, tls, timeout_seconds=settings.timeout_seconds)
+        for _ in range(settings.concurrency)
+    ]
     try:
-        await response.aread()
+        yield HuntingtonBank(connections, settings)
     finally:
-        await response.aclose()
-    return response
+        for connection in connections:
+            connection.close()
 
 
 @cache

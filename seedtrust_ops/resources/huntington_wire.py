@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Annotated, Any
 
-import httpx
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from seedtrust_ops.bank import (
@@ -25,6 +25,7 @@ from seedtrust_ops.bank import (
     Unauthorized,
 )
 from seedtrust_ops.plain_text import printable
+from seedtrust_ops.resources.bank_connection import BankResponse
 
 DEFAULT_RETRY_AFTER_SECONDS = 1.0
 """How long a 429 without a readable Retry-After is waited for."""
@@ -100,23 +101,23 @@ def body_of(order: TransferOrder) -> dict[str, Any]:
     }
 
 
-def read_answer(order: TransferOrder, response: httpx.Response, clean: Clean) -> Answer:
+def read_answer(order: TransferOrder, response: BankResponse, clean: Clean) -> Answer:
     """Return what the bank's answer to `order` says; what can't be read, or the contract does not name, is unknown."""
-    status = response.status_code
-    if status in (httpx.codes.OK, httpx.codes.CREATED):
+    status = response.status
+    if status in (HTTPStatus.OK, HTTPStatus.CREATED):
         return _read_transfer(order, response, clean)
-    if status == httpx.codes.UNAUTHORIZED:
+    if status == HTTPStatus.UNAUTHORIZED:
         return Unauthorized()
-    if status == httpx.codes.CONFLICT:
+    if status == HTTPStatus.CONFLICT:
         return KeyReused()
-    if status == httpx.codes.TOO_MANY_REQUESTS:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimited(retry_after_seconds(response))
-    if status == httpx.codes.UNPROCESSABLE_ENTITY:
+    if status == HTTPStatus.UNPROCESSABLE_ENTITY:
         return _read_refusal(response, clean)
     return OutcomeUnknown(f"HTTP {status}")
 
 
-def _read_transfer(order: TransferOrder, response: httpx.Response, clean: Clean) -> Answer:
+def _read_transfer(order: TransferOrder, response: BankResponse, clean: Clean) -> Answer:
     try:
         transfer = WireTransfer.model_validate_json(response.content).spoken(clean)
     except ValidationError:
@@ -126,7 +127,7 @@ def _read_transfer(order: TransferOrder, response: httpx.Response, clean: Clean)
     return Originated(transfer)
 
 
-def _read_refusal(response: httpx.Response, clean: Clean) -> Answer:
+def _read_refusal(response: BankResponse, clean: Clean) -> Answer:
     try:
         problem = WireProblem.model_validate_json(response.content)
     except ValidationError:
@@ -136,9 +137,9 @@ def _read_refusal(response: httpx.Response, clean: Clean) -> Answer:
     return Refused(code, clean(problem.message))
 
 
-def retry_after_seconds(response: httpx.Response) -> float:
+def retry_after_seconds(response: BankResponse) -> float:
     """Return Retry-After in seconds, given as a number or as an HTTP date (RFC 9110, 10.2.3)."""
-    text = response.headers.get("Retry-After", "").strip()
+    text = response.headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(text):
         return min(float(text), LONGEST_WAIT_SECONDS)
     try:

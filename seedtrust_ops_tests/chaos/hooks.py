@@ -10,13 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import httpx
 import urllib3
 from sqlalchemy import Engine, event
 
-from seedtrust_ops.bank import Answer, TransferOrder
 from seedtrust_ops.domain import committing
-from seedtrust_ops.resources.huntington_bank import HuntingtonBank
+from seedtrust_ops.resources.bank_connection import BankConnection, BankRequest, BankResponse
 from seedtrust_ops_tests.chaos.moments import Steps
 
 DOMAIN = "seedtrust_ops.domain"
@@ -50,50 +48,46 @@ def count_statements(engine: Engine, steps: Steps, counts: Callable[[str], bool]
 
 
 def count_bank_requests(steps: Steps) -> None:
-    """Count each request to the bank as two steps: it is sent, and its answer is received."""
-    handle = httpx.AsyncHTTPTransport.handle_async_request
+    """Count each request to the bank as two steps: it is sent, and its answer is received.
 
-    async def counted(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
-        subject = _subject(request)
-        asked_for = request.extensions.get("trace")
-        sent, end = f"{subject} is sent", f"{subject} gets no answer"
-
-        async def trace(name: str, details: Any) -> None:
-            nonlocal end
-            if asked_for is not None:
-                await asked_for(name, details)
-            match name:
-                case "http11.send_request_headers.started":
-                    steps.begin(sent)
-                    steps.leaving.clear()
-                case "http11.send_request_body.complete":
-                    steps.end(sent)
-                case "http11.receive_response_headers.complete":
-                    end = f"{subject} is answered"
-                    steps.begin(end)
-                case "http11.response_closed.started" if end.endswith("no answer"):
-                    steps.begin(end)
-                case "http11.response_closed.complete":
-                    steps.end(end)
-
-        request.extensions = {**request.extensions, "trace": trace}
-        return await handle(self, request)
-
-    httpx.AsyncHTTPTransport.handle_async_request = counted  # type: ignore[method-assign]
-
-
-def watch_leaving(steps: Steps) -> None:
-    """Know of the transaction that is leaving: given to the bank's client, and no byte of it has left.
-
-    For workers that send one at a time.
+    It is about to be sent before the product looks for the last time whether it may be.
     """
-    create_transfer = HuntingtonBank.create_transfer
+    exchange, send, receive = BankConnection.exchange, BankConnection._send, BankConnection._receive
+    subjects: dict[BankConnection, str] = {}
 
-    async def watched(self: HuntingtonBank, order: TransferOrder) -> Answer:
-        steps.leaving.add(int(order.reference))
-        return await create_transfer(self, order)
+    async def counted(
+        self: BankConnection, request: BankRequest, may_leave: Callable[[], bool] = lambda: True
+    ) -> BankResponse:
+        subject = subjects[self] = _subject(request)
+        transaction = _transaction(request)
 
-    HuntingtonBank.create_transfer = watched  # type: ignore[method-assign]
+        def asked() -> bool:
+            steps.begin(f"{subject} is sent")
+            may = may_leave()
+            if may and transaction is not None:
+                steps.leaving.add(transaction)
+            return may
+
+        return await exchange(self, request, asked)
+
+    def counted_send(self: BankConnection, line: Any, message: bytes) -> None:
+        send(self, line, message)
+        steps.leaving.clear()
+        steps.end(f"{subjects[self]} is sent")
+
+    async def counted_receive(self: BankConnection, line: Any) -> BankResponse:
+        end = f"{subjects[self]} gets no answer"
+        try:
+            response = await receive(self, line)
+            end = f"{subjects[self]} is answered"
+        finally:
+            steps.begin(end)
+            steps.end(end)
+        return response
+
+    BankConnection.exchange = counted  # type: ignore[method-assign]
+    BankConnection._send = counted_send  # type: ignore[method-assign]
+    BankConnection._receive = counted_receive  # type: ignore[method-assign]
 
 
 def count_mail(steps: Steps) -> None:
@@ -138,14 +132,17 @@ def count_storage_requests(steps: Steps) -> None:
     urllib3.connectionpool.HTTPConnectionPool.urlopen = counted  # type: ignore[method-assign]
 
 
-def _subject(request: httpx.Request) -> str:
+def _transaction(request: BankRequest) -> int | None:
+    # By the reference: in a product that is broken on purpose the key may be another at every try.
+    return int(json.loads(request.body)["reference"]) if request.method == "POST" else None
+
+
+def _subject(request: BankRequest) -> str:
     if request.method == "POST":
-        # By the reference: in a product that is broken on purpose the key may be another at every try.
-        return f"the request for transaction {json.loads(request.content)['reference']}"
-    asked = request.url.params
-    if "updated_since" in asked:
+        return f"the request for transaction {_transaction(request)}"
+    if "updated_since=" in request.path:
         return "the question for the bank's feed"
-    return "the question about keys" if "idempotency_key" in asked else "the question about references"
+    return "the question about keys" if "idempotency_key=" in request.path else "the question about references"
 
 
 def _work() -> str:

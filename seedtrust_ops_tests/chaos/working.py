@@ -20,7 +20,7 @@ from seedtrust_ops.domain.reports.generating import meet_requests
 from seedtrust_ops.domain.transfers import sending
 from seedtrust_ops.domain.transfers.healing import heal
 from seedtrust_ops.domain.transfers.processing import process_batch
-from seedtrust_ops.resources import huntington_bank, postgres
+from seedtrust_ops.resources import postgres
 from seedtrust_ops.resources.smtp import open_post_office
 from seedtrust_ops.resources.storage import open_storage
 from seedtrust_ops_tests.chaos import hooks
@@ -34,9 +34,6 @@ Sessions = sessionmaker[Session]
 
 OFFICE = "America/New_York"
 FROZEN_IN_TRANSACTION_SECONDS = 1
-
-# Read once here, before anybody is forked: it takes a tenth of a second.
-huntington_bank._certificates()
 
 
 def work(errand: Errand, line: Connection) -> None:
@@ -53,7 +50,6 @@ def work(errand: Errand, line: Connection) -> None:
     else:
         hooks.count_commits(engine, steps)
         hooks.count_bank_requests(steps)
-        hooks.watch_leaving(steps)
         hooks.count_mail(steps)
         hooks.count_storage_requests(steps)
     trouble = None

@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from seedtrust_ops.bank import Answer, NotSent
 from seedtrust_ops.config import HuntingtonSettings
-from seedtrust_ops.resources import huntington_bank
-from seedtrust_ops_tests.resources.test_huntington_bank import order
+from seedtrust_ops.resources import bank_connection, huntington_bank
+from seedtrust_ops_tests.resources.test_huntington_bank import may_leave, order
 from seedtrust_ops_tests.resources.test_mail import _certificate
 
 ANSWER = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -55,7 +55,7 @@ def bank_with(certificate: Path) -> Iterator[tuple[int, list[bytes]]]:
 
 @pytest.fixture(autouse=True)
 def certificates_read_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(huntington_bank, "CONNECT_RETRIES", 0)
+    monkeypatch.setattr(bank_connection, "CONNECT_RETRIES", 0)
     huntington_bank._certificates.cache_clear()
     yield
     huntington_bank._certificates.cache_clear()
@@ -64,7 +64,7 @@ def certificates_read_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def originate(host: str, port: int) -> Answer:
     async def send() -> Answer:
         async with huntington_bank.open_huntington_bank(settings(f"https://{host}:{port}")) as bank:
-            return await bank.create_transfer(order())
+            return await bank.create_transfer(order(), may_leave)
 
     return asyncio.run(send())
 

@@ -71,6 +71,11 @@ def order(**changes: Any) -> TransferOrder:
     return TransferOrder(**(sound | changes))
 
 
+def may_leave() -> bool:
+    """Nobody calls the request back."""
+    return True
+
+
 def settings_of(bank: BankProcess, **changes: Any) -> HuntingtonSettings:
     return settings(bank.url, **({"api_key": bank.api_key, "timeout_seconds": TIMEOUT_SECONDS} | changes))
 
@@ -94,7 +99,7 @@ def ask_scripted(question: Callable[[ScriptedBank], Awaitable[Result]], *answers
 
 
 def answer_to(one: TransferOrder, *answers: Says) -> Answer:
-    return ask_scripted(lambda bank: bank.client.create_transfer(one), *answers)
+    return ask_scripted(lambda bank: bank.client.create_transfer(one, may_leave), *answers)
 
 
 def moved(bank: BankProcess, one: TransferOrder) -> int:
@@ -104,7 +109,7 @@ def moved(bank: BankProcess, one: TransferOrder) -> int:
 @pytest.mark.parametrize(("method", "status"), [("wire", BankStatus.COMPLETED), ("ach", BankStatus.ACCEPTED)])
 def test_an_originated_transfer_is_what_the_bank_says_of_it(bank: BankProcess, method: str, status: BankStatus) -> None:
     one = order(method=method)
-    first, again = (ask(settings_of(bank), lambda client: client.create_transfer(one)) for _ in range(2))
+    first, again = (ask(settings_of(bank), lambda client: client.create_transfer(one, may_leave)) for _ in range(2))
     assert isinstance(first, Originated)
     assert first == again
     said = first.transfer
@@ -115,9 +120,9 @@ def test_an_originated_transfer_is_what_the_bank_says_of_it(bank: BankProcess, m
 
 def test_a_key_that_the_bank_has_with_another_body_is_reused(bank: BankProcess) -> None:
     one = order()
-    ask(settings_of(bank), lambda client: client.create_transfer(one))
+    ask(settings_of(bank), lambda client: client.create_transfer(one, may_leave))
     another = order(idempotency_key=one.idempotency_key, amount_cents=1)
-    assert ask(settings_of(bank), lambda client: client.create_transfer(another)) == KeyReused()
+    assert ask(settings_of(bank), lambda client: client.create_transfer(another, may_leave)) == KeyReused()
 
 
 NO_ANSWER = OutcomeUnknown(f"no answer within {TIMEOUT_SECONDS} seconds")
@@ -129,8 +134,8 @@ NO_ANSWER = OutcomeUnknown(f"no answer within {TIMEOUT_SECONDS} seconds")
         ("answer_late_before_commit", {"seconds": 1}, NO_ANSWER, 0),
         ("answer_late_after_commit", {"seconds": 1}, NO_ANSWER, 1),
         ("slow_drip", {"seconds": 0.1}, NO_ANSWER, 1),
-        ("reset_before_commit", {}, OutcomeUnknown("the connection failed (ReadError)"), 0),
-        ("reset_after_commit", {}, OutcomeUnknown("the connection failed (ReadError)"), 1),
+        ("reset_before_commit", {}, OutcomeUnknown("the connection failed (ConnectionResetError)"), 0),
+        ("reset_after_commit", {}, OutcomeUnknown("the connection failed (ConnectionResetError)"), 1),
         *[
             ("error_before_commit", {"status": code}, OutcomeUnknown(f"HTTP {code}"), 0)
             for code in (500, 502, 503, 504)
@@ -148,7 +153,7 @@ def test_every_fault_of_a_bank_is_one_answer_and_only_what_is_certain_is_called_
     one = order()
     bank.control.order_fault(fault, idempotency_key=one.idempotency_key, **options)
     began = time.monotonic()
-    got = ask(settings_of(bank), lambda client: client.create_transfer(one))
+    got = ask(settings_of(bank), lambda client: client.create_transfer(one, may_leave))
     assert time.monotonic() - began < TIMEOUT_SECONDS + ALLOWANCE_SECONDS
     if isinstance(got, Refused):
         got = Refused(got.code, "")
@@ -168,7 +173,7 @@ def test_every_fault_that_the_sandbox_can_play_is_in_the_table() -> None:
 def test_a_key_that_the_bank_does_not_know_is_not_the_transfer_s_fault(bank: BankProcess) -> None:
     wrong = settings_of(bank, api_key="another-key")
     one = order()
-    assert ask(wrong, lambda client: client.create_transfer(one)) == Unauthorized()
+    assert ask(wrong, lambda client: client.create_transfer(one, may_leave)) == Unauthorized()
     with pytest.raises(BankUnauthorized, match="HUNTINGTON_API_KEY"):
         ask(wrong, lambda client: client.find_by_keys([one.idempotency_key]))
 
@@ -177,7 +182,7 @@ def test_where_nobody_listens_nothing_was_sent() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         where = settings(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=5)
-        answer = ask(where, lambda client: client.create_transfer(order()))
+        answer = ask(where, lambda client: client.create_transfer(order(), may_leave))
     assert isinstance(answer, NotSent)
     assert where.api_url in answer.reason
 
@@ -278,6 +283,42 @@ def test_retry_after_as_a_date_to_come_is_waited_for_until_then(form: str) -> No
     assert 50 < answer.retry_after_seconds <= 60
 
 
+def test_a_request_that_is_called_back_before_it_leaves_is_not_sent() -> None:
+    async def called_back(scripted: ScriptedBank) -> tuple[Answer, Answer, list[str]]:
+        called = await scripted.client.create_transfer(order(), lambda: False)
+        sent = await scripted.client.create_transfer(order(), may_leave)
+        return called, sent, [asked.line for asked in scripted.asked]
+
+    called, sent, asked = ask_scripted(called_back, Says(422, {"code": "invalid_account"}))
+    assert called == NotSent("it was called back before it left")
+    assert sent == Refused("invalid_account", "")
+    assert asked == ["POST /v1/transfers HTTP/1.1"]
+
+
+def test_what_comes_unasked_is_no_answer_to_the_next_request(bank: BankProcess) -> None:
+    before, one, next_one = order(), order(), order()
+    bank.control.order_fault("refuse", idempotency_key=before.idempotency_key)
+    bank.control.order_fault("answered_twice", idempotency_key=one.idempotency_key)
+
+    async def three(client: HuntingtonBank) -> list[Answer]:
+        return [await client.create_transfer(each, may_leave) for each in (before, one, next_one)]
+
+    refused, *others = ask(settings_of(bank, timeout_seconds=5), three)
+    assert isinstance(refused, Refused)
+    assert [isinstance(answer, Originated) for answer in others] == [True, True]
+
+
+def test_a_connection_that_the_bank_closed_meanwhile_is_not_used_again() -> None:
+    one, next_one = order(), order()
+    closing = {"Connection": "close"}
+
+    async def two(scripted: ScriptedBank) -> list[Answer]:
+        return [await scripted.client.create_transfer(each, may_leave) for each in (one, next_one)]
+
+    says = [Says(201, transfer(each.idempotency_key), closing) for each in (one, next_one)]
+    assert all(isinstance(answer, Originated) for answer in ask_scripted(two, *says))
+
+
 @pytest.mark.parametrize("dripping", ["headers", "body"])
 def test_an_answer_that_drips_ends_within_the_whole_time_and_the_connection_serves_again(
     bank: BankProcess, dripping: str
@@ -286,9 +327,9 @@ def test_an_answer_that_drips_ends_within_the_whole_time_and_the_connection_serv
 
     async def both(client: HuntingtonBank) -> tuple[Answer, float, Answer]:
         began = time.monotonic()
-        first = await client.create_transfer(one)
+        first = await client.create_transfer(one, may_leave)
         took = time.monotonic() - began
-        return first, took, await client.create_transfer(next_one)
+        return first, took, await client.create_transfer(next_one, may_leave)
 
     if dripping == "headers":
         bank.control.order_fault("slow_drip", idempotency_key=one.idempotency_key, seconds=0.1)
@@ -307,7 +348,7 @@ def test_the_request_is_what_the_contract_says_and_nothing_more() -> None:
     one = order()
 
     async def sent(scripted: ScriptedBank) -> Any:
-        await scripted.client.create_transfer(one)
+        await scripted.client.create_transfer(one, may_leave)
         return scripted.asked
 
     (asked,) = ask_scripted(sent, Says(201, transfer(one.idempotency_key)))
@@ -335,7 +376,7 @@ def test_no_proxy_of_the_environment_comes_between_us_and_the_bank(
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert isinstance(ask(settings_of(bank), lambda client: client.create_transfer(order())), Originated)
+    assert isinstance(ask(settings_of(bank), lambda client: client.create_transfer(order(), may_leave)), Originated)
 
 
 def test_our_key_is_masked_where_the_bank_quotes_it() -> None:
@@ -399,10 +440,10 @@ def test_no_exception_of_the_client_shows_the_account_number_or_the_key() -> Non
             raise RuntimeError("a mistake of ours")
 
         connection = scripted.client._idle.get_nowait()
-        connection.handle_async_request = refuse  # type: ignore[method-assign, assignment]
+        connection._send = refuse  # type: ignore[method-assign]
         scripted.client._idle.put_nowait(connection)
         try:
-            await scripted.client.create_transfer(one)
+            await scripted.client.create_transfer(one, may_leave)
         except RuntimeError as error:
             return "".join(traceback.format_exception(error)) + repr(error)
         raise AssertionError("the mistake was swallowed")
@@ -424,7 +465,7 @@ def test_look_ups_read_every_page_and_find_what_was_asked_for(bank_of_small_page
 
     async def look_up(client: HuntingtonBank) -> tuple[list[str], list[str], list[list[str]]]:
         for one in orders:
-            await client.create_transfer(one)
+            await client.create_transfer(one, may_leave)
         by_key = await client.find_by_keys([one.idempotency_key for one in orders[:3]] + ["seedtrust-never-sent"])
         by_reference = await client.find_by_references([one.reference for one in orders[1:]])
         since = datetime.now(UTC) - timedelta(hours=1)
@@ -538,7 +579,7 @@ def test_as_many_requests_are_under_way_as_the_settings_say_and_no_more(tmp_path
 
         async def eight(client: HuntingtonBank) -> float:
             began = time.monotonic()
-            answers = await asyncio.gather(*[client.create_transfer(order()) for _ in range(8)])
+            answers = await asyncio.gather(*[client.create_transfer(order(), may_leave) for _ in range(8)])
             assert all(isinstance(answer, Originated) for answer in answers)
             return time.monotonic() - began
 

@@ -1,6 +1,6 @@
 """What the domain needs of a bank, and the key under which the bank knows a transaction of ours."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -27,8 +27,11 @@ def transaction_id_of(key: str) -> int | None:
 class Bank(Protocol):
     """What the domain needs of a bank. Look-ups raise `BankGaveNoAnswer` or `BankUnauthorized`."""
 
-    async def create_transfer(self, order: TransferOrder) -> Answer:
-        """Ask for one transfer once; every way it can end is an answer, none an exception."""
+    async def create_transfer(self, order: TransferOrder, may_leave: Callable[[], bool]) -> Answer:
+        """Ask for one transfer once; every way it can end is an answer, none an exception.
+
+        `may_leave` is asked when nothing but handing over the request is left to do; where it says no, none leaves.
+        """
         ...
 
     async def find_by_keys(self, keys: Sequence[str]) -> list[BankTransfer]:

@@ -7,6 +7,7 @@ committed, and answers are recorded many at once. Claiming, checking and finishi
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlalchemy import func, select, update
@@ -38,8 +39,8 @@ from seedtrust_ops.tables import DisbursementRequest, HuntingtonTransaction
 
 RECORD_AT_MOST = 200
 """How many answers are recorded in one transaction."""
-LINGER_SECONDS = 0.05
-"""How long the first answer waits for others to be recorded with: one commit for many, at a cost nobody feels."""
+LINGER_SECONDS = 0.25
+"""How long the first answer waits for others to be recorded with, unless all have come: one commit for many."""
 LEAST_SILENCE = 8
 """After so many requests in a row (or one for each worker) without any answer, the bank is taken for down."""
 
@@ -200,16 +201,18 @@ class BatchSender:
         if self._resume_at > time.monotonic():
             return Answered(one.attempt, Waiting("the bank had asked to wait"))
         order = build_order(one.transaction, self._cipher, self._funding_account_id)
-        if self._stop.lease_has_ended:
-            # The last thing before the request leaves: a worker that was frozen must not wake up and send.
-            self._stop.raise_sign(lease_lost(self._lease))
-            return Answered(one.attempt, NotSent("the lease had run out"))
-        answer = await self._bank.create_transfer(order)
+        answer = await self._bank.create_transfer(order, self._may_leave)
         found = None
         if isinstance(answer, OutcomeUnknown | KeyReused):
             found = await self._look_up(one.attempt.transaction_id)
         self._heed(answer, found)
         return Answered(one.attempt, answer, found)
+
+    def _may_leave(self) -> bool:
+        """Look a last time, for a worker may have been frozen while it connected, and must not wake up and send."""
+        if self._stop.lease_has_ended:
+            self._stop.raise_sign(lease_lost(self._lease))
+        return self._stop.reason is None
 
     async def _look_up(self, transaction_id: int) -> BankTransfer | None:
         try:
@@ -260,15 +263,20 @@ class BatchSender:
     async def _record(self) -> None:
         more = True
         while more:
-            first = await self._answered.get()
-            await asyncio.sleep(LINGER_SECONDS if first is not None else 0)
-            waiting = [first]
-            while len(waiting) < RECORD_AT_MOST and not self._answered.empty():
-                waiting.append(self._answered.get_nowait())
+            waiting = await self._answers()
             more = None not in waiting
             answered = [one for one in waiting if one is not None]
             if answered:
                 await self._record_now(answered)
+
+    async def _answers(self) -> list[Answered | None]:
+        """Return the next answers, as many as come within the time that the first one waits; None ends them."""
+        waiting = [await self._answered.get()]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while waiting[-1] is not None and len(waiting) < RECORD_AT_MOST:
+                    waiting.append(await self._answered.get())
+        return waiting
 
 
 def _slices(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -74,6 +74,7 @@ class Bank:
         self._faults = Faults()
         self._journal = RequestJournal(self._store)
         self._last_answers = dict(ANSWERS_TO_STRANGERS)
+        self._half_latency = settings.latency_ms / 2000
         self._bearer = f"Bearer {settings.api_key}".encode()
         self.app = Starlette(
             routes=[
@@ -145,6 +146,7 @@ class Bank:
         self, incoming: Incoming, request: Request, answer_with: Callable[[Fault | None], Answer]
     ) -> Response:
         """Answer one request, through the fault that it meets; `answer_with` is where the ledger commits."""
+        on_its_way_at = asyncio.get_running_loop().time() + self._half_latency
         authorized = self._is_authorized(request)
         fault = self._faults.choose(incoming) if authorized else None
         number = self._journal.received(incoming, request.url.query, fault)
@@ -152,9 +154,11 @@ class Bank:
             self._journal.answered(number, 401)
             return WholeAnswer(_unauthorized())
         # Half is the way in and half the way out, so that a kill can fall on either side of the commit.
-        await self._half_latency()
+        # Its own work is part of either, so that the latency is what a client meets.
+        await _until(on_its_way_at)
         response, status = await self._answer(incoming.method, fault, answer_with)
-        await self._half_latency()
+        late_seconds = 0.0 if fault is None else asyncio.get_running_loop().time() - on_its_way_at
+        await _until(on_its_way_at + late_seconds + self._half_latency)
         if status is not None:
             self._journal.answered(number, status)
         return response
@@ -193,10 +197,6 @@ class Bank:
                 return DoubledAnswer(answer, before), answer.status
         return WholeAnswer(answer), answer.status
 
-    async def _half_latency(self) -> None:
-        if self._settings.latency_ms:
-            await asyncio.sleep(self._settings.latency_ms / 2000)
-
     def _is_authorized(self, request: Request) -> bool:
         given = request.headers.get("authorization", "").encode("latin-1", "replace")
         return secrets.compare_digest(given, self._bearer)
@@ -210,6 +210,12 @@ class Bank:
             405: ("method_not_allowed", "This address does not take this method."),
         }[error.status_code]
         return WholeAnswer(problem(error.status_code, code, message, tuple((error.headers or {}).items())))
+
+
+async def _until(moment: float) -> None:
+    seconds = moment - asyncio.get_running_loop().time()
+    if seconds > 0:
+        await asyncio.sleep(seconds)
 
 
 def _instead_of_commit(fault: Fault) -> Answer | None:

@@ -144,9 +144,9 @@ class _SteppingBank:
         self._bank = bank
         self._life = life
 
-    async def create_transfer(self, order: TransferOrder) -> Answer:
+    async def create_transfer(self, order: TransferOrder, may_leave: Callable[[], bool]) -> Answer:
         self._life.step(only_death=True)
-        answer = await self._bank.create_transfer(order)
+        answer = await self._bank.create_transfer(order, may_leave)
         self._life.step()
         return answer
 

@@ -9,16 +9,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
 from seedtrust_ops.bank import NotSent
+from seedtrust_ops.domain.transfers import stopping
 from seedtrust_ops.domain.transfers.answers import Answered, record_answers
 from seedtrust_ops.domain.transfers.attempts import StartedAttempt, start_attempts
 from seedtrust_ops.domain.transfers.batches import NothingWentThrough
 from seedtrust_ops.domain.transfers.halting import TransfersHalted, halt
 from seedtrust_ops.domain.transfers.leases import BatchTakenBack, Lease, LeaseLost, break_expired_leases, take_lease
+from seedtrust_ops.resources.bank_connection import BankConnection
 from seedtrust_ops.tables import Account, BatchLease, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction
 from seedtrust_ops_tests.building import Company
 from seedtrust_ops_tests.domain.transfers.working import Worker, settings_for
@@ -259,6 +262,30 @@ def test_frozen_worker_that_wakes_up_sends_nothing_that_was_refused_meanwhile(
 
     assert worker.bank_transfers(sorted(ids)) == {}
     assert set(company.statuses(batch_id)) == {"failed"}
+
+
+def test_worker_that_froze_while_it_connected_sends_nothing_when_it_wakes_up(
+    worker: Worker, company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = company.big_batch(3)
+    ids = {one.id for one in company.transactions(batch_id)}
+    connected, real = BankConnection._connected, time.time
+
+    async def connected_late(connection: BankConnection) -> Any:
+        line = await connected(connection)
+        monkeypatch.setattr(stopping.time, "time", lambda: real() + 3_600)
+        return line
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BankConnection, "_connected", connected_late)
+        with pytest.raises(LeaseLost):
+            worker.process(batch_id)
+    monkeypatch.undo()
+
+    assert _posts(worker, ids) == 0
+    assert company.statuses(batch_id) == ["pending"] * 3
+    worker.process(batch_id)
+    assert company.statuses(batch_id) == ["completed"] * 3
 
 
 def test_interrupted_run_records_what_was_answered_and_sends_no_more(worker: Worker, company: Company) -> None:
