@@ -62,14 +62,20 @@ def run_sandbox() -> None:
         stop.wait()
 
 
-def run_dev(*, with_worker: bool) -> None:
+def run_dev(*, with_worker: bool, port: int | None) -> None:
     """Run everything until Ctrl-C.
 
+    Args:
+        with_worker: whether the daemon runs too.
+        port: of the UI; None for 3000, or any free one where that is taken.
+
     Raises:
+        ConfigurationError: when another program listens at `port`.
         AnotherWorker: when a worker or a `dev` with this DAGSTER_HOME runs already.
         SchemaOutOfDate, DatabaseUnreachable, WorldNotStarted: as their modules say.
     """
     home = dagster_home()
+    web_port = _web_port(port)
     with told_to_stop() as stop, only_worker(home / WORKER_FOLDER) as lock, _databases() as databases:
         key = _field_key()
         with start_world(_world_folder()) as world:
@@ -89,12 +95,21 @@ def run_dev(*, with_worker: bool) -> None:
                 tell_of_deaths(databases.application, say) as deaths,
                 taken_care_of(world, databases.embedded_directory, say),
             ):
-                _serve(child, home, lock, deaths, with_worker=with_worker).run(stop)
+                _serve(child, home, lock, deaths, with_worker=with_worker, web_port=web_port).run(stop)
 
 
-def _serve(child: Mapping[str, str], home: Path, lock: int, observer: Observer, *, with_worker: bool) -> Supervisor:
+def _web_port(wanted: int | None) -> int:
+    if wanted is None:
+        return free_port() if is_listening(WEB_PORT) else WEB_PORT
+    if is_listening(wanted):
+        raise ConfigurationError(f"Another program listens at port {wanted}: stop it, or give `--port` another number.")
+    return wanted
+
+
+def _serve(
+    child: Mapping[str, str], home: Path, lock: int, observer: Observer, *, with_worker: bool, web_port: int
+) -> Supervisor:
     port = free_port()
-    web_port = free_port() if is_listening(WEB_PORT) else WEB_PORT
     workspace = write_workspace(home / WORKER_FOLDER, port)
     programs = [*run_host(child, home), code_server(child, port), web_server(child, workspace, web_port)]
     if with_worker:

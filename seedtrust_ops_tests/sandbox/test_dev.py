@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from seedtrust_ops.config import dagster_home
+from seedtrust_ops.processes.worker import free_port
 from seedtrust_ops.resources import embedded_postgres
 from seedtrust_ops_tests.waiting import wait_until
 
@@ -43,7 +44,8 @@ def laptop(folder: Path, *command: str) -> Iterator[tuple["subprocess.Popen[byte
 
 @pytest.mark.timeout(120)
 def test_dev_comes_up_with_a_company_and_stops_whole(open_folder: Path) -> None:
-    with laptop(open_folder, "dev", "--no-worker") as (dev, log):
+    # A port of its own: other tests run a `dev` too, and two that start at once both find 3000 free.
+    with laptop(open_folder, "dev", "--no-worker", "--port", str(free_port())) as (dev, log):
         wait_until(lambda: " is ready after" in log.read_text() or dev.poll() is not None, seconds=80, every=0.2)
         said = log.read_text()
         assert "Seeded a company with 200 cases" in said, said
