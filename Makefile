@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Two workers, each with servers of its own; a file's tests stay together.
 PYTEST ?= -n 2 --dist loadfile
 
-.PHONY: setup check test bench demo dev chaos format constraints clean
+.PHONY: setup check test browser bench demo dev chaos format constraints clean
 
 setup: $(READY)
 
@@ -26,8 +26,14 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: setup
+test: setup browser
 	$(BIN)/pytest $(PYTEST)
+
+# The browser tests drive a Chromium of this machine's; without one they fail and say so.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	{ [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } || \
+	echo "No browser is installed, and the tests of the UI need one: install Debian's with 'sudo apt-get install chromium'." >&2
 
 demo: setup
 	$(BIN)/seedtrust-ops demo
