@@ -54,7 +54,7 @@ bench: setup
 
 # Pins every version; records no download address.
 constraints:
-	uv pip compile --universal --no-emit-index-url --no-annotate --python-version 3.11 --extra sandbox --extra development --extra bench pyproject.toml -o constraints.txt
+	uv pip compile --universal --no-emit-index-url --no-annotate --python-version 3.11 --extra sandbox --extra development --extra ecs --extra kubernetes --extra bench pyproject.toml -o constraints.txt
 
 clean:
 	rm -rf $(VENV) .seedtrust build dist *.egg-info
