@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
+from seedtrust_ops.domain.committing import commit
 from seedtrust_ops.sandbox.bank.control import SandboxBank
 from seedtrust_ops.tables import (
     Account,
@@ -64,7 +65,9 @@ class Legacy:
 
     def approve(self, request_id: int, approved_by: str) -> None:
         """Approve one request, whatever may be said against it."""
-        self._set(DisbursementRequest, request_id, status="approved", approved_at=func.now(), approved_by=approved_by)
+        self.write_down(
+            DisbursementRequest, request_id, status="approved", approved_at=func.now(), approved_by=approved_by
+        )
 
     def make_reports(self, build: Callable[[int], bool] = lambda _request: True) -> None:
         """The cron job_report_generation; `build` returns whether the report could be made."""
@@ -74,7 +77,7 @@ class Legacy:
                 continue
             made = build(request_id)
             self.reports_built.append(request_id)
-            self._set(
+            self.write_down(
                 ReportRequest,
                 request_id,
                 status=3 if made else 4,
@@ -108,7 +111,7 @@ class Legacy:
     def clear_presence(self) -> None:
         """The cron of off-site tracking."""
         for user_id in self._ids(select(User.id).where(User.is_on_site)):
-            self._set(User, user_id, is_on_site=False)
+            self.write_down(User, user_id, is_on_site=False)
         for table in (ViewingDisbursementRequest, ViewingPayment):
             with self.sessions.begin() as session:
                 for row in session.scalars(select(table).with_for_update(skip_locked=True)):
@@ -128,7 +131,7 @@ class Legacy:
         for transaction_id in self._ids(of_the_batch.order_by(HuntingtonTransaction.id)):
             if self._take(HuntingtonTransaction, transaction_id, was="pending", becomes="processing"):
                 self._send(transaction_id, times_out=transaction_id in times_out, is_lost=transaction_id in loses)
-        self._set(HuntingtonBatch, batch_id, status="completed", finished_at=func.now())
+        self.write_down(HuntingtonBatch, batch_id, status="completed", finished_at=func.now())
         return True
 
     def heal(self) -> None:
@@ -152,33 +155,15 @@ class Legacy:
                 status=status,
             )
         if times_out or is_lost:
-            self._set(HuntingtonTransaction, transaction_id, status="failed", failure_reason=TIMEOUT)
+            self.write_down(HuntingtonTransaction, transaction_id, status="failed", failure_reason=TIMEOUT)
         elif status == "completed":
             self._book(transaction_id)
         else:
-            self._set(HuntingtonTransaction, transaction_id, status="submitted", updated_at=func.now())
+            self.write_down(HuntingtonTransaction, transaction_id, status="submitted", updated_at=func.now())
 
     def _book(self, transaction_id: int) -> None:
-        """Book a completed transfer, unless somebody has."""
-        with self.sessions.begin() as session:
-            one = session.scalars(
-                select(HuntingtonTransaction).where(HuntingtonTransaction.id == transaction_id).with_for_update()
-            ).one()
-            if one.status == "completed":
-                return
-            one.status = "completed"
-            request = session.get_one(DisbursementRequest, one.disbursement_request_id)
-            account = session.scalars(select(Account).where(Account.case_id == request.case_id).with_for_update()).one()
-            account.balance_cents -= one.amount_cents
-            session.add(
-                LedgerEntry(
-                    account_id=account.id,
-                    amount_cents=-one.amount_cents,
-                    kind="disbursement",
-                    huntington_transaction_id=one.id,
-                )
-            )
-            request.status, request.paid_at = "paid", func.now()
+        """Book a completed transfer, unless somebody has; again where PostgreSQL breaks a deadlock."""
+        commit(self.sessions, lambda session: _book(session, transaction_id))
 
     def _approve(self, request_id: int, approved_by: str) -> None:
         if request_id not in self.misses and self._take(
@@ -237,6 +222,28 @@ class Legacy:
             )
         return taken is not None
 
-    def _set(self, table: Any, row_id: int, **values: Any) -> None:
+    def write_down(self, table: Any, row_id: int, **values: Any) -> None:
+        """Change one row, whatever it is."""
         with self.sessions.begin() as session:
             session.execute(update(table).where(table.id == row_id).values(**values))
+
+
+def _book(session: Session, transaction_id: int) -> None:
+    one = session.scalars(
+        select(HuntingtonTransaction).where(HuntingtonTransaction.id == transaction_id).with_for_update()
+    ).one()
+    if one.status == "completed":
+        return
+    one.status = "completed"
+    request = session.get_one(DisbursementRequest, one.disbursement_request_id)
+    account = session.scalars(select(Account).where(Account.case_id == request.case_id).with_for_update()).one()
+    account.balance_cents -= one.amount_cents
+    session.add(
+        LedgerEntry(
+            account_id=account.id,
+            amount_cents=-one.amount_cents,
+            kind="disbursement",
+            huntington_transaction_id=one.id,
+        )
+    )
+    request.status, request.paid_at = "paid", func.now()

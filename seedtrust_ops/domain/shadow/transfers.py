@@ -80,15 +80,16 @@ def batch(
             asked_at=asked_at,
             quiet_seconds=rules.unknown_grace_seconds,
         )
+        looked = Decision(f"batch {batch_id}", CLAIM)
         if not isinstance(claim, Lease):
-            return []
+            return [looked]
         waiting = select(HuntingtonTransaction.id).where(
             HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status.in_(("pending", "processing"))
         )
         open_ids = set(session.scalars(waiting))
         problems = account_number_problems(session, batch_id, cipher, rules.funding_account_id)
         sendable = set(check_batch(session, claim, problems))
-        return [Decision(f"batch {batch_id}", CLAIM), *_of_transactions(session, open_ids, sendable, batch_id)]
+        return [looked, *_of_transactions(session, open_ids, sendable, batch_id)]
 
     rehearsal = Rehearsal(sessions, lambda session: undo_batch(session, batch_id))
     return rehearsal.run(lambda stage: commit(stage, claim_and_check))

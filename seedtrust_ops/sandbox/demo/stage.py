@@ -153,6 +153,8 @@ def set_stage(
                 "XDG_CONFIG_HOME": str(folder / "config"),
                 "SEEDTRUST_FIELD_KEY": key,
                 "SEEDTRUST_TRANSFERS_HALTED": "0",
+                "SEEDTRUST_SHADOW": "0",
+                "SEEDTRUST_SHADOW_JOBS": "",
                 "DEV_ENV": "0",
                 **(variables or {}),
             }

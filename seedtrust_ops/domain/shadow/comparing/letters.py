@@ -63,10 +63,10 @@ def read_letter_log(lines: Iterable[str]) -> list[SentLetter]:
             sent_at = datetime.fromisoformat(row["sent_at"])
         except (TypeError, ValueError):
             sent_at = None
-        if sent_at is None or sent_at.tzinfo is None or row["kind"] not in KINDS.values():
+        if sent_at is None or sent_at.tzinfo is None or row["kind"] not in KINDS.values() or not row["to"]:
             raise UnreadableLetterLog(
                 f"Line {number} of the log of letters can't be read: sent_at is a time like 2026-11-24T06:00:00-05:00, "
-                f"and kind one of {', '.join(KINDS.values())}."
+                f"kind is one of {', '.join(KINDS.values())}, and to is an address."
             )
         letters.append(SentLetter(sent_at, row["kind"], row["to"].strip().lower()))
     return letters
