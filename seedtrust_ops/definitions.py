@@ -9,6 +9,7 @@ from seedtrust_ops.jobs.account_balance_check import (
     account_balances_checks,
 )
 from seedtrust_ops.jobs.account_balance_reminders import account_balance_reminders, account_balance_reminders_schedule
+from seedtrust_ops.jobs.approving import approved_requests
 from seedtrust_ops.jobs.auto_heal_huntington_batches import (
     auto_heal_huntington_batches,
     auto_heal_huntington_batches_schedule,
@@ -44,8 +45,9 @@ from seedtrust_ops.resources.storage import StorageResource
 
 definitions = dg.Definitions(
     assets=[
-        account_balances,
+        approved_requests,
         huntington_transfers,
+        account_balances,
         operations_week,
         *report_assets,
     ],

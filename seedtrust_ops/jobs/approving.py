@@ -9,7 +9,18 @@ import dagster as dg
 from pydantic import Field
 
 from seedtrust_ops.domain.approvals.recording import ApprovalReport
+from seedtrust_ops.groups import Group
+from seedtrust_ops.jobs.conventions import belonging_to
 from seedtrust_ops.jobs.showing import dollars, markdown_table
+
+approved_requests = dg.AssetSpec(
+    key="approved_requests",
+    group_name=Group.APPROVALS.value,
+    kinds={"postgres"},
+    description="The disbursement requests that were approved without a person: by date (`dr_auto_approval`) or by a "
+    "rule (`rule_based_approval`). Each run that approved some is one materialization.",
+    **belonging_to("rule_based_approval"),
+)
 
 
 class Approving(dg.Config):
@@ -35,6 +46,16 @@ def in_words(report: ApprovalReport, *, dry_run: bool) -> str:
     if dry_run:
         return f"A dry run: {requests} would be approved now; nothing was changed."
     return f"{requests} were approved, and {report.letters} letters written."
+
+
+def show_approvals(context: dg.OpExecutionContext, report: ApprovalReport, *, dry_run: bool) -> None:
+    """Show what a run approved, or would, in its log, with its output, and where something was approved, as asset."""
+    said, metadata = in_words(report, dry_run=dry_run), approval_metadata(report, dry_run=dry_run)
+    context.log.info(said)
+    if report.count and not dry_run:
+        context.log_event(dg.AssetMaterialization(asset_key=approved_requests.key, description=said, metadata=metadata))
+        metadata["all approvals"] = dg.MetadataValue.asset(approved_requests.key)
+    context.add_output_metadata(metadata)
 
 
 def approval_metadata(report: ApprovalReport, *, dry_run: bool) -> dict[str, dg.MetadataValue[Any]]:

@@ -11,7 +11,7 @@ from seedtrust_ops.domain.approvals.by_date import approve_due, would_approve_du
 from seedtrust_ops.domain.committing import commit
 from seedtrust_ops.domain.shadow import office
 from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.jobs.approving import Approving, approval_metadata, in_words, result_of
+from seedtrust_ops.jobs.approving import Approving, result_of, show_approvals
 from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
 from seedtrust_ops.jobs.letters import deliver_queued_letters
 from seedtrust_ops.jobs.scheduling import daily_schedule
@@ -32,8 +32,7 @@ def dr_auto_approval_op(
         return run_in_shadow(context, NAME, database, office.approvals_by_date)
     with failures_for_people():
         report = commit(database.sessions(), would_approve_due if config.dry_run else approve_due)
-    context.log.info(in_words(report, dry_run=config.dry_run))
-    context.add_output_metadata(approval_metadata(report, dry_run=config.dry_run))
+    show_approvals(context, report, dry_run=config.dry_run)
     if not config.dry_run:
         deliver_queued_letters(context, database, mail)
     return result_of(report, dry_run=config.dry_run)

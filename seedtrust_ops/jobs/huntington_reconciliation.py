@@ -11,13 +11,13 @@ import dagster as dg
 from seedtrust_ops.bank import BankGaveNoAnswer, BankUnauthorized
 from seedtrust_ops.config import environment
 from seedtrust_ops.domain.transfer_days.batches import read_day
-from seedtrust_ops.domain.transfer_days.picture import draw_month, read_month
+from seedtrust_ops.domain.transfer_days.picture import read_month
 from seedtrust_ops.domain.transfer_days.reconciling import Reconciliation, reconcile_day
 from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.conventions import RETRIES, belonging_to, failures_for_people, single_asset_job
 from seedtrust_ops.jobs.scheduling import daily_schedule, office_today
 from seedtrust_ops.jobs.showing import dollars
-from seedtrust_ops.jobs.showing_times import day_metadata, reconciliation_metadata
+from seedtrust_ops.jobs.showing_times import day_metadata, in_words, reconciliation_metadata
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.huntington_bank import HuntingtonResource
 
@@ -62,7 +62,7 @@ def huntington_transfers(
             "transactions": seen.transactions,
             "sent_cents": seen.gone_cents,
         },
-        metadata=day_metadata(seen, png=draw_month(month)),
+        metadata=day_metadata(seen, month),
     )
 
 
@@ -83,8 +83,8 @@ def huntington_transfers_check(
         try:
             compared = reconcile_day(database.sessions(), huntington.open, day, environment().location.timezone)
         except (BankGaveNoAnswer, BankUnauthorized) as trouble:
-            return _unasked(str(trouble))
-    return _verdict(compared)
+            return _unasked(str(trouble), day)
+    return _verdict(compared, day)
 
 
 def _day(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> date:
@@ -92,28 +92,32 @@ def _day(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> date:
     return date.fromisoformat(context.partition_key if context.has_partition_key else day_before(office_today()))
 
 
-def _verdict(compared: Reconciliation) -> dg.AssetCheckResult:
+def _verdict(compared: Reconciliation, day: date) -> dg.AssetCheckResult:
     if compared.agrees:
-        said = f"The bank agrees on all {compared.transactions} transactions: {dollars(compared.ours_cents)} was sent."
+        said = (
+            f"The bank agrees on all {compared.transactions} transactions of {in_words(day)}: "
+            f"{dollars(compared.ours_cents)} was sent."
+        )
     else:
         said = (
-            f"The bank says otherwise of {len(compared.differences)} of {compared.transactions} transactions. See the "
-            "last run of auto_heal_huntington_batches; what differs when that has run is to be settled with Huntington."
+            f"The bank says otherwise of {len(compared.differences)} of the {compared.transactions} transactions of "
+            f"{in_words(day)}. See the last run of auto_heal_huntington_batches; what differs after that is to be "
+            "settled with Huntington."
         )
     return dg.AssetCheckResult(
         passed=compared.agrees,
         severity=dg.AssetCheckSeverity.ERROR,
         description=said,
-        metadata=reconciliation_metadata(compared),
+        metadata=reconciliation_metadata(compared, day),
     )
 
 
-def _unasked(trouble: str) -> dg.AssetCheckResult:
+def _unasked(trouble: str, day: date) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=False,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"The bank could not be asked, so nothing is known of that day: {trouble} Execute this check "
-        "again once the bank answers.",
+        description=f"The bank could not be asked, so nothing is known of {in_words(day)}: {trouble} Make "
+        "that day again once the bank answers.",
     )
 
 

@@ -10,7 +10,6 @@ import dagster as dg
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.domain.weeks.figures import read_week
-from seedtrust_ops.domain.weeks.picture import draw_week
 from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.conventions import RETRIES, belonging_to, failures_for_people, single_asset_job
 from seedtrust_ops.jobs.scheduling import Weekday, last_weekday, office_today, weekly_schedule
@@ -54,7 +53,7 @@ def operations_week(
     )
     return dg.MaterializeResult(
         value={"week": key} | {name: week.total(name) for name in ("runs", "failed", "approvals", "moved_cents")},
-        metadata=week_metadata(week, png=draw_week(week)),
+        metadata=week_metadata(week),
     )
 
 

@@ -20,6 +20,7 @@ from seedtrust_ops.domain.shadow.transfers import unseen_batches
 from seedtrust_ops.domain.transfers.batches import QueuedBatch, queued_batches
 from seedtrust_ops.domain.transfers.halting import TransfersHalted, why_halted
 from seedtrust_ops.domain.transfers.processing import BatchReport, TransferRules, process_batch
+from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.jobs.conventions import (
     RETRIES,
     automation_status,
@@ -54,6 +55,10 @@ REQUESTS_A_TICK = 50
 """So that a tick stays well under the time that Dagster gives it, however many batches are queued."""
 
 
+class NoBatchNamed(OperationsError):
+    """A person launched the job without the number of a batch."""
+
+
 class BatchToSend(dg.Config):
     """Which batch to send."""
 
@@ -77,6 +82,14 @@ def process_huntington_batch_op(
         look = partial(_look_at_batch, context, config, huntington, field_cipher)
         return run_in_shadow(context, NAME, database, look)
     with failures_for_people():
+        if config.batch_id == NO_BATCH:
+            raise NoBatchNamed(
+                "No batch was named, so nothing was sent. Open this run in the launchpad, put the batch's number in "
+                "the place of the 0, and launch it."
+            )
+        if BATCH_TAG not in context.run.tags:
+            # A person launched it: so that it is found with the batch's other runs.
+            context.instance.add_run_tags(context.run_id, {BATCH_TAG: str(config.batch_id)})
         try:
             report = process_batch(
                 database.sessions(),
@@ -91,7 +104,7 @@ def process_huntington_batch_op(
             # Not a failure to be more careful after: the batch is sent as soon as the halt is over.
             context.instance.add_run_tags(context.run_id, {HALTED_TAG: "true"})
             raise
-        metadata = batch_metadata(database.sessions(), report)
+        metadata = batch_metadata(database.sessions(), report, runs=f"tag:{BATCH_TAG}={report.batch_id}")
     context.log.info(in_words(report))
     context.add_output_metadata(metadata)
     return {"batch_id": report.batch_id, "status": report.status, "held_by": report.held_by, "counts": report.counts}

@@ -15,7 +15,7 @@ from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, what_waits,
 from seedtrust_ops.domain.committing import commit
 from seedtrust_ops.domain.shadow import office
 from seedtrust_ops.domain.shadow.decisions import looks_of
-from seedtrust_ops.jobs.approving import Approving, approval_metadata, in_words, result_of
+from seedtrust_ops.jobs.approving import Approving, result_of, show_approvals
 from seedtrust_ops.jobs.conventions import (
     RETRIES,
     automation_status,
@@ -52,8 +52,7 @@ def rule_based_approval_op(
     work = would_approve_by_rules if config.dry_run else approve_by_rules
     with failures_for_people():
         report = commit(database.sessions(), partial(work, zone=office_zone()))
-    context.log.info(in_words(report, dry_run=config.dry_run))
-    context.add_output_metadata(approval_metadata(report, dry_run=config.dry_run))
+    show_approvals(context, report, dry_run=config.dry_run)
     if not config.dry_run:
         deliver_queued_letters(context, database, mail)
     return result_of(report, dry_run=config.dry_run)

@@ -51,14 +51,22 @@ def dollars(cents: int) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.MarkdownMetadataValue:
-    """Return a table; text in cells can neither break the table nor become markup."""
+    """Return a table, "none" without rows; text in cells can neither break the table nor become markup."""
+    rows = list(rows)
+    if not rows:
+        return dg.MetadataValue.md("none")
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def batch_metadata(sessions: sessionmaker[Session], report: BatchReport) -> dict[str, dg.MetadataValue[Any]]:
-    """Return how a batch stands, with its transactions: those that did not go through first."""
+def batch_metadata(
+    sessions: sessionmaker[Session], report: BatchReport, *, runs: str
+) -> dict[str, dg.MetadataValue[Any]]:
+    """Return how a batch stands, with its transactions: those that did not go through first.
+
+    `runs` is how the list of runs is searched for the batch's.
+    """
     with sessions() as session:
         rows = session.execute(
             select(
@@ -79,6 +87,8 @@ def batch_metadata(sessions: sessionmaker[Session], report: BatchReport) -> dict
     return {
         "batch": dg.MetadataValue.int(report.batch_id),
         "status": dg.MetadataValue.text(report.status),
+        "all runs of this batch": dg.MetadataValue.url(f"/runs?q[0]={quote(runs, safe=':=/')}"),
+        "the day's batches": dg.MetadataValue.asset(dg.AssetKey("huntington_transfers")),
         "by status": markdown_table(
             ["status", "transactions", "amount"],
             [(status, count, dollars(report.cents[status])) for status, count in sorted(report.counts.items())],

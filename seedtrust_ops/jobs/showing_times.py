@@ -3,26 +3,33 @@
 What is shown was counted by `domain/`; amounts are also there as numbers, because Dagster draws those over time.
 """
 
+from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import dagster as dg
 
 from seedtrust_ops.domain.transfer_days.batches import BatchOfDay, TransferDay
+from seedtrust_ops.domain.transfer_days.picture import DayOfMoney, draw_month
 from seedtrust_ops.domain.transfer_days.reconciling import Reconciliation
 from seedtrust_ops.domain.weeks.figures import Week
+from seedtrust_ops.domain.weeks.picture import draw_week
 from seedtrust_ops.jobs.showing import ROWS_SHOWN, dollars, markdown_table, picture, run_link
 
 Metadata = dict[str, dg.MetadataValue[Any]]
+BARS = "·▁▂▃▄▅▆▇█"
 
 
-def day_metadata(day: TransferDay, *, png: bytes) -> Metadata:
-    """Return a day's batches, each with the run that had it last, and the picture of the thirty days up to it."""
+def day_metadata(day: TransferDay, month: Sequence[DayOfMoney]) -> Metadata:
+    """Return a day's batches, each with the run that had it last, and the thirty days up to it, drawn."""
     return {
-        "day": dg.MetadataValue.text(f"{day.day:%A}, {day.day:%B} {day.day.day}, {day.day.year}"),
+        "day": dg.MetadataValue.text(in_words(day.day)),
         "batches": dg.MetadataValue.int(day.batches),
         "transactions": dg.MetadataValue.int(day.transactions),
         "money sent": dg.MetadataValue.text(dollars(day.gone_cents)),
         "money sent, in dollars": dg.MetadataValue.float(day.gone_cents / 100),
+        "thirty days at a glance": dg.MetadataValue.text(_glance([one.gone_cents for one in month])),
+        "thirty days": picture(draw_month(month), "Transfers of thirty days"),
         "by status": markdown_table(
             ["status", "transactions", "amount"],
             [(one.status, one.transactions, dollars(one.amount_cents)) for one in day.by_status],
@@ -31,7 +38,6 @@ def day_metadata(day: TransferDay, *, png: bytes) -> Metadata:
             ["batch", "status", "queued", "transactions", "amount", "sent", "failed", "returned", "open", "run"],
             [_batch_row(one) for one in day.shown],
         ),
-        "thirty days": picture(png, "Transfers of thirty days"),
     }
 
 
@@ -50,10 +56,11 @@ def _batch_row(one: BatchOfDay) -> tuple[object, ...]:
     )
 
 
-def reconciliation_metadata(compared: Reconciliation) -> Metadata:
+def reconciliation_metadata(compared: Reconciliation, day: date) -> Metadata:
     """Return both sums of a day, and each transaction of which the bank says otherwise."""
     differences = compared.differences
     return {
+        "day": dg.MetadataValue.text(in_words(day)),
         "transactions compared": dg.MetadataValue.int(compared.transactions),
         "sent, as we have it": dg.MetadataValue.text(dollars(compared.ours_cents)),
         "sent, as the bank has it": dg.MetadataValue.text(dollars(compared.at_bank_cents)),
@@ -76,11 +83,11 @@ def reconciliation_metadata(compared: Reconciliation) -> Metadata:
     }
 
 
-def week_metadata(week: Week, *, png: bytes) -> Metadata:
+def week_metadata(week: Week) -> Metadata:
     """Return a week's figures, day by day and job by job, and its picture."""
     return {
-        "week": dg.MetadataValue.text(f"from Monday, {week.first:%B} {week.first.day}, {week.first.year}"),
-        "the week": picture(png, "The week"),
+        "week": dg.MetadataValue.text(f"from {in_words(week.first)}"),
+        "the week": picture(draw_week(week), "The week"),
         "runs": dg.MetadataValue.int(week.total("runs")),
         "failed runs": dg.MetadataValue.int(week.total("failed")),
         "approvals": dg.MetadataValue.int(week.total("approvals")),
@@ -113,6 +120,17 @@ def week_metadata(week: Week, *, png: bytes) -> Metadata:
         ),
         "alerts opened": markdown_table(["rule", "alerts"], list(week.alerts.items())),
     }
+
+
+def in_words(day: date) -> str:
+    """Return a day as people say it: Monday, November 23, 2026."""
+    return f"{day:%A, %B} {day.day}, {day.year}"
+
+
+def _glance(cents: Sequence[int]) -> str:
+    """Return a bar a day, as text: it stands in the table itself, where Dagster puts a picture behind a button."""
+    most = max(*cents, 1)
+    return "".join(BARS[0 if one <= 0 else 1 + one * (len(BARS) - 2) // most] for one in cents)
 
 
 def _waited(seconds: float) -> str:

@@ -8,9 +8,10 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 from sqlalchemy.orm import Session, sessionmaker
 
+from seedtrust_ops.definitions import definitions
 from seedtrust_ops.domain.approvals.by_date import approve_due
 from seedtrust_ops.domain.committing import commit
-from seedtrust_ops.jobs.rule_based_approval import pending_dr_sensor
+from seedtrust_ops.jobs.rule_based_approval import REST_AFTER_A_LOOK, pending_dr_sensor
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import ApprovalRule, User
@@ -61,6 +62,20 @@ def test_run_approves_and_delivers_and_a_second_changes_and_sends_nothing(
         (letter,) = mailbox.control.letters(address)
         assert letter.subject == f"Disbursement request {request} was approved: case {case.case_number}"
     assert {letter.status for letter in office.letters().values()} == {"sent"}
+
+
+@pytest.mark.parametrize("job", [DATE, RULE])
+def test_what_is_approved_is_a_materialization_with_its_table_and_a_dry_run_is_none(office: Office, job: str) -> None:
+    case = office.case()
+    office.rule()
+    office.request(case, 12_300)
+    for config, made in ((dry(job), 0), (None, 1), (None, 0)):
+        result = definitions.resolve_job_def(job).execute_in_process(run_config=config)
+        shown = result.asset_materializations_for_node(job)
+        assert len(shown) == made
+        for one in shown:
+            assert one.asset_key.to_user_string() == "approved_requests"
+            assert "$123.00" in str(one.metadata["approved (first 1 of 1)"].value)
 
 
 @pytest.mark.parametrize("job", [DATE, RULE])
@@ -121,10 +136,12 @@ def test_sensor_rests_after_a_long_look_that_found_nothing(office: Office, insta
 
 def test_short_look_that_found_nothing_holds_up_no_later_tick(office: Office, instance: dg.DagsterInstance) -> None:
     context = dg.build_sensor_context(instance=instance, resources={"database": DatabaseResource()})
+    began = datetime.now(UTC)
     pending_dr_sensor(context)
+    ended = datetime.now(UTC)
     assert context.cursor is not None
-    interval = timedelta(seconds=pending_dr_sensor.minimum_interval_seconds or 0)
-    assert datetime.fromisoformat(context.cursor) < datetime.now(UTC) + interval
+    # In proportion to the look itself, however slow this machine is: with a look of a tenth of a second, two seconds.
+    assert datetime.fromisoformat(context.cursor) <= ended + (ended - began) * REST_AFTER_A_LOOK
 
 
 def test_sensor_asks_for_no_second_run_while_one_is_on_its_way(office: Office, instance: dg.DagsterInstance) -> None:

@@ -93,10 +93,12 @@ def test_a_day_leads_from_its_batches_to_their_runs_and_the_bank_agrees(
     assert first.startswith(f"| {batch_id} | completed&#95;with&#95;errors |")
     assert f"| 4 | $1,205.53 | 3 ($1,200.53) | 1 | 0 | 0 | [{ran.run_id[:8]}](/runs/{ran.run_id}) |" in first
     assert second.endswith("| 0 ($0.00) | 0 | 0 | 1 |  |")
+    assert day["thirty days at a glance"] == "·" * 29 + "█"
     assert str(day["thirty days"]).startswith("![Transfers of thirty days](data:image/png;base64,")
     evaluation = checked(result)
     assert evaluation.passed
-    assert evaluation.description == "The bank agrees on all 5 transactions: $1,200.53 was sent."
+    assert str(evaluation.description).startswith("The bank agrees on all 5 transactions of ")
+    assert str(evaluation.description).endswith(f"{office_today().year}: $1,200.53 was sent.")
     assert open_alerts(company) == []
 
 
@@ -180,7 +182,7 @@ def test_a_bank_that_is_down_is_said_and_does_not_pass(
     evaluation = checked(result)
     assert not evaluation.passed
     assert evaluation.severity is dg.AssetCheckSeverity.WARN
-    assert str(evaluation.description).startswith("The bank could not be asked, so nothing is known of that day: The ")
+    assert str(evaluation.description).startswith("The bank could not be asked, so nothing is known of ")
     assert open_alerts(company) == []
 
 

@@ -21,7 +21,7 @@ from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.building import Company
 from seedtrust_ops_tests.databases import create_platform, own_database, plain
 from seedtrust_ops_tests.jobs.conftest import Change
-from seedtrust_ops_tests.jobs.running import process
+from seedtrust_ops_tests.jobs.running import PROCESS, process, run
 
 pytestmark = pytest.mark.usefixtures("bank_environment", "impatient")
 
@@ -273,7 +273,7 @@ def test_a_database_that_was_never_migrated_is_told_and_not_touched(postgres_ser
 
 @pytest.mark.parametrize(
     "config",
-    [{"batch_id": "seven"}, {"batch_id": None}, {}, {"batch_id": 7, "and": "more"}],
+    [{"batch_id": "seven"}, {"batch_id": None}, {"batch_id": 7, "and": "more"}],
 )
 def test_config_that_makes_no_sense_is_refused_by_name_before_anything_runs(config: dict[str, Any]) -> None:
     from seedtrust_ops.definitions import definitions
@@ -283,11 +283,26 @@ def test_config_that_makes_no_sense_is_refused_by_name_before_anything_runs(conf
         job.execute_in_process(run_config={"ops": {"process_huntington_batch": {"config": config}}})
 
 
-@pytest.mark.parametrize("batch_id", [-1, 0, 2**31, 2**63 - 1, 2**63, 2**70])
+@pytest.mark.parametrize("batch_id", [-1, 2**31, 2**63 - 1, 2**63, 2**70])
 def test_a_batch_number_that_no_batch_can_have_is_unknown(batch_id: int) -> None:
     ran = process(batch_id)
     assert (ran.success, ran.tries) == (False, 1)
     assert f"There is no batch {batch_id}" in ran.sentences[0]
+
+
+def test_a_launch_without_a_number_says_where_to_put_it() -> None:
+    ran = run(PROCESS)
+    assert (ran.success, ran.tries) == (False, 1)
+    assert ran.sentences[0].startswith("No batch was named, so nothing was sent. Open this run in the launchpad")
+
+
+def test_a_run_by_hand_is_found_with_the_batchs_other_runs(company: Company, instance: dg.DagsterInstance) -> None:
+    batch_id = company.batch([100])
+    ran = process(batch_id, instance)
+    found = instance.get_runs(dg.RunsFilter(tags={"seedtrust/batch_id": str(batch_id)}))
+    assert [one.run_id for one in found] == [ran.run_id]
+    link = ran.metadata["all runs of this batch"].value
+    assert link == f"/runs?q[0]=tag:seedtrust/batch_id={batch_id}"
 
 
 def test_every_op_retries_twice_after_two_seconds_and_then_longer() -> None:

@@ -65,7 +65,9 @@ def draw_month(month: Sequence[DayOfMoney]) -> bytes:
     axes.set_xticks(shown, [f"{month[one].day:%b} {month[one].day.day}" for one in shown], fontsize=8)
     axes.set_title(f"Transfers of the {len(month)} days to {month[-1].day:%B} {month[-1].day.day}", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(x=0.01, y=0.12)
+    axes.margins(x=0.01)
+    # Room for the legend.
+    axes.set_ylim(0, max(*foot, 1.0) * 1.2)
     axes.yaxis.set_major_formatter(lambda value, _place: f"${value:,.0f}")
     axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=3)
     drawn = BytesIO()

@@ -67,16 +67,19 @@ def _bars(axes: "Axes", week: Week, title: str, bars: dict[str, tuple[str, Seque
     from matplotlib.ticker import MaxNLocator
 
     places = list(range(len(week.days)))
-    foot = [0.0] * len(places)
+    foot, lowest = [0.0] * len(places), 0.0
     for label, (color, heights) in bars.items():
         below = min(heights) < 0
         axes.bar(places, heights, bottom=0 if below else foot, color=color, label=label)
-        if not below:
+        if below:
+            lowest = min(lowest, *heights)
+        else:
             foot = [under + height for under, height in zip(foot, heights, strict=True)]
     axes.set_xticks(places, [f"{day.day:%a} {day.day.day}" for day in week.days], fontsize=8)
     axes.set_title(title, loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(y=0.25)
+    # Room for the legend.
+    axes.set_ylim(lowest * 1.1, max(*foot, 1.0) * 1.3)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(lambda value, _place: f"{value:,.0f}")
     axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=3)
@@ -85,15 +88,13 @@ def _bars(axes: "Axes", week: Week, title: str, bars: dict[str, tuple[str, Seque
 def _waiting(axes: "Axes", week: Week) -> None:
     """Draw, on a scale of its own at the right, the minutes that reports were waited for."""
     scale: Any = axes.twinx()
-    places = list(range(len(week.days)))
-    for label, mark, seconds in (
-        ("half waited less", "o", [day.half_waited_seconds for day in week.days]),
-        ("the longest wait", "^", [day.longest_wait_seconds for day in week.days]),
-    ):
-        minutes = [one / MINUTE for one in seconds]
+    ended = [(place, day) for place, day in enumerate(week.days) if day.reports or day.reports_failed]
+    places = [place for place, _ in ended]
+    half = [day.half_waited_seconds / MINUTE for _, day in ended]
+    longest = [day.longest_wait_seconds / MINUTE for _, day in ended]
+    for label, mark, minutes in (("half waited less", "o", half), ("the longest wait", "^", longest)):
         scale.plot(places, minutes, mark, color="#444444", markersize=5, label=label)
     scale.set_ylabel("minutes of waiting", fontsize=8)
-    scale.set_ylim(bottom=0)
-    scale.margins(y=0.25)
+    scale.set_ylim(0, max([*longest, 1.0]) * 1.3)
     scale.spines[["top"]].set_visible(False)
     scale.legend(frameon=False, fontsize=8, loc="upper right")
