@@ -45,7 +45,7 @@ def serving(workspace: Path, variables: Mapping[str, str], log: Path, *options: 
     port = free_port()
     program = web_server(environment_for_child(dict(variables)), workspace, port)
     with _running(*program.command, *options, variables=variables, log=log):
-        wait_until(lambda: is_listening(port), seconds=120, what="the web server")
+        wait_until(lambda: is_listening(port), seconds=240, what="the web server")
         yield f"http://{LOOPBACK}:{port}"
 
 
@@ -66,7 +66,7 @@ def operations_server(
         }
         stack.enter_context(_running(sys.executable, "-m", "seedtrust_ops.cli", "worker", variables=variables, log=log))
         workspace = home.folder / WORKER_FOLDER / "workspace.yaml"
-        wait_until(lambda: workspace.is_file() and is_listening(_port_in(workspace)), seconds=120, what="the worker")
+        wait_until(lambda: workspace.is_file() and is_listening(_port_in(workspace)), seconds=240, what="the worker")
         url = stack.enter_context(serving(workspace, variables, log))
         engine = create_application_engine(database)
         stack.callback(engine.dispose)

@@ -1,6 +1,7 @@
 """The client on Dagster's own web server and daemon: what is launched runs, and what it says agrees with JobRun."""
 
 import asyncio
+import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import select
 
+import seedtrust_ops
 from seedtrust_ops.client import (
     AsyncOperations,
     LaunchInDoubt,
@@ -26,12 +29,14 @@ from seedtrust_ops.client import (
 from seedtrust_ops.client.runs import REQUEST_TAG
 from seedtrust_ops.job_rules import EXPIRES_TAG, SINGLETON_TAG
 from seedtrust_ops.processes.worker import free_port, write_workspace
-from seedtrust_ops.tables import JobRun
+from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+from seedtrust_ops.tables import JobRun, ReportRequest
+from seedtrust_ops_tests.building import Company
 from seedtrust_ops_tests.client.bad_servers import losing_answers
 from seedtrust_ops_tests.client.conftest import OperationsServer, serving
 from seedtrust_ops_tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)  # the first test waits for worker and web server to start
 LONG = {"steps": 1000, "seconds_a_step": 1}
 
 
@@ -235,3 +240,55 @@ def test_a_web_server_for_looking_only_and_one_without_code_say_so(
         # What is known of runs is in the database, and so they can be seen and stopped without the code.
         assert without_code.revoke(run_id).job == "example_progress"
     assert wait_for_end(operations, run_id).status is RunStatus.REVOKED
+
+
+def documented(number: int) -> dict[str, Any]:
+    """The names that the page's example defines, which stands as a program there."""
+    page = Path(seedtrust_ops.__file__).parents[1] / "docs" / "client.md"
+    names: dict[str, Any] = {"__name__": "documented"}
+    exec(compile(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)[number], str(page), "exec"), names)
+    return names
+
+
+@pytest.fixture
+def applications_database(
+    monkeypatch: pytest.MonkeyPatch, operations_server: OperationsServer, cipher: FernetFieldCipher
+) -> Company:
+    database = operations_server.variables["SEEDTRUST_DATABASE_URL"]
+    monkeypatch.setenv("DATABASE_URL", database.replace("postgresql://", "postgresql+psycopg://"))
+    monkeypatch.setenv("OPERATIONS_URL", operations_server.url)
+    return Company(operations_server.sessions, cipher)
+
+
+def test_the_documented_fastapi_application_queues_launches_and_looks(applications_database: Company) -> None:
+    batch_id = applications_database.batch([1_000, 2_000], status="draft", queued_at=None)
+    with TestClient(documented(0)["app"]) as application:
+        answer = application.post(f"/batches/{batch_id}/queue")
+        assert answer.status_code == 202, answer.text
+        assert answer.json() == {"batch": batch_id, "transactions": 2, "amount_cents": 3_000}
+        assert applications_database.batch_row(batch_id).status == "queued"
+        assert application.post("/batches/999999/queue").status_code == 404
+        run_id = application.post("/bank/ask-now", params={"user_id": 7}).json()["run"]
+        assert application.get(f"/runs/{run_id}").json()["job"] == "auto_heal_huntington_batches"
+        unknown = application.get(f"/runs/{uuid.uuid4()}")
+        assert (unknown.status_code, "Dagster has no run" in unknown.json()["detail"]) == (404, True)
+
+
+def test_the_documented_flask_application_asks_for_a_report_and_revokes(
+    applications_database: Company, operations: Operations
+) -> None:
+    names = documented(1)
+    application = names["app"].test_client()
+    case = applications_database.case()
+    asked = application.post(f"/cases/{case.case_id}/ledger", data={"user_id": case.specialist_id})
+    assert asked.status_code == 202, asked.text
+    with applications_database.sessions() as session:
+        kept = session.get(ReportRequest, asked.json["request"])
+        assert kept is not None
+        assert (kept.kind, kept.params, kept.format) == ("case_ledger", {"case_id": case.case_id}, "pdf")
+    assert application.post("/cases/999999/ledger", data={"user_id": case.specialist_id}).status_code == 422
+    run_id = operations.launch("example_progress", LONG)
+    answer = application.delete(f"/runs/{run_id}").json
+    assert answer["status"] == "REVOKED" or answer["ending"] == "yes"
+    assert wait_for_end(operations, run_id).status is RunStatus.REVOKED
+    names["operations"].close()
