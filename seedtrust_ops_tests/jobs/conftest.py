@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.resources import huntington_bank
+from seedtrust_ops.resources import bank_connection, huntington_bank
 from seedtrust_ops.resources.database import application_engine
 from seedtrust_ops.sandbox.outside.world import OutsideWorld, start_outside_world
 from seedtrust_ops_tests.databases import plain
@@ -75,7 +75,7 @@ def change(monkeypatch: pytest.MonkeyPatch, bank_environment: dict[str, str]) ->
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries without their wait, and one try at a connection or a question where there would be three."""
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda _policy, _attempt: 0)
-    monkeypatch.setattr(huntington_bank, "CONNECT_RETRIES", 0)
+    monkeypatch.setattr(bank_connection, "CONNECT_RETRIES", 0)
     monkeypatch.setattr(huntington_bank, "QUESTION_TRIES", 1)
 
 
