@@ -49,9 +49,10 @@ def compare(
     from zoneinfo import ZoneInfo
 
     from seedtrust_ops.config import environment
-    from seedtrust_ops.domain.shadow.comparing.comparison import Period, now
+    from seedtrust_ops.domain.shadow.comparing.comparison import Period
     from seedtrust_ops.domain.shadow.comparing.everything import compare_everything
     from seedtrust_ops.domain.shadow.comparing.letters import read_letter_log
+    from seedtrust_ops.domain.shadow.decisions import now
     from seedtrust_ops.resources.database import application_engine, application_sessions, plain_database_errors
 
     zone = ZoneInfo(environment().location.timezone)

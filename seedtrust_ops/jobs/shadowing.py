@@ -12,7 +12,7 @@ import dagster as dg
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.domain.committing import Sessions, commit
-from seedtrust_ops.domain.shadow.decisions import Decision, record_decisions
+from seedtrust_ops.domain.shadow.decisions import Decision, now, record_decisions
 from seedtrust_ops.jobs.conventions import failures_for_people
 from seedtrust_ops.jobs.showing import ROWS_SHOWN, markdown_table
 from seedtrust_ops.resources.database import DatabaseResource
@@ -41,8 +41,10 @@ def run_in_shadow(
     context.instance.add_run_tags(context.run_id, {SHADOW_TAG: "true"})
     with failures_for_people():
         sessions = database.sessions()
+        with sessions() as session:
+            began = now(session)
         decisions = look(sessions, job)
-        new = commit(sessions, partial(record_decisions, job=job, decisions=decisions))
+        new = commit(sessions, partial(record_decisions, job=job, decisions=decisions, began=began))
     counts = Counter(one.decision for one in decisions)
     context.log.info(f"In shadow: {len(decisions)} decisions were recorded, {new} of them new; nothing else was done.")
     metadata = {

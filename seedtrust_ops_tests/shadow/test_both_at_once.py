@@ -37,6 +37,7 @@ from seedtrust_ops_tests.shadow.legacy import TIMEOUT, Legacy
 
 pytestmark = pytest.mark.usefixtures("production")
 ROWS = 30
+AT = "2026-11-24T11:00:00+00:00"
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_statuses_are_posted_by_both_and_each_post_is_whole(
 ) -> None:
     api = jobs_environment["INTERNAL_API_URL"]
     headers = {"X-Internal-Api-Key": jobs_environment["INTERNAL_API_KEY"]}
-    status = {"component": "s3", "status": "up", "latency_ms": 5, "detail": "by the cron", "checked_at": "2026-11-24"}
+    status = {"component": "s3", "status": "up", "latency_ms": 5, "detail": "by the cron", "checked_at": AT}
 
     def theirs() -> None:
         for _ in range(5):

@@ -1,5 +1,6 @@
 """A rehearsal keeps nothing, sees its own rows alone, and gives way to whoever works on the same ones."""
 
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -7,7 +8,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.committing import commit
-from seedtrust_ops.domain.shadow.decisions import Decision, looks_of, record_decisions
+from seedtrust_ops.domain.shadow.decisions import Decision, Looks, looks_of, record_decisions
 from seedtrust_ops.domain.shadow.rehearsing import Rehearsal, RowsInUse, written_here
 from seedtrust_ops.tables import ShadowDecision, Switch, User
 from seedtrust_ops_tests.office import Office
@@ -90,17 +91,15 @@ def test_it_gives_way_to_whoever_holds_the_rows_and_succeeds_afterwards(sessions
 
 
 def test_a_decision_that_is_made_again_is_one_row_with_its_newest_detail(sessions: sessionmaker[Session]) -> None:
-    for shortfall in (5, 7):
-        decisions = [Decision("account 1", "open", {"cents": shortfall}), Decision("account 2", "open")]
-        new = commit(sessions, partial(record_decisions, job=JOB, decisions=[*decisions, *decisions]))
-        assert new == (3 if shortfall == 5 else 0)
+    began = datetime.now(UTC)
+    for shortfall, later in ((5, 0), (7, 60)):
+        twice = [Decision("account 1", "open", {"cents": shortfall}), Decision("account 2", "open")] * 2
+        record = partial(record_decisions, job=JOB, decisions=twice, began=began + timedelta(seconds=later))
+        assert commit(sessions, record) == (2 if shortfall == 5 else 0)
     with sessions() as session:
         rows = session.execute(
             select(ShadowDecision.subject, ShadowDecision.times, ShadowDecision.detail).order_by(ShadowDecision.subject)
         ).all()
         looks = looks_of(session, JOB)
-    assert [tuple(row) for row in rows] == [
-        ("account 1", 2, {"cents": 7}), ("account 2", 2, {}), ("everything", 2, {}),
-    ]  # fmt: skip
-    assert looks is not None
-    assert looks.first < looks.last
+    assert [tuple(row) for row in rows] == [("account 1", 2, {"cents": 7}), ("account 2", 2, {}), ("everything", 2, {})]
+    assert looks == Looks(began, began + timedelta(seconds=60))

@@ -43,14 +43,26 @@ class Looks:
     last: datetime
 
 
-def record_decisions(session: Session, job: str, decisions: Iterable[Decision]) -> int:
-    """Put the decisions of one look on record, and that it took place; return how many were never made before."""
+def record_decisions(session: Session, job: str, decisions: Iterable[Decision], *, began: datetime) -> int:
+    """Put the decisions of one look on record, and that it took place; return how many were never made before.
+
+    Args:
+        session: in a transaction that the caller commits; no rehearsal's.
+        job: whose look it was.
+        decisions: what it decided.
+        began: when it began to look (UTC), by the database's clock: what came later it may not have seen.
+    """
     listed = list({(one.subject, one.decision): one for one in decisions}.values())
-    listed.append(Decision(EVERYTHING, LOOKED))
+    _record_look(session, job, began)
     new = 0
     for start in range(0, len(listed), _ROWS_A_STATEMENT):
         new += _record(session, job, listed[start : start + _ROWS_A_STATEMENT])
     return new
+
+
+def now(session: Session) -> datetime:
+    """Return the database's time (UTC)."""
+    return session.scalars(select(func.now())).one()
 
 
 def looks_of(session: Session, job: str) -> Looks | None:
@@ -69,6 +81,21 @@ def look_begins(session: Session, job: str) -> datetime:
     if looks is not None:
         return looks.last - OVERLAP
     return session.scalars(select(func.now() - FIRST_LOOK)).one()
+
+
+def _record_look(session: Session, job: str, began: datetime) -> None:
+    look = {"job": job, "subject": EVERYTHING, "decision": LOOKED, "first_seen_at": began, "last_seen_at": began}
+    session.execute(
+        insert(ShadowDecision)
+        .values(look)
+        .on_conflict_do_update(
+            index_elements=["job", "subject", "decision"],
+            set_={
+                "times": ShadowDecision.times + 1,
+                "last_seen_at": func.greatest(ShadowDecision.last_seen_at, began),
+            },
+        )
+    )
 
 
 def _record(session: Session, job: str, decisions: list[Decision]) -> int:

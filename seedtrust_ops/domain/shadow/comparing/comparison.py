@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.shadow.decisions import FIRST_LOOK, LOOKED, looks_of
@@ -90,8 +90,3 @@ def within(moment: Any, period: Period) -> ColumnElement[bool]:
 def number_in(subject: str) -> int:
     """Return the number at the end of a decision's subject, such as 12 of 'request 12'."""
     return int(subject.rsplit(" ", 1)[-1])
-
-
-def now(session: Session) -> datetime:
-    """Return the database's time (UTC)."""
-    return session.scalars(select(func.now())).one()
