@@ -79,6 +79,8 @@ def test_every_unit_runs_without_rights_and_keeps_its_files_in_one_folder(unit: 
         "ProtectHome": "yes",
         "StateDirectory": "seedtrust-ops",
         "UMask": "0077",
+        # Not where the source lies: `python -m` would run that instead of what was installed.
+        "WorkingDirectory": "/var/lib/seedtrust-ops",
     }.items():
         assert settings[name] == [value], name
     assert settings["Environment"] == ["DAGSTER_HOME=/var/lib/seedtrust-ops"]
