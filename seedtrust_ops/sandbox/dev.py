@@ -14,7 +14,7 @@ from time import monotonic
 import typer
 from pydantic import SecretStr
 from sqlalchemy.engine import URL
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import dagster_home, environment, environment_for_child
 from seedtrust_ops.errors import ConfigurationError
@@ -166,8 +166,9 @@ def _fill(url: URL, world: World, encrypt: Encrypt) -> None:
                 return
             if not added:
                 return
-            with Session(engine) as session, session.begin():
-                plant_past_transfers(session, world.bank.control)
+            sessions = sessionmaker(engine, expire_on_commit=False)
+            plant_past_transfers(sessions, world.bank.control)
+            with sessions.begin() as session:
                 batch_id = _queue_one_batch(session, encrypt)
         typer.echo(f"Seeded a company with {CASES} cases; batch {batch_id} is queued and waits to be sent.")
     finally:

@@ -135,8 +135,7 @@ def set_stage(
         encrypt = FernetFieldCipher([SecretStr(key)]).encrypt
         seed_company(engine, cases=cases, seed=SEED, encrypt=encrypt)
         sessions = sessionmaker(engine, expire_on_commit=False)
-        with sessions.begin() as session:
-            plant_past_transfers(session, world.bank.control)
+        plant_past_transfers(sessions, world.bank.control)
         say("Starting the worker: a code server and Dagster's daemon")
         home = folder / "dagster_home"
         home.mkdir()

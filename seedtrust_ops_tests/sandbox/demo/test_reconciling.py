@@ -26,9 +26,8 @@ def past(sessions: sessionmaker[Session], own_bank: SandboxBank, cipher: FernetF
     engine = sessions.kw["bind"]
     assert isinstance(engine, Engine)
     seed_company(engine, cases=20, seed=5, encrypt=cipher.encrypt)
-    with sessions.begin() as session:
-        assert plant_past_transfers(session, own_bank) > 0
-        assert plant_past_transfers(session, own_bank) == 0
+    assert plant_past_transfers(sessions, own_bank) > 0
+    assert plant_past_transfers(sessions, own_bank) == 0
     return sessions
 
 
