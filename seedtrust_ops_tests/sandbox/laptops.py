@@ -28,6 +28,7 @@ from seedtrust_ops_tests.waiting import wait_until
 
 PAYMENTS = 3
 READY_SECONDS = 180.0
+LOG_SHOWN = 4000
 
 
 class Laptop:
@@ -63,8 +64,12 @@ class Laptop:
             every=0.2,
             what=f"dev to be ready; it said {self.log}",
         )
-        assert dev.poll() is None, self.log.read_text()
+        assert dev.poll() is None, f"{self.log.read_text()}\n{self._database_log()}"
         return dev
+
+    def _database_log(self) -> str:
+        """Return the end of what the database server itself says, which is all that explains its death."""
+        return "\n".join(file.read_text()[-LOG_SHOWN:] for file in sorted(self.database.glob("log*")) if file.is_file())
 
     def processes(self) -> list[psutil.Process]:
         """Return every process of `dev`, the database's among them, in the order of their names."""
@@ -110,15 +115,15 @@ def connected(laptop: Laptop) -> Iterator[tuple["sessionmaker[Session]", dg.Dags
     engine.dispose()
 
 
-def queue_a_batch(laptop: Laptop, sessions: "sessionmaker[Session]") -> int:
-    """Queue a batch of three approved requests, once the database lets us."""
+def queue_a_batch(laptop: Laptop, sessions: "sessionmaker[Session]", *, wires: int = PAYMENTS) -> int:
+    """Queue a batch of so many approved requests, once the database lets us; return its number."""
     key = SecretStr((laptop.folder / ".seedtrust" / "field_key").read_text().strip())
     queued: list[int] = []
 
     def queue() -> bool:
         try:
             with sessions.begin() as session:
-                payments = [Payment(one, "wire") for one in payable_requests(session, PAYMENTS)]
+                payments = [Payment(one, "wire") for one in payable_requests(session, wires)]
                 batch = draft_batch(session, payments, FernetFieldCipher([key]).encrypt)
                 queue_batches(session, [batch.batch_id])
             queued.append(batch.batch_id)
