@@ -26,7 +26,7 @@ from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess, start_mailbox
 from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.dagster_homes import DagsterHome, dagster_home_of_its_own, instance_of
+from seedtrust_ops_tests.dagster_homes import DagsterHome, dagster_home_of_its_own, instance_of, use_default_launcher
 from seedtrust_ops_tests.databases import create_platform, folder_for_a_server
 
 TEMPLATE = "platform_template"
@@ -35,11 +35,18 @@ IDS_A_TEST = 1_000_000
 _test_numbers = itertools.count(1)
 
 
-def pytest_configure() -> None:
-    """Hear Ctrl-C: a shell that starts us in the background has us, and all that we start, ignore it.
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the suite run with Dagster's own launcher too."""
+    parser.addoption("--launcher", choices=["warm", "default"], default="warm", help="what starts the runs of daemons")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the launcher, and hear Ctrl-C: a shell that starts us in the background has us ignore it.
 
     Dagster's code server takes SIGTERM for the same signal, and could not be stopped then.
     """
+    if config.getoption("--launcher") == "default":
+        use_default_launcher()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -3,7 +3,9 @@
 Each is in a folder and a database of its own, so that no test sees another's runs.
 """
 
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy.engine import URL
 
@@ -32,6 +35,18 @@ class DagsterHome:
     @property
     def variables(self) -> dict[str, str]:
         return {"DAGSTER_HOME": str(self.folder), "DAGSTER_POSTGRES_URL": plain(self.storage_url)}
+
+
+def use_default_launcher() -> None:
+    """Have every DAGSTER_HOME of the tests start its runs with Dagster's own launcher, as it does without a word."""
+    global DAGSTER_YAML
+    settings = yaml.safe_load(DAGSTER_YAML.read_text())
+    del settings["run_launcher"]
+    folder = Path(tempfile.mkdtemp(prefix="default-launcher-"))
+    DAGSTER_YAML = folder / "dagster.yaml"
+    DAGSTER_YAML.write_text(yaml.safe_dump(settings))
+    # Where the sandbox looks for the settings that it copies.
+    os.environ["DAGSTER_HOME"] = str(folder)
 
 
 @contextmanager

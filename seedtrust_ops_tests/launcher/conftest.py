@@ -9,6 +9,12 @@ from seedtrust_ops_tests.dagster_homes import dagster_home_of_its_own, instance_
 from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon, change_settings, quick_daemon
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _of_our_launcher(request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--launcher") == "default":
+        pytest.skip("these are our launcher's own tests")
+
+
 @pytest.fixture(scope="module")
 def daemon(postgres_server: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuickDaemon]:
     """A daemon with the project's dagster.yaml, but for how often it looks after its runs."""

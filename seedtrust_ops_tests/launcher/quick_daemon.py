@@ -15,7 +15,6 @@ from typing import Any
 
 import dagster as dg
 import psutil
-from dagster._core.definitions.selector import JobSubsetSelector
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
@@ -23,6 +22,7 @@ from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.launcher.worker_process import WorkerProcess
 from seedtrust_ops.processes.worker import LOOPBACK, free_port, is_listening, write_workspace
 from seedtrust_ops_tests.dagster_homes import DagsterHome
+from seedtrust_ops_tests.submitting import submit
 from seedtrust_ops_tests.waiting import wait_until
 
 JOBS = Path(__file__).with_name("quick_jobs.py")
@@ -42,20 +42,29 @@ class QuickDaemon:
         self.code = home.folder / "code"
         self.log = home.folder / "processes.log"
         self.port = free_port()
+        self.web_port = free_port()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def workspace(self) -> Path:
+        return self.home.folder / "workspace.yaml"
 
     @property
     def launcher_folder(self) -> Path:
         return self.home.folder / ".seedtrust" / "launcher"
 
     def start(self, name: str) -> None:
-        """Start the `code-server` or the `daemon`."""
+        """Start the `code-server`, the `daemon` or the `web-server`."""
         commands = {
             "code-server": (
                 *("dagster", "code-server", "start", "-m", "quick_jobs", "-d", str(self.code), "--host", LOOPBACK),
                 *("--port", str(self.port), "--location-name", "quick", "--log-level", "warning"),
             ),
-            "daemon": ("dagster._daemon", "run", "--workspace", str(self.home.folder / "workspace.yaml")),
+            "daemon": ("dagster._daemon", "run", "--workspace", str(self.workspace)),
+            "web-server": (
+                *("dagster_webserver", "--workspace", str(self.workspace), "--host", LOOPBACK),
+                *("--port", str(self.web_port)),
+            ),
         }
         with self.log.open("a") as log:
             self._processes[name] = subprocess.Popen(
@@ -87,38 +96,7 @@ class QuickDaemon:
     def submit(self, job: str, count: int = 1, *, run_config: Mapping[str, Any] | None = None) -> list[str]:
         """Put runs of the job into the queue; return their ids."""
         with WorkspaceProcessContext(self.instance, self._target()) as process:
-            workspace = process.create_request_context()
-            location = workspace.get_code_location("quick")
-            (repository,) = location.get_repositories().values()
-            found = location.get_job(JobSubsetSelector("quick", repository.name, job, None))
-            plan = location.get_execution_plan(
-                found, run_config or {}, step_keys_to_execute=None, known_state=None, instance=self.instance
-            ).execution_plan_snapshot
-            ids = []
-            for _ in range(count):
-                run = self.instance.create_run(
-                    job_name=job,
-                    run_id=None,
-                    run_config=run_config or {},
-                    status=None,
-                    tags={},
-                    root_run_id=None,
-                    parent_run_id=None,
-                    step_keys_to_execute=plan.step_keys_to_execute,
-                    execution_plan_snapshot=plan,
-                    job_snapshot=found.job_snapshot,
-                    parent_job_snapshot=found.parent_job_snapshot,
-                    asset_selection=None,
-                    asset_check_selection=None,
-                    resolved_op_selection=None,
-                    op_selection=None,
-                    remote_job_origin=found.get_remote_origin(),
-                    job_code_origin=found.get_python_origin(),
-                    asset_graph=repository.asset_graph,
-                )
-                self.instance.submit_run(run.run_id, workspace)
-                ids.append(run.run_id)
-        return ids
+            return submit(self.instance, process.create_request_context(), "quick", job, run_config or {}, count)
 
     def _target(self) -> GrpcServerTarget:
         return GrpcServerTarget(host=LOOPBACK, port=self.port, socket=None, location_name="quick")

@@ -9,7 +9,12 @@ import dagster as dg
 import psutil
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
 
+from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
+from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.tables import JobRun
 from seedtrust_ops_tests.launcher.marks import Marks
 from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon
 from seedtrust_ops_tests.waiting import wait_until
@@ -52,6 +57,13 @@ def output_of(instance: dg.DagsterInstance, run_id: str) -> tuple[str, str]:
     key = [run_id, "compute_logs", captured.dagster_event.logs_captured_data.file_key]
     told = instance.compute_log_manager.get_log_data(key)
     return (told.stdout or b"").decode(), (told.stderr or b"").decode()
+
+
+def mirrored(daemon: QuickDaemon, sessions: sessionmaker[Session], run_id: str) -> str:
+    """The run's status in JobRun after a look of the mirror's."""
+    mirror_changed_runs(daemon.instance, DatabaseResource(), None)
+    with sessions() as session:
+        return session.scalars(select(JobRun.status).where(JobRun.run_id == run_id)).one()
 
 
 def test_forked_runs_are_like_any_others(daemon: QuickDaemon, marks: Marks) -> None:
@@ -111,7 +123,9 @@ def test_a_run_whose_worker_is_killed_fails(daemon: QuickDaemon, marks: Marks) -
     assert any("is gone" in text for text in daemon.said_of(run_id))
 
 
-def test_runs_in_flight_outlive_daemon_and_code_server_and_the_zygote_stays(daemon: QuickDaemon, marks: Marks) -> None:
+def test_runs_in_flight_outlive_daemon_and_code_server_are_mirrored_and_the_zygote_stays(
+    daemon: QuickDaemon, marks: Marks, sessions: sessionmaker[Session], request: pytest.FixtureRequest
+) -> None:
     run_id = submitted(daemon, marks, hold=True)
     marks.of(run_id)
     before = daemon.run_host, daemon.zygotes
@@ -121,8 +135,12 @@ def test_runs_in_flight_outlive_daemon_and_code_server_and_the_zygote_stays(daem
     assert FORKED in daemon.how_started(finished(daemon, Marks(daemon.code)))
     assert (daemon.run_host, daemon.zygotes) == before
     assert daemon.status(run_id) is DagsterRunStatus.STARTED
+    # Not before the daemon is started again: a zygote is of one environment.
+    request.getfixturevalue("bank_environment")
+    assert mirrored(daemon, sessions, run_id) == "STARTED"
     marks.let_go()
     daemon.wait_for(run_id, DagsterRunStatus.SUCCESS)
+    assert mirrored(daemon, sessions, run_id) == "COMPLETED"
 
 
 def test_runs_outlive_their_run_host_and_the_next_launch_finds_another(daemon: QuickDaemon, marks: Marks) -> None:
