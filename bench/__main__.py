@@ -2,22 +2,44 @@
 
 import argparse
 import importlib
+import sys
+import time
+import traceback
 
+from bench.figures import Part, say
 from bench.results import write
 
 PARTS = "abcdef"
 
 
 def main() -> None:
-    """Measure the parts that are asked for, one after the other."""
+    """Measure the parts that are asked for, one after the other; what is measured so far is always on disk."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, []])
     parser.add_argument("--large", action="store_true", help="also 10,000 transactions and 1,000,000 rows")
     arguments = parser.parse_args()
-    parts = []
+    parts: list[Part] = []
     for letter in arguments.parts:
-        parts.append(importlib.import_module(f"bench.part_{letter}").measure(arguments.large))
+        began = time.monotonic()
+        parts.append(_measured(letter, large=arguments.large))
+        parts[-1].seconds = time.monotonic() - began
         write(parts, all_of=PARTS)
+        say(f"({letter}) took {parts[-1].seconds:.0f} s")
+    for promise in (promise for part in parts for promise in part.promises):
+        say(f"{'kept' if promise.kept else 'NOT KEPT'}: {promise.sentence}: {promise.shown}")
+    sys.exit(any(part.broke for part in parts))
+
+
+def _measured(letter: str, *, large: bool) -> Part:
+    """Return the part; one that breaks is written down as broken, and takes no other along."""
+    module = importlib.import_module(f"bench.part_{letter}")
+    try:
+        part: Part = module.measure(large)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is written down
+        traceback.print_exc()
+        part = Part(letter, str(module.__doc__).partition(") ")[2].rstrip("."), "It broke before its end.", broke=True)
+        part.left_out.append(f"all of it: {type(error).__name__}: {error}")
+    return part
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-TABLE = "| what | median | min | max | p95 | unit | n | |"
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -54,6 +52,8 @@ class Part:
     figures: list[Figure] = field(default_factory=list)
     promises: list[Promise] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    broke: bool = False
 
     def add(self, figure: Figure) -> Figure:
         """Keep a figure, and say it at once: a bench takes long."""
@@ -62,7 +62,7 @@ class Part:
         return figure
 
     def markdown(self) -> str:
-        lines = [f"## ({self.letter}) {self.title}", "", self.how, ""]
+        lines = [f"## ({self.letter}) {self.title}", "", f"{self.how} Measured in {self.seconds / 60:.1f} minutes.", ""]
         if self.figures:
             lines += [
                 "| what | median | min | max | p95 | unit | n | |",

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import psutil
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
+from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import sessionmaker
 
@@ -42,6 +43,17 @@ class Ground:
     company: Company
     environment: Mapping[str, str]
     folder: Path
+
+    def queue(self, batch_ids: Sequence[int]) -> float:
+        """Queue drafted batches in one transaction; return the moment just before its commit (UNIX time)."""
+        with self.company.sessions() as session:
+            session.execute(
+                text("update huntington_batches set status = 'queued', queued_at = now() where id = any(:ids)"),
+                {"ids": list(batch_ids)},
+            )
+            began = time.time()
+            session.commit()
+        return began
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from dagster._core.workspace.context import WorkspaceRequestContext
 from bench.contenders import Working, ours
 from bench.figures import Figure, Part, Promise, say
 from bench.ground import Ground, cpu_seconds, database_server, ground, wait_for
-from bench.submitting import instance_at, submit, workspace_at
+from bench.looking_in import LOCATION, instance_at, workspace_at
+from seedtrust_ops_tests.submitting import submit
 
 RUNS = 10
 HELD_RUNS = 5
@@ -80,7 +81,7 @@ def _cost(instance: dg.DagsterInstance, workspace: WorkspaceRequestContext, work
 
 def _weight(instance: dg.DagsterInstance, workspace: WorkspaceRequestContext, working: Working) -> float:
     before = {process.pid for process in working.process.children(recursive=True)}
-    run_id = submit(instance, workspace, "example_progress", HOLD)
+    (run_id,) = submit(instance, workspace, LOCATION, "example_progress", HOLD)
     heaviest = 0.0
     while not _ended(instance, run_id):
         for process in working.process.children(recursive=True):
@@ -98,7 +99,7 @@ def _own_memory(process: psutil.Process) -> float:
 
 
 def _run(instance: dg.DagsterInstance, workspace: WorkspaceRequestContext, job: str, config: dict[str, object]) -> None:
-    run_id = submit(instance, workspace, job, config)
+    (run_id,) = submit(instance, workspace, LOCATION, job, config)
     wait_for(lambda: _ended(instance, run_id), 300, f"run {run_id}")
 
 

@@ -16,12 +16,16 @@ def write(parts: Sequence[Part], *, all_of: str) -> None:
     """Write the parts; a run that is not of all of them gets files of its own."""
     letters = "".join(part.letter for part in parts)
     name = "results" if letters == all_of else f"results-{letters}"
+    promises = [promise for part in parts for promise in part.promises]
+    kept = sum(promise.kept for promise in promises)
     lines = [
         "# Bench",
         "",
         "Written by `make bench`. Every figure is the median of n values, beside the least, the most and the p95.",
         "",
         described(),
+        "",
+        f"- {kept} of {len(promises)} promises kept; each is at the end of its part.",
         "",
         f"![The medians, on a logarithmic scale]({name}.png)",
         "",
