@@ -39,7 +39,7 @@ from seedtrust_ops.tables import DisbursementRequest, HuntingtonTransaction
 
 RECORD_AT_MOST = 200
 """How many answers are recorded in one transaction."""
-LINGER_SECONDS = 0.25
+LINGER_SECONDS = 0.1
 """How long the first answer waits for others to be recorded with, unless all have come: one commit for many."""
 LEAST_SILENCE = 8
 """After so many requests in a row (or one for each worker) without any answer, the bank is taken for down."""
