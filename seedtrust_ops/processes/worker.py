@@ -122,13 +122,16 @@ def write_workspace(folder: Path, port: int) -> Path:
     """Write the workspace that names our code server into `folder`; return the file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / WORKSPACE
-    path.write_text(
+    # Put in place whole: a web server that starts at the same time must not read half of it.
+    new = path.with_suffix(".new")
+    new.write_text(
         "load_from:\n"
         "  - grpc_server:\n"
         f"      host: {LOOPBACK}\n"
         f"      port: {port}\n"
         "      location_name: seedtrust_ops\n"
     )
+    new.replace(path)
     return path
 
 

@@ -33,7 +33,8 @@ from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.tables import JobRun, ReportRequest
 from seedtrust_ops_tests.building import Company
 from seedtrust_ops_tests.client.bad_servers import losing_answers
-from seedtrust_ops_tests.client.conftest import OperationsServer, serving
+from seedtrust_ops_tests.client.conftest import OperationsServer
+from seedtrust_ops_tests.client.serving import serving
 from seedtrust_ops_tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for worker and web server to start
