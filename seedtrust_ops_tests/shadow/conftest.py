@@ -1,15 +1,18 @@
 """A production process that is in shadow, beside servers of which every request is known."""
 
 import pytest
+from sqlalchemy.engine import URL
 
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.sandbox.outside.world import OutsideWorld
+from seedtrust_ops_tests.databases import plain
+from seedtrust_ops_tests.deploy.conftest import APP, roles
 from seedtrust_ops_tests.every_job import PATIENCE
 from seedtrust_ops_tests.jobs.conftest import Change, change, jobs_environment, outside, outside_servers
 from seedtrust_ops_tests.shadow.looking_at import Outside
 
-__all__ = ["change", "jobs_environment", "outside", "outside_servers"]
+__all__ = ["change", "jobs_environment", "outside", "outside_servers", "roles"]
 
 
 @pytest.fixture
@@ -24,6 +27,12 @@ def production(
 def in_shadow(production: None, change: Change) -> None:
     """The same, with every job in shadow."""
     change(SEEDTRUST_SHADOW="1")
+
+
+@pytest.fixture
+def in_shadow_as_app(in_shadow: None, roles: URL, change: Change) -> None:
+    """The same, with the database user that production has."""
+    change(SEEDTRUST_DATABASE_URL=plain(roles.set(username=APP)))
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def decided(sessions: sessionmaker[Session]) -> dict[str, set[str]]:
         return by_job
 
 
-@pytest.mark.usefixtures("in_shadow")
+@pytest.mark.usefixtures("in_shadow_as_app")
 def test_every_job_in_shadow_decides_and_touches_nothing_but_its_decisions(
     instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], servers: Outside
 ) -> None:
