@@ -9,6 +9,8 @@ PROGRESS_TAG = "seedtrust/progress"
 """How far a run has come, as "3 of 10"."""
 EXPIRED_TAG = "seedtrust/expired"
 """Its value is the run's own id: a run that is launched again from an expired one inherits the tag, and is not it."""
+BATCH_TAG = "seedtrust/batch_id"
+"""Which Huntington batch a run sends."""
 RETURNED = "returned"
 """The name under which the event of a handled output shows what the op returned, as {"value": ...}."""
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from seedtrust_ops.domain.approvals.recording import ApprovalReport
 from seedtrust_ops.groups import Group
-from seedtrust_ops.jobs.conventions import belonging_to
+from seedtrust_ops.jobs.conventions import LaunchConfig, belonging_to
 from seedtrust_ops.jobs.showing import dollars, markdown_table
 
 approved_requests = dg.AssetSpec(
@@ -23,7 +23,7 @@ approved_requests = dg.AssetSpec(
 )
 
 
-class Approving(dg.Config):
+class Approving(LaunchConfig):
     """Whether to approve or only to show."""
 
     dry_run: bool = Field(default=False, description="true to approve nothing and show what would be approved.")

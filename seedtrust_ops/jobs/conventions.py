@@ -8,10 +8,11 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from pydantic import model_validator
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from seedtrust_ops.config import environment
@@ -32,6 +33,15 @@ KIND, MEANING, WHERE = "kind of trouble", "what it means", "where"
 
 # Dagster calls the owners of jobs, schedules and sensors beta at every use; the pinned version has them.
 warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.BetaWarning)
+
+
+class LaunchConfig(dg.Config):
+    """What a person may change of a launch; a field that is emptied in the launchpad has its default again."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_emptied_fields(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class Belonging(TypedDict):

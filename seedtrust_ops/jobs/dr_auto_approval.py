@@ -27,7 +27,10 @@ SEVERITY = rules_of(NAME).severity
 def dr_auto_approval_op(
     context: dg.OpExecutionContext, config: Approving, database: DatabaseResource, mail: MailResource
 ) -> dict[str, Any]:
-    """Approve every request whose date has come, and write to the case's parents, representatives and manager."""
+    """Approve every request whose date has come, and write to the case's parents, representatives and manager.
+
+    By hand: `dry_run: true` in the launchpad shows what would be approved, and approves nothing.
+    """
     if in_shadow(NAME) and not config.dry_run:
         return run_in_shadow(context, NAME, database, office.approvals_by_date)
     with failures_for_people():

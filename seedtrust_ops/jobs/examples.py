@@ -9,21 +9,21 @@ import dagster as dg
 from pydantic import Field
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.jobs.conventions import RETRIES, single_op_job
+from seedtrust_ops.jobs.conventions import RETRIES, LaunchConfig, single_op_job
 from seedtrust_ops.jobs.progress import show_progress
 from seedtrust_ops.severity import Severity
 
 SEVERITY = Severity.LOW
 
 
-class Steps(dg.Config):
+class Steps(LaunchConfig):
     """How long to take."""
 
     steps: int = Field(default=10, ge=1, le=1_000, description="How many steps there are.")
     seconds_a_step: float = Field(default=1.0, ge=0, le=60, description="How many seconds each step takes.")
 
 
-class Greeting(dg.Config):
+class Greeting(LaunchConfig):
     """Whom to greet, and how often."""
 
     name: str = Field(default="operations", min_length=1, description="Who is greeted, by name.")

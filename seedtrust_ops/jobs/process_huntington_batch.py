@@ -23,6 +23,7 @@ from seedtrust_ops.domain.transfers.processing import BatchReport, TransferRules
 from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.jobs.conventions import (
     RETRIES,
+    LaunchConfig,
     automation_status,
     belonging_to,
     failures_for_people,
@@ -35,11 +36,11 @@ from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.field_encryption import FieldCipherResource
 from seedtrust_ops.resources.huntington_bank import HuntingtonResource
 from seedtrust_ops.resources.waiting import BATCH_QUEUED
+from seedtrust_ops.run_marks import BATCH_TAG
 from seedtrust_ops.severity import Severity, run_tags
 
 NAME = "process_huntington_batch"
 SEVERITY = Severity.CRITICAL
-BATCH_TAG = "seedtrust/batch_id"
 GENERATION_TAG = "seedtrust/generation"
 HALTED_TAG = "seedtrust/halted"
 CLAIM_WITHIN = timedelta(minutes=5)
@@ -59,7 +60,7 @@ class NoBatchNamed(OperationsError):
     """A person launched the job without the number of a batch."""
 
 
-class BatchToSend(dg.Config):
+class BatchToSend(LaunchConfig):
     """Which batch to send."""
 
     batch_id: int = Field(
@@ -77,7 +78,10 @@ def process_huntington_batch_op(
     huntington: HuntingtonResource,
     field_cipher: FieldCipherResource,
 ) -> dict[str, Any]:
-    """Send one queued Huntington batch: each transfer exactly once, whatever dies in between."""
+    """Send one queued Huntington batch: each transfer exactly once, whatever dies in between.
+
+    By hand: put the batch's number in the place of the 0 in the launchpad.
+    """
     if in_shadow(NAME):
         look = partial(_look_at_batch, context, config, huntington, field_cipher)
         return run_in_shadow(context, NAME, database, look)
@@ -104,7 +108,7 @@ def process_huntington_batch_op(
             # Not a failure to be more careful after: the batch is sent as soon as the halt is over.
             context.instance.add_run_tags(context.run_id, {HALTED_TAG: "true"})
             raise
-        metadata = batch_metadata(database.sessions(), report, runs=f"tag:{BATCH_TAG}={report.batch_id}")
+        metadata = batch_metadata(database.sessions(), report)
     context.log.info(in_words(report))
     context.add_output_metadata(metadata)
     return {"batch_id": report.batch_id, "status": report.status, "held_by": report.held_by, "counts": report.counts}

@@ -20,6 +20,7 @@ from seedtrust_ops.domain.shadow.undecided import undecided_requests
 from seedtrust_ops.job_rules import rules_of
 from seedtrust_ops.jobs.conventions import (
     RETRIES,
+    LaunchConfig,
     automation_status,
     belonging_to,
     failures_for_people,
@@ -27,7 +28,7 @@ from seedtrust_ops.jobs.conventions import (
 )
 from seedtrust_ops.jobs.letters import deliver_queued_letters
 from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
-from seedtrust_ops.jobs.showing import markdown_table, report_metadata
+from seedtrust_ops.jobs.showing import Link, asset_link, markdown_table, report_metadata
 from seedtrust_ops.resources.database import DatabaseResource
 from seedtrust_ops.resources.mail import MailResource
 from seedtrust_ops.resources.storage import StorageResource
@@ -52,7 +53,7 @@ report_assets = [
 ]
 
 
-class ReportsToMake(dg.Config):
+class ReportsToMake(LaunchConfig):
     """Which reports to make."""
 
     report_id: int = Field(
@@ -71,7 +72,10 @@ def report_generation_op(
     storage: StorageResource,
     mail: MailResource,
 ) -> dict[str, Any]:
-    """Meet the report requests that wait, oldest first, for at most 50 seconds; then send the letters that are due."""
+    """Meet the report requests that wait, oldest first, for at most 50 seconds; then send the letters that are due.
+
+    By hand: put the number of one request in the place of the 0 in the launchpad, to have that one made now.
+    """
     # What writes spreadsheets, PDFs and charts takes a second to load, and only a run needs it.
     from seedtrust_ops.domain.reports.generating import MadeReport, meet_named_request, meet_requests
     from seedtrust_ops.domain.shadow.reports import reports
@@ -79,7 +83,7 @@ def report_generation_op(
     if in_shadow(NAME):
         return run_in_shadow(context, NAME, database, partial(reports, zone=environment().location.timezone))
 
-    outcomes: list[tuple[int, str, str, str]] = []
+    outcomes: list[tuple[int, Link | str, str, str]] = []
     with failures_for_people():
         zone = environment().location.timezone
         sessions = database.sessions()
@@ -95,7 +99,8 @@ def report_generation_op(
         for one in work:
             request = one.request
             if isinstance(one, MadeReport):
-                outcomes.append((request.id, request.kind, "made", one.where))
+                asset = asset_link(["reports", request.kind], request.kind)
+                outcomes.append((request.id, asset, "made", one.where))
                 context.log_event(
                     dg.AssetMaterialization(
                         asset_key=["reports", request.kind],

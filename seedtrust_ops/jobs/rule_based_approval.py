@@ -46,7 +46,10 @@ thousand requests wait that no rule approves, that is a minute or two, and else 
 def rule_based_approval_op(
     context: dg.OpExecutionContext, config: Approving, database: DatabaseResource, mail: MailResource
 ) -> dict[str, Any]:
-    """Approve what the approval rules match, oldest request first, within each rule's limits."""
+    """Approve what the approval rules match, oldest request first, within each rule's limits.
+
+    By hand: `dry_run: true` in the launchpad shows what would be approved, and approves nothing.
+    """
     if in_shadow(NAME) and not config.dry_run:
         return run_in_shadow(context, NAME, database, partial(office.approvals_by_rule, zone=office_zone()))
     work = would_approve_by_rules if config.dry_run else approve_by_rules

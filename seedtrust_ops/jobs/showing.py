@@ -19,6 +19,7 @@ from seedtrust_ops.domain.balances.snapshot import BalanceSheet
 from seedtrust_ops.domain.reports.contents import in_words
 from seedtrust_ops.domain.transfers.healing import HealReport
 from seedtrust_ops.domain.transfers.processing import BatchReport
+from seedtrust_ops.run_marks import BATCH_TAG
 from seedtrust_ops.tables import HuntingtonTransaction
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class Link:
 def run_link(run_id: str | None) -> Link | str:
     """Return the link to a run, named by the first part of its id as in Dagster's lists; "" for none."""
     return Link(run_id.partition("-")[0], f"/runs/{quote(run_id)}") if run_id else ""
+
+
+def batch_link(batch_id: int) -> Link:
+    """Return the link to the list of all runs that a batch had."""
+    return Link(str(batch_id), f"/runs?q[0]=tag:{BATCH_TAG}={batch_id}")
 
 
 def asset_link(key: Sequence[str], text: str) -> Link:
@@ -60,13 +66,8 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> d
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def batch_metadata(
-    sessions: sessionmaker[Session], report: BatchReport, *, runs: str
-) -> dict[str, dg.MetadataValue[Any]]:
-    """Return how a batch stands, with its transactions: those that did not go through first.
-
-    `runs` is how the list of runs is searched for the batch's.
-    """
+def batch_metadata(sessions: sessionmaker[Session], report: BatchReport) -> dict[str, dg.MetadataValue[Any]]:
+    """Return how a batch stands, with its transactions: those that did not go through first."""
     with sessions() as session:
         rows = session.execute(
             select(
@@ -87,7 +88,7 @@ def batch_metadata(
     return {
         "batch": dg.MetadataValue.int(report.batch_id),
         "status": dg.MetadataValue.text(report.status),
-        "all runs of this batch": dg.MetadataValue.url(f"/runs?q[0]={quote(runs, safe=':=/')}"),
+        "all runs of this batch": dg.MetadataValue.url(batch_link(report.batch_id).path),
         "the day's batches": dg.MetadataValue.asset(dg.AssetKey("huntington_transfers")),
         "by status": markdown_table(
             ["status", "transactions", "amount"],
@@ -121,11 +122,21 @@ def heal_metadata(report: HealReport) -> dict[str, dg.MetadataValue[Any]]:
         "batches of dead workers queued again": _numbers(report.abandoned),
         "transactions unknown to the bank, pending again": _numbers(report.findings.put_back),
         "batches queued again": _numbers(report.findings.requeued),
-        "batches finished": markdown_table(["batch", "status"], sorted(report.finished.items())),
+        "batches finished": markdown_table(
+            ["batch", "status"],
+            [(batch_link(batch_id), status) for batch_id, status in sorted(report.finished.items())],
+        ),
         f"changes (first {min(len(changes), ROWS_SHOWN)} of {len(changes)})": markdown_table(
-            ["transaction", "was", "is", "amount", "bank transfer"],
+            ["transaction", "batch", "was", "is", "amount", "bank transfer"],
             [
-                (one.transaction_id, one.before, one.after, dollars(one.transfer.amount_cents), one.transfer.id)
+                (
+                    one.transaction_id,
+                    batch_link(one.batch_id),
+                    one.before,
+                    one.after,
+                    dollars(one.transfer.amount_cents),
+                    one.transfer.id,
+                )
                 for one in changes[:ROWS_SHOWN]
             ],
         ),

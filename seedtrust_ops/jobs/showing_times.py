@@ -14,7 +14,7 @@ from seedtrust_ops.domain.transfer_days.picture import DayOfMoney, draw_month
 from seedtrust_ops.domain.transfer_days.reconciling import Reconciliation
 from seedtrust_ops.domain.weeks.figures import Week
 from seedtrust_ops.domain.weeks.picture import draw_week
-from seedtrust_ops.jobs.showing import ROWS_SHOWN, dollars, markdown_table, picture, run_link
+from seedtrust_ops.jobs.showing import ROWS_SHOWN, batch_link, dollars, markdown_table, picture, run_link
 
 Metadata = dict[str, dg.MetadataValue[Any]]
 BARS = "·▁▂▃▄▅▆▇█"
@@ -43,7 +43,7 @@ def day_metadata(day: TransferDay, month: Sequence[DayOfMoney]) -> Metadata:
 
 def _batch_row(one: BatchOfDay) -> tuple[object, ...]:
     return (
-        one.batch_id,
+        batch_link(one.batch_id),
         one.status,
         f"{one.queued_at:%H:%M}",
         one.transactions,
@@ -70,7 +70,7 @@ def reconciliation_metadata(compared: Reconciliation, day: date) -> Metadata:
             [
                 (
                     one.ours.id,
-                    one.ours.batch_id,
+                    batch_link(one.ours.batch_id),
                     one.ours.status,
                     dollars(one.ours.amount_cents),
                     dollars(one.ours.gone_cents),

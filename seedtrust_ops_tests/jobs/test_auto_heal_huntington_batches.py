@@ -114,7 +114,8 @@ def test_a_heal_records_what_the_bank_says_and_shows_it_and_then_nothing_is_open
     assert ran.returned["changed"] == 1
     assert company.statuses(batch_id) == ["completed"]
     changes = str(ran.metadata["changes (first 1 of 1)"].value)
-    assert f"| {transaction_id} | submitted | completed | $700.00 |" in changes
+    batch = f"[{batch_id}](/runs?q[0]=tag:seedtrust/batch_id={batch_id})"
+    assert f"| {transaction_id} | {batch} | submitted | completed | $700.00 |" in changes
     assert isinstance(tick(instance), str)
 
 

@@ -90,7 +90,8 @@ def test_a_day_leads_from_its_batches_to_their_runs_and_the_bank_agrees(
     assert (day["money sent"], day["money sent, in dollars"]) == ("$1,200.53", 1200.53)
     assert "| failed | 1 | $5.00 |" in str(day["by status"])
     (first, second) = str(day["batches (first 2 of 2)"]).splitlines()[2:]
-    assert first.startswith(f"| {batch_id} | completed&#95;with&#95;errors |")
+    runs = f"/runs?q[0]=tag:seedtrust/batch_id={batch_id}"
+    assert first.startswith(f"| [{batch_id}]({runs}) | completed&#95;with&#95;errors |")
     assert f"| 4 | $1,205.53 | 3 ($1,200.53) | 1 | 0 | 0 | [{ran.run_id[:8]}](/runs/{ran.run_id}) |" in first
     assert second.endswith("| 0 ($0.00) | 0 | 0 | 1 |  |")
     assert day["thirty days at a glance"] == "·" * 29 + "█"

@@ -273,7 +273,7 @@ def test_a_database_that_was_never_migrated_is_told_and_not_touched(postgres_ser
 
 @pytest.mark.parametrize(
     "config",
-    [{"batch_id": "seven"}, {"batch_id": None}, {"batch_id": 7, "and": "more"}],
+    [{"batch_id": "seven"}, {"batch_id": 7, "and": "more"}],
 )
 def test_config_that_makes_no_sense_is_refused_by_name_before_anything_runs(config: dict[str, Any]) -> None:
     from seedtrust_ops.definitions import definitions
@@ -290,8 +290,9 @@ def test_a_batch_number_that_no_batch_can_have_is_unknown(batch_id: int) -> None
     assert f"There is no batch {batch_id}" in ran.sentences[0]
 
 
-def test_a_launch_without_a_number_says_where_to_put_it() -> None:
-    ran = run(PROCESS)
+@pytest.mark.parametrize("config", [{}, {"batch_id": 0}, {"batch_id": None}], ids=["left out", "left", "emptied"])
+def test_a_launch_without_a_number_says_where_to_put_it(config: dict[str, Any]) -> None:
+    ran = run(PROCESS, {"ops": {PROCESS: {"config": config}}})
     assert (ran.success, ran.tries) == (False, 1)
     assert ran.sentences[0].startswith("No batch was named, so nothing was sent. Open this run in the launchpad")
 
