@@ -47,7 +47,7 @@ def measure(_large: bool) -> Part:
             except NotHere as reason:
                 part.left_out.append(f"{name}: {reason}")
         with ground(server, latency_ms=0) as there:
-            woken = part.add(Figure("our waiting sensor alone, to its return", seconds_to_wake(there, WAKINGS)))
+            woken = part.add(Figure("ours: the waiting sensor alone, to its return", seconds_to_wake(there, WAKINGS)))
     ours_, stock = seconds[OURS], seconds[STOCK]
     part.promises += [
         Promise("ours: median at most 1.0 s", f"{ours_.median:.2f} s", ours_.median <= 1.0),

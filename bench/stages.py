@@ -19,19 +19,20 @@ from seedtrust_ops.jobs.process_huntington_batch import BATCH_TAG, huntington_ba
 from seedtrust_ops.resources.database import DatabaseResource, application_engine
 
 STAGES = (
-    ("commit to the run's creation", None),
-    ("to its place in the queue", dg.DagsterEventType.RUN_ENQUEUED),
-    ("to its turn", dg.DagsterEventType.RUN_STARTING),
-    ("to its process's start", dg.DagsterEventType.RUN_START),
-    ("to its op's start", dg.DagsterEventType.STEP_START),
+    ("commit to run created", None),
+    ("run created to queued", dg.DagsterEventType.RUN_ENQUEUED),
+    ("queued to its turn", dg.DagsterEventType.RUN_STARTING),
+    ("turn to run started", dg.DagsterEventType.RUN_START),
+    ("run started to op started", dg.DagsterEventType.STEP_START),
 )
+LAST_STAGE = "op started to first request"
 LISTENS_AFTER_SECONDS = 0.5
 
 
 def stages_of(there: Ground, times: Sequence[tuple[float, float]]) -> list[Figure]:
     """Return a figure for each stage of the latest runs, whose commits and first requests `times` holds (UNIX time)."""
     stages: dict[str, list[float]] = {name: [] for name, _ in STAGES}
-    stages["to the first request"] = []
+    stages[LAST_STAGE] = []
     with instance_at(there, there.folder / "ours") as instance:
         runs = sorted((one for one in instance.get_run_records() if BATCH_TAG in one.dagster_run.tags), key=_batch)
         for record, (queued, requested) in zip(runs[-len(times) :], times, strict=True):
@@ -45,8 +46,8 @@ def stages_of(there: Ground, times: Sequence[tuple[float, float]]) -> list[Figur
                 at = record.create_timestamp.timestamp() if event is None else happened[event]
                 stages[name].append(at - before)
                 before = at
-            stages["to the first request"].append(requested - before)
-    return [Figure(f"ours: {name}", values) for name, values in stages.items()]
+            stages[LAST_STAGE].append(requested - before)
+    return [Figure(f"ours, of it: {name}", values) for name, values in stages.items()]
 
 
 def _batch(record: dg.RunRecord) -> int:
