@@ -47,6 +47,11 @@ def take_balances(sessions: Sessions, path: Path, *, block: int = BLOCK) -> Bala
 
     Run twice it changes nothing the second time; of two at once, the second waits for the first.
     """
+    # Loading these takes many seconds on a busy machine, and the database ends a transaction that idles for ten.
+    import numpy  # noqa: F401
+    import pandas  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+
     return commit(sessions, lambda session: _take(session, path, block))
 
 
