@@ -60,9 +60,10 @@ def test_dev_comes_up_with_a_company_and_stops_whole(open_folder: Path) -> None:
             httpx.get(f"{found[1]}/server_info", trust_env=False)
 
 
+@pytest.mark.timeout(420)
 def test_sandbox_prints_what_to_export(open_folder: Path) -> None:
     with laptop(open_folder, "sandbox") as (sandbox, log):
-        wait_until(lambda: "Ctrl-C" in log.read_text() or sandbox.poll() is not None)
+        wait_until(lambda: "Ctrl-C" in log.read_text() or sandbox.poll() is not None, seconds=240, every=0.2)
         exported = dict(
             line.removeprefix("export ").split("=", 1)
             for line in log.read_text().splitlines()
@@ -76,4 +77,4 @@ def test_sandbox_prints_what_to_export(open_folder: Path) -> None:
         assert account.status_code == 200
         assert len(exported["SEEDTRUST_FIELD_KEY"]) == 44
         sandbox.send_signal(signal.SIGTERM)
-        assert sandbox.wait(20) == 0
+        assert sandbox.wait(120) == 0
