@@ -17,7 +17,8 @@ def draw_week(week: Week) -> bytes:
     """Return a PNG: runs and failures, approvals, money moved, and reports with the time that they were waited for."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 6), dpi=100, layout="constrained")
+    # Dagster shows it in a window of some 950 pixels, and cuts off what is wider.
+    figure = Figure(figsize=(11, 6), dpi=84, layout="constrained")
     (runs, approvals), (money, reports) = figure.subplots(2, 2)
     figure.suptitle(f"Operations in the week from Monday, {week.first:%B} {week.first.day}, {week.first.year}")
     days = week.days
