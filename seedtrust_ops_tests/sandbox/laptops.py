@@ -27,7 +27,7 @@ from seedtrust_ops_tests.dagster_homes import DAGSTER_YAML
 from seedtrust_ops_tests.waiting import wait_until
 
 PAYMENTS = 3
-READY_SECONDS = 180.0
+READY_SECONDS = 420.0
 LOG_SHOWN = 4000
 
 
