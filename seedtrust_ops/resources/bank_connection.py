@@ -56,7 +56,7 @@ class BankConnection:
     """Connects when it is first needed, and anew where the last connection can't be relied on."""
 
     def __init__(self, url: str, tls: ssl.SSLContext | None, *, timeout_seconds: float) -> None:
-        """Take the bank's address, whom to trust where it is https, and the time for connecting, asking and answering."""
+        """Take the bank's address, whom to trust if it is https, and the seconds for one whole exchange."""
         parts = urlsplit(url)
         self._host, self._shown_host, self._folder = parts.hostname or "", parts.netloc, parts.path
         self._port = parts.port or (80 if tls is None else 443)
@@ -90,7 +90,8 @@ class BankConnection:
         except TimeoutError:
             trouble = f"no answer within {self._timeout_seconds:g} seconds"
             raise (NoAnswer if has_left else NothingLeft)(trouble) from None
-        except (OSError, h11.ProtocolError) as error:
+        except (OSError, UnicodeError, h11.ProtocolError) as error:
+            # UnicodeError: a host name that no name server can be asked for.
             trouble = f"the connection failed ({type(error).__name__})"
             raise (NoAnswer if has_left else NothingLeft)(trouble) from None
         finally:

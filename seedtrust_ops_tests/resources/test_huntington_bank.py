@@ -34,6 +34,7 @@ from seedtrust_ops.bank import (
     Unauthorized,
 )
 from seedtrust_ops.config import HuntingtonSettings
+from seedtrust_ops.resources import bank_connection
 from seedtrust_ops.resources.huntington_bank import QUESTION_TRIES, HuntingtonBank, open_huntington_bank
 from seedtrust_ops.resources.huntington_wire import LONGEST_WAIT_SECONDS, without_numbers
 from seedtrust_ops.sandbox.bank.contract import RefusalCode
@@ -185,6 +186,15 @@ def test_where_nobody_listens_nothing_was_sent() -> None:
         answer = ask(where, lambda client: client.create_transfer(order(), may_leave))
     assert isinstance(answer, NotSent)
     assert where.api_url in answer.reason
+
+
+@pytest.mark.parametrize("host", ["bank..example", "x" * 64, "bank.invalid"])
+def test_where_no_host_has_the_name_nothing_was_sent(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank_connection, "CONNECT_RETRIES", 0)
+    answer = ask(
+        settings(f"http://{host}", timeout_seconds=20), lambda client: client.create_transfer(order(), may_leave)
+    )
+    assert isinstance(answer, NotSent)
 
 
 def test_a_bank_that_hangs_up_without_an_answer_may_have_the_transfer() -> None:
