@@ -28,6 +28,7 @@ from seedtrust_ops_tests.waiting import wait_until
 
 PAYMENTS = 3
 READY_SECONDS = 420.0
+STOPPED_SECONDS = 180.0
 LOG_SHOWN = 4000
 
 
@@ -58,13 +59,18 @@ class Laptop:
                 stderr=output,
                 start_new_session=True,
             )
-        wait_until(
-            lambda: " is ready after" in self.log.read_text() or dev.poll() is not None,
-            seconds=READY_SECONDS,
-            every=0.2,
-            what=f"dev to be ready; it said {self.log}",
-        )
-        assert dev.poll() is None, f"{self.log.read_text()}\n{self._database_log()}"
+        try:
+            wait_until(
+                lambda: " is ready after" in self.log.read_text() or dev.poll() is not None,
+                seconds=READY_SECONDS,
+                every=0.2,
+                what="dev to be ready",
+            )
+            assert dev.poll() is None, "dev ended instead of coming up"
+        except AssertionError as failure:
+            failure.add_note(f"{self.log.read_text()}\n{self._database_log()}")
+            self._stop(dev)
+            raise
         return dev
 
     def _database_log(self) -> str:
@@ -86,9 +92,12 @@ class Laptop:
         return True
 
     def stop(self) -> None:
-        if self.dev.poll() is None:
-            self.dev.terminate()
-            self.dev.wait(90)
+        self._stop(self.dev)
+
+    def _stop(self, dev: "subprocess.Popen[bytes]") -> None:
+        if dev.poll() is None:
+            dev.terminate()
+            dev.wait(STOPPED_SECONDS)
         embedded_postgres.stop(self.database)
 
 
