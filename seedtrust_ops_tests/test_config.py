@@ -13,7 +13,6 @@ from cryptography.fernet import Fernet
 
 import seedtrust_ops
 from seedtrust_ops.config import (
-    DatabaseSettings,
     Environment,
     FieldKeySettings,
     HuntingtonSettings,
@@ -26,6 +25,7 @@ from seedtrust_ops.config import (
 )
 from seedtrust_ops.errors import ConfigurationError, OperationsError
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+from seedtrust_ops.settings.databases import DatabaseSettings
 from seedtrust_ops.settings.outside import CloudFrontSettings, InternalApiSettings, StorageSettings
 
 GROUPS = [

@@ -35,10 +35,13 @@ class ShadowSettings(SettingsGroup):
     @field_validator("jobs")
     @classmethod
     def _exist(cls, jobs: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [job for job in jobs if job not in JOB_RULES]
+        unknown = [str(place) for place, job in enumerate(jobs, start=1) if job not in JOB_RULES]
         if unknown:
-            # Whoever mistypes a name takes a job for harmless that is not, so that no job may run.
-            raise ValueError(f"no job is called {', '.join(unknown)}; the jobs are {', '.join(JOB_RULES)}")
+            # Whoever mistypes a name takes a job for harmless that is not, so that no job may run. What stands there is
+            # not repeated: people put secrets into the wrong variables.
+            raise ValueError(
+                f"no job has the name that stands there in place {', '.join(unknown)}; the jobs are {', '.join(JOB_RULES)}"
+            )
         return jobs
 
     def covers(self, job: str) -> bool:

@@ -132,5 +132,5 @@ def test_a_mistyped_name_stops_every_job_and_names_the_variable_and_the_jobs(
     assert changed(before, contents(sessions)) == set()
     assert said.keys() == set(DECIDING)
     for name in DECIDING:
-        assert "SEEDTRUST_SHADOW_JOBS can't be used: no job is called dr_auto_aproval" in said[name]
+        assert "SEEDTRUST_SHADOW_JOBS can't be used: no job has the name that stands there in place 1" in said[name]
         assert "the jobs are process_huntington_batch, auto_heal_huntington_batches" in said[name]

@@ -16,11 +16,12 @@ from sqlalchemy import select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import DatabaseSettings, environment, environment_for_child
+from seedtrust_ops.config import environment, environment_for_child
 from seedtrust_ops.migrations.migrating import migrate
 from seedtrust_ops.monitoring.heartbeats import PARTS
 from seedtrust_ops.resources import embedded_postgres
 from seedtrust_ops.resources.postgres import APPLICATION_DATABASE, DAGSTER_DATABASE, create_application_engine
+from seedtrust_ops.settings.databases import DatabaseSettings
 from seedtrust_ops.tables import Alert
 from seedtrust_ops.watchdog import remembering, watching
 from seedtrust_ops.watchdog.looking import Inquirer, NoAnswer, application_database
