@@ -39,9 +39,8 @@ class ShadowSettings(SettingsGroup):
         if unknown:
             # Whoever mistypes a name takes a job for harmless that is not, so that no job may run. What stands there is
             # not repeated: people put secrets into the wrong variables.
-            raise ValueError(
-                f"no job has the name that stands there in place {', '.join(unknown)}; the jobs are {', '.join(JOB_RULES)}"
-            )
+            places, names = ", ".join(unknown), ", ".join(JOB_RULES)
+            raise ValueError(f"no job has the name that stands there in place {places}; the jobs are {names}")
         return jobs
 
     def covers(self, job: str) -> bool:
