@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from bench.stock.definitions import definitions as polling
+from bench.stock import definitions as polling
 from seedtrust_ops.jobs.auto_heal_huntington_batches import auto_heal_huntington_batches_op
 from seedtrust_ops.jobs.report_generation import report_generation_op
 from seedtrust_ops.resources.mail import MailResource
@@ -20,7 +20,8 @@ def reports() -> None:
 
 
 definitions = dg.Definitions.merge(
-    polling,
+    # Under no name of its own here: Dagster takes one Definitions a module.
+    polling.definitions,
     dg.Definitions(
         jobs=[heal, reports],
         schedules=[
