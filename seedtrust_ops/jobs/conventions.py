@@ -27,6 +27,7 @@ RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL)
 UNDEFINED_TABLE = "42P01"
 UNDEFINED_COLUMN = "42703"
 RAISED_BY_A_TRIGGER = "P0001"
+IDLE_IN_TRANSACTION = "25P03"
 FRAMES_SHOWN = 30
 KIND, MEANING, WHERE = "kind of trouble", "what it means", "where"
 """What a failure tells beside its sentence; `monitoring/` reads it from there."""
@@ -119,7 +120,7 @@ def failures_for_people() -> Iterator[None]:
         raise _failure(str(trouble), trouble, retry=True) from error
     except DBAPIError as error:
         # `from None`: the driver's own text shows the rows that it was about, with all that is in them.
-        raise _failure(_refusal(error), error, retry=False) from None
+        raise _failure(_refusal(error), error, retry=_sqlstate(error) == IDLE_IN_TRANSACTION) from None
 
 
 def automation_status() -> tuple[dg.DefaultScheduleStatus, dg.DefaultSensorStatus]:
@@ -164,6 +165,12 @@ def _refusal(error: DBAPIError) -> str:
         return (
             f"The database lacks something that this job uses ({said}). Run `seedtrust-ops migrate`, which brings "
             "schema ops up to date and names what schema public lacks."
+        )
+    if sqlstate == IDLE_IN_TRANSACTION:
+        return (
+            "The database ended a transaction in which this job had been silent for too long: its process was frozen, "
+            "or the machine is too busy. Nothing of that transaction was kept, and the next try or run does it again. If "
+            "it goes on, see what keeps the machine busy."
         )
     if sqlstate == RAISED_BY_A_TRIGGER:
         said = "a trigger raised an exception; the database's log has its words"

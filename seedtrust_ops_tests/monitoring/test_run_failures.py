@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from select import select as select_ready
 from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType, EngineEventData, JobFailureData, RunFailureReason
 from dagster._utils.error import serializable_error_info_from_exc_info
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -18,6 +19,7 @@ from seedtrust_ops.jobs.returned_values import returned_values
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import ErrorRecord, OutgoingEvent
 from seedtrust_ops_tests.monitoring.runs import STATUS, becomes, look, new_run, row
+from seedtrust_ops_tests.waiting import wait_until
 
 SECRET = "Jane Doe, account 000123456789"
 SENTENCE = "There is no ink. Fill it up."
@@ -127,6 +129,21 @@ def test_after_the_last_try_dagster_too_shows_the_sentence_first(
     assert sum(event.is_step_up_for_retry for event in ran.all_events) == 2
     assert failure.error is not None
     assert failure.error.message.strip() == f"dagster._core.definitions.events.Failure: {SENTENCE}"
+
+
+def be_silent_for_too_long(sessions: sessionmaker[Session]) -> None:
+    with failures_for_people(), sessions() as session:
+        session.execute(text("set idle_in_transaction_session_timeout = '10ms'"))
+        server = session.connection().connection.driver_connection
+        assert server is not None
+        wait_until(lambda: select_ready([server.fileno()], [], [], 0)[0], what="the server's word that it hung up")
+        session.execute(text("select 1"))
+
+
+def test_a_transaction_that_the_database_ended_for_its_silence_is_tried_again(sessions: sessionmaker[Session]) -> None:
+    with pytest.raises(dg.Failure, match="silent for too long") as raised:
+        be_silent_for_too_long(sessions)
+    assert raised.value.allow_retries
 
 
 def launch_error(error: Exception) -> EngineEventData:
