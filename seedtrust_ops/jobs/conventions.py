@@ -169,8 +169,8 @@ def _refusal(error: DBAPIError) -> str:
     if sqlstate == IDLE_IN_TRANSACTION:
         return (
             "The database ended a transaction in which this job had been silent for too long: its process was frozen, "
-            "or the machine is too busy. Nothing of that transaction was kept, and the next try or run does it again. If "
-            "it goes on, see what keeps the machine busy."
+            "or the machine is too busy. Nothing of that transaction was kept, and the next try or run does it again. "
+            "If it goes on, see what keeps the machine busy."
         )
     if sqlstate == RAISED_BY_A_TRIGGER:
         said = "a trigger raised an exception; the database's log has its words"
