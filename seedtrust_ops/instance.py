@@ -11,14 +11,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from dagster import DagsterInstance
 from dagster._core.execution.compute_logs import redirect_to_file
 from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
 from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
 from dagster._utils import ensure_file, touch_file
-from dagster_postgres import DagsterPostgresStorage
-from dagster_postgres.schedule_storage import PostgresScheduleStorage
+from dagster_postgres import (
+    DagsterPostgresStorage,
+    PostgresEventLogStorage,
+    PostgresRunStorage,
+    PostgresScheduleStorage,
+)
 from dagster_postgres.utils import retry_pg_connection_fn
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import URL
@@ -93,6 +98,24 @@ class LocalRunOutput(LocalComputeLogManager):
                 redirections.enter_context(redirect_to_file(stream, path))
             yield CapturedLogContext(log_key)
         touch_file(self.complete_artifact_path(log_key))  # type: ignore[no-untyped-call]  # Dagster's has no types
+
+
+def keep_connections(instance: DagsterInstance, *, most: int) -> None:
+    """Let an instance keep its connections: one open for runs, events and schedules each, and up to `most` at work.
+
+    Dagster connects anew for every statement: some forty times a run, and several times a second in an idle daemon. A
+    kept connection is tried before each use, so that a database that was away is no harder to bear than it was.
+    The instance must be this process's own, and the process must not fork.
+    """
+    for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
+        if isinstance(storage, PostgresRunStorage | PostgresEventLogStorage | PostgresScheduleStorage):
+            storage._engine = create_engine(
+                storage.postgres_url,
+                isolation_level="AUTOCOMMIT",
+                pool_size=1,
+                max_overflow=most - 1,
+                pool_pre_ping=True,
+            )
 
 
 def in_utc(url: URL) -> URL:

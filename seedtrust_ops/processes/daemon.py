@@ -7,7 +7,7 @@ back with a batch the next batch would wait for up to so long; `dagster-daemon r
 import argparse
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from threading import Event
 from typing import Any
 
@@ -21,11 +21,13 @@ from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handle
 from sqlalchemy.exc import DBAPIError
 
 from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.instance import keep_connections
 from seedtrust_ops.resources.postgres import application_engine
 from seedtrust_ops.resources.waiting import BATCH_QUEUED, REQUEST_PENDING, stop_waiting
 
 SENSOR_TURN_SECONDS = 1.0
 QUEUE_TURN_SECONDS = 0.25
+MOST_CONNECTIONS = 24
 WAITING = dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])
 
 
@@ -97,6 +99,15 @@ def end_waits(logger: logging.Logger) -> None:
         logger.warning("Waiting sensors could not be told of the daemon's end: %s", type(error).__name__)
 
 
+@contextmanager
+def own_instance() -> Iterator[dg.DagsterInstance]:
+    """Open the instance of DAGSTER_HOME, with connections that are kept."""
+    with dg.DagsterInstance.get() as instance:
+        # Each thread of the sensors, the schedules and the queue may be in the middle of one.
+        keep_connections(instance, most=MOST_CONNECTIONS)
+        yield instance
+
+
 def main() -> None:
     """Run the daemon on the workspace file `--workspace` until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m seedtrust_ops.processes.daemon", description=__doc__)
@@ -106,7 +117,7 @@ def main() -> None:
     with (
         suppress(KeyboardInterrupt),
         capture_interrupts(),
-        dg.DagsterInstance.get() as instance,
+        own_instance() as instance,
         daemon_controller_from_instance(instance, workspace, gen_daemons=daemons_of) as controller,
     ):
         controller.check_daemon_loop()
