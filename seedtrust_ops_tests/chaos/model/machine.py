@@ -46,6 +46,10 @@ class BrokenPromises(AssertionError):
         self.violations = violations
 
 
+BY_ITSELF = ("nothing", "death", "frost") * 4
+"""What befalls a worker or a healer without anything else happening; so often that no 2,000 steps are without each."""
+
+
 class Coverage:
     """How often each rule ran, and how often something came of it; over all histories of a run."""
 
@@ -93,7 +97,7 @@ class Transfers(RuleBasedStateMachine):
         self.happened(what, self.history.happenings(place, seconds, wanted)[what]())
 
     @rule(
-        befalls=st.sampled_from(("nothing", "death", "death", "frost", "frost", *HAPPENINGS)),
+        befalls=st.sampled_from((*BY_ITSELF, *HAPPENINGS)),
         at=st.integers(1, 30),
         place=places,
         other=places,
@@ -137,7 +141,7 @@ class Transfers(RuleBasedStateMachine):
         self.happened("the queue is worked off", queued)
 
     @rule(
-        befalls=st.sampled_from(("nothing", "nothing", "nothing", "death", "frost", *HAPPENINGS)),
+        befalls=st.sampled_from((*BY_ITSELF, *HAPPENINGS)),
         at=st.integers(1, 12),
         other=places,
         seconds=durations,
