@@ -10,10 +10,12 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Event
 from typing import Any, Self
 
-from dagster import DagsterInstance
+from dagster import DagsterInstance, DagsterRun
 from dagster._core.execution.compute_logs import redirect_to_file
+from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
 from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
@@ -32,6 +34,19 @@ from sqlalchemy.pool import NullPool
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.resources.database import dagster_url
+
+run_was_queued = Event()
+"""Set when this process has queued a run, for the daemon: its sensors and schedules queue what must start soonest."""
+
+
+class RunQueue(QueuedRunCoordinator):
+    """Dagster's queue of runs, which says so when a run was put into it."""
+
+    def submit_run(self, context: SubmitRunContext) -> DagsterRun:
+        try:
+            return super().submit_run(context)
+        finally:
+            run_was_queued.set()
 
 
 class ScheduleStorage(PostgresScheduleStorage):

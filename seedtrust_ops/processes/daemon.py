@@ -21,12 +21,14 @@ from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handle
 from sqlalchemy.exc import DBAPIError
 
 from seedtrust_ops.errors import OperationsError
-from seedtrust_ops.instance import keep_connections
+from seedtrust_ops.instance import keep_connections, run_was_queued
 from seedtrust_ops.resources.postgres import application_engine
 from seedtrust_ops.resources.waiting import BATCH_QUEUED, REQUEST_PENDING, stop_waiting
 
 SENSOR_TURN_SECONDS = 1.0
-QUEUE_TURN_SECONDS = 0.25
+QUEUE_TURN_SECONDS = 1.0
+FULL_QUEUE_TURN_SECONDS = 0.25
+"""While runs wait for a place, which may become free at any time."""
 MOST_CONNECTIONS = 24
 WAITING = dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])
 
@@ -60,21 +62,21 @@ class PromptSensors(SensorDaemon):
 
 
 class PromptQueue(QueuedRunCoordinatorDaemon):
-    """Looks for queued runs to start four times a second; a whole second is the least that dagster.yaml can say."""
+    """Starts what the daemon's own sensors and schedules queue at once; looks every second for what others queued."""
 
     def __init__(self) -> None:
-        super().__init__(interval_seconds=QUEUE_TURN_SECONDS)
-
-    def core_loop(
-        self, workspace_process_context: IWorkspaceProcessContext[Any], shutdown_event: Event
-    ) -> DaemonIterator:
-        yield from super().core_loop(workspace_process_context, ShortWaits(shutdown_event, QUEUE_TURN_SECONDS))
+        # All the waiting is in `run_iteration`.
+        super().__init__(interval_seconds=0)
+        self._runs_wait = False
 
     def run_iteration(
         self, workspace_process_context: IWorkspaceProcessContext[Any], fixed_iteration_time: float | None = None
     ) -> DaemonIterator:
+        run_was_queued.wait(FULL_QUEUE_TURN_SECONDS if self._runs_wait else QUEUE_TURN_SECONDS)
+        run_was_queued.clear()
         # A count costs a fraction of what Dagster reads to see how many may start, and mostly there is none.
-        if workspace_process_context.instance.get_runs_count(WAITING):
+        self._runs_wait = workspace_process_context.instance.get_runs_count(WAITING) > 0
+        if self._runs_wait:
             yield from super().run_iteration(workspace_process_context, fixed_iteration_time)
 
 

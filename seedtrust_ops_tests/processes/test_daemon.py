@@ -3,17 +3,23 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
+from types import SimpleNamespace
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.run_coordinator import SubmitRunContext
 from dagster._daemon.controller import create_daemons_from_instance
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import environment
+from seedtrust_ops.instance import run_was_queued
+from seedtrust_ops.processes import daemon
 from seedtrust_ops.processes.daemon import PromptQueue, PromptSensors, ShortWaits, daemons_of, end_waits
 from seedtrust_ops.processes.worker import free_port
 from seedtrust_ops.resources.database import application_engine
 from seedtrust_ops.resources.waiting import BATCH_QUEUED, REQUEST_PENDING, Signal, listening, wait_until_found
+from seedtrust_ops_tests.monitoring.runs import STATUS, becomes, new_run
 
 LONG = 120.0
 
@@ -32,6 +38,24 @@ def test_a_long_wait_is_cut_short_and_the_end_is_still_seen() -> None:
     end.set()
     assert short.is_set()
     assert short.wait(LONG) is True
+
+
+def test_what_a_sensor_queues_is_looked_at_without_waiting_for_the_next_turn(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "QUEUE_TURN_SECONDS", 100 * LONG)
+    run_was_queued.clear()
+    for _ in range(10):
+        becomes(instance, new_run(instance), STATUS.STARTED)
+    context: Any = SimpleNamespace(instance=instance)
+    workspace: Any = SimpleNamespace()
+    with ThreadPoolExecutor(1) as pool:
+        turn = pool.submit(lambda: list(PromptQueue().run_iteration(context)))
+        run = instance.get_run_by_id(new_run(instance))
+        assert run is not None
+        instance.run_coordinator.submit_run(SubmitRunContext(run, workspace))
+        turn.result(LONG)
+    assert instance.get_runs_count(daemon.WAITING) == 1
 
 
 @pytest.mark.parametrize("signal", [BATCH_QUEUED, REQUEST_PENDING])
