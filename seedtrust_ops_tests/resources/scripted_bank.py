@@ -15,6 +15,8 @@ from seedtrust_ops.config import HuntingtonSettings
 from seedtrust_ops.resources.huntington_bank import HuntingtonBank, open_huntington_bank
 
 API_KEY = "sk-scripted-0123456789"
+PATIENT_SECONDS = 60.0
+"""No answer is late by chance, however busy the machine."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,17 @@ class ScriptedBank:
 
 
 @asynccontextmanager
-async def bank_that_says(*answers: Says, timeout_seconds: float = 0.5) -> AsyncIterator[ScriptedBank]:
+async def bank_that_says(*answers: Says, timeout_seconds: float = PATIENT_SECONDS) -> AsyncIterator[ScriptedBank]:
     """A bank that gives these answers one after the other, the last one again and again; with none it hangs up."""
     asked: list[Asked] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
-                asked.append(await _read(reader))
+                asked.append(await read_request(reader))
                 if not answers:
                     return
-                await _write(writer, answers[min(len(asked), len(answers)) - 1])
+                await write_answer(writer, answers[min(len(asked), len(answers)) - 1])
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -78,7 +80,7 @@ async def bank_that_says(*answers: Says, timeout_seconds: float = 0.5) -> AsyncI
     server.close()
 
 
-def settings(url: str, *, timeout_seconds: float = 0.5, api_key: str = API_KEY) -> HuntingtonSettings:
+def settings(url: str, *, timeout_seconds: float = PATIENT_SECONDS, api_key: str = API_KEY) -> HuntingtonSettings:
     """Settings for one connection at a time, so that each request meets what the one before left behind."""
     values: dict[str, Any] = {
         "HUNTINGTON_API_URL": url,
@@ -113,13 +115,15 @@ def page(*transfers: dict[str, Any], cursor: str | None = None) -> Says:
     return Says(body={"data": list(transfers), "next_cursor": cursor})
 
 
-async def _read(reader: asyncio.StreamReader) -> Asked:
+async def read_request(reader: asyncio.StreamReader) -> Asked:
+    """The next request that comes on a connection."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
     return Asked(head[0], headers, await reader.readexactly(int(headers.get("content-length", 0))))
 
 
-async def _write(writer: asyncio.StreamWriter, says: Says) -> None:
+async def write_answer(writer: asyncio.StreamWriter, says: Says) -> None:
+    """Say it, at its pace."""
     writer.write(says.head)
     pieces: Sequence[bytes] = [bytes((byte,)) for byte in says.content] if says.pause_seconds else [says.content]
     for piece in pieces:
