@@ -11,6 +11,7 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
+from seedtrust_ops.resources import waiting
 from seedtrust_ops.resources.database import create_application_engine
 from seedtrust_ops.resources.waiting import BATCH_QUEUED, POLL_SECONDS, listening, stop_waiting, wait_until_found
 from seedtrust_ops_tests.building import Company
@@ -168,11 +169,27 @@ def test_where_nothing_can_be_heard_it_looks_every_second(
     assert why in str(why_polling)
 
 
-def test_polling_ends_with_the_wait(engine: Engine, sessions: sessionmaker[Session]) -> None:
+class Clock:
+    """Stands still but for those who sleep by it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_polling_ends_with_the_wait(
+    engine: Engine, sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
     drop_trigger(engine)
-    looks = Looks(sessions)
+    looks, clock = Looks(sessions), Clock()
+    monkeypatch.setattr(waiting, "time", clock)
     assert wait(engine, looks, seconds=1.5 * POLL_SECONDS)[0] == 0
-    assert looks.count == 2
+    assert (looks.count, clock.now) == (2, 1.5 * POLL_SECONDS)
 
 
 def test_who_loses_his_connection_goes_on_by_looking(
@@ -205,7 +222,7 @@ def test_a_signal_during_the_rest_after_a_look_is_answered_when_the_rest_is_over
 ) -> None:
     looks = Looks(sessions)
     with meanwhile(lambda: looks.first.wait(LONG) and company.batch([100])), listening(engine, BATCH_QUEUED) as bell:
-        assert wait_until_found(looks, bool, bell, seconds=LONG, rest=20) == 1
+        assert wait_until_found(looks, bool, bell, seconds=LONG, rest=5) == 1
     assert looks.count == 2
 
 
