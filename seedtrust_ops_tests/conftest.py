@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from cryptography.fernet import Fernet
+from hypothesis import settings
 from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
@@ -33,6 +34,10 @@ TEMPLATE = "platform_template"
 IDS_A_TEST = 1_000_000
 
 _test_numbers = itertools.count(1)
+
+# An example that takes long on a machine that stands still for a moment is no counterexample.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -136,15 +141,18 @@ def bank(bank_process: BankProcess) -> Iterator[BankProcess]:
 def bank_environment(
     monkeypatch: pytest.MonkeyPatch, database_url: URL, bank: BankProcess, field_key: str
 ) -> Iterator[dict[str, str]]:
-    """The environment of a production process: the test's database, its bank, its field key, short patience."""
+    """The environment of a production process: the test's database, its bank, its field key.
+
+    Patience is long, so that a machine that stands still for a moment is no bank that gives no answer.
+    """
     variables = {
         "SEEDTRUST_DATABASE_URL": database_url.set(drivername="postgresql").render_as_string(hide_password=False),
         "SEEDTRUST_FIELD_KEY": field_key,
         "HUNTINGTON_API_URL": bank.url,
         "HUNTINGTON_API_KEY": bank.api_key,
         "HUNTINGTON_FUNDING_ACCOUNT_ID": bank.funding_account_id,
-        "HUNTINGTON_TIMEOUT_SECONDS": "1",
-        "HUNTINGTON_LEASE_SECONDS": "5",
+        "HUNTINGTON_TIMEOUT_SECONDS": "30",
+        "HUNTINGTON_LEASE_SECONDS": "60",
         "HUNTINGTON_UNKNOWN_GRACE_SECONDS": "0",
         # A sensor that a test asks by hand answers at once.
         "SEEDTRUST_SENSOR_WAIT_SECONDS": "0",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -24,21 +25,18 @@ from seedtrust_ops.domain.transfers.leases import BatchTakenBack, Lease, LeaseLo
 from seedtrust_ops.resources.bank_connection import BankConnection
 from seedtrust_ops.tables import Account, BatchLease, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction
 from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.domain.transfers.working import Worker, settings_for
+from seedtrust_ops_tests.domain.transfers.working import Worker
 from seedtrust_ops_tests.waiting import wait_until
 
-
-@pytest.fixture(autouse=True)
-def _patience(worker: Worker) -> None:
-    """No answer is late by chance, however busy the machine: these tests are about kills and locks."""
-    worker.settings = settings_for(worker.bank, HUNTINGTON_TIMEOUT_SECONDS=30)
+SHORT_LEASE = {"HUNTINGTON_LEASE_SECONDS": "8"}
+"""Short enough to be waited for, and long enough that a worker does not lose it where the machine stands still."""
 
 
 @contextmanager
 def _worker_process(batch_id: int, holder: str, variables: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
         [sys.executable, "-m", "seedtrust_ops_tests.domain.transfers.worker_process", str(batch_id), holder],
-        env=os.environ | variables | {"HUNTINGTON_TIMEOUT_SECONDS": "30"},
+        env=os.environ | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -48,6 +46,12 @@ def _worker_process(batch_id: int, holder: str, variables: dict[str, str]) -> It
     finally:
         process.kill()
         process.communicate()
+
+
+def _let_it_come_to_the_middle(worker: Worker, answered: int) -> None:
+    """Have the bank answer so many transfers a little late, and take the others without a word until it is told."""
+    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=answered, seconds=0.1)
+    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=60)
 
 
 def _posts(worker: Worker, transaction_ids: set[int]) -> int:
@@ -72,9 +76,8 @@ def test_batch_is_paid_once_when_its_worker_is_killed_in_the_middle(
     worker: Worker, company: Company, bank_environment: dict[str, str]
 ) -> None:
     batch_id = company.big_batch(300)
-    # Each answer comes late, so that the kill meets requests in every state.
-    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.2)
-    with _worker_process(batch_id, "doomed", bank_environment | {"HUNTINGTON_LEASE_SECONDS": "2"}) as process:
+    _let_it_come_to_the_middle(worker, answered=40)
+    with _worker_process(batch_id, "doomed", bank_environment | SHORT_LEASE) as process:
         wait_until(lambda: "completed" in company.statuses(batch_id), what="a first answer on record", seconds=60)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -107,8 +110,8 @@ def test_worker_that_was_frozen_past_its_lease_writes_nothing_and_pays_nothing_t
 ) -> None:
     batch_id = company.big_batch(100)
     ids = {one.id for one in company.transactions(batch_id)}
-    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.1)
-    with _worker_process(batch_id, "frozen", bank_environment | {"HUNTINGTON_LEASE_SECONDS": "1"}) as process:
+    _let_it_come_to_the_middle(worker, answered=20)
+    with _worker_process(batch_id, "frozen", bank_environment | SHORT_LEASE) as process:
         wait_until(lambda: _posts(worker, ids) >= 20, what="20 requests at the bank", seconds=60)
         process.send_signal(signal.SIGSTOP)
         worker.bank.control.clear_faults()
@@ -243,7 +246,7 @@ def test_frozen_worker_that_wakes_up_sends_nothing_that_was_refused_meanwhile(
     batch_id = company.big_batch(40)
     ids = {one.id for one in company.transactions(batch_id)}
     worker.bank.control.order_fault("rate_limited", method="POST", times=None, seconds=3)
-    with _worker_process(batch_id, "frozen", bank_environment | {"HUNTINGTON_LEASE_SECONDS": "1"}) as process:
+    with _worker_process(batch_id, "frozen", bank_environment | SHORT_LEASE) as process:
         wait_until(lambda: _posts(worker, ids) >= 8, what="the bank to ask for patience")
         process.send_signal(signal.SIGSTOP)
         worker.bank.control.clear_faults()
@@ -319,13 +322,20 @@ def test_interrupted_run_records_what_was_answered_and_sends_no_more(worker: Wor
 
 def test_slow_check_does_not_cost_the_worker_its_lease(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(10)
+
+    def lease_ends_at() -> datetime | None:
+        with company.sessions() as asking:
+            return asking.scalar(select(BatchLease.expires_at).where(BatchLease.batch_id == batch_id))
+
     with ThreadPoolExecutor(1) as pool, company.sessions.begin() as session:
         # However long a busy machine takes, the server is not to take this lock for forgotten.
         session.execute(text("set local idle_in_transaction_session_timeout = 0"))
         session.execute(select(Account).with_for_update())
-        processing = pool.submit(worker.process, batch_id, lease_seconds=2)
+        processing = pool.submit(worker.process, batch_id, lease_seconds=6)
         wait_until(lambda: company.batch_row(batch_id).status == "processing", what="the claim")
-        time.sleep(4)
+        first_end = lease_ends_at()
+        assert first_end is not None
+        wait_until(lambda: datetime.now(UTC) > first_end, what="the end that the lease had at first")
         other = replace(worker, name="another").process(batch_id)
         session.rollback()
         assert processing.result().status == "completed"

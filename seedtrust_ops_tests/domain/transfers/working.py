@@ -21,12 +21,12 @@ LONG_AGO = datetime.now(UTC) - timedelta(days=30)
 
 
 def settings_for(bank: BankProcess, **changes: Any) -> HuntingtonSettings:
-    """The bank's settings, with a patience that suits tests."""
+    """The bank's settings, with so much patience that no answer is late by chance, however busy the machine."""
     values = {
         "HUNTINGTON_API_URL": bank.url,
         "HUNTINGTON_API_KEY": SecretStr(bank.api_key),
         "HUNTINGTON_FUNDING_ACCOUNT_ID": bank.funding_account_id,
-        "HUNTINGTON_TIMEOUT_SECONDS": 1,
+        "HUNTINGTON_TIMEOUT_SECONDS": 30,
     }
     return HuntingtonSettings(**(values | changes))
 
@@ -90,7 +90,7 @@ def rules_for(bank: BankProcess) -> TransferRules:
     return TransferRules(
         funding_account_id=bank.funding_account_id,
         concurrency=8,
-        lease_seconds=5,
+        lease_seconds=60,
         unknown_grace_seconds=600,
         halted_by_environment=False,
     )
