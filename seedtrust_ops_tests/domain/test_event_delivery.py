@@ -48,7 +48,7 @@ def queue(sessions: sessionmaker[Session], *names: str) -> None:
 
 
 def deliver(sessions: sessionmaker[Session], taker: Any) -> EventsReport:
-    return deliver_events(sessions, Destination.POSTHOG, taker, longest_seconds=60)
+    return deliver_events(sessions, Destination.POSTHOG, taker, longest_seconds=600)
 
 
 def let_time_pass(sessions: sessionmaker[Session]) -> None:
@@ -88,7 +88,7 @@ def test_server_that_was_away_gets_every_event_once_when_it_is_back(
 ) -> None:
     names = [f"event {number}" for number in range(120)]
     queue(sessions, *names)
-    project = PostHog(posthog.url, SecretStr("phc_sandbox"))
+    project = PostHog(posthog.url, SecretStr("phc_sandbox"), timeout_seconds=60)
     posthog.answer_with(503)
     assert "answered 503" in (deliver(sessions, project).trouble or "")
     posthog.clear()
@@ -151,7 +151,7 @@ def test_two_deliverers_at_once_hand_in_every_event_once(sessions: sessionmaker[
     together = Barrier(2)
 
     def run(taker: Recorder) -> int:
-        together.wait(30)
+        together.wait(60)
         return deliver(sessions, taker).sent
 
     with ThreadPoolExecutor(2) as pool:

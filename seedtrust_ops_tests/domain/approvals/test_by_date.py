@@ -141,7 +141,7 @@ def test_run_whose_connection_is_killed_leaves_nothing_and_the_next_does_all(off
         approve_due(dying)
         backend = dying.scalar(text("select pg_backend_pid()"))
         with office.sessions() as killer:
-            killer.execute(text("select pg_terminate_backend(:backend, 5000)"), {"backend": backend})
+            killer.execute(text("select pg_terminate_backend(:backend, 60000)"), {"backend": backend})
         with pytest.raises(OperationalError):
             dying.commit()
     assert office.approvals() == {}

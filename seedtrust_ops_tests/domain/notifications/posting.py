@@ -59,7 +59,7 @@ class Post:
                 select(Notification.id).where(Notification.dedupe_key == columns["dedupe_key"])
             ).one()
 
-    def deliver(self, *, answer_seconds: float = 5, longest_seconds: float = 60) -> DeliveryReport:
+    def deliver(self, *, answer_seconds: float = 60, longest_seconds: float = 600) -> DeliveryReport:
         settings = MailSettings(**self.mailbox.environment)
         with open_post_office(settings, answer_seconds=answer_seconds) as office:
             return deliver_letters(

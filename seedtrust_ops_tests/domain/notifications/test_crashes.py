@@ -64,7 +64,7 @@ def test_deliverer_frozen_past_its_hold_finds_that_it_holds_nothing_any_more(pos
         wait_until(lambda: len(post.received()) >= 5, what="five letters")
         process.send_signal(signal.SIGSTOP)
         # Where it is frozen in a transaction, the database ends that after a while and frees its letter.
-        wait_until(lambda: _all_sent_by_another(post), seconds=40, every=0.5, what="the other deliverer")
+        wait_until(lambda: _all_sent_by_another(post), seconds=90, every=0.5, what="the other deliverer")
         process.send_signal(signal.SIGCONT)
         process.wait(60)
 
