@@ -5,16 +5,16 @@ The platform's tables stay as their owners made them.
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from seedtrust_ops.errors import SchemaOutOfDate
 from seedtrust_ops.migrations.migrating import HEAD_REVISION, KNOWN_REVISIONS, current_revision, migrate
+from seedtrust_ops_tests.waiting import wait_until
 
 MIGRATION_LOCK = 7_305_401
 MIGRATE = (
@@ -44,13 +44,6 @@ def columns_of_public(engine: Engine) -> list[tuple[object, ...]]:
 def has_ops(engine: Engine) -> bool:
     with engine.connect() as connection:
         return connection.scalar(text("select to_regnamespace('ops')")) is not None
-
-
-def until(connection: Connection, query: str, wanted: object) -> None:
-    deadline = time.monotonic() + 30
-    while connection.scalar(text(query)) != wanted:
-        assert time.monotonic() < deadline, f"{query} never came to {wanted}"
-        time.sleep(0.02)
 
 
 def execute(engine: Engine, *statements: str) -> None:
@@ -93,11 +86,14 @@ def test_two_processes_may_migrate_at_once(platform_database: Engine) -> None:
             )
             for _ in range(2)
         ]
-        waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted and database ="
-        until(gate, f"{waiting} (select oid from pg_database where datname = current_database())", 2)
+        waiting = text(
+            "select count(*) from pg_locks where locktype = 'advisory' and not granted and database ="
+            " (select oid from pg_database where datname = current_database())"
+        )
+        wait_until(lambda: gate.scalar(waiting) == 2, what="both to wait at the lock")
         gate.execute(text(f"select pg_advisory_unlock({MIGRATION_LOCK})"))
         gate.commit()
-        said = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
+        said = sorted(process.communicate(timeout=120)[0].strip() for process in processes)
     assert [process.returncode for process in processes] == [0, 0]
     assert said == [
         f"Brought schema ops from nothing to revision {HEAD_REVISION}.",

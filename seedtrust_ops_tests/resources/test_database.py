@@ -178,7 +178,7 @@ def test_two_processes_share_one_embedded_server_and_it_outlives_them(folder: Pa
         for _ in range(2)
     ]
     try:
-        first, second = (json.loads(process.communicate(timeout=60)[0].splitlines()[-1]) for process in processes)
+        first, second = (json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in processes)
         assert first == second
         engine = create_engine(make_url(first[0]))
         with engine.connect() as connection:

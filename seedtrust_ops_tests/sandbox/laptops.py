@@ -147,7 +147,11 @@ def queue_a_batch(laptop: Laptop, sessions: "sessionmaker[Session]", *, wires: i
 def bank_of(laptop: Laptop) -> SandboxBank:
     """Return the control of the bank that `dev` runs."""
     for process in psutil.Process(laptop.dev.pid).children(recursive=True):
-        url = process.environ().get("HUNTINGTON_API_URL")
+        try:
+            url = process.environ().get("HUNTINGTON_API_URL")
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            # It ended while we looked.
+            continue
         if url is not None:
             return SandboxBank(url)
     raise AssertionError("no process of dev knows a bank")

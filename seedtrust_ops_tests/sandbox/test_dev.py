@@ -42,28 +42,28 @@ def laptop(folder: Path, *command: str) -> Iterator[tuple["subprocess.Popen[byte
         embedded_postgres.stop(folder / ".seedtrust" / "postgres")
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 def test_dev_comes_up_with_a_company_and_stops_whole(open_folder: Path) -> None:
     # A port of its own: other tests run a `dev` too, and two that start at once both find 3000 free.
     with laptop(open_folder, "dev", "--no-worker", "--port", str(free_port())) as (dev, log):
-        wait_until(lambda: " is ready after" in log.read_text() or dev.poll() is not None, seconds=240, every=0.2)
+        wait_until(lambda: " is ready after" in log.read_text() or dev.poll() is not None, seconds=420, every=0.2)
         said = log.read_text()
         assert "Seeded a company with 200 cases" in said, said
         found = re.search(r"(http://127\.0\.0\.1:\d+) is ready", said)
         assert found is not None, said
-        assert httpx.get(f"{found[1]}/server_info", trust_env=False).status_code == 200
+        assert httpx.get(f"{found[1]}/server_info", trust_env=False, timeout=120).status_code == 200
         os.killpg(dev.pid, signal.SIGINT)
-        assert dev.wait(120) == 0, log.read_text()
+        assert dev.wait(240) == 0, log.read_text()
         assert "Traceback" not in log.read_text()
         assert not embedded_postgres.is_running(open_folder / ".seedtrust" / "postgres")
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{found[1]}/server_info", trust_env=False)
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 def test_sandbox_prints_what_to_export(open_folder: Path) -> None:
     with laptop(open_folder, "sandbox") as (sandbox, log):
-        wait_until(lambda: "Ctrl-C" in log.read_text() or sandbox.poll() is not None, seconds=240, every=0.2)
+        wait_until(lambda: "Ctrl-C" in log.read_text() or sandbox.poll() is not None, seconds=420, every=0.2)
         exported = dict(
             line.removeprefix("export ").split("=", 1)
             for line in log.read_text().splitlines()
@@ -73,8 +73,9 @@ def test_sandbox_prints_what_to_export(open_folder: Path) -> None:
             f"{exported['HUNTINGTON_API_URL']}/v1/accounts/{exported['HUNTINGTON_FUNDING_ACCOUNT_ID']}",
             headers={"Authorization": f"Bearer {exported['HUNTINGTON_API_KEY']}"},
             trust_env=False,
+            timeout=60,
         )
         assert account.status_code == 200
         assert len(exported["SEEDTRUST_FIELD_KEY"]) == 44
         sandbox.send_signal(signal.SIGTERM)
-        assert sandbox.wait(120) == 0
+        assert sandbox.wait(240) == 0

@@ -16,11 +16,11 @@ ACCOUNT_NUMBER = "730051186423"
 ROUTING_NUMBER = "044000024"
 
 
-def client_of(bank: BankProcess, *, timeout_seconds: float = 10.0) -> httpx.Client:
+def client_of(bank: BankProcess, *, timeout_seconds: float = 60.0) -> httpx.Client:
     return client_with(bank, f"Bearer {bank.api_key}", timeout_seconds=timeout_seconds)
 
 
-def client_with(bank: BankProcess, authorization: str | None, *, timeout_seconds: float = 10.0) -> httpx.Client:
+def client_with(bank: BankProcess, authorization: str | None, *, timeout_seconds: float = 60.0) -> httpx.Client:
     """A client that sends this Authorization header, or none at all."""
     headers = {} if authorization is None else {"Authorization": authorization}
     return httpx.Client(

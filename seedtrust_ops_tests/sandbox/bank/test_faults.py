@@ -3,7 +3,6 @@
 import json
 import socket
 import time
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import httpx
@@ -13,13 +12,7 @@ from seedtrust_ops.sandbox.bank.contract import RefusalCode
 from seedtrust_ops.sandbox.bank.faults import FaultKind
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.sandbox.bank.asking import body, client_of, fresh, movements, send
-
-
-def until(holds: Callable[[], bool], *, within_seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + within_seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"This did not come true within {within_seconds:g} s."
-        time.sleep(0.02)
+from seedtrust_ops_tests.waiting import wait_until
 
 
 def raw_post(bank: BankProcess, key: str) -> socket.socket:
@@ -30,7 +23,7 @@ def raw_post(bank: BankProcess, key: str) -> socket.socket:
         "POST /v1/transfers HTTP/1.1\r\nHost: bank\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {bank.api_key}\r\nIdempotency-Key: {key}\r\nContent-Length: {len(content)}\r\n\r\n"
     )
-    connection = socket.create_connection((address.hostname, address.port), timeout=10)
+    connection = socket.create_connection((address.hostname, address.port), timeout=60)
     connection.sendall(head.encode() + content)
     return connection
 
@@ -39,21 +32,23 @@ def test_an_answer_that_is_late_after_the_commit_leaves_money_moved_and_a_client
     bank: BankProcess,
 ) -> None:
     key = fresh("key")
-    bank.control.order_fault("answer_late_after_commit", idempotency_key=key, seconds=2)
-    with client_of(bank, timeout_seconds=0.5) as client, pytest.raises(httpx.ReadTimeout):
-        send(client, body(), key)
-    assert len(movements(bank, key)) == 1
+    bank.control.order_fault("answer_late_after_commit", idempotency_key=key, seconds=30)
+    with raw_post(bank, key) as connection:
+        wait_until(lambda: len(movements(bank, key)) == 1, what="the commit")
+        connection.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
 
 
 def test_a_late_commit_happens_although_the_client_has_hung_up(bank: BankProcess) -> None:
     key = fresh("key")
-    bank.control.order_fault("answer_late_before_commit", idempotency_key=key, seconds=1.5)
-    with client_of(bank, timeout_seconds=0.3) as client, pytest.raises(httpx.ReadTimeout):
-        send(client, body(), key)
+    bank.control.order_fault("answer_late_before_commit", method="POST", idempotency_key=key, seconds=5)
+    with raw_post(bank, key):
+        wait_until(lambda: any(one["idempotency_key"] == key for one in bank.control.requests()), what="the request")
     with client_of(bank) as client:
         assert client.get("/v1/transfers", params={"idempotency_key": key}).json()["data"] == []
     assert movements(bank, key) == []
-    until(lambda: len(movements(bank, key)) == 1)
+    wait_until(lambda: len(movements(bank, key)) == 1, what="the commit")
 
 
 @pytest.mark.parametrize(("kind", "moved"), [("reset_before_commit", 0), ("reset_after_commit", 1)])
@@ -115,12 +110,13 @@ def test_garbage_comes_with_a_good_status_after_the_money_moved(bank: BankProces
 
 def test_a_dripping_answer_outlives_a_read_timeout_byte_by_byte(bank: BankProcess) -> None:
     key = fresh("key")
-    bank.control.order_fault("slow_drip", seconds=0.003)
+    bank.control.order_fault("slow_drip", seconds=0.015)
     started = time.monotonic()
-    with client_of(bank, timeout_seconds=0.5) as client:
+    # No byte is so late as this, also where the machine stands still for a while; all of them together are.
+    with client_of(bank, timeout_seconds=4) as client:
         answer = send(client, body(), key)
     assert (answer.status_code, answer.json()["idempotency_key"]) == (201, key)
-    assert time.monotonic() - started > 1.0
+    assert time.monotonic() - started > 4
 
 
 def test_a_dripping_answer_starts_with_its_status_line_and_after_the_money_moved(bank: BankProcess) -> None:
@@ -195,8 +191,8 @@ def test_the_same_seed_brings_the_same_faults_in_whatever_order_requests_come(
     assert statuses(list(reversed(requests)), seed=7) == forwards
     assert statuses(list(requests), seed=8) != forwards
     met = [status for answers in forwards.values() for status in answers]
-    assert 15 < met.count(503) < 60
-    assert 8 < met.count(429) < 45
+    assert 10 < met.count(503) < 70
+    assert 4 < met.count(429) < 50
     assert all(len(movements(bank, key)) <= 1 for key in requests)
 
 

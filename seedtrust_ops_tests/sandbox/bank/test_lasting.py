@@ -91,4 +91,4 @@ def test_a_bank_ends_with_whoever_started_it(database: Path) -> None:
     bank = psutil.Process(int(parent.stdout.readline()))
     parent.kill()
     parent.communicate()
-    bank.wait(timeout=10)
+    bank.wait(timeout=60)

@@ -144,7 +144,7 @@ def test_moments_are_utc_with_microseconds_and_no_two_updates_share_one(client: 
     stamps = [sent(client)["updated_at"] for _ in range(20)]
     assert len(set(stamps)) == 20
     assert all(len(stamp) == len("2026-01-01T00:00:00.000000Z") and stamp.endswith("Z") for stamp in stamps)
-    assert abs(datetime.now(UTC) - datetime.fromisoformat(stamps[-1])) < timedelta(seconds=10)
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(stamps[-1])) < timedelta(minutes=5)
 
 
 @pytest.mark.parametrize("path", ["/v1/transfers/tr_unknown", "/v1/accounts/acct_unknown", "/v1/nothing", "/nothing"])

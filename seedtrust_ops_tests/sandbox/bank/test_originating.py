@@ -84,7 +84,7 @@ def test_many_identical_requests_at_once_move_money_once(database: Path) -> None
     async def all_at_once(bank: BankProcess, keys: list[str], request: dict[str, Any]) -> list[httpx.Response]:
         headers = {"Authorization": f"Bearer {API_KEY}"}
         async with httpx.AsyncClient(
-            base_url=bank.url, headers=headers, trust_env=False, verify=NO_CERTIFICATES
+            base_url=bank.url, headers=headers, timeout=60, trust_env=False, verify=NO_CERTIFICATES
         ) as client:
             posts = (
                 client.post("/v1/transfers", json=request, headers={"Idempotency-Key": key})
@@ -226,7 +226,7 @@ def test_a_client_that_dies_in_the_middle_of_its_request_has_asked_for_nothing(
             "POST /v1/transfers HTTP/1.1\r\nHost: bank\r\nContent-Type: application/json\r\nContent-Length: 300\r\n"
             f"Authorization: Bearer {API_KEY}\r\nIdempotency-Key: {fresh('key')}\r\n\r\n"
         )
-        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
             connection.sendall(head.encode() + b'{"method": "ach", ')
         assert bank.control.totals()["transfers"] == 0
     assert capfd.readouterr().err == ""

@@ -9,16 +9,23 @@ from pathlib import Path
 import psutil
 import pytest
 
+TRIES = 3
+MISSED = "was done before anybody could kill its sender"
+"""Where the demo itself stood still for the few seconds in which it was to kill; it says so, and is played again."""
 
-@pytest.mark.timeout(420)
+
+@pytest.mark.timeout(1_800)
 def test_it_reconciles_and_leaves_nothing(open_folder: Path) -> None:
     home, scratch = open_folder / "home", open_folder / "scratch"
     home.mkdir()
     scratch.mkdir()
     bare = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(scratch)}
-    demo = subprocess.run(
-        [sys.executable, "-m", "seedtrust_ops.cli", "demo", "--short"], env=bare, capture_output=True, text=True
-    )
+    for _ in range(TRIES):
+        demo = subprocess.run(
+            [sys.executable, "-m", "seedtrust_ops.cli", "demo", "--short"], env=bare, capture_output=True, text=True
+        )
+        if MISSED not in demo.stdout:
+            break
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert "Difference: 0 cents" in demo.stdout
     assert re.search(r"Sending stopped at \d+ of 16", demo.stdout)

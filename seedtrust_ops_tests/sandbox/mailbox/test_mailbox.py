@@ -16,7 +16,7 @@ LETTER = "From: a@example.test\r\nTo: {}\r\nSubject: Hello\r\nMessage-ID: <1@exa
 
 
 def send(mailbox: MailboxProcess, *recipients: str) -> None:
-    with smtplib.SMTP("127.0.0.1", mailbox.smtp_port, timeout=5) as client:
+    with smtplib.SMTP("127.0.0.1", mailbox.smtp_port, timeout=60) as client:
         client.sendmail("a@example.test", recipients, LETTER.format(", ".join(recipients)))
 
 
