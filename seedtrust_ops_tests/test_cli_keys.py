@@ -115,19 +115,17 @@ def test_a_worker_sends_a_batch_while_its_numbers_are_rotated(
         return sum(one["method"] == "POST" and one["reference"] in ids for one in bank.control.requests())
 
     numbers = {one: ring_of(old_key).decrypt(token) for one, token in tokens_of(company.sessions).items()}
-    bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.05)
+    bank.control.order_fault("answer_late_after_commit", method="POST", times=20, seconds=0.05)
+    # After those the bank has the worker wait, so that it is sure to be in the middle of its work.
+    bank.control.order_fault("rate_limited", method="POST", times=None, seconds=1)
     worker = subprocess.Popen(
         [sys.executable, "-m", "seedtrust_ops_tests.domain.transfers.worker_process", str(batch_id), "run-1"],
-        env=os.environ
-        | bank_environment
-        | {"SEEDTRUST_FIELD_KEY": f"{NEW},{old_key}", "HUNTINGTON_TIMEOUT_SECONDS": "30"},
+        env=os.environ | bank_environment | {"SEEDTRUST_FIELD_KEY": f"{NEW},{old_key}"},
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
         wait_until(lambda: posts() >= 20, seconds=60, what="20 requests at the bank")
-        # From here on the bank has the worker wait, so that it is sure to be in the middle of its work.
-        bank.control.order_fault("rate_limited", method="POST", times=None, seconds=1)
         code, output, _ = run("rotate")
         assert code == 0, output
         assert re.search(r"^200 of 200 ", output)
