@@ -39,4 +39,4 @@ def test_the_web_server_is_reached_from_this_machine_alone(dagster_home: Dagster
         assert listening == {LOOPBACK}
     finally:
         server.terminate()
-        server.wait(60)
+        server.wait(120)

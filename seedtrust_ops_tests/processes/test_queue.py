@@ -67,7 +67,7 @@ def submit(instance: dg.DagsterInstance, workspace: BaseWorkspaceRequestContext,
     return run.run_id
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_queue_that_filled_up_while_the_worker_was_away_is_worked_off_the_worst_first(
     instance: dg.DagsterInstance,
     dagster_home: DagsterHome,
@@ -95,7 +95,7 @@ def test_a_queue_that_filled_up_while_the_worker_was_away_is_worked_off_the_wors
         runs = {*waiting, expired, revoked, failed}
         wait_until(
             lambda: runs == {run_id for run_id, run in job_runs().items() if run.resolution is not None},
-            seconds=200,
+            seconds=400,
             every=0.5,
             what="the end of all runs in JobRun",
         )
