@@ -12,6 +12,7 @@ from typing import Any
 
 from seedtrust_ops.sandbox.bank.faults import FaultKind, Method
 from seedtrust_ops_tests.chaos.ground import Ground
+from seedtrust_ops_tests.chaos.model.hands import ANSWER_SECONDS
 from seedtrust_ops_tests.chaos.model.payments import Payment, Payments
 from seedtrust_ops_tests.chaos.model.running import model_template, quick_bank_patience
 from seedtrust_ops_tests.chaos.model.world import HOUR, World, world_on
@@ -21,8 +22,10 @@ from seedtrust_ops_tests.chaos.violations import Kind, Violation, as_row
 BATCH = [Payment(number % 3, 1_000 + number, "ach" if number % 3 == 0 else "wire", None) for number in range(10)]
 ACH, WIRE, IN_DOUBT = 0, 2, 1
 """Places in the batch."""
+PATIENT_SECONDS = 60.0
 LATE_SECONDS = 1.5
 """So much longer than an answer is waited for that a busy machine can't confuse the two."""
+LATE_KINDS: tuple[FaultKind, ...] = ("answer_late_before_commit", "answer_late_after_commit", "slow_drip")
 DAY = 24 * HOUR
 ERRORS = (500, 502, 503, 504)
 RETRY_AFTERS = ("", "0", "1", "-5", "soon", "0.25", "1e9", "Thu, 01 Jan 1970 00:00:00 GMT")
@@ -55,6 +58,8 @@ class BadDay:
     name: str
     befalls: Callable[[Scene], None]
     told: str | None = None
+    is_late: bool = False
+    """Whether the bank's answers come late; on all other days nobody is to take a slow machine for that."""
 
 
 def run(ground: Ground, seed: int) -> list[Row]:
@@ -76,7 +81,8 @@ def live_through_all(ground: Ground) -> Iterator[tuple[BadDay, list[Violation]]]
 
 def live_through(ground: Ground, template: str, day: BadDay) -> list[Violation]:
     """Let a batch meet the fault in a world of its own; return what is wrong afterwards."""
-    with world_on(ground, template, ground.banks) as world:
+    answer_seconds = ANSWER_SECONDS if day.is_late else PATIENT_SECONDS
+    with world_on(ground, template, ground.banks, answer_seconds=answer_seconds) as world:
         batch_id = Payments(world.company).new_batch(BATCH, world.now())
         day.befalls(Scene(world, batch_id, [one.id for one in world.company.transactions(batch_id)]))
         world.process(batch_id)
@@ -109,9 +115,11 @@ def _storms() -> Iterator[BadDay]:
         ("answers of another request", "answer_of_another", {}),
     )
     for fault, kind, options in silences:
-        yield BadDay(fault, "once", _fault(kind, method="POST", times=1, **options))
-        yield BadDay(fault, "to four look-ups", _fault(kind, method="GET", times=4, **options))
-        yield BadDay(fault, "to everything", _fault(kind, method=None, times=None, **options), "bank_silent")
+        late = kind in LATE_KINDS
+        yield BadDay(fault, "once", _fault(kind, method="POST", times=1, **options), is_late=late)
+        yield BadDay(fault, "to four look-ups", _fault(kind, method="GET", times=4, **options), is_late=late)
+        everything = _fault(kind, method=None, times=None, **options)
+        yield BadDay(fault, "to everything", everything, "bank_silent", is_late=late)
     methods: tuple[Method, ...] = ("POST", "GET")
     for method in methods:
         yield BadDay("answers that come twice", f"to {method}", _fault("answered_twice", method=method, times=None))

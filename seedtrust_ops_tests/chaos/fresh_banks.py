@@ -64,7 +64,7 @@ def serve_fresh_banks(folder: Path) -> Iterator[FreshBanks]:
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    banks.control.wait_until_healthy(30)
+    banks.control.wait_until_healthy(120)
     try:
         yield banks
     finally:

@@ -19,7 +19,7 @@ from seedtrust_ops_tests.chaos.checking import Ban, check, last_request
 from seedtrust_ops_tests.chaos.fresh_banks import FreshBanks
 from seedtrust_ops_tests.chaos.ground import Ground
 from seedtrust_ops_tests.chaos.model.clocks import Clocks, ProcessClock, with_model_clock
-from seedtrust_ops_tests.chaos.model.hands import Hands
+from seedtrust_ops_tests.chaos.model.hands import ANSWER_SECONDS, Hands
 from seedtrust_ops_tests.chaos.model.lives import Life
 from seedtrust_ops_tests.chaos.violations import Violation
 from seedtrust_ops_tests.waiting import wait_until
@@ -114,28 +114,38 @@ class World:
         self.clocks.catch_up()
         for _ in range(ROUNDS_TO_QUIET):
             self.clocks.pass_time(HOUR)
-            self.heal()
+            is_healed = self.heal() == "done"
             queued = self.sql("select id from huntington_batches where status = 'queued' order by priority desc, id")
             for (batch_id,) in queued:
                 self.process(batch_id)
-            if not queued and not self.one(
-                "select count(*) from huntington_batches b where status = 'processing' and not exists ("
-                "select 1 from huntington_transactions t join ops.alerts a on a.subject = 'transaction ' || t.id"
-                " where t.batch_id = b.id and t.status = 'processing' and a.resolved_at is null)"
+            # A machine that stood still for a moment is a bank that did not answer: it is asked again.
+            if (
+                is_healed
+                and not queued
+                and not self.one(
+                    "select count(*) from huntington_batches b where status = 'processing' and not exists ("
+                    "select 1 from huntington_transactions t join ops.alerts a on a.subject = 'transaction ' || t.id"
+                    " where t.batch_id = b.id and t.status = 'processing' and a.resolved_at is null)"
+                )
             ):
                 break
-        self.heal()
+        wait_until(lambda: self.heal() == "done" or self.hands.wrong, every=0.5, what="a last healing with all answers")
 
 
 @contextmanager
-def world_on(ground: Ground, template: str, banks: FreshBanks) -> Iterator[World]:
-    """Make a world of a fresh database, copied from `template`, and a fresh bank."""
+def world_on(
+    ground: Ground, template: str, banks: FreshBanks, *, answer_seconds: float = ANSWER_SECONDS
+) -> Iterator[World]:
+    """Make a world of a fresh database, copied from `template`, and a fresh bank.
+
+    `answer_seconds` is how long everybody in it waits for one answer of the bank.
+    """
     process_clock = ProcessClock()
     banks.renew(ach_settlement_seconds=2 * 86_400)
     with ground.database(template=template) as plain_url, process_clock.in_place():
         url = with_model_clock(plain_url)
         engine = create_application_engine(url)
-        hands = Hands(url, banks, ground.cipher)
+        hands = Hands(url, banks, ground.cipher, answer_seconds=answer_seconds)
         company = Company(sessionmaker(engine, expire_on_commit=False), ground.cipher)
         try:
             yield World(banks.control, hands, Clocks(engine, process_clock, banks.control), company)
