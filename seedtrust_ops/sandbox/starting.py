@@ -65,7 +65,7 @@ class ServerProcess:
 
 
 def start_server(
-    module: str, options: Mapping[str, object], *, what: str, start_timeout_seconds: float = 30.0
+    module: str, options: Mapping[str, object], *, what: str, start_timeout_seconds: float = 120.0
 ) -> ServerProcess:
     """Start `python -m module` with these options and wait until it says where it listens.
 

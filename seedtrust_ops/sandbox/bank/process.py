@@ -68,7 +68,7 @@ def start_bank(
     ach_settlement_seconds: float = 86_400,
     latency_ms: float = 0,
     page_size: int = 100,
-    start_timeout_seconds: float = 30.0,
+    start_timeout_seconds: float = 120.0,
 ) -> BankProcess:
     """Start a bank on `database` (made where it is missing) and wait until it answers.
 

@@ -24,8 +24,8 @@ from seedtrust_ops.sandbox.demo.week import ask_for_reports, first_rows_of_csv, 
 from seedtrust_ops.sandbox.world import World
 from seedtrust_ops.tables import JobRun
 
-DEADLINE_SECONDS = 300.0
-MIRROR_SECONDS = 30.0
+DEADLINE_SECONDS = 600.0
+MIRROR_SECONDS = 120.0
 NEWS_SHOWN = 8
 LOG_LINES_SHOWN = 40
 WIDTH_OF_LOGS = 160
