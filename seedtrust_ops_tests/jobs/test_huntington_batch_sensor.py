@@ -127,7 +127,7 @@ def test_after_a_failed_run_there_is_a_pause_that_grows_and_then_a_new_try(
     pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
     for _ in range(failures - 1):
         launched(instance, first, (ending, timedelta(hours=1)))
-    last = launched(instance, first, (ending, pause - timedelta(seconds=5)))
+    last = launched(instance, first, (ending, pause - FIRST_PAUSE / 2))
     waits = tick(instance)
     assert isinstance(waits, str)
     assert waits.startswith(f"Batch {batch_id}: {failures} runs in a row failed; the next is at ")

@@ -1,6 +1,5 @@
 """Trouble with the mail is told in the run that met it and never fails or retries that run."""
 
-import socket
 from typing import Any
 
 import dagster as dg
@@ -32,15 +31,6 @@ def letter_job() -> None:
 @pytest.fixture(autouse=True)
 def production(bank_environment: dict[str, str], mail_environment: dict[str, str]) -> None:
     """The environment of a production process, with the test's database and the session's mail server."""
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port at which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def write_a_letter(sessions: sessionmaker[Session]) -> None:

@@ -367,7 +367,7 @@ def test_a_large_report_is_a_link_that_anybody_can_follow(
     with company.sessions() as session:
         variables = session.scalars(select(Notification.variables)).one()
     assert "604800" in variables["link"]
-    answer = httpx.get(variables["link"])
+    answer = httpx.get(variables["link"], timeout=60)
     assert read_csv(answer.content)[0][0] == "Case"
     assert f"account-balances-{datetime.now().year}" in answer.headers["content-disposition"]  # noqa: DTZ005
 
