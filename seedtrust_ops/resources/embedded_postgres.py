@@ -3,8 +3,11 @@
 Production names its databases and never comes here; the wheel is in the `sandbox` extra.
 """
 
+import subprocess
+import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from seedtrust_ops.errors import ConfigurationError
 
 DEAD_SECONDS = 15.0
 """How long a killed server's pid is waited for; it is free once the process's parent has taken notice."""
+STARTING_SECONDS = 120.0
+LOOK_SECONDS = 0.1
 
 
 def start(directory: Path) -> URL:
@@ -40,9 +45,16 @@ def start(directory: Path) -> URL:
     if last is not None and _is_dead(last):
         # The wheel takes a killed server for a running one until its pid is free.
         last.wait(DEAD_SECONDS)
-    server = get_server(directory, cleanup_mode=None)
-    if not is_running(directory):
-        # The wheel keeps one handle a process and takes its server for running ever after.
+    try:
+        server = get_server(directory, cleanup_mode=None)
+        if not is_running(directory):
+            # The wheel keeps one handle a process and takes its server for running ever after.
+            server.start()
+    except subprocess.TimeoutExpired:
+        # The wheel waits for ten seconds. On a busy machine, or after a crash, the server that it started takes longer.
+        if not _becomes_ready(directory):
+            raise
+        server = get_server(directory, cleanup_mode=None)
         server.start()
     return make_url(server.get_uri()).set(database=None)
 
@@ -85,6 +97,18 @@ def _postmaster(directory: Path) -> psutil.Process | None:
         return psutil.Process(pid)
     except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
         return None
+
+
+def _becomes_ready(directory: Path) -> bool:
+    """Wait for a server that is starting; return whether it came up."""
+    deadline = time.monotonic() + STARTING_SECONDS
+    while time.monotonic() < deadline:
+        # PostgreSQL's documentation, "Database File Layout"; the status is the last line of its own file.
+        with suppress(FileNotFoundError):
+            if (directory / "postmaster.pid").read_text().split()[-1:] == ["ready"]:
+                return True
+        time.sleep(LOOK_SECONDS)
+    return False
 
 
 def _is_dead(server: psutil.Process) -> bool:
