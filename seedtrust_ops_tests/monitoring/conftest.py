@@ -1,10 +1,15 @@
 """The environment of the health sensor: the test's database, mail, PostHog and internal API, and somebody on call."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from seedtrust_ops.config import environment
+from seedtrust_ops.monitoring import telling
+from seedtrust_ops.resources import heartbeat
+from seedtrust_ops.resources import posthog as posthog_resource
+from seedtrust_ops.resources.posthog_project import PostHog
 from seedtrust_ops.sandbox.outside.control import (
     InternalApiServer,
     PostHogServer,
@@ -12,6 +17,7 @@ from seedtrust_ops.sandbox.outside.control import (
     start_posthog,
 )
 
+PATIENT_SECONDS = 60.0
 ON_CALL = ("oncall@seedtrust.example", "lead@seedtrust.example")
 
 
@@ -49,7 +55,14 @@ def watching_environment(
     posthog: PostHogServer,
     internal_api: InternalApiServer,
 ) -> Iterator[None]:
-    """Every way of telling people is configured, and alerts are resolved as soon as their trouble is gone."""
+    """Every way of telling people is configured, and alerts are resolved as soon as their trouble is gone.
+
+    A tick is patient, for a machine that stands still for a moment is no server that does not answer.
+    """
+    for name in ("ANSWER_SECONDS", "EVENTS_SECONDS", "LETTERS_SECONDS"):
+        monkeypatch.setattr(telling, name, PATIENT_SECONDS)
+    monkeypatch.setattr(heartbeat, "TIMEOUT_SECONDS", PATIENT_SECONDS)
+    monkeypatch.setattr(posthog_resource, "PostHog", partial(PostHog, timeout_seconds=PATIENT_SECONDS))
     variables = {
         **posthog.environment,
         **internal_api.environment,

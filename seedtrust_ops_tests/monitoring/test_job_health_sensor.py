@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import dagster as dg
 import pytest
@@ -16,6 +17,8 @@ from seedtrust_ops.definitions import definitions
 from seedtrust_ops.monitoring import telling
 from seedtrust_ops.monitoring.job_health_sensor import Memory, job_health_sensor
 from seedtrust_ops.resources import heartbeat
+from seedtrust_ops.resources import posthog as posthog_resource
+from seedtrust_ops.resources.posthog_project import PostHog
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.sandbox.outside.control import InternalApiServer, PostHogServer
 from seedtrust_ops.tables import Alert
@@ -157,6 +160,7 @@ def test_tick_comes_to_its_end_although_everything_outside_hangs(
     environment.cache_clear()
     monkeypatch.setattr(telling, "ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(heartbeat, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(posthog_resource, "PostHog", partial(PostHog, timeout_seconds=0.5))
 
     said, _ = tick(instance)
 
