@@ -19,6 +19,20 @@ from seedtrust_ops_tests.dagster_homes import DagsterHome
 from seedtrust_ops_tests.waiting import wait_until
 
 
+def under_way(operations: Operations) -> str:
+    """Launch a run of a few seconds; return its id while it works. One that was over before it was seen is no use."""
+    while True:
+        run_id = operations.launch("example_progress", {"steps": 10, "seconds_a_step": 0.5})
+        wait_until(
+            lambda run_id=run_id: operations.job_run(run_id).status is not RunStatus.PENDING,
+            seconds=240,
+            every=0.2,
+            what="its start",
+        )
+        if operations.job_run(run_id).status is RunStatus.STARTED:
+            return run_id
+
+
 @pytest.mark.timeout(900)
 def test_a_restart_of_the_worker_costs_no_run_and_no_web_server(
     dagster_home: DagsterHome, database_url: URL, field_key: str, tmp_path: Path
@@ -31,10 +45,7 @@ def test_a_restart_of_the_worker_costs_no_run_and_no_web_server(
             workspace = first.enter_context(working(dagster_home, variables, log))
             url = stack.enter_context(serving(workspace, variables, log))
             operations = stack.enter_context(Operations(url, application="a-test", timeout_seconds=60))
-            run_id = operations.launch("example_progress", {"steps": 10, "seconds_a_step": 0.5})
-            wait_until(
-                lambda: operations.job_run(run_id).status is RunStatus.STARTED, seconds=120, every=0.2, what="its start"
-            )
+            run_id = under_way(operations)
         # The worker is gone, and it let the run finish; nobody has told JobRun yet.
         assert operations.job_run(run_id).status is RunStatus.COMPLETED
         stack.enter_context(working(dagster_home, variables, log))
