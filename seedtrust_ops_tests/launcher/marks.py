@@ -41,7 +41,7 @@ class Marks:
 
     def of(self, run_id: str) -> Mark:
         """The run's only mark, waited for."""
-        wait_until(lambda: self._of(run_id), seconds=90, what=f"the mark of run {run_id}")
+        wait_until(lambda: self._of(run_id), seconds=180, what=f"the mark of run {run_id}")
         (mark,) = self._of(run_id)
         return mark
 

@@ -86,7 +86,7 @@ class QuickDaemon:
         """End one of them, and wait until it is gone."""
         process = self._processes.pop(name)
         process.send_signal(sign)
-        process.wait(60)
+        process.wait(120)
 
     def stop(self) -> None:
         """End whatever runs, the daemon first."""
@@ -106,7 +106,7 @@ class QuickDaemon:
         assert run is not None
         return run.status
 
-    def wait_for(self, run_id: str, *statuses: dg.DagsterRunStatus, seconds: float = 60) -> None:
+    def wait_for(self, run_id: str, *statuses: dg.DagsterRunStatus, seconds: float = 180) -> None:
         """Wait until the run has one of the statuses."""
         wait_until(lambda: self.status(run_id) in statuses, seconds=seconds, every=0.05, what=f"run {run_id}")
 
@@ -118,7 +118,7 @@ class QuickDaemon:
             assert run is not None
             return WorkerProcess.of(run.tags)
 
-        wait_until(named, seconds=60, what=f"a worker of run {run_id}")
+        wait_until(named, seconds=120, what=f"a worker of run {run_id}")
         worker = named()
         assert worker is not None
         return worker
@@ -129,7 +129,7 @@ class QuickDaemon:
         def said() -> list[str]:
             return [text for text in self.said_of(run_id) if "was forked" in text or "was started cold" in text]
 
-        wait_until(said, seconds=60, what=f"the launcher's word on run {run_id}")
+        wait_until(said, seconds=120, what=f"the launcher's word on run {run_id}")
         (sentence,) = said()
         return sentence
 
@@ -154,17 +154,20 @@ class QuickDaemon:
 
     @property
     def run_host(self) -> psutil.Process:
-        (host,) = self.family("seedtrust_ops.launcher.run_host")
-        return host
+        found: list[psutil.Process] = []
+
+        def is_alone() -> bool:
+            # What it is about to start bears its name for a moment.
+            found[:] = self.family("seedtrust_ops.launcher.run_host")
+            return len(found) == 1
+
+        wait_until(is_alone, what="one run host")
+        return found[0]
 
     @property
     def zygotes(self) -> list[psutil.Process]:
         """The zygotes alone; what was forked of one has its command line too."""
-        return [
-            process
-            for process in self.family("seedtrust_ops.launcher.zygote")
-            if os.getpgid(process.pid) != process.pid
-        ]
+        return [process for process in self.family("seedtrust_ops.launcher.zygote") if not _is_run(process)]
 
 
 def change_settings(home: DagsterHome, old: str, new: str) -> None:
@@ -194,6 +197,14 @@ def quick_daemon(home: DagsterHome, instance: dg.DagsterInstance) -> Iterator[Qu
             for log in daemon.launcher_folder.glob("*.log"):
                 sys.stderr.write(log.read_text())
             raise
+
+
+def _is_run(process: psutil.Process) -> bool:
+    """Return whether it leads a group of its own, as runs do, or is gone, as they are soon after their success."""
+    try:
+        return os.getpgid(process.pid) == process.pid
+    except ProcessLookupError:
+        return True
 
 
 def _kill_what_is_left(daemon: QuickDaemon) -> None:

@@ -83,7 +83,7 @@ def test_changes_of_loaded_code_are_noticed(
         assert process.stdout is not None
         assert process.stdout.readline().split() == ["None", "None"]
         change(tmp_path)
-        said, _ = process.communicate("\n", timeout=60)
+        said, _ = process.communicate("\n", timeout=120)
     assert said.strip() == ("None" if noticed is None else str(tmp_path / noticed))
 
 

@@ -24,7 +24,7 @@ from seedtrust_ops_tests.launcher.launching import QuickLaunches, quick_launches
 from seedtrust_ops_tests.launcher.marks import Marks
 from seedtrust_ops_tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def run_host(home: DagsterHome, *options: str) -> Iterator[tuple[subprocess.Pope
         start_new_session=True,
     )
     try:
-        wait_until(lambda: answering_pid(folder) == process.pid, seconds=60, what="the run host")
+        wait_until(lambda: answering_pid(folder) == process.pid, seconds=120, what="the run host")
         with call(folder) as caller:
             # It is needed until the test is ready.
             yield process, caller
@@ -98,7 +98,7 @@ def test_a_run_host_that_is_told_to_stop_lets_runs_finish_for_a_time_and_interru
         wait_until(lambda: not is_answered(dagster_home.folder / LAUNCHER_FOLDER), what="the end of new runs")
         if let_go:
             marks.let_go()
-        assert host.wait(60) == 0
+        assert host.wait(120) == 0
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert status(launches, run_id) is (DagsterRunStatus.SUCCESS if let_go else DagsterRunStatus.FAILURE)
     assert marks.interruptions == ([] if let_go else ["DagsterExecutionInterruptedError"])
@@ -121,7 +121,7 @@ def test_two_processes_for_one_run_execute_it_once(
     assert gave_way.returncode == 0
     marks.of(run_id)
     marks.let_go()
-    said = [worker.communicate(timeout=60)[1] for worker in workers]
+    said = [worker.communicate(timeout=120)[1] for worker in workers]
     assert len([text for text in said if "has a worker already" in text]) == 1
     assert marks.of(run_id).run_id == run_id
     assert status(launches, run_id) is DagsterRunStatus.SUCCESS
@@ -141,8 +141,8 @@ def test_a_run_host_of_nobody_goes_when_its_launchers_and_runs_are_gone(
             # Its run needs it.
             host.wait(7)
         marks.let_go()
-        assert host.wait(60) == 0
-    wait_until(lambda: not [one for one in family if one.is_running()], seconds=30, what="the end of all")
+        assert host.wait(120) == 0
+    wait_until(lambda: not [one for one in family if one.is_running()], seconds=120, what="the end of all")
     assert status(launches, run_id) is DagsterRunStatus.SUCCESS
     assert sorted(path.name for path in folder.iterdir()) == ["run_host.lock", "runs.lock"]
 
@@ -158,7 +158,7 @@ def test_a_kept_run_host_takes_over_and_runs_of_the_first_finish(
         assert psutil.Process(marks.of(second).pid).ppid() == host.pid
         marks.let_go()
         for run_id in (first, second):
-            wait_until(lambda run_id=run_id: status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=60)
+            wait_until(lambda run_id=run_id: status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
         wait_until(lambda: not old.is_running(), what="the end of the first run host")
 
 

@@ -17,7 +17,7 @@ from seedtrust_ops_tests.launcher.marks import Marks
 from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon
 from seedtrust_ops_tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 LAUNCH = """
 mutation ($selector: JobOrPipelineSelector!, $config: RunConfigData) {
   launchRun(executionParams: {selector: $selector, runConfigData: $config}) {
@@ -32,7 +32,7 @@ mutation ($selector: JobOrPipelineSelector!, $config: RunConfigData) {
 def launch_from_the_web_server(daemon: QuickDaemon, config: dict[str, Any]) -> str:
     """Launch as the launchpad does; return the run's id."""
     daemon.start("web-server")
-    wait_until(lambda: is_listening(daemon.web_port), seconds=120, what="the web server")
+    wait_until(lambda: is_listening(daemon.web_port), seconds=240, what="the web server")
     selector = {
         "repositoryLocationName": "quick",
         "repositoryName": SINGLETON_REPOSITORY_NAME,
@@ -59,7 +59,7 @@ def launch_from_the_command_line(daemon: QuickDaemon, config: dict[str, Any]) ->
         env=environment_for_child(daemon.home.variables),
         check=True,
         capture_output=True,
-        timeout=200,
+        timeout=400,
     )
     (run_id,) = {record.dagster_run.run_id for record in daemon.instance.get_run_records()} - known
     return run_id
@@ -69,6 +69,6 @@ def launch_from_the_command_line(daemon: QuickDaemon, config: dict[str, Any]) ->
 def test_runs_are_forked_whoever_launches_them(daemon: QuickDaemon, tmp_path: Path, launch: Any) -> None:
     marks = Marks(tmp_path)
     run_id = launch(daemon, marks.config())
-    daemon.wait_for(run_id, DagsterRunStatus.SUCCESS, seconds=120)
+    daemon.wait_for(run_id, DagsterRunStatus.SUCCESS)
     assert "was forked from a warm process" in daemon.how_started(run_id)
     assert marks.of(run_id).run_id == run_id

@@ -53,7 +53,7 @@ def test_another_process_with_the_workers_pid_is_neither_taken_for_it_nor_interr
     assert child.poll() is None
     assert health(worker) is WorkerStatus.RUNNING
     assert worker.interrupt()
-    child.wait(20)
+    child.wait(120)
 
 
 def test_a_dead_worker_is_dead_before_its_parent_has_collected_it(child: subprocess.Popen[bytes]) -> None:
@@ -63,7 +63,7 @@ def test_a_dead_worker_is_dead_before_its_parent_has_collected_it(child: subproc
     wait_until(lambda: health(worker) is WorkerStatus.FAILED, what="the child's death to be noticed")
     assert not worker.interrupt()
     assert WorkerProcess.with_pid(child.pid) is None
-    child.wait(20)
+    child.wait(120)
     assert health(worker) is WorkerStatus.FAILED
 
 
