@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from typing import Any
 
+import httpx
 import pytest
 
 from seedtrust_ops.client import (
@@ -30,23 +31,30 @@ def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calling, "FIRST_PAUSE_SECONDS", 0)
 
 
-def troubles(url: str, timeout_seconds: float = 60) -> list[OperationsError]:
-    """What each call of both clients raises: look, revoke, launch."""
+def troubles(url: str, answer_seconds: float = 60) -> list[OperationsError]:
+    """What each call of both clients raises: look, revoke, launch. All but the answer is waited for patiently."""
     found: list[OperationsError] = []
-    with Operations(url, application="a-test", timeout_seconds=timeout_seconds) as operations:
+    timeout = httpx.Timeout(60, read=answer_seconds)
+    with (
+        httpx.Client(timeout=timeout, trust_env=False) as http,
+        Operations(url, application="a-test", http=http) as operations,
+    ):
         for call in (operations.job_run, operations.revoke, operations.launch):
             with pytest.raises(OperationsError) as raised:
                 call(RUN_ID)
             found.append(raised.value)
-    assert [(type(one), _worded(one)) for one in asyncio.run(_awaited(url, timeout_seconds))] == [
+    assert [(type(one), _worded(one)) for one in asyncio.run(_awaited(url, timeout))] == [
         (type(one), _worded(one)) for one in found
     ]
     return found
 
 
-async def _awaited(url: str, timeout_seconds: float) -> list[OperationsError]:
+async def _awaited(url: str, timeout: httpx.Timeout) -> list[OperationsError]:
     found: list[OperationsError] = []
-    async with AsyncOperations(url, application="a-test", timeout_seconds=timeout_seconds) as operations:
+    async with (
+        httpx.AsyncClient(timeout=timeout, trust_env=False) as http,
+        AsyncOperations(url, application="a-test", http=http) as operations,
+    ):
         for call in (operations.job_run, operations.revoke, operations.launch):
             with pytest.raises(OperationsError) as raised:
                 await call(RUN_ID)
@@ -81,7 +89,7 @@ def _worded(error: OperationsError) -> str:
 )
 def test_each_bad_answer_has_its_sentence(says: Says, launch_raises: type[OperationsError], words: str) -> None:
     with server_that_says(says) as url:
-        looked, revoked, launched = troubles(url, timeout_seconds=0.5 if says.silent else 60)
+        looked, revoked, launched = troubles(url, answer_seconds=0.5 if says.silent else 60)
     assert words in str(looked)
     assert words in str(revoked)
     assert type(launched) is launch_raises
@@ -90,7 +98,7 @@ def test_each_bad_answer_has_its_sentence(says: Says, launch_raises: type[Operat
 
 def test_only_questions_are_asked_again() -> None:
     says = Says(status=500)
-    with server_that_says(says) as url, Operations(url, application="a-test") as operations:
+    with server_that_says(says) as url, Operations(url, application="a-test", timeout_seconds=60) as operations:
         with pytest.raises(OperationsUnreachable):
             operations.job_run(RUN_ID)
         assert len(says.asked) == TRIES
