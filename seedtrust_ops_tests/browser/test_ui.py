@@ -75,7 +75,12 @@ def test_schedule_that_is_switched_on_in_the_ui_is_on(ui: UserInterface, office:
     expect(switch.get_by_role("checkbox")).not_to_be_checked()
     ui.keep_picture("1-off")
     switch.locator("label").click()
-    wait_until(lambda: SCHEDULE in _switched_on(office), every=0.2, what="the schedule to be on in the instance")
+    wait_until(
+        lambda: SCHEDULE in _switched_on(office),
+        seconds=MIRRORED_SECONDS,
+        every=0.2,
+        what="the schedule to be on in the instance",
+    )
     ui.page.reload(wait_until="domcontentloaded")
     expect(switch.get_by_role("checkbox")).to_be_checked()
     ui.keep_picture("2-on")
