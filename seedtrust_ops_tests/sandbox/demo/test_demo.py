@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from seedtrust_ops_tests.waiting import wait_until
+
 TRIES = 3
 MISSED = "was done before anybody could kill its sender"
 """Where the demo itself stood still for the few seconds in which it was to kill; it says so, and is played again."""
@@ -32,8 +34,12 @@ def test_it_reconciles_and_leaves_nothing(open_folder: Path) -> None:
     assert re.search(r"Killed process \d+ with \d+ of batch", demo.stdout)
     assert list(home.iterdir()) == []
     assert [one.name for one in scratch.iterdir() if one.name.startswith("seedtrust-demo")] == []
-    assert not [
-        process.info["pid"]
-        for process in psutil.process_iter(["pid", "cmdline"])
-        if any(str(scratch) in argument for argument in process.info["cmdline"] or [])
-    ]
+
+    def left() -> list[int]:
+        return [
+            process.info["pid"]
+            for process in psutil.process_iter(["pid", "cmdline"])
+            if any(str(scratch) in argument for argument in process.info["cmdline"] or [])
+        ]
+
+    wait_until(lambda: not left(), what="the end of every process")
