@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from threading import Event
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from dagster import DagsterInstance, DagsterRun
 from dagster._core.execution.compute_logs import redirect_to_file
@@ -67,10 +67,14 @@ class ScheduleStorage(PostgresScheduleStorage):
 
 
 class PostgresStorage(DagsterPostgresStorage):
-    """Runs, events, schedules and ticks, in the database of `DAGSTER_POSTGRES_URL`."""
+    """Runs, events, schedules and ticks, in the database of `DAGSTER_POSTGRES_URL`; made once a process if need be."""
+
+    _with_tables: ClassVar[set[str]] = set()
 
     def __init__(self, postgres_url: str, *, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__(postgres_url, inst_data=inst_data)
+        # Dagster makes an instance for each look of a sensor, half of whose cost was to see if the tables are there.
+        super().__init__(postgres_url, postgres_url not in self._with_tables, inst_data)
+        self._with_tables.add(postgres_url)
         self._schedule_storage = ScheduleStorage(postgres_url, should_autocreate_tables=False)
 
     @classmethod
@@ -139,8 +143,7 @@ def in_utc(url: URL) -> URL:
     """Return `url` with sessions in UTC, where the server's own are not; the server is asked once a process.
 
     Dagster keeps the times of runs in columns without a zone, in whatever zone the session has, and reads
-    them as UTC. The option is added only where it is needed, because some connection poolers refuse it. Dagster makes
-    an instance for each look of a sensor, and to ask each time was half of what a look cost.
+    them as UTC. The option is added only where it is needed, because some connection poolers refuse it.
     """
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
