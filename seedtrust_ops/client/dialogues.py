@@ -14,6 +14,7 @@ from seedtrust_ops.client.errors import (
     OperationsRefused,
     OperationsUnreachable,
     RunIsOver,
+    RunIsStarting,
     UnknownJob,
     UnknownRun,
     WrongConfig,
@@ -27,6 +28,7 @@ Answer = Mapping[str, Any]
 Dialogue = Generator[Question, Answer, Told]
 _PATH = re.compile(r" at (?:the root|path root[^\s.]*?(?::config(?::(?P<field>[^\s.]+))?)?)(?=[\s.]|$)")
 _SAMPLE = re.compile(r"\.? Sample config for missing entr(?:y|ies):.*", re.DOTALL)
+STARTING = ("NOT_STARTED", "STARTING")
 CODE_IS_AWAY = "DagsterUserCodeUnreachableError"
 
 
@@ -88,6 +90,11 @@ def revoke(run_id: str) -> Dialogue[RunState]:
     if state.status.is_over:
         raise RunIsOver(
             f"Run {run_id} of {state.job} has ended already ({state.status}), so nothing was revoked.", state.status
+        )
+    if answer["run"]["status"] in STARTING:
+        raise RunIsStarting(
+            f"Run {run_id} of {state.job} was not revoked: it was just being started, and Dagster cancels no run in "
+            "that moment. Revoke it again in a few seconds."
         )
     raise OperationsRefused(
         f"Run {run_id} of {state.job} was not revoked: {answer['message']}. Its process may be on another machine; "

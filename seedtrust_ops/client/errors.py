@@ -44,6 +44,10 @@ class UnknownRun(OperationsError):
     """Dagster has no run with this id."""
 
 
+class RunIsStarting(PassingTrouble):
+    """The run has left the queue and not begun, and was not revoked: Dagster cancels none in that moment."""
+
+
 class RunIsOver(OperationsError):
     """The run has ended, so there is nothing left to revoke; `status` is how."""
 

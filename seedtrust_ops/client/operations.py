@@ -92,6 +92,7 @@ class Operations:
         Raises:
             UnknownRun: when there is no such run.
             RunIsOver: when it ended before.
+            RunIsStarting: when it has left the queue and not begun; revoke it again in a few seconds.
             OperationsRefused: when it could not be stopped.
             OperationsUnreachable: when Dagster could not be asked; ask again.
         """

@@ -80,7 +80,7 @@ REVOKE = f"""
 mutation Revoke($runId: String!) {{
   terminateRun(runId: $runId) {{
     __typename
-    ... on TerminateRunFailure {{ message }}
+    ... on TerminateRunFailure {{ message run {{ status }} }}
     {_TROUBLE}
   }}
 }}

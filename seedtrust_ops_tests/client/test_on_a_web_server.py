@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import httpx
 import pytest
+from dagster._core.test_utils import create_run_for_test
 from fastapi.testclient import TestClient
-from sqlalchemy import select
+from sqlalchemy import make_url, select
 
 import seedtrust_ops
 from seedtrust_ops.client import (
@@ -20,6 +22,7 @@ from seedtrust_ops.client import (
     OperationsRefused,
     OperationsUnreachable,
     RunIsOver,
+    RunIsStarting,
     RunState,
     RunStatus,
     UnknownJob,
@@ -35,6 +38,7 @@ from seedtrust_ops_tests.building import Company
 from seedtrust_ops_tests.client.bad_servers import losing_answers
 from seedtrust_ops_tests.client.conftest import OperationsServer
 from seedtrust_ops_tests.client.serving import serving
+from seedtrust_ops_tests.dagster_homes import DagsterHome, instance_of
 from seedtrust_ops_tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for worker and web server to start
@@ -138,6 +142,19 @@ def test_a_queued_run_is_revoked_at_once_and_twice_is_no_error(
     finally:
         operations.revoke(first)
     assert wait_for_end(operations, first).status is RunStatus.REVOKED
+
+
+def test_a_run_that_is_being_started_is_to_be_revoked_again(
+    operations: Operations, operations_server: OperationsServer
+) -> None:
+    variables = operations_server.variables
+    home = DagsterHome(Path(variables["DAGSTER_HOME"]), make_url(variables["DAGSTER_POSTGRES_URL"]))
+    with instance_of(home) as instance:
+        starting = create_run_for_test(instance, job_name="example", status=dg.DagsterRunStatus.STARTING).run_id
+        with pytest.raises(RunIsStarting, match="Revoke it again"):
+            operations.revoke(starting)
+        instance.report_run_canceled(instance.get_run_by_id(starting))
+    assert operations.revoke(starting).status is RunStatus.REVOKED
 
 
 @pytest.mark.parametrize(
