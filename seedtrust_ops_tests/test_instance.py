@@ -24,7 +24,7 @@ def test_an_instance_that_keeps_its_connection_survives_its_end(instance: dg.Dag
     assert backend(instance) == kept
     other = instance.event_log_storage
     with other.index_connection() as connection:  # type: ignore[attr-defined]
-        connection.execute(text(f"select pg_terminate_backend({kept})"))
+        connection.execute(text(f"select pg_terminate_backend({kept}, 60000)"))
     assert backend(instance) not in (0, kept)
     assert instance.get_runs_count() == 0
 

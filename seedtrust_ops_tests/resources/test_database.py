@@ -121,7 +121,7 @@ def test_a_process_finds_its_way_back_when_the_database_does(
     with create_engine(database_url.set(database="postgres"), isolation_level="AUTOCOMMIT").connect() as control:
         control.execute(text(f"alter database {database_url.database} allow_connections false"))
         control.execute(
-            text("select pg_terminate_backend(pid) from pg_stat_activity where datname = :name"),
+            text("select pg_terminate_backend(pid, 60000) from pg_stat_activity where datname = :name"),
             {"name": database_url.database},
         )
         with (

@@ -201,7 +201,7 @@ def test_who_loses_his_connection_goes_on_by_looking(
         looks.first.wait(LONG)
         with sessions() as session:
             wait_until(lambda: session.scalar(LISTENERS), what="the listener")
-            session.execute(text(f"select pg_terminate_backend(({LISTENERS.text} limit 1))"))
+            session.execute(text(f"select pg_terminate_backend(({LISTENERS.text} limit 1), 60000)"))
         company.batch([100])
 
     with meanwhile(cut):
