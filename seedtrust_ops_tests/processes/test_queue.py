@@ -13,9 +13,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.test_utils import create_run_for_test, in_process_test_workspace
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.test_utils import InProcessTestWorkspaceLoadTarget, create_run_for_test
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
-from dagster._core.workspace.context import BaseWorkspaceRequestContext
+from dagster._core.workspace.context import BaseWorkspaceRequestContext, WorkspaceProcessContext
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -27,7 +28,10 @@ from seedtrust_ops_tests.dagster_homes import DagsterHome
 from seedtrust_ops_tests.waiting import wait_until
 
 WORST_LAST = ["off_site_tracking", "account_balance_reminders", "case_close_reminders", "dr_auto_approval"]
-CODE = LoadableTargetOrigin(module_name="seedtrust_ops.definitions")
+# Its name is the worker's own: Dagster's launcher asks the code server of the location that a run names.
+CODE = InProcessCodeLocationOrigin(
+    LoadableTargetOrigin(module_name="seedtrust_ops.definitions"), location_name="seedtrust_ops"
+)
 
 
 @contextmanager
@@ -79,7 +83,8 @@ def test_a_queue_that_filled_up_while_the_worker_was_away_is_worked_off_the_wors
     text = settings.read_text()
     assert "max_concurrent_runs: 10" in text
     settings.write_text(text.replace("max_concurrent_runs: 10", "max_concurrent_runs: 1"))
-    with in_process_test_workspace(instance, CODE) as workspace:
+    with WorkspaceProcessContext(instance, InProcessTestWorkspaceLoadTarget(CODE)) as process:
+        workspace = process.create_request_context()
         waiting = [submit(instance, workspace, name) for name in WORST_LAST]
         expired = submit(instance, workspace, "auto_heal_huntington_batches", tags={EXPIRES_TAG: "0.001"})
         revoked = submit(instance, workspace, "auto_heal_huntington_batches")
