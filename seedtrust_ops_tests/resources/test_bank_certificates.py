@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from seedtrust_ops.bank import Answer, NotSent
 from seedtrust_ops.config import HuntingtonSettings
 from seedtrust_ops.resources import bank_connection, huntington_bank
-from seedtrust_ops_tests.resources.test_huntington_bank import may_leave, order
+from seedtrust_ops_tests.resources.asking_bank import may_leave, order
 from seedtrust_ops_tests.resources.test_mail import _certificate
 
 ANSWER = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
