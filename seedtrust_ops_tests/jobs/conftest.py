@@ -1,10 +1,11 @@
-"""The outside world of the jobs as servers of this test session's own, and a process whose variables a test changes."""
+"""The outside world of the jobs as this session's servers, variables that a test changes, and a case to report on."""
 
 import socket
 from collections.abc import Callable, Iterator
 
 import dagster as dg
 import pytest
+from sqlalchemy import text, update
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.config import environment
@@ -12,9 +13,12 @@ from seedtrust_ops.domain import outside_checks
 from seedtrust_ops.resources import bank_connection, huntington_bank
 from seedtrust_ops.resources.database import application_engine
 from seedtrust_ops.sandbox.outside.world import OutsideWorld, start_outside_world
+from seedtrust_ops.tables import DisbursementRequest, LedgerEntry, User
+from seedtrust_ops_tests.building import BuiltCase, Company
 from seedtrust_ops_tests.databases import plain
 
 Change = Callable[..., None]
+EVIL = '=HYPERLINK("https://evil.example","pay")'
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +59,12 @@ def jobs_environment(
 
 
 @pytest.fixture
+def whole_environment(jobs_environment: dict[str, str], mail_environment: dict[str, str]) -> None:
+    """The environment of a production process, with these servers and the session's mail server."""
+    environment.cache_clear()
+
+
+@pytest.fixture
 def change(monkeypatch: pytest.MonkeyPatch, bank_environment: dict[str, str]) -> Iterator[Change]:
     """Changes variables (None unsets one), as if the process had been started with them."""
 
@@ -90,3 +100,18 @@ def closed_port() -> Iterator[int]:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         yield silent.getsockname()[1]
+
+
+@pytest.fixture
+def case(company: Company) -> BuiltCase:
+    """A case with 1,000.00, a fee of 12.50 and one request whose texts are formulas."""
+    built = company.case(balance_cents=100_000)
+    request_id = company.request(built, 4_321)
+    with company.sessions.begin() as session:
+        session.add(LedgerEntry(account_id=built.account_id, amount_cents=-1_250, kind="fee", memo=EVIL))
+        session.execute(text(f"update accounts set balance_cents = 98750 where id = {built.account_id}"))
+        session.execute(
+            update(DisbursementRequest).where(DisbursementRequest.id == request_id).values(description=EVIL)
+        )
+        session.execute(update(User).where(User.id == built.payee_id).values(full_name="Łucja José-Ñandú 李"))
+    return built

@@ -1,0 +1,141 @@
+"""What a report is: every kind in every format, by mail or as a link, and as an asset."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+import httpx
+import openpyxl
+import pytest
+from pypdf import PdfReader
+from sqlalchemy import select
+
+from seedtrust_ops.domain.reports import generating, pdf_file
+from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
+from seedtrust_ops.sandbox.outside.world import OutsideWorld
+from seedtrust_ops.tables import Notification
+from seedtrust_ops_tests.building import BuiltCase, Company
+from seedtrust_ops_tests.jobs.conftest import EVIL
+from seedtrust_ops_tests.jobs.requesting_reports import address, ask, row, run, told
+
+pytestmark = pytest.mark.usefixtures("whole_environment")
+
+
+def read_csv(content: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(content.decode("utf-8-sig"))))
+
+
+PARAMS: dict[str, Callable[[BuiltCase], dict[str, Any]]] = {
+    "case_ledger": lambda case: {"case_id": case.case_id},
+    "disbursements": lambda _: {"from": "2020-01-01", "to": "2099-12-31", "status": "approved"},
+    "account_balances": lambda _: {},
+    "huntington_transfers": lambda _: {"from": "2020-01-01", "to": "2099-12-31"},
+}
+
+
+@pytest.mark.parametrize("kind", PARAMS)
+def test_every_kind_comes_in_every_format_by_mail_and_as_an_asset(
+    company: Company, case: BuiltCase, outside: OutsideWorld, mailbox: MailboxProcess, kind: str
+) -> None:
+    batch_id = company.batch([700])
+    (transaction,) = company.transactions(batch_id)
+    requests = {one: ask(company, kind, one, PARAMS[kind](case)) for one in ("csv", "xlsx", "pdf")}
+    result = run()
+    assert result.success
+    assert told(result)["made"] == list(requests.values())
+    made = {one.metadata["request"].value: one for one in materializations(result)}
+    files = {}
+    for format_name, request_id in requests.items():
+        request = row(company, request_id)
+        assert (request.status, request.error) == (3, None)
+        assert request.finished_at is not None
+        (letter,) = mailbox.control.letters(address(company, request_id))
+        ((name, content),) = letter.attachments.items()
+        assert name.endswith(f".{format_name}")
+        shown = {name: value.value for name, value in made[request_id].metadata.items()}
+        assert made[request_id].asset_key == dg.AssetKey(["reports", kind])
+        assert shown["sha256"] == hashlib.sha256(content).hexdigest()
+        assert (shown["format"], shown["bytes"]) == (format_name, len(content))
+        assert outside.storage.read(shown["where"].removeprefix(f"s3://{outside.storage.bucket}/")) == content
+        files[format_name] = content
+        rows = shown["rows"]
+    lines = read_csv(files["csv"])
+    assert len(lines) == rows + 1 > 1
+    sheet = openpyxl.load_workbook(io.BytesIO(files["xlsx"])).worksheets[0]
+    assert sheet["A1"].value.startswith("SeedTrust: ")
+    header = int(sheet.freeze_panes[1:]) - 1
+    assert [cell.value for cell in sheet[header]] == lines[0]
+    assert sheet.max_row == header + rows
+    assert sheet.auto_filter.ref is not None
+    assert not [cell for line in sheet.iter_rows() for cell in line if cell.data_type == "f"]
+    pages = PdfReader(io.BytesIO(files["pdf"])).pages
+    words = " ".join(page.extract_text() for page in pages)
+    assert f"Page 1 of {len(pages)}" in words
+    assert "SeedTrust: " in words
+    digits = company.cipher.decrypt(transaction.account_number_encrypted)
+    assert digits not in words + files["csv"].decode()
+
+
+def materializations(result: dg.ExecuteInProcessResult) -> list[dg.AssetMaterialization]:
+    return [
+        event.step_materialization_data.materialization for event in result.all_events if event.is_step_materialization
+    ]
+
+
+def test_a_ledger_adds_up_and_starts_no_formula(company: Company, case: BuiltCase, mailbox: MailboxProcess) -> None:
+    requests = {one: ask(company, "case_ledger", one, {"case_id": case.case_id}) for one in ("csv", "xlsx", "pdf")}
+    run()
+    files = {
+        one: next(iter(mailbox.control.letters(address(company, number))[0].attachments.values()))
+        for one, number in requests.items()
+    }
+    lines = read_csv(files["csv"])
+    assert lines[0] == ["Posted", "Kind", "Memo", "Transaction", "Amount", "Balance"]
+    assert [line[4:] for line in lines[1:]] == [["1000.00", "1000.00"], ["-12.50", "987.50"]]
+    assert lines[2][2] == f"'{EVIL}"
+    sheet = openpyxl.load_workbook(io.BytesIO(files["xlsx"])).worksheets[0]
+    last = list(sheet[sheet.max_row])
+    assert (last[2].value, last[2].data_type) == (EVIL, "s")
+    assert (last[5].value, last[5].number_format) == (987.5, '"$"#,##0.00;[Red]-"$"#,##0.00')
+    assert last[0].is_date
+    totals = {line[0].value: line[1].value for line in sheet.iter_rows(max_row=8)}
+    assert totals["Balance"] == 987.5
+    page = PdfReader(io.BytesIO(files["pdf"])).pages[0]
+    assert "-$12.50" in page.extract_text()
+    assert len(page.images) == 1
+
+
+def test_a_large_report_is_a_link_that_anybody_can_follow(
+    company: Company, case: BuiltCase, mailbox: MailboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generating, "LARGEST_ATTACHMENT", 10)
+    number = ask(company, "account_balances")
+    run()
+    (letter,) = mailbox.control.letters(address(company, number))
+    assert letter.attachments == {}
+    with company.sessions() as session:
+        variables = session.scalars(select(Notification.variables)).one()
+    assert "604800" in variables["link"]
+    answer = httpx.get(variables["link"], timeout=60)
+    assert read_csv(answer.content)[0][0] == "Case"
+    assert f"account-balances-{datetime.now().year}" in answer.headers["content-disposition"]  # noqa: DTZ005
+
+
+def test_a_pdf_of_too_many_rows_says_what_to_ask_for(
+    company: Company, case: BuiltCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pdf_file, "MOST_ROWS", 1)
+    number = ask(company, "case_ledger", "pdf", {"case_id": case.case_id})
+    run()
+    assert "too much for a PDF. Ask for it as xlsx or csv" in str(row(company, number).error)
+
+
+@pytest.mark.parametrize("format_name", ["csv", "xlsx", "pdf"])
+def test_a_report_of_nothing_is_whole(company: Company, mailbox: MailboxProcess, format_name: str) -> None:
+    number = ask(company, "huntington_transfers", format_name)
+    run()
+    assert row(company, number).status == 3
