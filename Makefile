@@ -3,9 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Two workers, each with servers of its own; a file's tests stay together. In the order of their names, for the longest files
-# have the fewest tests, and xdist would begin them last.
-PYTEST ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Two workers, each with servers of its own; a file's tests stay together.
+PYTEST ?= -n 2 --dist loadfile
 
 .PHONY: setup check test browser bench demo dev chaos format constraints clean
 
