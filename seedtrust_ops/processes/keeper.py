@@ -37,7 +37,7 @@ class Keeper:
         self._parent = parent
         self._stop_seconds = stop_seconds
         self._needs_child = needs_child
-        self._had_child = False
+        self._child: psutil.Process | None = None
         self._told_to_stop = False
         for sign in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sign, self._stop)
@@ -71,13 +71,16 @@ class Keeper:
         self._told_to_stop = True
 
     def _lost_its_child(self) -> bool:
+        # To look for children is to read of every process on the machine, so the one that was found is watched.
+        known = self._child
+        if known is not None and _works(known):
+            return False
         try:
             children = psutil.Process(self._process.pid).children()
         except psutil.NoSuchProcess:
             return False
-        working = any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
-        self._had_child = self._had_child or working
-        return self._had_child and not working
+        self._child = next(filter(_works, children), None)
+        return known is not None and self._child is None
 
     def _end(self) -> None:
         """Ask the process alone to end, so that it can let what it started finish; then end what is left."""
@@ -89,6 +92,13 @@ class Keeper:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         end_session(os.getpid(), polite_seconds=max(POLITE_SECONDS, deadline - time.monotonic()))
+
+
+def _works(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def main() -> None:
