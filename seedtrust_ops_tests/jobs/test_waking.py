@@ -52,7 +52,9 @@ def asked_for(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, do: Cal
 
 
 @pytest.fixture
-def patient(bank_environment: dict[str, str], change: Change) -> None:
+def patient(bank_environment: dict[str, str], change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A first look that takes half a second, on a machine that stands still, would be followed by ten without one.
+    monkeypatch.setattr("seedtrust_ops.jobs.rule_based_approval.REST_AFTER_A_LOOK", 0)
     change(SEEDTRUST_SENSOR_WAIT_SECONDS="10")
 
 
