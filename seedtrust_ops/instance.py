@@ -72,7 +72,7 @@ class PostgresStorage(DagsterPostgresStorage):
     _with_tables: ClassVar[set[str]] = set()
 
     def __init__(self, postgres_url: str, *, inst_data: ConfigurableClassData | None = None) -> None:
-        # Dagster makes an instance for each look of a sensor, half of whose cost was to see if the tables are there.
+        # Dagster makes an instance for each look of a sensor, a third of whose work was to see if the tables are there.
         super().__init__(postgres_url, postgres_url not in self._with_tables, inst_data)
         self._with_tables.add(postgres_url)
         self._schedule_storage = ScheduleStorage(postgres_url, should_autocreate_tables=False)

@@ -130,7 +130,7 @@ def _why_polling(connection: Connection, signal: Signal) -> str | None:
 def _heard(driver: psycopg.Connection, seconds: float) -> list[psycopg.Notify]:
     heard = list(driver.notifies(timeout=0))
     if not heard:
-        # The driver's own wait looks round ten times a second, which was a third of what an idle sensor cost.
+        # The driver's own wait wakes up ten times a second, in each of the sensors that wait all day.
         with selectors.DefaultSelector() as selector:
             selector.register(driver, selectors.EVENT_READ)
             selector.select(seconds)
