@@ -61,6 +61,32 @@ def test_what_comes_unasked_is_no_answer_to_the_next_request(bank: BankProcess) 
     assert [isinstance(answer, Originated) for answer in others] == [True, True]
 
 
+def test_a_refusal_that_is_said_again_once_the_next_request_has_left_is_not_taken_for_its_answer() -> None:
+    refusal = Says(422, {"code": "invalid_account", "message": "closed"})
+
+    async def refuse_a_connection_for_ever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        refused = connections == 1
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                asked = await read_request(reader)
+                key = asked.headers["idempotency-key"]
+                await write_answer(writer, refusal if refused else Says(201, transfer(key)))
+        writer.close()
+
+    async def two() -> list[Answer]:
+        async with await asyncio.start_server(refuse_a_connection_for_ever, "127.0.0.1", 0) as server:
+            where = settings(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            async with open_huntington_bank(where) as client:
+                return [await client.create_transfer(order(), may_leave) for _ in range(2)]
+
+    connections = 0
+    refused, made = asyncio.run(two())
+    assert refused == Refused("invalid_account", "closed")
+    assert isinstance(made, Originated)
+
+
 def test_a_connection_that_the_bank_closed_meanwhile_is_not_used_again() -> None:
     one, next_one = order(), order()
     closing = {"Connection": "close"}
