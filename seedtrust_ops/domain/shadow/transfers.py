@@ -15,9 +15,9 @@ from seedtrust_ops.domain.shadow import reading
 from seedtrust_ops.domain.shadow.decisions import FIRST_LOOK, Decision, looks_of
 from seedtrust_ops.domain.shadow.rehearsing import Rehearsal, written_here
 from seedtrust_ops.domain.shadow.undoing import undo_batch
-from seedtrust_ops.domain.transfers.account_numbers import FieldCipher
+from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, account_number_problems
 from seedtrust_ops.domain.transfers.batches import QueuedBatch
-from seedtrust_ops.domain.transfers.checks import account_number_problems, check_batch
+from seedtrust_ops.domain.transfers.checks import check_batch
 from seedtrust_ops.domain.transfers.claiming import claim_batch
 from seedtrust_ops.domain.transfers.feed import FEED
 from seedtrust_ops.domain.transfers.healing import heal, take_back_from_the_dead, what_needs_healing

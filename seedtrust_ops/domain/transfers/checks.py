@@ -11,14 +11,8 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from seedtrust_ops.domain.transfers.account_numbers import (
-    BadAccountNumber,
-    FieldCipher,
-    build_order,
-)
 from seedtrust_ops.domain.transfers.leases import Lease, hold_fence, require_processing
 from seedtrust_ops.domain.transfers.outcomes import fail_transactions
-from seedtrust_ops.errors import DamagedToken, OperationsError, UnreadableToken
 from seedtrust_ops.tables import Account, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction, TransferAttempt
 
 MAXIMUM_CENTS = 9_999_999_999
@@ -27,12 +21,6 @@ LONGEST_NAME = 35
 """The longest payee name that the bank takes (bank_api.yaml, counterparty.name)."""
 _FALSE_FAILURE_REASON = "timeout%"
 """How the legacy worker wrote failures that were none: the bank had not answered in time (design, section 4)."""
-_ROWS_A_PAGE = 500
-_TOKENS_TO_COMPARE = 20
-
-
-class WrongFieldKey(OperationsError):
-    """SEEDTRUST_FIELD_KEY opens none of the account numbers."""
 
 
 @dataclass(frozen=True)
@@ -127,40 +115,6 @@ def _problem_of_its_own(one: Candidate) -> str | None:
     return None
 
 
-def account_number_problems(
-    session: Session, batch_id: int, cipher: FieldCipher, funding_account_id: str
-) -> dict[int, str]:
-    """Return what is wrong with the account numbers of the batch's pending transactions, by transaction id.
-
-    It is done before anything is locked, since decrypting takes its time.
-
-    Raises:
-        WrongFieldKey: when the key at hand opens no account number at all; nothing is changed.
-    """
-    query = (
-        select(HuntingtonTransaction)
-        .where(HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status == "pending")
-        .execution_options(yield_per=_ROWS_A_PAGE)
-    )
-    problems = {}
-    seen = unreadable = 0
-    for transaction in session.scalars(query):
-        seen += 1
-        try:
-            build_order(transaction, cipher, funding_account_id)
-        except BadAccountNumber as error:
-            problems[transaction.id] = str(error)
-        except UnreadableToken as error:
-            unreadable += not isinstance(error, DamagedToken)
-            problems[transaction.id] = (
-                "the account number can't be decrypted: its stored token is damaged, or its key is no longer in "
-                "SEEDTRUST_FIELD_KEY"
-            )
-    if unreadable and unreadable == seen:
-        _refuse_wrong_key(session, batch_id, cipher, alone=seen == 1)
-    return problems
-
-
 def check_batch(session: Session, lease: Lease, number_problems: Mapping[int, str]) -> list[int]:
     """Check every pending transaction of the batch, record those that fail, and return the ids of the rest.
 
@@ -169,7 +123,7 @@ def check_batch(session: Session, lease: Lease, number_problems: Mapping[int, st
     Args:
         session: a session in a transaction of its own.
         lease: the worker's lease on the batch.
-        number_problems: what `account_number_problems` found.
+        number_problems: what `account_numbers.account_number_problems` found.
 
     Raises:
         LeaseLost, BatchTakenBack: when the batch is no longer this worker's to send.
@@ -259,46 +213,35 @@ def _candidates(session: Session, batch_id: int, number_problems: Mapping[int, s
         .subquery()
     )
     query = (
-        select(HuntingtonTransaction, DisbursementRequest, Account.id, rivals.c.transaction_id)
+        select(
+            HuntingtonTransaction.id,
+            HuntingtonTransaction.amount_cents,
+            HuntingtonTransaction.payee_name,
+            HuntingtonTransaction.routing_number,
+            DisbursementRequest.id.label("request_id"),
+            DisbursementRequest.status.label("request_status"),
+            DisbursementRequest.amount_cents.label("request_amount_cents"),
+            Account.id.label("account_id"),
+            rivals.c.transaction_id.label("rival_transaction_id"),
+        )
         .outerjoin(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
         .outerjoin(Account, Account.case_id == DisbursementRequest.case_id)
         .outerjoin(rivals, rivals.c.disbursement_request_id == DisbursementRequest.id)
         .where(own_pending)
         .order_by(HuntingtonTransaction.id)
-        .execution_options(yield_per=_ROWS_A_PAGE)
     )
     return [
         Candidate(
-            transaction_id=transaction.id,
-            amount_cents=transaction.amount_cents,
-            payee_name=transaction.payee_name,
-            routing_number=transaction.routing_number,
-            account_number_problem=number_problems.get(transaction.id),
-            request_id=request.id if request else None,
-            request_status=request.status if request else None,
-            request_amount_cents=request.amount_cents if request else None,
-            account_id=account_id,
-            rival_transaction_id=rival_transaction_id,
+            transaction_id=row.id,
+            amount_cents=row.amount_cents,
+            payee_name=row.payee_name,
+            routing_number=row.routing_number,
+            account_number_problem=number_problems.get(row.id),
+            request_id=row.request_id,
+            request_status=row.request_status,
+            request_amount_cents=row.request_amount_cents,
+            account_id=row.account_id,
+            rival_transaction_id=row.rival_transaction_id,
         )
-        for transaction, request, account_id, rival_transaction_id in session.execute(query)
+        for row in session.execute(query)
     ]
-
-
-def _refuse_wrong_key(session: Session, batch_id: int, cipher: FieldCipher, *, alone: bool) -> None:
-    """Tell a wrong key from a damaged token: the right key opens the account number of some other batch.
-
-    Where there is no other, one unreadable number alone is taken for damaged and several for a wrong key.
-    """
-    tokens = session.scalars(
-        select(HuntingtonTransaction.account_number_encrypted)
-        .where(or_(HuntingtonTransaction.batch_id != batch_id, HuntingtonTransaction.status != "pending"))
-        .order_by(HuntingtonTransaction.id.desc())
-        .limit(_TOKENS_TO_COMPARE)
-    ).all()
-    if any(cipher.opens(token) for token in tokens) or (alone and not tokens):
-        return
-    raise WrongFieldKey(
-        f"SEEDTRUST_FIELD_KEY opens no account number of batch {batch_id}, nor of any other recent batch: it is "
-        "the wrong key, or the stored numbers are damaged. Nothing was sent and nothing was changed; set the "
-        "right key and the batch is sent."
-    )

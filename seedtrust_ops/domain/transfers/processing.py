@@ -15,11 +15,11 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.bank import BankUnauthorized
 from seedtrust_ops.domain.committing import Sessions, commit
 from seedtrust_ops.domain.looping import run_in_loop
-from seedtrust_ops.domain.transfers.account_numbers import FieldCipher
+from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, account_number_problems
 from seedtrust_ops.domain.transfers.answers import tell_of_refused_key, tell_of_silence
 from seedtrust_ops.domain.transfers.bank import Bank
 from seedtrust_ops.domain.transfers.batches import NothingWentThrough, give_back, settle_batches
-from seedtrust_ops.domain.transfers.checks import account_number_problems, check_batch
+from seedtrust_ops.domain.transfers.checks import check_batch
 from seedtrust_ops.domain.transfers.claiming import AlreadyFinished, claim_batch
 from seedtrust_ops.domain.transfers.halting import TransfersHalted, why_halted
 from seedtrust_ops.domain.transfers.leases import (

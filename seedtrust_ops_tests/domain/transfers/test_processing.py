@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import delete, update
 
+from seedtrust_ops.domain.transfers.account_numbers import WrongFieldKey
 from seedtrust_ops.domain.transfers.batches import NothingWentThrough, queued_batches
-from seedtrust_ops.domain.transfers.checks import WrongFieldKey
 from seedtrust_ops.domain.transfers.claiming import BatchNotQueued, UnknownBatch
 from seedtrust_ops.domain.transfers.halting import TransfersHalted, halt, resume
 from seedtrust_ops.domain.transfers.leases import Lease, take_lease
