@@ -19,6 +19,7 @@ def template(ground: Ground) -> Iterator[str]:
         yield template
 
 
+@pytest.mark.takes_minutes
 @pytest.mark.parametrize("day", BAD_DAYS, ids=lambda day: f"{day.fault}, {day.name}".replace(" ", "-"))
 def test_bad_day_ends_with_sound_books_and_people_who_know(ground: Ground, template: str, day: BadDay) -> None:
     assert live_through(ground, template, day) == []

@@ -24,6 +24,7 @@ BY_THEMSELVES = (
 )
 
 
+@pytest.mark.takes_minutes
 @pytest.mark.timeout(1_200)
 def test_every_promise_holds_after_every_step_of_2000_and_once_all_is_quiet(ground: Ground) -> None:
     coverage = run_histories(ground, steps=STEPS)

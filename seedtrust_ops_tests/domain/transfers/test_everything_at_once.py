@@ -26,6 +26,7 @@ FAULTS = {
 ROUNDS = 30
 
 
+@pytest.mark.takes_minutes
 @pytest.mark.timeout(600)
 def test_thousand_transfers_under_random_faults_are_each_paid_once_or_refused_by_the_bank(
     worker: Worker, company: Company

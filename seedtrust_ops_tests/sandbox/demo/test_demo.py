@@ -16,6 +16,7 @@ MISSED = "was done before anybody could kill its sender"
 """Where the demo itself stood still for the few seconds in which it was to kill; it says so, and is played again."""
 
 
+@pytest.mark.takes_minutes
 @pytest.mark.timeout(1_800)
 def test_it_reconciles_and_leaves_nothing(open_folder: Path) -> None:
     home, scratch = open_folder / "home", open_folder / "scratch"
