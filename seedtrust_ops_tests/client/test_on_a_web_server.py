@@ -240,6 +240,7 @@ def test_a_web_server_for_looking_only_and_one_without_code_say_so(
     operations_server: OperationsServer, operations: Operations, tmp_path: Path
 ) -> None:
     run_id = operations.launch("example_progress", LONG)
+    wait_for(operations, run_id, lambda state: state.status is RunStatus.STARTED, "its start")
     nobody = write_workspace(tmp_path, free_port())
     log = tmp_path / "log"
     with (
