@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import socket
-import time
 import warnings
 from pathlib import Path
 from typing import IO, Any
@@ -76,10 +75,10 @@ def load(module_name: str, code_folder: str | None) -> None:
 
 def main() -> None:
     """Load, tell the run host whether this process is fit to be forked, and serve."""
-    began = time.time_ns()
     gc.disable()
     parser = argparse.ArgumentParser(prog="python -m seedtrust_ops.launcher.zygote", description=__doc__)
     parser.add_argument("--channel", type=int, required=True, help="the socket's descriptor")
+    parser.add_argument("--began", type=int, required=True, help="a time before this process began (UNIX, nanoseconds)")
     parser.add_argument("--module", required=True, help="the code location's module")
     parser.add_argument("--code-folder", help="the folder that Dagster loads the module from")
     options = parser.parse_args()
@@ -89,7 +88,7 @@ def main() -> None:
         load(options.module, options.code_folder)
     rehearse()
     code = LoadedCode.of_this_process(options.module, Path.cwd())
-    if file := code.changed_since(began):
+    if file := code.changed_since(options.began):
         tell(channel, {"stale": f"{file} changed while it was loaded"})
     elif reason := reason_not_to_fork(own=options.channel):
         tell(channel, {"unfit": reason})
