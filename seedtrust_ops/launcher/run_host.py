@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from seedtrust_ops.launcher.children import collected, has_children, is_own_child
 from seedtrust_ops.launcher.messages import LONGEST_LINE, Answer, CodeToLoad, LaunchOrder
 from seedtrust_ops.launcher.run_host_folder import SOCKET, call, is_answered, listen, make_folder, try_lock
 from seedtrust_ops.launcher.warm_process import Lost, Stale, Unfit, WarmProcess, start_cold
@@ -96,7 +97,7 @@ class RunHost:
         gone_by = time.monotonic() + PARTING_SECONDS
         for caller in self._callers:
             caller.close()
-        while (self._callers or _has_children()) and time.monotonic() < gone_by:
+        while (self._callers or has_children()) and time.monotonic() < gone_by:
             await asyncio.sleep(LOOK_SECONDS)
 
     def _stop_within(self, seconds: float) -> None:
@@ -122,13 +123,12 @@ class RunHost:
         """Serve one caller; while it stays connected this run host is needed."""
         self._callers.add(writer)
         try:
-            while line := await reader.readline():
+            while line := await _next_line(reader):
                 answer = await self._obey(json.loads(line))
-                writer.write(json.dumps(asdict(answer)).encode() + b"\n")
-                await writer.drain()
-        except ConnectionError:
-            # It is gone; what it ordered goes on.
-            pass
+                # Where it is gone, what it ordered goes on.
+                with suppress(ConnectionError):
+                    writer.write(json.dumps(asdict(answer)).encode() + b"\n")
+                    await writer.drain()
         finally:
             self._callers.discard(writer)
             writer.close()
@@ -157,9 +157,10 @@ class RunHost:
                 pid = start_cold(order, str(self._folder))
             except OSError as error:
                 return Answer(refused=f"no process could be started: {error}")
-            say(f"Run {order.run_id} was started cold: {why_cold}.")
-        if _is_own_child(pid):
+        if is_own_child(pid):
             self._runs.add(pid)
+        if why_cold is not None:
+            say(f"Run {order.run_id} was started cold: {why_cold}.")
         return Answer(pid=pid, cold=why_cold)
 
     async def _forked(self, order: LaunchOrder) -> tuple[int | None, str | None]:
@@ -178,8 +179,8 @@ class RunHost:
                 return await zygote.fork(order), None
             except Stale as stale:
                 reason = str(stale)
-                say(f"{stale}; it is loaded anew.")
                 self._drop(zygote)
+                say(f"{stale}; it is loaded anew.")
             except (Unfit, Lost) as trouble:
                 reason = str(trouble)
                 self._drop(zygote)
@@ -206,36 +207,21 @@ class RunHost:
 
     def _collect(self) -> None:
         """Collect every dead child: runs, zygotes, and what a dead run left to us."""
-        with suppress(ChildProcessError):
-            while True:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
-                if pid == 0:
-                    return
-                self._runs.discard(pid)
+        self._runs.difference_update(collected())
 
 
-def _has_children() -> bool:
-    """Return whether any child of ours, a zygote that has yet to go, is left."""
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
-
-
-def _is_own_child(pid: int) -> bool:
-    """Return whether `pid` is a child of ours that was not collected yet."""
-    try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
+async def _next_line(caller: asyncio.StreamReader) -> bytes:
+    """Return what the caller says next, nothing where it is gone."""
+    with suppress(ConnectionError):
+        return await caller.readline()
+    return b""
 
 
 def say(sentence: str) -> None:
-    """Print one line, at once."""
-    sys.stdout.write(f"{sentence}\n")
-    sys.stdout.flush()
+    """Print one line, at once. Where it can't be written it is lost: no run may wait for room on a disk."""
+    with suppress(OSError):
+        sys.stdout.write(f"{sentence}\n")
+        sys.stdout.flush()
 
 
 def _take_over(folder: Path, *, keep: bool) -> IO[str] | None:

@@ -14,7 +14,7 @@ from typing import IO
 from seedtrust_ops.processes.sessions import end_session
 
 Say = Callable[[str, str], None]
-"""Takes a program's name and one line of what it says."""
+"""Takes a program's name and one line of what it says; raises nothing, where that can't be written either."""
 KEEPER_SECONDS = 10.0
 """How much longer than the process itself its keeper may take to end."""
 

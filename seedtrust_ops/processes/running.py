@@ -6,7 +6,7 @@
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Lock
 from types import FrameType
@@ -64,11 +64,14 @@ def told_to_stop() -> Iterator[Event]:
 
 
 def print_line() -> Say:
-    """Return what prints a program's line with its name before it, whole lines only."""
+    """Return what prints a program's line with its name before it, whole lines only.
+
+    A line that can't be written is lost: whoever prints has programs to keep, and must not end for want of a reader.
+    """
     lock = Lock()
 
     def say(name: str, line: str) -> None:
-        with lock:
+        with lock, suppress(OSError, ValueError):
             # What runs log may quote anybody, and this is somebody's terminal.
             sys.stdout.write(f"{name:<12}| {printable(line)}\n")
             sys.stdout.flush()

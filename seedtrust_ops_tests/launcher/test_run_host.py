@@ -25,6 +25,11 @@ from seedtrust_ops_tests.launcher.marks import Marks
 from seedtrust_ops_tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(900)
+UNFIT = """
+import threading
+threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+"""
+"""What code does that can't be forked."""
 
 
 @pytest.fixture
@@ -48,12 +53,16 @@ def launches(quick_instance: dg.DagsterInstance, tmp_path: Path) -> Iterator[Qui
 
 
 @contextmanager
-def run_host(home: DagsterHome, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
+def run_host(
+    home: DagsterHome, *options: str, output: int | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
     """A run host of the test's own, once it is the one that launchers reach, and a connection to it."""
     folder = home.folder / LAUNCHER_FOLDER
     process = subprocess.Popen(
         [sys.executable, "-m", "seedtrust_ops.launcher.run_host", "--folder", str(folder), *options],
         env=environment_for_child({}),
+        stdout=output,
+        stderr=output,
         start_new_session=True,
     )
     try:
@@ -102,6 +111,24 @@ def test_a_run_host_that_is_told_to_stop_lets_runs_finish_for_a_time_and_interru
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert status(launches, run_id) is (DagsterRunStatus.SUCCESS if let_go else DagsterRunStatus.FAILURE)
     assert marks.interruptions == ([] if let_go else ["DagsterExecutionInterruptedError"])
+
+
+def test_a_run_host_launches_though_nobody_takes_what_it_prints(
+    dagster_home: DagsterHome, launches: QuickLaunches, marks: Marks, tmp_path: Path
+) -> None:
+    code = tmp_path / "quick_jobs.py"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with run_host(dagster_home, "--keep", output=writer):
+        os.close(writer)
+        for edit in ("VERSION = 'edited'\n", "VERSION = 'edited again'\n", UNFIT):
+            marks.of(launches.launched("leave_a_mark", marks.config()))
+            # Each is something to print about, and so are the runs after the last, which are started cold.
+            code.write_text(code.read_text() + edit)
+        runs = [launches.launched("leave_a_mark", marks.config()) for _ in range(2)]
+        assert [marks.of(run_id).version for run_id in runs] == ["edited again"] * 2
+        for run_id in runs:
+            wait_until(lambda run_id=run_id: status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
 
 
 def test_two_processes_for_one_run_execute_it_once(

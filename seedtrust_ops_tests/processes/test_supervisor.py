@@ -116,6 +116,22 @@ def test_nothing_outlives_the_supervisor(sign: signal.Signals) -> None:
         wait_until(lambda: living() == [], what="the end of the family")
 
 
+def test_programs_are_kept_though_nobody_takes_what_is_printed(tmp_path: Path) -> None:
+    said_all = tmp_path / "said_all"
+    # It says more than a pipe holds, so that one that is not read stops it.
+    script = f"seq 20000 && echo yes >> {said_all}; exit 3"
+    with Path("/dev/full").open("w") as full:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", "seedtrust_ops_tests.processes.supervising", script], stdout=full
+        )
+    try:
+        wait_until(lambda: said_all.exists() and len(said_all.read_text().split()) >= 2, what="two whole lives")
+        assert supervisor.poll() is None
+    finally:
+        supervisor.terminate()
+        supervisor.wait(120)
+
+
 def test_a_stubborn_process_is_killed_after_its_deadline() -> None:
     stubborn = program("trap '' TERM; echo started $$; while :; do sleep 1; done", stop_seconds=0.5)
     with supervised(stubborn) as (_, said):
