@@ -3,6 +3,7 @@
 Where there is no Linux, Dagster's own launcher does its work. How a run is started is the run host's.
 """
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, Lau
 from dagster._core.origin import JobPythonOrigin
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
+from dagster_postgres.utils import DagsterPostgresException
+from sqlalchemy.exc import SQLAlchemyError
 
 from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.instance import under_dagster_home
@@ -21,6 +24,8 @@ from seedtrust_ops.launcher.calling import RunHostCaller
 from seedtrust_ops.launcher.messages import CodeToLoad, LaunchOrder
 from seedtrust_ops.launcher.run_host_folder import LAUNCHER_FOLDER
 from seedtrust_ops.launcher.worker_process import WorkerProcess
+
+_logger = logging.getLogger(__name__)
 
 
 class WarmRunLauncher(RunLauncher, ConfigurableClass):
@@ -66,9 +71,19 @@ class WarmRunLauncher(RunLauncher, ConfigurableClass):
             )
         )
         how = "forked from a warm process" if answer.cold is None else f"started cold, because {answer.cold}"
-        self._instance.report_engine_event(
-            f"Process {answer.pid} was {how}.", run, EngineEventData({"pid": str(answer.pid)}), cls=type(self)
-        )
+        try:
+            self._instance.report_engine_event(
+                f"Process {answer.pid} was {how}.", run, EngineEventData({"pid": str(answer.pid)}), cls=type(self)
+            )
+        except (SQLAlchemyError, DagsterPostgresException) as error:
+            # Dagster would take it for a failed launch and fail the run, whose worker lives.
+            _logger.warning(
+                "Run %s: process %s was %s, which could not be written to its history: %s",
+                run.run_id,
+                answer.pid,
+                how,
+                type(error).__name__,
+            )
 
     def terminate(self, run_id: str) -> bool:
         """Cancel the run: interrupt its worker, or close the run where that one is gone; return whether it was done."""

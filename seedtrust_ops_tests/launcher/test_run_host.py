@@ -14,6 +14,7 @@ import dagster as dg
 import psutil
 import pytest
 from dagster import DagsterRunStatus
+from dagster_postgres.utils import DagsterPostgresException
 
 from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.launcher.calling import RunHostCaller, RunNotStarted
@@ -129,6 +130,19 @@ def test_a_run_host_launches_though_nobody_takes_what_it_prints(
         assert [marks.of(run_id).version for run_id in runs] == ["edited again"] * 2
         for run_id in runs:
             wait_until(lambda run_id=run_id: status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
+
+
+def test_a_run_whose_start_can_not_be_written_to_its_history_is_executed(
+    launches: QuickLaunches, marks: Marks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_arguments: object, **_named: object) -> None:
+        raise DagsterPostgresException("too many retries for DB connection")
+
+    with monkeypatch.context() as away:
+        away.setattr(launches.instance, "report_engine_event", refuse)
+        run_id = launches.launched("leave_a_mark", marks.config())
+    wait_until(lambda: status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
+    assert f"Run {run_id}: process {marks.of(run_id).pid} was forked from a warm process" in caplog.text
 
 
 def test_two_processes_for_one_run_execute_it_once(
