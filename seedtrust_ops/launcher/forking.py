@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 INTERRUPTS = frozenset({signal.SIGINT, signal.SIGTERM})
 STANDARD_STREAMS = 2
@@ -57,15 +58,15 @@ def fork_orphan(body: Callable[[], int]) -> int:
         OSError: when the machine has no room for another process.
     """
     reader, writer = os.pipe()
-    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
-    try:
-        between = os.fork()
-        if between == 0:
-            _fork_again(body, writer)
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
-        os.close(writer)
     with os.fdopen(reader) as said:
+        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+        try:
+            between = os.fork()
+            if between == 0:
+                _fork_again(body, said, writer)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+            os.close(writer)
         pid = said.read()
     os.waitpid(between, 0)
     if not pid:
@@ -73,10 +74,12 @@ def fork_orphan(body: Callable[[], int]) -> int:
     return int(pid)
 
 
-def _fork_again(body: Callable[[], int], writer: int) -> None:
+def _fork_again(body: Callable[[], int], said: IO[str], writer: int) -> None:
     """Fork and tell the pid. Neither process ever returns from here."""
     code = 1
     try:
+        # The parent's end.
+        said.close()
         pid = os.fork()
         if pid:
             os.write(writer, str(pid).encode())
