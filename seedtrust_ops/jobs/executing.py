@@ -1,8 +1,9 @@
-"""Executes all ops of a run in the run's own process, as Dagster's in-process executor does, but for two things.
+"""Executes all ops of a run in the run's own process, as Dagster's in-process executor does, but for three things.
 
 A run that waited in the queue for too long ends before its first op: a daemon that was away for long may start it
 before `monitoring/queue_expiry` looks. And a run that is cancelled ends: Dagster takes the interruption of an op that
-has a retry policy for a failure, and tries it again.
+has a retry policy for a failure, and tries it again. And one that is cancelled while it starts does nothing: Dagster
+writes a run's status, and its tags, as it read them before, so that a start may undo a cancellation.
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,10 @@ _in_process: Any = dg.in_process_executor
 class _Executor(InProcessExecutor):
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         instance, run = plan_context.instance, plan_context.dagster_run
+        if _was_cancelled(instance, run.run_id):
+            # The status may have been written over by this run's start, and says how Dagster ends the run.
+            instance.report_run_canceling(run, message="The run was cancelled while it started. It does nothing.")
+            raise DagsterExecutionInterruptedError
         if waited_too_long(instance, run):
             mark_expired(instance, run)
             instance.report_run_canceling(
@@ -32,6 +37,12 @@ class _Executor(InProcessExecutor):
             yield event
             if event.is_step_up_for_retry and _was_interrupted(event) and _is_to_end(instance, run.run_id):
                 raise DagsterExecutionInterruptedError
+
+
+def _was_cancelled(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Return whether somebody has asked to cancel the run: unlike the status, nothing writes over that event."""
+    asked = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.RUN_CANCELING, limit=1)
+    return len(asked.records) > 0
 
 
 def _was_interrupted(event: dg.DagsterEvent) -> bool:

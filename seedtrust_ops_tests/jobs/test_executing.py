@@ -1,10 +1,13 @@
 """A run that is cancelled ends, although its ops have a retry policy, and is revoked; one that is not goes on."""
 
+import signal
+
 import dagster as dg
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.api import execute_run_iterator
+from dagster._utils.interrupts import capture_interrupts
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
@@ -40,3 +43,27 @@ def test_an_interrupted_op_is_tried_again_only_where_nobody_cancelled_its_run(
     look(instance)
     kept = row(sessions, run.run_id)
     assert (len(begun), kept.status, kept.error) == (tries, status, None)
+
+
+@pytest.mark.parametrize("interrupted", [False, True], ids=["its worker not found", "its worker interrupted"])
+def test_a_run_does_nothing_whose_cancellation_was_written_over_by_its_start(
+    instance: dg.DagsterInstance, sessions: sessionmaker[Session], interrupted: bool
+) -> None:
+    begun: list[str] = []
+
+    @dg.op
+    def never_begun(context: dg.OpExecutionContext) -> None:
+        begun.append(context.run_id)
+
+    job = single_op_job(never_begun, Severity.LOW, legacy_name="none")
+    as_its_worker_read_it = instance.create_run_for_job(job)
+    instance.report_run_canceling(as_its_worker_read_it)
+    with capture_interrupts():
+        if interrupted:
+            signal.raise_signal(signal.SIGINT)
+        list(execute_run_iterator(InMemoryJob(job), as_its_worker_read_it, instance))
+    look(instance)
+    assert (begun, row(sessions, as_its_worker_read_it.run_id).status) == ([], "REVOKED")
+    run = instance.get_run_by_id(as_its_worker_read_it.run_id)
+    assert run is not None
+    assert run.status is dg.DagsterRunStatus.CANCELED
