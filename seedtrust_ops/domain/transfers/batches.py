@@ -11,7 +11,7 @@ from sqlalchemy import case, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.row_sets import any_of
-from seedtrust_ops.domain.transfers.leases import Lease, hold_fence, is_live, know_batches
+from seedtrust_ops.domain.transfers.leases import Lease, hold_fence, is_live
 from seedtrust_ops.errors import OperationsError
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 
@@ -53,8 +53,12 @@ def queued_batches(session: Session) -> list[QueuedBatch]:
     return [QueuedBatch(*row) for row in rows]
 
 
-def requeue_abandoned_batches(session: Session) -> list[int]:
-    """Put every batch back into the queue whose worker died before it had sent all: it still has pending ones.
+def requeue_abandoned_batches(session: Session, batch_ids: Collection[int]) -> list[int]:
+    """Put those batches back into the queue whose worker died before it had sent all: they still have pending ones.
+
+    Args:
+        session: a session in a transaction of its own.
+        batch_ids: the batches whose leases were broken in this transaction.
 
     Returns:
         The batches that were put back.
@@ -63,6 +67,7 @@ def requeue_abandoned_batches(session: Session) -> list[int]:
         select(HuntingtonBatch.id)
         .join(BatchLease, BatchLease.batch_id == HuntingtonBatch.id)
         .where(
+            any_of(HuntingtonBatch.id, batch_ids),
             HuntingtonBatch.status == "processing",
             ~is_live(),
             exists().where(
@@ -73,19 +78,17 @@ def requeue_abandoned_batches(session: Session) -> list[int]:
         .order_by(HuntingtonBatch.id)
         .with_for_update(of=HuntingtonBatch)
     )
-    batch_ids = list(session.scalars(abandoned))
-    if batch_ids:
-        # Asked again now that the rows are locked: a worker may have claimed one in between.
-        live = select(BatchLease.batch_id).where(any_of(BatchLease.batch_id, batch_ids), is_live())
-        batch_ids = list(
-            session.scalars(
-                update(HuntingtonBatch)
-                .where(any_of(HuntingtonBatch.id, batch_ids), HuntingtonBatch.id.not_in(live))
-                .values(status="queued")
-                .returning(HuntingtonBatch.id)
-            )
+    locked = session.scalars(abandoned).all()
+    # Asked again now that the rows are locked: a worker may have claimed one in between.
+    live = select(BatchLease.batch_id).where(any_of(BatchLease.batch_id, locked), is_live())
+    return sorted(
+        session.scalars(
+            update(HuntingtonBatch)
+            .where(any_of(HuntingtonBatch.id, locked), HuntingtonBatch.id.not_in(live))
+            .values(status="queued")
+            .returning(HuntingtonBatch.id)
         )
-    return sorted(batch_ids)
+    )
 
 
 def requeue_batches(session: Session, batch_ids: Collection[int]) -> list[int]:
@@ -94,7 +97,6 @@ def requeue_batches(session: Session, batch_ids: Collection[int]) -> list[int]:
     `queued_at` says since when a batch has waited, so it is new only where the batch had been finished. The
     caller holds the rows' locks and knows that no worker has a lease on them.
     """
-    know_batches(session, batch_ids)
     finished = HuntingtonBatch.status.in_(FINISHED)
     return sorted(
         session.scalars(

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.row_sets import any_of
@@ -78,17 +78,15 @@ def claim_batch(
             f"Batch {batch_id} is '{batch.status}', and only a queued batch is sent. Nothing was sent. "
             "Queue it (again) if it should be."
         )
-    begun = batch.status == "processing" or batch.started_at is not None
-    if begun and session.get(BatchLease, batch_id) is None:
-        # Somebody without a lease began it: the legacy worker.
-        if batch.status == "queued":
-            _doubt(session, [batch_id])
-        elif not doubt_batches_without_lease(session, quiet_seconds, batch_id):
-            raise BatchNotQueued(
-                f"Batch {batch_id} is 'processing' in the hands of a worker that holds no lease (the legacy one), "
-                f"and was active within the last {quiet_seconds:g} seconds. Nothing was sent; try again when it "
-                "has been quiet for that long."
-            )
+    if batch.status == "queued" and _was_begun_by_another(session, batch):
+        doubt_batches(session, [batch_id])
+    anothers = select(HuntingtonBatch.id).where(HuntingtonBatch.id == batch_id, is_left_by_another())
+    if session.scalar(anothers) and not doubt_batches_without_lease(session, quiet_seconds, batch_id):
+        raise BatchNotQueued(
+            f"Batch {batch_id} is 'processing' in the hands of a worker that holds no lease (the legacy one), "
+            f"and was active within the last {quiet_seconds:g} seconds. Nothing was sent; try again when it "
+            "has been quiet for that long."
+        )
     lease = take_lease(session, batch_id, holder, lease_seconds)
     if isinstance(lease, Lease):
         batch.status = "processing"
@@ -96,6 +94,27 @@ def claim_batch(
         batch.finished_at = None
         batch.error = None
     return lease
+
+
+def _was_begun_by_another(session: Session, batch: HuntingtonBatch) -> bool:
+    """Return whether a worker without leases began this queued batch, before ours did or after ours gave it back."""
+    lease = session.get(BatchLease, batch.id)
+    return batch.started_at is not None and (lease is None or lease.acquired_at < batch.started_at)
+
+
+def is_left_by_another() -> ColumnElement[bool]:
+    """The condition that a batch in `processing` is in the hands of a worker without leases, or was when that died.
+
+    Ours leave nothing pending in a batch that stays `processing`, unless they die, and then their lease has a token.
+    """
+    lease = exists().where(BatchLease.batch_id == HuntingtonBatch.id)
+    pending = exists().where(
+        HuntingtonTransaction.batch_id == HuntingtonBatch.id, HuntingtonTransaction.status == "pending"
+    )
+    return and_(
+        HuntingtonBatch.status == "processing",
+        or_(~lease, and_(~lease.where(BatchLease.token.is_not(None)), pending)),
+    )
 
 
 def doubt_batches_without_lease(session: Session, quiet_seconds: float, only: int | None = None) -> list[int]:
@@ -113,19 +132,19 @@ def doubt_batches_without_lease(session: Session, quiet_seconds: float, only: in
         .scalar_subquery()
     )
     query = select(HuntingtonBatch.id).where(
-        HuntingtonBatch.status == "processing",
-        ~exists().where(BatchLease.batch_id == HuntingtonBatch.id),
+        is_left_by_another(),
         func.greatest(HuntingtonBatch.created_at, HuntingtonBatch.started_at, last_change)
         <= func.clock_timestamp() - timedelta(seconds=quiet_seconds),
     )
     if only is not None:
         query = query.where(HuntingtonBatch.id == only)
     batch_ids = list(session.scalars(query.order_by(HuntingtonBatch.id).with_for_update()))
-    _doubt(session, batch_ids)
+    doubt_batches(session, batch_ids)
     return batch_ids
 
 
-def _doubt(session: Session, batch_ids: Collection[int]) -> None:
+def doubt_batches(session: Session, batch_ids: Collection[int]) -> None:
+    """Have the bank asked about all that is pending in the batches before any of it is sent, and know them as ours."""
     know_batches(session, batch_ids)
     session.execute(
         update(HuntingtonTransaction)

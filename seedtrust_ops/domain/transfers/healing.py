@@ -88,9 +88,9 @@ def take_back_from_the_dead(session: Session, quiet_seconds: float) -> list[int]
 
     `quiet_seconds` is how long the legacy worker must have left a batch alone.
     """
-    break_expired_leases(session)
+    # First: of a batch whose lease is broken it can't be told any more that it was a worker of ours who left it.
     doubt_batches_without_lease(session, quiet_seconds)
-    abandoned = requeue_abandoned_batches(session)
+    abandoned = requeue_abandoned_batches(session, break_expired_leases(session))
     settle_batches(session, unfinished_batches_without_work(session))
     return abandoned
 

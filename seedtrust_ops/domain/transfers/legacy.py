@@ -47,11 +47,12 @@ async def match_by_reference(
     doubtful: dict[LegacyTransaction, list[BankTransfer]] = {}
     for start in range(0, len(transactions), LOOK_UP_PAGE):
         page = transactions[start : start + LOOK_UP_PAGE]
-        by_reference: defaultdict[str, list[BankTransfer]] = defaultdict(list)
+        by_reference: defaultdict[str, dict[str, BankTransfer]] = defaultdict(dict)
         for transfer in await bank.find_by_references([str(one.id) for one in page]):
-            by_reference[transfer.reference].append(transfer)
+            # One that changes while the bank's pages are read is on two of them.
+            by_reference[transfer.reference][transfer.id] = transfer
         for one in page:
-            transfers = by_reference[str(one.id)]
+            transfers = list(by_reference[str(one.id)].values())
             known = [transfer for transfer in transfers if transfer.id == one.bank_transfer_id]
             same_amount = known or [transfer for transfer in transfers if transfer.amount_cents == one.amount_cents]
             if len(same_amount) == 1 and not one.ours:

@@ -5,7 +5,7 @@ that takes a batch over asks about that batch alone; auto-heal asks about all.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.bank import LOOK_UP_PAGE, BankGaveNoAnswer, BankTransfer
 from seedtrust_ops.domain.committing import Sessions, commit
+from seedtrust_ops.domain.row_sets import any_of
 from seedtrust_ops.domain.transfers.attempts import (
     AttemptEnd,
     Outcome,
@@ -24,6 +25,7 @@ from seedtrust_ops.domain.transfers.attempts import (
 from seedtrust_ops.domain.transfers.bank import Bank, idempotency_key
 from seedtrust_ops.domain.transfers.batches import requeue_batches, settle_batches
 from seedtrust_ops.domain.transfers.checks import is_false_failure
+from seedtrust_ops.domain.transfers.claiming import doubt_batches, is_left_by_another
 from seedtrust_ops.domain.transfers.forgetting import bank_has_forgotten, tell_of_forgotten
 from seedtrust_ops.domain.transfers.leases import Lease, hold_fence, is_live
 from seedtrust_ops.domain.transfers.legacy import LegacyTransaction, match_by_reference
@@ -224,12 +226,22 @@ class _Recording:
             .with_for_update()
         )
         if self.lease is None:
-            due = due.where(~exists().where(BatchLease.batch_id == HuntingtonTransaction.batch_id, is_live()))
+            due = due.where(
+                ~exists().where(BatchLease.batch_id == HuntingtonTransaction.batch_id, is_live()),
+                # Whoever has the batch may be sending this one.
+                ~exists().where(HuntingtonBatch.id == HuntingtonTransaction.batch_id, is_left_by_another()),
+            )
         ids = list(session.scalars(due))
         if ids:
+            self._doubt_the_rest(session, {unknown[one].batch_id for one in ids})
             session.execute(
                 update(HuntingtonTransaction)
                 .where(HuntingtonTransaction.id.in_(ids))
                 .values(status="pending", failure_reason=None, updated_at=func.clock_timestamp())
             )
         return ids
+
+    def _doubt_the_rest(self, session: Session, batch_ids: Collection[int]) -> None:
+        """Doubt what is pending in batches that no worker of ours ever had: nobody knows whether it was sent."""
+        known = set(session.scalars(select(BatchLease.batch_id).where(any_of(BatchLease.batch_id, batch_ids))))
+        doubt_batches(session, set(batch_ids) - known)

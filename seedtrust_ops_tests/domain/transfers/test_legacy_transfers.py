@@ -1,9 +1,13 @@
 """What the legacy worker left behind is matched by reference and amount, or a person is asked; nothing is guessed."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import func, update
 
+from seedtrust_ops.bank import BankUnauthorized
+from seedtrust_ops.domain.transfers.claiming import BatchNotQueued
+from seedtrust_ops.tables import HuntingtonBatch
 from seedtrust_ops_tests.building import BuiltCase, Company
 from seedtrust_ops_tests.domain.transfers.working import LONG_AGO, Worker
 
@@ -120,3 +124,73 @@ def test_legacy_batch_queued_again_by_hand_is_asked_about_before_it_is_sent(work
     worker.process(batch_id)
     assert company.statuses(batch_id) == ["completed"]
     assert worker.posts(sent) == 0
+
+
+def test_batch_that_a_legacy_worker_may_still_be_sending_gets_nothing_back(worker: Worker, company: Company) -> None:
+    """One of its failures is old, the batch is not: whatever is queued again with it would be sent by both."""
+    case = company.case()
+    batch_id = company.batch(case=case, status="processing", started_at=datetime.now(UTC))
+    company.transaction(
+        batch_id, company.request(case, 300), 300, status="failed", failure_reason="timeout", updated_at=LONG_AGO
+    )
+    company.transaction(batch_id, company.request(case, 400), 400)
+
+    worker.heal(grace_seconds=600)
+
+    assert company.statuses(batch_id) == ["failed", "pending"]
+    assert company.batch_row(batch_id).status == "processing"
+
+
+def test_what_a_legacy_worker_left_pending_beside_a_false_failure_is_asked_about_before_it_is_sent(
+    worker: Worker, company: Company
+) -> None:
+    case = company.case()
+    batch_id, false_failure = _legacy_false_failure(company, case)
+    sent = company.transaction(batch_id, company.request(case, 400), 400, updated_at=LONG_AGO)
+    # So long ago that the feed does not tell of it.
+    worker.bank.control.plant_transfer(reference=str(sent), amount_cents=400, created_at=LONG_AGO - timedelta(days=365))
+
+    worker.heal(grace_seconds=600)
+    assert company.batch_row(batch_id).status == "queued"
+    worker.process(batch_id)
+
+    assert company.statuses(batch_id) == ["submitted", "completed"]
+    assert (worker.posts(false_failure), worker.posts(sent)) == (1, 0)
+
+
+@pytest.mark.parametrize("left_as", ["processing", "queued"])
+def test_batch_that_we_gave_back_and_a_legacy_worker_took_is_asked_about_before_it_is_sent(
+    worker: Worker, company: Company, left_as: str
+) -> None:
+    case = company.case()
+    batch_id = company.batch(case=case)
+    sent = company.transaction(batch_id, company.request(case, 400), 400)
+    worker.bank.control.order_fault("unauthorized", method="POST")
+    with pytest.raises(BankUnauthorized):
+        worker.process(batch_id)
+    assert company.batch_row(batch_id).status == "queued"
+    _take_as_the_legacy_worker_does(company, batch_id, left_as)
+    worker.bank.control.plant_transfer(reference=str(sent), amount_cents=400)
+
+    if left_as == "processing":
+        worker.heal(grace_seconds=600)
+        assert company.statuses(batch_id) == ["pending"]
+        with pytest.raises(BatchNotQueued, match="legacy"):
+            worker.process(batch_id)
+    else:
+        worker.process(batch_id)
+    worker.heal()
+
+    # Ours was refused (401) and the bank has another with its reference: people are asked which one it is.
+    assert company.statuses(batch_id) == ["processing"]
+    assert ("transfer_ambiguous", f"transaction {sent}") in company.open_alerts()
+    assert worker.posts(sent) == 1
+
+
+def _take_as_the_legacy_worker_does(company: Company, batch_id: int, left_as: str) -> None:
+    with company.sessions.begin() as session:
+        session.execute(
+            update(HuntingtonBatch)
+            .where(HuntingtonBatch.id == batch_id)
+            .values(status=left_as, started_at=func.clock_timestamp())
+        )
