@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Text, exists, func, literal, select, text, up
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.bank import BankTransfer
+from seedtrust_ops.bank import BankStatus, BankTransfer
 from seedtrust_ops.domain.alerts import open_alert
 from seedtrust_ops.domain.notifications import Letter, queue_letters
 from seedtrust_ops.domain.row_sets import any_of, row_set
@@ -30,7 +30,8 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
     """Post each transaction's disbursement, lower its account's balance, and mark its request paid.
 
     A transfer that came back before it was ever seen completed is booked too, so that its reversal has
-    something to reverse and the ledger tells the whole story.
+    something to reverse and the ledger tells the whole story. Its request is left as people have set it meanwhile:
+    one that was denied must not be approved by the reversal.
     """
     if not recorded:
         return
@@ -48,6 +49,7 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
             words.c.bank_transfer_id,
             transaction.method,
             DisbursementRequest.id.label("request_id"),
+            DisbursementRequest.status.label("request_status"),
         )
         .join(transaction, transaction.id == words.c.id)
         .join(DisbursementRequest, DisbursementRequest.id == transaction.disbursement_request_id)
@@ -63,7 +65,12 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
         ],
     )
     request_of = {row.id: row.request_id for row in rows}
-    newly_paid = {request_of[transaction_id] for transaction_id in posted}
+    came_back = {one.transaction_id for one in recorded if one.transfer.status is BankStatus.RETURNED}
+    settled_by_people = {
+        row.id for row in rows if row.id in came_back and row.request_status not in ("approved", "paid")
+    }
+    paying = posted - settled_by_people
+    newly_paid = {request_of[transaction_id] for transaction_id in paying}
     marked = set(
         session.scalars(
             update(DisbursementRequest)
@@ -74,7 +81,7 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
     )
     for one in recorded:
         request_id = request_of.get(one.transaction_id)
-        if one.transaction_id in posted and request_id not in marked:
+        if one.transaction_id in paying and request_id not in marked:
             open_alert(
                 session,
                 "request_paid_twice",

@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from seedtrust_ops.sandbox.bank.process import start_bank
-from seedtrust_ops.tables import BankFeedCursor, Notification
+from seedtrust_ops.tables import BankFeedCursor, DisbursementRequest, Notification
 from seedtrust_ops_tests.building import Company
 from seedtrust_ops_tests.domain.transfers.working import LONG_AGO, Worker, settings_for
 
@@ -59,6 +59,22 @@ def test_ach_that_came_back_before_it_was_ever_seen_completed_leaves_the_balance
     worker.heal()
     assert company.ledger(transaction_id) == [("disbursement", -5_000), ("reversal", 5_000)]
     assert company.balance_cents(case.account_id) == 9_000
+
+
+def test_request_that_was_denied_meanwhile_is_not_approved_by_a_transfer_that_came_back(
+    worker: Worker, company: Company
+) -> None:
+    batch_id, transaction_id = worker.submitted(company.case())
+    (transaction,) = company.transactions(batch_id)
+    with company.sessions.begin() as session:
+        session.execute(update(DisbursementRequest).values(status="denied"))
+    worker.bank.control.return_reference(str(transaction_id), "R02")
+
+    worker.heal()
+
+    assert company.request_status(transaction.disbursement_request_id) == "denied"
+    assert company.ledger(transaction_id) == [("disbursement", -5_000), ("reversal", 5_000)]
+    assert company.open_alerts() == []
 
 
 def test_plain_return_opens_no_alert(worker: Worker, company: Company) -> None:
