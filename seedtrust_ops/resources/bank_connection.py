@@ -9,7 +9,6 @@ import select
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import h11
@@ -217,12 +216,9 @@ class _Line(asyncio.Protocol):
         assert self._head is not None, "h11 gives the head before the end"
         assert self._answer is not None, "what comes unasked is not read"
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in self._head.headers}
-        response = BankResponse(self._head.status_code, headers, bytes(self._content))
-        self._answer.set_result(response)
+        self._answer.set_result(BankResponse(self._head.status_code, headers, bytes(self._content)))
         self._head, self._content = None, bytearray()
-        is_over = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
-        # Said a second time, a refusal would be taken for the next request's answer: unlike a transfer it bears no key.
-        if is_over and response.status < HTTPStatus.BAD_REQUEST and not self._http.trailing_data[0]:
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE and not self._http.trailing_data[0]:
             self._http.start_next_cycle()
         else:
             self.close()

@@ -26,11 +26,19 @@ from seedtrust_ops.bank import (
     BankTransfer,
     BankUnauthorized,
     NotSent,
+    Originated,
     OutcomeUnknown,
     TransferOrder,
 )
 from seedtrust_ops.config import HuntingtonSettings, environment
-from seedtrust_ops.resources.bank_connection import BankConnection, BankRequest, CalledBack, NoAnswer, NothingLeft
+from seedtrust_ops.resources.bank_connection import (
+    BankConnection,
+    BankRequest,
+    BankResponse,
+    CalledBack,
+    NoAnswer,
+    NothingLeft,
+)
 from seedtrust_ops.resources.huntington_wire import (
     WirePage,
     body_of,
@@ -82,14 +90,18 @@ class HuntingtonBank:
         request = BankRequest("POST", TRANSFERS, headers, json.dumps(body_of(order)).encode())
         try:
             async with self._connection() as connection:
-                response = await connection.exchange(request, may_leave)
+                answer = read_answer(order, await connection.exchange(request, may_leave), self._clean)
+                if not isinstance(answer, Originated):
+                    # Only a transfer names its request. Said again late, anything else, a refusal above all, would be
+                    # taken for the answer to the next one.
+                    connection.close()
+                return answer
         except CalledBack as trouble:
             return NotSent(str(trouble))
         except NothingLeft as trouble:
             return NotSent(f"no connection to {self._url}: {trouble}")
         except NoAnswer as trouble:
             return OutcomeUnknown(str(trouble))
-        return read_answer(order, response, self._clean)
 
     async def find_by_keys(self, keys: Sequence[str]) -> list[BankTransfer]:
         """Return the transfers with these keys, at most 100 keys a call."""
@@ -160,6 +172,10 @@ class HuntingtonBank:
         try:
             async with self._connection() as connection:
                 response = await connection.exchange(request)
+                page = _page_of(response)
+                if page is None or not page.data:
+                    # As above: it names nobody.
+                    connection.close()
         except (NothingLeft, NoAnswer) as trouble:
             raise _Unanswered(str(trouble)) from None
         if response.status == HTTPStatus.UNAUTHORIZED:
@@ -171,14 +187,23 @@ class HuntingtonBank:
             raise _Unanswered("it asked to wait (429)")
         if response.status != HTTPStatus.OK:
             raise _Unanswered(f"HTTP {response.status}")
-        try:
-            return WirePage.model_validate_json(response.content)
-        except ValidationError:
-            raise _Unanswered("the answer could not be read") from None
+        if page is None:
+            raise _Unanswered("the answer could not be read")
+        return page
 
     def _clean(self, text: str) -> str:
         """Return the bank's free text without what it may quote of our request: account numbers and our key."""
         return without_numbers(text.replace(self._api_key.get_secret_value(), "•••"))
+
+
+def _page_of(response: BankResponse) -> WirePage | None:
+    """Return the page, None where it is none that can be read."""
+    if response.status != HTTPStatus.OK:
+        return None
+    try:
+        return WirePage.model_validate_json(response.content)
+    except ValidationError:
+        return None
 
 
 class HuntingtonResource(dg.ConfigurableResource):  # type: ignore[type-arg]

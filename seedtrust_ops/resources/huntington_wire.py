@@ -31,7 +31,7 @@ DEFAULT_RETRY_AFTER_SECONDS = 1.0
 """How long a 429 without a readable Retry-After is waited for."""
 LONGEST_WAIT_SECONDS = 3600.0
 """The longest Retry-After that is believed; after that the bank is asked again."""
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]+)?")
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 # Digits with as much between them as people write between the groups of an account number.
 _DIGITS = re.compile(r"\d(?:[\W_]{0,2}\d){3,}")
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")

@@ -203,7 +203,7 @@ def test_fields_that_the_contract_does_not_name_are_no_trouble() -> None:
         ("inf", 1),
         ("nan", 1),
         ("1e9", 1),
-        ("99999999999999999999", 1),
+        ("99999999999999999999", LONGEST_WAIT_SECONDS),
         ("999999999", LONGEST_WAIT_SECONDS),
         ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", 1),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0),

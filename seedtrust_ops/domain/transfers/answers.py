@@ -51,7 +51,7 @@ def record_answers(session: Session, lease: Lease, answered: Sequence[Answered])
         match one.answer:
             case Originated(transfer):
                 words[transaction_id] = transfer
-            case Refused(code):
+            case Refused(code) if one.found is None:
                 refused[transaction_id] = code
             case Unauthorized() | NotSent() | RateLimited():
                 unsent.append(transaction_id)

@@ -7,6 +7,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
@@ -21,6 +22,10 @@ LONGEST_NAME = 35
 """The longest payee name that the bank takes (bank_api.yaml, counterparty.name)."""
 _FALSE_FAILURE_REASON = "timeout%"
 """How the legacy worker wrote failures that were none: the bank had not answered in time (design, section 4)."""
+NOT_SENT = "not sent: "
+"""How the reason begins why a transaction failed here, and not at the bank."""
+STRAY_AGE = timedelta(days=1)
+"""How long a request that the bank did not know may still arrive, for whoever is paid in the place of it."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def decide(candidates: Iterable[Candidate], available_cents: Mapping[int, int]) 
                 f"and {one.amount_cents} cents are wanted"
             )
         if problem is not None:
-            problems[one.transaction_id] = f"not sent: {problem}"
+            problems[one.transaction_id] = f"{NOT_SENT}{problem}"
             continue
         if one.request_id is not None and one.account_id is not None:
             requests_seen[one.request_id] = one.transaction_id
@@ -171,7 +176,7 @@ def _is_in_flight(transaction: type[HuntingtonTransaction], own_batch_id: int) -
     """The condition that a transaction may yet take money: under way, about to be, in doubt, or falsely failed.
 
     In doubt is also what is pending again because the bank did not know its key: a request that left may still
-    arrive, however late.
+    arrive, however late. Where our own check has failed it since, it is in doubt for a day.
     """
     being_processed = exists().where(
         HuntingtonBatch.id == transaction.batch_id,
@@ -180,9 +185,16 @@ def _is_in_flight(transaction: type[HuntingtonTransaction], own_batch_id: int) -
     sent_before = exists().where(
         TransferAttempt.transaction_id == transaction.id, TransferAttempt.outcome == "unknown_to_bank"
     )
+    failed_here = and_(
+        transaction.status == "failed",
+        transaction.failure_reason.startswith(NOT_SENT),
+        transaction.bank_transfer_id.is_(None),
+    )
+    lately = TransferAttempt.finished_at > func.now() - STRAY_AGE
     return or_(
         transaction.status.in_(("processing", "submitted")),
         and_(transaction.status == "pending", transaction.batch_id != own_batch_id, or_(being_processed, sent_before)),
+        and_(failed_here, sent_before.where(lately)),
         is_false_failure(transaction),
     )
 

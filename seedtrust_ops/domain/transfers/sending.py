@@ -16,12 +16,14 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.bank import (
     Answer,
     BankGaveNoAnswer,
+    BankStatus,
     BankTransfer,
     BankUnauthorized,
     KeyReused,
     NotSent,
     OutcomeUnknown,
     RateLimited,
+    Refused,
     Unauthorized,
 )
 from seedtrust_ops.domain.committing import Sessions, commit
@@ -30,6 +32,7 @@ from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, build_or
 from seedtrust_ops.domain.transfers.answers import UNAUTHORIZED_SENTENCE, Answered, record_answers, tell_of_limits
 from seedtrust_ops.domain.transfers.attempts import StartedAttempt, start_attempts
 from seedtrust_ops.domain.transfers.bank import Bank, idempotency_key
+from seedtrust_ops.domain.transfers.checks import NOT_SENT
 from seedtrust_ops.domain.transfers.halting import TransfersHalted, why_halted
 from seedtrust_ops.domain.transfers.leases import BatchTakenBack, Lease, hold_fence, lease_lost, require_processing
 from seedtrust_ops.domain.transfers.outcomes import fail_transactions
@@ -145,12 +148,17 @@ class BatchSender:
         rows = session.execute(
             select(HuntingtonTransaction, DisbursementRequest)
             .join(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
-            .where(any_of(HuntingtonTransaction.id, transaction_ids), HuntingtonTransaction.status == "pending")
+            .where(
+                any_of(HuntingtonTransaction.id, transaction_ids),
+                HuntingtonTransaction.status == "pending",
+                # What was moved to another batch since the check waits for that one.
+                HuntingtonTransaction.batch_id == self._lease.batch_id,
+            )
             .order_by(HuntingtonTransaction.id)
             .with_for_update(of=HuntingtonTransaction)
         ).all()
         changed = {
-            transaction.id: f"not sent: disbursement request {request.id} was changed after the batch was checked"
+            transaction.id: f"{NOT_SENT}disbursement request {request.id} was changed after the batch was checked"
             for transaction, request in rows
             if request.status != "approved" or request.amount_cents != transaction.amount_cents
         }
@@ -203,8 +211,12 @@ class BatchSender:
         order = build_order(one.transaction, self._cipher, self._funding_account_id)
         answer = await self._bank.create_transfer(order, self._may_leave)
         found = None
-        if isinstance(answer, OutcomeUnknown | KeyReused):
+        if isinstance(answer, OutcomeUnknown | KeyReused | Refused):
+            # A refusal bears no key either: one of another request must not stand for a transfer that was made.
             found = await self._look_up(one.attempt.transaction_id)
+        if isinstance(answer, Refused) and found is not None and found.status is BankStatus.REJECTED:
+            # Of a bank that keeps what it refused, the answer says why.
+            found = None
         self._heed(answer, found)
         return Answered(one.attempt, answer, found)
 

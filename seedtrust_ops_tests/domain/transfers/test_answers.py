@@ -4,15 +4,16 @@ import asyncio
 from datetime import datetime
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Update, update
 
 from seedtrust_ops.bank import BankUnauthorized
 from seedtrust_ops.domain.transfers.batches import NothingWentThrough
 from seedtrust_ops.domain.transfers.sending import BankSilent, BankUnreachable, BatchSender
 from seedtrust_ops.sandbox.bank.control import SeenRequest
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops.tables import DisbursementRequest
+from seedtrust_ops.tables import DisbursementRequest, HuntingtonTransaction
 from seedtrust_ops_tests.building import Company
+from seedtrust_ops_tests.domain.transfers.contradicting_bank import refusing_before
 from seedtrust_ops_tests.domain.transfers.working import Worker, settings_for
 from seedtrust_ops_tests.waiting import wait_until
 
@@ -136,6 +137,17 @@ def test_refusal_is_final_and_bears_the_banks_code(worker: Worker, company: Comp
     assert company.request_status(refused.disbursement_request_id) == "approved"
 
 
+def test_refusal_of_a_transfer_that_the_bank_has_made_is_not_believed(worker: Worker, company: Company) -> None:
+    batch_id = company.batch([1_000])
+    (transaction,) = company.transactions(batch_id)
+    with refusing_before(worker.bank.url) as url:
+        worker.settings = settings_for(worker.bank, HUNTINGTON_API_URL=url)
+        worker.process(batch_id)
+
+    assert company.statuses(batch_id) == ["completed"]
+    assert company.ledger(transaction.id) == [("disbursement", -1_000)]
+
+
 def test_429_is_waited_out_by_all_and_then_everything_goes_through(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(30)
     worker.bank.control.order_fault("rate_limited", times=10, method="POST", seconds=1)
@@ -249,27 +261,48 @@ def test_bank_that_takes_no_request_but_answers_look_ups_is_told_and_not_sent_ev
     assert company.open_alerts() == []
 
 
+def _while_the_bank_makes_us_wait(monkeypatch: pytest.MonkeyPatch, company: Company, statement: Update) -> None:
+    """Have somebody execute the statement meanwhile."""
+    waited = BatchSender._wait_for_the_bank
+
+    def execute() -> None:
+        with company.sessions.begin() as session:
+            session.execute(statement)
+
+    async def executed_meanwhile(sender: BatchSender) -> None:
+        await asyncio.to_thread(execute)
+        await waited(sender)
+
+    monkeypatch.setattr(BatchSender, "_wait_for_the_bank", executed_meanwhile)
+
+
 def test_request_taken_back_while_the_bank_made_us_wait_is_not_paid(
     worker: Worker, company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch_id = company.batch([1_000])
     (transaction,) = company.transactions(batch_id)
     worker.bank.control.order_fault("rate_limited", method="POST")
-    waited = BatchSender._wait_for_the_bank
+    _while_the_bank_makes_us_wait(monkeypatch, company, update(DisbursementRequest).values(status="denied"))
 
-    def take_back() -> None:
-        with company.sessions.begin() as session:
-            session.execute(update(DisbursementRequest).values(status="denied"))
-
-    async def taken_back_meanwhile(sender: BatchSender) -> None:
-        await asyncio.to_thread(take_back)
-        await waited(sender)
-
-    monkeypatch.setattr(BatchSender, "_wait_for_the_bank", taken_back_meanwhile)
     with pytest.raises(NothingWentThrough, match="was changed after the batch was checked"):
         worker.process(batch_id)
 
     assert company.outcomes(transaction.id) == ["started", "rate_limited"]
+    assert worker.bank_transfers([transaction.id]) == {}
+
+
+def test_payment_moved_to_another_batch_while_the_bank_made_us_wait_waits_for_that_one(
+    worker: Worker, company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id, held = company.batch([1_000]), company.batch(status="held")
+    (transaction,) = company.transactions(batch_id)
+    worker.bank.control.order_fault("rate_limited", method="POST")
+    _while_the_bank_makes_us_wait(monkeypatch, company, update(HuntingtonTransaction).values(batch_id=held))
+
+    with pytest.raises(NothingWentThrough, match="no transactions"):
+        worker.process(batch_id)
+
+    assert company.statuses(held) == ["pending"]
     assert worker.bank_transfers([transaction.id]) == {}
 
 

@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+from sqlalchemy import update
 
 from seedtrust_ops.bank import BankGaveNoAnswer
 from seedtrust_ops.domain.transfers import sending, stopping
+from seedtrust_ops.domain.transfers.batches import NothingWentThrough
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
+from seedtrust_ops.tables import DisbursementRequest
 from seedtrust_ops_tests.building import Company
 from seedtrust_ops_tests.domain.transfers.working import Worker
 
@@ -114,6 +117,34 @@ def test_request_is_not_paid_by_another_while_its_first_payment_may_still_arrive
     assert "may have paid" in (company.transactions(second)[0].failure_reason or "")
     worker.process(first)
     assert company.statuses(first) == ["completed"]
+
+
+def test_request_is_not_paid_by_another_on_the_day_on_which_its_first_payment_was_lost_and_then_failed_here(
+    worker: Worker, company: Company
+) -> None:
+    case = company.case()
+    request_id = company.request(case, 5_000)
+    first, second = company.batch(case=case), company.batch(case=case)
+    company.transaction(first, request_id, 5_000)
+    company.transaction(second, request_id, 5_000)
+    company.transaction(second, company.request(case, 100), 100)
+    worker.bank.control.order_fault("reset_before_commit", method="POST")
+    worker.process(first)
+    worker.heal(grace_seconds=0)
+    _set_status(company, request_id, "denied")
+    with pytest.raises(NothingWentThrough):
+        worker.process(first)
+    _set_status(company, request_id, "approved")
+
+    worker.process(second)
+
+    assert company.statuses(second) == ["failed", "completed"]
+    assert "may have paid" in (company.transactions(second)[0].failure_reason or "")
+
+
+def _set_status(company: Company, request_id: int, status: str) -> None:
+    with company.sessions.begin() as session:
+        session.execute(update(DisbursementRequest).where(DisbursementRequest.id == request_id).values(status=status))
 
 
 def test_second_transfer_is_told_also_where_it_was_seen_while_ours_was_still_in_doubt(
