@@ -7,13 +7,14 @@ import time
 import traceback
 
 from bench.figures import Part, say
-from bench.results import write
+from bench.machine import described
+from bench.results import keep
 
 PARTS = "abcdef"
 
 
 def main() -> None:
-    """Measure the parts that are asked for, one after the other; what is measured so far is always on disk."""
+    """Measure the parts that are asked for, one after the other; each is kept as soon as it is measured."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     # argparse holds the empty list against the choices too.
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []])
@@ -23,8 +24,8 @@ def main() -> None:
     for letter in arguments.parts or PARTS:
         began = time.monotonic()
         parts.append(_measured(letter, large=arguments.large))
-        parts[-1].seconds = time.monotonic() - began
-        write(parts, all_of=PARTS)
+        parts[-1].seconds, parts[-1].ended = time.monotonic() - began, described()
+        keep(parts[-1])
         say(f"({letter}) took {parts[-1].seconds:.0f} s")
     for promise in (promise for part in parts for promise in part.promises):
         say(f"{'kept' if promise.kept else 'NOT KEPT'}: {promise.sentence}: {promise.shown}")

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,15 @@ class Part:
     promises: list[Promise] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    ended: str = ""
+    """When and on what machine."""
     broke: bool = False
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> "Part":
+        """Return the part of which `kept` is the `asdict`."""
+        figures = [Figure(**one) for one in kept["figures"]]
+        return cls(**(kept | {"figures": figures, "promises": [Promise(**one) for one in kept["promises"]]}))
 
     def add(self, figure: Figure) -> Figure:
         """Keep a figure, and say it at once: a bench takes long."""
@@ -62,7 +71,8 @@ class Part:
         return figure
 
     def markdown(self) -> str:
-        lines = [f"## ({self.letter}) {self.title}", "", f"{self.how} Measured in {self.seconds / 60:.1f} minutes.", ""]
+        lines = [f"## ({self.letter}) {self.title}", "", self.how, ""]
+        lines += [f"Measured in {self.seconds / 60:.1f} minutes until {self.ended}.", ""]
         if self.figures:
             lines += [
                 "| what | median | min | max | p95 | unit | n | |",

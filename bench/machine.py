@@ -12,17 +12,19 @@ GIBIBYTE = 2**30
 
 
 def described() -> str:
-    """Return the machine and the versions as a Markdown list."""
+    """Return when this is, on what machine, and how busy that is."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = psutil.virtual_memory().total / GIBIBYTE
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
-    return "\n".join(
-        [
-            f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {cores} cores ({_processor()}), "
-            f"{psutil.virtual_memory().total / GIBIBYTE:.0f} GB of memory, {platform.system()} {platform.release()}",
-            f"- load average at the end: {load}",
-            f"- Python {platform.python_version()}; " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
-        ]
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, on {cores} cores ({_processor()}) with {memory:.0f} GB of memory and "
+        f"{platform.system()} {platform.release()}; load average then: {load}"
     )
+
+
+def versions() -> str:
+    """Return what all of it ran on."""
+    return f"Python {platform.python_version()}; " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
 
 
 def _processor() -> str:

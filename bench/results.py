@@ -1,42 +1,47 @@
-"""Writes what was measured: `results.md` and a plot beside it. Nobody writes either by hand."""
+"""Keeps what was measured, part by part, and writes `results.md` and a plot of it; nobody writes them by hand."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from matplotlib.figure import Figure as Picture
 
 from bench.figures import Part
-from bench.machine import described
+from bench.machine import versions
 
 FOLDER = Path(__file__).parent
+MEASURED = FOLDER / "measured.json"
 BAR_INCHES = 0.24
 
 
-def write(parts: Sequence[Part], *, all_of: str) -> None:
-    """Write the parts; a run that is not of all of them gets files of its own."""
-    letters = "".join(part.letter for part in parts)
-    name = "results" if letters == all_of else f"results-{letters}"
+def keep(part: Part) -> None:
+    """Keep the part in the place of what was measured of it before, and write all anew."""
+    measured = {one["letter"]: one for one in json.loads(MEASURED.read_text())} if MEASURED.is_file() else {}
+    measured[part.letter] = asdict(part)
+    parts = [measured[letter] for letter in sorted(measured)]
+    MEASURED.write_text(json.dumps(parts, indent=1) + "\n")
+    _write([Part.from_json(one) for one in parts])
+
+
+def _write(parts: Sequence[Part]) -> None:
     promises = [promise for part in parts for promise in part.promises]
     kept = sum(promise.kept for promise in promises)
     lines = [
         "# Bench",
         "",
-        "Written by `make bench`. Every figure is the median of n values, beside the least, the most and the p95.",
+        "Written by `make bench`. Every figure is the median of n values, beside the least, the most and the p95. What "
+        "a part compares was measured side by side in one run; its date says where a part was measured by itself.",
         "",
-        described(),
-        "",
+        f"- {versions()}",
         f"- {kept} of {len(promises)} promises kept; each is at the end of its part.",
         "",
-        f"![The medians, on a logarithmic scale]({name}.png)",
+        "![The medians, on a logarithmic scale](results.png)",
         "",
         *(part.markdown() for part in parts),
     ]
-    (FOLDER / f"{name}.md").write_text("\n".join(lines))
-    _plot(parts, FOLDER / f"{name}.png")
-    for shorter in range(1, len(parts)):
-        # What an earlier call of the same run wrote.
-        for suffix in ("md", "png"):
-            (FOLDER / f"results-{letters[:shorter]}.{suffix}").unlink(missing_ok=True)
+    (FOLDER / "results.md").write_text("\n".join(lines))
+    _plot(parts, FOLDER / "results.png")
 
 
 def _plot(parts: Sequence[Part], path: Path) -> None:
