@@ -15,7 +15,7 @@ from types import FrameType
 
 import psutil
 
-from seedtrust_ops.processes.sessions import end_session
+from seedtrust_ops.processes.sessions import end_session, members
 
 PR_SET_PDEATHSIG = 1
 LOOK_SECONDS = 0.25
@@ -33,10 +33,13 @@ def die_with_parent(sign: signal.Signals) -> None:
 class Keeper:
     """Starts the command, and ends it with its whole session when told to or when left alone."""
 
-    def __init__(self, command: list[str], *, parent: int, stop_seconds: float, needs_child: bool) -> None:
+    def __init__(
+        self, command: list[str], *, parent: int, stop_seconds: float, needs_child: bool, children_may_finish: bool
+    ) -> None:
         self._parent = parent
         self._stop_seconds = stop_seconds
         self._needs_child = needs_child
+        self._children_may_finish = children_may_finish
         self._child: psutil.Process | None = None
         self._told_to_stop = False
         for sign in (signal.SIGTERM, signal.SIGINT):
@@ -53,8 +56,7 @@ class Keeper:
         """Wait for the end; return the process's exit code (128 and the signal's number where a signal ended it)."""
         next_check = time.monotonic() + CHILD_CHECK_SECONDS
         while self._process.poll() is None:
-            # Where the kernel tells nobody of a parent's death, a changed parent does.
-            if self._told_to_stop or os.getppid() != self._parent:
+            if self._is_to_end:
                 break
             if self._needs_child and time.monotonic() >= next_check:
                 next_check = time.monotonic() + CHILD_CHECK_SECONDS
@@ -63,12 +65,25 @@ class Keeper:
                     break
             # The process's own `wait` would look twenty times a second.
             time.sleep(LOOK_SECONDS)
+        if self._children_may_finish and self._process.poll() is not None:
+            self._let_children_finish()
         self._end()
         code = self._process.wait()
         return code if code >= 0 else 128 - code
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._told_to_stop = True
+
+    @property
+    def _is_to_end(self) -> bool:
+        # Where the kernel tells nobody of a parent's death, a changed parent does.
+        return self._told_to_stop or os.getppid() != self._parent
+
+    def _let_children_finish(self) -> None:
+        """Wait until nothing is left of what the dead process started, its time is over, or this keeper is to end."""
+        deadline = time.monotonic() + self._stop_seconds
+        while not self._is_to_end and time.monotonic() < deadline and members(os.getpid()):
+            time.sleep(LOOK_SECONDS)
 
     def _lost_its_child(self) -> bool:
         # To look for children is to read of every process on the machine, so the one that was found is watched.
@@ -107,6 +122,9 @@ def main() -> None:
     parser.add_argument("--parent", type=int, required=True, help="the pid that started this keeper")
     parser.add_argument("--stop-seconds", type=float, required=True, help="from SIGTERM to SIGKILL")
     parser.add_argument("--needs-child", action="store_true", help="end the process when it has lost its children")
+    parser.add_argument(
+        "--children-may-finish", action="store_true", help="where the process dies, give its children the stop seconds"
+    )
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     keeper = Keeper(
@@ -114,6 +132,7 @@ def main() -> None:
         parent=options.parent,
         stop_seconds=options.stop_seconds,
         needs_child=options.needs_child,
+        children_may_finish=options.children_may_finish,
     )
     sys.exit(keeper.keep())
 

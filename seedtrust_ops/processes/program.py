@@ -34,6 +34,8 @@ class Program:
     """How long it may take to end by itself before it is killed."""
     needs_child: bool = False
     """Whether it is useless without the child process that it starts."""
+    children_may_finish: bool = False
+    """Whether its children have `stop_seconds` to finish where it dies by itself; it is started again after that."""
     is_ready: Callable[[], bool] = _always
     """Says whether those that start after it may start."""
 
@@ -52,6 +54,7 @@ class KeptRun:
                 f"--parent={os.getpid()}",
                 f"--stop-seconds={program.stop_seconds}",
                 *(["--needs-child"] if program.needs_child else []),
+                *(["--children-may-finish"] if program.children_may_finish else []),
                 "--",
                 *program.command,
             ],

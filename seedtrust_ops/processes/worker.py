@@ -73,6 +73,8 @@ def run_host(environment: Mapping[str, str], home: Path) -> tuple[Program, ...]:
         ),
         environment=environment,
         stop_seconds=RUN_SECONDS + INTERRUPTED_SECONDS,
+        # Its children are the runs. Launchers that find it dead start one of their own meanwhile.
+        children_may_finish=True,
         is_ready=lambda: folder.is_dir() and is_answered(folder),
     )
     return (program,)

@@ -20,6 +20,8 @@ from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.launcher.calling import RunHostCaller, RunNotStarted
 from seedtrust_ops.launcher.messages import CodeToLoad, LaunchOrder
 from seedtrust_ops.launcher.run_host_folder import LAUNCHER_FOLDER, call, is_answered, listen, make_folder
+from seedtrust_ops.processes.program import KeptRun
+from seedtrust_ops.processes.worker import run_host as run_host_of_the_worker
 from seedtrust_ops_tests.dagster_homes import DagsterHome, instance_of
 from seedtrust_ops_tests.launcher.launching import QuickLaunches, quick_launches
 from seedtrust_ops_tests.launcher.marks import Marks
@@ -112,6 +114,23 @@ def test_a_run_host_that_is_told_to_stop_lets_runs_finish_for_a_time_and_interru
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert status(launches, run_id) is (DagsterRunStatus.SUCCESS if let_go else DagsterRunStatus.FAILURE)
     assert marks.interruptions == ([] if let_go else ["DagsterExecutionInterruptedError"])
+
+
+def test_a_run_outlives_the_workers_run_host(dagster_home: DagsterHome, launches: QuickLaunches, marks: Marks) -> None:
+    (program,) = run_host_of_the_worker(environment_for_child({}), dagster_home.folder)
+    kept = KeptRun(program, lambda _name, _line: None)
+    try:
+        wait_until(program.is_ready, seconds=120, what="the run host")
+        run_id = launches.launched("leave_a_mark", marks.config(hold=True))
+        host = psutil.Process(marks.of(run_id).pid).ppid()
+        assert psutil.Process(host).ppid() == kept.pid
+        os.kill(host, signal.SIGKILL)
+        wait_until(lambda: not psutil.pid_exists(host), what="the keeper to have noticed")
+        marks.let_go()
+        wait_until(lambda: status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
+        assert marks.interruptions == []
+    finally:
+        kept.stop()
 
 
 def test_a_run_host_launches_though_nobody_takes_what_it_prints(

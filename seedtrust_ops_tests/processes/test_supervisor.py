@@ -101,6 +101,29 @@ def test_a_killed_keeper_leaves_no_family() -> None:
         assert living() == []
 
 
+@pytest.mark.parametrize("let_go", [True, False], ids=["that finish", "until told to stop"])
+def test_children_of_a_killed_process_that_may_finish_are_waited_for(tmp_path: Path, let_go: bool) -> None:
+    go, finished = tmp_path / "go", tmp_path / "finished"
+    child = f"while ! test -e {go}; do sleep 0.05; done; touch {finished}"
+    script = f"({child}) & echo started $$; exec sleep 1000"
+    with supervised(program(script, stop_seconds=1000.0, children_may_finish=True)) as (_, said):
+        wait_until(lambda: said.pids, what="the first start")
+        killed = said.pids[0]
+        living = session_of(killed)
+        keeper = psutil.Process(os.getsid(killed))
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: not psutil.pid_exists(killed), what="the keeper to have noticed")
+        # Each of its turns is one sleep.
+        waited = keeper.num_ctx_switches().voluntary + 2
+        wait_until(lambda: keeper.num_ctx_switches().voluntary > waited, what="the keeper to wait")
+        assert len(living()) > 1
+        if let_go:
+            go.touch()
+            wait_until(lambda: len(said.pids) == 2, what="the second start")
+    assert finished.exists() == let_go
+    assert living() == []
+
+
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nothing_outlives_the_supervisor(sign: signal.Signals) -> None:
     supervisor = subprocess.Popen(
