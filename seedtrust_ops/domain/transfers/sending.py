@@ -30,13 +30,14 @@ from seedtrust_ops.domain.committing import Sessions, commit
 from seedtrust_ops.domain.row_sets import any_of
 from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, build_order
 from seedtrust_ops.domain.transfers.answers import UNAUTHORIZED_SENTENCE, Answered, record_answers, tell_of_limits
-from seedtrust_ops.domain.transfers.attempts import StartedAttempt, start_attempts
+from seedtrust_ops.domain.transfers.attempts import start_attempts
 from seedtrust_ops.domain.transfers.bank import Bank, idempotency_key
 from seedtrust_ops.domain.transfers.checks import NOT_SENT
 from seedtrust_ops.domain.transfers.halting import TransfersHalted, why_halted
 from seedtrust_ops.domain.transfers.leases import BatchTakenBack, Lease, hold_fence, lease_lost, require_processing
 from seedtrust_ops.domain.transfers.outcomes import fail_transactions
-from seedtrust_ops.domain.transfers.stopping import StopSign
+from seedtrust_ops.domain.transfers.prepared import Prepared
+from seedtrust_ops.domain.transfers.stopping import StopSign, moment
 from seedtrust_ops.errors import PassingTrouble
 from seedtrust_ops.tables import DisbursementRequest, HuntingtonTransaction
 
@@ -46,8 +47,6 @@ LINGER_SECONDS = 0.1
 """How long the first answer waits for others to be recorded with, unless all have come: one commit for many."""
 LEAST_SILENCE = 8
 """After so many requests in a row (or one for each worker) without any answer, the bank is taken for down."""
-
-
 LEAST_WAIT_SECONDS = 0.5
 """The least that a 429 is waited out, also where the bank says 0."""
 LONG_LIMIT_SECONDS = 300.0
@@ -56,7 +55,7 @@ LONG_LIMIT_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Waiting(NotSent):
-    """The request did not leave because the bank had asked to wait."""
+    """The request did not leave yet, and its transaction is to be looked at anew before it does."""
 
 
 class BankUnreachable(PassingTrouble):
@@ -65,14 +64,6 @@ class BankUnreachable(PassingTrouble):
 
 class BankSilent(PassingTrouble):
     """Request after request got no readable answer, nor did the look-ups."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A transaction whose attempt is committed: its request may leave."""
-
-    transaction: HuntingtonTransaction
-    attempt: StartedAttempt
 
 
 class BatchSender:
@@ -140,6 +131,7 @@ class BatchSender:
             return []
 
     def _put_on_record(self, session: Session, transaction_ids: Sequence[int]) -> list[Prepared]:
+        looked_at = moment()
         hold_fence(session, self._lease)
         require_processing(session, self._lease)
         halted = why_halted(session, self._halted_by_environment)
@@ -170,14 +162,14 @@ class BatchSender:
             .where(any_of(HuntingtonTransaction.id, attempts))
             .values(status="processing", updated_at=func.clock_timestamp())
         )
-        return [Prepared(transaction, attempts[transaction.id]) for transaction in sendable]
+        return [Prepared(transaction, attempts[transaction.id], looked_at) for transaction in sendable]
 
     async def _work(self) -> None:
         while (one := await self._prepared.get()) is not None:
             answered = await self._send_one(one)
             while isinstance(answered.answer, RateLimited | Waiting) and self._stop.reason is None:
-                # While the bank makes us wait the transaction is pending, and afterwards it is looked at anew:
-                # by then its request may have been taken back.
+                # While it waits the transaction is pending, and afterwards it is looked at anew: by then its request
+                # may have been taken back.
                 await self._record_now([answered])
                 await self._tell_of_a_long_limit()
                 await self._wait_for_the_bank()
@@ -208,6 +200,8 @@ class BatchSender:
             return Answered(one.attempt, NotSent("sending was stopped before"))
         if self._resume_at > time.monotonic():
             return Answered(one.attempt, Waiting("the bank had asked to wait"))
+        if not one.is_fresh:
+            return Answered(one.attempt, Waiting("it had waited for too long"))
         order = build_order(one.transaction, self._cipher, self._funding_account_id)
         answer = await self._bank.create_transfer(order, self._may_leave)
         found = None

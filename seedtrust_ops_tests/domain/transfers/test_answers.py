@@ -1,6 +1,7 @@
 """Every answer that the bank can give, or fail to give, over a real socket: what is believed, what is not done."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
@@ -8,6 +9,7 @@ from sqlalchemy import Update, update
 
 from seedtrust_ops.bank import BankUnauthorized
 from seedtrust_ops.domain.transfers.batches import NothingWentThrough
+from seedtrust_ops.domain.transfers.prepared import FRESH_SECONDS
 from seedtrust_ops.domain.transfers.sending import BankSilent, BankUnreachable, BatchSender
 from seedtrust_ops.sandbox.bank.control import SeenRequest
 from seedtrust_ops.sandbox.bank.process import BankProcess
@@ -289,6 +291,24 @@ def test_request_taken_back_while_the_bank_made_us_wait_is_not_paid(
 
     assert company.outcomes(transaction.id) == ["started", "rate_limited"]
     assert worker.bank_transfers([transaction.id]) == {}
+
+
+def test_request_denied_while_a_slow_bank_kept_its_transfer_waiting_is_not_paid(
+    worker: Worker, company: Company
+) -> None:
+    batch_id = company.big_batch(worker.rules.concurrency + 4)
+    ids = [one.id for one in company.transactions(batch_id)]
+    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=FRESH_SECONDS + 1)
+
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(worker.process, batch_id)
+        wait_until(lambda: len(worker.bank_transfers(ids)) == worker.rules.concurrency, what="the first transfers")
+        with company.sessions.begin() as session:
+            session.execute(update(DisbursementRequest).values(status="denied"))
+        sending.result()
+
+    assert len(worker.bank_transfers(ids)) == worker.rules.concurrency
+    assert sum(one.failure_reason is not None for one in company.transactions(batch_id)) == 4
 
 
 def test_payment_moved_to_another_batch_while_the_bank_made_us_wait_waits_for_that_one(
