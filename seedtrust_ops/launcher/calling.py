@@ -1,4 +1,4 @@
-"""A launcher's way to the run host: calls it, starts it where there is none, and tries again where it died.
+"""A launcher's way to the run host: calls it, starts it where there is none, and tries again where it died or froze.
 
 What the run host does with an order is in `run_host`.
 """
@@ -13,12 +13,14 @@ from pathlib import Path
 from threading import Lock
 
 from seedtrust_ops.errors import OperationsError
-from seedtrust_ops.launcher.messages import Answer, LaunchOrder
+from seedtrust_ops.launcher.asking import ask
+from seedtrust_ops.launcher.messages import ALIVE, Answer, LaunchOrder
 from seedtrust_ops.launcher.run_host_folder import LOG, call, make_folder
 
 ANSWER_SECONDS = 180.0
 """Longer than loading and forking may take together."""
-START_SECONDS = 30.0
+START_SECONDS = 60.0
+"""Longer than a run host that starts waits for one before it."""
 TRIES = 4
 PAUSE_SECONDS = 0.5
 
@@ -70,6 +72,8 @@ class RunHostCaller:
     def _ask(self, order: LaunchOrder) -> Answer:
         connection = self._call()
         try:
+            # An order takes its time, so that it is no order by which one that is frozen can be told.
+            ask(connection, ALIVE)
             connection.settimeout(ANSWER_SECONDS)
             connection.sendall(json.dumps(asdict(order)).encode() + b"\n")
             with connection.makefile("r", encoding="utf-8") as answers:

@@ -14,6 +14,11 @@ LONGEST_LINE = 16 * 2**20
 PASSING_VARIABLES = frozenset({"_", "SHLVL", "PWD", "OLDPWD", "TERM", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST"})
 """Variables that differ between shells and steps without any meaning for the code that is loaded."""
 
+ALIVE = {"alive": True}
+"""Asks only for an answer, whatever it is."""
+RETIRE = {"retire": True}
+"""Asks a run host to let its runs go on to their ends, and start no other."""
+
 
 @dataclass(frozen=True)
 class CodeToLoad:
@@ -56,7 +61,7 @@ class LaunchOrder:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of an order: the worker's pid, or a sentence that says why nothing was started."""
+    """What became of an order: the worker's pid, or a sentence that says why it has none; empty without an order."""
 
     pid: int | None = None
     cold: str | None = None

@@ -19,13 +19,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from seedtrust_ops.launcher.asking import ask
 from seedtrust_ops.launcher.children import collected, has_children, is_own_child
-from seedtrust_ops.launcher.messages import LONGEST_LINE, Answer, CodeToLoad, LaunchOrder
-from seedtrust_ops.launcher.run_host_folder import SOCKET, call, is_answered, listen, make_folder, try_lock
+from seedtrust_ops.launcher.messages import ALIVE, LONGEST_LINE, RETIRE, Answer, CodeToLoad, LaunchOrder
+from seedtrust_ops.launcher.run_host_folder import (
+    SOCKET,
+    WAITING_CALLERS,
+    call,
+    is_answered,
+    listen,
+    make_folder,
+    try_lock,
+)
 from seedtrust_ops.launcher.warm_process import Lost, Stale, Unfit, WarmProcess, start_cold
 
 PR_SET_CHILD_SUBREAPER = 36
-RETIRE = {"retire": True}
 ENDING = Answer(refused="the run host is about to end")
 MOST_ZYGOTES = 2
 """One for the daemon's environment, and one for another launcher's."""
@@ -37,7 +45,8 @@ INTERRUPTED_SECONDS = 10.0
 """How long interrupted runs may take to end before they are killed."""
 PARTING_SECONDS = 5.0
 """How long zygotes are given to go, so that it is this process that collects them."""
-PREDECESSOR_SECONDS = 20.0
+PREDECESSOR_SECONDS = 50.0
+"""Longer than it takes to find that it is frozen."""
 
 
 class RunHost:
@@ -134,6 +143,8 @@ class RunHost:
             writer.close()
 
     async def _obey(self, message: dict[str, Any]) -> Answer:
+        if message == ALIVE:
+            return Answer()
         try:
             order = None if message == RETIRE else LaunchOrder.from_json(message)
         except (KeyError, TypeError):
@@ -224,7 +235,7 @@ def say(sentence: str) -> None:
         sys.stdout.flush()
 
 
-def _take_over(folder: Path, *, keep: bool) -> IO[str] | None:
+def take_over(folder: Path, *, keep: bool) -> IO[str] | None:
     """Return the folder's lock; where another run host has it, one to be kept lets that one retire."""
     deadline = time.monotonic() + PREDECESSOR_SECONDS
     while (lock := try_lock(folder)) is None:
@@ -232,9 +243,9 @@ def _take_over(folder: Path, *, keep: bool) -> IO[str] | None:
             return None
         if time.monotonic() > deadline:
             sys.exit(f"Another run host has {folder} and neither serves nor ends.")
-        with suppress(FileNotFoundError, ConnectionError), call(folder) as caller:
+        with suppress(FileNotFoundError, ConnectionError, TimeoutError, BlockingIOError), call(folder) as caller:
             if keep:
-                caller.sendall(json.dumps(RETIRE).encode() + b"\n")
+                ask(caller, RETIRE)
         time.sleep(LOOK_SECONDS)
     return lock
 
@@ -250,7 +261,7 @@ def main() -> None:
     parser.add_argument("--warm", metavar="MODULE", help="a code location's module to load at once")
     options = parser.parse_args()
     make_folder(options.folder)
-    lock = _take_over(options.folder, keep=options.keep)
+    lock = take_over(options.folder, keep=options.keep)
     if lock is None:
         return
     listener = listen(options.folder)
@@ -258,6 +269,8 @@ def main() -> None:
         if os.fork():
             os._exit(0)
         os.setsid()
+        # Callers are told the pid of who listened last, and that one is gone.
+        listener.listen(WAITING_CALLERS)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     linger_seconds = float("inf") if options.keep else options.linger_seconds
     host = RunHost(options.folder, lock, run_seconds=options.run_seconds, linger_seconds=linger_seconds)

@@ -6,6 +6,7 @@ Only its owner may enter it, because whoever can write to the socket can run any
 import fcntl
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ LOCK = "run_host.lock"
 LOG = "run_host.log"
 OWNER_ONLY = 0o700
 WAITING_CALLERS = 128
+CALL_SECONDS = 30
+"""How long one more waits for a place among them."""
 
 
 def make_folder(folder: Path) -> None:
@@ -42,8 +45,11 @@ def call(folder: Path) -> socket.socket:
 
     Raises:
         FileNotFoundError, ConnectionRefusedError: when none listens.
+        BlockingIOError: when too many wait for it already, as they would for a frozen one.
     """
     caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Python's own timeout would not wait at all for a place among those that wait.
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", CALL_SECONDS, 0))
     try:
         with _short(folder) as address:
             caller.connect(address)
@@ -59,6 +65,9 @@ def is_answered(folder: Path) -> bool:
         call(folder).close()
     except (FileNotFoundError, ConnectionRefusedError):
         return False
+    except BlockingIOError:
+        # So many wait for it that no other may.
+        return True
     return True
 
 

@@ -3,11 +3,10 @@
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
@@ -17,8 +16,11 @@ from dagster import DagsterRunStatus
 from dagster_postgres.utils import DagsterPostgresException
 
 from seedtrust_ops.config import environment_for_child
+from seedtrust_ops.launcher import asking
+from seedtrust_ops.launcher.asking import listening_pid
 from seedtrust_ops.launcher.calling import RunHostCaller, RunNotStarted
 from seedtrust_ops.launcher.messages import CodeToLoad, LaunchOrder
+from seedtrust_ops.launcher.run_host import take_over
 from seedtrust_ops.launcher.run_host_folder import LAUNCHER_FOLDER, call, is_answered, listen, make_folder
 from seedtrust_ops.processes.program import KeptRun
 from seedtrust_ops.processes.worker import run_host as run_host_of_the_worker
@@ -83,11 +85,22 @@ def answering_pid(folder: Path) -> int | None:
     """Who listens in the folder, by the kernel's word."""
     try:
         with call(folder) as caller:
-            credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            return listening_pid(caller)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
-    pid: int = struct.unpack("3i", credentials)[0]
-    return pid
+
+
+@contextmanager
+def frozen(host: psutil.Process) -> Iterator[None]:
+    """Stop it where it stands, so that it answers nobody while the kernel takes its calls; nothing is left of it."""
+    host.suspend()
+    try:
+        wait_until(lambda: host.status() == psutil.STATUS_STOPPED, what="the run host to stand still")
+        yield
+        wait_until(lambda: not host.is_running() or host.status() == psutil.STATUS_ZOMBIE, what="the frozen one's end")
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            host.kill()
 
 
 def status(launches: QuickLaunches, run_id: str) -> DagsterRunStatus:
@@ -220,6 +233,34 @@ def test_a_kept_run_host_takes_over_and_runs_of_the_first_finish(
         for run_id in (first, second):
             wait_until(lambda run_id=run_id: status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
         wait_until(lambda: not old.is_running(), what="the end of the first run host")
+
+
+def test_a_frozen_run_host_is_replaced_and_costs_and_doubles_no_run(
+    launches: QuickLaunches, marks: Marks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = launches.launched("leave_a_mark", marks.config(hold=True))
+    host = psutil.Process(marks.of(first).pid).parent()
+    assert host is not None
+    # For this process alone, and longer than a process that lives may stand still.
+    monkeypatch.setattr(asking, "TURN_SECONDS", 3.0)
+    with frozen(host):
+        second = launches.launched("leave_a_mark", marks.config(hold=True))
+    assert psutil.Process(marks.of(second).pid).parent() != host
+    marks.let_go()
+    for run_id in (first, second):
+        wait_until(lambda run_id=run_id: status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
+    assert [mark.run_id for mark in marks.left()] == [first, second]
+    assert f"the run host (process {host.pid}) said nothing" in caplog.text
+
+
+def test_a_kept_run_host_takes_over_from_a_frozen_one(
+    dagster_home: DagsterHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "TURN_SECONDS", 3.0)
+    with run_host(dagster_home) as (host, _), frozen(psutil.Process(host.pid)):
+        lock = take_over(dagster_home.folder / LAUNCHER_FOLDER, keep=True)
+        assert lock is not None
+        lock.close()
 
 
 def test_a_folder_with_a_long_name_serves_and_is_its_owners_alone(tmp_path: Path) -> None:
