@@ -42,8 +42,8 @@ def measure(large: bool) -> Part:
         "Batches of 10 to 10,000 transactions, from their commit to their end",
         f"The bank takes {LATENCY_MS} ms to answer; its own limit is transactions x {LATENCY_MS} ms / {CONCURRENCY} "
         "requests at once. Huey makes the same domain call, one request at a time; for its 16 workers, which are "
-        f"processes, the batch is cut into 16 batches. What takes Huey over {ONCE_FROM_SECONDS:g} s is measured once. The "
-        "bank and PostgreSQL share the machine with whoever sends.",
+        f"processes, the batch is cut into 16 batches. What takes Huey over {ONCE_FROM_SECONDS:g} s is measured "
+        "once. The bank and PostgreSQL share the machine with whoever sends.",
     )
     counts = (10, 100, 1_000, *((10_000,) if large else ()))
     medians: dict[tuple[str, int], float] = {}
