@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy.engine import URL
 
+from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.dagster_homes import dagster_home_of_its_own, instance_of
 from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon, change_settings, quick_daemon
 
@@ -16,8 +17,13 @@ def _of_our_launcher(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="module")
-def daemon(postgres_server: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuickDaemon]:
-    """A daemon with the project's dagster.yaml, but for how often it looks after its runs."""
+def daemon(
+    postgres_server: URL, tmp_path_factory: pytest.TempPathFactory, bank_process: BankProcess
+) -> Iterator[QuickDaemon]:
+    """A daemon with the project's dagster.yaml, but for how often it looks after its runs.
+
+    The session's bank is started before: later it would have this daemon's DAGSTER_HOME, and be ended with it.
+    """
     with dagster_home_of_its_own(postgres_server, tmp_path_factory.mktemp("quick") / "home") as home:
         change_settings(home, "poll_interval_seconds: 10", "poll_interval_seconds: 1")
         with instance_of(home) as instance, quick_daemon(home, instance) as daemon:
