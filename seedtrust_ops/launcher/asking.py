@@ -27,17 +27,19 @@ def ask(connection: socket.socket, message: dict[str, Any]) -> None:
     """Send the message and wait for a line.
 
     Raises:
-        OSError: when the run host is gone, or said nothing and was ended; the runs that it started go on.
+        OSError: when the run host is gone, or said nothing and was ended where it can be; its runs go on.
     """
     connection.sendall(json.dumps(message).encode() + b"\n")
     waiting = select.poll()
     waiting.register(connection, select.POLLIN)
     if not any(waiting.poll(TURN_SECONDS * 1_000) for _ in range(TURNS)):
         pid = listening_pid(connection)
-        trouble = f"the run host (process {pid}) said nothing for {TURNS * TURN_SECONDS:g} s, and was ended"
+        trouble = f"the run host (process {pid}) said nothing for {TURNS * TURN_SECONDS:g} s"
         _logger.warning("%s", trouble)
-        with suppress(ProcessLookupError):  # somebody else has ended it
-            os.kill(pid, signal.SIGKILL)
+        # A process that can't be seen from here, another container's, is number 0, which would signal our own group.
+        if pid != 0:
+            with suppress(ProcessLookupError):  # somebody else has ended it
+                os.kill(pid, signal.SIGKILL)
         raise TimeoutError(trouble)
     with connection.makefile("r", encoding="utf-8") as answers:
         answers.readline()
