@@ -103,11 +103,14 @@ class RunHostCaller:
         """Start one that belongs to nobody; returns when one serves, whoever started it."""
         with (self._folder / LOG).open("a") as log:
             log.truncate(0)
-            subprocess.run(  # noqa: S603
-                [sys.executable, "-m", "seedtrust_ops.launcher.run_host", f"--folder={self._folder}", "--detach"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                timeout=START_SECONDS,
-                check=False,
-            )
+            try:
+                subprocess.run(  # noqa: S603
+                    [sys.executable, "-m", "seedtrust_ops.launcher.run_host", f"--folder={self._folder}", "--detach"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    timeout=START_SECONDS,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                raise TimeoutError(f"no run host came up within {START_SECONDS:g} s") from None
