@@ -46,8 +46,8 @@ SEED ?= 1
 chaos: setup
 	$(BIN)/python -m seedtrust_ops_tests.chaos --seed $(SEED)
 
-# Ours beside stock Dagster and Huey, in about 35 minutes: bench/results.md. PARTS="a c" measures those alone, LARGE=1
-# also 10,000 transactions and 1,000,000 rows.
+# Ours beside stock Dagster and Huey, in about 35 minutes: bench/results.md. PARTS="a c" measures those alone and keeps
+# the others as they are; LARGE=1 also 10,000 transactions and 1,000,000 rows, and takes an hour and a half.
 bench: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sandbox,development,bench]'
 	$(BIN)/python -m bench $(PARTS) $(if $(LARGE),--large)
