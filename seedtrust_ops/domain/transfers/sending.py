@@ -58,6 +58,9 @@ class Waiting(NotSent):
     """The request did not leave yet, and its transaction is to be looked at anew before it does."""
 
 
+TOO_LONG_AGO = Waiting("it had waited for too long")
+
+
 class BankUnreachable(PassingTrouble):
     """No connection to the bank could be made, so nothing left."""
 
@@ -166,7 +169,8 @@ class BatchSender:
 
     async def _work(self) -> None:
         while (one := await self._prepared.get()) is not None:
-            answered = await self._send_one(one)
+            # Once only: where the database is so slow that nothing is ever fresh, sending must go on.
+            answered = await self._send_one(one) if one.is_fresh else Answered(one.attempt, TOO_LONG_AGO)
             while isinstance(answered.answer, RateLimited | Waiting) and self._stop.reason is None:
                 # While it waits the transaction is pending, and afterwards it is looked at anew: by then its request
                 # may have been taken back.
@@ -200,8 +204,6 @@ class BatchSender:
             return Answered(one.attempt, NotSent("sending was stopped before"))
         if self._resume_at > time.monotonic():
             return Answered(one.attempt, Waiting("the bank had asked to wait"))
-        if not one.is_fresh:
-            return Answered(one.attempt, Waiting("it had waited for too long"))
         order = build_order(one.transaction, self._cipher, self._funding_account_id)
         answer = await self._bank.create_transfer(order, self._may_leave)
         found = None
