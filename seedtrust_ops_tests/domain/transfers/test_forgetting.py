@@ -97,9 +97,8 @@ def test_look_up_that_is_answered_for_another_sends_nothing_again(worker: Worker
     assert company.statuses(batch_id) == ["completed"]
 
 
-def test_request_is_not_paid_by_another_while_its_first_payment_may_still_arrive(
-    worker: Worker, company: Company
-) -> None:
+def _lost_payment(worker: Worker, company: Company) -> tuple[int, int, int]:
+    """A request whose payment left and is unknown to the bank; its batch, and another batch that pays it and more."""
     case = company.case()
     request_id = company.request(case, 5_000)
     first, second = company.batch(case=case), company.batch(case=case)
@@ -110,6 +109,13 @@ def test_request_is_not_paid_by_another_while_its_first_payment_may_still_arrive
     worker.process(first)
     worker.heal(grace_seconds=0)
     assert company.statuses(first) == ["pending"]
+    return request_id, first, second
+
+
+def test_request_is_not_paid_by_another_while_its_first_payment_may_still_arrive(
+    worker: Worker, company: Company
+) -> None:
+    _, first, second = _lost_payment(worker, company)
 
     worker.process(second)
 
@@ -122,15 +128,7 @@ def test_request_is_not_paid_by_another_while_its_first_payment_may_still_arrive
 def test_request_is_not_paid_by_another_on_the_day_on_which_its_first_payment_was_lost_and_then_failed_here(
     worker: Worker, company: Company
 ) -> None:
-    case = company.case()
-    request_id = company.request(case, 5_000)
-    first, second = company.batch(case=case), company.batch(case=case)
-    company.transaction(first, request_id, 5_000)
-    company.transaction(second, request_id, 5_000)
-    company.transaction(second, company.request(case, 100), 100)
-    worker.bank.control.order_fault("reset_before_commit", method="POST")
-    worker.process(first)
-    worker.heal(grace_seconds=0)
+    request_id, first, second = _lost_payment(worker, company)
     _set_status(company, request_id, "denied")
     with pytest.raises(NothingWentThrough):
         worker.process(first)
