@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -116,12 +116,17 @@ def program(command: Sequence[str], environment: Mapping[str, str], log: Path) -
         try:
             yield psutil.Process(process.pid)
         finally:
+            started = psutil.Process(process.pid).children(recursive=True)
             process.terminate()
             try:
                 process.wait(120)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            # Stock Dagster's code servers stay when their daemon ends in the middle of a run.
+            for one in started:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
 
 
 def cpu_seconds(root: psutil.Process) -> float:
