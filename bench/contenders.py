@@ -15,7 +15,7 @@ import psutil
 import yaml
 
 from bench.ground import REPOSITORY, Ground, program, wait_for
-from seedtrust_ops.processes.worker import LOOPBACK, free_port, is_listening, write_workspace
+from seedtrust_ops.supervisor.worker_stack import LOOPBACK, free_port, is_listening, write_workspace
 
 START_SECONDS = 120.0
 
@@ -49,7 +49,9 @@ def ours(ground: Ground, *, warm: bool = True) -> Iterator[Working]:
         kept = {name: value for name, value in yaml.safe_load(settings.read_text()).items() if name != "run_launcher"}
         settings.write_text(yaml.safe_dump(kept))
     log = home / "log"
-    with program(("-m", "seedtrust_ops.cli", "worker"), {**ground.environment, "DAGSTER_HOME": str(home)}, log) as root:
+    with program(
+        ("-m", "seedtrust_ops.cli.main", "worker"), {**ground.environment, "DAGSTER_HOME": str(home)}, log
+    ) as root:
         yield Working(root, _nobody, log)
 
 

@@ -20,15 +20,15 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import sessionmaker
 
-from seedtrust_ops.migrations.migrating import migrate
-from seedtrust_ops.resources import embedded_postgres
+from seedtrust_ops.database import embedded_postgres
+from seedtrust_ops.database.engine import create_application_engine
+from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
-from seedtrust_ops.resources.postgres import create_application_engine
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
+from seedtrust_ops.sandbox.external_services.server_group import start_outside_world
 from seedtrust_ops.sandbox.mailbox.process import start_mailbox
-from seedtrust_ops.sandbox.outside.world import start_outside_world
-from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.databases import create_platform, folder_for_a_server, own_database, plain
+from seedtrust_ops_tests.support.databases import create_platform, folder_for_a_server, own_database, plain
+from seedtrust_ops_tests.support.factories import Company
 
 REPOSITORY = Path(__file__).parents[1]
 

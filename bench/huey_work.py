@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from huey import RedisHuey, SqliteHuey
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain.transfers.processing import TransferRules, process_batch
-from seedtrust_ops.resources.database import application_sessions
+from seedtrust_ops.database.engine import application_sessions
+from seedtrust_ops.domain.transfers.batch_processor import TransferRules, process_batch
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
-from seedtrust_ops.resources.huntington_bank import open_huntington_bank
+from seedtrust_ops.resources.huntington_client import open_huntington_bank
 
 _where = os.environ["BENCH_HUEY"]
 huey = RedisHuey(url=_where) if _where.startswith("redis://") else SqliteHuey(filename=_where)

@@ -8,8 +8,8 @@ from bench.contenders import Contender, NotHere, Working, huey_on_redis, huey_on
 from bench.figures import Figure, Part, Promise, say
 from bench.ground import Ground, database_server, ground, wait_for
 from bench.stages import seconds_to_wake, stages_of
-from seedtrust_ops.domain.transfers.bank import idempotency_key
-from seedtrust_ops.domain.transfers.batches import FINISHED
+from seedtrust_ops.domain.transfers.batch_lifecycle import FINISHED
+from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 
 OURS, STOCK = "ours", "stock Dagster, its defaults"
 CONTENDERS: tuple[tuple[str, Contender, int], ...] = (

@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 from bench.contenders import Working, huey, ours
 from bench.figures import Figure, Part, Promise, say
 from bench.ground import Ground, database_server, ground, wait_for
-from seedtrust_ops.domain.transfers.batches import FINISHED
+from seedtrust_ops.domain.transfers.batch_lifecycle import FINISHED
 from seedtrust_ops.tables import HuntingtonBatch
 
 LATENCY_MS = 100

@@ -14,7 +14,7 @@ from bench.contenders import Working, ours
 from bench.figures import Figure, Part, Promise, say
 from bench.ground import Ground, cpu_seconds, database_server, ground, wait_for
 from bench.looking_in import LOCATION, instance_at, workspace_at
-from seedtrust_ops_tests.submitting import submit
+from seedtrust_ops_tests.support.launches import submit
 
 RUNS = 10
 HELD_RUNS = 5
@@ -112,7 +112,7 @@ def _without_daemon(root: psutil.Process) -> float:
     daemon = next(
         child
         for child in root.children(recursive=True)
-        if "seedtrust_ops.processes.daemon" in child.cmdline()
-        and "seedtrust_ops.processes.keeper" not in child.cmdline()
+        if "seedtrust_ops.supervisor.fast_daemon" in child.cmdline()
+        and "seedtrust_ops.supervisor.process_guard" not in child.cmdline()
     )
     return cpu_seconds(root) - cpu_seconds(daemon)

@@ -16,17 +16,17 @@ from sqlalchemy.orm import Session, sessionmaker
 from bench import row_by_row
 from bench.figures import Figure, Part, Promise, say
 from bench.ground import database_server
+from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.domain.approvals.by_date import approve_due
-from seedtrust_ops.domain.balances.picture import draw_histogram
+from seedtrust_ops.domain.balances.chart import draw_histogram
 from seedtrust_ops.domain.balances.snapshot import take_balances
-from seedtrust_ops.domain.committing import commit
-from seedtrust_ops.domain.reports.building import build_report
-from seedtrust_ops.domain.reports.kinds import prepare_report
-from seedtrust_ops.migrations.migrating import migrate
-from seedtrust_ops.resources.postgres import create_application_engine
-from seedtrust_ops_tests.databases import create_platform, own_database, plain
-from seedtrust_ops_tests.domain.approvals.measuring import BARE_SQL, FILL, REQUESTS_A_CASE
-from seedtrust_ops_tests.measuring.a_million_rows import BARE, COMPANY
+from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.reports.builder import build_report
+from seedtrust_ops.domain.reports.report_kinds import prepare_report
+from seedtrust_ops.migrations.migrator import migrate
+from seedtrust_ops_tests.bench.approvals import BARE_SQL, FILL, REQUESTS_A_CASE
+from seedtrust_ops_tests.bench.million_row_reports import BARE, COMPANY
+from seedtrust_ops_tests.support.databases import create_platform, own_database, plain
 
 ROUNDS = 5
 LOOPED_ROWS = 1_000

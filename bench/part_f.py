@@ -16,13 +16,13 @@ from sqlalchemy import create_engine, text
 from bench.figures import Figure, Part, say
 from bench.ground import database_server
 from seedtrust_ops.config import environment
-from seedtrust_ops.migrations.migrating import migrate
+from seedtrust_ops.database.engine import application_engine, create_application_engine
+from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
-from seedtrust_ops.resources.database import DatabaseResource, application_engine
-from seedtrust_ops.resources.postgres import create_application_engine
-from seedtrust_ops_tests.dagster_homes import DagsterHome, dagster_home_of_its_own, instance_of
-from seedtrust_ops_tests.databases import create_platform, own_database, plain
-from seedtrust_ops_tests.monitoring.history import copies, in_lumps, real_runs, write
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
+from seedtrust_ops_tests.monitoring.run_history import copies, in_lumps, real_runs, write
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome, dagster_home_of_its_own, instance_of
+from seedtrust_ops_tests.support.databases import create_platform, own_database, plain
 
 RUNS = 10_000
 ROUNDS = 5

@@ -15,8 +15,9 @@ from sqlalchemy import text
 from bench.figures import Figure
 from bench.ground import REPOSITORY, Ground
 from bench.looking_in import instance_at
+from seedtrust_ops.database.engine import application_engine
 from seedtrust_ops.jobs.process_huntington_batch import BATCH_TAG, huntington_batch_sensor
-from seedtrust_ops.resources.database import DatabaseResource, application_engine
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 
 STAGES = (
     ("commit to run created", None),

@@ -9,7 +9,6 @@ from seedtrust_ops.jobs.account_balance_check import (
     account_balances_checks,
 )
 from seedtrust_ops.jobs.account_balance_reminders import account_balance_reminders, account_balance_reminders_schedule
-from seedtrust_ops.jobs.approving import approved_requests
 from seedtrust_ops.jobs.auto_heal_huntington_batches import (
     auto_heal_huntington_batches,
     auto_heal_huntington_batches_schedule,
@@ -29,19 +28,22 @@ from seedtrust_ops.jobs.operations_review import operations_review, operations_r
 from seedtrust_ops.jobs.process_huntington_batch import huntington_batch_sensor, process_huntington_batch
 from seedtrust_ops.jobs.report_generation import report_assets, report_generation, report_generation_schedule
 from seedtrust_ops.jobs.retention import retention, retention_schedule
-from seedtrust_ops.jobs.returned_values import returned_values
 from seedtrust_ops.jobs.rule_based_approval import pending_dr_sensor, rule_based_approval
 from seedtrust_ops.monitoring.job_health_sensor import job_health_sensor
 from seedtrust_ops.monitoring.job_run_sensor import job_run_sensor
-from seedtrust_ops.resources.cloudfront import CloudFrontResource
-from seedtrust_ops.resources.database import DatabaseResource
-from seedtrust_ops.resources.field_encryption import FieldCipherResource
-from seedtrust_ops.resources.heartbeat import HeartbeatResource
-from seedtrust_ops.resources.huntington_bank import HuntingtonResource
-from seedtrust_ops.resources.internal_api import InternalApiResource
-from seedtrust_ops.resources.mail import MailResource
-from seedtrust_ops.resources.posthog import PostHogResource
-from seedtrust_ops.resources.storage import StorageResource
+from seedtrust_ops.orchestration.approval_output import approved_requests
+from seedtrust_ops.orchestration.dagster_resources import (
+    CloudFrontResource,
+    DatabaseResource,
+    FieldCipherResource,
+    HeartbeatResource,
+    HuntingtonResource,
+    InternalApiResource,
+    MailResource,
+    PostHogResource,
+    StorageResource,
+)
+from seedtrust_ops.orchestration.io_manager import returned_values
 
 definitions = dg.Definitions(
     assets=[

@@ -20,15 +20,20 @@ from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.migrations.migrating import migrate
-from seedtrust_ops.resources import embedded_postgres
-from seedtrust_ops.resources.database import application_engine, create_application_engine
+from seedtrust_ops.database import embedded_postgres
+from seedtrust_ops.database.engine import application_engine, create_application_engine
+from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess, start_mailbox
-from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.dagster_homes import DagsterHome, dagster_home_of_its_own, instance_of, use_default_launcher
-from seedtrust_ops_tests.databases import create_platform, folder_for_a_server
+from seedtrust_ops_tests.support.dagster_homes import (
+    DagsterHome,
+    dagster_home_of_its_own,
+    instance_of,
+    use_default_launcher,
+)
+from seedtrust_ops_tests.support.databases import create_platform, folder_for_a_server
+from seedtrust_ops_tests.support.factories import Company
 
 TEMPLATE = "platform_template"
 IDS_A_TEST = 1_000_000

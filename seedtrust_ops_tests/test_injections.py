@@ -23,19 +23,25 @@ from pypdf import PdfReader
 from sqlalchemy import inspect, text
 from typer.testing import CliRunner
 
-from seedtrust_ops.cli import app
-from seedtrust_ops.domain.alerts import open_alert
-from seedtrust_ops.domain.transfers.halting import halt
+from seedtrust_ops.cli.main import app
+from seedtrust_ops.domain.alerts.store import open_alert
+from seedtrust_ops.domain.transfers.kill_switch import halt
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops.sandbox.mailbox.control import KeptLetter
+from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld
+from seedtrust_ops.sandbox.mailbox.control_client import KeptLetter
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
-from seedtrust_ops.sandbox.outside.world import OutsideWorld
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import OpsTable, PlatformTable
-from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.every_job import PATIENCE, failures, run_every_job, tick_every_automation, work_for_every_job
-from seedtrust_ops_tests.hostile import SUM, Planted, payloads, plant
-from seedtrust_ops_tests.jobs.conftest import Change, change, jobs_environment, outside, outside_servers
+from seedtrust_ops_tests.support.every_job import (
+    PATIENCE,
+    failures,
+    run_every_job,
+    tick_every_automation,
+    work_for_every_job,
+)
+from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.injection_payloads import SUM, Planted, payloads, plant
+from seedtrust_ops_tests.support.job_environment import Change, change, jobs_environment, outside, outside_servers
 
 __all__ = ["change", "jobs_environment", "outside", "outside_servers"]
 

@@ -20,15 +20,22 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops.sandbox.mailbox.control import KeptLetter
+from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld
+from seedtrust_ops.sandbox.mailbox.control_client import KeptLetter
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
-from seedtrust_ops.sandbox.outside.world import OutsideWorld
-from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.dagster_homes import DagsterHome
-from seedtrust_ops_tests.every_job import PATIENCE, failures, run_every_job, work_for_every_job
-from seedtrust_ops_tests.jobs.conftest import Change, change, impatient, jobs_environment, outside, outside_servers
-from seedtrust_ops_tests.jobs.running import dagster, execute, process
-from seedtrust_ops_tests.quoting_bank import KINDS, quoting_bank
+from seedtrust_ops_tests.jobs.job_runner import dagster, execute, process
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome
+from seedtrust_ops_tests.support.echoing_bank import KINDS, quoting_bank
+from seedtrust_ops_tests.support.every_job import PATIENCE, failures, run_every_job, work_for_every_job
+from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.job_environment import (
+    Change,
+    change,
+    impatient,
+    jobs_environment,
+    outside,
+    outside_servers,
+)
 
 __all__ = ["change", "impatient", "jobs_environment", "outside", "outside_servers"]
 

@@ -2,11 +2,9 @@
 
 import dagster as dg
 
-from seedtrust_ops.domain.transfers.batches import queued_batches
+from seedtrust_ops.domain.transfers.batch_lifecycle import queued_batches
 from seedtrust_ops.jobs.process_huntington_batch import NAME, process_huntington_batch_op
-from seedtrust_ops.resources.database import DatabaseResource
-from seedtrust_ops.resources.field_encryption import FieldCipherResource
-from seedtrust_ops.resources.huntington_bank import HuntingtonResource
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, FieldCipherResource, HuntingtonResource
 
 
 @dg.job

@@ -5,8 +5,7 @@ import dagster as dg
 from bench.stock import definitions as polling
 from seedtrust_ops.jobs.auto_heal_huntington_batches import auto_heal_huntington_batches_op
 from seedtrust_ops.jobs.report_generation import report_generation_op
-from seedtrust_ops.resources.mail import MailResource
-from seedtrust_ops.resources.storage import StorageResource
+from seedtrust_ops.orchestration.dagster_resources import MailResource, StorageResource
 
 
 @dg.job

@@ -3,7 +3,8 @@
 It is light (no Dagster, no pandas) and reads no environment; docs/client.md shows it in FastAPI and in Flask.
 """
 
-from seedtrust_ops.client.async_operations import AsyncOperations
+from seedtrust_ops.client.async_client import AsyncOperations
+from seedtrust_ops.client.client import Operations
 from seedtrust_ops.client.errors import (
     LaunchInDoubt,
     OperationsRefused,
@@ -14,12 +15,11 @@ from seedtrust_ops.client.errors import (
     UnknownRun,
     WrongConfig,
 )
-from seedtrust_ops.client.operations import Operations
 from seedtrust_ops.client.runs import Progress, RunState, RunStatus
-from seedtrust_ops.domain.reports.asking import UnusableRequest
-from seedtrust_ops.domain.reports.requesting import request_report
-from seedtrust_ops.domain.transfers.claiming import UnknownBatch
-from seedtrust_ops.domain.transfers.queueing import BatchInQueue, BatchNotQueueable, queue_batch
+from seedtrust_ops.domain.reports.parameters import UnusableRequest
+from seedtrust_ops.domain.reports.submission import request_report
+from seedtrust_ops.domain.transfers.batch_claim import UnknownBatch
+from seedtrust_ops.domain.transfers.batch_queue import BatchInQueue, BatchNotQueueable, queue_batch
 from seedtrust_ops.errors import OperationsError, PassingTrouble
 
 __all__ = [

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from seedtrust_ops.run_marks import EXPIRED_TAG, IN_JOB_RUNS_WORDS, PROGRESS_TAG, RETURNED, progress_in
+from seedtrust_ops.tag_names import EXPIRED_TAG, IN_JOB_RUNS_WORDS, PROGRESS_TAG, RETURNED, progress_in
 
 PERSON_TAG = "user"
 """By this tag Dagster's list of runs shows who launched one."""

@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, insert
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
-from seedtrust_ops.domain.outgoing_events import Destination, Event, queue_events
-from seedtrust_ops.domain.row_sets import row_set
+from seedtrust_ops.domain.outbox.event_store import Destination, Event, queue_events
+from seedtrust_ops.domain.sql_arrays import row_set
 from seedtrust_ops.tables import ErrorRecord, JobRun
 
 _COLUMNS: list[tuple[str, TypeEngine[Any]]] = [

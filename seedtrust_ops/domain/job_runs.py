@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, insert
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
-from seedtrust_ops.domain.row_sets import row_set
+from seedtrust_ops.domain.sql_arrays import row_set
 from seedtrust_ops.tables import JobRun
 
 RESOLUTIONS = ("COMPLETED", "ERROR", "EXPIRED", "REVOKED")

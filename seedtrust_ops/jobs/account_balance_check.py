@@ -17,14 +17,14 @@ from seedtrust_ops.config import environment
 from seedtrust_ops.domain.balances import audit
 from seedtrust_ops.domain.balances.audit import Offenders
 from seedtrust_ops.domain.balances.snapshot import take_balances
-from seedtrust_ops.domain.shadow import office
+from seedtrust_ops.domain.shadow_mode import job_dry_runs
 from seedtrust_ops.errors import OperationsError
-from seedtrust_ops.jobs.conventions import RETRIES, belonging_to, failures_for_people, single_asset_job
-from seedtrust_ops.jobs.scheduling import office_today, weekly_schedule
-from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
-from seedtrust_ops.jobs.showing import balance_metadata, offenders_table
-from seedtrust_ops.resources.database import DatabaseResource
-from seedtrust_ops.resources.storage import StorageResource
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, StorageResource
+from seedtrust_ops.orchestration.job_factory import belonging_to, single_asset_job
+from seedtrust_ops.orchestration.metadata import balance_metadata, offenders_table
+from seedtrust_ops.orchestration.schedules import office_today, weekly_schedule
+from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
 
 NAME = "account_balance_check"
 WEEKS = dg.WeeklyPartitionsDefinition(start_date="2026-01-04", timezone=environment().location.timezone)
@@ -60,7 +60,7 @@ def account_balances(
         with TemporaryDirectory() as folder:
             path = Path(folder, "account_balances.parquet")
             if in_shadow(NAME):
-                run_in_shadow(context, NAME, database, partial(office.balances, path=path))
+                run_in_shadow(context, NAME, database, partial(job_dry_runs.balances, path=path))
                 return None
             bucket = storage.open()
             sheet = take_balances(database.sessions(), path)

@@ -8,16 +8,16 @@ from typing import Any
 
 import dagster as dg
 
-from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.db_transaction import commit
 from seedtrust_ops.domain.reminders.balances import remind_of_balances
-from seedtrust_ops.domain.shadow import office
-from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
-from seedtrust_ops.jobs.letters import deliver_queued_letters
-from seedtrust_ops.jobs.scheduling import office_today, third_day_schedule
-from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
-from seedtrust_ops.resources.database import DatabaseResource
-from seedtrust_ops.resources.mail import MailResource
+from seedtrust_ops.domain.shadow_mode import job_dry_runs
+from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
+from seedtrust_ops.orchestration.email_delivery import deliver_queued_letters
+from seedtrust_ops.orchestration.job_factory import single_op_job
+from seedtrust_ops.orchestration.schedules import office_today, third_day_schedule
+from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
 
 NAME = "account_balance_reminders"
 SEVERITY = rules_of(NAME).severity
@@ -29,7 +29,7 @@ def account_balance_reminders_op(
 ) -> dict[str, Any]:
     """Write to each case manager and active admin about all their cases below the minimum balance."""
     if in_shadow(NAME):
-        return run_in_shadow(context, NAME, database, partial(office.balance_reminders, today=office_today()))
+        return run_in_shadow(context, NAME, database, partial(job_dry_runs.balance_reminders, today=office_today()))
     today = office_today()
     with failures_for_people():
         letters = commit(database.sessions(), partial(remind_of_balances, today=today))

@@ -11,22 +11,16 @@ import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain.committing import Sessions
-from seedtrust_ops.domain.shadow.decisions import Decision
-from seedtrust_ops.domain.shadow.transfers import healing, why_heal
-from seedtrust_ops.domain.transfers.healing import HealReport, heal, what_needs_healing
-from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.jobs.conventions import (
-    RETRIES,
-    automation_status,
-    belonging_to,
-    failures_for_people,
-    single_op_job,
-)
-from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
-from seedtrust_ops.jobs.showing import heal_metadata
-from seedtrust_ops.resources.database import DatabaseResource
-from seedtrust_ops.resources.huntington_bank import HuntingtonResource
+from seedtrust_ops.domain.db_transaction import Sessions
+from seedtrust_ops.domain.shadow_mode.decisions import Decision
+from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import healing, why_heal
+from seedtrust_ops.domain.transfers.auto_heal import HealReport, heal, what_needs_healing
+from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, HuntingtonResource
+from seedtrust_ops.orchestration.job_factory import automation_status, belonging_to, single_op_job
+from seedtrust_ops.orchestration.metadata import heal_metadata
+from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
 
 NAME = "auto_heal_huntington_batches"
 SEVERITY = rules_of(NAME).severity

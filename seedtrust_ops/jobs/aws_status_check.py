@@ -9,23 +9,20 @@ from typing import Any
 import dagster as dg
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain.outside_checks import check_page, check_storage
-from seedtrust_ops.domain.shadow import office
+from seedtrust_ops.domain.component_checks import check_page, check_storage
+from seedtrust_ops.domain.shadow_mode import job_dry_runs
 from seedtrust_ops.errors import OperationsError
-from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.jobs.conventions import (
-    RETRIES,
-    automation_status,
-    belonging_to,
-    failures_for_people,
-    single_op_job,
+from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.orchestration.dagster_resources import (
+    CloudFrontResource,
+    DatabaseResource,
+    InternalApiResource,
+    StorageResource,
 )
-from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
-from seedtrust_ops.jobs.showing import markdown_table
-from seedtrust_ops.resources.cloudfront import CloudFrontResource
-from seedtrust_ops.resources.database import DatabaseResource
-from seedtrust_ops.resources.internal_api import InternalApiResource
-from seedtrust_ops.resources.storage import StorageResource
+from seedtrust_ops.orchestration.job_factory import automation_status, belonging_to, single_op_job
+from seedtrust_ops.orchestration.metadata import markdown_table
+from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
 
 NAME = "aws_status_check"
 SEVERITY = rules_of(NAME).severity
@@ -43,7 +40,7 @@ def aws_status_check_op(
     if in_shadow(NAME):
         with failures_for_people():
             fetch = cloudfront.page().fetch
-        return run_in_shadow(context, NAME, database, partial(office.outside, fetch=fetch))
+        return run_in_shadow(context, NAME, database, partial(job_dry_runs.outside, fetch=fetch))
     with failures_for_people():
         # A missing variable must stop the job before it tells anybody anything.
         bucket, page, api = storage.open(), cloudfront.page(), internal_api.api()

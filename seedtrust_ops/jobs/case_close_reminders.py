@@ -8,16 +8,16 @@ from typing import Any
 
 import dagster as dg
 
-from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.db_transaction import commit
 from seedtrust_ops.domain.reminders.case_close import remind_of_closings
-from seedtrust_ops.domain.shadow import office
-from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
-from seedtrust_ops.jobs.letters import deliver_queued_letters
-from seedtrust_ops.jobs.scheduling import daily_schedule, office_today
-from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
-from seedtrust_ops.resources.database import DatabaseResource
-from seedtrust_ops.resources.mail import MailResource
+from seedtrust_ops.domain.shadow_mode import job_dry_runs
+from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
+from seedtrust_ops.orchestration.email_delivery import deliver_queued_letters
+from seedtrust_ops.orchestration.job_factory import single_op_job
+from seedtrust_ops.orchestration.schedules import daily_schedule, office_today
+from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
 
 NAME = "case_close_reminders"
 SEVERITY = rules_of(NAME).severity
@@ -30,7 +30,7 @@ def case_close_reminders_op(
 ) -> dict[str, Any]:
     """Write to the escrow specialist of each case whose close date has come and that is not closed."""
     if in_shadow(NAME):
-        return run_in_shadow(context, NAME, database, partial(office.closings, today=office_today()))
+        return run_in_shadow(context, NAME, database, partial(job_dry_runs.closings, today=office_today()))
     with failures_for_people():
         cases = commit(database.sessions(), partial(remind_of_closings, today=office_today()))
     shown = ", ".join(cases[:CASES_SHOWN]) or "none"

@@ -8,16 +8,16 @@ from typing import Any
 import dagster as dg
 
 from seedtrust_ops.domain.approvals.by_date import approve_due, would_approve_due
-from seedtrust_ops.domain.committing import commit
-from seedtrust_ops.domain.shadow import office
-from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.jobs.approving import Approving, result_of, show_approvals
-from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
-from seedtrust_ops.jobs.letters import deliver_queued_letters
-from seedtrust_ops.jobs.scheduling import daily_schedule
-from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
-from seedtrust_ops.resources.database import DatabaseResource
-from seedtrust_ops.resources.mail import MailResource
+from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.shadow_mode import job_dry_runs
+from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.orchestration.approval_output import Approving, result_of, show_approvals
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
+from seedtrust_ops.orchestration.email_delivery import deliver_queued_letters
+from seedtrust_ops.orchestration.job_factory import single_op_job
+from seedtrust_ops.orchestration.schedules import daily_schedule
+from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
 
 NAME = "dr_auto_approval"
 SEVERITY = rules_of(NAME).severity
@@ -32,7 +32,7 @@ def dr_auto_approval_op(
     By hand: `dry_run: true` in the launchpad shows what would be approved, and approves nothing.
     """
     if in_shadow(NAME) and not config.dry_run:
-        return run_in_shadow(context, NAME, database, office.approvals_by_date)
+        return run_in_shadow(context, NAME, database, job_dry_runs.approvals_by_date)
     with failures_for_people():
         report = commit(database.sessions(), would_approve_due if config.dry_run else approve_due)
     show_approvals(context, report, dry_run=config.dry_run)

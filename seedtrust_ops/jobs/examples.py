@@ -9,8 +9,9 @@ import dagster as dg
 from pydantic import Field
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.jobs.conventions import RETRIES, LaunchConfig, single_op_job
-from seedtrust_ops.jobs.progress import show_progress
+from seedtrust_ops.orchestration.job_factory import LaunchConfig, single_op_job
+from seedtrust_ops.orchestration.metadata import show_progress
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES
 from seedtrust_ops.severity import Severity
 
 SEVERITY = Severity.LOW

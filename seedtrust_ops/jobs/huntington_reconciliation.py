@@ -8,18 +8,17 @@ from typing import Any
 
 import dagster as dg
 
-from seedtrust_ops.bank import BankGaveNoAnswer, BankUnauthorized
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain.transfer_days.batches import read_day
-from seedtrust_ops.domain.transfer_days.picture import read_month
-from seedtrust_ops.domain.transfer_days.reconciling import Reconciliation, reconcile_day
-from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.jobs.conventions import RETRIES, belonging_to, failures_for_people, single_asset_job
-from seedtrust_ops.jobs.scheduling import daily_schedule, office_today
-from seedtrust_ops.jobs.showing import dollars
-from seedtrust_ops.jobs.showing_times import day_metadata, in_words, reconciliation_metadata
-from seedtrust_ops.resources.database import DatabaseResource
-from seedtrust_ops.resources.huntington_bank import HuntingtonResource
+from seedtrust_ops.domain.reconciliation.bank_comparison import Reconciliation, reconcile_day
+from seedtrust_ops.domain.reconciliation.chart import read_month
+from seedtrust_ops.domain.reconciliation.daily_batches import read_day
+from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, HuntingtonResource
+from seedtrust_ops.orchestration.job_factory import belonging_to, single_asset_job
+from seedtrust_ops.orchestration.metadata import day_metadata, dollars, format_date, reconciliation_metadata
+from seedtrust_ops.orchestration.schedules import daily_schedule, office_today
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
+from seedtrust_ops.ports.bank import BankGaveNoAnswer, BankUnauthorized
 
 NAME = "huntington_reconciliation"
 DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone=environment().location.timezone, end_offset=1)
@@ -95,13 +94,13 @@ def _day(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> date:
 def _verdict(compared: Reconciliation, day: date) -> dg.AssetCheckResult:
     if compared.agrees:
         said = (
-            f"The bank agrees on all {compared.transactions} transactions of {in_words(day)}: "
+            f"The bank agrees on all {compared.transactions} transactions of {format_date(day)}: "
             f"{dollars(compared.ours_cents)} was sent."
         )
     else:
         said = (
             f"The bank says otherwise of {len(compared.differences)} of the {compared.transactions} transactions of "
-            f"{in_words(day)}. See the last run of auto_heal_huntington_batches; what differs after that is to be "
+            f"{format_date(day)}. See the last run of auto_heal_huntington_batches; what differs after that is to be "
             "settled with Huntington."
         )
     return dg.AssetCheckResult(
@@ -116,7 +115,7 @@ def _unasked(trouble: str, day: date) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=False,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"The bank could not be asked, so nothing is known of {in_words(day)}: {trouble} Make "
+        description=f"The bank could not be asked, so nothing is known of {format_date(day)}: {trouble} Make "
         "that day again once the bank answers.",
     )
 

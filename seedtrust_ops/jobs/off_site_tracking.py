@@ -9,19 +9,14 @@ from typing import Any
 import dagster as dg
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.db_transaction import commit
 from seedtrust_ops.domain.presence import clear_presence
-from seedtrust_ops.domain.shadow import office
-from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.jobs.conventions import (
-    RETRIES,
-    automation_status,
-    belonging_to,
-    failures_for_people,
-    single_op_job,
-)
-from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
-from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.domain.shadow_mode import job_dry_runs
+from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
+from seedtrust_ops.orchestration.job_factory import automation_status, belonging_to, single_op_job
+from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
 
 NAME = "off_site_tracking"
 SEVERITY = rules_of(NAME).severity
@@ -31,7 +26,7 @@ SEVERITY = rules_of(NAME).severity
 def off_site_tracking_op(context: dg.OpExecutionContext, database: DatabaseResource) -> dict[str, Any]:
     """Set all users off site and empty both viewing tables."""
     if in_shadow(NAME):
-        return run_in_shadow(context, NAME, database, office.presence)
+        return run_in_shadow(context, NAME, database, job_dry_runs.presence)
     with failures_for_people():
         cleared = commit(database.sessions(), clear_presence)
     context.log.info(

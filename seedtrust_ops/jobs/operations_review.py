@@ -9,13 +9,13 @@ from typing import Any
 import dagster as dg
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain.weeks.figures import read_week
-from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.jobs.conventions import RETRIES, belonging_to, failures_for_people, single_asset_job
-from seedtrust_ops.jobs.scheduling import Weekday, last_weekday, office_today, weekly_schedule
-from seedtrust_ops.jobs.showing import dollars
-from seedtrust_ops.jobs.showing_times import week_metadata
-from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.domain.operations_review.weekly_figures import read_week
+from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
+from seedtrust_ops.orchestration.job_factory import belonging_to, single_asset_job
+from seedtrust_ops.orchestration.metadata import dollars, week_metadata
+from seedtrust_ops.orchestration.schedules import Weekday, last_weekday, office_today, weekly_schedule
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
 
 NAME = "operations_review"
 WEEKS = dg.WeeklyPartitionsDefinition(

@@ -13,31 +13,23 @@ import dagster as dg
 from pydantic import Field
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain.committing import Sessions
-from seedtrust_ops.domain.shadow.decisions import Decision
-from seedtrust_ops.domain.shadow.transfers import batch as rehearse_batch
-from seedtrust_ops.domain.shadow.transfers import unseen_batches
-from seedtrust_ops.domain.transfers.batches import QueuedBatch, queued_batches
-from seedtrust_ops.domain.transfers.halting import TransfersHalted, why_halted
-from seedtrust_ops.domain.transfers.processing import BatchReport, TransferRules, process_batch
+from seedtrust_ops.database.listen_notify import BATCH_QUEUED
+from seedtrust_ops.domain.db_transaction import Sessions
+from seedtrust_ops.domain.shadow_mode.decisions import Decision
+from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import batch as rehearse_batch
+from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import unseen_batches
+from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, queued_batches
+from seedtrust_ops.domain.transfers.batch_processor import BatchReport, TransferRules, process_batch
+from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, why_halted
 from seedtrust_ops.errors import OperationsError
-from seedtrust_ops.jobs.conventions import (
-    RETRIES,
-    LaunchConfig,
-    automation_status,
-    belonging_to,
-    failures_for_people,
-    single_op_job,
-)
-from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
-from seedtrust_ops.jobs.showing import batch_metadata
-from seedtrust_ops.jobs.waking import look_or_wait
-from seedtrust_ops.resources.database import DatabaseResource
-from seedtrust_ops.resources.field_encryption import FieldCipherResource
-from seedtrust_ops.resources.huntington_bank import HuntingtonResource
-from seedtrust_ops.resources.waiting import BATCH_QUEUED
-from seedtrust_ops.run_marks import BATCH_TAG
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, FieldCipherResource, HuntingtonResource
+from seedtrust_ops.orchestration.job_factory import LaunchConfig, automation_status, belonging_to, single_op_job
+from seedtrust_ops.orchestration.long_poll import look_or_wait
+from seedtrust_ops.orchestration.metadata import batch_metadata
+from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
 from seedtrust_ops.severity import Severity, run_tags
+from seedtrust_ops.tag_names import BATCH_TAG
 
 NAME = "process_huntington_batch"
 SEVERITY = Severity.CRITICAL

@@ -13,28 +13,20 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain.notifications import due_letters
-from seedtrust_ops.domain.reports.kinds import TITLES
-from seedtrust_ops.domain.reports.requests import requests_waiting
-from seedtrust_ops.domain.shadow.undecided import undecided_requests
-from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.jobs.conventions import (
-    RETRIES,
-    LaunchConfig,
-    automation_status,
-    belonging_to,
-    failures_for_people,
-    single_op_job,
-)
-from seedtrust_ops.jobs.letters import deliver_queued_letters
-from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
-from seedtrust_ops.jobs.showing import Link, asset_link, markdown_table, report_metadata
-from seedtrust_ops.resources.database import DatabaseResource
-from seedtrust_ops.resources.mail import MailResource
-from seedtrust_ops.resources.storage import StorageResource
+from seedtrust_ops.domain.outbox import due_letters
+from seedtrust_ops.domain.reports.report_kinds import TITLES
+from seedtrust_ops.domain.reports.request_queue import requests_waiting
+from seedtrust_ops.domain.shadow_mode.undecided_reports import undecided_requests
+from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource, StorageResource
+from seedtrust_ops.orchestration.email_delivery import deliver_queued_letters
+from seedtrust_ops.orchestration.job_factory import LaunchConfig, automation_status, belonging_to, single_op_job
+from seedtrust_ops.orchestration.metadata import Link, asset_link, markdown_table, report_metadata
+from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
 
 if TYPE_CHECKING:
-    from seedtrust_ops.domain.reports.generating import UnmetRequest
+    from seedtrust_ops.domain.reports.generator import UnmetRequest
 
 NAME = "report_generation"
 SEVERITY = rules_of(NAME).severity
@@ -77,8 +69,8 @@ def report_generation_op(
     By hand: put the number of one request in the place of the 0 in the launchpad, to have that one made now.
     """
     # What writes spreadsheets, PDFs and charts takes a second to load, and only a run needs it.
-    from seedtrust_ops.domain.reports.generating import MadeReport, meet_named_request, meet_requests
-    from seedtrust_ops.domain.shadow.reports import reports
+    from seedtrust_ops.domain.reports.generator import MadeReport, meet_named_request, meet_requests
+    from seedtrust_ops.domain.shadow_mode.report_dry_runs import reports
 
     if in_shadow(NAME):
         return run_in_shadow(context, NAME, database, partial(reports, zone=environment().location.timezone))

@@ -15,16 +15,18 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain.committing import commit
-from seedtrust_ops.domain.old_rows import delete_old_attachments, delete_old_events, ended_runs
-from seedtrust_ops.domain.shadow import office
-from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.jobs.conventions import RETRIES, failures_for_people, single_op_job
-from seedtrust_ops.jobs.scheduling import daily_schedule
-from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
-from seedtrust_ops.monitoring.old_runs import Age, Cleared, delete_old_runs
-from seedtrust_ops.resources.database import DatabaseResource, dagster_url
-from seedtrust_ops.settings.retention import RetentionSettings
+from seedtrust_ops.config.retention import RetentionSettings
+from seedtrust_ops.dagster_db.run_purge import Age, Cleared, delete_old_runs
+from seedtrust_ops.database.engine import dagster_url
+from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.row_purge import delete_old_attachments, delete_old_events, ended_runs
+from seedtrust_ops.domain.shadow_mode import job_dry_runs
+from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
+from seedtrust_ops.orchestration.job_factory import single_op_job
+from seedtrust_ops.orchestration.schedules import daily_schedule
+from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
 
 NAME = "retention"
 SEVERITY = rules_of(NAME).severity
@@ -38,7 +40,7 @@ def retention_op(context: dg.OpExecutionContext, database: DatabaseResource) -> 
     settings = environment().retention
     if in_shadow(NAME):
         before = datetime.now(UTC) - timedelta(days=settings.events_days)
-        return run_in_shadow(context, NAME, database, partial(office.old_rows, before=before))
+        return run_in_shadow(context, NAME, database, partial(job_dry_runs.old_rows, before=before))
     over_at = monotonic() + settings.longest_seconds
 
     def is_over() -> bool:

@@ -11,25 +11,19 @@ from typing import Any
 
 import dagster as dg
 
+from seedtrust_ops.database.listen_notify import REQUEST_PENDING
 from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, what_waits, would_approve_by_rules
-from seedtrust_ops.domain.committing import commit
-from seedtrust_ops.domain.shadow import office
-from seedtrust_ops.domain.shadow.decisions import looks_of
-from seedtrust_ops.jobs.approving import Approving, result_of, show_approvals
-from seedtrust_ops.jobs.conventions import (
-    RETRIES,
-    automation_status,
-    belonging_to,
-    failures_for_people,
-    single_op_job,
-)
-from seedtrust_ops.jobs.letters import deliver_queued_letters
-from seedtrust_ops.jobs.scheduling import office_zone
-from seedtrust_ops.jobs.shadowing import in_shadow, run_in_shadow
-from seedtrust_ops.jobs.waking import look_or_wait
-from seedtrust_ops.resources.database import DatabaseResource
-from seedtrust_ops.resources.mail import MailResource
-from seedtrust_ops.resources.waiting import REQUEST_PENDING
+from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.shadow_mode import job_dry_runs
+from seedtrust_ops.domain.shadow_mode.decisions import looks_of
+from seedtrust_ops.orchestration.approval_output import Approving, result_of, show_approvals
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
+from seedtrust_ops.orchestration.email_delivery import deliver_queued_letters
+from seedtrust_ops.orchestration.job_factory import automation_status, belonging_to, single_op_job
+from seedtrust_ops.orchestration.long_poll import look_or_wait
+from seedtrust_ops.orchestration.schedules import office_zone
+from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
 from seedtrust_ops.severity import Severity
 
 NAME = "rule_based_approval"
@@ -51,7 +45,7 @@ def rule_based_approval_op(
     By hand: `dry_run: true` in the launchpad shows what would be approved, and approves nothing.
     """
     if in_shadow(NAME) and not config.dry_run:
-        return run_in_shadow(context, NAME, database, partial(office.approvals_by_rule, zone=office_zone()))
+        return run_in_shadow(context, NAME, database, partial(job_dry_runs.approvals_by_rule, zone=office_zone()))
     work = would_approve_by_rules if config.dry_run else approve_by_rules
     with failures_for_people():
         report = commit(database.sessions(), partial(work, zone=office_zone()))

@@ -19,10 +19,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from seedtrust_ops.launcher.asking import ask
-from seedtrust_ops.launcher.children import collected, has_children, is_own_child
-from seedtrust_ops.launcher.messages import ALIVE, LONGEST_LINE, RETIRE, Answer, CodeToLoad, LaunchOrder
-from seedtrust_ops.launcher.run_host_folder import (
+from seedtrust_ops.launcher.forking import collected, has_children, is_own_child
+from seedtrust_ops.launcher.host_client import ask
+from seedtrust_ops.launcher.host_socket import (
     SOCKET,
     WAITING_CALLERS,
     call,
@@ -31,7 +30,8 @@ from seedtrust_ops.launcher.run_host_folder import (
     make_folder,
     try_lock,
 )
-from seedtrust_ops.launcher.warm_process import Lost, Stale, Unfit, WarmProcess, start_cold
+from seedtrust_ops.launcher.wire_protocol import ALIVE, LONGEST_LINE, RETIRE, Answer, CodeToLoad, LaunchOrder
+from seedtrust_ops.launcher.zygote_client import Lost, Stale, Unfit, WarmProcess, start_cold
 
 PR_SET_CHILD_SUBREAPER = 36
 ENDING = Answer(refused="the run host is about to end")

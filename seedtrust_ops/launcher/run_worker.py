@@ -19,8 +19,8 @@ from dagster._serdes import deserialize_value
 from dagster._utils.interrupts import capture_interrupts
 
 from seedtrust_ops.launcher.forking import INTERRUPTS
-from seedtrust_ops.launcher.sparing import spare
-from seedtrust_ops.launcher.worker_process import WorkerProcess
+from seedtrust_ops.launcher.warmup import spare
+from seedtrust_ops.launcher.worker_identity import WorkerProcess
 
 LOCKS = "runs.lock"
 """The file in the launcher's folder of which every run locks one byte."""

@@ -19,11 +19,11 @@ from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import SQLAlchemyError
 
 from seedtrust_ops.config import environment_for_child
-from seedtrust_ops.instance import under_dagster_home
-from seedtrust_ops.launcher.calling import RunHostCaller
-from seedtrust_ops.launcher.messages import CodeToLoad, LaunchOrder
-from seedtrust_ops.launcher.run_host_folder import LAUNCHER_FOLDER
-from seedtrust_ops.launcher.worker_process import WorkerProcess
+from seedtrust_ops.dagster_instance import under_dagster_home
+from seedtrust_ops.launcher.host_client import RunHostCaller
+from seedtrust_ops.launcher.host_socket import LAUNCHER_FOLDER
+from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchOrder
+from seedtrust_ops.launcher.worker_identity import WorkerProcess
 
 _logger = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ import dagster as dg
 from dagster._cli.utils import _inject_local_env_file
 from dagster._core.code_pointer import load_python_module
 
-import seedtrust_ops.instance  # noqa: F401  what dagster.yaml names is needed by every run
+import seedtrust_ops.dagster_instance  # noqa: F401  what dagster.yaml names is needed by every run
 from seedtrust_ops.config import replace_environment
+from seedtrust_ops.database.engine import application_engine
+from seedtrust_ops.launcher.code_fingerprint import LoadedCode
 from seedtrust_ops.launcher.forking import INTERRUPTS, fork_orphan, freeze, reason_not_to_fork
-from seedtrust_ops.launcher.loaded_code import LoadedCode
-from seedtrust_ops.launcher.rehearsal import rehearse
 from seedtrust_ops.launcher.run_worker import work
-from seedtrust_ops.resources.database import application_engine
+from seedtrust_ops.launcher.warmup import rehearse
 
 
 class Zygote:

@@ -11,11 +11,14 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain.health.automations import SCHEDULE_MISSED, Automation, schedule_missed
+from seedtrust_ops.dagster_db.ticks import read_ticks
+from seedtrust_ops.database.engine import dagster_url
+from seedtrust_ops.domain.alerts.findings import Finding
+from seedtrust_ops.domain.health.backlog import DRS_OVERDUE, REPORTS_WAITING, drs_overdue, reports_waiting
 from seedtrust_ops.domain.health.batches import BATCH_STUCK, TRANSFERS_HALTED, batch_stuck, transfers_halted
-from seedtrust_ops.domain.health.findings import Finding, Rule
 from seedtrust_ops.domain.health.ledger import LEDGER_MISMATCH, ledger_mismatch
-from seedtrust_ops.domain.health.requests import DRS_OVERDUE, REPORTS_WAITING, drs_overdue, reports_waiting
+from seedtrust_ops.domain.health.outbox_backlog import notifications_failing
+from seedtrust_ops.domain.health.rule import Rule
 from seedtrust_ops.domain.health.runs import (
     ERROR_SPIKE,
     EXPIRED_RUNS,
@@ -25,13 +28,11 @@ from seedtrust_ops.domain.health.runs import (
     expired_runs,
     pending_accumulating,
 )
-from seedtrust_ops.domain.health.telling import notifications_failing
-from seedtrust_ops.domain.notifications.claims import FAILING
-from seedtrust_ops.domain.outgoing_events import Destination
+from seedtrust_ops.domain.health.schedule_ticks import SCHEDULE_MISSED, Automation, schedule_missed
+from seedtrust_ops.domain.outbox.email_claims import FAILING
+from seedtrust_ops.domain.outbox.event_store import Destination
 from seedtrust_ops.errors import ConfigurationError
-from seedtrust_ops.job_rules import rules_of
-from seedtrust_ops.monitoring.ticks import read_ticks
-from seedtrust_ops.resources.database import dagster_url
+from seedtrust_ops.job_policies import rules_of
 from seedtrust_ops.severity import Severity
 
 LAUNCHES_NOTHING = Severity.HIGH

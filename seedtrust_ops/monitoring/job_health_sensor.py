@@ -10,19 +10,22 @@ import dagster as dg
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain.alerting.digest import digest_day
-from seedtrust_ops.domain.committing import Sessions
-from seedtrust_ops.domain.health.evaluating import Evaluation, evaluate
+from seedtrust_ops.config.health_thresholds import WatchingSettings
+from seedtrust_ops.domain.alert_notifications.digest import digest_day
+from seedtrust_ops.domain.db_transaction import Sessions
+from seedtrust_ops.domain.health.evaluator import Evaluation, evaluate
 from seedtrust_ops.errors import ConfigurationError
-from seedtrust_ops.jobs.conventions import belonging_to, failures_for_people
+from seedtrust_ops.monitoring.alert_channels import Delivery, Ways, deliver, tell_people, ways_of_telling
 from seedtrust_ops.monitoring.health_rules import health_rules
-from seedtrust_ops.monitoring.telling import Delivery, Ways, deliver, tell_people, ways_of_telling
-from seedtrust_ops.resources.database import DatabaseResource
-from seedtrust_ops.resources.heartbeat import HeartbeatResource
-from seedtrust_ops.resources.internal_api import InternalApiResource
-from seedtrust_ops.resources.mail import MailResource
-from seedtrust_ops.resources.posthog import PostHogResource
-from seedtrust_ops.settings.watching import WatchingSettings
+from seedtrust_ops.orchestration.dagster_resources import (
+    DatabaseResource,
+    HeartbeatResource,
+    InternalApiResource,
+    MailResource,
+    PostHogResource,
+)
+from seedtrust_ops.orchestration.job_factory import belonging_to
+from seedtrust_ops.orchestration.user_facing_failures import failures_for_people
 
 RULES_SECONDS = 15.0
 ABSENCE = timedelta(seconds=60)

@@ -13,15 +13,16 @@ from functools import partial
 import dagster as dg
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.db_transaction import commit
 from seedtrust_ops.domain.job_failures import RunFailure, record_failures
 from seedtrust_ops.domain.job_runs import RunFact, mirror_runs, unfinished_runs
-from seedtrust_ops.jobs.conventions import belonging_to, failures_for_people
+from seedtrust_ops.monitoring.changed_runs import changed_runs
+from seedtrust_ops.monitoring.job_run_mapper import fact_of, failure_to_record, status_of
 from seedtrust_ops.monitoring.queue_expiry import cancel_expired_runs
-from seedtrust_ops.monitoring.run_changes import changed_runs
 from seedtrust_ops.monitoring.run_events import read_events
-from seedtrust_ops.monitoring.run_facts import fact_of, failure_to_record, status_of
-from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
+from seedtrust_ops.orchestration.job_factory import belonging_to
+from seedtrust_ops.orchestration.user_facing_failures import failures_for_people
 
 OVERLAP = timedelta(seconds=30)
 """A run's update time is when the event happened; it may be stored a little later, behind a newer one's."""

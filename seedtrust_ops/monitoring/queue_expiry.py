@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from seedtrust_ops.jobs.expiring import expires_after, mark_expired
+from seedtrust_ops.orchestration.expiration_tags import expires_after, mark_expired
 
 GRACE = timedelta(seconds=5)
 """A run that left the queue in time, at the last moment, has been on its way for so long when it is looked at here;

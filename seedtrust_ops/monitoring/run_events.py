@@ -15,7 +15,7 @@ from dagster_postgres import PostgresEventLogStorage
 from dagster_shared.serdes.errors import DeserializationError
 from sqlalchemy import ARRAY, Text, and_, bindparam, case, func, or_, select
 
-from seedtrust_ops.run_marks import RETURNED
+from seedtrust_ops.tag_names import RETURNED
 
 RETRY = DagsterEventType.STEP_UP_FOR_RETRY
 RETURN = DagsterEventType.HANDLED_OUTPUT

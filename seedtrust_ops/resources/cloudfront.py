@@ -2,11 +2,9 @@
 
 from time import monotonic
 
-import dagster as dg
 import httpx
 
-from seedtrust_ops.config import environment
-from seedtrust_ops.outside_status import PageNotServed
+from seedtrust_ops.ports.component_status import PageNotServed
 
 TIMEOUT_SECONDS = 10.0
 
@@ -40,11 +38,3 @@ class CloudFrontPage:
         if not response.is_success:
             raise PageNotServed(f"{self._url} answered {response.status_code} {response.reason_phrase}.")
         return round((monotonic() - began) * 1000)
-
-
-class CloudFrontResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The page of CLOUDFRONT_URL."""
-
-    def page(self) -> CloudFrontPage:
-        """Return the page; raises `ConfigurationError` where the variable is missing."""
-        return CloudFrontPage(environment().cloudfront.url)

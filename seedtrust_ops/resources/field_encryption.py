@@ -8,11 +8,9 @@ import binascii
 import re
 from collections.abc import Sequence
 
-import dagster as dg
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from pydantic import SecretStr
 
-from seedtrust_ops.config import environment
 from seedtrust_ops.errors import ConfigurationError, DamagedToken, UnreadableToken
 
 # Fernet specification: version byte 0x80, 8 of time, 16 of IV, blocks of 16 of ciphertext, 32 of HMAC.
@@ -89,14 +87,6 @@ class FernetFieldCipher:
         except (InvalidToken, ValueError):
             return False
         return True
-
-
-class FieldCipherResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The cipher of encrypted columns, from SEEDTRUST_FIELD_KEY."""
-
-    def cipher(self) -> FernetFieldCipher:
-        """Return the cipher; raises `ConfigurationError` where the key is missing or no Fernet key."""
-        return FernetFieldCipher(environment().field_keys.keys)
 
 
 def _unreadable(token: str) -> UnreadableToken:

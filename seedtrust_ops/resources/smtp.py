@@ -13,8 +13,8 @@ from email.message import Message
 from email.policy import compat32
 from email.utils import parseaddr
 
-from seedtrust_ops.post import LetterPostponed, LetterRefused, PostOfficeUnreachable
-from seedtrust_ops.settings.mail import MailSettings
+from seedtrust_ops.config.mail import MailSettings
+from seedtrust_ops.ports.email import LetterPostponed, LetterRefused, PostOfficeUnreachable
 
 ANSWER_SECONDS = 30.0
 """How long one answer of the mail server is waited for."""

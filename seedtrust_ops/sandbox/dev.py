@@ -17,12 +17,21 @@ from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import dagster_home, environment, environment_for_child
+from seedtrust_ops.database import embedded_postgres
+from seedtrust_ops.database.engine import application_url, create_application_engine, dagster_url, plain_database_errors
 from seedtrust_ops.errors import ConfigurationError
-from seedtrust_ops.migrations.migrating import migrate
-from seedtrust_ops.processes.deaths import tell_of_deaths
-from seedtrust_ops.processes.running import WORKER_FOLDER, print_line, told_to_stop
-from seedtrust_ops.processes.supervisor import Observer, Supervisor
-from seedtrust_ops.processes.worker import (
+from seedtrust_ops.migrations.migrator import migrate
+from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+from seedtrust_ops.sandbox.auto_restart import taken_care_of
+from seedtrust_ops.sandbox.bank_backfill import plant_past_transfers
+from seedtrust_ops.sandbox.seed.batches import Payment, draft_batch, payable_requests, queue_batches
+from seedtrust_ops.sandbox.seed.money import Encrypt
+from seedtrust_ops.sandbox.seed.seeder import NotOurDatabase, seed_company
+from seedtrust_ops.sandbox.stack import World, field_key, start_world
+from seedtrust_ops.supervisor.crash_alerts import tell_of_deaths
+from seedtrust_ops.supervisor.supervisor import Observer, Supervisor
+from seedtrust_ops.supervisor.worker_main import WORKER_FOLDER, print_line, told_to_stop
+from seedtrust_ops.supervisor.worker_stack import (
     code_server,
     daemon,
     free_port,
@@ -32,20 +41,6 @@ from seedtrust_ops.processes.worker import (
     web_server,
     write_workspace,
 )
-from seedtrust_ops.resources import embedded_postgres
-from seedtrust_ops.resources.database import (
-    application_url,
-    create_application_engine,
-    dagster_url,
-    plain_database_errors,
-)
-from seedtrust_ops.resources.field_encryption import FernetFieldCipher
-from seedtrust_ops.sandbox.caretaking import taken_care_of
-from seedtrust_ops.sandbox.planting import plant_past_transfers
-from seedtrust_ops.sandbox.seed.batches import Payment, draft_batch, payable_requests, queue_batches
-from seedtrust_ops.sandbox.seed.money import Encrypt
-from seedtrust_ops.sandbox.seed.seeding import NotOurDatabase, seed_company
-from seedtrust_ops.sandbox.world import World, field_key, start_world
 
 WEB_PORT = 3000
 CASES = 200

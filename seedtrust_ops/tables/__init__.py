@@ -4,16 +4,18 @@ Importing this package loads them all, so that `PlatformTable.metadata` and `Ops
 """
 
 from seedtrust_ops.tables.accounts import Account, LedgerEntry
+from seedtrust_ops.tables.alerts import Alert, BalanceAlert
 from seedtrust_ops.tables.base import OpsTable, PlatformTable
 from seedtrust_ops.tables.disbursements import ApprovalRule, DisbursementRequest
+from seedtrust_ops.tables.events import OutgoingEvent
 from seedtrust_ops.tables.huntington import HuntingtonBatch, HuntingtonTransaction
 from seedtrust_ops.tables.job_runs import ErrorRecord, JobRun
+from seedtrust_ops.tables.notifications import Notification, NotificationAttachment
 from seedtrust_ops.tables.people import Case, CaseParty, User
 from seedtrust_ops.tables.presence import ViewingDisbursementRequest, ViewingPayment
 from seedtrust_ops.tables.reports import ReportClaim, ReportRequest
 from seedtrust_ops.tables.shadow import ShadowDecision
-from seedtrust_ops.tables.telling import Alert, BalanceAlert, Notification, NotificationAttachment, OutgoingEvent
-from seedtrust_ops.tables.transfer_records import BankFeedCursor, BatchLease, Switch, TransferAttempt
+from seedtrust_ops.tables.transfer_state import BankFeedCursor, BatchLease, Switch, TransferAttempt
 
 __all__ = [
     "Account",

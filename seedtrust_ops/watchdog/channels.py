@@ -7,17 +7,17 @@ from email.message import EmailMessage
 from email.utils import formatdate, make_msgid, parseaddr
 
 from seedtrust_ops.config import environment
+from seedtrust_ops.config.mail import MailSettings
 from seedtrust_ops.errors import ConfigurationError
-from seedtrust_ops.outside_events import EventRefused
-from seedtrust_ops.outside_status import Component, ComponentStatus, Status
-from seedtrust_ops.post import LetterPostponed, LetterRefused
-from seedtrust_ops.resources.posthog_project import PostHog
+from seedtrust_ops.ports.component_status import Component, ComponentStatus, Status
+from seedtrust_ops.ports.email import LetterPostponed, LetterRefused
+from seedtrust_ops.ports.events import EventRefused
+from seedtrust_ops.resources.internal_api_client import InternalApi
+from seedtrust_ops.resources.posthog_client import PostHog
 from seedtrust_ops.resources.smtp import open_post_office
-from seedtrust_ops.resources.status_api import InternalApi
-from seedtrust_ops.settings.mail import MailSettings
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.watchdog.remembering import Told
-from seedtrust_ops.watchdog.telling import Channel, News, NotTold
+from seedtrust_ops.watchdog.notifier import Channel, News, NotTold
+from seedtrust_ops.watchdog.state_file import Told
 
 ANSWER_SECONDS = 10.0
 """How long one answer of the mail server is waited for: the next look must not wait for long."""

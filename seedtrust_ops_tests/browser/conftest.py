@@ -11,11 +11,11 @@ import yaml
 from playwright.sync_api import Browser
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.sandbox.bank.control import SandboxBank
+from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops_tests.browser.chromium import chromium
 from seedtrust_ops_tests.browser.pages import UserInterface, window
-from seedtrust_ops_tests.dagster_homes import DAGSTER_YAML
-from seedtrust_ops_tests.sandbox.laptops import Laptop, bank_of, connected
+from seedtrust_ops_tests.sandbox.laptop import Laptop, bank_of, connected
+from seedtrust_ops_tests.support.dagster_homes import DAGSTER_YAML
 
 KEPT_IN_THE_QUEUE = "example_with_args"
 

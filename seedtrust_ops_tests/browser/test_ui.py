@@ -10,13 +10,12 @@ from dagster._core.definitions.run_request import InstigatorType
 from playwright.sync_api import expect
 from sqlalchemy import select
 
-from seedtrust_ops.domain.reports.requesting import request_report
-from seedtrust_ops.groups import Group
-from seedtrust_ops.job_rules import JOB_RULES
+from seedtrust_ops.domain.reports.submission import request_report
+from seedtrust_ops.job_policies import JOB_RULES, Group
 from seedtrust_ops.tables import Case, HuntingtonBatch, HuntingtonTransaction, JobRun, User
 from seedtrust_ops_tests.browser.conftest import KEPT_IN_THE_QUEUE, Office
 from seedtrust_ops_tests.browser.pages import UserInterface
-from seedtrust_ops_tests.waiting import wait_until
+from seedtrust_ops_tests.support.waiters import wait_until
 
 # The first test waits for `dev` to come up, and on two busy cores every page may take its time.
 pytestmark = pytest.mark.timeout(900)

@@ -13,19 +13,19 @@ from datetime import UTC, datetime
 from rich.console import Console
 
 from seedtrust_ops_tests.chaos import (
-    bank_worst_day,
+    bank_faults,
     crash_points,
-    database_worst_day,
+    database_faults,
     frozen_workers,
-    office_crash_points,
+    job_crash_points,
     report,
 )
-from seedtrust_ops_tests.chaos.ground import Ground
-from seedtrust_ops_tests.chaos.lanes import Group
-from seedtrust_ops_tests.chaos.model import running as model
+from seedtrust_ops_tests.chaos.environment import Ground
+from seedtrust_ops_tests.chaos.environment_setup import own_ground
+from seedtrust_ops_tests.chaos.model import runner as model
 from seedtrust_ops_tests.chaos.mutations import MUTATIONS, UNBROKEN, Verdict, judge_copy
-from seedtrust_ops_tests.chaos.starting_ground import own_ground
-from seedtrust_ops_tests.chaos.table import Row, as_rich
+from seedtrust_ops_tests.chaos.results_table import Row, as_rich
+from seedtrust_ops_tests.chaos.shards import Group
 from seedtrust_ops_tests.chaos.transfer_cases import run_play
 
 SEED = 1
@@ -78,10 +78,10 @@ def _are_right(verdicts: Iterable[Verdict]) -> bool:
 PARTS: dict[str, Callable[[Ground, int], Iterable[Row]]] = {
     "deaths": lambda ground, _: _told(crash_points.run_all(ground)),
     "freezes": lambda ground, _: _told(frozen_workers.run_all(ground)),
-    "office": lambda ground, _: _told(office_crash_points.run_all(ground)),
-    "statements": lambda ground, _: _told(run_play(ground, play) for play in database_worst_day.PLAYS),
-    "server": lambda ground, _: _told(database_worst_day.server_troubles(ground)),
-    "bank": bank_worst_day.run,
+    "office": lambda ground, _: _told(job_crash_points.run_all(ground)),
+    "statements": lambda ground, _: _told(run_play(ground, play) for play in database_faults.PLAYS),
+    "server": lambda ground, _: _told(database_faults.server_troubles(ground)),
+    "bank": bank_faults.run,
     "model": model.run,
 }
 

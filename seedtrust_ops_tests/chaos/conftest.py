@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
-from seedtrust_ops_tests.chaos.fresh_banks import serve_fresh_banks
-from seedtrust_ops_tests.chaos.ground import Ground
+from seedtrust_ops_tests.chaos.bank_pool import serve_fresh_banks
+from seedtrust_ops_tests.chaos.environment import Ground
 from seedtrust_ops_tests.conftest import TEMPLATE
 
 

@@ -9,17 +9,17 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from seedtrust_ops.sandbox.bank.control import SeenRequest
-from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.chaos.batch_of_eight import SENT, template_with_batch
-from seedtrust_ops_tests.chaos.errands import Errand
-from seedtrust_ops_tests.chaos.ground import Ground
-from seedtrust_ops_tests.chaos.lanes import Group, Lane, Outcome, group, in_lanes
-from seedtrust_ops_tests.chaos.moments import Moment
-from seedtrust_ops_tests.chaos.restarting import end_leases, restart
-from seedtrust_ops_tests.chaos.runners import PATIENCE_SECONDS, run, sent_on
+from seedtrust_ops.sandbox.bank.control_client import SeenRequest
+from seedtrust_ops_tests.chaos.environment import Ground
+from seedtrust_ops_tests.chaos.injection_points import Moment
+from seedtrust_ops_tests.chaos.recovery import end_leases, restart
+from seedtrust_ops_tests.chaos.shards import Group, Lane, Outcome, group, in_lanes
+from seedtrust_ops_tests.chaos.tasks import Errand
+from seedtrust_ops_tests.chaos.template_batch import SENT, template_with_batch
 from seedtrust_ops_tests.chaos.transfer_cases import TRIES, Play, Scene, judge, let_the_bank_go_on, run_play, scene
-from seedtrust_ops_tests.waiting import wait_until
+from seedtrust_ops_tests.chaos.worker_processes import PATIENCE_SECONDS, run, sent_on
+from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.waiters import wait_until
 
 LEGACY_CENTS = 4_321
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.sandbox.bank.control import Movement, SandboxBank, SeenRequest, Transfer
+from seedtrust_ops.sandbox.bank.control_client import Movement, SandboxBank, SeenRequest, Transfer
 
 Booked = TypeVar("Booked", Movement, Transfer)
 

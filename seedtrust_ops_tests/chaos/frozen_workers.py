@@ -12,17 +12,17 @@ from dataclasses import replace
 import psutil
 from sqlalchemy import text
 
-from seedtrust_ops_tests.chaos.batch_of_eight import SENT, template_with_batch
-from seedtrust_ops_tests.chaos.checking import Ban, last_request
-from seedtrust_ops_tests.chaos.errands import Errand
-from seedtrust_ops_tests.chaos.ground import Ground
-from seedtrust_ops_tests.chaos.lanes import Group, Lane, Outcome, group, in_lanes, open_lane
-from seedtrust_ops_tests.chaos.moments import Moment
-from seedtrust_ops_tests.chaos.restarting import restart
-from seedtrust_ops_tests.chaos.runners import PATIENCE_SECONDS, Runner, sent_on
-from seedtrust_ops_tests.chaos.strikes import Strike
+from seedtrust_ops_tests.chaos.environment import Ground
+from seedtrust_ops_tests.chaos.faults import Strike
+from seedtrust_ops_tests.chaos.injection_points import Moment
+from seedtrust_ops_tests.chaos.invariants import Ban, last_request
+from seedtrust_ops_tests.chaos.recovery import restart
+from seedtrust_ops_tests.chaos.shards import Group, Lane, Outcome, group, in_lanes, open_lane
+from seedtrust_ops_tests.chaos.tasks import Errand
+from seedtrust_ops_tests.chaos.template_batch import SENT, template_with_batch
 from seedtrust_ops_tests.chaos.transfer_cases import TRIES, Play, Scene, judge, moments_in, scene
-from seedtrust_ops_tests.waiting import wait_until
+from seedtrust_ops_tests.chaos.worker_processes import PATIENCE_SECONDS, Runner, sent_on
+from seedtrust_ops_tests.support.waiters import wait_until
 
 LEASE_SECONDS = 2.0
 """Short, for it is waited out; a lease that is ended by hand would not end by the worker's own clock."""

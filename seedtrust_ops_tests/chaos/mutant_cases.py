@@ -10,13 +10,13 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 
 import seedtrust_ops
-from seedtrust_ops_tests.chaos.batch_of_eight import COMPLETED, template_with_batch
+from seedtrust_ops_tests.chaos.bank_pool import serve_fresh_banks
 from seedtrust_ops_tests.chaos.crash_points import Waiting, kill
-from seedtrust_ops_tests.chaos.fresh_banks import serve_fresh_banks
+from seedtrust_ops_tests.chaos.environment import Ground
 from seedtrust_ops_tests.chaos.frozen_workers import freeze
-from seedtrust_ops_tests.chaos.ground import Ground
-from seedtrust_ops_tests.chaos.lanes import Lane, Outcome, group, in_lanes
-from seedtrust_ops_tests.chaos.moments import Moment
+from seedtrust_ops_tests.chaos.injection_points import Moment
+from seedtrust_ops_tests.chaos.shards import Lane, Outcome, group, in_lanes
+from seedtrust_ops_tests.chaos.template_batch import COMPLETED, template_with_batch
 from seedtrust_ops_tests.chaos.transfer_cases import Play, strike
 
 PLAY = Play("a copy of the product", "process")

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import seedtrust_ops
 import seedtrust_ops_tests
-from seedtrust_ops_tests.chaos.ground import Ground
+from seedtrust_ops_tests.chaos.environment import Ground
 
 PATIENCE_SECONDS = 600
 TRANSFERS = "seedtrust_ops/domain/transfers"
@@ -57,19 +57,19 @@ MUTATIONS = (
         "no commit before sending",
         (
             Edit(
-                f"{TRANSFERS}/sending.py",
+                f"{TRANSFERS}/sender.py",
                 "commit, self._sessions, lambda session: self._put_on_record(session, transaction_ids)",
                 "_rolled_back, self._sessions, lambda session: self._put_on_record(session, transaction_ids)",
             ),
             Edit(
-                f"{TRANSFERS}/sending.py",
+                f"{TRANSFERS}/sender.py",
                 "class BatchSender:",
                 "def _rolled_back(sessions, work):\n    with sessions() as session:\n        return work(session)\n\n\n"
                 "class BatchSender:",
             ),
             # What should have been on record before goes there with the answer.
             Edit(
-                f"{TRANSFERS}/sending.py",
+                f"{TRANSFERS}/sender.py",
                 "lambda session: record_answers(session, self._lease, answered)",
                 "lambda session: (\n"
                 "            self._put_on_record(session, [one.attempt.transaction_id for one in answered]),\n"
@@ -82,7 +82,7 @@ MUTATIONS = (
         "unknown treated as failed",
         (
             Edit(
-                f"{TRANSFERS}/answers.py",
+                f"{TRANSFERS}/response_recorder.py",
                 "            case OutcomeUnknown():\n                pass\n",
                 '            case OutcomeUnknown():\n                refused[transaction_id] = "no_answer"\n',
             ),
@@ -103,7 +103,7 @@ MUTATIONS = (
                 "        .where(BatchLease.batch_id == lease.batch_id)\n        .values(expires_at",
             ),
             Edit(
-                f"{TRANSFERS}/stopping.py",
+                f"{TRANSFERS}/send_cancellation.py",
                 "return now.steady >= self._lease_ends_at.steady or now.wall >= self._lease_ends_at.wall",
                 "return False",
             ),
@@ -113,14 +113,14 @@ MUTATIONS = (
         "ledger posted outside the transaction",
         (
             Edit(
-                f"{TRANSFERS}/outcomes.py",
+                f"{TRANSFERS}/status_transitions.py",
                 '        book_disbursements(session, [change for change in changes if change.after in ("completed", '
                 '"returned")])\n'
                 '        book_returns(session, [change for change in changes if change.after == "returned"])\n',
                 "        _book_later(session, changes)\n",
             ),
             Edit(
-                f"{TRANSFERS}/outcomes.py",
+                f"{TRANSFERS}/status_transitions.py",
                 "def _set_statuses(",
                 "def _book_later(session, changes):\n"
                 "    from sqlalchemy import event\n\n"

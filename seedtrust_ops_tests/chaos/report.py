@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from seedtrust_ops_tests.chaos.mutations import Verdict
-from seedtrust_ops_tests.chaos.table import Row, as_markdown, from_markdown
+from seedtrust_ops_tests.chaos.results_table import Row, as_markdown, from_markdown
 
 PAGE = Path(__file__).parents[2] / "docs" / "safety.md"
 BEGIN, END = "<!-- made by `make chaos`: begin -->", "<!-- made by `make chaos`: end -->"

@@ -3,10 +3,10 @@
 import pytest
 
 from seedtrust_ops_tests.chaos.crash_points import PLAYS as DEATHS
-from seedtrust_ops_tests.chaos.database_worst_day import PLAYS as DATABASE_PLAYS
-from seedtrust_ops_tests.chaos.expecting import must_be_clean
-from seedtrust_ops_tests.chaos.ground import Ground
-from seedtrust_ops_tests.chaos.office_crash_points import WORKS, OfficeWork, run_work
+from seedtrust_ops_tests.chaos.database_faults import PLAYS as DATABASE_PLAYS
+from seedtrust_ops_tests.chaos.environment import Ground
+from seedtrust_ops_tests.chaos.expectations import must_be_clean
+from seedtrust_ops_tests.chaos.job_crash_points import WORKS, OfficeWork, run_work
 from seedtrust_ops_tests.chaos.transfer_cases import Play, run_play
 
 # Many cases a test, on a machine that may be busy.

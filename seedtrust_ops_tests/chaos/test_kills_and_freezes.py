@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from seedtrust_ops_tests.chaos.crash_points import killed_while_waiting
-from seedtrust_ops_tests.chaos.database_worst_day import restarts_in_mid_batch, too_few_connections
-from seedtrust_ops_tests.chaos.expecting import must_be_clean
+from seedtrust_ops_tests.chaos.database_faults import restarts_in_mid_batch, too_few_connections
+from seedtrust_ops_tests.chaos.environment import Ground
+from seedtrust_ops_tests.chaos.expectations import must_be_clean
 from seedtrust_ops_tests.chaos.frozen_workers import frozen_at_each_step
-from seedtrust_ops_tests.chaos.ground import Ground
-from seedtrust_ops_tests.chaos.lanes import Group
+from seedtrust_ops_tests.chaos.shards import Group
 
 # Many cases a test, on a machine that may be busy.
 pytestmark = [pytest.mark.timeout(900), pytest.mark.long_chaos]

@@ -5,10 +5,10 @@ The same 2,000 steps every time; `python -m seedtrust_ops_tests.chaos.model --st
 
 import pytest
 
-from seedtrust_ops_tests.chaos.ground import Ground
+from seedtrust_ops_tests.chaos.environment import Ground
 from seedtrust_ops_tests.chaos.model.history import HAPPENINGS
-from seedtrust_ops_tests.chaos.model.machine import FAULTS
-from seedtrust_ops_tests.chaos.model.running import STEPS, run_histories
+from seedtrust_ops_tests.chaos.model.runner import STEPS, run_histories
+from seedtrust_ops_tests.chaos.model.state_machine import FAULTS
 
 BY_THEMSELVES = (
     "befalls a worker: nothing",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from seedtrust_ops_tests.chaos.ground import Ground
+from seedtrust_ops_tests.chaos.environment import Ground
 from seedtrust_ops_tests.chaos.mutations import MUTATIONS, UNBROKEN, Edit, Mutation, apply, judge_copy
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.long_chaos]

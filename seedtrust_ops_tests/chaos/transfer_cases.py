@@ -8,19 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from seedtrust_ops.sandbox.bank.control import SandboxBank
-from seedtrust_ops_tests.chaos.batch_of_eight import RETURNED, prepare_bank, template_with_batch
-from seedtrust_ops_tests.chaos.checking import Ban, check
-from seedtrust_ops_tests.chaos.errands import Errand
-from seedtrust_ops_tests.chaos.fresh_banks import FreshBanks
-from seedtrust_ops_tests.chaos.ground import Ground
-from seedtrust_ops_tests.chaos.lanes import Group, Lane, Outcome, group, in_lanes, open_lane
-from seedtrust_ops_tests.chaos.moments import RENEWALS, Moment, moments_of
-from seedtrust_ops_tests.chaos.restarting import Sessions, restart
-from seedtrust_ops_tests.chaos.runners import run
-from seedtrust_ops_tests.chaos.strikes import Strike
+from seedtrust_ops.sandbox.bank.control_client import SandboxBank
+from seedtrust_ops_tests.chaos.bank_pool import FreshBanks
+from seedtrust_ops_tests.chaos.environment import Ground
+from seedtrust_ops_tests.chaos.faults import Strike
+from seedtrust_ops_tests.chaos.injection_points import RENEWALS, Moment, moments_of
+from seedtrust_ops_tests.chaos.invariants import Ban, check
+from seedtrust_ops_tests.chaos.recovery import Sessions, restart
+from seedtrust_ops_tests.chaos.shards import Group, Lane, Outcome, group, in_lanes, open_lane
+from seedtrust_ops_tests.chaos.tasks import Errand
+from seedtrust_ops_tests.chaos.template_batch import RETURNED, prepare_bank, template_with_batch
 from seedtrust_ops_tests.chaos.violations import Violation
-from seedtrust_ops_tests.chaos.workplaces import Workplace
+from seedtrust_ops_tests.chaos.worker_environment import Workplace
+from seedtrust_ops_tests.chaos.worker_processes import run
 
 TRIES = 3
 """How often a case is tried whose moment does not come: a busy machine may take another way through the batch."""

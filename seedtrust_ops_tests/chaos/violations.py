@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from seedtrust_ops_tests.chaos.table import Row
+from seedtrust_ops_tests.chaos.results_table import Row
 
 
 class Kind(StrEnum):

@@ -13,11 +13,11 @@ from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.client import Operations
-from seedtrust_ops.resources.database import create_application_engine
-from seedtrust_ops_tests.client.serving import serving, variables_of, working
+from seedtrust_ops.database.engine import create_application_engine
+from seedtrust_ops_tests.client.operations_server import serving, variables_of, working
 from seedtrust_ops_tests.conftest import TEMPLATE
-from seedtrust_ops_tests.dagster_homes import dagster_home_of_its_own
-from seedtrust_ops_tests.databases import own_database
+from seedtrust_ops_tests.support.dagster_homes import dagster_home_of_its_own
+from seedtrust_ops_tests.support.databases import own_database
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from botocore.validate import ParamValidator
 from typer.testing import CliRunner
 
 import seedtrust_ops
-from seedtrust_ops.cli import app
-from seedtrust_ops.processes.worker import CALLS_AT_ONCE, DEFINITIONS
-from seedtrust_ops_tests.deploy.variables import OF_BOTO3, OF_DAGSTER, SECRET, known, needed
+from seedtrust_ops.cli.main import app
+from seedtrust_ops.supervisor.worker_stack import CALLS_AT_ONCE, DEFINITIONS
+from seedtrust_ops_tests.deploy.environment_variables import OF_BOTO3, OF_DAGSTER, SECRET, known, needed
 
 ROOT = Path(seedtrust_ops.__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -79,7 +79,7 @@ def test_every_command_is_one_of_ours_or_of_dagsters() -> None:
         if program == "seedtrust-ops":
             assert CliRunner().invoke(app, [*arguments, "--help"]).exit_code == 0
         elif program == "python":
-            assert arguments[:2] == ["-m", "seedtrust_ops.processes.daemon"]
+            assert arguments[:2] == ["-m", "seedtrust_ops.supervisor.fast_daemon"]
         else:
             assert program in ("dagster", "dagster-webserver")
 

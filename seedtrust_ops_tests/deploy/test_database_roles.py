@@ -9,15 +9,12 @@ from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import ProgrammingError
 from typer.testing import CliRunner
 
-from seedtrust_ops.cli import app
+from seedtrust_ops.cli.main import app
 from seedtrust_ops.config import environment
-from seedtrust_ops.migrations.migrating import HEAD_REVISION, migrate
-from seedtrust_ops.resources.database import application_engine, create_application_engine
+from seedtrust_ops.database.engine import application_engine, create_application_engine
+from seedtrust_ops.migrations.migrator import HEAD_REVISION, migrate
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.tables import OpsTable, PlatformTable
-from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.dagster_homes import DagsterHome, instance_of
-from seedtrust_ops_tests.databases import create_platform, own_database, plain
 from seedtrust_ops_tests.deploy.conftest import (
     APP,
     DAGSTER,
@@ -29,7 +26,10 @@ from seedtrust_ops_tests.deploy.conftest import (
     apply_roles,
     give_to_an_owner_of_its_own,
 )
-from seedtrust_ops_tests.every_job import (
+from seedtrust_ops_tests.jobs.job_runner import run
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome, instance_of
+from seedtrust_ops_tests.support.databases import create_platform, own_database, plain
+from seedtrust_ops_tests.support.every_job import (
     PATIENCE,
     failures,
     queue_another_batch,
@@ -37,9 +37,9 @@ from seedtrust_ops_tests.every_job import (
     tick_every_automation,
     work_for_every_job,
 )
-from seedtrust_ops_tests.jobs.conftest import Change, change, jobs_environment, outside, outside_servers
-from seedtrust_ops_tests.jobs.running import run
-from seedtrust_ops_tests.rotating import new_key
+from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.job_environment import Change, change, jobs_environment, outside, outside_servers
+from seedtrust_ops_tests.support.rotated_keys import new_key
 
 __all__ = ["change", "jobs_environment", "outside", "outside_servers"]
 

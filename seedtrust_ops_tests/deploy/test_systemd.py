@@ -10,9 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 import seedtrust_ops
-from seedtrust_ops.cli import app
-from seedtrust_ops.processes.worker import INTERRUPTED_SECONDS, LOOPBACK, RUN_SECONDS, code_server, daemon, run_host
-from seedtrust_ops_tests.deploy.variables import HERE, OF_BOTO3, known, needed
+from seedtrust_ops.cli.main import app
+from seedtrust_ops.supervisor.worker_stack import (
+    INTERRUPTED_SECONDS,
+    LOOPBACK,
+    RUN_SECONDS,
+    code_server,
+    daemon,
+    run_host,
+)
+from seedtrust_ops_tests.deploy.environment_variables import HERE, OF_BOTO3, known, needed
 
 ROOT = Path(seedtrust_ops.__file__).parents[1]
 SYSTEMD = ROOT / "deploy" / "systemd"

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.domain.job_failures import RunFailure, record_failures, without_numbers
 from seedtrust_ops.domain.job_runs import RunFact, mirror_runs
 from seedtrust_ops.tables import ErrorRecord, JobRun, OutgoingEvent
-from seedtrust_ops_tests.monitoring.runs import MOMENT
-from seedtrust_ops_tests.waiting import wait_until
+from seedtrust_ops_tests.monitoring.sample_runs import MOMENT
+from seedtrust_ops_tests.support.waiters import wait_until
 
 FAILURE = RunFailure(
     run_id="run-1",

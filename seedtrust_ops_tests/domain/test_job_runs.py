@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.job_runs import RESOLUTIONS, RunFact, mirror_runs
-from seedtrust_ops_tests.monitoring.runs import MOMENT, row, rows
+from seedtrust_ops_tests.monitoring.sample_runs import MOMENT, row, rows
 
 PENDING = RunFact("run-1", "some_job", "PENDING", {}, 0, MOMENT, None, None)
 STARTED = replace(PENDING, status="STARTED", started_at=MOMENT + timedelta(minutes=1), retries=1)

@@ -3,11 +3,11 @@
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.db_transaction import commit
 from seedtrust_ops.domain.presence import Cleared, clear_presence
 from seedtrust_ops.tables import User, ViewingDisbursementRequest, ViewingPayment
-from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.office import Office
+from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.office_factory import Office
 
 
 def test_everybody_is_off_site_and_nothing_is_viewed(company: Company, sessions: sessionmaker[Session]) -> None:

@@ -16,10 +16,10 @@ from seedtrust_ops.config import environment
 from seedtrust_ops.definitions import definitions
 from seedtrust_ops.domain.balances.snapshot import BalanceSheet, take_balances
 from seedtrust_ops.jobs.account_balance_check import WEEKS, account_balance_check_schedule, week_ended_by
-from seedtrust_ops.jobs.scheduling import office_today
-from seedtrust_ops.sandbox.outside.world import OutsideWorld
+from seedtrust_ops.orchestration.schedules import office_today
+from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld
 from seedtrust_ops.tables import Account, BalanceAlert, Case
-from seedtrust_ops_tests.building import BuiltCase, Company
+from seedtrust_ops_tests.support.factories import BuiltCase, Company
 
 WEEK = week_ended_by(office_today())
 

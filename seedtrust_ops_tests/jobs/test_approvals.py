@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.definitions import definitions
 from seedtrust_ops.domain.approvals.by_date import approve_due
-from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.db_transaction import commit
 from seedtrust_ops.jobs.rule_based_approval import REST_AFTER_A_LOOK, pending_dr_sensor
-from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import ApprovalRule, User
-from seedtrust_ops_tests.jobs.running import run
-from seedtrust_ops_tests.office import Office
+from seedtrust_ops_tests.jobs.job_runner import run
+from seedtrust_ops_tests.support.office_factory import Office
 
 DATE, RULE = "dr_auto_approval", "rule_based_approval"
 

@@ -9,12 +9,12 @@ from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import update
 
 from seedtrust_ops.jobs.auto_heal_huntington_batches import NAME, auto_heal_huntington_batches_schedule
-from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.tables import BankFeedCursor, HuntingtonTransaction
-from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.jobs.conftest import Change
-from seedtrust_ops_tests.jobs.running import process, run
+from seedtrust_ops_tests.jobs.job_runner import process, run
+from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.job_environment import Change
 
 pytestmark = pytest.mark.usefixtures("bank_environment", "impatient")
 

@@ -8,8 +8,8 @@ import pytest
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.definitions import definitions
-from seedtrust_ops.domain import outside_checks
-from seedtrust_ops.sandbox.outside.world import OutsideWorld
+from seedtrust_ops.domain import component_checks
+from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld
 
 pytestmark = pytest.mark.usefixtures("jobs_environment")
 
@@ -72,7 +72,7 @@ def test_storage_and_page_that_nobody_answers_at_are_down(
 
 
 def test_what_is_slow_is_degraded(outside: OutsideWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outside_checks, "SLOW_MS", 150)
+    monkeypatch.setattr(component_checks, "SLOW_MS", 150)
     outside.cloudfront.answer_with(seconds=0.2)
     assert run().success
     post = outside.internal_api.posts()[1]

@@ -17,11 +17,11 @@ from seedtrust_ops.config import environment
 from seedtrust_ops.definitions import definitions
 from seedtrust_ops.jobs.process_huntington_batch import NAME
 from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
-from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.tables import JobRun
-from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.dagster_homes import DagsterHome, instance_of
-from seedtrust_ops_tests.jobs.running import dagster, execute
+from seedtrust_ops_tests.jobs.job_runner import dagster, execute
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome, instance_of
+from seedtrust_ops_tests.support.factories import Company
 
 
 @pytest.fixture

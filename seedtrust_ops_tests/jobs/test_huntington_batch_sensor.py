@@ -11,7 +11,7 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import update
 
-from seedtrust_ops.domain.transfers.halting import halt
+from seedtrust_ops.domain.transfers.kill_switch import halt
 from seedtrust_ops.jobs.process_huntington_batch import (
     CLAIM_WITHIN,
     FIRST_PAUSE,
@@ -19,11 +19,11 @@ from seedtrust_ops.jobs.process_huntington_batch import (
     NAME,
     huntington_batch_sensor,
 )
-from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.tables import HuntingtonBatch
-from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.jobs.conftest import Change
-from seedtrust_ops_tests.jobs.running import process
+from seedtrust_ops_tests.jobs.job_runner import process
+from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.job_environment import Change
 
 SUCCEEDED, FAILED = DagsterEventType.PIPELINE_SUCCESS, DagsterEventType.PIPELINE_FAILURE
 STARTED, CANCELED = DagsterEventType.PIPELINE_START, DagsterEventType.PIPELINE_CANCELED

@@ -10,17 +10,17 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.definitions import definitions
-from seedtrust_ops.domain.transfer_days.batches import read_day
-from seedtrust_ops.domain.transfer_days.picture import DAYS, read_month
-from seedtrust_ops.domain.transfers.bank import idempotency_key
+from seedtrust_ops.domain.reconciliation.chart import DAYS, read_month
+from seedtrust_ops.domain.reconciliation.daily_batches import read_day
+from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 from seedtrust_ops.jobs.huntington_reconciliation import NAME, huntington_reconciliation_schedule
-from seedtrust_ops.jobs.scheduling import office_today
+from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.tables import Alert, HuntingtonTransaction
-from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.every_job import PATIENCE
-from seedtrust_ops_tests.jobs.conftest import Change
-from seedtrust_ops_tests.jobs.running import process
+from seedtrust_ops_tests.jobs.job_runner import process
+from seedtrust_ops_tests.support.every_job import PATIENCE
+from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.job_environment import Change
 
 NEW_YORK = "America/New_York"
 AMOUNTS = (100_000, 20_050, 3)

@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.definitions import definitions
-from seedtrust_ops.domain.weeks.figures import DayOfWork, read_week
+from seedtrust_ops.domain.operations_review.weekly_figures import DayOfWork, read_week
 from seedtrust_ops.jobs.operations_review import NAME, WEEKS, operations_review_schedule, week_before
-from seedtrust_ops.jobs.scheduling import office_today
+from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.tables import Alert, JobRun, LedgerEntry, ReportRequest
-from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.office import Office
+from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.office_factory import Office
 
 NEW_YORK = "America/New_York"
 MONDAY = date(2026, 3, 2)

@@ -13,15 +13,15 @@ from cryptography.fernet import Fernet
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 
-from seedtrust_ops.domain.transfers.bank import idempotency_key
-from seedtrust_ops.domain.transfers.halting import halt
+from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
+from seedtrust_ops.domain.transfers.kill_switch import halt
 from seedtrust_ops.domain.transfers.leases import take_lease
-from seedtrust_ops.jobs.conventions import RETRIES
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.databases import create_platform, own_database, plain
-from seedtrust_ops_tests.jobs.conftest import Change
-from seedtrust_ops_tests.jobs.running import PROCESS, process, run
+from seedtrust_ops_tests.jobs.job_runner import PROCESS, process, run
+from seedtrust_ops_tests.support.databases import create_platform, own_database, plain
+from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.job_environment import Change
 
 pytestmark = pytest.mark.usefixtures("bank_environment", "impatient")
 

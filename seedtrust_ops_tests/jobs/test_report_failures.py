@@ -9,8 +9,8 @@ from sqlalchemy import select, update
 from seedtrust_ops.config import environment
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import ReportClaim
-from seedtrust_ops_tests.building import BuiltCase, Company
-from seedtrust_ops_tests.jobs.requesting_reports import address, ask, row, run, run_and_tell, told
+from seedtrust_ops_tests.jobs.report_requests import address, ask, row, run, run_and_tell, told
+from seedtrust_ops_tests.support.factories import BuiltCase, Company
 
 pytestmark = pytest.mark.usefixtures("whole_environment")
 

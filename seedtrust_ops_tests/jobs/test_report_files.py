@@ -14,13 +14,13 @@ import pytest
 from pypdf import PdfReader
 from sqlalchemy import select
 
-from seedtrust_ops.domain.reports import generating, pdf_file
+from seedtrust_ops.domain.reports import generator, pdf_writer
+from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
-from seedtrust_ops.sandbox.outside.world import OutsideWorld
 from seedtrust_ops.tables import Notification
-from seedtrust_ops_tests.building import BuiltCase, Company
-from seedtrust_ops_tests.jobs.conftest import EVIL
-from seedtrust_ops_tests.jobs.requesting_reports import address, ask, row, run, told
+from seedtrust_ops_tests.jobs.report_requests import address, ask, row, run, told
+from seedtrust_ops_tests.support.factories import BuiltCase, Company
+from seedtrust_ops_tests.support.job_environment import EVIL
 
 pytestmark = pytest.mark.usefixtures("whole_environment")
 
@@ -112,7 +112,7 @@ def test_a_ledger_adds_up_and_starts_no_formula(company: Company, case: BuiltCas
 def test_a_large_report_is_a_link_that_anybody_can_follow(
     company: Company, case: BuiltCase, mailbox: MailboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generating, "LARGEST_ATTACHMENT", 10)
+    monkeypatch.setattr(generator, "LARGEST_ATTACHMENT", 10)
     number = ask(company, "account_balances")
     run()
     (letter,) = mailbox.control.letters(address(company, number))
@@ -128,7 +128,7 @@ def test_a_large_report_is_a_link_that_anybody_can_follow(
 def test_a_pdf_of_too_many_rows_says_what_to_ask_for(
     company: Company, case: BuiltCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pdf_file, "MOST_ROWS", 1)
+    monkeypatch.setattr(pdf_writer, "MOST_ROWS", 1)
     number = ask(company, "case_ledger", "pdf", {"case_id": case.case_id})
     run()
     assert "too much for a PDF. Ask for it as xlsx or csv" in str(row(company, number).error)

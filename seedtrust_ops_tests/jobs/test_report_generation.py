@@ -8,15 +8,15 @@ import dagster as dg
 import pytest
 
 from seedtrust_ops.definitions import definitions
-from seedtrust_ops.domain.reports import building, generating
-from seedtrust_ops.domain.reports.requests import claim_request
+from seedtrust_ops.domain.reports import builder, generator
+from seedtrust_ops.domain.reports.request_queue import claim_request
 from seedtrust_ops.jobs.report_generation import report_generation_schedule
-from seedtrust_ops.resources.database import DatabaseResource
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
+from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
-from seedtrust_ops.sandbox.outside.world import OutsideWorld
 from seedtrust_ops.tables import ReportRequest
-from seedtrust_ops_tests.building import BuiltCase, Company
-from seedtrust_ops_tests.jobs.requesting_reports import address, age, ask, row, run, run_and_tell, sentence, told
+from seedtrust_ops_tests.jobs.report_requests import address, age, ask, row, run, run_and_tell, sentence, told
+from seedtrust_ops_tests.support.factories import BuiltCase, Company
 
 pytestmark = pytest.mark.usefixtures("whole_environment")
 
@@ -89,10 +89,10 @@ def test_a_worker_that_comes_back_after_another_took_its_request_changes_and_sen
     company: Company, case: BuiltCase, outside: OutsideWorld, mailbox: MailboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = ask(company, "account_balances")
-    build = building.build_report
+    build = builder.build_report
     nested: list[Any] = []
 
-    def slow(*arguments: Any, **options: Any) -> building.BuiltReport:
+    def slow(*arguments: Any, **options: Any) -> builder.BuiltReport:
         built = build(*arguments, **options)
         if not nested:
             nested.append(None)
@@ -100,7 +100,7 @@ def test_a_worker_that_comes_back_after_another_took_its_request_changes_and_sen
             nested[0] = run_and_tell()["made"]
         return built
 
-    monkeypatch.setattr(generating, "build_report", slow)
+    monkeypatch.setattr(generator, "build_report", slow)
     late = run_and_tell()
     assert nested == [[number]]
     assert (late["made"], late["failed"]) == ([], [])

@@ -12,13 +12,13 @@ from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain import old_rows
+from seedtrust_ops.dagster_db import run_purge
+from seedtrust_ops.domain import row_purge
 from seedtrust_ops.jobs.retention import FREQUENT
-from seedtrust_ops.jobs.scheduling import DUE_TAG
-from seedtrust_ops.monitoring import old_runs
+from seedtrust_ops.orchestration.schedules import DUE_TAG
 from seedtrust_ops.tables import JobRun, Notification, NotificationAttachment, OutgoingEvent
-from seedtrust_ops_tests.dagster_homes import DagsterHome
-from seedtrust_ops_tests.jobs.running import Ran, run
+from seedtrust_ops_tests.jobs.job_runner import Ran, run
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 
 NOW = datetime.now(UTC)
 OLD, VERY_OLD = timedelta(days=61), timedelta(days=401)
@@ -200,7 +200,7 @@ def _stdout() -> Any:
 def test_it_stops_when_time_is_up_and_goes_on_the_next_day(
     history: History, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(old_runs, "RUNS_A_PAGE", 2)
+    monkeypatch.setattr(run_purge, "RUNS_A_PAGE", 2)
     for _ in range(5):
         history.run(FREQUENT[0], OLD)
     history.newest(FREQUENT[0])
@@ -218,7 +218,7 @@ def test_it_stops_when_time_is_up_and_goes_on_the_next_day(
 def test_events_and_files_that_nobody_needs_go_and_the_newest_event_stays(
     instance: dg.DagsterInstance, sessions: "sessionmaker[Session]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(old_rows, "ROWS_A_TIME", 2)
+    monkeypatch.setattr(row_purge, "ROWS_A_TIME", 2)
 
     def event(key: str, **times: datetime) -> OutgoingEvent:
         return OutgoingEvent(destination="posthog", dedupe_key=key, body={}, created_at=NOW - VERY_OLD, **times)

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops_tests.dagster_homes import dagster_home_of_its_own, instance_of
 from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon, change_settings, quick_daemon
+from seedtrust_ops_tests.support.dagster_homes import dagster_home_of_its_own, instance_of
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,11 +19,11 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
 from seedtrust_ops.config import environment_for_child
-from seedtrust_ops.launcher.worker_process import WorkerProcess
-from seedtrust_ops.processes.worker import LOOPBACK, free_port, is_listening, write_workspace
-from seedtrust_ops_tests.dagster_homes import DagsterHome
-from seedtrust_ops_tests.submitting import submit
-from seedtrust_ops_tests.waiting import wait_until
+from seedtrust_ops.launcher.worker_identity import WorkerProcess
+from seedtrust_ops.supervisor.worker_stack import LOOPBACK, free_port, is_listening, write_workspace
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome
+from seedtrust_ops_tests.support.launches import submit
+from seedtrust_ops_tests.support.waiters import wait_until
 
 JOBS = Path(__file__).with_name("quick_jobs.py")
 LAUNCHER = """run_launcher:

@@ -1,6 +1,6 @@
 """Bursts of runs on a real daemon: each executes once, and nothing of them is left behind.
 
-`python -m seedtrust_ops_tests.measuring.warm_runs` runs larger ones, and says what they cost.
+`python -m seedtrust_ops_tests.bench.warm_runs` runs larger ones, and says what they cost.
 """
 
 import signal
@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from seedtrust_ops.launcher.run_host_folder import SOCKET
-from seedtrust_ops_tests.launcher.marks import Marks
+from seedtrust_ops.launcher.host_socket import SOCKET
 from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon
-from seedtrust_ops_tests.waiting import wait_until
+from seedtrust_ops_tests.launcher.run_reports import Marks
+from seedtrust_ops_tests.support.waiters import wait_until
 
 MANY = 200
 

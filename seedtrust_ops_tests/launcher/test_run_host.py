@@ -16,18 +16,17 @@ from dagster import DagsterRunStatus
 from dagster_postgres.utils import DagsterPostgresException
 
 from seedtrust_ops.config import environment_for_child
-from seedtrust_ops.launcher import asking
-from seedtrust_ops.launcher.asking import listening_pid
-from seedtrust_ops.launcher.calling import RunHostCaller, RunNotStarted
-from seedtrust_ops.launcher.messages import CodeToLoad, LaunchOrder
+from seedtrust_ops.launcher import host_client
+from seedtrust_ops.launcher.host_client import RunHostCaller, RunNotStarted, listening_pid
+from seedtrust_ops.launcher.host_socket import LAUNCHER_FOLDER, call, is_answered, listen, make_folder
 from seedtrust_ops.launcher.run_host import take_over
-from seedtrust_ops.launcher.run_host_folder import LAUNCHER_FOLDER, call, is_answered, listen, make_folder
-from seedtrust_ops.processes.program import KeptRun
-from seedtrust_ops.processes.worker import run_host as run_host_of_the_worker
-from seedtrust_ops_tests.dagster_homes import DagsterHome, instance_of
-from seedtrust_ops_tests.launcher.launching import QuickLaunches, quick_launches
-from seedtrust_ops_tests.launcher.marks import Marks
-from seedtrust_ops_tests.waiting import wait_until
+from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchOrder
+from seedtrust_ops.supervisor.program import KeptRun
+from seedtrust_ops.supervisor.worker_stack import run_host as run_host_of_the_worker
+from seedtrust_ops_tests.launcher.quick_launches import QuickLaunches, quick_launches
+from seedtrust_ops_tests.launcher.run_reports import Marks
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome, instance_of
+from seedtrust_ops_tests.support.waiters import wait_until
 
 pytestmark = pytest.mark.timeout(900)
 UNFIT = """
@@ -242,7 +241,7 @@ def test_a_frozen_run_host_is_replaced_and_costs_and_doubles_no_run(
     host = psutil.Process(marks.of(first).pid).parent()
     assert host is not None
     # For this process alone, and longer than a process that lives may stand still.
-    monkeypatch.setattr(asking, "TURN_SECONDS", 3.0)
+    monkeypatch.setattr(host_client, "TURN_SECONDS", 3.0)
     with frozen(host):
         second = launches.launched("leave_a_mark", marks.config(hold=True))
     assert psutil.Process(marks.of(second).pid).parent() != host
@@ -256,7 +255,7 @@ def test_a_frozen_run_host_is_replaced_and_costs_and_doubles_no_run(
 def test_a_kept_run_host_takes_over_from_a_frozen_one(
     dagster_home: DagsterHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "TURN_SECONDS", 3.0)
+    monkeypatch.setattr(host_client, "TURN_SECONDS", 3.0)
     with run_host(dagster_home) as (host, _), frozen(psutil.Process(host.pid)):
         lock = take_over(dagster_home.folder / LAUNCHER_FOLDER, keep=True)
         assert lock is not None

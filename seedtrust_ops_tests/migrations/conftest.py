@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL
 
-from seedtrust_ops_tests.databases import create_platform, own_database
+from seedtrust_ops_tests.support.databases import create_platform, own_database
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine, ForeignKeyConstraint, Index, MetaData, UniqueConstraint, inspect
 from sqlalchemy.dialects import postgresql
 
-from seedtrust_ops.migrations import migrating
-from seedtrust_ops.migrations.migrating import migrate
+from seedtrust_ops.migrations import migrator
+from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.sandbox import bank
 from seedtrust_ops.tables import OpsTable, PlatformTable
 
@@ -102,7 +102,7 @@ def test_pinned_columns_exist_by_name(platform_database: Engine, table: str, col
 @pytest.mark.parametrize(
     ("name", "copy"),
     [
-        ("platform_schema.sql", migrating.PLATFORM_SCHEMA),
+        ("platform_schema.sql", migrator.PLATFORM_SCHEMA),
         ("bank_api.yaml", Path(str(bank.__file__)).parent / "bank_api.yaml"),
     ],
 )

@@ -6,11 +6,11 @@ from functools import partial
 import pytest
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.monitoring import telling
-from seedtrust_ops.resources import heartbeat
-from seedtrust_ops.resources import posthog as posthog_resource
-from seedtrust_ops.resources.posthog_project import PostHog
-from seedtrust_ops.sandbox.outside.control import (
+from seedtrust_ops.monitoring import alert_channels
+from seedtrust_ops.orchestration import dagster_resources
+from seedtrust_ops.resources import healthcheck_ping
+from seedtrust_ops.resources.posthog_client import PostHog
+from seedtrust_ops.sandbox.external_services.control_client import (
     InternalApiServer,
     PostHogServer,
     start_internal_api,
@@ -60,9 +60,9 @@ def watching_environment(
     A tick is patient, for a machine that stands still for a moment is no server that does not answer.
     """
     for name in ("ANSWER_SECONDS", "EVENTS_SECONDS", "LETTERS_SECONDS"):
-        monkeypatch.setattr(telling, name, PATIENT_SECONDS)
-    monkeypatch.setattr(heartbeat, "TIMEOUT_SECONDS", PATIENT_SECONDS)
-    monkeypatch.setattr(posthog_resource, "PostHog", partial(PostHog, timeout_seconds=PATIENT_SECONDS))
+        monkeypatch.setattr(alert_channels, name, PATIENT_SECONDS)
+    monkeypatch.setattr(healthcheck_ping, "TIMEOUT_SECONDS", PATIENT_SECONDS)
+    monkeypatch.setattr(dagster_resources, "PostHog", partial(PostHog, timeout_seconds=PATIENT_SECONDS))
     variables = {
         **posthog.environment,
         **internal_api.environment,

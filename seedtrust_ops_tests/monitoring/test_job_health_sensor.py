@@ -14,16 +14,16 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.definitions import definitions
-from seedtrust_ops.monitoring import telling
+from seedtrust_ops.monitoring import alert_channels
 from seedtrust_ops.monitoring.job_health_sensor import Memory, job_health_sensor
-from seedtrust_ops.resources import heartbeat
-from seedtrust_ops.resources import posthog as posthog_resource
-from seedtrust_ops.resources.posthog_project import PostHog
+from seedtrust_ops.orchestration import dagster_resources
+from seedtrust_ops.resources import healthcheck_ping
+from seedtrust_ops.resources.posthog_client import PostHog
+from seedtrust_ops.sandbox.external_services.control_client import InternalApiServer, PostHogServer
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
-from seedtrust_ops.sandbox.outside.control import InternalApiServer, PostHogServer
 from seedtrust_ops.tables import Alert
 from seedtrust_ops_tests.monitoring.conftest import ON_CALL
-from seedtrust_ops_tests.ticking import Ticker
+from seedtrust_ops_tests.support.ticks import Ticker
 
 pytestmark = pytest.mark.usefixtures("watching_environment")
 
@@ -158,9 +158,9 @@ def test_tick_comes_to_its_end_although_everything_outside_hangs(
     monkeypatch.setenv("SMTP_HOST", "127.0.0.1")
     monkeypatch.setenv("SMTP_PORT", str(silent_port))
     environment.cache_clear()
-    monkeypatch.setattr(telling, "ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr(heartbeat, "TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(posthog_resource, "PostHog", partial(PostHog, timeout_seconds=0.5))
+    monkeypatch.setattr(alert_channels, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(healthcheck_ping, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(dagster_resources, "PostHog", partial(PostHog, timeout_seconds=0.5))
 
     said, _ = tick(instance)
 

@@ -15,9 +15,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.jobs.process_huntington_batch import NAME
 from seedtrust_ops.monitoring.job_run_sensor import job_run_sensor
-from seedtrust_ops.resources.database import DatabaseResource
-from seedtrust_ops_tests.dagster_homes import DagsterHome, instance_of
-from seedtrust_ops_tests.monitoring.runs import (
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
+from seedtrust_ops_tests.monitoring.sample_runs import (
     MOMENT,
     STATUS,
     becomes,
@@ -27,6 +26,7 @@ from seedtrust_ops_tests.monitoring.runs import (
     row,
     rows,
 )
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome, instance_of
 
 
 def test_a_run_is_followed_from_the_queue_to_its_end_with_its_times_in_utc(

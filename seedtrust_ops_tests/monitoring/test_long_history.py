@@ -12,11 +12,11 @@ from sqlalchemy import Engine, create_engine, event, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.monitoring import job_run_sensor as mirror
-from seedtrust_ops.monitoring.run_changes import RECORDS_A_PAGE
+from seedtrust_ops.monitoring.changed_runs import RECORDS_A_PAGE
 from seedtrust_ops.tables import ErrorRecord, JobRun, OutgoingEvent
-from seedtrust_ops_tests.dagster_homes import DagsterHome
-from seedtrust_ops_tests.monitoring.history import Copy, copies, in_lumps, real_runs, write
-from seedtrust_ops_tests.monitoring.runs import MOMENT, look
+from seedtrust_ops_tests.monitoring.run_history import Copy, copies, in_lumps, real_runs, write
+from seedtrust_ops_tests.monitoring.sample_runs import MOMENT, look
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 
 RUNS = 10_000
 STATEMENTS_A_PAGE = 12

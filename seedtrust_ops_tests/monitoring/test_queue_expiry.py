@@ -13,15 +13,16 @@ from dagster._core.storage.runs.schema import RunsTable
 from sqlalchemy import create_engine, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.job_rules import EXPIRES_TAG, JOB_RULES, queue_tags
-from seedtrust_ops.jobs.conventions import RETRIES, single_op_job
-from seedtrust_ops.jobs.expiring import EXPIRED_TAG, mark_expired
+from seedtrust_ops.job_policies import EXPIRES_TAG, JOB_RULES, queue_tags
 from seedtrust_ops.monitoring import queue_expiry
 from seedtrust_ops.monitoring.queue_expiry import cancel_expired_runs
+from seedtrust_ops.orchestration.expiration_tags import EXPIRED_TAG, mark_expired
+from seedtrust_ops.orchestration.job_factory import single_op_job
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES
 from seedtrust_ops.severity import Severity
-from seedtrust_ops_tests.dagster_homes import DagsterHome
-from seedtrust_ops_tests.monitoring.runs import SOME_JOB, STATUS, becomes, look, new_run, queued_run, rows
-from seedtrust_ops_tests.monitoring.runs import row as job_run
+from seedtrust_ops_tests.monitoring.sample_runs import SOME_JOB, STATUS, becomes, look, new_run, queued_run, rows
+from seedtrust_ops_tests.monitoring.sample_runs import row as job_run
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 
 Age = Callable[[str, float], None]
 

@@ -11,9 +11,9 @@ import pytest
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
 from seedtrust_ops.definitions import definitions
-from seedtrust_ops.job_rules import EXPIRES_TAG, JOB_RULES, PARALLEL_TAG, SEVERITY_TAG, SINGLETON_TAG, queue_tags
+from seedtrust_ops.job_policies import EXPIRES_TAG, JOB_RULES, PARALLEL_TAG, SEVERITY_TAG, SINGLETON_TAG, queue_tags
 from seedtrust_ops.severity import run_tags
-from seedtrust_ops_tests.monitoring.runs import STATUS, becomes, new_run, queued_run
+from seedtrust_ops_tests.monitoring.sample_runs import STATUS, becomes, new_run, queued_run
 
 PLACES = 10
 

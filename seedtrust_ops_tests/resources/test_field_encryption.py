@@ -9,7 +9,8 @@ from pydantic import SecretStr
 
 from seedtrust_ops.config import environment
 from seedtrust_ops.errors import ConfigurationError, DamagedToken, UnreadableToken
-from seedtrust_ops.resources.field_encryption import FernetFieldCipher, FieldCipherResource
+from seedtrust_ops.orchestration.dagster_resources import FieldCipherResource
+from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 
 NUMBER = "730051186423"
 OLD, NEW, OTHER = (Fernet.generate_key().decode() for _ in range(3))

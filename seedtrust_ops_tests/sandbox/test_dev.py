@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from seedtrust_ops.config import dagster_home
-from seedtrust_ops.processes.worker import free_port
-from seedtrust_ops.resources import embedded_postgres
-from seedtrust_ops_tests.waiting import wait_until
+from seedtrust_ops.database import embedded_postgres
+from seedtrust_ops.supervisor.worker_stack import free_port
+from seedtrust_ops_tests.support.waiters import wait_until
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def laptop(folder: Path, *command: str) -> Iterator[tuple["subprocess.Popen[byte
     log = folder / "said.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "seedtrust_ops.cli", *command],
+            [sys.executable, "-m", "seedtrust_ops.cli.main", *command],
             env={"PATH": os.environ["PATH"], "HOME": str(folder), "DAGSTER_HOME": str(folder)},
             stdout=output,
             stderr=output,

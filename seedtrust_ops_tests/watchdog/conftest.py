@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 
 from seedtrust_ops.config import environment
+from seedtrust_ops.config.watchdog import WatchdogSettings
+from seedtrust_ops.sandbox.external_services.control_client import (
+    InternalApiServer,
+    PostHogServer,
+    start_internal_api,
+    start_posthog,
+)
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
-from seedtrust_ops.sandbox.outside.control import InternalApiServer, PostHogServer, start_internal_api, start_posthog
-from seedtrust_ops.settings.watchdog import WatchdogSettings
-from seedtrust_ops.watchdog.watching import Watchdog
+from seedtrust_ops.watchdog.watchdog_loop import Watchdog
 
 ON_CALL = "on-call@seedtrust.example"
 

@@ -6,7 +6,7 @@ Twice in a row, or twice at once, the second finds nothing pending: an approved 
 from sqlalchemy import func, literal, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.approvals.recording import (
+from seedtrust_ops.domain.approvals.writer import (
     ApprovalReport,
     is_approvable,
     one_approver_at_a_time,

@@ -11,16 +11,16 @@ from datetime import tzinfo
 from sqlalchemy import BigInteger, TableValuedAlias, Text, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.approvals.reading import APPROVED_BY_RULE, clock, room_at, rules_of, waiting_requests
-from seedtrust_ops.domain.approvals.recording import (
+from seedtrust_ops.domain.approvals.queries import APPROVED_BY_RULE, clock, room_at, rules_of, waiting_requests
+from seedtrust_ops.domain.approvals.rules import Approval, Request, decide
+from seedtrust_ops.domain.approvals.writer import (
     ApprovalReport,
     is_approvable,
     one_approver_at_a_time,
     record_approvals,
     would_approve,
 )
-from seedtrust_ops.domain.approvals.rules import Approval, Request, decide
-from seedtrust_ops.domain.row_sets import row_set
+from seedtrust_ops.domain.sql_arrays import row_set
 from seedtrust_ops.tables import DisbursementRequest
 
 

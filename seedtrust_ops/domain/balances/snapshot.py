@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, literal, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.balances.alerts import AlertChanges, update_alerts
-from seedtrust_ops.domain.committing import Sessions, commit
+from seedtrust_ops.domain.balances.low_balance_alerts import AlertChanges, update_alerts
+from seedtrust_ops.domain.db_transaction import Sessions, commit
 from seedtrust_ops.tables import Account, Case
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from sqlalchemy import Integer, Row, Text, func, or_, select, true
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.health.findings import Finding, in_time
-from seedtrust_ops.domain.row_sets import row_set
+from seedtrust_ops.domain.alerts.findings import Finding
+from seedtrust_ops.domain.health.rule import in_time
+from seedtrust_ops.domain.sql_arrays import row_set
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import JobRun
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seedtrust_ops.domain.notifications.kinds import (
+from seedtrust_ops.domain.notifications.notification_kinds import (
     ALERT_DIGEST,
     ALERT_OPENED,
     ALERT_RESOLVED,
@@ -18,7 +18,7 @@ from seedtrust_ops.domain.notifications.kinds import (
     REPORT_FAILED,
     TRANSFER_RETURNED,
 )
-from seedtrust_ops.domain.notifications.rendering import Stationery, WrittenLetter
+from seedtrust_ops.domain.notifications.renderer import Stationery, WrittenLetter
 from seedtrust_ops.errors import OperationsError
 
 

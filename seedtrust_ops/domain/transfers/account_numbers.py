@@ -10,9 +10,9 @@ from typing import Protocol
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.bank import AccountNumber, TransferOrder
-from seedtrust_ops.domain.transfers.bank import idempotency_key
+from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 from seedtrust_ops.errors import DamagedToken, OperationsError, UnreadableToken
+from seedtrust_ops.ports.bank import AccountNumber, TransferOrder
 from seedtrust_ops.tables import HuntingtonTransaction
 
 _ROWS_A_PAGE = 500

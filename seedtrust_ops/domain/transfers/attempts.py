@@ -12,9 +12,9 @@ from sqlalchemy import TIMESTAMP, BigInteger, Integer, Text, func, insert, liter
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.bank import BankTransfer
-from seedtrust_ops.domain.row_sets import any_of, row_set
-from seedtrust_ops.domain.transfers.bank import idempotency_key
+from seedtrust_ops.domain.sql_arrays import any_of, row_set
+from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
+from seedtrust_ops.ports.bank import BankTransfer
 from seedtrust_ops.tables import TransferAttempt
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, ColumnElement, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.row_sets import any_of, row_set
+from seedtrust_ops.domain.sql_arrays import any_of, row_set
 from seedtrust_ops.errors import OperationsError, PassingTrouble
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch
 

@@ -6,9 +6,9 @@ It prints one JSON line {"url", "pid"} as soon as it listens, and reads nothing 
 import argparse
 from pathlib import Path
 
-from seedtrust_ops.sandbox.bank.connections import BankProtocol
+from seedtrust_ops.sandbox.asgi_server import add_serving_arguments, serve
+from seedtrust_ops.sandbox.bank.faulty_responses import BankProtocol
 from seedtrust_ops.sandbox.bank.server import Bank, BankSettings
-from seedtrust_ops.sandbox.serving import add_serving_arguments, serve
 
 
 def main() -> None:

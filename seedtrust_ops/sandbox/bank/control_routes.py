@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from seedtrust_ops.sandbox.bank import backups, interventions
+from seedtrust_ops.sandbox.bank import admin_actions, backups
 from seedtrust_ops.sandbox.bank.contract import ProblemError, problem
 from seedtrust_ops.sandbox.bank.faults import Chaos, FaultOrder, Faults
 from seedtrust_ops.sandbox.bank.request_journal import RequestJournal
@@ -27,7 +27,7 @@ class _Control(BaseModel):
 class Return(_Control):
     """Why an ACH comes back: R01, R02, ..."""
 
-    return_code: interventions.ReturnCode
+    return_code: admin_actions.ReturnCode
 
 
 class Reject(_Control):
@@ -75,18 +75,18 @@ def control_routes(store: Store, faults: Faults, journal: RequestJournal) -> lis
         return JSONResponse(faults.overview(), 201)
 
     async def plant(request: Request) -> JSONResponse:
-        return JSONResponse(interventions.plant(store, await _read(request, interventions.PlantedTransfer)), 201)
+        return JSONResponse(admin_actions.plant(store, await _read(request, admin_actions.PlantedTransfer)), 201)
 
     async def send_back(request: Request) -> JSONResponse:
         wanted = await _read(request, Return)
-        return JSONResponse(interventions.send_back(store, _transfer_id(store, request), wanted.return_code))
+        return JSONResponse(admin_actions.send_back(store, _transfer_id(store, request), wanted.return_code))
 
     async def reject(request: Request) -> JSONResponse:
         wanted = await _read(request, Reject)
-        return JSONResponse(interventions.reject(store, _transfer_id(store, request), wanted.reason))
+        return JSONResponse(admin_actions.reject(store, _transfer_id(store, request), wanted.reason))
 
     async def settle(_request: Request) -> JSONResponse:
-        return JSONResponse({"settled": interventions.settle_all(store)})
+        return JSONResponse({"settled": admin_actions.settle_all(store)})
 
     async def move_clock(request: Request) -> JSONResponse:
         wanted = await _read(request, Clock)
@@ -98,7 +98,7 @@ def control_routes(store: Store, faults: Faults, journal: RequestJournal) -> lis
 
     async def forget(request: Request) -> JSONResponse:
         wanted = await _read(request, Forget)
-        return JSONResponse(interventions.forget_key(store, wanted.idempotency_key))
+        return JSONResponse(admin_actions.forget_key(store, wanted.idempotency_key))
 
     async def back_up(request: Request) -> JSONResponse:
         wanted = await _read(request, Backup)
@@ -132,9 +132,9 @@ def control_routes(store: Store, faults: Faults, journal: RequestJournal) -> lis
         Route("/sandbox/forget", forget, methods=["POST"]),
         Route("/sandbox/backups", back_up, methods=["POST"]),
         Route("/sandbox/backups/{name}/restore", restore, methods=["POST"]),
-        Route("/sandbox/ledger", shows(lambda: interventions.books(store))),
+        Route("/sandbox/ledger", shows(lambda: admin_actions.books(store))),
         Route("/sandbox/requests", shows(lambda: {"requests": journal.shown()})),
-        Route("/sandbox/totals", shows(lambda: interventions.totals(store))),
+        Route("/sandbox/totals", shows(lambda: admin_actions.totals(store))),
     ]
 
 
@@ -150,5 +150,5 @@ async def _read(request: Request, model: type[Model]) -> Model:
 def _transfer_id(store: Store, request: Request) -> str:
     reference: str | None = request.path_params.get("reference")
     if reference is not None:
-        return interventions.transfer_with_reference(store, reference)
+        return admin_actions.transfer_with_reference(store, reference)
     return str(request.path_params["transfer_id"])

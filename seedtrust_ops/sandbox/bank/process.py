@@ -10,8 +10,8 @@ from typing import Self
 
 import httpx
 
-from seedtrust_ops.sandbox.bank.control import SandboxBank
-from seedtrust_ops.sandbox.starting import ServerProcess, start_server
+from seedtrust_ops.sandbox.bank.control_client import SandboxBank
+from seedtrust_ops.sandbox.server_process import ServerProcess, start_server
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from seedtrust_ops.sandbox.bank.connections import DoubledAnswer, DrippingAnswer, ResetAnswer, WholeAnswer
 from seedtrust_ops.sandbox.bank.contract import (
     Answer,
     ProblemError,
@@ -29,6 +28,7 @@ from seedtrust_ops.sandbox.bank.contract import (
 )
 from seedtrust_ops.sandbox.bank.control_routes import control_routes
 from seedtrust_ops.sandbox.bank.faults import Fault, Faults, Incoming
+from seedtrust_ops.sandbox.bank.faulty_responses import DoubledAnswer, DrippingAnswer, ResetAnswer, WholeAnswer
 from seedtrust_ops.sandbox.bank.ledger import Ledger
 from seedtrust_ops.sandbox.bank.request_journal import RequestJournal
 from seedtrust_ops.sandbox.bank.store import Store

@@ -12,11 +12,11 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from seedtrust_ops.jobs.process_huntington_batch import NAME as SENDING
-from seedtrust_ops.sandbox.demo.reconciling import reconcile
-from seedtrust_ops.sandbox.demo.stage import Stage
-from seedtrust_ops.sandbox.gameday.noticing import LETTER, Notice
-from seedtrust_ops.sandbox.gameday.patience import NOTICED_WITHIN_SECONDS
-from seedtrust_ops.sandbox.gameday.troubles import CauseFailed, Trouble, queue_payments
+from seedtrust_ops.sandbox.demo.environment import Stage
+from seedtrust_ops.sandbox.demo.reconciliation import reconcile
+from seedtrust_ops.sandbox.gameday.detection import LETTER, Notice
+from seedtrust_ops.sandbox.gameday.incidents import CauseFailed, Trouble, queue_payments
+from seedtrust_ops.sandbox.gameday.timeouts import NOTICED_WITHIN_SECONDS
 from seedtrust_ops.tables import Alert, HuntingtonBatch, HuntingtonTransaction, JobRun, ReportRequest
 
 LOOK_SECONDS = 0.3

@@ -6,9 +6,9 @@ The url that it prints is the control's; `/healthz` there says on which port it 
 import argparse
 from pathlib import Path
 
+from seedtrust_ops.sandbox.asgi_server import add_serving_arguments, listen, serve
 from seedtrust_ops.sandbox.mailbox.server import Mailbox, control_app
 from seedtrust_ops.sandbox.mailbox.store import MailboxStore
-from seedtrust_ops.sandbox.serving import add_serving_arguments, listen, serve
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from typing import Self
 
 import httpx
 
-from seedtrust_ops.sandbox.mailbox.control import SandboxMailbox
-from seedtrust_ops.sandbox.starting import ServerProcess, start_server
+from seedtrust_ops.sandbox.mailbox.control_client import SandboxMailbox
+from seedtrust_ops.sandbox.server_process import ServerProcess, start_server
 
 SENDER = "SeedTrust Escrow <escrow@seedtrust.example>"
 

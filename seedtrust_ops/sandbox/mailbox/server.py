@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from seedtrust_ops.sandbox.mailbox.orders import Order, Orders, Step
+from seedtrust_ops.sandbox.mailbox.faults import Order, Orders, Step
 from seedtrust_ops.sandbox.mailbox.store import MailboxStore
 
 LARGEST_LETTER = 20_000_000

@@ -9,9 +9,9 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from seedtrust_ops_tests.chaos.model.machine import Coverage
-from seedtrust_ops_tests.chaos.model.running import run_histories
-from seedtrust_ops_tests.chaos.starting_ground import own_ground
+from seedtrust_ops_tests.chaos.environment_setup import own_ground
+from seedtrust_ops_tests.chaos.model.runner import run_histories
+from seedtrust_ops_tests.chaos.model.state_machine import Coverage
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from unittest.mock import patch
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import URL
 
-from seedtrust_ops.domain.transfers import sending, stopping
-from seedtrust_ops.sandbox.bank.control import SandboxBank
+from seedtrust_ops.domain.transfers import send_cancellation, sender
+from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 
 FUNCTIONS = """
     create schema model_clock;
@@ -26,7 +26,7 @@ FUNCTIONS = """
         'select pg_catalog.now() + make_interval(secs => seconds) from model_clock.ahead';
 """
 SEARCH_PATH = "-csearch_path=model_clock,pg_catalog,public"
-ASKERS = (sending, stopping)
+ASKERS = (sender, send_cancellation)
 
 
 def with_model_clock(database: URL) -> URL:

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 
+from seedtrust_ops_tests.chaos.model.environment import World
 from seedtrust_ops_tests.chaos.model.payments import Payment, Payments
-from seedtrust_ops_tests.chaos.model.world import World
 
 HAPPENINGS = (
     "another worker works",

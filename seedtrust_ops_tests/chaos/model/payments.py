@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from seedtrust_ops.tables import DisbursementRequest, HuntingtonBatch, HuntingtonTransaction
-from seedtrust_ops_tests.building import ROUTING_NUMBER, BuiltCase, Company
+from seedtrust_ops_tests.support.factories import ROUTING_NUMBER, BuiltCase, Company
 
 CASES = 3
 BALANCE_CENTS = 200_000

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops_tests.office import Office
+from seedtrust_ops_tests.support.office_factory import Office
 
 
 @pytest.fixture

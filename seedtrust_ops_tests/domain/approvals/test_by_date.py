@@ -9,10 +9,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from seedtrust_ops.domain.approvals.by_date import approve_due, would_approve_due
-from seedtrust_ops.domain.approvals.recording import ApprovalReport
-from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.approvals.writer import ApprovalReport
+from seedtrust_ops.domain.db_transaction import commit
 from seedtrust_ops.tables import Case, CaseParty, DisbursementRequest, User
-from seedtrust_ops_tests.office import Office
+from seedtrust_ops_tests.support.office_factory import Office
 
 
 def approve(office: Office) -> ApprovalReport:

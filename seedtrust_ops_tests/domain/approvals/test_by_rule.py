@@ -11,12 +11,12 @@ from sqlalchemy import text
 
 from seedtrust_ops.domain.approvals.by_date import approve_due
 from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, what_waits, would_approve_by_rules
-from seedtrust_ops.domain.approvals.reading import calendar_day
-from seedtrust_ops.domain.approvals.recording import ApprovalReport
-from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.approvals.queries import calendar_day
+from seedtrust_ops.domain.approvals.writer import ApprovalReport
+from seedtrust_ops.domain.db_transaction import commit
 from seedtrust_ops.tables import ApprovalRule, DisbursementRequest, User
-from seedtrust_ops_tests.office import Office
-from seedtrust_ops_tests.waiting import wait_until
+from seedtrust_ops_tests.support.office_factory import Office
+from seedtrust_ops_tests.support.waiters import wait_until
 
 ZONE = ZoneInfo("America/New_York")
 

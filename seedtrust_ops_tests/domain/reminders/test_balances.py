@@ -6,11 +6,11 @@ from functools import partial
 
 import pytest
 
-from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.db_transaction import commit
 from seedtrust_ops.domain.reminders import balances
 from seedtrust_ops.domain.reminders.balances import remind_of_balances
 from seedtrust_ops.tables import Account, User
-from seedtrust_ops_tests.office import Office, OfficeCase
+from seedtrust_ops_tests.support.office_factory import Office, OfficeCase
 
 TODAY = date(2026, 3, 9)
 

@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 
-from seedtrust_ops.domain.committing import commit
+from seedtrust_ops.domain.db_transaction import commit
 from seedtrust_ops.domain.reminders.case_close import remind_of_closings
 from seedtrust_ops.tables import Case, User
-from seedtrust_ops_tests.office import Office
+from seedtrust_ops_tests.support.office_factory import Office
 
 TODAY = date(2026, 3, 9)
 

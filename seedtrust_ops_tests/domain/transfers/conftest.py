@@ -3,8 +3,8 @@
 import pytest
 
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops_tests.building import Company
-from seedtrust_ops_tests.domain.transfers.working import Worker, rules_for, settings_for
+from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker, rules_for, settings_for
+from seedtrust_ops_tests.support.factories import Company
 
 
 @pytest.fixture

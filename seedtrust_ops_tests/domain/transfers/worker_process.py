@@ -7,10 +7,10 @@ import sys
 from datetime import UTC, datetime
 
 from seedtrust_ops.config import environment
-from seedtrust_ops.domain.transfers.processing import TransferRules, process_batch
-from seedtrust_ops.resources.database import application_sessions
+from seedtrust_ops.database.engine import application_sessions
+from seedtrust_ops.domain.transfers.batch_processor import TransferRules, process_batch
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
-from seedtrust_ops.resources.huntington_bank import open_huntington_bank
+from seedtrust_ops.resources.huntington_client import open_huntington_bank
 
 
 def main() -> None:

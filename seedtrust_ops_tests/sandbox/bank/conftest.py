@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
-from seedtrust_ops_tests.sandbox.bank.asking import API_KEY, client_of
+from seedtrust_ops_tests.sandbox.bank.bank_requests import API_KEY, client_of
 
 
 @pytest.fixture(scope="session")

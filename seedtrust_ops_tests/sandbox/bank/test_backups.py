@@ -6,7 +6,15 @@ import httpx
 import pytest
 
 from seedtrust_ops.sandbox.bank.process import start_bank
-from seedtrust_ops_tests.sandbox.bank.asking import API_KEY, available_cents, body, client_of, fresh, movements, send
+from seedtrust_ops_tests.sandbox.bank.bank_requests import (
+    API_KEY,
+    available_cents,
+    body,
+    client_of,
+    fresh,
+    movements,
+    send,
+)
 
 
 def test_restored_bank_has_forgotten_what_came_after_the_backup_and_would_pay_it_again(database: Path) -> None:

@@ -13,7 +13,7 @@ from schemathesis import Case
 from schemathesis.checks import positive_data_acceptance, status_code_conformance
 
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops_tests.sandbox.bank.asking import API_KEY, ROUTING_NUMBER, fresh
+from seedtrust_ops_tests.sandbox.bank.bank_requests import API_KEY, ROUTING_NUMBER, fresh
 
 EXAMPLES = 40
 

@@ -11,8 +11,8 @@ import pytest
 from seedtrust_ops.sandbox.bank.contract import RefusalCode
 from seedtrust_ops.sandbox.bank.faults import FaultKind
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops_tests.sandbox.bank.asking import body, client_of, fresh, movements, send
-from seedtrust_ops_tests.waiting import wait_until
+from seedtrust_ops_tests.sandbox.bank.bank_requests import body, client_of, fresh, movements, send
+from seedtrust_ops_tests.support.waiters import wait_until
 
 
 def raw_post(bank: BankProcess, key: str) -> socket.socket:

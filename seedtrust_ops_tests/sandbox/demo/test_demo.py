@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from seedtrust_ops_tests.waiting import wait_until
+from seedtrust_ops_tests.support.waiters import wait_until
 
 TRIES = 3
 MISSED = "was done before anybody could kill its sender"
@@ -25,7 +25,10 @@ def test_it_reconciles_and_leaves_nothing(open_folder: Path) -> None:
     bare = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(scratch)}
     for _ in range(TRIES):
         demo = subprocess.run(
-            [sys.executable, "-m", "seedtrust_ops.cli", "demo", "--short"], env=bare, capture_output=True, text=True
+            [sys.executable, "-m", "seedtrust_ops.cli.main", "demo", "--short"],
+            env=bare,
+            capture_output=True,
+            text=True,
         )
         if MISSED not in demo.stdout:
             break

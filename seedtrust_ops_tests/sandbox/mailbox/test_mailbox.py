@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from seedtrust_ops.sandbox.mailbox.orders import Trouble
+from seedtrust_ops.sandbox.mailbox.faults import Trouble
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess, start_mailbox
-from seedtrust_ops_tests.waiting import wait_until
+from seedtrust_ops_tests.support.waiters import wait_until
 
 LETTER = "From: a@example.test\r\nTo: {}\r\nSubject: Hello\r\nMessage-ID: <1@example.test>\r\n\r\nHello.\r\n"
 

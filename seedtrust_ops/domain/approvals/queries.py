@@ -1,0 +1,152 @@
+"""Reads what the rules decide about: rules, requests, and the room that is left.
+
+Nothing is decided here, except which requests are not worth reading because no rule could match them.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, time, timedelta, tzinfo
+from typing import Any
+
+from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.domain.approvals.rules import Request, Room, Rule
+from seedtrust_ops.domain.approvals.writer import Payee, is_approvable
+from seedtrust_ops.tables import Account, ApprovalRule, Case, DisbursementRequest
+
+APPROVED_BY_RULE = "auto:rule:"
+"""How `approved_by` begins where a rule approved; the rule's id follows."""
+_ROWS_A_PAGE = 5_000
+
+
+def clock(session: Session) -> datetime:
+    """Return the database's time now, and not that of the transaction's start, which may have waited for a lock."""
+    moment: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return moment
+
+
+def rules_of(session: Session, *, locked: bool = False, enabled_only: bool = True) -> list[Rule]:
+    """Return the rules; `locked` keeps others from changing them until the transaction ends."""
+    query = select(ApprovalRule).order_by(ApprovalRule.id)
+    if enabled_only:
+        query = query.where(ApprovalRule.is_enabled)
+    if locked:
+        query = query.with_for_update()
+    return [
+        Rule(
+            id=row.id,
+            name=row.name,
+            position=row.position,
+            is_enabled=row.is_enabled,
+            category=row.category,
+            payee_id=row.payee_id,
+            case_id=row.case_id,
+            max_amount_cents=row.max_amount_cents,
+            keep_minimum_balance=row.keep_minimum_balance,
+            daily_limit_cents=row.daily_limit_cents,
+        )
+        for row in session.scalars(query)
+    ]
+
+
+def waiting_requests(session: Session, rules: Iterable[Rule]) -> Iterator[Request]:
+    """Yield the approvable requests that one of the rules could match, were there room enough; oldest first."""
+    # The rules are spelled out: a join with their table, by conditions that may each be 'any', is many times slower.
+    could_match = [
+        and_(
+            DisbursementRequest.amount_cents <= rule.max_amount_cents,
+            *(DisbursementRequest.category == one for one in (rule.category,) if one is not None),
+            *(DisbursementRequest.payee_id == one for one in (rule.payee_id,) if one is not None),
+            *(DisbursementRequest.case_id == one for one in (rule.case_id,) if one is not None),
+        )
+        for rule in rules
+        if rule.is_enabled
+    ]
+    if could_match:
+        yield from _requests(session, _every_request().where(*is_approvable(), or_(*could_match)))
+
+
+def request_of(session: Session, request_id: int) -> Request | None:
+    """Return one request, whatever its state; None where there is none."""
+    return next(_requests(session, _every_request().where(DisbursementRequest.id == request_id)), None)
+
+
+def room_at(session: Session, moment: datetime, zone: tzinfo, *, without: int | None = None) -> Room:
+    """Return what may still be approved at a moment.
+
+    Args:
+        session: any.
+        moment: decides which calendar day of `zone` the daily limits count.
+        zone: the office's.
+        without: a request that is left out of what is approved, as if it were still pending.
+    """
+    counted = DisbursementRequest.id.is_distinct_from(without)
+    unpaid = (
+        select(DisbursementRequest.case_id, func.sum(DisbursementRequest.amount_cents).label("cents"))
+        .where(DisbursementRequest.status == "approved", counted)
+        .group_by(DisbursementRequest.case_id)
+        .subquery("unpaid")
+    )
+    above_minimum = session.execute(
+        select(
+            Account.case_id,
+            Account.balance_cents - Account.minimum_balance_cents - func.coalesce(unpaid.c.cents, 0),
+        )
+        .outerjoin(unpaid, unpaid.c.case_id == Account.case_id)
+        .where(
+            Account.case_id.in_(
+                select(DisbursementRequest.case_id).where(or_(DisbursementRequest.status == "pending", ~counted))
+            )
+        )
+    )
+    begins, ends = calendar_day(moment, zone)
+    used_today = session.execute(
+        select(ApprovalRule.id, func.sum(DisbursementRequest.amount_cents))
+        .join(
+            DisbursementRequest,
+            DisbursementRequest.approved_by == func.concat(APPROVED_BY_RULE, ApprovalRule.id),
+        )
+        .where(DisbursementRequest.approved_at >= begins, DisbursementRequest.approved_at < ends, counted)
+        .group_by(ApprovalRule.id)
+    )
+    return Room.of(
+        {case_id: int(cents) for case_id, cents in above_minimum},
+        {rule_id: int(cents) for rule_id, cents in used_today},
+    )
+
+
+def calendar_day(moment: datetime, zone: tzinfo) -> tuple[datetime, datetime]:
+    """Return when the calendar day of `moment` begins and when the next one does, by the wall clock of `zone`."""
+    day = moment.astimezone(zone).date()
+    return (
+        datetime.combine(day, time.min, zone),
+        datetime.combine(day + timedelta(days=1), time.min, zone),
+    )
+
+
+def _every_request() -> Select[*tuple[Any, ...]]:
+    query: Select[*tuple[Any, ...]] = (
+        select(
+            DisbursementRequest.id,
+            DisbursementRequest.case_id,
+            DisbursementRequest.payee_id,
+            DisbursementRequest.category,
+            DisbursementRequest.amount_cents,
+            DisbursementRequest.status,
+            DisbursementRequest.on_hold,
+            Case.status,
+            Payee.is_active,
+            DisbursementRequest.requested_at,
+        )
+        .join(Case, Case.id == DisbursementRequest.case_id)
+        .join(Payee, Payee.id == DisbursementRequest.payee_id)
+        .order_by(DisbursementRequest.requested_at, DisbursementRequest.id)
+    )
+    return query
+
+
+def _requests(session: Session, query: Select[*tuple[Any, ...]]) -> Iterator[Request]:
+    # All of it is read: without this, PostgreSQL plans a cursor's query for its first tenth.
+    session.execute(select(func.set_config("cursor_tuple_fraction", "1", True)))
+    for row in session.execute(query, execution_options={"yield_per": _ROWS_A_PAGE}):
+        yield Request(*row)

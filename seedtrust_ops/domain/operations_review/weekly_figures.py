@@ -1,0 +1,162 @@
+"""Counts what a week of operations came to, day by day on the office's calendar, from the platform's own tables.
+
+Runs are JobRun's, so that Dagster's history may be pruned; it only reads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Date, Select, cast, func, select
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.domain.reports.request_queue import EMAILED, FAILED
+from seedtrust_ops.tables import Alert, DisbursementRequest, JobRun, LedgerEntry, ReportRequest
+
+DAYS = 7
+JOBS_SHOWN = 30
+
+
+@dataclass(frozen=True)
+class DayOfWork:
+    """One day: runs by how they ended, approvals, cents that left and came back, reports and their waiting seconds."""
+
+    day: date
+    runs: int = 0
+    failed: int = 0
+    unserved: int = 0
+    """Runs that expired in the queue or were revoked."""
+    approvals: int = 0
+    approved_cents: int = 0
+    moved_cents: int = 0
+    returned_cents: int = 0
+    reports: int = 0
+    reports_failed: int = 0
+    half_waited_seconds: float = 0.0
+    """The median of the time from asking for a report to its end."""
+    longest_wait_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class JobOfWeek:
+    """What the runs of one job came to; seconds are those of its longest finished run."""
+
+    name: str
+    runs: int
+    failed: int
+    unserved: int
+    longest_seconds: float
+
+
+@dataclass(frozen=True)
+class Week:
+    """Seven days from `first`, the jobs that had runs (those that failed most first), and alerts opened by rule."""
+
+    first: date
+    days: Sequence[DayOfWork]
+    jobs: Sequence[JobOfWeek]
+    alerts: dict[str, int] = field(default_factory=dict)
+
+    def total(self, name: str) -> int:
+        """Return the sum of a figure over the days."""
+        return sum(getattr(day, name) for day in self.days)
+
+    @property
+    def longest_wait_seconds(self) -> float:
+        """The longest that anybody waited for a report."""
+        return max(day.longest_wait_seconds for day in self.days)
+
+
+def read_week(session: Session, first: date, zone: str) -> Week:
+    """Return the seven days from `first` by the clock of `zone`; a day without work is there with noughts."""
+    days = {day: DayOfWork(day) for day in (first + timedelta(days=number) for number in range(DAYS))}
+    for moment, figures in _FIGURES:
+        day = _day_of(moment, zone)
+        for row in session.execute(figures.add_columns(day.label("day")).where(_within(day, first)).group_by(day)):
+            counted: dict[str, Any] = {
+                name: float(value) if name.endswith("_seconds") else int(value)
+                for name, value in row._mapping.items()
+                if name != "day"
+            }
+            days[row.day] = replace(days[row.day], **counted)
+    return Week(first, list(days.values()), _jobs(session, first, zone), _alerts(session, first, zone))
+
+
+def _day_of(moment: Any, zone: str) -> ColumnElement[date]:
+    return cast(func.timezone(zone, moment), Date)
+
+
+def _within(day: ColumnElement[date], first: date) -> ColumnElement[bool]:
+    return day.between(first, first + timedelta(days=DAYS - 1))
+
+
+def _cents(column: Any, condition: ColumnElement[bool]) -> ColumnElement[Any]:
+    return func.coalesce(func.sum(column).filter(condition), 0)
+
+
+_WAITED = func.extract("epoch", ReportRequest.finished_at - ReportRequest.requested_at)
+_UNSERVED = JobRun.status.in_(("EXPIRED", "REVOKED"))
+
+_FIGURES: list[tuple[Any, Select[*tuple[Any, ...]]]] = [
+    (
+        JobRun.queued_at,
+        select(
+            func.count().label("runs"),
+            func.count().filter(JobRun.status == "ERROR").label("failed"),
+            func.count().filter(_UNSERVED).label("unserved"),
+        ),
+    ),
+    (
+        DisbursementRequest.approved_at,
+        select(
+            func.count().label("approvals"), func.sum(DisbursementRequest.amount_cents).label("approved_cents")
+        ).where(DisbursementRequest.status.in_(("approved", "paid"))),
+    ),
+    (
+        LedgerEntry.posted_at,
+        select(
+            _cents(-LedgerEntry.amount_cents, LedgerEntry.kind == "disbursement").label("moved_cents"),
+            _cents(LedgerEntry.amount_cents, LedgerEntry.kind == "reversal").label("returned_cents"),
+        ),
+    ),
+    (
+        ReportRequest.finished_at,
+        select(
+            func.count().filter(ReportRequest.status == EMAILED).label("reports"),
+            func.count().filter(ReportRequest.status == FAILED).label("reports_failed"),
+            func.percentile_cont(0.5).within_group(_WAITED).label("half_waited_seconds"),
+            func.max(_WAITED).label("longest_wait_seconds"),
+        ),
+    ),
+]
+"""By which moment a row belongs to a day, and what is counted of it under the names of `DayOfWork`."""
+
+
+def _jobs(session: Session, first: date, zone: str) -> list[JobOfWeek]:
+    failed = func.count().filter(JobRun.status == "ERROR")
+    seconds = func.extract("epoch", JobRun.finished_at - JobRun.started_at)
+    rows = session.execute(
+        select(
+            JobRun.task_name,
+            func.count(),
+            failed,
+            func.count().filter(_UNSERVED),
+            func.coalesce(func.max(seconds), 0),
+        )
+        .where(_within(_day_of(JobRun.queued_at, zone), first))
+        .group_by(JobRun.task_name)
+        .order_by(failed.desc(), func.count().desc(), JobRun.task_name)
+        .limit(JOBS_SHOWN)
+    )
+    return [JobOfWeek(*row[:4], float(row[4])) for row in rows]
+
+
+def _alerts(session: Session, first: date, zone: str) -> dict[str, int]:
+    rows = session.execute(
+        select(Alert.rule, func.count())
+        .where(_within(_day_of(Alert.opened_at, zone), first))
+        .group_by(Alert.rule)
+        .order_by(func.count().desc(), Alert.rule)
+    )
+    return {row.rule: row[1] for row in rows}

@@ -1,0 +1,124 @@
+"""Writes a report as an Excel workbook, a row at a time: title and totals, then a table with frozen headers."""
+
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from xlsxwriter.format import Format
+from xlsxwriter.workbook import Workbook
+from xlsxwriter.worksheet import Worksheet
+
+from seedtrust_ops.domain.reports.report_content import Column, Report, Shape
+
+ROWS_A_SHEET = 1_000_000
+"""Excel holds 1,048,576 rows on a sheet; what is more goes onto the next."""
+LONGEST_TEXT = 32_767
+"""What one cell of Excel's can hold; a longer text ends in an ellipsis."""
+MONEY = '"$"#,##0.00;[Red]-"$"#,##0.00'
+HEADER_COLOUR = "#1F3A4D"
+
+
+def write_xlsx(report: Report, rows: Iterator[tuple[Any, ...]], path: Path) -> None:
+    """Write `rows` to `path`. Texts are written as texts: Excel calculates nothing that somebody typed."""
+    options = {
+        "constant_memory": True,
+        "strings_to_formulas": False,
+        "strings_to_urls": False,
+        "strings_to_numbers": False,
+        "tmpdir": str(path.parent),
+    }
+    with Workbook(str(path), options) as workbook:
+        workbook.set_properties({"title": f"{report.title}: {report.about}", "company": "SeedTrust"})
+        formats = _formats(workbook)
+        for number, part in enumerate(_sheets(rows), 1):
+            sheet = workbook.add_worksheet(report.title[:24] + (f" ({number})" if number > 1 else ""))
+            _write_sheet(sheet, report, formats, part)
+
+
+def _sheets(rows: Iterator[tuple[Any, ...]]) -> Iterator[Iterator[tuple[Any, ...]]]:
+    """Yield the rows of each sheet; there is one even where there are no rows. Each must be used up before the next."""
+    yield islice(rows, ROWS_A_SHEET)
+    for first in rows:
+        yield chain((first,), islice(rows, ROWS_A_SHEET - 1))
+
+
+def _formats(workbook: Workbook) -> dict[str, Format]:
+    return {
+        "title": workbook.add_format({"bold": True, "font_size": 16, "font_color": HEADER_COLOUR}),
+        "about": workbook.add_format({"font_color": "#555555"}),
+        "label": workbook.add_format({"bold": True}),
+        "header": workbook.add_format(
+            {"bold": True, "font_color": "#FFFFFF", "bg_color": HEADER_COLOUR, "valign": "vcenter"}
+        ),
+        "number header": workbook.add_format(
+            {"bold": True, "font_color": "#FFFFFF", "bg_color": HEADER_COLOUR, "valign": "vcenter", "align": "right"}
+        ),
+        Shape.TEXT: workbook.add_format({"num_format": "@"}),
+        Shape.MONEY: workbook.add_format({"num_format": MONEY}),
+        Shape.MOMENT: workbook.add_format({"num_format": "mmm d, yyyy h:mm AM/PM", "align": "left"}),
+        Shape.NUMBER: workbook.add_format({"num_format": "#,##0"}),
+        "total money": workbook.add_format({"num_format": MONEY, "align": "left", "bold": True}),
+        "total number": workbook.add_format({"num_format": "#,##0", "align": "left", "bold": True}),
+    }
+
+
+def _write_sheet(sheet: Worksheet, report: Report, formats: dict[str, Format], rows: Iterator[tuple[Any, ...]]) -> None:
+    for place, column in enumerate(report.columns):
+        sheet.set_column(place, place, column.width)
+    header = _write_head(sheet, report, formats)
+    last = header
+    for last, row in enumerate(rows, header + 1):
+        for place, (column, value) in enumerate(zip(report.columns, row, strict=True)):
+            if value is not None:
+                _write_cell(sheet, last, place, column, value, formats[column.shape])
+    if last == header:
+        last += 1
+        sheet.write_string(last, 0, "There is nothing to show.", formats["about"])
+    sheet.autofilter(header, 0, last, len(report.columns) - 1)
+    sheet.freeze_panes(header + 1, 0)
+    sheet.set_landscape()
+    sheet.set_paper(1)
+    sheet.fit_to_pages(1, 0)
+    sheet.repeat_rows(header)
+    sheet.set_footer(f"&L{_plain(report.title)}: {_plain(report.about)}&RPage &P of &N")
+
+
+def _write_head(sheet: Worksheet, report: Report, formats: dict[str, Format]) -> int:
+    """Write what stands above the rows; return the row of the column titles."""
+    sheet.set_row(0, 24)
+    sheet.write_string(0, 0, f"SeedTrust: {report.title}", formats["title"])
+    sheet.write_string(1, 0, report.about, formats["about"])
+    sheet.write_string(2, 0, f"As of {report.as_of:%B %d, %Y at %H:%M}", formats["about"])
+    row = 3
+    for row, total in enumerate(report.totals, 4):
+        sheet.write_string(row, 0, total.title, formats["label"])
+        money = total.shape is Shape.MONEY
+        sheet.write_number(
+            row, 1, total.value / 100 if money else total.value, formats["total money" if money else "total number"]
+        )
+    header = row + 2
+    sheet.set_row(header, 20)
+    for place, column in enumerate(report.columns):
+        right = column.shape in (Shape.MONEY, Shape.NUMBER)
+        sheet.write_string(header, place, column.title, formats["number header" if right else "header"])
+    return header
+
+
+def _write_cell(sheet: Worksheet, row: int, place: int, column: Column, value: Any, cell_format: Format) -> None:
+    if column.shape is Shape.MONEY:
+        sheet.write_number(row, place, value / 100, cell_format)
+    elif column.shape is Shape.NUMBER:
+        sheet.write_number(row, place, value, cell_format)
+    elif column.shape is Shape.MOMENT:
+        sheet.write_datetime(row, place, value, cell_format)
+    else:
+        text = str(value)
+        sheet.write_string(
+            row, place, text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…", cell_format
+        )
+
+
+def _plain(text: str) -> str:
+    # An ampersand starts a code in a footer.
+    return text.replace("&", "&&")[:100]

@@ -1,0 +1,103 @@
+"""Undoes, in a rehearsal's transaction alone, what the legacy system did since the last look.
+
+The legacy system runs beside ours and is often first: without this, a job in shadow would find all its work done.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from sqlalchemy import case, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.domain.approvals.queries import APPROVED_BY_RULE
+from seedtrust_ops.domain.reports.request_queue import EMAILED, IN_PROGRESS, PENDING
+from seedtrust_ops.domain.sql_arrays import any_of
+from seedtrust_ops.tables import (
+    Account,
+    DisbursementRequest,
+    HuntingtonBatch,
+    HuntingtonTransaction,
+    LedgerEntry,
+    ReportRequest,
+    TransferAttempt,
+)
+
+
+def undo_approvals(session: Session, *, like: str, since: datetime, statuses: Sequence[str]) -> None:
+    """Make requests pending again that were approved since then.
+
+    Args:
+        session: a rehearsal's.
+        like: a pattern of `approved_by`.
+        since: when (UTC) at the earliest.
+        statuses: what the requests may have become.
+    """
+    session.execute(
+        update(DisbursementRequest)
+        .where(
+            DisbursementRequest.approved_by.like(like),
+            DisbursementRequest.approved_at >= since,
+            DisbursementRequest.status.in_(statuses),
+        )
+        .values(status="pending", approved_at=None, approved_by=None, paid_at=None)
+    )
+
+
+def undo_rule_approvals(session: Session, *, since: datetime) -> None:
+    """Make what rules approved since then pending again; what is paid stays, for its money has left the account."""
+    undo_approvals(session, like=f"{APPROVED_BY_RULE}%", since=since, statuses=["approved"])
+
+
+def undo_reports(session: Session, undecided: Collection[int]) -> None:
+    """Make these report requests pending again, and let no other be free."""
+    session.execute(
+        update(ReportRequest)
+        .where(or_(any_of(ReportRequest.id, undecided), ReportRequest.status.in_((PENDING, IN_PROGRESS))))
+        .values(status=case((any_of(ReportRequest.id, undecided), PENDING), else_=EMAILED), started_at=None)
+    )
+
+
+def undo_batch(session: Session, batch_id: int) -> None:
+    """Put a batch back to when it was queued: nothing of it is sent, booked or paid.
+
+    What this project has sent itself stays as it is, and so do drafts and batches on hold.
+    """
+    begun = update(HuntingtonBatch).where(
+        HuntingtonBatch.id == batch_id, HuntingtonBatch.status.not_in(("draft", "held", "queued"))
+    )
+    queued = begun.values(status="queued", started_at=None, finished_at=None, error=None)
+    if session.scalar(queued.returning(HuntingtonBatch.id)) is None:
+        return
+    of_the_batch = (
+        HuntingtonTransaction.batch_id == batch_id,
+        ~select(TransferAttempt.id)
+        .where(TransferAttempt.transaction_id == HuntingtonTransaction.id, TransferAttempt.attempt > 0)
+        .exists(),
+    )
+    paid = session.scalars(
+        select(HuntingtonTransaction.disbursement_request_id).where(
+            *of_the_batch, HuntingtonTransaction.status == "completed"
+        )
+    ).all()
+    session.execute(
+        update(HuntingtonTransaction)
+        .where(*of_the_batch)
+        .values(status="pending", failure_reason=None, bank_transfer_id=None, completed_at=None)
+    )
+    booked = (
+        select(LedgerEntry.account_id, func.sum(LedgerEntry.amount_cents).label("cents"))
+        .where(LedgerEntry.huntington_transaction_id.in_(select(HuntingtonTransaction.id).where(*of_the_batch)))
+        .group_by(LedgerEntry.account_id)
+        .subquery("booked")
+    )
+    session.execute(
+        update(Account)
+        .where(Account.id == booked.c.account_id)
+        .values(balance_cents=Account.balance_cents - booked.c.cents)
+    )
+    session.execute(
+        update(DisbursementRequest)
+        .where(DisbursementRequest.status == "paid", any_of(DisbursementRequest.id, [one for one in paid if one]))
+        # Where nobody had approved it, it must not seem so.
+        .values(status=case((DisbursementRequest.approved_at.is_(None), "pending"), else_="approved"), paid_at=None)
+    )

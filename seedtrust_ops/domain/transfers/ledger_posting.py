@@ -1,0 +1,244 @@
+"""Books transfers in the escrow ledger: one disbursement a transaction, and one reversal where it came back.
+
+It is called in the transaction that records the status; unique indexes on the ledger hold the 'one'.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from sqlalchemy import BigInteger, Text, exists, func, literal, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.domain.alerts.store import open_alert
+from seedtrust_ops.domain.outbox import Letter, queue_letters
+from seedtrust_ops.domain.sql_arrays import any_of, row_set
+from seedtrust_ops.ports.bank import BankStatus, BankTransfer
+from seedtrust_ops.tables import Account, Case, DisbursementRequest, HuntingtonTransaction, LedgerEntry, User
+
+
+class Recorded(Protocol):
+    """A transaction and the bank's word that is being recorded of it."""
+
+    @property
+    def transaction_id(self) -> int: ...
+    @property
+    def transfer(self) -> BankTransfer: ...
+
+
+def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
+    """Post each transaction's disbursement, lower its account's balance, and mark its request paid.
+
+    A transfer that came back before it was ever seen completed is booked too, so that its reversal has
+    something to reverse and the ledger tells the whole story. Its request is left as people have set it meanwhile:
+    one that was denied must not be approved by the reversal.
+    """
+    if not recorded:
+        return
+    words = row_set(
+        "words",
+        [("id", BigInteger()), ("amount_cents", BigInteger()), ("bank_transfer_id", Text())],
+        [(one.transaction_id, one.transfer.amount_cents, one.transfer.id) for one in recorded],
+    )
+    transaction = HuntingtonTransaction
+    account_of = (
+        select(
+            words.c.id,
+            Account.id.label("account_id"),
+            words.c.amount_cents,
+            words.c.bank_transfer_id,
+            transaction.method,
+            DisbursementRequest.id.label("request_id"),
+            DisbursementRequest.status.label("request_status"),
+        )
+        .join(transaction, transaction.id == words.c.id)
+        .join(DisbursementRequest, DisbursementRequest.id == transaction.disbursement_request_id)
+        .join(Account, Account.case_id == DisbursementRequest.case_id)
+    )
+    rows = session.execute(account_of).all()
+    posted = _post(
+        session,
+        "disbursement",
+        [
+            (row.account_id, -row.amount_cents, row.id, f"Huntington {row.method} {row.bank_transfer_id}")
+            for row in rows
+        ],
+    )
+    request_of = {row.id: row.request_id for row in rows}
+    came_back = {one.transaction_id for one in recorded if one.transfer.status is BankStatus.RETURNED}
+    settled_by_people = {
+        row.id for row in rows if row.id in came_back and row.request_status not in ("approved", "paid")
+    }
+    paying = posted - settled_by_people
+    newly_paid = {request_of[transaction_id] for transaction_id in paying}
+    marked = set(
+        session.scalars(
+            update(DisbursementRequest)
+            .where(any_of(DisbursementRequest.id, newly_paid), DisbursementRequest.status != "paid")
+            .values(status="paid", paid_at=func.now())
+            .returning(DisbursementRequest.id)
+        )
+    )
+    for one in recorded:
+        request_id = request_of.get(one.transaction_id)
+        if one.transaction_id in paying and request_id not in marked:
+            open_alert(
+                session,
+                "request_paid_twice",
+                f"request {request_id}",
+                "CRITICAL",
+                f"Disbursement request {request_id} was paid already when transaction {one.transaction_id} moved "
+                f"another {_dollars(one.transfer.amount_cents)} (bank transfer {one.transfer.id}). Both are "
+                "booked: ask the payee or Huntington for one of them back.",
+            )
+        if request_id is None:
+            open_alert(
+                session,
+                "transfer_not_booked",
+                f"transaction {one.transaction_id}",
+                "CRITICAL",
+                f"Transaction {one.transaction_id} moved {_dollars(one.transfer.amount_cents)} (bank transfer "
+                f"{one.transfer.id}), but it has no disbursement request whose case has an account, so no "
+                "ledger entry could be posted. Find the case and book it by hand.",
+            )
+
+
+def book_returns(session: Session, recorded: Sequence[Recorded]) -> None:
+    """Post each returned transaction's reversal, raise the balance, open its request again, and write a letter.
+
+    The letter goes to the case's escrow specialist, if that user is active.
+    """
+    if not recorded:
+        return
+    ids = [one.transaction_id for one in recorded]
+    booked = session.execute(
+        select(LedgerEntry.account_id, LedgerEntry.huntington_transaction_id, LedgerEntry.amount_cents).where(
+            any_of(LedgerEntry.huntington_transaction_id, ids), LedgerEntry.kind == "disbursement"
+        )
+    ).all()
+    codes = {one.transaction_id: one.transfer.return_code or "no code" for one in recorded}
+    _post(
+        session,
+        "reversal",
+        [
+            (
+                row.account_id,
+                -row.amount_cents,
+                row.huntington_transaction_id,
+                f"Returned by the bank ({codes[row.huntington_transaction_id]})",
+            )
+            for row in booked
+        ],
+    )
+    requests = select(HuntingtonTransaction.disbursement_request_id).where(any_of(HuntingtonTransaction.id, ids))
+    session.execute(
+        update(DisbursementRequest)
+        .where(
+            DisbursementRequest.id.in_(requests),
+            DisbursementRequest.status == "paid",
+            ~exists().where(
+                HuntingtonTransaction.disbursement_request_id == DisbursementRequest.id,
+                HuntingtonTransaction.status == "completed",
+            ),
+        )
+        .values(status="approved", paid_at=None)
+    )
+    _write_to_escrow_specialists(session, ids, codes)
+
+
+def _write_to_escrow_specialists(session: Session, transaction_ids: list[int], codes: dict[int, str]) -> None:
+    rows = session.execute(
+        select(
+            HuntingtonTransaction.id,
+            HuntingtonTransaction.amount_cents,
+            HuntingtonTransaction.payee_name,
+            DisbursementRequest.id.label("request_id"),
+            Case.case_number,
+            User.id.label("user_id"),
+            User.email,
+        )
+        .join(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
+        .join(Case, Case.id == DisbursementRequest.case_id)
+        .join(User, User.id == Case.escrow_specialist_id)
+        .where(any_of(HuntingtonTransaction.id, transaction_ids), User.is_active)
+    )
+    queue_letters(
+        session,
+        [
+            Letter(
+                dedupe_key=f"transfer-returned:{row.id}:{row.user_id}",
+                kind="transfer-returned",
+                recipient_id=row.user_id,
+                recipient_email=row.email,
+                subject=f"Payment returned by the bank: case {row.case_number}",
+                variables={
+                    "case_number": row.case_number,
+                    "disbursement_request_id": row.request_id,
+                    "transaction_id": row.id,
+                    "amount_cents": row.amount_cents,
+                    "payee_name": row.payee_name,
+                    "return_code": codes[row.id],
+                },
+            )
+            for row in rows
+        ],
+    )
+
+
+def _post(session: Session, kind: str, entries: Sequence[tuple[int, int, int, str]]) -> set[int]:
+    """Post entries (account, cents, transaction, memo) that are not posted yet, and move the balances with them.
+
+    Returns:
+        The transactions whose entries are new.
+    """
+    if not entries:
+        return set()
+    _lock_accounts(session, [account_id for account_id, _, _, _ in entries])
+    news = row_set(
+        "news",
+        [
+            ("account_id", BigInteger()),
+            ("amount_cents", BigInteger()),
+            ("huntington_transaction_id", BigInteger()),
+            ("memo", Text()),
+        ],
+        entries,
+    )
+    posted = session.execute(
+        insert(LedgerEntry)
+        .from_select(
+            ["account_id", "amount_cents", "huntington_transaction_id", "memo", "kind"],
+            select(*news.c, literal(kind)),
+        )
+        .on_conflict_do_nothing(
+            index_elements=[LedgerEntry.huntington_transaction_id],
+            index_where=text(f"kind = '{kind}'"),
+        )
+        .returning(LedgerEntry.account_id, LedgerEntry.amount_cents, LedgerEntry.huntington_transaction_id)
+    ).all()
+    _move_balances(session, [(row.account_id, row.amount_cents) for row in posted])
+    return {row.huntington_transaction_id for row in posted if row.huntington_transaction_id is not None}
+
+
+def _lock_accounts(session: Session, account_ids: Sequence[int]) -> None:
+    # In the order of their ids, everywhere: two recorders that touch the same accounts must not wait for
+    # each other in a circle.
+    if account_ids:
+        session.execute(
+            select(Account.id).where(any_of(Account.id, account_ids)).order_by(Account.id).with_for_update()
+        )
+
+
+def _move_balances(session: Session, postings: Sequence[tuple[int, int]]) -> None:
+    sums: dict[int, int] = {}
+    for account_id, amount_cents in postings:
+        sums[account_id] = sums.get(account_id, 0) + amount_cents
+    if sums:
+        moves = row_set("moves", [("id", BigInteger()), ("cents", BigInteger())], sums.items())
+        session.execute(
+            update(Account).where(Account.id == moves.c.id).values(balance_cents=Account.balance_cents + moves.c.cents)
+        )
+
+
+def _dollars(cents: int) -> str:
+    return f"${cents / 100:,.2f}"

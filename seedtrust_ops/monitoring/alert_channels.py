@@ -1,0 +1,175 @@
+"""The ways by which a health tick tells people, as the environment has them: what is told by them, and its delivery.
+
+What is told is decided in `domain/alerting/`. A way that is missing or down keeps none of the others from telling.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import partial
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.domain.alert_notifications.digest import tell_digest
+from seedtrust_ops.domain.alert_notifications.jobs_component_status import tell_component_status
+from seedtrust_ops.domain.alert_notifications.notifier import Channels, tell_opened, tell_resolved
+from seedtrust_ops.domain.db_transaction import Sessions, commit
+from seedtrust_ops.domain.notifications.renderer import Stationery
+from seedtrust_ops.domain.outbox.email_claims import ALERTS
+from seedtrust_ops.domain.outbox.email_dispatcher import deliver_letters
+from seedtrust_ops.domain.outbox.email_store import due_letters
+from seedtrust_ops.domain.outbox.event_dispatcher import deliver_events, forget_old_events, give_up_all
+from seedtrust_ops.domain.outbox.event_store import Destination
+from seedtrust_ops.errors import ConfigurationError, OperationsError
+from seedtrust_ops.orchestration.dagster_resources import InternalApiResource, MailResource, PostHogResource
+from seedtrust_ops.ports.component_status import Component, ComponentStatus, Status
+from seedtrust_ops.ports.events import EventRefused, Taker
+from seedtrust_ops.resources.internal_api_client import InternalApi
+
+ANSWER_SECONDS = 3.0
+"""How long one answer of the mail server or the internal API is waited for: a tick must end well within a minute."""
+EVENTS_SECONDS = 4.0
+LETTERS_SECONDS = 8.0
+
+
+@dataclass
+class Ways:
+    """The mail server, whom to write to, who takes events, and a sentence for each way that is not there."""
+
+    mail: MailResource
+    emails: tuple[str, ...] = ()
+    takers: dict[Destination, Taker] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> Channels:
+        """The ways, as those know them who decide what is told."""
+        return Channels(
+            self.emails,
+            posthog=Destination.POSTHOG in self.takers,
+            internal_api=Destination.INTERNAL_API in self.takers,
+        )
+
+
+@dataclass
+class Delivery:
+    """What a delivery by all ways came to: how much was handed in, and a sentence for each way that took nothing."""
+
+    letters: int = 0
+    events: int = 0
+    troubles: dict[str, str] = field(default_factory=dict)
+
+
+class _Unusable:
+    """Stands for a destination whose variables make no sense: what is for it waits until they are set right."""
+
+    def __init__(self, error: ConfigurationError) -> None:
+        self._error = error
+
+    def take(self, _dedupe_key: str, _body: Mapping[str, Any], _at: datetime) -> None:
+        raise self._error
+
+
+class _StatusTaker:
+    """Posts queued statuses to the internal API."""
+
+    def __init__(self, api: InternalApi) -> None:
+        self._api = api
+
+    def take(self, _dedupe_key: str, body: Mapping[str, Any], _at: datetime) -> None:
+        try:
+            status = ComponentStatus(
+                component=Component(body["component"]),
+                status=Status(body["status"]),
+                latency_ms=body["latency_ms"],
+                checked_at=datetime.fromisoformat(body["checked_at"]),
+                detail=body["detail"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise EventRefused(f"What was queued for the internal API is no status: {error!r}.") from None
+        self._api.post(status)
+
+
+def ways_of_telling(mail: MailResource, internal_api: InternalApiResource, posthog: PostHogResource) -> Ways:
+    """Return the ways that the environment names."""
+    ways = Ways(mail)
+    try:
+        ways.emails = environment().alert_letters.emails
+    except ConfigurationError as error:
+        ways.missing["letters"] = f"{error} No letter tells of alerts."
+    _add_internal_api(ways, internal_api)
+    try:
+        project = posthog.project()
+    except ConfigurationError as error:
+        ways.takers[Destination.POSTHOG] = _Unusable(error)
+        return ways
+    if project is None:
+        ways.missing[Destination.POSTHOG] = "POSTHOG_API_KEY is not set. PostHog is not told."
+    else:
+        ways.takers[Destination.POSTHOG] = project
+    return ways
+
+
+def _add_internal_api(ways: Ways, internal_api: InternalApiResource) -> None:
+    try:
+        if environment().shadow.everything:
+            # The legacy systems do the work, and how they are is for them to say.
+            ways.missing[Destination.INTERNAL_API] = "All jobs are in shadow. The internal API is not told."
+            return
+        ways.takers[Destination.INTERNAL_API] = _StatusTaker(internal_api.api(timeout_seconds=ANSWER_SECONDS))
+    except ConfigurationError as error:
+        ways.missing[Destination.INTERNAL_API] = f"{error} The internal API is not told."
+
+
+def tell_people(sessions: Sessions, ways: Ways, *, digest_of: date | None) -> int:
+    """Queue what is to be told by these ways; return of how many alerts people are told at once.
+
+    `digest_of` is the day whose digest is due, None where none is.
+    """
+    channels = ways.channels
+    told = commit(sessions, partial(tell_opened, channels=channels))
+    told += commit(sessions, partial(tell_resolved, channels=channels))
+    if channels.internal_api:
+        commit(sessions, tell_component_status)
+    if digest_of is not None:
+        commit(sessions, partial(tell_digest, emails=channels.emails, day=digest_of))
+        commit(sessions, forget_old_events)
+    return told
+
+
+def deliver(sessions: Sessions, ways: Ways) -> Delivery:
+    """Hand in the events and alert letters that are due, each way for its own few seconds at most."""
+    delivery = Delivery()
+    for destination in Destination:
+        taker = ways.takers.get(destination)
+        if taker is None:
+            commit(sessions, partial(give_up_all, destination=destination, reason=ways.missing[destination]))
+            continue
+        report = deliver_events(sessions, destination, taker, longest_seconds=EVENTS_SECONDS)
+        delivery.events += report.sent
+        if report.trouble is not None:
+            delivery.troubles[destination] = report.trouble
+    _deliver_letters(sessions, ways.mail, delivery)
+    return delivery
+
+
+def _deliver_letters(sessions: Sessions, mail: MailResource, delivery: Delivery) -> None:
+    kinds = sorted(ALERTS)
+    if not commit(sessions, partial(due_letters, kinds=kinds)):
+        return
+    try:
+        with mail.open(answer_seconds=ANSWER_SECONDS) as office:
+            report = deliver_letters(
+                sessions,
+                office,
+                Stationery(ZoneInfo(environment().location.timezone)),
+                longest_seconds=LETTERS_SECONDS,
+                kinds=kinds,
+            )
+    except OperationsError as error:
+        delivery.troubles["letters"] = str(error)
+        return
+    delivery.letters = report.sent
+    if report.trouble is not None:
+        delivery.troubles["letters"] = report.trouble

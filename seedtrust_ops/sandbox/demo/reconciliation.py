@@ -1,0 +1,122 @@
+"""Lays SeedTrust's ledger beside the bank's, cent by cent: for each batch, in total, and key by key.
+
+It reads both and changes neither.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.domain.transfers.idempotency_keys import transaction_id_of
+from seedtrust_ops.sandbox.bank.control_client import SandboxBank
+from seedtrust_ops.tables import Account, HuntingtonTransaction, LedgerEntry
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both ledgers about one batch, in cents: what left less what came back; and the requests that reached the bank."""
+
+    batch_id: int
+    at_bank_cents: int
+    booked_cents: int
+    requests: int
+
+    @property
+    def difference_cents(self) -> int:
+        """What the bank moved and SeedTrust has not booked (negative: the other way round)."""
+        return self.at_bank_cents - self.booked_cents
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """Both ledgers compared; the lists name what is wrong and should be empty."""
+
+    batches: list[Comparison]
+    out_cents: int
+    back_cents: int
+    paid_more_than_once: list[str]
+    """Keys and references."""
+    transactions_that_differ: list[int]
+    unknown_references: list[str]
+    accounts_that_do_not_add_up: list[int]
+
+    @property
+    def at_bank_cents(self) -> int:
+        return sum(one.at_bank_cents for one in self.batches)
+
+    @property
+    def booked_cents(self) -> int:
+        return sum(one.booked_cents for one in self.batches)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether nothing at all differs."""
+        return not (
+            self.paid_more_than_once
+            or self.transactions_that_differ
+            or self.unknown_references
+            or self.accounts_that_do_not_add_up
+            or any(one.difference_cents for one in self.batches)
+        )
+
+
+def reconcile(session: Session, bank: SandboxBank) -> Reconciliation:
+    """Compare the two ledgers as they are now."""
+    batch_of: dict[int, int] = {
+        row.id: row.batch_id
+        for row in session.execute(select(HuntingtonTransaction.id, HuntingtonTransaction.batch_id))
+    }
+    booked: dict[int, int] = {
+        row.transaction_id: -int(row.cents)
+        for row in session.execute(
+            select(
+                LedgerEntry.huntington_transaction_id.label("transaction_id"),
+                func.sum(LedgerEntry.amount_cents).label("cents"),
+            )
+            .where(LedgerEntry.huntington_transaction_id.is_not(None))
+            .group_by(LedgerEntry.huntington_transaction_id)
+        )
+    }
+    at_bank: Counter[int] = Counter()
+    out_cents = back_cents = 0
+    unknown = set()
+    for movement in bank.ledger()["movements"]:
+        cents = movement["amount_cents"]
+        out_cents += cents if movement["direction"] == "out" else 0
+        back_cents += cents if movement["direction"] == "back" else 0
+        reference = movement["reference"]
+        if not reference.isdigit() or int(reference) not in batch_of:
+            unknown.add(reference)
+            continue
+        at_bank[int(reference)] += cents if movement["direction"] == "out" else -cents
+    requests = Counter(
+        transaction_id_of(request["idempotency_key"] or "")
+        for request in bank.requests()
+        if request["method"] == "POST"
+    )
+    batches: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for transaction_id, batch_id in batch_of.items():
+        batches[batch_id][0] += at_bank[transaction_id]
+        batches[batch_id][1] += booked.get(transaction_id, 0)
+        batches[batch_id][2] += requests[transaction_id]
+    totals = bank.totals()
+    return Reconciliation(
+        batches=[Comparison(batch_id, *cents) for batch_id, cents in sorted(batches.items())],
+        out_cents=out_cents,
+        back_cents=back_cents,
+        paid_more_than_once=totals["keys_paid_more_than_once"] + totals["references_paid_more_than_once"],
+        transactions_that_differ=sorted(one for one in batch_of if at_bank[one] != booked.get(one, 0)),
+        unknown_references=sorted(unknown),
+        accounts_that_do_not_add_up=_accounts_that_do_not_add_up(session),
+    )
+
+
+def _accounts_that_do_not_add_up(session: Session) -> list[int]:
+    entries = (
+        select(func.coalesce(func.sum(LedgerEntry.amount_cents), 0))
+        .where(LedgerEntry.account_id == Account.id)
+        .scalar_subquery()
+    )
+    return list(session.scalars(select(Account.id).where(Account.balance_cents != entries).order_by(Account.id)))

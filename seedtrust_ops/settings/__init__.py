@@ -1,1 +1,0 @@
-"""Groups of settings by subject, each a few environment variables that are needed together; `config` reads them."""

@@ -1,0 +1,103 @@
+"""`python -m seedtrust_ops_tests.bench.million_row_reports`: seconds and peak memory of large reports and the check.
+
+It makes a million accounts in an embedded server of its own (a minute or two), and measures each piece of work in a
+fresh process, as a run is one.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import sessionmaker
+
+from seedtrust_ops.database import embedded_postgres
+from seedtrust_ops.database.engine import create_application_engine
+from seedtrust_ops.migrations.migrator import migrate
+
+COMPANY = """
+insert into users (email, full_name, role)
+    select 'u' || i || '@example.test', 'Person ' || i, 'case_manager' from generate_series(1, 1000) i;
+insert into cases (case_number, case_manager_id)
+    select 'ST-' || i, 1 + i % 1000 from generate_series(1, {accounts}) i;
+insert into accounts (case_id, balance_cents, minimum_balance_cents)
+    select i, (i * 7919::bigint) % 5000000, 500000 * (1 + i % 3) from generate_series(1, {accounts}) i;
+insert into ledger_entries (account_id, amount_cents, kind)
+    select id, balance_cents, 'deposit' from accounts where balance_cents > 0;
+"""
+BARE = """
+select count(*), sum(a.balance_cents), sum(greatest(a.minimum_balance_cents - a.balance_cents, 0)),
+       count(*) filter (where a.balance_cents <> coalesce(l.cents, 0))
+from cases c join accounts a on a.case_id = c.id
+left join (select account_id, sum(amount_cents) cents from ledger_entries group by 1) l on l.account_id = a.id
+where c.status = 'active'
+"""
+WORKS = ("check", "csv", "xlsx")
+
+
+def main() -> None:
+    """Make the company and measure, or do one piece of work where told to."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--accounts", type=int, default=1_000_000)
+    parser.add_argument("--work", choices=WORKS)
+    parser.add_argument("--url")
+    arguments = parser.parse_args()
+    if arguments.work:
+        _work(arguments.work, arguments.url)
+        return
+    with TemporaryDirectory() as folder:
+        server = embedded_postgres.start(Path(folder, "server", "postgres"))
+        try:
+            _measure(embedded_postgres.ensure_database(server, "large").render_as_string(False), arguments.accounts)
+        finally:
+            embedded_postgres.stop(Path(folder, "server", "postgres"))
+
+
+def _measure(url: str, accounts: int) -> None:
+    engine = create_engine(url)
+    migrate(engine, create_platform=True)
+    with engine.begin() as connection:
+        connection.execute(text(COMPANY.format(accounts=accounts)))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("vacuum analyze"))
+        began = monotonic()
+        connection.execute(text(BARE)).all()
+    print(f"bare aggregate query: {monotonic() - began:.1f} s", flush=True)  # noqa: T201
+    for work in WORKS:
+        subprocess.run([sys.executable, "-m", __spec__.name, "--work", work, "--url", url], check=True)
+
+
+def _work(work: str, url: str) -> None:
+    sessions = sessionmaker(create_application_engine(make_url(url)))
+    with TemporaryDirectory() as folder:
+        if work == "check":
+            import matplotlib.figure  # noqa: F401
+            import pandas  # noqa: F401
+            import pyarrow.parquet  # noqa: F401  what loading takes is not the check's work
+
+            from seedtrust_ops.domain.balances.chart import draw_histogram
+            from seedtrust_ops.domain.balances.snapshot import take_balances
+
+            began = monotonic()
+            draw_histogram(take_balances(sessions, Path(folder, "balances.parquet")))
+            said = "balances, alerts and picture"
+        else:
+            from seedtrust_ops.domain.reports.builder import build_report
+            from seedtrust_ops.domain.reports.report_kinds import prepare_report
+
+            began = monotonic()
+            with sessions() as session:
+                report = prepare_report(session, "account_balances", {}, "America/New_York")
+                built = build_report(session, report, work, Path(folder))
+            said = f"{built.rows:,} rows, {built.size / 1e6:.0f} MB"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{work}: {monotonic() - began:.1f} s, {peak:.0f} MB at most ({said})", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Where a worker works: the addresses, keys and patience that production would have in its environment.
+
+It can be sent to another process, and makes there what the domain's functions want; it does no work itself.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+
+from pydantic import SecretStr
+from sqlalchemy.engine import URL
+
+from seedtrust_ops.config import HuntingtonSettings
+from seedtrust_ops.config.mail import MailSettings
+from seedtrust_ops.domain.transfers.batch_processor import TransferRules
+from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank
+
+ANSWER_SECONDS = 1.5
+"""How long the bank's answer is waited for: long enough for a busy machine, short enough to wait for one in vain."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What is needed to do a job's work; `mail` and `storage` are the variables of those servers."""
+
+    database: URL
+    bank_url: str
+    bank_key: str
+    funding_account_id: str
+    field_key: str
+    concurrency: int = 1
+    lease_seconds: float = 30
+    mail: dict[str, str] = field(default_factory=dict)
+    storage: dict[str, str] = field(default_factory=dict)
+
+    def with_concurrency(self, concurrency: int) -> "Workplace":
+        """The same place, for so many requests at once."""
+        return replace(self, concurrency=concurrency)
+
+    @property
+    def cipher(self) -> FernetFieldCipher:
+        """Decrypts account numbers."""
+        return FernetFieldCipher([SecretStr(self.field_key)])
+
+    @property
+    def rules(self) -> TransferRules:
+        """The rules of sending. A key that the bank does not know is waited for no longer than it takes to ask."""
+        return TransferRules(
+            funding_account_id=self.funding_account_id,
+            concurrency=self.concurrency,
+            lease_seconds=self.lease_seconds,
+            unknown_grace_seconds=0,
+            halted_by_environment=False,
+        )
+
+    @property
+    def open_bank(self) -> Callable[[], AbstractAsyncContextManager[HuntingtonBank]]:
+        """Opens the bank's real client."""
+        settings = HuntingtonSettings(
+            **{
+                "HUNTINGTON_API_URL": self.bank_url,
+                "HUNTINGTON_API_KEY": SecretStr(self.bank_key),
+                "HUNTINGTON_FUNDING_ACCOUNT_ID": self.funding_account_id,
+                "HUNTINGTON_TIMEOUT_SECONDS": ANSWER_SECONDS,
+                "HUNTINGTON_CONCURRENCY": self.concurrency,
+            }
+        )
+        return lambda: open_huntington_bank(settings)
+
+    @property
+    def mail_settings(self) -> MailSettings:
+        """The mail server's settings."""
+        return MailSettings(**self.mail)

@@ -1,0 +1,49 @@
+"""`seedtrust-ops notifications`: previews go to a file, unknown kinds are named, failed letters are queued again."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session, sessionmaker
+from typer.testing import CliRunner
+
+from seedtrust_ops.cli.main import app
+from seedtrust_ops.domain.notifications.notification_kinds import KINDS
+from seedtrust_ops.domain.notifications.previews import EXAMPLES
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_preview_writes_the_html_to_a_file_and_shows_the_rest(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "letter.html"
+    result = CliRunner().invoke(app, ["notifications", "preview", kind, "--output", str(path)])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("Subject: ")
+    assert path.read_text(encoding="utf-8").lstrip().startswith("<!DOCTYPE html>")
+
+
+def test_preview_of_an_unknown_kind_names_those_that_there_are() -> None:
+    result = CliRunner().invoke(app, ["notifications", "preview", "birthday"])
+    assert result.exit_code == 1
+    assert "there are dr-approved, case-close" in result.output
+
+
+def test_kinds_are_listed_with_their_variables() -> None:
+    said = CliRunner().invoke(app, ["notifications", "kinds"]).output
+    assert all(f"  {variable}: " in said for kind in KINDS.values() for variable in kind.variables)
+
+
+def test_failed_letters_are_queued_again(bank_environment: dict[str, str], sessions: sessionmaker[Session]) -> None:
+    with sessions.begin() as session:
+        session.execute(
+            text(
+                "insert into ops.notifications (dedupe_key, kind, recipient_email, subject, status, attempts)"
+                " values ('a', 'alert', 'a@example.test', '', 'failed', 5),"
+                " ('b', 'alert', 'b@example.test', '', 'sent', 1)"
+            )
+        )
+    assert CliRunner().invoke(app, ["notifications", "retry"]).output == "1 letters are queued again.\n"
+    with sessions() as session:
+        assert session.execute(text("select status, attempts from ops.notifications order by 1")).all() == [
+            ("queued", 0),
+            ("sent", 1),
+        ]

@@ -1,0 +1,17 @@
+"""The applications' client brings nothing heavy into the web processes that import it."""
+
+import json
+import subprocess
+import sys
+
+HEAVY = {"dagster", "pandas", "numpy", "pyarrow", "matplotlib", "boto3", "posthog", "grpc", "fpdf", "xlsxwriter"}
+IMPORT = "import json, sys, seedtrust_ops.client; print(json.dumps([*sys.modules]))"
+
+
+def test_a_fresh_interpreter_that_imports_the_client_has_loaded_nothing_heavy() -> None:
+    said = subprocess.run([sys.executable, "-c", IMPORT], check=True, capture_output=True, text=True).stdout
+    loaded = set(json.loads(said))
+    assert "seedtrust_ops.client.client" in loaded
+    assert HEAVY & {name.partition(".")[0] for name in loaded} == set()
+    ours = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("seedtrust_ops.")}
+    assert not ours & {f"seedtrust_ops.{part}" for part in ("jobs", "monitoring", "resources", "config", "sandbox")}

@@ -1,0 +1,87 @@
+"""Every group of settings, found by itself: what is secret is a secret to Python too, and no bad value is repeated."""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+
+import pytest
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+import seedtrust_ops.config
+from seedtrust_ops.config.settings_base import SettingsGroup, is_private
+from seedtrust_ops.errors import ConfigurationError
+
+SECRET = "hunter2-and-more"
+SECRET_BY_NAME = re.compile(r"KEY|PASSWORD|SECRET|TOKEN|CREDENTIAL|DATABASE_URL|POSTGRES_URL|HEARTBEAT_URL|WEBHOOK")
+"""A database's address holds its password, and whoever knows the heartbeat's can keep the monitor quiet."""
+
+
+def groups() -> list[type[SettingsGroup]]:
+    for module in pkgutil.iter_modules(seedtrust_ops.config.__path__, "seedtrust_ops.config."):
+        importlib.import_module(module.name)
+    return sorted(SettingsGroup.__subclasses__(), key=lambda group: group.__name__)
+
+
+def fields() -> Iterator[tuple[type[SettingsGroup], str, FieldInfo]]:
+    for group in groups():
+        for field in group.model_fields.values():
+            yield group, str(field.validation_alias), field
+
+
+SECRETS = [(group, variable) for group, variable, _ in fields() if SECRET_BY_NAME.search(variable)]
+
+
+def test_the_groups_are_found() -> None:
+    assert {group.__name__ for group in groups()} >= {"DatabaseSettings", "MailSettings", "HeartbeatSettings"}
+    assert len(SECRETS) >= 8
+
+
+@pytest.mark.parametrize(("group", "variable"), SECRETS, ids=[variable for _, variable in SECRETS])
+def test_what_is_secret_by_its_name_is_a_secret_to_python(group: type[SettingsGroup], variable: str) -> None:
+    (annotation,) = [field.annotation for _, name, field in fields() if name == variable]
+    assert SecretStr.__name__ in str(annotation)
+
+
+@pytest.mark.parametrize(
+    ("group", "variable"), [(group, name) for group, name, _ in fields()], ids=[name for _, name, _ in fields()]
+)
+@pytest.mark.parametrize("value", [SECRET, f"{SECRET}\n\x1b[31m é", f"https://somebody:{SECRET}@host.example/?x#y"])
+def test_no_setting_that_is_wrong_is_repeated(
+    monkeypatch: pytest.MonkeyPatch, group: type[SettingsGroup], variable: str, value: str
+) -> None:
+    """People put values into the wrong variables; where it is taken, only what is no secret by its name shows it."""
+    for _, name, _ in fields():
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    try:
+        shown = repr(group.read())
+    except ConfigurationError as error:
+        shown = f"{error} {error!r} {error.__cause__} {error.__context__ if not error.__suppress_context__ else ''}"
+    else:
+        if not SECRET_BY_NAME.search(variable):
+            return
+    assert SECRET not in shown
+
+
+@pytest.mark.parametrize(
+    ("url", "private"),
+    [
+        ("https://bank.example", True),
+        ("http://127.0.0.1:8000", True),
+        ("http://[::1]:8000", True),
+        ("http://localhost:8000", True),
+        ("http://bank.example", False),
+        ("http://10.0.0.7", False),
+        ("http://localhost.bank.example", False),
+        ("http://127.0.0.1.bank.example", False),
+    ],
+)
+def test_a_bank_that_is_spoken_to_in_the_clear_is_told_from_others(url: str, private: bool) -> None:
+    assert is_private(url) is private
+
+
+def test_every_variable_is_of_one_group_alone() -> None:
+    names = [name for _, name, _ in fields()]
+    assert len(names) == len(set(names))

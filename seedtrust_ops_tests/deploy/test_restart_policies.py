@@ -1,0 +1,66 @@
+"""A restart of the worker: what runs is let finish and is in JobRun, and the web server finds the next worker itself.
+
+Stopped as KillMode=mixed stops it: SIGTERM to the supervisor alone.
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.engine import URL
+from sqlalchemy.orm import sessionmaker
+
+from seedtrust_ops.client import Operations, OperationsError, RunStatus
+from seedtrust_ops.database.engine import create_application_engine
+from seedtrust_ops.tables import JobRun
+from seedtrust_ops_tests.client.operations_server import serving, variables_of, working
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome
+from seedtrust_ops_tests.support.waiters import wait_until
+
+
+def under_way(operations: Operations) -> str:
+    """Launch a run of a few seconds; return its id while it works. One that was over before it was seen is no use."""
+    while True:
+        run_id = operations.launch("example_progress", {"steps": 10, "seconds_a_step": 0.5})
+        wait_until(
+            lambda run_id=run_id: operations.job_run(run_id).status is not RunStatus.PENDING,
+            seconds=240,
+            every=0.2,
+            what="its start",
+        )
+        if operations.job_run(run_id).status is RunStatus.STARTED:
+            return run_id
+
+
+@pytest.mark.timeout(900)
+def test_a_restart_of_the_worker_costs_no_run_and_no_web_server(
+    dagster_home: DagsterHome, database_url: URL, field_key: str, tmp_path: Path
+) -> None:
+    variables, log = variables_of(dagster_home, database_url, field_key), tmp_path / "processes.log"
+    engine = create_application_engine(database_url)
+    with ExitStack() as stack:
+        stack.callback(engine.dispose)
+        with ExitStack() as first:
+            workspace = first.enter_context(working(dagster_home, variables, log))
+            url = stack.enter_context(serving(workspace, variables, log))
+            operations = stack.enter_context(Operations(url, application="a-test", timeout_seconds=60))
+            run_id = under_way(operations)
+        # The worker is gone, and it let the run finish; nobody has told JobRun yet.
+        assert operations.job_run(run_id).status is RunStatus.COMPLETED
+        stack.enter_context(working(dagster_home, variables, log))
+
+        def mirrored() -> str | None:
+            with sessionmaker(engine)() as session:
+                return session.scalar(select(JobRun.status).where(JobRun.run_id == run_id))
+
+        wait_until(lambda: mirrored() == "COMPLETED", seconds=240, every=0.5, what="the run's end in JobRun")
+
+        def launched() -> bool:
+            try:
+                return bool(operations.launch("example"))
+            except OperationsError:
+                # The web server looks for the code server every few seconds.
+                return False
+
+        wait_until(launched, seconds=240, every=1, what="a launch by the web server that was never restarted")

@@ -1,0 +1,159 @@
+"""What people wait for, ticks that did not come, and news that is not delivered: just within bounds and just beyond."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func
+from sqlalchemy.orm import Session, sessionmaker
+
+from seedtrust_ops.domain.health.backlog import drs_overdue, reports_waiting
+from seedtrust_ops.domain.health.outbox_backlog import notifications_failing
+from seedtrust_ops.domain.health.rule import in_time
+from seedtrust_ops.domain.health.schedule_ticks import Automation, schedule_missed
+from seedtrust_ops.domain.outbox.event_store import Destination
+from seedtrust_ops.severity import Severity
+from seedtrust_ops.tables import Notification, OutgoingEvent, ReportRequest, User
+from seedtrust_ops_tests.support.office_factory import Office
+
+NOW = datetime(2026, 3, 3, 12, tzinfo=UTC)
+DAY = 86_400
+
+
+@pytest.fixture
+def office(sessions: sessionmaker[Session]) -> Office:
+    return Office(sessions)
+
+
+def ago(seconds: float) -> datetime:
+    return datetime.now(UTC) - timedelta(seconds=seconds)
+
+
+def test_report_waits_too_long_while_nobody_begins_it(sessions: sessionmaker[Session], office: Office) -> None:
+    user = office.user("admin")
+    cases = [(1, 200, False), (2, 9_000, False), (3, 9_000, False), (4, 9_000, False), (1, 320, True)]
+    for status, seconds, is_late in cases:
+        with sessions.begin() as session:
+            session.add(ReportRequest(user_id=user, kind="disbursements", status=status, requested_at=ago(seconds)))
+        with sessions() as session:
+            found = reports_waiting(session, longest_seconds=300)
+        assert [finding.subject for finding in found] == (["report requests"] if is_late else []), (status, seconds)
+    assert found[0].detail.startswith("2 report requests wait, the oldest for 5 minutes.")
+
+
+@pytest.mark.parametrize(
+    ("columns", "case_columns", "payee_is_active", "is_overdue"),
+    [
+        ({"auto_authorize_at": DAY - 900}, {}, True, False),
+        ({"auto_authorize_at": DAY + 60}, {}, True, True),
+        ({"auto_authorize_at": DAY + 60, "on_hold": True}, {}, True, False),
+        ({"auto_authorize_at": DAY + 60, "status": "denied"}, {}, True, False),
+        ({"auto_authorize_at": DAY + 60}, {"status": "closed"}, True, False),
+        ({"auto_authorize_at": DAY + 60}, {"status": "closing"}, True, True),
+        ({"auto_authorize_at": DAY + 60}, {}, False, False),
+        ({"auto_authorize_at": None}, {}, True, False),
+    ],
+    ids=["within a day", "over a day", "on hold", "denied", "closed", "closing", "inactive payee", "no date"],
+)
+def test_request_is_overdue_where_it_could_be_approved_and_its_date_is_long_past(
+    sessions: sessionmaker[Session],
+    office: Office,
+    columns: dict[str, Any],
+    case_columns: dict[str, Any],
+    payee_is_active: bool,
+    is_overdue: bool,
+) -> None:
+    case = office.case(**case_columns)
+    office.change(User, case.surrogate_id, is_active=payee_is_active)
+    seconds = columns["auto_authorize_at"]
+    office.request(case, **(columns | {"auto_authorize_at": ago(seconds) if seconds is not None else None}))
+    with sessions() as session:
+        found = drs_overdue(session, longest_seconds=DAY)
+    assert [finding.subject for finding in found] == (["disbursement requests"] if is_overdue else [])
+
+
+@pytest.mark.parametrize(
+    ("due_ago", "awake_for", "is_missed"),
+    [
+        (-600, 90_000, False),
+        (110, 90_000, False),
+        (130, 90_000, True),
+        # The daemon was away and is back: it gets as long to catch up.
+        (9_000, 110, False),
+        (9_000, 130, True),
+    ],
+)
+def test_tick_is_missed_when_it_was_due_for_too_long_while_the_daemon_was_there(
+    due_ago: float, awake_for: float, is_missed: bool
+) -> None:
+    automation = Automation("heals_schedule", Severity.HIGH, NOW - timedelta(seconds=due_ago), "FAILURE")
+    found = schedule_missed([automation], now=NOW, awake_since=NOW - timedelta(seconds=awake_for), missed_seconds=120)
+    assert [(one.subject, one.severity) for one in found] == ([("heals_schedule", Severity.HIGH)] if is_missed else [])
+    assert all("Its newest tick: FAILURE." in one.detail for one in found)
+
+
+def failing(sessions: sessionmaker[Session], *told: Destination) -> dict[str, Severity]:
+    with sessions() as session:
+        found = notifications_failing(session, longest_seconds=900, told=told)
+        return {finding.subject: finding.severity for finding in found}
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds", "is_failing"),
+    [("queued", 700, False), ("queued", 920, True), ("sent", 9_000, False), ("failed", 9_000, False)],
+)
+def test_letters_that_wait_for_long_are_failing(
+    sessions: sessionmaker[Session], status: str, seconds: float, is_failing: bool
+) -> None:
+    with sessions.begin() as session:
+        session.add(
+            Notification(
+                dedupe_key="k",
+                kind="report",
+                recipient_email="a@b.test",
+                subject="",
+                status=status,
+                created_at=ago(seconds),
+            )
+        )
+    assert failing(sessions) == ({"outbox": Severity.HIGH} if is_failing else {})
+
+
+@pytest.mark.parametrize(
+    ("columns", "seconds", "is_failing"),
+    [
+        ({}, 700, False),
+        ({}, 920, True),
+        ({"sent_at": func.now()}, 9_000, False),
+        ({"given_up_at": func.now()}, 9_000, False),
+    ],
+    ids=["young", "old", "sent", "given up"],
+)
+def test_events_that_wait_for_long_are_failing_where_their_destination_is_told_at_all(
+    sessions: sessionmaker[Session], columns: dict[str, Any], seconds: float, is_failing: bool
+) -> None:
+    with sessions.begin() as session:
+        for destination in Destination:
+            session.add(
+                OutgoingEvent(
+                    destination=destination, dedupe_key=destination, body={}, created_at=ago(seconds), **columns
+                )
+            )
+    both = {"PostHog events": Severity.HIGH, "internal API statuses": Severity.HIGH}
+    assert failing(sessions, *Destination) == (both if is_failing else {})
+    assert failing(sessions, Destination.INTERNAL_API).keys() == ({"internal API statuses"} if is_failing else set())
+    assert failing(sessions) == {}
+
+
+def test_durations_are_told_as_people_say_them() -> None:
+    told = {seconds: in_time(seconds) for seconds in (1, 45, 119, 120, 719, 7_199, 7_200, 172_800)}
+    assert list(told.values()) == [
+        "1 second",
+        "45 seconds",
+        "119 seconds",
+        "2 minutes",
+        "11 minutes",
+        "119 minutes",
+        "2 hours",
+        "2 days",
+    ]

@@ -1,0 +1,167 @@
+"""Stuck batches, halted transfers and books that don't agree: each case just within bounds and just beyond."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session, sessionmaker
+
+from seedtrust_ops.domain.health.batches import batch_stuck, transfers_halted
+from seedtrust_ops.domain.health.ledger import ledger_mismatch
+from seedtrust_ops.domain.health.rule import SHOWN
+from seedtrust_ops.domain.transfers.kill_switch import halt
+from seedtrust_ops.tables import Account, BatchLease, LedgerEntry
+from seedtrust_ops_tests.support.factories import Company
+
+
+def ago(seconds: float) -> datetime:
+    return datetime.now(UTC) - timedelta(seconds=seconds)
+
+
+def stuck(sessions: sessionmaker[Session], *, halted: bool = False) -> list[str]:
+    with sessions() as session:
+        found = batch_stuck(
+            session,
+            queued_seconds=900,
+            processing_seconds=300,
+            transaction_seconds=3600,
+            halted_by_environment=halted,
+        )
+        return [finding.subject for finding in found]
+
+
+@pytest.mark.parametrize(
+    ("columns", "lease", "is_stuck"),
+    [
+        ({"status": "queued", "queued_at": 700}, None, False),
+        ({"status": "queued", "queued_at": 920}, None, True),
+        ({"status": "held", "queued_at": ago(90_000)}, None, False),
+        ({"status": "draft", "queued_at": None}, None, False),
+        ({"status": "completed", "queued_at": ago(90_000)}, None, False),
+        ({"status": "processing", "started_at": 150}, None, False),
+        ({"status": "processing", "started_at": 320}, None, True),
+        # A worker holds it, however long that takes.
+        ({"status": "processing", "started_at": ago(90_000)}, ("token", -300), False),
+        # Nobody holds it: its lease has expired, or was given up.
+        ({"status": "processing", "started_at": ago(90_000)}, ("token", 150), False),
+        ({"status": "processing", "started_at": ago(90_000)}, ("token", 320), True),
+        ({"status": "processing", "started_at": ago(90_000)}, (None, 320), True),
+    ],
+)
+def test_batch_is_stuck_when_it_waits_or_nobody_holds_it_for_too_long(
+    company: Company,
+    sessions: sessionmaker[Session],
+    columns: dict[str, Any],
+    lease: tuple[str | None, float] | None,
+    is_stuck: bool,
+) -> None:
+    times = {name: ago(value) for name, value in columns.items() if isinstance(value, int)}
+    batch_id = company.batch([500], **(columns | times))
+    if lease is not None:
+        with sessions.begin() as session:
+            session.add(BatchLease(batch_id=batch_id, token=lease[0], holder="a run", expires_at=ago(lease[1])))
+    assert stuck(sessions) == ([f"batch {batch_id}"] if is_stuck else [])
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds", "is_stuck"),
+    [("processing", 3000, False), ("processing", 3620, True), ("submitted", 900_000, False)],
+)
+def test_transactions_whose_truth_stays_open_are_stuck(
+    company: Company, sessions: sessionmaker[Session], status: str, seconds: float, is_stuck: bool
+) -> None:
+    case = company.case()
+    batch_id = company.batch(case=case, status="completed")
+    for _ in range(2):
+        company.transaction(batch_id, company.request(case, 500), 500, status=status, updated_at=ago(seconds))
+    assert stuck(sessions) == ([f"transactions of batch {batch_id}"] if is_stuck else [])
+
+
+def test_batches_beyond_those_that_have_alerts_of_their_own_are_counted(
+    company: Company, sessions: sessionmaker[Session]
+) -> None:
+    batches = [company.batch(queued_at=ago(1000)) for _ in range(SHOWN + 3)]
+    subjects = stuck(sessions)
+    assert subjects == [*(f"batch {one}" for one in batches[:SHOWN]), "batch: others"]
+
+
+def test_halted_transfers_are_told_and_queued_batches_then_are_not(
+    company: Company, sessions: sessionmaker[Session]
+) -> None:
+    company.batch([500], queued_at=ago(5000))
+    with sessions() as session:
+        assert transfers_halted(session, halted_by_environment=False) == []
+        (by_environment,) = transfers_halted(session, halted_by_environment=True)
+    assert by_environment.detail.startswith("Transfers are halted: SEEDTRUST_TRANSFERS_HALTED is set.")
+    assert stuck(sessions, halted=True) == []
+    assert len(stuck(sessions)) == 1
+    with sessions.begin() as session:
+        halt(session, "the bank moves", set_by="Maria")
+    with sessions() as session:
+        (finding,) = transfers_halted(session, halted_by_environment=False)
+    assert "by Maria: the bank moves." in finding.detail
+    assert stuck(sessions) == []
+
+
+def mismatches(sessions: sessionmaker[Session]) -> dict[str, str]:
+    with sessions() as session:
+        return {finding.subject: finding.detail for finding in ledger_mismatch(session)}
+
+
+@pytest.mark.parametrize(("tampered_cents", "words"), [(0, None), (1, "$0.01 more"), (-250_000, "$2,500.00 less")])
+def test_balance_that_is_not_the_sum_of_its_ledger_is_found_to_the_cent(
+    company: Company, sessions: sessionmaker[Session], tampered_cents: int, words: str | None
+) -> None:
+    company.case(balance_cents=5_000)
+    case = company.case(balance_cents=1_000_000)
+    with sessions.begin() as session:
+        session.add(LedgerEntry(account_id=case.account_id, amount_cents=-400, kind="fee"))
+        session.get_one(Account, case.account_id).balance_cents = 1_000_000 - 400 + tampered_cents
+    found = mismatches(sessions)
+    assert list(found) == ([f"account {case.account_id}"] if words else [])
+    assert words is None or words in found[f"account {case.account_id}"]
+
+
+def test_balance_without_any_entry_is_found(company: Company, sessions: sessionmaker[Session]) -> None:
+    case = company.case(balance_cents=0)
+    assert mismatches(sessions) == {}
+    with sessions.begin() as session:
+        session.get_one(Account, case.account_id).balance_cents = 7
+    assert list(mismatches(sessions)) == [f"account {case.account_id}"]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "is_found"),
+    [
+        ("completed", "disbursement", False),
+        ("completed", None, True),
+        ("completed", "fee", True),
+        ("submitted", None, False),
+        ("failed", None, False),
+    ],
+)
+def test_completed_transaction_without_its_disbursement_entry_is_found(
+    company: Company, sessions: sessionmaker[Session], status: str, kind: str | None, is_found: bool
+) -> None:
+    case = company.case(balance_cents=10_000)
+    batch_id = company.batch(case=case, status="completed")
+    transaction_id = company.transaction(batch_id, company.request(case, 500), 500, status=status)
+    if kind is not None:
+        with sessions.begin() as session:
+            entry = LedgerEntry(
+                account_id=case.account_id, amount_cents=-500, kind=kind, huntington_transaction_id=transaction_id
+            )
+            session.add(entry)
+            session.get_one(Account, case.account_id).balance_cents -= 500
+    assert list(mismatches(sessions)) == ([f"transaction {transaction_id}"] if is_found else [])
+
+
+def test_books_in_ruins_are_told_in_few_alerts(company: Company, sessions: sessionmaker[Session]) -> None:
+    for _ in range(SHOWN + 2):
+        company.case(balance_cents=100)
+    with sessions.begin() as session:
+        session.execute(text("update accounts set balance_cents = 0"))
+    found = mismatches(sessions)
+    assert len(found) == SHOWN + 1
+    assert found["accounts: others"].startswith("2 more are as account ")

@@ -1,0 +1,249 @@
+"""Stand-ins of the two legacy systems: what they do to the platform's tables, row by row, a commit a row.
+
+Their code is not in this project. What is assumed of them is what docs/cutover.md says: a row is looked at again before
+it is changed, and one that somebody has in hand is left alone.
+"""
+
+import secrets
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.sandbox.bank.control_client import SandboxBank
+from seedtrust_ops.tables import (
+    Account,
+    ApprovalRule,
+    Case,
+    DisbursementRequest,
+    HuntingtonBatch,
+    HuntingtonTransaction,
+    LedgerEntry,
+    ReportRequest,
+    User,
+    ViewingDisbursementRequest,
+    ViewingPayment,
+)
+
+TIMEOUT = "timeout: no answer from Huntington within 30 s"
+
+
+@dataclass
+class Legacy:
+    """Both systems on one database; `letters` are what they sent, for the mail provider's log."""
+
+    sessions: sessionmaker[Session]
+    bank: SandboxBank
+    letters: list[tuple[datetime, str, str]] = field(default_factory=list)
+    reports_built: list[int] = field(default_factory=list)
+    misses: set[int] = field(default_factory=set)
+    """Requests that it never approves, whatever is due."""
+
+    def approve_due(self) -> None:
+        """The cron job_dr_approval."""
+        due = select(DisbursementRequest.id).where(
+            DisbursementRequest.status == "pending",
+            ~DisbursementRequest.on_hold,
+            DisbursementRequest.auto_authorize_at <= func.now(),
+        )
+        for request_id in self._ids(due):
+            self._approve(request_id, "auto:date")
+
+    def approve_by_rules(self) -> None:
+        """FastAPI's bulk auto-approver."""
+        pending = select(DisbursementRequest.id).where(
+            DisbursementRequest.status == "pending", ~DisbursementRequest.on_hold
+        )
+        for request_id in self._ids(pending.order_by(DisbursementRequest.requested_at, DisbursementRequest.id)):
+            rule_id = self._first_rule(request_id)
+            if rule_id is not None:
+                self._approve(request_id, f"auto:rule:{rule_id}")
+
+    def approve(self, request_id: int, approved_by: str) -> None:
+        """Approve one request, whatever may be said against it."""
+        self.write_down(
+            DisbursementRequest, request_id, status="approved", approved_at=func.now(), approved_by=approved_by
+        )
+
+    def make_reports(self, build: Callable[[int], bool] = lambda _request: True) -> None:
+        """The cron job_report_generation; `build` returns whether the report could be made."""
+        pending = select(ReportRequest.id).where(ReportRequest.status == 1)
+        for request_id in self._ids(pending.order_by(ReportRequest.id)):
+            if not self._take(ReportRequest, request_id, was=1, becomes=2, started_at=func.now()):
+                continue
+            made = build(request_id)
+            self.reports_built.append(request_id)
+            self.write_down(
+                ReportRequest,
+                request_id,
+                status=3 if made else 4,
+                finished_at=func.now(),
+                error=None if made else "Traceback (most recent call last)",
+            )
+
+    def remind_of_closings(self, today: date) -> None:
+        """The cron of case closes."""
+        closing = select(User.email).join(Case, Case.escrow_specialist_id == User.id)
+        with self.sessions() as session:
+            query = closing.where(Case.status != "closed", Case.close_on == today, User.is_active)
+            addresses = session.scalars(query).all()
+        self.letters += [(datetime.now(UTC), "case-close", address) for address in addresses]
+
+    def remind_of_balances(self) -> None:
+        """The cron of low balances: a letter to each case's manager and each admin, one a person."""
+        low = (
+            select(Case.case_manager_id)
+            .join(Account, Account.case_id == Case.id)
+            .where(Case.status == "active", Account.balance_cents < Account.minimum_balance_cents)
+        )
+        with self.sessions() as session:
+            managers = set(session.scalars(low))
+            people = session.scalars(
+                select(User.email).where(User.is_active, or_(User.role == "admin", User.id.in_(managers)))
+            ).all()
+        if managers:
+            self.letters += [(datetime.now(UTC), "balance-reminder", address) for address in people]
+
+    def clear_presence(self) -> None:
+        """The cron of off-site tracking."""
+        for user_id in self._ids(select(User.id).where(User.is_on_site)):
+            self.write_down(User, user_id, is_on_site=False)
+        for table in (ViewingDisbursementRequest, ViewingPayment):
+            with self.sessions.begin() as session:
+                for row in session.scalars(select(table).with_for_update(skip_locked=True)):
+                    session.delete(row)
+
+    def send_batch(self, batch_id: int, *, times_out: Collection[int] = (), loses: Collection[int] = ()) -> bool:
+        """Huey's PROCESS_HUNTINGTON_BATCH; returns whether it had the batch.
+
+        Args:
+            batch_id: which one was in the Redis queue.
+            times_out: transactions that the bank takes, and that are written off as failed all the same.
+            loses: transactions that are written off, and that the bank never saw.
+        """
+        if not self._take(HuntingtonBatch, batch_id, was="queued", becomes="processing", started_at=func.now()):
+            return False
+        of_the_batch = select(HuntingtonTransaction.id).where(HuntingtonTransaction.batch_id == batch_id)
+        for transaction_id in self._ids(of_the_batch.order_by(HuntingtonTransaction.id)):
+            if self._take(HuntingtonTransaction, transaction_id, was="pending", becomes="processing"):
+                self._send(transaction_id, times_out=transaction_id in times_out, is_lost=transaction_id in loses)
+        self.write_down(HuntingtonBatch, batch_id, status="completed", finished_at=func.now())
+        return True
+
+    def heal(self) -> None:
+        """Huey's auto_heal_huntington_batches_periodic: asks about what is open, one transaction after the other."""
+        said = {one["reference"]: one["status"] for one in self.bank.ledger()["transfers"]}
+        is_open = HuntingtonTransaction.status.in_(("submitted", "processing"))
+        for transaction_id in self._ids(select(HuntingtonTransaction.id).where(is_open)):
+            if said.get(str(transaction_id)) == "completed":
+                self._book(transaction_id)
+
+    def _send(self, transaction_id: int, *, times_out: bool, is_lost: bool) -> None:
+        with self.sessions() as session:
+            one = session.get_one(HuntingtonTransaction, transaction_id)
+        status = "completed" if one.method == "wire" else "accepted"
+        if not is_lost:
+            self.bank.plant_transfer(
+                str(transaction_id),
+                one.amount_cents,
+                idempotency_key=f"legacy-{secrets.token_hex(12)}",
+                method=one.method,
+                status=status,
+            )
+        if times_out or is_lost:
+            self.write_down(HuntingtonTransaction, transaction_id, status="failed", failure_reason=TIMEOUT)
+        elif status == "completed":
+            self._book(transaction_id)
+        else:
+            self.write_down(HuntingtonTransaction, transaction_id, status="submitted", updated_at=func.now())
+
+    def _book(self, transaction_id: int) -> None:
+        """Book a completed transfer, unless somebody has; again where PostgreSQL breaks a deadlock."""
+        commit(self.sessions, lambda session: _book(session, transaction_id))
+
+    def _approve(self, request_id: int, approved_by: str) -> None:
+        if request_id not in self.misses and self._take(
+            DisbursementRequest,
+            request_id,
+            was="pending",
+            becomes="approved",
+            approved_at=func.now(),
+            approved_by=approved_by,
+        ):
+            self.letters.append((datetime.now(UTC), "dr-approved", str(request_id)))
+
+    def _first_rule(self, request_id: int) -> int | None:
+        with self.sessions() as session:
+            one = session.get_one(DisbursementRequest, request_id)
+            case = session.get_one(Case, one.case_id)
+            if case.status == "closed" or not session.get_one(User, one.payee_id).is_active:
+                return None
+            account = session.scalars(select(Account).where(Account.case_id == case.id)).one()
+            unpaid = session.scalar(
+                select(func.coalesce(func.sum(DisbursementRequest.amount_cents), 0)).where(
+                    DisbursementRequest.case_id == case.id, DisbursementRequest.status == "approved"
+                )
+            )
+            room = account.balance_cents - account.minimum_balance_cents - int(unpaid or 0)
+            enabled = select(ApprovalRule).where(ApprovalRule.is_enabled)
+            for rule in session.scalars(enabled.order_by(ApprovalRule.position, ApprovalRule.id)):
+                if rule.category not in (None, one.category) or one.amount_cents > rule.max_amount_cents:
+                    continue
+                if rule.keep_minimum_balance and one.amount_cents > room:
+                    continue
+                if rule.daily_limit_cents is not None:
+                    used = session.scalar(
+                        select(func.coalesce(func.sum(DisbursementRequest.amount_cents), 0)).where(
+                            DisbursementRequest.approved_by == f"auto:rule:{rule.id}",
+                            DisbursementRequest.approved_at >= func.now() - func.make_interval(0, 0, 0, 0, 6),
+                        )
+                    )
+                    if int(used or 0) + one.amount_cents > rule.daily_limit_cents:
+                        continue
+                return rule.id
+        return None
+
+    def _ids(self, query: Any) -> list[int]:
+        with self.sessions() as session:
+            return list(session.scalars(query))
+
+    def _take(self, table: Any, row_id: int, *, was: object, becomes: object, **values: Any) -> bool:
+        """Change one row that is still as it was read; commit; return whether it was."""
+        with self.sessions.begin() as session:
+            taken = session.scalar(
+                update(table)
+                .where(table.id == row_id, table.status == was)
+                .values(status=becomes, **values)
+                .returning(table.id)
+            )
+        return taken is not None
+
+    def write_down(self, table: Any, row_id: int, **values: Any) -> None:
+        """Change one row, whatever it is."""
+        with self.sessions.begin() as session:
+            session.execute(update(table).where(table.id == row_id).values(**values))
+
+
+def _book(session: Session, transaction_id: int) -> None:
+    one = session.scalars(
+        select(HuntingtonTransaction).where(HuntingtonTransaction.id == transaction_id).with_for_update()
+    ).one()
+    if one.status == "completed":
+        return
+    one.status = "completed"
+    request = session.get_one(DisbursementRequest, one.disbursement_request_id)
+    account = session.scalars(select(Account).where(Account.case_id == request.case_id).with_for_update()).one()
+    account.balance_cents -= one.amount_cents
+    session.add(
+        LedgerEntry(
+            account_id=account.id,
+            amount_cents=-one.amount_cents,
+            kind="disbursement",
+            huntington_transaction_id=one.id,
+        )
+    )
+    request.status, request.paid_at = "paid", func.now()

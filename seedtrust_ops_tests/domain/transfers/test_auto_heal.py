@@ -1,0 +1,239 @@
+"""Auto-heal: what the bank says becomes what is believed, however late, and nothing is guessed."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from seedtrust_ops.domain.transfers.auto_heal import what_needs_healing
+from seedtrust_ops.domain.transfers.leases import take_lease
+from seedtrust_ops.domain.transfers.status_transitions import next_status
+from seedtrust_ops.ports.bank import BankGaveNoAnswer, BankStatus, BankUnauthorized
+from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
+from seedtrust_ops.tables import BankFeedCursor, HuntingtonBatch, HuntingtonTransaction
+from seedtrust_ops_tests.domain.transfers.transfer_worker import LONG_AGO, Worker, settings_for
+from seedtrust_ops_tests.support.factories import Company
+
+
+def test_submitted_ach_is_completed_and_booked_when_the_bank_settles_it(worker: Worker, company: Company) -> None:
+    case = company.case(balance_cents=9_000)
+    batch_id, transaction_id = worker.submitted(case)
+    worker.bank.control.settle()
+
+    worker.heal()
+
+    assert company.statuses(batch_id) == ["completed"]
+    assert company.ledger(transaction_id) == [("disbursement", -5_000)]
+    assert company.balance_cents(case.account_id) == 4_000
+
+
+def test_rejected_ach_is_failed_with_the_banks_reason_and_the_batch_says_so(worker: Worker, company: Company) -> None:
+    case = company.case()
+    batch_id, transaction_id = worker.submitted(case)
+    worker.bank.control.reject_reference(str(transaction_id), "account is frozen")
+
+    worker.heal()
+
+    (transaction,) = company.transactions(batch_id)
+    assert (transaction.status, transaction.failure_reason) == ("failed", "account is frozen")
+    assert company.ledger(transaction_id) == []
+    assert company.batch_row(batch_id).status == "failed"
+
+
+def test_failure_by_the_banks_word_is_not_asked_about(worker: Worker, company: Company) -> None:
+    case = company.case()
+    company.transaction(
+        company.batch(case=case, status="failed", finished_at=LONG_AGO),
+        company.request(case, 100),
+        100,
+        status="failed",
+        failure_reason="insufficient_funds",
+    )
+    assert worker.heal().findings.asked == 0
+
+
+def test_transaction_of_a_batch_with_a_live_lease_is_left_to_its_worker(worker: Worker, company: Company) -> None:
+    batch_id = company.batch([100], status="processing")
+    with company.sessions.begin() as session:
+        take_lease(session, batch_id, "run-of-another", 60)
+        session.execute(update(HuntingtonTransaction).values(status="processing", updated_at=LONG_AGO))
+    assert worker.heal().findings.asked == 0
+    assert company.statuses(batch_id) == ["processing"]
+
+
+def test_pending_transactions_of_a_dead_workers_batch_are_queued_again_at_once(
+    worker: Worker, company: Company
+) -> None:
+    batch_id = company.batch([100, 200], status="processing")
+    with company.sessions.begin() as session:
+        take_lease(session, batch_id, "dead", 0)
+    report = worker.heal(grace_seconds=600)
+    assert report.abandoned == [batch_id]
+    assert company.batch_row(batch_id).status == "queued"
+
+
+def test_key_that_surfaces_after_it_went_back_to_pending_is_recorded_and_not_sent(
+    worker: Worker, company: Company
+) -> None:
+    batch_id = company.batch([600])
+    (transaction,) = company.transactions(batch_id)
+    worker.bank.control.plant_transfer(
+        reference=str(transaction.id), amount_cents=600, idempotency_key=f"seedtrust-transaction-{transaction.id}"
+    )
+    worker.heal()
+    assert company.statuses(batch_id) == ["completed"]
+    worker.process(batch_id)
+    assert worker.posts(transaction.id) == 0
+    assert company.batch_row(batch_id).status == "completed"
+
+
+def test_transfer_that_the_bank_forgot_is_told_and_never_sent_again(worker: Worker, company: Company) -> None:
+    case = company.case()
+    batch_id, transaction_id = worker.submitted(case)
+    worker.bank.control.forget(f"seedtrust-transaction-{transaction_id}")
+    worker.heal()
+    assert company.statuses(batch_id) == ["submitted"]
+    assert ("transfer_forgotten_by_bank", f"transaction {transaction_id}") in company.open_alerts()
+
+
+def test_second_transfer_for_what_we_sent_is_told(worker: Worker, company: Company) -> None:
+    batch_id = company.batch([900])
+    worker.process(batch_id)
+    (transaction,) = company.transactions(batch_id)
+    worker.bank.control.plant_transfer(
+        reference=str(transaction.id), amount_cents=900, idempotency_key=f"somebody-elses-{transaction.id}"
+    )
+    worker.heal()
+    assert ("second_transfer", f"transaction {transaction.id}") in company.open_alerts()
+    assert company.ledger(transaction.id) == [("disbursement", -900)]
+
+
+def test_250_open_transfers_are_asked_about_in_pages_of_100(worker: Worker, company: Company) -> None:
+    batch_id = company.big_batch(250, method="ach")
+    worker.process(batch_id)
+    before = len(worker.bank.control.requests())
+
+    report = worker.heal()
+
+    questions = [one for one in worker.bank.control.requests()[before:] if "idempotency_key=" in one["query"]]
+    assert len(questions) == 3
+    assert report.findings.asked == 250
+    assert set(company.statuses(batch_id)) == {"submitted"}
+
+
+def test_page_without_an_answer_does_not_keep_the_others_from_being_healed(worker: Worker, company: Company) -> None:
+    batch_id = company.big_batch(150, method="ach")
+    worker.process(batch_id)
+    worker.bank.control.settle()
+    worker.bank.control.order_fault("garbage", method="GET", times=3)
+
+    with pytest.raises(BankGaveNoAnswer, match="look-up"):
+        worker.heal()
+
+    assert company.statuses(batch_id).count("completed") >= 50
+    worker.heal()
+    assert set(company.statuses(batch_id)) == {"completed"}
+
+
+def test_wrong_bank_key_is_told_by_auto_heal_too_and_resolved_when_it_is_right(
+    worker: Worker, company: Company, bank: BankProcess
+) -> None:
+    worker.submitted(company.case())
+    worker.settings = settings_for(bank, HUNTINGTON_API_KEY="wrong")
+    with pytest.raises(BankUnauthorized):
+        worker.heal()
+    assert company.open_alerts() == [("bank_unauthorized", "huntington")]
+    worker.settings = settings_for(bank)
+    worker.heal()
+    assert company.open_alerts() == []
+
+
+def test_tick_has_work_while_something_is_open_or_the_feed_was_not_read_for_15_minutes(
+    worker: Worker, company: Company
+) -> None:
+    def reason() -> str | None:
+        with company.sessions() as session:
+            return what_needs_healing(session)
+
+    assert "feed" in (reason() or "")
+    worker.heal()
+    assert reason() is None
+    worker.submitted(company.case())
+    assert "1 transactions wait" in (reason() or "")
+    worker.bank.control.settle()
+    worker.heal()
+    assert reason() is None
+    with company.sessions.begin() as session:
+        session.execute(update(BankFeedCursor).values(last_read_at=datetime.now(UTC) - timedelta(minutes=16)))
+    assert "feed" in (reason() or "")
+    with company.sessions.begin() as session:
+        session.execute(update(BankFeedCursor).values(last_read_at=datetime.now(UTC)))
+        session.execute(update(HuntingtonBatch).values(status="processing"))
+    assert "processed" in (reason() or "")
+
+
+def test_healing_twice_changes_nothing_the_second_time(worker: Worker, company: Company) -> None:
+    case = company.case()
+    worker.submitted(case)
+    worker.bank.control.settle()
+    worker.heal()
+    report = worker.heal()
+    assert (report.findings.changes, report.feed.changes, report.finished) == ([], [], {})
+
+
+@pytest.mark.parametrize(
+    ("current", "said", "becomes"),
+    [
+        ("processing", BankStatus.ACCEPTED, "submitted"),
+        ("processing", BankStatus.COMPLETED, "completed"),
+        ("processing", BankStatus.REJECTED, "failed"),
+        ("processing", BankStatus.RETURNED, "returned"),
+        ("submitted", BankStatus.ACCEPTED, None),
+        ("submitted", BankStatus.REJECTED, "failed"),
+        ("completed", BankStatus.ACCEPTED, None),
+        ("completed", BankStatus.REJECTED, None),
+        ("completed", BankStatus.RETURNED, "returned"),
+        ("returned", BankStatus.ACCEPTED, None),
+        ("returned", BankStatus.COMPLETED, None),
+        ("returned", BankStatus.RETURNED, None),
+        ("failed", BankStatus.COMPLETED, "completed"),
+        ("pending", BankStatus.ACCEPTED, "submitted"),
+    ],
+)
+def test_older_word_never_undoes_a_newer_one(current: str, said: BankStatus, becomes: str | None) -> None:
+    assert next_status(current, said) == becomes
+
+
+def test_feed_cursor_stays_where_it_is_when_the_bank_has_nothing_new(
+    worker: Worker, company: Company, tmp_path: Path
+) -> None:
+    with start_bank(tmp_path / "bank.sqlite", api_key="a-key-of-this-test") as bank:
+        worker.bank, worker.settings = bank, settings_for(bank)
+        worker.heal()
+        with company.sessions() as session:
+            read_up_to = session.scalars(select(BankFeedCursor.read_up_to)).one()
+    assert read_up_to < datetime.now(UTC) - timedelta(days=80)
+
+
+def test_rejection_whose_reason_begins_like_a_timeout_is_the_banks_word(worker: Worker, company: Company) -> None:
+    batch_id, transaction_id = worker.submitted(company.case())
+    worker.bank.control.reject_reference(str(transaction_id), "timeout at the receiving bank")
+    worker.heal()
+    assert company.statuses(batch_id) == ["failed"]
+    assert worker.heal().findings.asked == 0
+
+
+@pytest.mark.parametrize("suffix", ["0{id}", "99999999999999999999", "{id} ", "²"])
+def test_key_that_only_looks_like_ours_is_nobodys(worker: Worker, company: Company, suffix: str) -> None:
+    batch_id = company.batch([100], status="draft")
+    (transaction,) = company.transactions(batch_id)
+    worker.bank.control.plant_transfer(
+        reference="somebody's",
+        amount_cents=123,
+        idempotency_key=f"seedtrust-transaction-{suffix.format(id=transaction.id)}",
+        created_at=datetime.now(UTC),
+    )
+    worker.heal()
+    assert company.statuses(batch_id) == ["pending"]
+    assert company.ledger(transaction.id) == []

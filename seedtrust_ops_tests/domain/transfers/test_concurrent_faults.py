@@ -1,0 +1,66 @@
+"""A thousand transfers of which each meets a random fault: afterwards SeedTrust and the bank agree to the cent."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from seedtrust_ops.domain.transfers.sender import BankSilent, BankUnreachable
+from seedtrust_ops.ports.bank import BankGaveNoAnswer
+from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker, settings_for
+from seedtrust_ops_tests.support.factories import Company
+
+SEED = 20_261_124
+TRANSACTIONS = 1_000
+FAULTS = {
+    "reset_before_commit": 0.08,
+    "reset_after_commit": 0.08,
+    "error_before_commit": 0.08,
+    "error_after_commit": 0.08,
+    "garbage": 0.08,
+    "rate_limited": 0.01,
+    "refuse": 0.05,
+    "answer_late_after_commit": 0.02,
+    "answer_late_before_commit": 0.02,
+}
+ROUNDS = 30
+
+
+@pytest.mark.takes_minutes
+@pytest.mark.timeout(600)
+def test_thousand_transfers_under_random_faults_are_each_paid_once_or_refused_by_the_bank(
+    worker: Worker, company: Company
+) -> None:
+    batch_id = company.big_batch(TRANSACTIONS)
+    worker.rules = replace(worker.rules, concurrency=16, unknown_grace_seconds=0)
+    worker.settings = settings_for(worker.bank, HUNTINGTON_TIMEOUT_SECONDS=1)
+    worker.bank.control.chaos(SEED, FAULTS, seconds=1.5)
+
+    for _ in range(ROUNDS):
+        if company.batch_row(batch_id).status == "queued":
+            try:
+                worker.process(batch_id, asked_at=datetime.now(UTC))
+            except (BankSilent, BankUnreachable, BankGaveNoAnswer):
+                # Its run would be tried again. A machine that is busy for a second is a bank that did not answer.
+                continue
+        try:
+            worker.heal(grace_seconds=0)
+        except BankGaveNoAnswer:
+            continue
+        if company.batch_row(batch_id).finished_at is not None:
+            break
+
+    met = {fault["kind"] for fault in worker.bank.control.faults()["applied"]}
+    worker.bank.control.clear_faults()
+    worker.settings = settings_for(worker.bank)
+    worker.heal()
+    transactions = company.transactions(batch_id)
+    at_bank = worker.bank_transfers([one.id for one in transactions])
+    assert {one.status for one in transactions} == {"completed", "failed"}
+    for one in transactions:
+        assert (one.status == "completed") == (one.id in at_bank), one.id
+        assert company.ledger(one.id) == ([("disbursement", -one.amount_cents)] if one.id in at_bank else [])
+    assert worker.paid_more_than_once([one.id for one in transactions]) == []
+    assert company.unbalanced_accounts() == []
+    assert company.batch_row(batch_id).status == "completed_with_errors"
+    assert met == set(FAULTS)

@@ -1,0 +1,165 @@
+"""What is checked before anything is sent: each rule alone, and together over a batch."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedtrust_ops.domain.transfers.preflight import Candidate, decide, routing_number_problem
+from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker
+from seedtrust_ops_tests.support.factories import ROUTING_NUMBER, Company
+
+SOUND = Candidate(
+    transaction_id=1,
+    amount_cents=5_000,
+    payee_name="Dana Whitfield",
+    routing_number=ROUTING_NUMBER,
+    account_number_problem=None,
+    request_id=9,
+    request_status="approved",
+    request_amount_cents=5_000,
+    account_id=3,
+    rival_transaction_id=None,
+)
+
+
+def test_sound_transaction_passes() -> None:
+    assert decide([SOUND], {3: 5_000}) == {}
+
+
+@pytest.mark.parametrize(
+    ("flaw", "reason"),
+    [
+        ({"routing_number": "044000025"}, "fails its check digit"),
+        ({"routing_number": "04400002"}, "not nine digits"),
+        ({"routing_number": "०४४००००२४"}, "not nine digits"),
+        ({"account_number_problem": "the account number is not 4 to 17 digits"}, "4 to 17 digits"),
+        ({"amount_cents": 10_000_000_000}, "not between 1 and"),
+        ({"payee_name": " "}, "payee's name"),
+        ({"payee_name": "x" * 36}, "payee's name"),
+        ({"payee_name": "Dana\nWhitfield"}, "payee's name"),
+        ({"request_id": None, "request_status": None}, "no disbursement request"),
+        ({"request_status": "paid"}, "paid already"),
+        ({"request_status": "pending"}, "'pending', not approved"),
+        ({"request_status": "cancelled"}, "'cancelled', not approved"),
+        ({"request_amount_cents": 4_999}, "was approved for 4999"),
+        ({"rival_transaction_id": 77}, "transaction 77"),
+        ({"account_id": None}, "no account"),
+    ],
+)
+def test_each_flaw_is_named(flaw: dict[str, object], reason: str) -> None:
+    problems = decide([replace(SOUND, **flaw)], {3: 10**12})
+    assert reason in problems[1]
+
+
+def test_of_two_transactions_for_one_request_the_first_goes() -> None:
+    problems = decide([SOUND, replace(SOUND, transaction_id=2)], {3: 10**12})
+    assert list(problems) == [2]
+    assert "transaction 1 pays it" in problems[2]
+
+
+def test_flawed_transaction_does_not_take_its_request_from_a_sound_one() -> None:
+    flawed = replace(SOUND, routing_number="1")
+    assert list(decide([flawed, replace(SOUND, transaction_id=2)], {3: 5_000})) == [1]
+
+
+@given(
+    amounts=st.lists(st.integers(1, 1_000), max_size=20),
+    available=st.integers(-500, 5_000),
+)
+def test_what_passes_is_never_more_than_the_account_holds(amounts: list[int], available: int) -> None:
+    candidates = [
+        replace(SOUND, transaction_id=n, request_id=n, amount_cents=cents, request_amount_cents=cents)
+        for n, cents in enumerate(amounts, 1)
+    ]
+    problems = decide(candidates, {3: available})
+    passed = [one for one in candidates if one.transaction_id not in problems]
+    left = available - sum(one.amount_cents for one in passed)
+    assert left >= 0 or not passed
+    # Nothing is refused that would have fitted at its turn, so none refused is smaller than what was left then.
+    assert all(one.amount_cents > left for one in candidates if one not in passed)
+
+
+def _by_definition(digits: str) -> bool:
+    """The ABA's rule in its other form: the ninth digit makes 7-3-9 weights agree."""
+    numbers = [int(digit) for digit in digits]
+    weights = (7, 3, 9, 7, 3, 9, 7, 3)
+    return sum(weight * number for weight, number in zip(weights, numbers, strict=False)) % 10 == numbers[8]
+
+
+@given(st.from_regex(r"[0-9]{9}", fullmatch=True).filter(lambda digits: digits != "000000000"))
+def test_routing_check_digit_agrees_with_the_rule_in_its_other_form(digits: str) -> None:
+    assert (routing_number_problem(digits) is None) == _by_definition(digits)
+
+
+@pytest.mark.parametrize("routing_number", ["044000024", "021000021", "121000248", "011401533"])
+def test_routing_numbers_of_real_banks_pass(routing_number: str) -> None:
+    assert routing_number_problem(routing_number) is None
+
+
+def test_balance_must_cover_the_batch_together_with_what_is_in_flight(worker: Worker, company: Company) -> None:
+    case = company.case(balance_cents=10_000)
+    earlier = company.batch(case=case)
+    company.transaction(earlier, company.request(case, 6_000), 6_000, method="ach")
+    worker.process(earlier)
+    batch_id = company.batch([3_000, 2_000, 1_000], case=case)
+
+    worker.process(batch_id)
+
+    assert company.statuses(earlier) == ["submitted"]
+    assert company.statuses(batch_id) == ["completed", "failed", "completed"]
+    assert "1000 cents beyond what is in flight" in (company.transactions(batch_id)[1].failure_reason or "")
+
+
+@pytest.mark.parametrize(
+    "rival",
+    [
+        {"status": "submitted"},
+        {"status": "processing"},
+        {"status": "completed"},
+        {"status": "failed", "failure_reason": "timeout after 30s"},
+    ],
+    ids=lambda rival: str(rival["status"]),
+)
+def test_request_that_another_transaction_may_have_paid_is_not_paid_again(
+    worker: Worker, company: Company, rival: dict[str, str]
+) -> None:
+    case = company.case()
+    request_id = company.request(case, 500)
+    company.transaction(company.batch(case=case, status="completed"), request_id, 500, **rival)
+    batch_id = company.batch([700], case=case)
+    transaction_id = company.transaction(batch_id, request_id, 500)
+
+    worker.process(batch_id)
+
+    assert company.statuses(batch_id) == ["completed", "failed"]
+    assert worker.posts(transaction_id) == 0
+
+
+def test_request_whose_transfer_failed_by_the_banks_word_may_be_paid_by_another(
+    worker: Worker, company: Company
+) -> None:
+    case = company.case()
+    request_id = company.request(case, 500)
+    company.transaction(
+        company.batch(case=case, status="failed", finished_at=datetime.now(UTC)),
+        request_id,
+        500,
+        status="failed",
+        failure_reason="invalid_account",
+    )
+    batch_id = company.batch(case=case)
+    company.transaction(batch_id, request_id, 500)
+    assert worker.process(batch_id).status == "completed"
+
+
+def test_nothing_is_sent_before_the_whole_batch_is_checked(worker: Worker, company: Company) -> None:
+    case = company.case(balance_cents=900)
+    batch_id = company.batch([500, 500], case=case)
+    worker.process(batch_id)
+    first, second = company.transactions(batch_id)
+    assert (first.status, second.status) == ("completed", "failed")
+    assert second.updated_at < company.attempts(first.id)[0].started_at
+    assert worker.posts(second.id) == 0

@@ -1,0 +1,342 @@
+"""Workers that are killed, frozen, doubled or overtaken: money moves once, and the late one writes nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text, update
+
+from seedtrust_ops.domain.transfers import send_cancellation
+from seedtrust_ops.domain.transfers.attempts import StartedAttempt, start_attempts
+from seedtrust_ops.domain.transfers.batch_lifecycle import NothingWentThrough
+from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, halt
+from seedtrust_ops.domain.transfers.leases import BatchTakenBack, Lease, LeaseLost, break_expired_leases, take_lease
+from seedtrust_ops.domain.transfers.response_recorder import Answered, record_answers
+from seedtrust_ops.ports.bank import NotSent
+from seedtrust_ops.resources.http1_connection import BankConnection
+from seedtrust_ops.tables import Account, BatchLease, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction
+from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker
+from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.waiters import wait_until
+
+SHORT_LEASE = {"HUNTINGTON_LEASE_SECONDS": "8"}
+"""Short enough to be waited for, and long enough that a worker does not lose it where the machine stands still."""
+
+
+@contextmanager
+def _worker_process(batch_id: int, holder: str, variables: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "seedtrust_ops_tests.domain.transfers.worker_process", str(batch_id), holder],
+        env=os.environ | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _let_it_come_to_the_middle(worker: Worker, answered: int) -> None:
+    """Have the bank answer so many transfers a little late, and take the others without a word until it is told."""
+    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=answered, seconds=0.1)
+    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=60)
+
+
+def _posts(worker: Worker, transaction_ids: set[int]) -> int:
+    return sum(
+        one["method"] == "POST" and one["reference"] in {str(n) for n in transaction_ids}
+        for one in worker.bank.control.requests()
+    )
+
+
+def _reconcile(worker: Worker, company: Company, batch_id: int) -> None:
+    transactions = company.transactions(batch_id)
+    at_bank = worker.bank_transfers([one.id for one in transactions])
+    assert {one.status for one in transactions} == {"completed"}
+    assert sum(one["amount_cents"] for one in at_bank.values()) == sum(one.amount_cents for one in transactions)
+    assert all(company.ledger(one.id) == [("disbursement", -one.amount_cents)] for one in transactions)
+    assert worker.paid_more_than_once([one.id for one in transactions]) == []
+    assert company.unbalanced_accounts() == []
+    assert company.batch_row(batch_id).status == "completed"
+
+
+def test_batch_is_paid_once_when_its_worker_is_killed_in_the_middle(
+    worker: Worker, company: Company, bank_environment: dict[str, str]
+) -> None:
+    batch_id = company.big_batch(300)
+    _let_it_come_to_the_middle(worker, answered=40)
+    with _worker_process(batch_id, "doomed", bank_environment | SHORT_LEASE) as process:
+        wait_until(lambda: "completed" in company.statuses(batch_id), what="a first answer on record", seconds=60)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    worker.bank.control.clear_faults()
+    statuses = company.statuses(batch_id)
+    assert "pending" in statuses
+    assert "completed" in statuses
+
+    wait_until(lambda: worker.heal(grace_seconds=0) and company.batch_row(batch_id).status == "queued", what="healing")
+    worker.process(batch_id)
+
+    _reconcile(worker, company, batch_id)
+
+
+def test_two_workers_started_at_once_on_one_batch_send_every_transfer_once(worker: Worker, company: Company) -> None:
+    batch_id = company.big_batch(60)
+    names = ["first", "second", "third"]
+    workers = [replace(worker, name=name) for name in names]
+    with ThreadPoolExecutor(len(workers)) as pool:
+        reports = list(pool.map(lambda one: one.process(batch_id), workers))
+
+    assert sum(report.held_by is None for report in reports) >= 1
+    assert all(report.held_by in (None, *names) for report in reports)
+    _reconcile(worker, company, batch_id)
+    assert all(worker.posts(one.id) == 1 for one in company.transactions(batch_id))
+
+
+def test_worker_that_was_frozen_past_its_lease_writes_nothing_and_pays_nothing_twice(
+    worker: Worker, company: Company, bank_environment: dict[str, str]
+) -> None:
+    batch_id = company.big_batch(100)
+    ids = {one.id for one in company.transactions(batch_id)}
+    _let_it_come_to_the_middle(worker, answered=20)
+    with _worker_process(batch_id, "frozen", bank_environment | SHORT_LEASE) as process:
+        wait_until(lambda: _posts(worker, ids) >= 20, what="20 requests at the bank", seconds=60)
+        process.send_signal(signal.SIGSTOP)
+        worker.bank.control.clear_faults()
+        wait_until(
+            lambda: worker.heal(grace_seconds=0) and company.batch_row(batch_id).status == "queued",
+            what="healing",
+            seconds=90,
+        )
+        worker.process(batch_id)
+        before = {one.id: one.updated_at for one in company.transactions(batch_id)}
+        process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=90)
+
+    assert process.returncode != 0
+    assert {one.id: one.updated_at for one in company.transactions(batch_id)} == before
+    _reconcile(worker, company, batch_id)
+
+
+def test_late_writer_is_fenced_out_by_a_newer_token(worker: Worker, company: Company) -> None:
+    batch_id = company.batch([100])
+    (transaction,) = company.transactions(batch_id)
+    with company.sessions.begin() as session:
+        late = take_lease(session, batch_id, "late", 60)
+        assert isinstance(late, Lease)
+        attempt = start_attempts(session, [transaction.id])[transaction.id]
+        session.execute(update(HuntingtonTransaction).values(status="processing"))
+        session.execute(update(BatchLease).values(expires_at=BatchLease.acquired_at))
+        assert isinstance(take_lease(session, batch_id, "newer", 60), Lease)
+
+    with pytest.raises(LeaseLost), company.sessions.begin() as session:
+        record_answers(session, late, [Answered(attempt, NotSent("late"))])
+
+    assert company.statuses(batch_id) == ["processing"]
+    assert company.outcomes(transaction.id) == ["started"]
+
+
+def test_expired_lease_can_not_be_used_even_where_nobody_took_it(company: Company) -> None:
+    batch_id = company.batch([100])
+    with company.sessions.begin() as session:
+        lease = take_lease(session, batch_id, "slow", 0)
+        assert isinstance(lease, Lease)
+    with company.sessions.begin() as session:
+        assert break_expired_leases(session) == [batch_id]
+    attempt = StartedAttempt(company.transactions(batch_id)[0].id, 1, company.batch_row(batch_id).created_at)
+    with pytest.raises(LeaseLost), company.sessions.begin() as session:
+        record_answers(session, lease, [Answered(attempt, NotSent("late"))])
+
+
+def test_batch_put_on_hold_in_the_middle_stops_and_what_was_not_sent_stays_pending(
+    worker: Worker, company: Company
+) -> None:
+    batch_id = company.big_batch(200)
+    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.2)
+
+    def hold() -> None:
+        wait_until(lambda: "completed" in company.statuses(batch_id), what="a first transfer")
+        with company.sessions.begin() as session:
+            session.execute(update(HuntingtonBatch).values(status="held"))
+
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(hold)
+        with pytest.raises(BatchTakenBack, match="'held'"):
+            worker.process(batch_id)
+        holding.result()
+
+    statuses = company.statuses(batch_id)
+    assert set(statuses) == {"completed", "pending"}
+    assert company.batch_row(batch_id).status == "held"
+    sent = {one.id for one in company.transactions(batch_id) if one.status == "completed"}
+    assert _posts(worker, {one.id for one in company.transactions(batch_id)}) == len(sent)
+
+
+def test_halt_in_the_middle_stops_sending_at_once_and_the_batch_waits_in_the_queue(
+    worker: Worker, company: Company
+) -> None:
+    batch_id = company.big_batch(200)
+    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.2)
+
+    def switch_off() -> None:
+        wait_until(lambda: "completed" in company.statuses(batch_id), what="a first transfer")
+        with company.sessions.begin() as session:
+            halt(session, "fire drill", "Maria")
+
+    with ThreadPoolExecutor(1) as pool:
+        switching = pool.submit(switch_off)
+        with pytest.raises(TransfersHalted, match="fire drill"):
+            worker.process(batch_id)
+        switching.result()
+
+    assert set(company.statuses(batch_id)) == {"completed", "pending"}
+    row = company.batch_row(batch_id)
+    assert row.status == "queued"
+    assert "fire drill" in (row.error or "")
+
+
+def test_database_that_drops_every_connection_in_the_middle_loses_nothing(worker: Worker, company: Company) -> None:
+    from sqlalchemy import text
+    from sqlalchemy.exc import DBAPIError
+
+    batch_id = company.big_batch(200)
+    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.2)
+
+    def cut() -> None:
+        wait_until(lambda: "completed" in company.statuses(batch_id), what="a first transfer")
+        with company.sessions.begin() as session:
+            session.execute(
+                text(
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where datname = current_database() and pid <> pg_backend_pid()"
+                )
+            )
+
+    with ThreadPoolExecutor(1) as pool:
+        cutting = pool.submit(cut)
+        try:
+            worker.process(batch_id)
+        except DBAPIError:
+            worker.bank.control.clear_faults()
+            worker.process(batch_id)
+        cutting.result()
+    worker.bank.control.clear_faults()
+
+    wait_until(lambda: worker.heal(grace_seconds=0) and "processing" not in company.statuses(batch_id), what="healing")
+    if company.batch_row(batch_id).status == "queued":
+        worker.process(batch_id)
+    _reconcile(worker, company, batch_id)
+
+
+def test_frozen_worker_that_wakes_up_sends_nothing_that_was_refused_meanwhile(
+    worker: Worker, company: Company, bank_environment: dict[str, str]
+) -> None:
+    batch_id = company.big_batch(40)
+    ids = {one.id for one in company.transactions(batch_id)}
+    worker.bank.control.order_fault("rate_limited", method="POST", times=None, seconds=3)
+    with _worker_process(batch_id, "frozen", bank_environment | SHORT_LEASE) as process:
+        wait_until(lambda: _posts(worker, ids) >= 8, what="the bank to ask for patience")
+        process.send_signal(signal.SIGSTOP)
+        worker.bank.control.clear_faults()
+        wait_until(
+            lambda: worker.heal(grace_seconds=0) and company.batch_row(batch_id).status == "queued",
+            what="healing",
+            seconds=90,
+        )
+        with company.sessions.begin() as session:
+            session.execute(update(DisbursementRequest).values(status="denied"))
+        with pytest.raises(NothingWentThrough):
+            worker.process(batch_id)
+        process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=90)
+
+    assert worker.bank_transfers(sorted(ids)) == {}
+    assert set(company.statuses(batch_id)) == {"failed"}
+
+
+def test_worker_that_froze_while_it_connected_sends_nothing_when_it_wakes_up(
+    worker: Worker, company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = company.big_batch(3)
+    ids = {one.id for one in company.transactions(batch_id)}
+    connected, real = BankConnection._connected, time.time
+
+    async def connected_late(connection: BankConnection) -> Any:
+        line = await connected(connection)
+        monkeypatch.setattr(send_cancellation.time, "time", lambda: real() + 3_600)
+        return line
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BankConnection, "_connected", connected_late)
+        with pytest.raises(LeaseLost):
+            worker.process(batch_id)
+    monkeypatch.undo()
+
+    assert _posts(worker, ids) == 0
+    assert company.statuses(batch_id) == ["pending"] * 3
+    worker.process(batch_id)
+    assert company.statuses(batch_id) == ["completed"] * 3
+
+
+def test_interrupted_run_records_what_was_answered_and_sends_no_more(worker: Worker, company: Company) -> None:
+    """Dagster ends a run by raising in its main thread, wherever that stands."""
+    batch_id = company.big_batch(200)
+    ids = {one.id for one in company.transactions(batch_id)}
+    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.2)
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            killing = pool.submit(
+                lambda: (
+                    wait_until(lambda: "completed" in company.statuses(batch_id), what="a first transfer"),
+                    os.kill(os.getpid(), signal.SIGUSR1),
+                )
+            )
+            with pytest.raises(KeyboardInterrupt):
+                worker.process(batch_id)
+            killing.result()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    statuses = company.statuses(batch_id)
+    assert set(statuses) == {"completed", "pending"}
+    assert statuses.count("completed") == _posts(worker, ids)
+    assert company.batch_row(batch_id).status == "queued"
+
+
+def test_slow_check_does_not_cost_the_worker_its_lease(worker: Worker, company: Company) -> None:
+    batch_id = company.big_batch(10)
+
+    def lease_ends_at() -> datetime | None:
+        with company.sessions() as asking:
+            return asking.scalar(select(BatchLease.expires_at).where(BatchLease.batch_id == batch_id))
+
+    with ThreadPoolExecutor(1) as pool, company.sessions.begin() as session:
+        # However long a busy machine takes, the server is not to take this lock for forgotten.
+        session.execute(text("set local idle_in_transaction_session_timeout = 0"))
+        session.execute(select(Account).with_for_update())
+        processing = pool.submit(worker.process, batch_id, lease_seconds=6)
+        wait_until(lambda: company.batch_row(batch_id).status == "processing", what="the claim")
+        first_end = lease_ends_at()
+        assert first_end is not None
+        wait_until(lambda: datetime.now(UTC) > first_end, what="the end that the lease had at first")
+        other = replace(worker, name="another").process(batch_id)
+        session.rollback()
+        assert processing.result().status == "completed"
+    assert other.held_by == worker.name

@@ -1,0 +1,257 @@
+"""The SMTP side: logging in, encryption, and a sentence for every way in which a mail server can be of no use."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.message import Message
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Message as Keeper
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pydantic import SecretStr
+
+from seedtrust_ops.config import environment
+from seedtrust_ops.config.mail import MailSettings
+from seedtrust_ops.errors import ConfigurationError
+from seedtrust_ops.orchestration.dagster_resources import MailResource
+from seedtrust_ops.ports.email import LetterPostponed, LetterRefused, PostOfficeUnreachable
+from seedtrust_ops.resources.smtp import open_post_office
+from seedtrust_ops.sandbox.mailbox.process import SENDER, MailboxProcess, start_mailbox
+
+
+def settings_for(port: int, **changes: Any) -> MailSettings:
+    values = {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": port, "SMTP_STARTTLS": False, "EMAIL_FROM": SENDER}
+    return MailSettings(**(values | changes))
+
+
+def letter(body: str = "Hello.\n") -> Message:
+    message = Message()
+    message["From"] = SENDER
+    message["To"] = "reader@example.test"
+    message["Subject"] = "Hello"
+    message.set_payload(body)
+    return message
+
+
+def send(settings: MailSettings, *letters: Message, answer_seconds: float = 60) -> None:
+    with open_post_office(settings, answer_seconds=answer_seconds) as office:
+        for one in letters or (letter(),):
+            office.send(one)
+
+
+@contextmanager
+def scripted(*answers: bytes) -> Iterator[int]:
+    """A server that says one answer after the other, whatever it is told, and then hangs up."""
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            for answer in answers:
+                connection.sendall(answer)
+                if not connection.recv(65_536):
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+
+
+def test_letter_arrives_as_it_was_written_dots_and_all(mailbox: MailboxProcess) -> None:
+    body = ".\n..\n.hidden\nFrom nobody\nlast"
+    send(settings_for(mailbox.smtp_port), letter(body))
+    (kept,) = mailbox.control.letters("reader@example.test")
+    assert kept.message.get_content().rstrip().splitlines() == body.splitlines()
+    assert kept.sender == "escrow@seedtrust.example"
+
+
+def test_name_and_password_are_given_where_they_are_set(tmp_path: Path) -> None:
+    with start_mailbox(tmp_path / "m.sqlite", username="ops", password="p4ssw0rd") as server:
+        send(MailSettings(**server.environment))
+        assert server.control.totals()["letters"] == 1
+        with pytest.raises(PostOfficeUnreachable, match="535") as wrong:
+            send(settings_for(server.smtp_port, SMTP_USERNAME="ops", SMTP_PASSWORD=SecretStr("hunter2")))
+        assert "hunter2" not in str(wrong.value)
+        with pytest.raises(PostOfficeUnreachable, match="530"):
+            send(settings_for(server.smtp_port))
+
+
+def test_server_without_encryption_gets_neither_letter_nor_password(mailbox: MailboxProcess) -> None:
+    with pytest.raises(PostOfficeUnreachable, match="STARTTLS"):
+        send(settings_for(mailbox.smtp_port, SMTP_STARTTLS=True))
+    assert mailbox.control.totals()["letters"] == 0
+
+
+def test_encrypted_connection_is_used_where_its_certificate_can_be_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = _certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    keeper = _Kept()
+    controller = Controller(
+        keeper,
+        hostname="127.0.0.1",
+        port=_free_port(),
+        ready_timeout=60,
+        tls_context=context,
+        require_starttls=True,
+    )
+    controller.start()
+    try:
+        settings = settings_for(controller.port, SMTP_STARTTLS=True)
+        with pytest.raises(PostOfficeUnreachable, match="certificate verify failed"):
+            send(settings)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        send(settings)
+    finally:
+        controller.stop()
+    assert keeper.count == 1
+
+
+class _Kept(Keeper):
+    count = 0
+
+    def handle_message(self, _message: Any) -> None:
+        self.count += 1
+
+
+def test_name_that_is_not_there_and_port_that_is_closed_are_told(closed_port: int) -> None:
+    with pytest.raises(PostOfficeUnreachable, match=rf"127.0.0.1:{closed_port} can't be used: .*refused"):
+        send(settings_for(closed_port))
+    with pytest.raises(PostOfficeUnreachable, match=r"nowhere.invalid:25 can't be used"):
+        send(settings_for(25, SMTP_HOST="nowhere.invalid"))
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port at which nobody listens for as long as the test lasts."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        yield silent.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ((b"garbage\r\n",), "can't be used"),
+        ((b"554 no\r\n",), "554 no"),
+        ((b"220 hello\r\n", b"250 hello\r\n", b"550 5.7.1 who are you\r\n", b"250\r\n"), "takes nothing from escrow"),
+        ((b"220 hello\r\n", b"250 hello\r\n", b"421 4.3.2 going down\r\n"), "421 4.3.2 going down"),
+        (
+            (b"220 hello\r\n", b"250 hello\r\n", b"250 ok\r\n", b"530 5.7.0 log in\r\n", b"250\r\n"),
+            "does not let us in",
+        ),
+    ],
+    ids=["garbage", "no service", "sender refused", "going down", "no login"],
+)
+def test_server_that_takes_nothing_is_told_by_its_own_words(answers: tuple[bytes, ...], words: str) -> None:
+    with scripted(*answers) as port, pytest.raises(PostOfficeUnreachable, match=words):
+        send(settings_for(port))
+
+
+def test_server_that_says_nothing_is_told() -> None:
+    with scripted(b"") as port, pytest.raises(PostOfficeUnreachable, match="can't be used"):
+        send(settings_for(port), answer_seconds=0.5)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (b"550 5.1.1 unknown\r\n", LetterRefused),
+        (b"552 too large\r\n", LetterRefused),
+        (b"450 later\r\n", LetterPostponed),
+        (b"452 full\r\n", LetterPostponed),
+    ],
+)
+@pytest.mark.parametrize("step", ["recipient", "data", "letter"])
+def test_reply_about_one_letter_is_about_that_letter_alone(step: str, reply: bytes, expected: type[Exception]) -> None:
+    before = {"recipient": [], "data": [b"250 ok\r\n"], "letter": [b"250 ok\r\n", b"354 go on\r\n"]}[step]
+    answers = [b"220 hello\r\n", b"250 hello\r\n", b"250 ok\r\n", *before, reply, b"250 reset\r\n", b"221 bye\r\n"]
+    with scripted(*answers) as port, pytest.raises(expected, match=reply.decode().strip()):
+        send(settings_for(port))
+
+
+def test_answer_to_a_letter_that_nobody_can_read_is_a_lost_one() -> None:
+    answers = (b"220 hello\r\n", b"250 hello\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go on\r\n", b"hm\r\n")
+    with scripted(*answers) as port, pytest.raises(LetterPostponed, match="it may have taken it"):
+        send(settings_for(port))
+
+
+def test_idle_server_that_hung_up_twice_is_unreachable(mailbox: MailboxProcess) -> None:
+    mailbox.control.order("drop_at_mail", skip=1, times=2)
+    with pytest.raises(PostOfficeUnreachable):
+        send(settings_for(mailbox.smtp_port), letter(), letter())
+    assert mailbox.control.totals()["letters"] == 1
+
+
+@pytest.mark.parametrize("missing", ["SMTP_HOST", "EMAIL_FROM"])
+def test_missing_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, mail_environment: dict[str, str], missing: str
+) -> None:
+    monkeypatch.delenv(missing)
+    environment.cache_clear()
+    with pytest.raises(ConfigurationError, match=f"{missing} is not set. It is "), MailResource().open():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("EMAIL_FROM", "nobody"),
+        ("EMAIL_FROM", "a@b.test\r\nBcc: c@d.test"),
+        ("SMTP_PORT", "0"),
+        ("SMTP_STARTTLS", "perhaps"),
+        ("SMTP_PASSWORD", "without a name"),
+    ],
+)
+def test_variable_that_makes_no_sense_is_named_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, mail_environment: dict[str, str], variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    environment.cache_clear()
+    with pytest.raises(ConfigurationError, match=f"{variable} can't be used: ") as raised:
+        environment().mail  # noqa: B018
+    assert value not in str(raised.value)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _certificate(folder: Path) -> Path:
+    """A certificate for 127.0.0.1 that signs itself, with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sandbox")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "server.pem"
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    return path

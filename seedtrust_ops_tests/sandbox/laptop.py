@@ -1,0 +1,157 @@
+"""`seedtrust-ops dev` as a person has it: a home folder of its own, the program in it, and ways to look inside.
+
+What is done with it is `killing`'s and the browser tests'.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import psutil
+from dagster._core.instance.ref import InstanceRef
+from pydantic import SecretStr
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+
+from seedtrust_ops.database import embedded_postgres
+from seedtrust_ops.database.engine import APPLICATION_DATABASE, DAGSTER_DATABASE, create_application_engine
+from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+from seedtrust_ops.sandbox.bank.control_client import SandboxBank
+from seedtrust_ops.sandbox.seed.batches import Payment, draft_batch, payable_requests, queue_batches
+from seedtrust_ops.supervisor.worker_stack import free_port
+from seedtrust_ops_tests.support.dagster_homes import DAGSTER_YAML
+from seedtrust_ops_tests.support.waiters import wait_until
+
+PAYMENTS = 3
+READY_SECONDS = 420.0
+STOPPED_SECONDS = 180.0
+LOG_SHOWN = 4000
+
+
+class Laptop:
+    """A folder that is a user's home, and `seedtrust-ops dev` in it; killed, it is started again as a person would."""
+
+    def __init__(self, folder: Path, variables: Mapping[str, str], *, settings: str | None = None) -> None:
+        """Start it; `settings` is the text of its dagster.yaml, None for the project's own."""
+        self.folder = folder
+        self.variables = variables
+        self.log = folder / "said.log"
+        self.port = free_port()
+        self.database = folder / ".seedtrust" / "postgres"
+        (folder / "dagster.yaml").write_text(settings or DAGSTER_YAML.read_text())
+        self.dev = self._started()
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        with self.log.open("w") as output:
+            dev = subprocess.Popen(
+                [sys.executable, "-m", "seedtrust_ops.cli.main", "dev", "--port", str(self.port)],
+                env={
+                    "PATH": os.environ["PATH"],
+                    "HOME": str(self.folder),
+                    "DAGSTER_HOME": str(self.folder),
+                    **self.variables,
+                },
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            wait_until(
+                lambda: " is ready after" in self.log.read_text() or dev.poll() is not None,
+                seconds=READY_SECONDS,
+                every=0.2,
+                what="dev to be ready",
+            )
+            assert dev.poll() is None, "dev ended instead of coming up"
+        except AssertionError as failure:
+            failure.add_note(f"{self.log.read_text()}\n{self._database_log()}")
+            self._stop(dev)
+            raise
+        return dev
+
+    def _database_log(self) -> str:
+        """Return the end of what the database server itself says, which is all that explains its death."""
+        return "\n".join(file.read_text()[-LOG_SHOWN:] for file in sorted(self.database.glob("log*")) if file.is_file())
+
+    def processes(self) -> list[psutil.Process]:
+        """Return every process of `dev`, the database's among them, in the order of their names."""
+        found = [psutil.Process(self.dev.pid), *psutil.Process(self.dev.pid).children(recursive=True)]
+        postmaster = int((self.database / "postmaster.pid").read_text().split()[0])
+        found += [psutil.Process(postmaster), *psutil.Process(postmaster).children()]
+        return sorted(found, key=lambda one: (name_of(one), one.pid))
+
+    def start_again_if_dead(self) -> bool:
+        """Start `dev` again where it was the one that died."""
+        if self.dev.poll() is None:
+            return False
+        self.dev = self._started()
+        return True
+
+    def stop(self) -> None:
+        self._stop(self.dev)
+
+    def _stop(self, dev: "subprocess.Popen[bytes]") -> None:
+        if dev.poll() is None:
+            dev.terminate()
+            dev.wait(STOPPED_SECONDS)
+        embedded_postgres.stop(self.database)
+
+
+def name_of(process: psutil.Process) -> str:
+    """Return what a process is, in a few words of its command line."""
+    try:
+        words = process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return "gone"
+    told = [word for word in words[1:] if not word.startswith(("-", "/")) and "=" not in word]
+    return " ".join([Path(words[0]).name if words else "", *told])[:60]
+
+
+@contextmanager
+def connected(laptop: Laptop) -> Iterator[tuple["sessionmaker[Session]", dg.DagsterInstance]]:
+    """Yield sessions on the company's database, and Dagster's instance."""
+    server = embedded_postgres.start(laptop.database)
+    engine = create_application_engine(embedded_postgres.ensure_database(server, APPLICATION_DATABASE))
+    url = embedded_postgres.ensure_database(server, DAGSTER_DATABASE).set(drivername="postgresql+psycopg2")
+    storage = {"postgres": {"postgres_url": url.render_as_string(False)}}
+    ref = InstanceRef.from_dir(str(laptop.folder), overrides={"storage": storage})
+    with dg.DagsterInstance.from_ref(ref) as instance:
+        yield sessionmaker(engine, expire_on_commit=False), instance
+    engine.dispose()
+
+
+def queue_a_batch(laptop: Laptop, sessions: "sessionmaker[Session]", *, wires: int = PAYMENTS) -> int:
+    """Queue a batch of so many approved requests, once the database lets us; return its number."""
+    key = SecretStr((laptop.folder / ".seedtrust" / "field_key").read_text().strip())
+    queued: list[int] = []
+
+    def queue() -> bool:
+        try:
+            with sessions.begin() as session:
+                payments = [Payment(one, "wire") for one in payable_requests(session, wires)]
+                batch = draft_batch(session, payments, FernetFieldCipher([key]).encrypt)
+                queue_batches(session, [batch.batch_id])
+            queued.append(batch.batch_id)
+        except DBAPIError:
+            return False
+        return True
+
+    wait_until(queue, seconds=READY_SECONDS, what="a database that takes a batch")
+    return queued[0]
+
+
+def bank_of(laptop: Laptop) -> SandboxBank:
+    """Return the control of the bank that `dev` runs."""
+    for process in psutil.Process(laptop.dev.pid).children(recursive=True):
+        try:
+            url = process.environ().get("HUNTINGTON_API_URL")
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            # It ended while we looked.
+            continue
+        if url is not None:
+            return SandboxBank(url)
+    raise AssertionError("no process of dev knows a bank")

@@ -1,0 +1,154 @@
+"""A company in which every job has something to do, and every job, sensor and schedule run on it.
+
+What must come of it is for the tests to say: the company can be made hostile, or the jobs put under a role.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from seedtrust_ops.definitions import definitions
+from seedtrust_ops.domain.reports.request_queue import requests_waiting
+from seedtrust_ops.jobs.account_balance_check import week_ended_by
+from seedtrust_ops.orchestration.schedules import office_today
+from seedtrust_ops.sandbox.bank.process import BankProcess
+from seedtrust_ops.tables import (
+    Account,
+    HuntingtonTransaction,
+    LedgerEntry,
+    ReportRequest,
+    ViewingDisbursementRequest,
+    ViewingPayment,
+)
+from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.office_factory import Office
+
+PROCESS, HEAL, CHECK = "process_huntington_batch", "auto_heal_huntington_batches", "account_balance_check"
+REPORT = "report_generation"
+PATIENCE = {"HUNTINGTON_TIMEOUT_SECONDS": "60", "HUNTINGTON_LEASE_SECONDS": "300"}
+"""However busy the machine is: these runs are not about answers that come late."""
+FAILS_ON_PURPOSE = "example_error"
+REPORTS = ("case_ledger", "disbursements", "account_balances", "huntington_transfers")
+FORMATS = ("csv", "xlsx", "pdf")
+
+
+def work_for_every_job(company: Company) -> int:
+    """Fill the database; return the batch that waits to be sent."""
+    office = Office(company.sessions)
+    case = company.case(balance_cents=5_000_000)
+    batch_id = company.batch(case=case)
+    for method in ("wire", "ach", "ach"):
+        company.transaction(batch_id, company.request(case, 12_345), 12_345, method=method)
+    # One that fails the check before anything is sent.
+    company.transaction(batch_id, company.request(case, 100), 100, routing_number="044000025")
+    due = office.case(balance_cents=5, minimum_balance_cents=1_000_000, close_on=office_today())
+    office.request(due)
+    ruled = office.case()
+    office.rule(category="travel")
+    office.request(ruled, auto_authorize_at=None)
+    admin = office.user("admin", is_on_site=True)
+    with company.sessions.begin() as session:
+        for account in (due, ruled):
+            balance_cents = session.get_one(Account, account.account_id).balance_cents
+            session.add(LedgerEntry(account_id=account.account_id, amount_cents=balance_cents, kind="deposit"))
+        transaction = session.scalars(select(HuntingtonTransaction)).first()
+        assert transaction is not None
+        assert transaction.disbursement_request_id is not None
+        session.add(
+            ViewingDisbursementRequest(user_id=admin, disbursement_request_id=transaction.disbursement_request_id)
+        )
+        session.add(ViewingPayment(user_id=admin, huntington_transaction_id=transaction.id))
+        for kind in (*REPORTS, "no such report"):
+            for format_name in FORMATS:
+                params = {"case_id": case.case_id} if kind == "case_ledger" else {}
+                session.add(ReportRequest(user_id=admin, kind=kind, format=format_name, params=params))
+    return batch_id
+
+
+def run_every_job(
+    instance: dg.DagsterInstance,
+    bank: BankProcess,
+    batch_id: int,
+    sessions: sessionmaker[Session],
+) -> dict[str, dg.ExecuteInProcessResult]:
+    """Run every job that there is, in this process; in between the bank pays all, and returns all but the first."""
+    jobs = {job.name: job for job in definitions.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
+    # The batch first, then healing, so that both have something to do; the rest in any order.
+    order = [PROCESS, HEAL, *sorted(set(jobs) - {PROCESS, HEAL})]
+    run_configs = _configs(batch_id)
+    results = {}
+    for name in order:
+        if name == HEAL:
+            bank.control.settle()
+            for transaction_id in _submitted(sessions)[1:]:
+                bank.control.return_reference(str(transaction_id), "R03")
+        results[name] = _run(name, instance, run_configs.get(name))
+    # On a busy machine one run does not come to the end of all reports.
+    while results[REPORT].success and _reports_wait(sessions):
+        results[REPORT] = _run(REPORT, instance, None)
+    return results
+
+
+def _run(name: str, instance: dg.DagsterInstance, run_config: Any) -> dg.ExecuteInProcessResult:
+    return definitions.resolve_job_def(name).execute_in_process(
+        run_config=run_config,
+        instance=instance,
+        raise_on_error=False,
+        partition_key=week_ended_by(office_today()) if name == CHECK else None,
+    )
+
+
+def _reports_wait(sessions: sessionmaker[Session]) -> bool:
+    with sessions() as session:
+        return requests_waiting(session) > 0
+
+
+def _configs(batch_id: int) -> dict[str, Any]:
+    return {
+        PROCESS: {"ops": {PROCESS: {"config": {"batch_id": batch_id}}}},
+        "example_progress": {"ops": {"example_progress": {"config": {"steps": 2, "seconds_a_step": 0}}}},
+        "example_with_args": {"ops": {"example_with_args": {"config": {"name": "Dana"}}}},
+    }
+
+
+def _submitted(sessions: sessionmaker[Session]) -> list[int]:
+    with sessions() as session:
+        query = select(HuntingtonTransaction.id).where(HuntingtonTransaction.status == "submitted")
+        return list(session.scalars(query.order_by(HuntingtonTransaction.id)))
+
+
+def tick_every_automation(instance: dg.DagsterInstance) -> dict[str, object]:
+    """Evaluate every sensor and every schedule once, as the daemon does; what each asks for, by name."""
+    repository = definitions.get_repository_def()
+    resources = dict(definitions.resources or {})
+    asked: dict[str, object] = {}
+    for sensor in repository.sensor_defs:
+        with dg.build_sensor_context(instance=instance, repository_def=repository, resources=resources) as looking:
+            asked[sensor.name] = sensor.evaluate_tick(looking)
+    for schedule in repository.schedule_defs:
+        with dg.build_schedule_context(
+            instance=instance,
+            repository_def=repository,
+            resources=resources,
+            scheduled_execution_time=datetime.now(UTC),
+        ) as due:
+            asked[schedule.name] = schedule.evaluate_tick(due)
+    return asked
+
+
+def queue_another_batch(company: Company) -> int:
+    """A batch for the sensor to ask for."""
+    return company.batch([777])
+
+
+def failures(results: dict[str, dg.ExecuteInProcessResult]) -> dict[str, str]:
+    """What the jobs that failed said, but for the one whose purpose it is."""
+    said: dict[str, str] = {}
+    for name, result in results.items():
+        events = [event for event in result.all_events if event.is_step_failure]
+        if name != FAILS_ON_PURPOSE and not result.success:
+            said[name] = " ".join(str(event.event_specific_data.error) for event in events) or "it failed"
+    return said
