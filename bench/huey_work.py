@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from huey import RedisHuey, SqliteHuey
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_sessions
 from seedtrust_ops.domain.transfers.batch_processor import TransferRules, process_batch
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
@@ -21,7 +21,7 @@ huey = RedisHuey(url=_where) if _where.startswith("redis://") else SqliteHuey(fi
 @huey.task()
 def send_batch(batch_id: int, concurrency: int) -> None:
     """Send a batch as our job does, with `concurrency` requests at once."""
-    settings = environment().huntington
+    settings = get_settings().huntington
     rules = TransferRules(
         funding_account_id=settings.funding_account_id,
         concurrency=concurrency,
@@ -32,7 +32,7 @@ def send_batch(batch_id: int, concurrency: int) -> None:
     process_batch(
         application_sessions(),
         lambda: open_huntington_bank(settings.model_copy(update={"concurrency": concurrency})),
-        FernetFieldCipher(environment().field_keys.keys),
+        FernetFieldCipher(get_settings().field_keys.keys),
         rules,
         batch_id=batch_id,
         holder=f"huey-{batch_id}",

@@ -10,7 +10,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRe
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from bench.ground import Ground
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 
 LOCATION = "seedtrust_ops"
 
@@ -21,12 +21,12 @@ def instance_at(there: Ground, home: Path) -> Iterator[dg.DagsterInstance]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**there.environment, "DAGSTER_HOME": str(home)}.items():
             patch.setenv(name, value)
-        environment.cache_clear()
+        get_settings.cache_clear()
         try:
             with dg.DagsterInstance.get() as instance:
                 yield instance
         finally:
-            environment.cache_clear()
+            get_settings.cache_clear()
 
 
 @contextmanager

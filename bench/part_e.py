@@ -20,7 +20,7 @@ from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.domain.approvals.by_date import approve_due
 from seedtrust_ops.domain.balances.chart import draw_histogram
 from seedtrust_ops.domain.balances.snapshot import take_balances
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.reports.builder import build_report
 from seedtrust_ops.domain.reports.report_kinds import prepare_report
 from seedtrust_ops.migrations.migrator import migrate
@@ -61,7 +61,7 @@ WORKS = (
         "DR approval",
         lambda rows: FILL.format(cases=rows // REQUESTS_A_CASE, requests=rows),
         BARE_SQL,
-        lambda sessions, _: commit(sessions, approve_due),
+        lambda sessions, _: run_in_transaction(sessions, approve_due),
         lambda sessions, _: row_by_row.approve(sessions),
     ),
     Work(

@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 
 from bench.figures import Figure, Part, say
 from bench.ground import database_server
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_engine, create_application_engine
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
@@ -67,7 +67,7 @@ def _application(server: object) -> Iterator[Callable[[dg.DagsterInstance], None
         create_platform(url)
         migrate(create_application_engine(url))
         patch.setenv("SEEDTRUST_DATABASE_URL", plain(url))
-        environment.cache_clear()
+        get_settings.cache_clear()
         application_engine.cache_clear()
 
         def catch_up(instance: dg.DagsterInstance) -> None:
@@ -78,7 +78,7 @@ def _application(server: object) -> Iterator[Callable[[dg.DagsterInstance], None
         yield catch_up
         application_engine().dispose()
         application_engine.cache_clear()
-        environment.cache_clear()
+        get_settings.cache_clear()
 
 
 def _built_in(part: Part, instance: dg.DagsterInstance, home: DagsterHome) -> None:

@@ -32,7 +32,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import dagster_url
 
 run_was_queued = Event()
@@ -156,4 +156,4 @@ def in_utc(url: URL) -> URL:
 
 def under_dagster_home(folder: str) -> str:
     """Return where a folder lies that `dagster.yaml` names; relative to DAGSTER_HOME, else to the current directory."""
-    return str((environment().location.dagster_home or Path.cwd()).expanduser().resolve() / folder)
+    return str((get_settings().location.dagster_home or Path.cwd()).expanduser().resolve() / folder)

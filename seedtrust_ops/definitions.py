@@ -45,7 +45,7 @@ from seedtrust_ops.orchestration.dagster_resources import (
 )
 from seedtrust_ops.orchestration.io_manager import returned_values
 
-definitions = dg.Definitions(
+defs = dg.Definitions(
     assets=[
         approved_requests,
         huntington_transfers,

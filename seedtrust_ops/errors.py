@@ -6,27 +6,27 @@ Programming mistakes are not here; they stay the plain exceptions that Python ra
 from typing import ClassVar
 
 
-class OperationsError(Exception):
+class SeedTrustError(Exception):
     """Trouble that a person should read about as it stands, without a traceback."""
 
     retry_may_help: ClassVar[bool] = False
 
 
-class PassingTrouble(OperationsError):
+class TransientError(SeedTrustError):
     """Trouble of the outside world that may be over in a few seconds."""
 
     retry_may_help: ClassVar[bool] = True
 
 
-class ConfigurationError(OperationsError):
+class ConfigurationError(SeedTrustError):
     """An environment variable is missing or makes no sense."""
 
 
-class DatabaseUnreachable(PassingTrouble):
+class DatabaseUnreachable(TransientError):
     """The database gave no connection."""
 
 
-class SchemaOutOfDate(OperationsError):
+class SchemaOutOfDate(SeedTrustError):
     """The database lacks tables or columns that the code uses."""
 
 

@@ -4,7 +4,7 @@ Escaping for a certain place, such as HTML or a spreadsheet's cell, is done wher
 """
 
 
-def printable(text: str) -> str:
+def strip_control_chars(text: str) -> str:
     """Return text with a space for each character that does something instead of showing something.
 
     Such are line breaks, a terminal's control sequences, and the marks that turn the direction of writing.
@@ -14,7 +14,7 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def on_one_line(text: str, longest: int | None = None) -> str:
-    """Return text without what `printable` replaces and without doubled spaces, cut where it is longer than that."""
-    line = " ".join(printable(text).split())
+def single_line(text: str, longest: int | None = None) -> str:
+    """Return the text stripped of control characters, with single spaces, cut if it is too long."""
+    line = " ".join(strip_control_chars(text).split())
     return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"

@@ -40,7 +40,7 @@ class Group(StrEnum):
 
 
 @dataclass(frozen=True)
-class JobRules:
+class JobPolicy:
     """The rules of one job.
 
     Args:
@@ -56,45 +56,45 @@ class JobRules:
     singleton: bool = True
 
 
-JOB_RULES = {
-    "process_huntington_batch": JobRules(Severity.CRITICAL, Group.TRANSFERS, None, singleton=False),
-    "auto_heal_huntington_batches": JobRules(Severity.HIGH, Group.TRANSFERS, timedelta(minutes=2)),
-    "dr_auto_approval": JobRules(Severity.CRITICAL, Group.APPROVALS, timedelta(hours=6)),
-    "rule_based_approval": JobRules(Severity.CRITICAL, Group.APPROVALS, timedelta(hours=1)),
-    "report_generation": JobRules(Severity.CRITICAL, Group.REPORTS, timedelta(minutes=2)),
-    "case_close_reminders": JobRules(Severity.HIGH, Group.CASES, timedelta(hours=6)),
-    "account_balance_check": JobRules(Severity.MEDIUM, Group.BALANCES, timedelta(hours=24)),
-    "account_balance_reminders": JobRules(Severity.MEDIUM, Group.BALANCES, timedelta(hours=24)),
-    "aws_status_check": JobRules(Severity.MEDIUM, Group.HEALTH, timedelta(minutes=5)),
+JOB_POLICIES = {
+    "process_huntington_batch": JobPolicy(Severity.CRITICAL, Group.TRANSFERS, None, singleton=False),
+    "auto_heal_huntington_batches": JobPolicy(Severity.HIGH, Group.TRANSFERS, timedelta(minutes=2)),
+    "dr_auto_approval": JobPolicy(Severity.CRITICAL, Group.APPROVALS, timedelta(hours=6)),
+    "rule_based_approval": JobPolicy(Severity.CRITICAL, Group.APPROVALS, timedelta(hours=1)),
+    "report_generation": JobPolicy(Severity.CRITICAL, Group.REPORTS, timedelta(minutes=2)),
+    "case_close_reminders": JobPolicy(Severity.HIGH, Group.CASES, timedelta(hours=6)),
+    "account_balance_check": JobPolicy(Severity.MEDIUM, Group.BALANCES, timedelta(hours=24)),
+    "account_balance_reminders": JobPolicy(Severity.MEDIUM, Group.BALANCES, timedelta(hours=24)),
+    "aws_status_check": JobPolicy(Severity.MEDIUM, Group.HEALTH, timedelta(minutes=5)),
     # Not in the design's table, but in issue 7: each shows people what the others did.
-    "huntington_reconciliation": JobRules(Severity.MEDIUM, Group.TRANSFERS, timedelta(hours=12)),
-    "operations_review": JobRules(Severity.LOW, Group.HEALTH, timedelta(hours=24)),
-    "off_site_tracking": JobRules(Severity.LOW, Group.HEALTH, timedelta(minutes=30)),
-    "example": JobRules(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
-    "example_error": JobRules(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
-    "example_progress": JobRules(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
-    "example_with_args": JobRules(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
+    "huntington_reconciliation": JobPolicy(Severity.MEDIUM, Group.TRANSFERS, timedelta(hours=12)),
+    "operations_review": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=24)),
+    "off_site_tracking": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(minutes=30)),
+    "example": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
+    "example_error": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
+    "example_progress": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
+    "example_with_args": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
     # Not in the design's table: it deletes what is old, and a day without it harms nobody.
-    "retention": JobRules(Severity.LOW, Group.HEALTH, timedelta(hours=24)),
+    "retention": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=24)),
 }
-UNNAMED = JobRules(Severity.HIGH, Group.HEALTH, None, singleton=False)
+DEFAULT_POLICY = JobPolicy(Severity.HIGH, Group.HEALTH, None, singleton=False)
 """What holds for a run of none of these jobs, such as one that makes an asset by hand: in doubt, people are told."""
 
 
-def rules_of(job_name: str) -> JobRules:
-    """Return what holds for runs of the job, `UNNAMED` where it is none of ours."""
-    return JOB_RULES.get(job_name, UNNAMED)
+def job_policy(job_name: str) -> JobPolicy:
+    """Return what holds for runs of the job, `DEFAULT_POLICY` where it is none of ours."""
+    return JOB_POLICIES.get(job_name, DEFAULT_POLICY)
 
 
 def labels_of(job_name: str) -> dict[str, str]:
     """Return the tags by which people find the job, what launches it and what it makes: its severity and its group."""
-    rules = rules_of(job_name)
+    rules = job_policy(job_name)
     return {SEVERITY_TAG: rules.severity.value, GROUP_TAG: rules.group.value}
 
 
 def queue_tags(job_name: str) -> dict[str, str]:
     """Return the tags by which Dagster's queue and the queue expiry know what holds for a run of the job."""
-    rules = rules_of(job_name)
+    rules = job_policy(job_name)
     tags = {SINGLETON_TAG if rules.singleton else PARALLEL_TAG: job_name, LONGEST_TAG: str(LONGEST_SECONDS)}
     if rules.expires_after is not None:
         tags[EXPIRES_TAG] = str(round(rules.expires_after.total_seconds()))

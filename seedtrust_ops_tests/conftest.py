@@ -19,7 +19,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import application_engine, create_application_engine
 from seedtrust_ops.migrations.migrator import migrate
@@ -169,12 +169,12 @@ def bank_environment(
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    environment.cache_clear()
+    get_settings.cache_clear()
     application_engine.cache_clear()
     yield variables
     if application_engine.cache_info().currsize:
         application_engine().dispose()
-    environment.cache_clear()
+    get_settings.cache_clear()
     application_engine.cache_clear()
 
 
@@ -212,6 +212,6 @@ def mail_environment(monkeypatch: pytest.MonkeyPatch, mailbox: MailboxProcess) -
     """The variables of the mail server, set; they go well with `bank_environment`."""
     for name, value in mailbox.environment.items():
         monkeypatch.setenv(name, value)
-    environment.cache_clear()
+    get_settings.cache_clear()
     yield mailbox.environment
-    environment.cache_clear()
+    get_settings.cache_clear()

@@ -11,8 +11,8 @@ import dagster as dg
 import pytest
 
 from seedtrust_ops import definitions as definitions_module
-from seedtrust_ops.config import environment
-from seedtrust_ops.job_policies import GROUP_TAG, JOB_RULES, SEVERITY_TAG, Group
+from seedtrust_ops.config import get_settings
+from seedtrust_ops.job_policies import GROUP_TAG, JOB_POLICIES, SEVERITY_TAG, Group
 from seedtrust_ops.severity import Severity
 
 SHORTEST_DESCRIPTION = 15
@@ -22,11 +22,11 @@ SHORTEST_DESCRIPTION = 15
 def loaded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.RepositoryDefinition]:
     """The repository as Dagster has it: the page of definitions is read anew, as on such a machine."""
     monkeypatch.setenv("DEV_ENV", request.param)
-    environment.cache_clear()
+    get_settings.cache_clear()
     repository = runpy.run_path(str(definitions_module.__file__))["definitions"].get_repository_def()
     assert ("example" in repository.job_names) is (request.param == "1")
     yield repository
-    environment.cache_clear()
+    get_settings.cache_clear()
 
 
 def bare(description: str | None, owners: Any, tags: Any) -> list[str]:
@@ -128,4 +128,4 @@ def test_every_resource_says_what_it_reaches(loaded: dg.RepositoryDefinition) ->
 
 
 def test_every_job_has_its_rules(loaded: dg.RepositoryDefinition) -> None:
-    assert {job.name for job in jobs_of(loaded)} <= set(JOB_RULES)
+    assert {job.name for job in jobs_of(loaded)} <= set(JOB_POLICIES)

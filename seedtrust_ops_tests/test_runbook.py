@@ -15,7 +15,7 @@ PACKAGE = Path(seedtrust_ops.__file__).parent
 RUNBOOK = PACKAGE.parent / "docs" / "runbook.md"
 RULE_ARGUMENT = {"open_alert": 1, "Finding": 0}
 """Where the rule stands in a call of each; one that is another object's attribute is named where that is made."""
-BASES = {"OperationsError", "PassingTrouble"}
+BASES = {"SeedTrustError", "TransientError"}
 
 
 def _modules() -> Iterator[ast.Module]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedtrust_ops.formatting import printable
+from seedtrust_ops.formatting import strip_control_chars
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -53,7 +53,7 @@ def ack(alert: AlertNumber, by: By = "") -> None:
 
     with _session() as session:
         row = acknowledge(session, alert, by or _myself())
-        typer.echo(printable(f"{row.acknowledged_by} sees to alert {row.id}: {row.rule}, {row.subject}."))
+        typer.echo(strip_control_chars(f"{row.acknowledged_by} sees to alert {row.id}: {row.rule}, {row.subject}."))
 
 
 @alerts.command()
@@ -63,7 +63,7 @@ def resolve(alert: AlertNumber, by: By = "") -> None:
 
     with _session() as session:
         row = resolve_by_hand(session, alert, by or _myself())
-        typer.echo(printable(f"Alert {row.id} is closed: {row.rule}, {row.subject}."))
+        typer.echo(strip_control_chars(f"Alert {row.id} is closed: {row.rule}, {row.subject}."))
 
 
 @contextmanager
@@ -98,10 +98,10 @@ def _show(found: "list[Alert]") -> None:
         console.print("No alert is open.")
     for alert in found:
         colour = "" if alert.resolved_at is not None else _COLOURS.get(alert.severity, "")
-        console.print(Text(printable(f"{alert.id}  {alert.severity}  {alert.rule}, {alert.subject}"), colour))
+        console.print(Text(strip_control_chars(f"{alert.id}  {alert.severity}  {alert.rule}, {alert.subject}"), colour))
         since = f"Since {alert.opened_at:%d %b %H:%M} UTC, {_state(alert)}."
-        console.print(Padding(Text(printable(since)), (0, 0, 0, 4)))
-        console.print(Padding(Text(printable(alert.detail)), (0, 0, 1, 4)))
+        console.print(Padding(Text(strip_control_chars(since)), (0, 0, 0, 4)))
+        console.print(Padding(Text(strip_control_chars(alert.detail)), (0, 0, 1, 4)))
 
 
 def _state(alert: "Alert") -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
@@ -23,11 +23,11 @@ keys = typer.Typer(no_args_is_help=True, help="The keys of encrypted account num
 IDS_NAMED = 200
 
 
-class TokensUnreadable(OperationsError):
+class TokensUnreadable(SeedTrustError):
     """Stored account numbers are damaged, or under a key that is not at hand."""
 
 
-class OlderKeyInUse(OperationsError):
+class OlderKeyInUse(SeedTrustError):
     """Account numbers are still being encrypted with an older key."""
 
 
@@ -98,12 +98,12 @@ class _Stored:
 @contextmanager
 def _stored_tokens() -> Iterator[_Stored]:
     """Yield the database's tokens; trouble with it in the block is told in a sentence."""
-    from seedtrust_ops.config import environment
+    from seedtrust_ops.config import get_settings
     from seedtrust_ops.database.engine import application_engine, application_sessions, plain_database_errors
     from seedtrust_ops.domain.key_rotation import count_tokens
     from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 
-    configured = environment().field_keys.keys
+    configured = get_settings().field_keys.keys
     ring = FernetFieldCipher(configured)
     with plain_database_errors(application_engine().url):
         sessions = application_sessions()

@@ -14,8 +14,8 @@ from seedtrust_ops.cli.notifications import notifications
 from seedtrust_ops.cli.rules import rules
 from seedtrust_ops.cli.shadow import shadow
 from seedtrust_ops.cli.status import health, status, watchdog
-from seedtrust_ops.errors import OperationsError
-from seedtrust_ops.formatting import printable
+from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.formatting import strip_control_chars
 
 
 class _InSentences(TyperGroup):
@@ -24,8 +24,8 @@ class _InSentences(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except OperationsError as error:
-            typer.echo(printable(str(error)), err=True)
+        except SeedTrustError as error:
+            typer.echo(strip_control_chars(str(error)), err=True)
             raise typer.Exit(1) from None
 
 
@@ -68,12 +68,12 @@ def seed(
     seed: Annotated[int, typer.Option(help="Decides everything that is left to chance.")] = 1,
 ) -> None:
     """Fill an empty database with a made-up company."""
-    from seedtrust_ops.config import environment
+    from seedtrust_ops.config import get_settings
     from seedtrust_ops.database.engine import application_engine, plain_database_errors
     from seedtrust_ops.resources.field_encryption import FernetFieldCipher
     from seedtrust_ops.sandbox.seed.seeder import seed_company
 
-    cipher = FernetFieldCipher(environment().field_keys.keys)
+    cipher = FernetFieldCipher(get_settings().field_keys.keys)
     engine = application_engine()
     with plain_database_errors(engine.url):
         company = seed_company(engine, cases=cases, seed=seed, encrypt=cipher.encrypt)
@@ -147,21 +147,23 @@ def halt(
 
     with application_sessions().begin() as session:
         kill_switch.halt(session, reason, set_by=getuser())
-        typer.echo(printable(kill_switch.why_halted(session, halted_by_environment=False) or ""))
+        typer.echo(strip_control_chars(kill_switch.why_halted(session, halted_by_environment=False) or ""))
 
 
 @transfers.command()
 def resume() -> None:
     """Send transfers again."""
-    from seedtrust_ops.config import environment
+    from seedtrust_ops.config import get_settings
     from seedtrust_ops.database.engine import application_sessions
     from seedtrust_ops.domain.transfers import kill_switch
 
     with application_sessions().begin() as session:
         was_halted = kill_switch.resume(session)
-        still = kill_switch.why_halted(session, environment().transfers.halted)
+        still = kill_switch.why_halted(session, get_settings().transfers.halted)
     typer.echo(
-        printable(still) if still else ("Transfers are sent again." if was_halted else "Transfers were not halted.")
+        strip_control_chars(still)
+        if still
+        else ("Transfers are sent again." if was_halted else "Transfers were not halted.")
     )
 
 

@@ -32,11 +32,11 @@ def preview(
     """Write a letter with made-up content to an HTML file, and show its subject and plain text."""
     from zoneinfo import ZoneInfo
 
-    from seedtrust_ops.config import environment
+    from seedtrust_ops.config import get_settings
     from seedtrust_ops.domain.notifications.previews import preview as written
-    from seedtrust_ops.domain.notifications.renderer import Stationery
+    from seedtrust_ops.domain.notifications.renderer import EmailRenderer
 
-    letter = written(kind, Stationery(ZoneInfo(environment().location.timezone)))
+    letter = written(kind, EmailRenderer(ZoneInfo(get_settings().location.timezone)))
     path = output or Path(f"{kind}.html")
     path.write_text(letter.html, encoding="utf-8")
     typer.echo(f"Subject: {letter.subject}\n\n{letter.text}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seedtrust_ops.formatting import printable
+from seedtrust_ops.formatting import strip_control_chars
 
 rules = typer.Typer(no_args_is_help=True, help="The rules of the bulk auto-approver.")
 
@@ -24,10 +24,10 @@ def explain(
     """Print, rule by rule, why a disbursement request is approved or not; nothing is changed."""
     from zoneinfo import ZoneInfo
 
-    from seedtrust_ops.config import environment
+    from seedtrust_ops.config import get_settings
     from seedtrust_ops.database.engine import application_engine, application_sessions, plain_database_errors
     from seedtrust_ops.domain.approvals import explanation
 
     with plain_database_errors(application_engine().url), application_sessions()() as session:
-        for line in explanation.explain(session, request, ZoneInfo(environment().location.timezone)):
-            typer.echo(printable(line))
+        for line in explanation.explain(session, request, ZoneInfo(get_settings().location.timezone)):
+            typer.echo(strip_control_chars(line))

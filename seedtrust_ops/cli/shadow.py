@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedtrust_ops.errors import OperationsError
-from seedtrust_ops.formatting import printable
+from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.formatting import strip_control_chars
 
 if TYPE_CHECKING:
     from seedtrust_ops.domain.shadow_mode.comparison.models import Comparison, Period
@@ -24,7 +24,7 @@ _AGO = re.compile(r"(\d+)([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
-class UnreadableMoment(OperationsError):
+class UnreadableMoment(SeedTrustError):
     """What was given for a time is none."""
 
 
@@ -48,14 +48,14 @@ def compare(
     """Set our decisions beside what the legacy systems did; exit 1 where there are differences."""
     from zoneinfo import ZoneInfo
 
-    from seedtrust_ops.config import environment
+    from seedtrust_ops.config import get_settings
     from seedtrust_ops.database.engine import application_engine, application_sessions, plain_database_errors
     from seedtrust_ops.domain.shadow_mode.comparison.all_jobs import compare_everything
     from seedtrust_ops.domain.shadow_mode.comparison.emails import read_letter_log
     from seedtrust_ops.domain.shadow_mode.comparison.models import Period
     from seedtrust_ops.domain.shadow_mode.decisions import now
 
-    zone = ZoneInfo(environment().location.timezone)
+    zone = ZoneInfo(get_settings().location.timezone)
     with plain_database_errors(application_engine().url), application_sessions()() as session:
         at = now(session)
         period = Period(moment_of(since, at, zone), at if until is None else moment_of(until, at, zone))
@@ -110,14 +110,14 @@ def _show(period: "Period", comparisons: "list[Comparison]") -> None:
             line = (
                 f"{difference.subject}: ours would {difference.ours}; legacy: {difference.theirs}; {difference.reason}"
             )
-            console.print(Text(printable(line)), soft_wrap=True)
+            console.print(Text(strip_control_chars(line)), soft_wrap=True)
         return
     table = Table(title=f"{len(differences)} differences", title_justify="left", box=box.SIMPLE_HEAD)
     for header in ("what", "ours would", "legacy", "reason"):
         table.add_column(header, overflow="fold")
     for difference in differences:
         cells = (difference.subject, difference.ours, difference.theirs, difference.reason)
-        table.add_row(*(Text(printable(cell)) for cell in cells))
+        table.add_row(*(Text(strip_control_chars(cell)) for cell in cells))
     console.print(table)
 
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedtrust_ops.errors import OperationsError
-from seedtrust_ops.formatting import printable
+from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.formatting import strip_control_chars
 
 if TYPE_CHECKING:
     from seedtrust_ops.status.health import Health
-    from seedtrust_ops.status.models import Standing
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
@@ -36,9 +35,9 @@ def health(as_json: AsJson = False) -> None:
 
     try:
         standing, judged = _standing_and_health()
-    except OperationsError as error:
+    except SeedTrustError as error:
         # Nobody can say how things stand, and whoever asks must not take that for well, nor for a little ill.
-        typer.echo(printable(str(error)), err=True)
+        typer.echo(strip_control_chars(str(error)), err=True)
         raise typer.Exit(2) from None
     if as_json:
         typer.echo(renderer.health_as_json(standing, judged))
@@ -59,7 +58,7 @@ def watchdog(
     ] = None,
 ) -> None:
     """Watch Dagster's daemon, its ticks and the databases from outside, and tell people by letter when they stop."""
-    from seedtrust_ops.config import dagster_home, environment
+    from seedtrust_ops.config import dagster_home, get_settings
     from seedtrust_ops.supervisor.worker_main import told_to_stop
     from seedtrust_ops.watchdog.watchdog_loop import FOLDER, Watchdog, now_in_words, only_watchdog, watch
 
@@ -67,7 +66,7 @@ def watchdog(
         typer.echo(f"{now_in_words()}  {line}")
 
     folder = dagster_home() / FOLDER
-    settings = environment().watchdog
+    settings = get_settings().watchdog
     with told_to_stop() as stop, only_watchdog(folder):
         dog = Watchdog(folder, settings, say)
         if once:
@@ -77,14 +76,14 @@ def watchdog(
         watch(dog, stop, interval_seconds=seconds, say=say)
 
 
-def _standing_and_health() -> "tuple[Standing, Health]":
-    from seedtrust_ops.config import environment
-    from seedtrust_ops.status.collector import gather
+def _standing_and_health() -> "tuple[StatusReport, Health]":
+    from seedtrust_ops.config import get_settings
+    from seedtrust_ops.status.collector import collect_status
     from seedtrust_ops.status.health import judge_health
 
-    standing = gather()
+    standing = collect_status()
     return standing, judge_health(
         standing,
-        heartbeat_seconds=environment().watchdog.heartbeat_seconds,
-        dev_env=environment().location.dev_env,
+        heartbeat_seconds=get_settings().watchdog.heartbeat_seconds,
+        dev_env=get_settings().location.dev_env,
     )

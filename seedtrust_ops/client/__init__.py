@@ -3,10 +3,10 @@
 It is light (no Dagster, no pandas) and reads no environment; docs/client.md shows it in FastAPI and in Flask.
 """
 
-from seedtrust_ops.client.async_client import AsyncOperations
-from seedtrust_ops.client.client import Operations
+from seedtrust_ops.client.async_client import AsyncOpsClient
+from seedtrust_ops.client.client import OpsClient
 from seedtrust_ops.client.errors import (
-    LaunchInDoubt,
+    LaunchUncertain,
     OperationsRefused,
     OperationsUnreachable,
     RunIsOver,
@@ -20,23 +20,23 @@ from seedtrust_ops.domain.reports.parameters import UnusableRequest
 from seedtrust_ops.domain.reports.submission import request_report
 from seedtrust_ops.domain.transfers.batch_claim import UnknownBatch
 from seedtrust_ops.domain.transfers.batch_queue import BatchInQueue, BatchNotQueueable, queue_batch
-from seedtrust_ops.errors import OperationsError, PassingTrouble
+from seedtrust_ops.errors import SeedTrustError, TransientError
 
 __all__ = [
-    "AsyncOperations",
+    "AsyncOpsClient",
     "BatchInQueue",
     "BatchNotQueueable",
-    "LaunchInDoubt",
-    "Operations",
-    "OperationsError",
+    "LaunchUncertain",
     "OperationsRefused",
     "OperationsUnreachable",
-    "PassingTrouble",
+    "OpsClient",
     "Progress",
     "RunIsOver",
     "RunIsStarting",
     "RunState",
     "RunStatus",
+    "SeedTrustError",
+    "TransientError",
     "UnknownBatch",
     "UnknownJob",
     "UnknownRun",

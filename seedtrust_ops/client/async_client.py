@@ -19,8 +19,8 @@ from seedtrust_ops.client.transport import TIMEOUT_SECONDS, Caller, body_of, pat
 from seedtrust_ops.client.workflows import Dialogue, Told
 
 
-class AsyncOperations:
-    """`Operations` for asyncio: the same methods, to be awaited. Close it, or use it in `async with`."""
+class AsyncOpsClient:
+    """`OpsClient` for asyncio: the same methods, to be awaited. Close it, or use it in `async with`."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class AsyncOperations:
         timeout_seconds: float = TIMEOUT_SECONDS,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        """Take where the web server is; see `Operations`."""
+        """Take where the web server is; see `OpsClient`."""
         self._caller = Caller(url, application)
         self._closes_http = http is None
         self._http = http or httpx.AsyncClient(timeout=timeout_seconds, trust_env=False)
@@ -44,17 +44,17 @@ class AsyncOperations:
         request_id: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> str:
-        """Put a run of the job into the queue; see `Operations.launch`."""
+        """Put a run of the job into the queue; see `OpsClient.launch`."""
         return await self._follow(
             self._caller.launch(job, config, launched_by=launched_by, request_id=request_id, tags=tags)
         )
 
     async def job_run(self, run_id: str) -> RunState:
-        """Return how a run stands at Dagster now; see `Operations.job_run`."""
+        """Return how a run stands at Dagster now; see `OpsClient.job_run`."""
         return await self._follow(workflows.job_run(run_id))
 
     async def revoke(self, run_id: str) -> RunState:
-        """Cancel a run that waits, ask one that runs to stop; see `Operations.revoke`."""
+        """Cancel a run that waits, ask one that runs to stop; see `OpsClient.revoke`."""
         return await self._follow(workflows.revoke(run_id))
 
     async def aclose(self) -> None:

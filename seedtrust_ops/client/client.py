@@ -19,7 +19,7 @@ from seedtrust_ops.client.transport import TIMEOUT_SECONDS, Caller, body_of, pat
 from seedtrust_ops.client.workflows import Dialogue, Told
 
 
-class Operations:
+class OpsClient:
     """Launches and watches SeedTrust's background jobs; threads may share one. Close it, or use it in `with`."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Operations:
         Raises:
             UnknownJob, WrongConfig, OperationsRefused: saying what is wrong; nothing was launched.
             OperationsUnreachable: nothing was launched either.
-            LaunchInDoubt: when the answer was lost; it carries the `request_id` to launch again with.
+            LaunchUncertain: when the answer was lost; it carries the `request_id` to launch again with.
         """
         return self._follow(self._caller.launch(job, config, launched_by=launched_by, request_id=request_id, tags=tags))
 

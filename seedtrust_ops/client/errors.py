@@ -5,10 +5,10 @@ What a batch or a report is refused for is the domain's: `BatchNotQueueable`, `U
 
 from collections.abc import Sequence
 
-from seedtrust_ops.errors import OperationsError, PassingTrouble
+from seedtrust_ops.errors import SeedTrustError, TransientError
 
 
-class OperationsUnreachable(PassingTrouble):
+class OperationsUnreachable(TransientError):
     """The operations server gave no answer that can be read; `nothing_left` where not even the question reached it."""
 
     def __init__(self, sentence: str, *, nothing_left: bool) -> None:
@@ -16,7 +16,7 @@ class OperationsUnreachable(PassingTrouble):
         self.nothing_left = nothing_left
 
 
-class LaunchInDoubt(PassingTrouble):
+class LaunchUncertain(TransientError):
     """A job may have been launched or not: the answer was lost. Launching with the same `request_id` finds out."""
 
     def __init__(self, sentence: str, request_id: str) -> None:
@@ -24,15 +24,15 @@ class LaunchInDoubt(PassingTrouble):
         self.request_id = request_id
 
 
-class OperationsRefused(OperationsError):
+class OperationsRefused(SeedTrustError):
     """The operations server answered, and would not do it."""
 
 
-class UnknownJob(OperationsError):
+class UnknownJob(SeedTrustError):
     """No job has this name, or the server has not loaded it."""
 
 
-class WrongConfig(OperationsError):
+class WrongConfig(SeedTrustError):
     """The job does not take this config; `problems` has a sentence for each thing that is wrong."""
 
     def __init__(self, sentence: str, problems: Sequence[str]) -> None:
@@ -40,15 +40,15 @@ class WrongConfig(OperationsError):
         self.problems = tuple(problems)
 
 
-class UnknownRun(OperationsError):
+class UnknownRun(SeedTrustError):
     """Dagster has no run with this id."""
 
 
-class RunIsStarting(PassingTrouble):
+class RunIsStarting(TransientError):
     """The run has left the queue and not begun, and was not revoked: Dagster cancels none in that moment."""
 
 
-class RunIsOver(OperationsError):
+class RunIsOver(SeedTrustError):
     """The run has ended, so there is nothing left to revoke; `status` is how."""
 
     def __init__(self, sentence: str, status: str) -> None:

@@ -48,7 +48,7 @@ class Caller:
         request_id: str | None,
         tags: Mapping[str, str] | None,
     ) -> Dialogue[str]:
-        """Return the dialogue of a launch in this application's name; see `Operations.launch`."""
+        """Return the dialogue of a launch in this application's name; see `OpsClient.launch`."""
         person = {PERSON_TAG: launched_by} if launched_by else {}
         own = {APPLICATION_TAG: self._application, REQUEST_TAG: request_id or uuid.uuid4().hex}
         return workflows.launch(

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from seedtrust_ops.client import graphql
 from seedtrust_ops.client.errors import (
-    LaunchInDoubt,
+    LaunchUncertain,
     OperationsRefused,
     OperationsUnreachable,
     RunIsOver,
@@ -21,7 +21,7 @@ from seedtrust_ops.client.errors import (
 )
 from seedtrust_ops.client.graphql import Question
 from seedtrust_ops.client.runs import REQUEST_TAG, RunState, RunStatus, ending_in, run_state
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 
 Told = TypeVar("Told")
 Answer = Mapping[str, Any]
@@ -119,8 +119,8 @@ def _run_of_request(request_id: str, job: str) -> Dialogue[str | None]:
     return run_id
 
 
-def _in_doubt(job: str, request_id: str) -> LaunchInDoubt:
-    return LaunchInDoubt(
+def _in_doubt(job: str, request_id: str) -> LaunchUncertain:
+    return LaunchUncertain(
         f"Whether {job} was launched is not known: the answer was lost. Launch it again with "
         f"request_id={request_id!r}, which launches nothing where the first one came through.",
         request_id,
@@ -138,7 +138,7 @@ def _launched(answer: Answer, job: str) -> str:
     raise _refusal(answer, f"{job} was not launched")
 
 
-def _why_not_found(code: Answer, job: str) -> OperationsError:
+def _why_not_found(code: Answer, job: str) -> SeedTrustError:
     loaded = code.get("locationOrLoadError") or {}
     if loaded.get("__typename") != "RepositoryLocation":
         return OperationsUnreachable(
@@ -166,7 +166,7 @@ def _expect(answer: Answer, kind: str, run_id: str) -> None:
         raise _refusal(answer, f"Run {run_id} was not touched")
 
 
-def _refusal(answer: Answer, what: str) -> OperationsError:
+def _refusal(answer: Answer, what: str) -> SeedTrustError:
     if answer["__typename"] == "UnauthorizedError":
         return OperationsRefused(f"{what}: this web server was started with --read-only. Use the one that launches.")
     if answer.get("className") == CODE_IS_AWAY:

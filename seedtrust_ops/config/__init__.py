@@ -10,8 +10,8 @@ from seedtrust_ops.config.settings import (
     LocationSettings,
     TransferSettings,
     dagster_home,
-    environment,
     environment_for_child,
+    get_settings,
     replace_environment,
 )
 
@@ -22,7 +22,7 @@ __all__ = [
     "LocationSettings",
     "TransferSettings",
     "dagster_home",
-    "environment",
     "environment_for_child",
+    "get_settings",
     "replace_environment",
 ]

@@ -220,8 +220,8 @@ class Environment:
 
 
 @lru_cache(maxsize=1)
-def environment() -> Environment:
-    """Return this process's environment; tests that change variables call `environment.cache_clear()`."""
+def get_settings() -> Environment:
+    """Return this process's environment; tests that change variables call `get_settings.cache_clear()`."""
     return Environment()
 
 
@@ -235,7 +235,7 @@ def replace_environment(variables: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(variables)
     time.tzset()
-    environment.cache_clear()
+    get_settings.cache_clear()
 
 
 def dagster_home() -> Path:
@@ -244,7 +244,7 @@ def dagster_home() -> Path:
     Raises:
         ConfigurationError: when there is no dagster.yaml in any of them.
     """
-    configured = environment().location.dagster_home
+    configured = get_settings().location.dagster_home
     candidates = [configured] if configured is not None else [Path(__file__).parents[2], Path.cwd()]
     for folder in candidates:
         if (folder.expanduser() / "dagster.yaml").is_file():

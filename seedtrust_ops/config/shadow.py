@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from seedtrust_ops.config.settings_base import SettingsGroup
-from seedtrust_ops.job_policies import JOB_RULES
+from seedtrust_ops.job_policies import JOB_POLICIES
 
 
 class ShadowSettings(SettingsGroup):
@@ -35,11 +35,11 @@ class ShadowSettings(SettingsGroup):
     @field_validator("jobs")
     @classmethod
     def _exist(cls, jobs: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [str(place) for place, job in enumerate(jobs, start=1) if job not in JOB_RULES]
+        unknown = [str(place) for place, job in enumerate(jobs, start=1) if job not in JOB_POLICIES]
         if unknown:
             # Whoever mistypes a name takes a job for harmless that is not, so that no job may run. What stands there is
             # not repeated: people put secrets into the wrong variables.
-            places, names = ", ".join(unknown), ", ".join(JOB_RULES)
+            places, names = ", ".join(unknown), ", ".join(JOB_POLICIES)
             raise ValueError(f"no job has the name that stands there in place {places}; the jobs are {names}")
         return jobs
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.errors import ConfigurationError, DatabaseUnreachable, SchemaOutOfDate
 from seedtrust_ops.migrations.migrator import HEAD_REVISION, current_revision, migrate
@@ -30,7 +30,7 @@ LOCK_SECONDS = 20
 
 def application_url() -> URL:
     """Return where the application's database is, starting the embedded server where none is configured."""
-    settings = environment().databases
+    settings = get_settings().databases
     if settings.application_url is not None:
         return settings.application_url
     server = embedded_postgres.start(settings.embedded_directory)
@@ -39,7 +39,7 @@ def application_url() -> URL:
 
 def dagster_url() -> URL:
     """Return where Dagster's own storage is, starting the embedded server where none is configured."""
-    settings = environment().databases
+    settings = get_settings().databases
     if settings.dagster_url is not None:
         return settings.dagster_url
     server = embedded_postgres.start(settings.embedded_directory)
@@ -102,7 +102,7 @@ def application_engine() -> Engine:
     with plain_database_errors(engine.url), engine.connect() as connection:
         revision = current_revision(connection)
     if revision != HEAD_REVISION:
-        if environment().databases.application_url is not None:
+        if get_settings().databases.application_url is not None:
             raise SchemaOutOfDate(
                 f"Schema ops of {_place(engine.url)} is at revision {revision or 'nothing'} and this code wants "
                 f"{HEAD_REVISION}: run `seedtrust-ops migrate`. Nothing was done."

@@ -33,7 +33,7 @@ BATCH_QUEUED = Signal("seedtrust_batch_queued", "seedtrust_ops_batch_queued")
 REQUEST_PENDING = Signal("seedtrust_request_pending", "seedtrust_ops_request_pending")
 
 
-class Bell:
+class NotifyListener:
     """One wait's ear in the database; `why_polling` says why it must look every second instead, if it must."""
 
     def __init__(self, connection: Connection | None, why_polling: str | None) -> None:
@@ -56,7 +56,7 @@ class Bell:
 
 
 @contextmanager
-def listening(engine: Engine, signal: Signal) -> Iterator[Bell]:
+def listening(engine: Engine, signal: Signal) -> Iterator[NotifyListener]:
     """Yield a bell that rings at every signal committed from now on: look first, then wait for it.
 
     It has a connection of its own while the block lasts, beside the engine's pool. Where none is to be had, where
@@ -66,16 +66,21 @@ def listening(engine: Engine, signal: Signal) -> Iterator[Bell]:
     try:
         connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     except DBAPIError as error:
-        yield Bell(None, f"no connection is to be had for listening ({type(error.orig).__name__})")
+        yield NotifyListener(None, f"no connection is to be had for listening ({type(error.orig).__name__})")
         return
     with connection:
         # Out of the pool, which may fill its place: nobody else is ever given a connection that listens.
         connection.detach()
-        yield Bell(connection, _why_polling(connection, signal))
+        yield NotifyListener(connection, _why_polling(connection, signal))
 
 
 def wait_until_found(
-    look: Callable[[], Outcome], found: Callable[[Outcome], bool], bell: Bell, *, seconds: float, rest: float = 0.0
+    look: Callable[[], Outcome],
+    found: Callable[[Outcome], bool],
+    bell: NotifyListener,
+    *,
+    seconds: float,
+    rest: float = 0.0,
 ) -> Outcome:
     """Look, and look again whenever the bell rings, until the outcome is what is waited for.
 

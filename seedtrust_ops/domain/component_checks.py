@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from time import monotonic
 
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.ports.component_status import Component, ComponentStatus, Status
 from seedtrust_ops.ports.object_storage import ObjectStorage
 
@@ -39,7 +39,7 @@ def check_page(fetch: Callable[[], int]) -> ComponentStatus:
     return _status(Component.CLOUDFRONT, fetch, "The page came")
 
 
-class _Differs(OperationsError):
+class _Differs(SeedTrustError):
     """What was read is not what was put."""
 
 
@@ -47,7 +47,7 @@ def _status(component: Component, check: Callable[[], int], good: str) -> Compon
     checked_at = datetime.now(UTC)
     try:
         latency_ms = check()
-    except OperationsError as error:
+    except SeedTrustError as error:
         return ComponentStatus(component, Status.DOWN, None, checked_at, str(error))
     status = Status.UP if latency_ms < SLOW_MS else Status.DEGRADED
     slow = "" if status is Status.UP else f", slower than the {SLOW_MS} ms that count as good"

@@ -22,7 +22,7 @@ def _asks_to_run_again(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _RUN_AGAIN
 
 
-def commit(sessions: Sessions, work: Callable[[Session], Result]) -> Result:
+def run_in_transaction(sessions: Sessions, work: Callable[[Session], Result]) -> Result:
     """Run `work` in a transaction, commit it and return what it returned; 5 tries against deadlocks."""
     for attempt in Retrying(
         retry=retry_if_exception(_asks_to_run_again),

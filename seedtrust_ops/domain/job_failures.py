@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
 from seedtrust_ops.domain.outbox.event_store import Destination, Event, queue_events
-from seedtrust_ops.domain.sql_arrays import row_set
+from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.tables import ErrorRecord, JobRun
 
 _COLUMNS: list[tuple[str, TypeEngine[Any]]] = [
@@ -61,7 +61,9 @@ def record_failures(session: Session, failures: Sequence[RunFailure]) -> int:
         return 0
     of_run = {failure.run_id: failure for failure in failures}
     run_ids = {row.id: row.run_id for row in session.execute(_lock(sorted(of_run)))}
-    news = row_set("news", _COLUMNS, [[getattr(failure, name) for name, _ in _COLUMNS] for failure in of_run.values()])
+    news = array_table(
+        "news", _COLUMNS, [[getattr(failure, name) for name, _ in _COLUMNS] for failure in of_run.values()]
+    )
     told = exists().where(ErrorRecord.job_run_id == JobRun.id)
     values = (
         select(
@@ -93,7 +95,7 @@ def without_numbers(text: str) -> str:
 
 
 def _lock(run_ids: Sequence[str]) -> Select[int, str]:
-    wanted = row_set("wanted", [("run_id", Text())], [[run_id] for run_id in run_ids])
+    wanted = array_table("wanted", [("run_id", Text())], [[run_id] for run_id in run_ids])
     return (
         select(JobRun.id, JobRun.run_id)
         .join(wanted, wanted.c.run_id == JobRun.run_id)

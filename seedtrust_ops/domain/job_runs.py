@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, insert
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
-from seedtrust_ops.domain.sql_arrays import row_set
+from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.tables import JobRun
 
 RESOLUTIONS = ("COMPLETED", "ERROR", "EXPIRED", "REVOKED")
@@ -73,7 +73,7 @@ def mirror_runs(session: Session, facts: Sequence[RunFact]) -> int:
     latest = {fact.run_id: fact for fact in sorted(facts, key=_age)}
     if not latest:
         return 0
-    news = row_set(
+    news = array_table(
         "news",
         _COLUMNS,
         [[getattr(fact, name) for name, _ in _COLUMNS] for _, fact in sorted(latest.items())],

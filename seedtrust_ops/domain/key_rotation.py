@@ -13,8 +13,8 @@ from typing import Protocol
 from sqlalchemy import BigInteger, Text, func, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.db_transaction import Sessions, commit
-from seedtrust_ops.domain.sql_arrays import row_set
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.errors import DamagedToken, UnreadableToken
 from seedtrust_ops.tables import HuntingtonTransaction
 
@@ -80,7 +80,7 @@ def look_at_keys(sessions: Sessions, ring: KeyRing, looked_at: Progress = lambda
     """Return which keys are in use; nothing is changed. `looked_at` is told how many tokens each page had."""
     use = KeyUse()
     after = 0
-    while page := commit(sessions, partial(_next_page, after=after)):
+    while page := run_in_transaction(sessions, partial(_next_page, after=after)):
         _note(use, ring, page)
         after = max(page)
         looked_at(len(page))
@@ -103,7 +103,7 @@ def rotate(sessions: Sessions, ring: KeyRing, looked_at: Progress = lambda _toke
     for number in range(PASSES):
         after = 0
         renew_page = partial(_renew_page, ring=ring, skip_locked=number == 0)
-        while (done := commit(sessions, partial(renew_page, after=after))).tokens:
+        while (done := run_in_transaction(sessions, partial(renew_page, after=after))).tokens:
             renewed += done.renewed
             after = done.last_id
             looked_at(done.tokens)
@@ -165,7 +165,7 @@ def _store(session: Session, renewed: Sequence[tuple[int, str, str]], *, skip_lo
     """Store new tokens (transaction, old token, new one) where the old one still stands; return how many did."""
     if not renewed:
         return 0
-    news = row_set("news", [("id", BigInteger()), ("old", Text()), ("new", Text())], renewed)
+    news = array_table("news", [("id", BigInteger()), ("old", Text()), ("new", Text())], renewed)
     still_old = (
         select(HuntingtonTransaction.id, news.c.new)
         .join(news, HuntingtonTransaction.id == news.c.id)

@@ -12,14 +12,14 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
 
 
-def any_of(
+def in_array(
     column_: SQLColumnExpression[int] | SQLColumnExpression[int | None], numbers: Iterable[int]
 ) -> ColumnElement[bool]:
     """Return the condition that `column_` is one of `numbers`, however many: they are one parameter, an array."""
     return column_ == func.any(bindparam(None, list(numbers), type_=ARRAY(BigInteger()), unique=True))
 
 
-def row_set(
+def array_table(
     name: str, columns: Sequence[tuple[str, TypeEngine[Any]]], rows: Iterable[Sequence[Any]]
 ) -> TableValuedAlias:
     """Return a table `name` with these typed columns that holds `rows`, to join with or select from."""

@@ -13,25 +13,25 @@ from typing import Any
 import dagster as dg
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.balances import audit
-from seedtrust_ops.domain.balances.audit import Offenders
+from seedtrust_ops.domain.balances.audit import Violations
 from seedtrust_ops.domain.balances.snapshot import take_balances
 from seedtrust_ops.domain.shadow_mode import job_dry_runs
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, StorageResource
-from seedtrust_ops.orchestration.job_factory import belonging_to, single_asset_job
+from seedtrust_ops.orchestration.job_factory import owners_and_tags, single_asset_job
 from seedtrust_ops.orchestration.metadata import balance_metadata, offenders_table
 from seedtrust_ops.orchestration.schedules import office_today, weekly_schedule
 from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 
 NAME = "account_balance_check"
-WEEKS = dg.WeeklyPartitionsDefinition(start_date="2026-01-04", timezone=environment().location.timezone)
+WEEKS = dg.WeeklyPartitionsDefinition(start_date="2026-01-04", timezone=get_settings().location.timezone)
 PARQUET = "application/vnd.apache.parquet"
 
 
-class WeekIsOver(OperationsError):
+class WeekIsOver(SeedTrustError):
     """A week's balances can't be made up afterwards."""
 
 
@@ -49,13 +49,13 @@ def week_ended_by(day: date) -> str:
     # In shadow it is not made.
     output_required=False,
     description="What every active case's account holds, its minimum and its shortfall, as one Parquet file a week.",
-    **belonging_to(NAME),
+    **owners_and_tags(NAME),
 )
 def account_balances(
     context: dg.AssetExecutionContext, database: DatabaseResource, storage: StorageResource
 ) -> dg.MaterializeResult[dict[str, Any]] | None:
     """Write all balances to the bucket; open and resolve balance alerts. Twice, it changes nothing more."""
-    with failures_for_people():
+    with user_facing_failures():
         week = _week(context)
         with TemporaryDirectory() as folder:
             path = Path(folder, "account_balances.parquet")
@@ -95,13 +95,13 @@ def _week(context: dg.AssetExecutionContext) -> str:
 
 
 def _check(
-    name: str, find: Callable[[Session], Offenders], *, good: str, bad: str, description: str
+    name: str, find: Callable[[Session], Violations], *, good: str, bad: str, description: str
 ) -> dg.AssetChecksDefinition:
     """Return an asset check that passes where `find` finds nobody; `bad` follows the number of those it found."""
 
     @dg.asset_check(asset=account_balances, name=name, description=description, retry_policy=RETRIES)
     def check(database: DatabaseResource) -> dg.AssetCheckResult:
-        with failures_for_people(), database.sessions()() as session:
+        with user_facing_failures(), database.sessions()() as session:
             offenders = find(session)
         return dg.AssetCheckResult(
             passed=offenders.count == 0,
@@ -117,7 +117,7 @@ def _check(
 account_balances_checks = [
     _check(
         "balance_equals_ledger",
-        audit.off_their_ledger,
+        audit.ledger_mismatches,
         good="Every balance is the sum of its ledger entries.",
         bad="accounts hold something else than the sum of their ledger entries. Find the entry that is missing or was "
         "booked twice before any money leaves these accounts.",
@@ -140,7 +140,7 @@ account_balances_checks = [
     ),
     _check(
         "approved_is_covered",
-        audit.promised_too_much,
+        audit.overcommitted_cases,
         good="Every account covers what is approved and not yet paid.",
         bad="cases have more approved than their account holds; the last of their payments will be refused. Have the "
         "accounts funded, or take approvals back.",

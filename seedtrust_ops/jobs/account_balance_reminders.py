@@ -8,19 +8,19 @@ from typing import Any
 
 import dagster as dg
 
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.reminders.balances import remind_of_balances
 from seedtrust_ops.domain.shadow_mode import job_dry_runs
-from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
 from seedtrust_ops.orchestration.email_delivery import deliver_queued_letters
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.schedules import office_today, third_day_schedule
 from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 
 NAME = "account_balance_reminders"
-SEVERITY = rules_of(NAME).severity
+SEVERITY = job_policy(NAME).severity
 
 
 @dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})
@@ -31,8 +31,8 @@ def account_balance_reminders_op(
     if in_shadow(NAME):
         return run_in_shadow(context, NAME, database, partial(job_dry_runs.balance_reminders, today=office_today()))
     today = office_today()
-    with failures_for_people():
-        letters = commit(database.sessions(), partial(remind_of_balances, today=today))
+    with user_facing_failures():
+        letters = run_in_transaction(database.sessions(), partial(remind_of_balances, today=today))
     context.log.info(f"{letters} letters were written about balances below their minimum on {today}.")
     context.add_output_metadata({"balances of": str(today), "letters written": letters})
     deliver_queued_letters(context, database, mail)

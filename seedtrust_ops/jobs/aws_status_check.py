@@ -8,24 +8,24 @@ from typing import Any
 
 import dagster as dg
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.component_checks import check_page, check_storage
 from seedtrust_ops.domain.shadow_mode import job_dry_runs
-from seedtrust_ops.errors import OperationsError
-from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import (
     CloudFrontResource,
     DatabaseResource,
     InternalApiResource,
     StorageResource,
 )
-from seedtrust_ops.orchestration.job_factory import automation_status, belonging_to, single_op_job
+from seedtrust_ops.orchestration.job_factory import automation_status, owners_and_tags, single_op_job
 from seedtrust_ops.orchestration.metadata import markdown_table
 from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 
 NAME = "aws_status_check"
-SEVERITY = rules_of(NAME).severity
+SEVERITY = job_policy(NAME).severity
 
 
 @dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "aws"})
@@ -38,21 +38,21 @@ def aws_status_check_op(
 ) -> dict[str, Any]:
     """Put, read and delete a small object in the reports' bucket, fetch CloudFront's page, and post both statuses."""
     if in_shadow(NAME):
-        with failures_for_people():
+        with user_facing_failures():
             fetch = cloudfront.page().fetch
         return run_in_shadow(context, NAME, database, partial(job_dry_runs.outside, fetch=fetch))
-    with failures_for_people():
+    with user_facing_failures():
         # A missing variable must stop the job before it tells anybody anything.
         bucket, page, api = storage.open(), cloudfront.page(), internal_api.api()
         found = [
             check_storage(bucket, f"status-checks/{context.run_id}-{context.retry_number}"),
             check_page(page.fetch),
         ]
-        failures: list[OperationsError] = []
+        failures: list[SeedTrustError] = []
         for status in found:
             try:
                 api.post(status)
-            except OperationsError as error:
+            except SeedTrustError as error:
                 # The other component's status is told all the same.
                 failures.append(error)
         context.add_output_metadata(
@@ -79,8 +79,8 @@ aws_status_check_schedule = dg.ScheduleDefinition(
     name="aws_status_check_schedule",
     job=aws_status_check,
     cron_schedule="*/5 * * * *",
-    execution_timezone=environment().location.timezone,
+    execution_timezone=get_settings().location.timezone,
     default_status=automation_status()[0],
     description="Every five minutes.",
-    **belonging_to(NAME),
+    **owners_and_tags(NAME),
 )

@@ -8,19 +8,19 @@ from typing import Any
 
 import dagster as dg
 
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.reminders.case_close import remind_of_closings
 from seedtrust_ops.domain.shadow_mode import job_dry_runs
-from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
 from seedtrust_ops.orchestration.email_delivery import deliver_queued_letters
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.schedules import daily_schedule, office_today
 from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 
 NAME = "case_close_reminders"
-SEVERITY = rules_of(NAME).severity
+SEVERITY = job_policy(NAME).severity
 CASES_SHOWN = 50
 
 
@@ -31,8 +31,8 @@ def case_close_reminders_op(
     """Write to the escrow specialist of each case whose close date has come and that is not closed."""
     if in_shadow(NAME):
         return run_in_shadow(context, NAME, database, partial(job_dry_runs.closings, today=office_today()))
-    with failures_for_people():
-        cases = commit(database.sessions(), partial(remind_of_closings, today=office_today()))
+    with user_facing_failures():
+        cases = run_in_transaction(database.sessions(), partial(remind_of_closings, today=office_today()))
     shown = ", ".join(cases[:CASES_SHOWN]) or "none"
     context.log.info(f"{len(cases)} letters were written about cases that are to be closed.")
     context.add_output_metadata(

@@ -8,19 +8,19 @@ from typing import Any
 import dagster as dg
 
 from seedtrust_ops.domain.approvals.by_date import approve_due, would_approve_due
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.shadow_mode import job_dry_runs
-from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.approval_output import Approving, result_of, show_approvals
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
 from seedtrust_ops.orchestration.email_delivery import deliver_queued_letters
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.schedules import daily_schedule
 from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 
 NAME = "dr_auto_approval"
-SEVERITY = rules_of(NAME).severity
+SEVERITY = job_policy(NAME).severity
 
 
 @dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})
@@ -33,8 +33,8 @@ def dr_auto_approval_op(
     """
     if in_shadow(NAME) and not config.dry_run:
         return run_in_shadow(context, NAME, database, job_dry_runs.approvals_by_date)
-    with failures_for_people():
-        report = commit(database.sessions(), would_approve_due if config.dry_run else approve_due)
+    with user_facing_failures():
+        report = run_in_transaction(database.sessions(), would_approve_due if config.dry_run else approve_due)
     show_approvals(context, report, dry_run=config.dry_run)
     if not config.dry_run:
         deliver_queued_letters(context, database, mail)

@@ -8,8 +8,8 @@ import time
 import dagster as dg
 from pydantic import Field
 
-from seedtrust_ops.config import environment
-from seedtrust_ops.orchestration.job_factory import LaunchConfig, single_op_job
+from seedtrust_ops.config import get_settings
+from seedtrust_ops.orchestration.job_factory import JobConfig, single_op_job
 from seedtrust_ops.orchestration.metadata import show_progress
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES
 from seedtrust_ops.severity import Severity
@@ -17,14 +17,14 @@ from seedtrust_ops.severity import Severity
 SEVERITY = Severity.LOW
 
 
-class Steps(LaunchConfig):
+class Steps(JobConfig):
     """How long to take."""
 
     steps: int = Field(default=10, ge=1, le=1_000, description="How many steps there are.")
     seconds_a_step: float = Field(default=1.0, ge=0, le=60, description="How many seconds each step takes.")
 
 
-class Greeting(LaunchConfig):
+class Greeting(JobConfig):
     """Whom to greet, and how often."""
 
     name: str = Field(default="operations", min_length=1, description="Who is greeted, by name.")
@@ -73,4 +73,4 @@ example_with_args = single_op_job(example_with_args_op, SEVERITY, legacy_name="H
 
 def example_jobs() -> list[dg.JobDefinition]:
     """Return the four where DEV_ENV=1, and none in production."""
-    return [example, example_error, example_progress, example_with_args] if environment().location.dev_env else []
+    return [example, example_error, example_progress, example_with_args] if get_settings().location.dev_env else []

@@ -8,20 +8,20 @@ from typing import Any
 
 import dagster as dg
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.reconciliation.bank_comparison import Reconciliation, reconcile_day
 from seedtrust_ops.domain.reconciliation.chart import read_month
 from seedtrust_ops.domain.reconciliation.daily_batches import read_day
-from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, HuntingtonResource
-from seedtrust_ops.orchestration.job_factory import belonging_to, single_asset_job
+from seedtrust_ops.orchestration.job_factory import owners_and_tags, single_asset_job
 from seedtrust_ops.orchestration.metadata import day_metadata, dollars, format_date, reconciliation_metadata
 from seedtrust_ops.orchestration.schedules import daily_schedule, office_today
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
-from seedtrust_ops.ports.bank import BankGaveNoAnswer, BankUnauthorized
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
+from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized
 
 NAME = "huntington_reconciliation"
-DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone=environment().location.timezone, end_offset=1)
+DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone=get_settings().location.timezone, end_offset=1)
 """Today's too, so that people can look at a day that is not over."""
 
 
@@ -33,19 +33,19 @@ def day_before(day: date) -> str:
 @dg.asset(
     name="huntington_transfers",
     partitions_def=DAYS,
-    group_name=rules_of(NAME).group.value,
+    group_name=job_policy(NAME).group.value,
     kinds={"postgres", "matplotlib"},
     retry_policy=RETRIES,
     description="The batches of transfers that were queued on a day: what was sent, what failed, which run had them, "
     "and thirty days as a picture.",
-    **belonging_to(NAME),
+    **owners_and_tags(NAME),
 )
 def huntington_transfers(
     context: dg.AssetExecutionContext, database: DatabaseResource
 ) -> dg.MaterializeResult[dict[str, Any]]:
     """Count a day's batches, and draw the thirty days up to it."""
-    day, zone = _day(context), environment().location.timezone
-    with failures_for_people(), database.sessions()() as session:
+    day, zone = _day(context), get_settings().location.timezone
+    with user_facing_failures(), database.sessions()() as session:
         # Totals and rows are read by several statements, and must be of one moment.
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         seen = read_day(session, day, zone)
@@ -77,11 +77,11 @@ def huntington_transfers_check(
 ) -> dg.AssetCheckResult:
     """Ask the bank about every transaction of a day."""
     day = _day(context.op_execution_context)
-    with failures_for_people():
+    with user_facing_failures():
         huntington.settings  # noqa: B018  a missing variable must stop the job, not look like a bank that is down
         try:
-            compared = reconcile_day(database.sessions(), huntington.open, day, environment().location.timezone)
-        except (BankGaveNoAnswer, BankUnauthorized) as trouble:
+            compared = reconcile_day(database.sessions(), huntington.open, day, get_settings().location.timezone)
+        except (BankInquiryFailed, BankUnauthorized) as trouble:
             return _unasked(str(trouble), day)
     return _verdict(compared, day)
 

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.listen_notify import BATCH_QUEUED
 from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.domain.shadow_mode.decisions import Decision
@@ -21,13 +21,13 @@ from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import unseen_batches
 from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, queued_batches
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport, TransferRules, process_batch
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, why_halted
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, FieldCipherResource, HuntingtonResource
-from seedtrust_ops.orchestration.job_factory import LaunchConfig, automation_status, belonging_to, single_op_job
-from seedtrust_ops.orchestration.long_poll import look_or_wait
+from seedtrust_ops.orchestration.job_factory import JobConfig, automation_status, owners_and_tags, single_op_job
+from seedtrust_ops.orchestration.long_poll import poll_or_wait
 from seedtrust_ops.orchestration.metadata import batch_metadata
 from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 from seedtrust_ops.severity import Severity, run_tags
 from seedtrust_ops.tag_names import BATCH_TAG
 
@@ -48,11 +48,11 @@ REQUESTS_A_TICK = 50
 """So that a tick stays well under the time that Dagster gives it, however many batches are queued."""
 
 
-class NoBatchNamed(OperationsError):
+class NoBatchNamed(SeedTrustError):
     """A person launched the job without the number of a batch."""
 
 
-class BatchToSend(LaunchConfig):
+class ProcessBatchConfig(JobConfig):
     """Which batch to send."""
 
     batch_id: int = Field(
@@ -65,7 +65,7 @@ class BatchToSend(LaunchConfig):
 @dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "bank"})
 def process_huntington_batch_op(
     context: dg.OpExecutionContext,
-    config: BatchToSend,
+    config: ProcessBatchConfig,
     database: DatabaseResource,
     huntington: HuntingtonResource,
     field_cipher: FieldCipherResource,
@@ -77,7 +77,7 @@ def process_huntington_batch_op(
     if in_shadow(NAME):
         look = partial(_look_at_batch, context, config, huntington, field_cipher)
         return run_in_shadow(context, NAME, database, look)
-    with failures_for_people():
+    with user_facing_failures():
         if config.batch_id == NO_BATCH:
             raise NoBatchNamed(
                 "No batch was named, so nothing was sent. Open this run in the launchpad, put the batch's number in "
@@ -121,19 +121,19 @@ process_huntington_batch = single_op_job(
     minimum_interval_seconds=1,
     default_status=automation_status()[1],
     description="Asks for a run of every batch as soon as it is queued, and says why where one has to wait.",
-    **belonging_to(NAME),
+    **owners_and_tags(NAME),
 )
 def huntington_batch_sensor(
     context: dg.SensorEvaluationContext, database: DatabaseResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Ask for a run of every batch that is queued and has none on its way; wait for one that is."""
-    with failures_for_people():
-        return look_or_wait(database, BATCH_QUEUED, partial(_look, context.instance, database))
+    with user_facing_failures():
+        return poll_or_wait(database, BATCH_QUEUED, partial(_look, context.instance, database))
 
 
 def _look(instance: dg.DagsterInstance, database: DatabaseResource) -> dg.SensorResult | dg.SkipReason:
     with database.sessions()() as session:
-        halted = why_halted(session, environment().transfers.halted)
+        halted = why_halted(session, get_settings().transfers.halted)
         batches = unseen_batches(session, NAME) if in_shadow(NAME) else queued_batches(session)
     if halted is not None:
         return dg.SkipReason(f"{halted} {len(batches)} batches wait in the queue.")
@@ -163,7 +163,7 @@ def in_words(report: BatchReport) -> str:
 
 def transfer_rules(huntington: HuntingtonResource) -> TransferRules:
     """Return what the environment says of sending."""
-    transfers = environment().transfers
+    transfers = get_settings().transfers
     return TransferRules(
         funding_account_id=huntington.settings.funding_account_id,
         concurrency=huntington.settings.concurrency,
@@ -176,7 +176,7 @@ def transfer_rules(huntington: HuntingtonResource) -> TransferRules:
 
 def _look_at_batch(
     context: dg.OpExecutionContext,
-    config: BatchToSend,
+    config: ProcessBatchConfig,
     huntington: HuntingtonResource,
     field_cipher: FieldCipherResource,
     sessions: Sessions,
@@ -242,6 +242,6 @@ def _run_request(instance: dg.DagsterInstance, batch: QueuedBatch) -> dg.RunRequ
     tries = instance.get_runs_count(dg.RunsFilter(job_name=NAME, tags=tags))
     return dg.RunRequest(
         run_key=f"huntington-batch-{batch.batch_id}-generation-{batch.generation}-try-{tries + 1}",
-        run_config=dg.RunConfig(ops={NAME: BatchToSend(batch_id=batch.batch_id)}),
+        run_config=dg.RunConfig(ops={NAME: ProcessBatchConfig(batch_id=batch.batch_id)}),
         tags=run_tags(SEVERITY, priority_within=batch.priority) | tags,
     )

@@ -12,24 +12,24 @@ import dagster as dg
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.outbox import due_letters
 from seedtrust_ops.domain.reports.report_kinds import TITLES
 from seedtrust_ops.domain.reports.request_queue import requests_waiting
 from seedtrust_ops.domain.shadow_mode.undecided_reports import undecided_requests
-from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource, StorageResource
 from seedtrust_ops.orchestration.email_delivery import deliver_queued_letters
-from seedtrust_ops.orchestration.job_factory import LaunchConfig, automation_status, belonging_to, single_op_job
+from seedtrust_ops.orchestration.job_factory import JobConfig, automation_status, owners_and_tags, single_op_job
 from seedtrust_ops.orchestration.metadata import Link, asset_link, markdown_table, report_metadata
 from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 
 if TYPE_CHECKING:
     from seedtrust_ops.domain.reports.generator import UnmetRequest
 
 NAME = "report_generation"
-SEVERITY = rules_of(NAME).severity
+SEVERITY = job_policy(NAME).severity
 EVERY_REPORT = 0
 """What the launchpad shows until a person puts the number of one request there."""
 
@@ -39,13 +39,13 @@ report_assets = [
         group_name="reports",
         kinds={"s3"},
         description=f"Each report of the kind '{title}' that somebody asked for; `{NAME}` makes them.",
-        **belonging_to(NAME),
+        **owners_and_tags(NAME),
     )
     for kind, title in TITLES.items()
 ]
 
 
-class ReportsToMake(LaunchConfig):
+class ReportGenerationConfig(JobConfig):
     """Which reports to make."""
 
     report_id: int = Field(
@@ -59,7 +59,7 @@ class ReportsToMake(LaunchConfig):
 @dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "s3"})
 def report_generation_op(
     context: dg.OpExecutionContext,
-    config: ReportsToMake,
+    config: ReportGenerationConfig,
     database: DatabaseResource,
     storage: StorageResource,
     mail: MailResource,
@@ -69,15 +69,15 @@ def report_generation_op(
     By hand: put the number of one request in the place of the 0 in the launchpad, to have that one made now.
     """
     # What writes spreadsheets, PDFs and charts takes a second to load, and only a run needs it.
-    from seedtrust_ops.domain.reports.generator import MadeReport, meet_named_request, meet_requests
+    from seedtrust_ops.domain.reports.generator import MadeReport, generate_reports, meet_named_request
     from seedtrust_ops.domain.shadow_mode.report_dry_runs import reports
 
     if in_shadow(NAME):
-        return run_in_shadow(context, NAME, database, partial(reports, zone=environment().location.timezone))
+        return run_in_shadow(context, NAME, database, partial(reports, zone=get_settings().location.timezone))
 
     outcomes: list[tuple[int, Link | str, str, str]] = []
-    with failures_for_people():
-        zone = environment().location.timezone
+    with user_facing_failures():
+        zone = get_settings().location.timezone
         sessions = database.sessions()
         with sessions() as session:
             waiting = requests_waiting(session)
@@ -87,7 +87,7 @@ def report_generation_op(
             ]
         else:
             # Where only letters wait, the bucket's variable is not needed.
-            work = meet_requests(sessions, storage.open(), zone=zone) if waiting else ()
+            work = generate_reports(sessions, storage.open(), zone=zone) if waiting else ()
         for one in work:
             request = one.request
             if isinstance(one, MadeReport):
@@ -124,16 +124,16 @@ report_generation = single_op_job(report_generation_op, SEVERITY, legacy_name="c
     name="report_generation_schedule",
     job=report_generation,
     cron_schedule="* * * * *",
-    execution_timezone=environment().location.timezone,
+    execution_timezone=get_settings().location.timezone,
     default_status=automation_status()[0],
     description="Every minute, where a report is asked for or a letter is due.",
-    **belonging_to(NAME),
+    **owners_and_tags(NAME),
 )
 def report_generation_schedule(
     context: dg.ScheduleEvaluationContext, database: DatabaseResource
 ) -> dg.RunRequest | dg.SkipReason:
     """Every minute, where a report is asked for or a letter is due."""
-    with failures_for_people(), database.sessions()() as session:
+    with user_facing_failures(), database.sessions()() as session:
         reason = _what_waits(session)
     if reason is None:
         return dg.SkipReason("No report is asked for and no letter is due.")

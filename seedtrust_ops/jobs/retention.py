@@ -14,22 +14,22 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.config.retention import RetentionSettings
 from seedtrust_ops.dagster_db.run_purge import Age, Cleared, delete_old_runs
 from seedtrust_ops.database.engine import dagster_url
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.row_purge import delete_old_attachments, delete_old_events, ended_runs
 from seedtrust_ops.domain.shadow_mode import job_dry_runs
-from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.schedules import daily_schedule
 from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 
 NAME = "retention"
-SEVERITY = rules_of(NAME).severity
+SEVERITY = job_policy(NAME).severity
 FREQUENT = ("auto_heal_huntington_batches", "report_generation", "aws_status_check", "off_site_tracking")
 """What runs every minute to every half hour, and of whose successes JobRun tells enough."""
 
@@ -37,7 +37,7 @@ FREQUENT = ("auto_heal_huntington_batches", "report_generation", "aws_status_che
 @dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})
 def retention_op(context: dg.OpExecutionContext, database: DatabaseResource) -> dict[str, Any]:
     """Delete old runs with their events, tags and output, and old events that were told to others."""
-    settings = environment().retention
+    settings = get_settings().retention
     if in_shadow(NAME):
         before = datetime.now(UTC) - timedelta(days=settings.events_days)
         return run_in_shadow(context, NAME, database, partial(job_dry_runs.old_rows, before=before))
@@ -50,7 +50,7 @@ def retention_op(context: dg.OpExecutionContext, database: DatabaseResource) -> 
         for run_id in run_ids:
             context.instance.compute_log_manager.delete_logs(prefix=[run_id])
 
-    with failures_for_people():
+    with user_facing_failures():
         sessions = database.sessions()
         cleared = _clear_runs(sessions, settings, forget_output, is_over)
         before = datetime.now(UTC) - timedelta(days=settings.events_days)
@@ -90,7 +90,7 @@ def _all_of(
 ) -> int:
     """Delete until there is no more or time is up, a transaction at a time; return how many went."""
     total = 0
-    while not is_over() and (gone := commit(sessions, delete_some)):
+    while not is_over() and (gone := run_in_transaction(sessions, delete_some)):
         total += gone
     return total
 

@@ -13,17 +13,17 @@ import dagster as dg
 
 from seedtrust_ops.database.listen_notify import REQUEST_PENDING
 from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, what_waits, would_approve_by_rules
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.shadow_mode import job_dry_runs
 from seedtrust_ops.domain.shadow_mode.decisions import looks_of
 from seedtrust_ops.orchestration.approval_output import Approving, result_of, show_approvals
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
 from seedtrust_ops.orchestration.email_delivery import deliver_queued_letters
-from seedtrust_ops.orchestration.job_factory import automation_status, belonging_to, single_op_job
-from seedtrust_ops.orchestration.long_poll import look_or_wait
+from seedtrust_ops.orchestration.job_factory import automation_status, owners_and_tags, single_op_job
+from seedtrust_ops.orchestration.long_poll import poll_or_wait
 from seedtrust_ops.orchestration.schedules import office_zone
 from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 from seedtrust_ops.severity import Severity
 
 NAME = "rule_based_approval"
@@ -47,8 +47,8 @@ def rule_based_approval_op(
     if in_shadow(NAME) and not config.dry_run:
         return run_in_shadow(context, NAME, database, partial(job_dry_runs.approvals_by_rule, zone=office_zone()))
     work = would_approve_by_rules if config.dry_run else approve_by_rules
-    with failures_for_people():
-        report = commit(database.sessions(), partial(work, zone=office_zone()))
+    with user_facing_failures():
+        report = run_in_transaction(database.sessions(), partial(work, zone=office_zone()))
     show_approvals(context, report, dry_run=config.dry_run)
     if not config.dry_run:
         deliver_queued_letters(context, database, mail)
@@ -64,14 +64,14 @@ rule_based_approval = single_op_job(rule_based_approval_op, SEVERITY, legacy_nam
     minimum_interval_seconds=5,
     default_status=automation_status()[1],
     description="Asks for a run as soon as an approval rule approves a pending request, and says why where none does.",
-    **belonging_to(NAME),
+    **owners_and_tags(NAME),
 )
 def pending_dr_sensor(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
     """Ask for a run where a rule approves a pending request now, and no run is on its way; wait for one that is."""
     if context.cursor and datetime.now(UTC) < datetime.fromisoformat(context.cursor):
         return dg.SkipReason(f"Nothing was approved by the last look, a long one; the next is at {context.cursor}.")
-    with failures_for_people():
-        return look_or_wait(database, REQUEST_PENDING, partial(_look, context, database), rest=REST_AFTER_A_LOOK)
+    with user_facing_failures():
+        return poll_or_wait(database, REQUEST_PENDING, partial(_look, context, database), rest=REST_AFTER_A_LOOK)
 
 
 def _look(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:

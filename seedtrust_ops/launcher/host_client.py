@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.launcher.host_socket import LOG, call, make_folder
 from seedtrust_ops.launcher.wire_protocol import ALIVE, Answer, LaunchOrder
 
@@ -31,11 +31,11 @@ TRIES = 4
 PAUSE_SECONDS = 0.5
 
 
-class RunNotStarted(OperationsError):
+class RunNotStarted(SeedTrustError):
     """No process could be started for a run."""
 
 
-class RunHostCaller:
+class RunHostClient:
     """Asks the run host of one folder. Safe to use from several threads."""
 
     def __init__(self, folder: Path) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.dagster_instance import under_dagster_home
-from seedtrust_ops.launcher.host_client import RunHostCaller
+from seedtrust_ops.launcher.host_client import RunHostClient
 from seedtrust_ops.launcher.host_socket import LAUNCHER_FOLDER
 from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchOrder
 from seedtrust_ops.launcher.worker_identity import WorkerProcess
@@ -33,7 +33,7 @@ class WarmRunLauncher(RunLauncher, ConfigurableClass):
 
     def __init__(self, folder: Path, inst_data: ConfigurableClassData | None = None) -> None:
         self._inst_data = inst_data
-        self._run_host = RunHostCaller(folder)
+        self._run_host = RunHostClient(folder)
         super().__init__()  # type: ignore[no-untyped-call]  # Dagster's has no types
 
     @property

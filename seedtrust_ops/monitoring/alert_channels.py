@@ -10,21 +10,21 @@ from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from seedtrust_ops.config import environment
-from seedtrust_ops.domain.alert_notifications.digest import tell_digest
+from seedtrust_ops.config import get_settings
+from seedtrust_ops.domain.alert_notifications.digest import notify_digest
 from seedtrust_ops.domain.alert_notifications.jobs_component_status import tell_component_status
-from seedtrust_ops.domain.alert_notifications.notifier import Channels, tell_opened, tell_resolved
-from seedtrust_ops.domain.db_transaction import Sessions, commit
-from seedtrust_ops.domain.notifications.renderer import Stationery
+from seedtrust_ops.domain.alert_notifications.notifier import Channels, notify_opened, notify_resolved
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.notifications.renderer import EmailRenderer
 from seedtrust_ops.domain.outbox.email_claims import ALERTS
-from seedtrust_ops.domain.outbox.email_dispatcher import deliver_letters
+from seedtrust_ops.domain.outbox.email_dispatcher import send_due_emails
 from seedtrust_ops.domain.outbox.email_store import due_letters
-from seedtrust_ops.domain.outbox.event_dispatcher import deliver_events, forget_old_events, give_up_all
+from seedtrust_ops.domain.outbox.event_dispatcher import abandon_all, deliver_events, purge_events
 from seedtrust_ops.domain.outbox.event_store import Destination
-from seedtrust_ops.errors import ConfigurationError, OperationsError
+from seedtrust_ops.errors import ConfigurationError, SeedTrustError
 from seedtrust_ops.orchestration.dagster_resources import InternalApiResource, MailResource, PostHogResource
 from seedtrust_ops.ports.component_status import Component, ComponentStatus, Status
-from seedtrust_ops.ports.events import EventRefused, Taker
+from seedtrust_ops.ports.events import EventRefused, EventSink
 from seedtrust_ops.resources.internal_api_client import InternalApi
 
 ANSWER_SECONDS = 3.0
@@ -39,7 +39,7 @@ class Ways:
 
     mail: MailResource
     emails: tuple[str, ...] = ()
-    takers: dict[Destination, Taker] = field(default_factory=dict)
+    takers: dict[Destination, EventSink] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -95,7 +95,7 @@ def ways_of_telling(mail: MailResource, internal_api: InternalApiResource, posth
     """Return the ways that the environment names."""
     ways = Ways(mail)
     try:
-        ways.emails = environment().alert_letters.emails
+        ways.emails = get_settings().alert_letters.emails
     except ConfigurationError as error:
         ways.missing["letters"] = f"{error} No letter tells of alerts."
     _add_internal_api(ways, internal_api)
@@ -113,7 +113,7 @@ def ways_of_telling(mail: MailResource, internal_api: InternalApiResource, posth
 
 def _add_internal_api(ways: Ways, internal_api: InternalApiResource) -> None:
     try:
-        if environment().shadow.everything:
+        if get_settings().shadow.everything:
             # The legacy systems do the work, and how they are is for them to say.
             ways.missing[Destination.INTERNAL_API] = "All jobs are in shadow. The internal API is not told."
             return
@@ -128,13 +128,13 @@ def tell_people(sessions: Sessions, ways: Ways, *, digest_of: date | None) -> in
     `digest_of` is the day whose digest is due, None where none is.
     """
     channels = ways.channels
-    told = commit(sessions, partial(tell_opened, channels=channels))
-    told += commit(sessions, partial(tell_resolved, channels=channels))
+    told = run_in_transaction(sessions, partial(notify_opened, channels=channels))
+    told += run_in_transaction(sessions, partial(notify_resolved, channels=channels))
     if channels.internal_api:
-        commit(sessions, tell_component_status)
+        run_in_transaction(sessions, tell_component_status)
     if digest_of is not None:
-        commit(sessions, partial(tell_digest, emails=channels.emails, day=digest_of))
-        commit(sessions, forget_old_events)
+        run_in_transaction(sessions, partial(notify_digest, emails=channels.emails, day=digest_of))
+        run_in_transaction(sessions, purge_events)
     return told
 
 
@@ -144,7 +144,9 @@ def deliver(sessions: Sessions, ways: Ways) -> Delivery:
     for destination in Destination:
         taker = ways.takers.get(destination)
         if taker is None:
-            commit(sessions, partial(give_up_all, destination=destination, reason=ways.missing[destination]))
+            run_in_transaction(
+                sessions, partial(abandon_all, destination=destination, reason=ways.missing[destination])
+            )
             continue
         report = deliver_events(sessions, destination, taker, longest_seconds=EVENTS_SECONDS)
         delivery.events += report.sent
@@ -156,18 +158,18 @@ def deliver(sessions: Sessions, ways: Ways) -> Delivery:
 
 def _deliver_letters(sessions: Sessions, mail: MailResource, delivery: Delivery) -> None:
     kinds = sorted(ALERTS)
-    if not commit(sessions, partial(due_letters, kinds=kinds)):
+    if not run_in_transaction(sessions, partial(due_letters, kinds=kinds)):
         return
     try:
         with mail.open(answer_seconds=ANSWER_SECONDS) as office:
-            report = deliver_letters(
+            report = send_due_emails(
                 sessions,
                 office,
-                Stationery(ZoneInfo(environment().location.timezone)),
+                EmailRenderer(ZoneInfo(get_settings().location.timezone)),
                 longest_seconds=LETTERS_SECONDS,
                 kinds=kinds,
             )
-    except OperationsError as error:
+    except SeedTrustError as error:
         delivery.troubles["letters"] = str(error)
         return
     delivery.letters = report.sent

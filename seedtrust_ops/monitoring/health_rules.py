@@ -10,7 +10,7 @@ import dagster as dg
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_db.ticks import read_ticks
 from seedtrust_ops.database.engine import dagster_url
 from seedtrust_ops.domain.alerts.findings import Finding
@@ -32,7 +32,7 @@ from seedtrust_ops.domain.health.schedule_ticks import SCHEDULE_MISSED, Automati
 from seedtrust_ops.domain.outbox.email_claims import FAILING
 from seedtrust_ops.domain.outbox.event_store import Destination
 from seedtrust_ops.errors import ConfigurationError
-from seedtrust_ops.job_policies import rules_of
+from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.severity import Severity
 
 LAUNCHES_NOTHING = Severity.HIGH
@@ -59,7 +59,7 @@ def health_rules(
         awake_since: when the daemon last came back (aware).
         told: the destinations of events that are configured.
     """
-    watching, transfers = environment().watching, environment().transfers
+    watching, transfers = get_settings().watching, get_settings().transfers
     launches = _launches(repository)
     severities = {name: _severity_of(name) for launched in launches.values() for name in launched}
     jobs = [
@@ -125,8 +125,8 @@ def _automations(launches: Mapping[str, Sequence[str]], now: datetime) -> list[A
     with engine.connect() as connection:
         ticking = read_ticks(
             connection,
-            zone=ZoneInfo(environment().location.timezone),
-            dev_env=environment().location.dev_env,
+            zone=ZoneInfo(get_settings().location.timezone),
+            dev_env=get_settings().location.dev_env,
             now=now,
         )
     return [
@@ -144,7 +144,7 @@ def _automations(launches: Mapping[str, Sequence[str]], now: datetime) -> list[A
 
 def _is_in_shadow(job: str | None) -> bool:
     try:
-        return job is not None and environment().shadow.covers(job)
+        return job is not None and get_settings().shadow.covers(job)
     except ConfigurationError:
         # Every job fails with it, and people are to hear of that.
         return False
@@ -156,7 +156,7 @@ def _nothing(_session: Session) -> Sequence[Finding]:
 
 def _severity_of(job: str) -> Severity:
     """Return how bad it is when the job fails; in shadow it is never worth waking anybody."""
-    return Severity.LOW if _is_in_shadow(job) else rules_of(job).severity
+    return Severity.LOW if _is_in_shadow(job) else job_policy(job).severity
 
 
 def _worst(jobs: Sequence[str]) -> Severity:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.config.health_thresholds import WatchingSettings
 from seedtrust_ops.domain.alert_notifications.digest import digest_day
 from seedtrust_ops.domain.db_transaction import Sessions
@@ -24,8 +24,8 @@ from seedtrust_ops.orchestration.dagster_resources import (
     MailResource,
     PostHogResource,
 )
-from seedtrust_ops.orchestration.job_factory import belonging_to
-from seedtrust_ops.orchestration.user_facing_failures import failures_for_people
+from seedtrust_ops.orchestration.job_factory import owners_and_tags
+from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
 
 RULES_SECONDS = 15.0
 ABSENCE = timedelta(seconds=60)
@@ -46,7 +46,7 @@ class Memory(BaseModel):
 def _interval_seconds() -> int:
     """Return how often to look. A threshold that can't be used must stop this sensor's ticks, and nothing else."""
     try:
-        return environment().watching.interval_seconds
+        return get_settings().watching.interval_seconds
     except ConfigurationError:
         return int(WatchingSettings.model_fields["interval_seconds"].default)
 
@@ -56,7 +56,7 @@ def _interval_seconds() -> int:
     minimum_interval_seconds=_interval_seconds(),
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Looks for trouble that no run tells of by itself, and tells people once of each.",
-    **belonging_to("job_health_sensor"),
+    **owners_and_tags("job_health_sensor"),
 )
 def job_health_sensor(
     context: dg.SensorEvaluationContext,
@@ -68,7 +68,7 @@ def job_health_sensor(
 ) -> dg.SkipReason:
     """Ask the rules, tell what is new, deliver it, ping."""
     assert context.repository_def is not None, "a sensor is evaluated in its code location"
-    with failures_for_people():
+    with user_facing_failures():
         ways = ways_of_telling(mail, internal_api, posthog)
         memory, words = look(context.repository_def, database.sessions(), ways, _recall(context.cursor))
         context.update_cursor(memory.model_dump_json())
@@ -97,7 +97,7 @@ def look(
         What to remember, and what came of it, in sentences.
     """
     now = now or datetime.now(UTC)
-    watching = environment().watching
+    watching = get_settings().watching
     awake_since = _awake_since(memory, now, timedelta(seconds=watching.interval_seconds))
     evaluation = evaluate(
         sessions,
@@ -107,7 +107,7 @@ def look(
         quiet_seconds=watching.quiet_seconds,
         longest_seconds=RULES_SECONDS,
     )
-    day = digest_day(now, ZoneInfo(environment().location.timezone), watching.digest_hour)
+    day = digest_day(now, ZoneInfo(get_settings().location.timezone), watching.digest_hour)
     told = tell_people(sessions, ways, digest_of=None if day == memory.digest_of else day)
     delivery = deliver(sessions, ways)
     remembered = Memory(

@@ -11,7 +11,7 @@ import dagster as dg
 from seedtrust_ops.domain.job_failures import RunFailure
 from seedtrust_ops.domain.job_runs import RunFact
 from seedtrust_ops.domain.json_safe import storable
-from seedtrust_ops.job_policies import SEVERITY_TAG, rules_of
+from seedtrust_ops.job_policies import SEVERITY_TAG, job_policy
 from seedtrust_ops.monitoring.failure_summary import Failure, failure_of
 from seedtrust_ops.monitoring.run_events import RunEvents
 from seedtrust_ops.orchestration.expiration_tags import has_expired
@@ -67,7 +67,7 @@ def severity_of(run: dg.DagsterRun) -> Severity:
     try:
         return Severity(run.tags.get(SEVERITY_TAG, ""))
     except ValueError:
-        return rules_of(run.job_name).severity
+        return job_policy(run.job_name).severity
 
 
 def _context(run: dg.DagsterRun, failure: Failure, events: RunEvents) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from functools import partial
 import dagster as dg
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.job_failures import RunFailure, record_failures
 from seedtrust_ops.domain.job_runs import RunFact, mirror_runs, unfinished_runs
 from seedtrust_ops.monitoring.changed_runs import changed_runs
@@ -21,8 +21,8 @@ from seedtrust_ops.monitoring.job_run_mapper import fact_of, failure_to_record, 
 from seedtrust_ops.monitoring.queue_expiry import cancel_expired_runs
 from seedtrust_ops.monitoring.run_events import read_events
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
-from seedtrust_ops.orchestration.job_factory import belonging_to
-from seedtrust_ops.orchestration.user_facing_failures import failures_for_people
+from seedtrust_ops.orchestration.job_factory import owners_and_tags
+from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
 
 OVERLAP = timedelta(seconds=30)
 """A run's update time is when the event happened; it may be stored a little later, behind a newer one's."""
@@ -38,11 +38,11 @@ UNFINISHED_RUNS = 500
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Keeps JobRun, which every dashboard of the company reads, equal to Dagster's runs, and cancels those "
     "that wait in the queue for longer than their job allows.",
-    **belonging_to("job_run_sensor"),
+    **owners_and_tags("job_run_sensor"),
 )
 def job_run_sensor(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
     """Mirror all that changed since the last tick, and cancel the runs that waited too long."""
-    with failures_for_people():
+    with user_facing_failures():
         changed, cursor = mirror_changed_runs(context.instance, database, _read_cursor(context.cursor))
     if cursor is not None:
         context.update_cursor(cursor.isoformat())
@@ -91,7 +91,7 @@ def _mirror(instance: dg.DagsterInstance, sessions: sessionmaker[Session], recor
     events = read_events(instance, list(begun), failed=[record.dagster_run.run_id for record in failed])
     facts = [fact_of(record, events.get(record.dagster_run.run_id)) for record in records]
     failures = [failure_to_record(record, events[record.dagster_run.run_id]) for record in failed]
-    return commit(sessions, partial(_record, facts=facts, failures=failures))
+    return run_in_transaction(sessions, partial(_record, facts=facts, failures=failures))
 
 
 def _record(session: Session, facts: Sequence[RunFact], failures: Sequence[RunFailure]) -> int:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from seedtrust_ops.domain.approvals.writer import ApprovalReport
 from seedtrust_ops.job_policies import Group
-from seedtrust_ops.orchestration.job_factory import LaunchConfig, belonging_to
+from seedtrust_ops.orchestration.job_factory import JobConfig, owners_and_tags
 from seedtrust_ops.orchestration.metadata import dollars, markdown_table
 
 approved_requests = dg.AssetSpec(
@@ -19,11 +19,11 @@ approved_requests = dg.AssetSpec(
     kinds={"postgres"},
     description="The disbursement requests that were approved without a person: by date (`dr_auto_approval`) or by a "
     "rule (`rule_based_approval`). Each run that approved some is one materialization.",
-    **belonging_to("rule_based_approval"),
+    **owners_and_tags("rule_based_approval"),
 )
 
 
-class Approving(LaunchConfig):
+class Approving(JobConfig):
     """Whether to approve or only to show."""
 
     dry_run: bool = Field(default=False, description="true to approve nothing and show what would be approved.")

@@ -1,4 +1,4 @@
-"""What `definitions` hands to the ops as Dagster resources: each opens one client from the environment's settings.
+"""What `defs` hands to the ops as Dagster resources: each opens one client from the environment's settings.
 
 The clients themselves are in `resources` and `database`, which import no Dagster so that the watchdog can use them.
 """
@@ -10,7 +10,7 @@ import dagster as dg
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import HuntingtonSettings, environment
+from seedtrust_ops.config import HuntingtonSettings, get_settings
 from seedtrust_ops.database.engine import application_engine, application_sessions
 from seedtrust_ops.resources import healthcheck_ping
 from seedtrust_ops.resources.cloudfront import CloudFrontPage
@@ -40,7 +40,7 @@ class HuntingtonResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def settings(self) -> HuntingtonSettings:
         """How to reach the bank; raises `ConfigurationError` naming the variable that is missing."""
-        return environment().huntington
+        return get_settings().huntington
 
     def open(self) -> AbstractAsyncContextManager[HuntingtonBank]:
         """Open connections to the bank for the length of a block."""
@@ -52,7 +52,7 @@ class FieldCipherResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def cipher(self) -> FernetFieldCipher:
         """Return the cipher; raises `ConfigurationError` where the key is missing or no Fernet key."""
-        return FernetFieldCipher(environment().field_keys.keys)
+        return FernetFieldCipher(get_settings().field_keys.keys)
 
 
 class MailResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -61,7 +61,7 @@ class MailResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     @contextmanager
     def open(self, *, answer_seconds: float = ANSWER_SECONDS) -> Iterator[SmtpPostOffice]:
         """Yield the mail server; raises `ConfigurationError`, naming the variable, where one is missing."""
-        with open_post_office(environment().mail, answer_seconds=answer_seconds) as office:
+        with open_post_office(get_settings().mail, answer_seconds=answer_seconds) as office:
             yield office
 
 
@@ -73,7 +73,7 @@ class StorageResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         No request is made: a bucket that does not exist is told by the first call.
         """
-        return open_storage(environment().storage.bucket)
+        return open_storage(get_settings().storage.bucket)
 
 
 class CloudFrontResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -81,7 +81,7 @@ class CloudFrontResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def page(self) -> CloudFrontPage:
         """Return the page; raises `ConfigurationError` where the variable is missing."""
-        return CloudFrontPage(environment().cloudfront.url)
+        return CloudFrontPage(get_settings().cloudfront.url)
 
 
 class InternalApiResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -89,7 +89,7 @@ class InternalApiResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def api(self, *, timeout_seconds: float = TIMEOUT_SECONDS) -> InternalApi:
         """Return the API; raises `ConfigurationError`, naming the variable, where one is missing."""
-        return InternalApi(environment().internal_api, timeout_seconds)
+        return InternalApi(get_settings().internal_api, timeout_seconds)
 
 
 class PostHogResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -97,7 +97,7 @@ class PostHogResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def project(self) -> PostHog | None:
         """Return the project, None where no key is set; raises `ConfigurationError` where a variable can't be used."""
-        settings = environment().posthog
+        settings = get_settings().posthog
         return PostHog(settings.host, settings.key) if settings.key is not None else None
 
 
@@ -106,7 +106,7 @@ class HeartbeatResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def ping(self, *, telling_works: bool, words: str = "") -> str | None:
         """Ping the monitor; see `healthcheck_ping.ping`."""
-        url = environment().heartbeat.url
+        url = get_settings().heartbeat.url
         if url is None:
             return None
         return healthcheck_ping.ping(url.get_secret_value(), telling_works=telling_works, words=words)

@@ -11,12 +11,12 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_url, unreachable
-from seedtrust_ops.domain.notifications.renderer import Stationery
-from seedtrust_ops.domain.outbox.email_dispatcher import DeliveryReport, deliver_letters
+from seedtrust_ops.domain.notifications.renderer import EmailRenderer
+from seedtrust_ops.domain.outbox.email_dispatcher import DeliveryReport, send_due_emails
 from seedtrust_ops.domain.outbox.email_store import due_letters
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
 
 LONGEST_SECONDS = 600.0
@@ -67,10 +67,10 @@ def _delivered(database: DatabaseResource, mail: MailResource, longest_seconds: 
             waiting = due_letters(session)
         if not waiting:
             return DeliveryReport()
-        stationery = Stationery(ZoneInfo(environment().location.timezone))
+        stationery = EmailRenderer(ZoneInfo(get_settings().location.timezone))
         with mail.open() as post_office:
-            return deliver_letters(sessions, post_office, stationery, longest_seconds=longest_seconds)
-    except OperationsError as error:
+            return send_due_emails(sessions, post_office, stationery, longest_seconds=longest_seconds)
+    except SeedTrustError as error:
         return DeliveryReport(still_due=waiting, trouble=str(error))
     except DBAPIError as error:
         return DeliveryReport(still_due=waiting, trouble=str(unreachable(application_url(), error)))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from seedtrust_ops.job_policies import EXPIRES_TAG, rules_of
+from seedtrust_ops.job_policies import EXPIRES_TAG, job_policy
 from seedtrust_ops.tag_names import EXPIRED_TAG
 
 
@@ -16,7 +16,7 @@ def expires_after(run: dg.DagsterRun) -> timedelta | None:
     try:
         return timedelta(seconds=float(run.tags[EXPIRES_TAG]))
     except (KeyError, ValueError, OverflowError):
-        return rules_of(run.job_name).expires_after
+        return job_policy(run.job_name).expires_after
 
 
 def has_expired(run: dg.DagsterRun) -> bool:

@@ -10,8 +10,8 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import model_validator
 
-from seedtrust_ops.config import environment
-from seedtrust_ops.job_policies import LONGEST_TAG, labels_of, queue_tags, rules_of
+from seedtrust_ops.config import get_settings
+from seedtrust_ops.job_policies import LONGEST_TAG, job_policy, labels_of, queue_tags
 from seedtrust_ops.orchestration.executor import in_process
 from seedtrust_ops.severity import Severity, run_tags
 
@@ -19,7 +19,7 @@ from seedtrust_ops.severity import Severity, run_tags
 warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.BetaWarning)
 
 
-class LaunchConfig(dg.Config):
+class JobConfig(dg.Config):
     """What a person may change of a launch; a field that is emptied in the launchpad has its default again."""
 
     @model_validator(mode="before")
@@ -35,12 +35,12 @@ class Belonging(TypedDict):
     tags: dict[str, str]
 
 
-def belonging_to(job_name: str) -> Belonging:
+def owners_and_tags(job_name: str) -> Belonging:
     """Return what a schedule, a sensor or an asset takes over from the job that it launches or is made by.
 
     A sensor that launches none gives its own name, and is as bad to miss as a job that the rules don't name.
     """
-    return Belonging(owners=[rules_of(job_name).group.owner], tags=labels_of(job_name))
+    return Belonging(owners=[job_policy(job_name).group.owner], tags=labels_of(job_name))
 
 
 def single_op_job(
@@ -64,7 +64,7 @@ def single_op_job(
         executor_def=in_process,
         tags=labels_of(op.name) | run_tags(severity) | queue_tags(op.name) | limit,
         metadata={"severity": severity.value, "legacy name": legacy_name},
-        owners=[rules_of(op.name).group.owner],
+        owners=[job_policy(op.name).group.owner],
     )
 
 
@@ -79,7 +79,7 @@ def single_asset_job(
         legacy_name: what the job was called in the systems that this one replaces.
         description: in a sentence or two, what its runs do.
     """
-    rules = rules_of(name)
+    rules = job_policy(name)
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(asset),
@@ -93,6 +93,6 @@ def single_asset_job(
 
 def automation_status() -> tuple[dg.DefaultScheduleStatus, dg.DefaultSensorStatus]:
     """Return how production schedules and sensors start: stopped where DEV_ENV=1, else running."""
-    if environment().location.dev_env:
+    if get_settings().location.dev_env:
         return dg.DefaultScheduleStatus.STOPPED, dg.DefaultSensorStatus.STOPPED
     return dg.DefaultScheduleStatus.RUNNING, dg.DefaultSensorStatus.RUNNING

@@ -8,14 +8,14 @@ from typing import TypeVar
 
 import dagster as dg
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.listen_notify import Signal, listening, wait_until_found
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 
 Request = TypeVar("Request", dg.RunRequest, dg.SensorResult)
 
 
-def look_or_wait(
+def poll_or_wait(
     database: DatabaseResource, signal: Signal, look: Callable[[], Request | dg.SkipReason], *, rest: float = 0.0
 ) -> Request | dg.SkipReason:
     """Return what `look` asks for as soon as it asks for something, at the latest after the sensor's time.
@@ -26,7 +26,7 @@ def look_or_wait(
         look: returns what to ask for, or why nothing.
         rest: after a look in vain there is none for so many times the look's own length.
     """
-    seconds = environment().location.sensor_wait_seconds
+    seconds = get_settings().location.sensor_wait_seconds
     if seconds == 0:
         return look()
     with listening(database.engine(), signal) as bell:

@@ -13,7 +13,7 @@ import dagster as dg
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.balances.audit import Offenders
+from seedtrust_ops.domain.balances.audit import Violations
 from seedtrust_ops.domain.balances.chart import draw_histogram
 from seedtrust_ops.domain.balances.snapshot import BalanceSheet
 from seedtrust_ops.domain.reports.report_content import format_value
@@ -182,7 +182,7 @@ def balance_metadata(sheet: BalanceSheet, *, where: str, size: int) -> dict[str,
     }
 
 
-def offenders_table(offenders: Offenders) -> dg.MarkdownMetadataValue:
+def offenders_table(offenders: Violations) -> dg.MarkdownMetadataValue:
     """Return the first of those who offend against a rule of the books; money in dollars."""
     return markdown_table(
         [name.removesuffix("_cents").replace("_", " ") for name in offenders.columns],

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from seedtrust_ops.config import environment
-from seedtrust_ops.orchestration.job_factory import automation_status, belonging_to
+from seedtrust_ops.config import get_settings
+from seedtrust_ops.orchestration.job_factory import automation_status, owners_and_tags
 
 DUE_TAG = "seedtrust/due"
 """The due date that a run was launched for, as ISO 8601 writes it."""
@@ -40,7 +40,7 @@ class Weekday(Enum):
 
 def office_zone() -> ZoneInfo:
     """Return the time zone of the office's wall clock (SEEDTRUST_TIMEZONE)."""
-    return ZoneInfo(environment().location.timezone)
+    return ZoneInfo(get_settings().location.timezone)
 
 
 def office_today() -> date:
@@ -146,7 +146,7 @@ def _calendar_schedule(
         execution_fn=launch_what_is_due,
         default_status=automation_status()[0],
         description=description,
-        **belonging_to(job.name),
+        **owners_and_tags(job.name),
     )
 
 

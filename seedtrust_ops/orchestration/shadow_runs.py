@@ -10,12 +10,12 @@ from typing import Any
 
 import dagster as dg
 
-from seedtrust_ops.config import environment
-from seedtrust_ops.domain.db_transaction import Sessions, commit
+from seedtrust_ops.config import get_settings
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.shadow_mode.decisions import Decision, now, record_decisions
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.metadata import ROWS_SHOWN, markdown_table
-from seedtrust_ops.orchestration.user_facing_failures import failures_for_people
+from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
 
 SHADOW_TAG = "seedtrust/shadow"
 Look = Callable[[Sessions, str], Sequence[Decision]]
@@ -23,8 +23,8 @@ Look = Callable[[Sessions, str], Sequence[Decision]]
 
 def in_shadow(job: str) -> bool:
     """Return whether the job only records what it would have done (SEEDTRUST_SHADOW, SEEDTRUST_SHADOW_JOBS)."""
-    with failures_for_people():
-        return environment().shadow.covers(job)
+    with user_facing_failures():
+        return get_settings().shadow.covers(job)
 
 
 def run_in_shadow(
@@ -39,12 +39,12 @@ def run_in_shadow(
         look: given sessions and the job's name, returns what the job would do now.
     """
     context.instance.add_run_tags(context.run_id, {SHADOW_TAG: "true"})
-    with failures_for_people():
+    with user_facing_failures():
         sessions = database.sessions()
         with sessions() as session:
             began = now(session)
         decisions = look(sessions, job)
-        new = commit(sessions, partial(record_decisions, job=job, decisions=decisions, began=began))
+        new = run_in_transaction(sessions, partial(record_decisions, job=job, decisions=decisions, began=began))
     counts = Counter(one.decision for one in decisions)
     context.log.info(f"In shadow: {len(decisions)} decisions were recorded, {new} of them new; nothing else was done.")
     metadata = {

@@ -12,7 +12,7 @@ import dagster as dg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from seedtrust_ops.database.engine import application_url, unreachable
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL)
 """Design, section 1: two retries, exponential from 2 seconds (Dagster waits 2, then 6)."""
@@ -26,11 +26,11 @@ KIND, MEANING, WHERE = "kind of trouble", "what it means", "where"
 
 
 @contextmanager
-def failures_for_people() -> Iterator[None]:
+def user_facing_failures() -> Iterator[None]:
     """Turn trouble into a `dagster.Failure` whose text is a sentence, retried only where that may help."""
     try:
         yield
-    except OperationsError as error:
+    except SeedTrustError as error:
         raise _failure(str(error), error, retry=error.retry_may_help) from None
     except (OperationalError, InterfaceError) as error:
         trouble = unreachable(application_url(), error)

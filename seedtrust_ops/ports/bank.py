@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from seedtrust_ops.errors import OperationsError, PassingTrouble
+from seedtrust_ops.errors import SeedTrustError, TransientError
 
 LOOK_UP_PAGE = 100
 """How many keys or references the bank takes in one look-up (bank_api.yaml, find_transfers)."""
@@ -88,7 +88,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class KeyReused:
+class IdempotencyConflict:
     """The bank has this key with another body."""
 
 
@@ -118,19 +118,19 @@ class OutcomeUnknown:
     reason: str
 
 
-Answer = Originated | Refused | KeyReused | Unauthorized | RateLimited | NotSent | OutcomeUnknown
+Answer = Originated | Refused | IdempotencyConflict | Unauthorized | RateLimited | NotSent | OutcomeUnknown
 
 
-class BankGaveNoAnswer(PassingTrouble):
+class BankInquiryFailed(TransientError):
     """A question to the bank got no readable answer."""
 
 
-class BankUnauthorized(OperationsError):
+class BankUnauthorized(SeedTrustError):
     """The bank refuses our API key."""
 
 
 class Bank(Protocol):
-    """What the domain needs of a bank. Look-ups raise `BankGaveNoAnswer` or `BankUnauthorized`."""
+    """What the domain needs of a bank. Look-ups raise `BankInquiryFailed` or `BankUnauthorized`."""
 
     async def create_transfer(self, order: TransferOrder, may_leave: Callable[[], bool]) -> Answer:
         """Ask for one transfer once; every way it can end is an answer, none an exception.

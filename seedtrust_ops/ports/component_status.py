@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from seedtrust_ops.errors import OperationsError, PassingTrouble
+from seedtrust_ops.errors import SeedTrustError, TransientError
 
 
 class Component(StrEnum):
@@ -34,13 +34,13 @@ class ComponentStatus:
     detail: str
 
 
-class InternalApiRefused(OperationsError):
+class InternalApiRefused(SeedTrustError):
     """The internal API does not take what we post, or does not know our key."""
 
 
-class InternalApiUnreachable(PassingTrouble):
+class InternalApiUnreachable(TransientError):
     """The internal API gave no good answer."""
 
 
-class PageNotServed(PassingTrouble):
+class PageNotServed(TransientError):
     """A page behind CloudFront did not come, or came with an error."""

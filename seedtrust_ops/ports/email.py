@@ -6,22 +6,22 @@ It knows neither SMTP nor the outbox.
 from email.message import Message
 from typing import Protocol
 
-from seedtrust_ops.errors import PassingTrouble
+from seedtrust_ops.errors import TransientError
 
 
-class LetterRefused(Exception):
+class EmailRejected(Exception):
     """This letter will never be taken as it is: the address is unknown, or the letter is too large."""
 
 
-class LetterPostponed(Exception):
+class EmailDeferred(Exception):
     """This letter was not taken now, or nobody knows whether it was; others may still go."""
 
 
-class PostOfficeUnreachable(PassingTrouble):
+class MailServerUnavailable(TransientError):
     """No letter can be handed in at present: the server is down, or does not let us in."""
 
 
-class PostOffice(Protocol):
+class EmailTransport(Protocol):
     """Where letters are handed in."""
 
     @property

@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from seedtrust_ops.errors import OperationsError, PassingTrouble
+from seedtrust_ops.errors import SeedTrustError, TransientError
 
 
 class EventRefused(Exception):
     """This event will never be taken as it is; others may be."""
 
 
-class PostHogRefused(OperationsError):
+class PostHogRefused(SeedTrustError):
     """PostHog does not know our project's key."""
 
 
-class PostHogUnreachable(PassingTrouble):
+class PostHogUnreachable(TransientError):
     """PostHog gave no good answer."""
 
 
-class Taker(Protocol):
+class EventSink(Protocol):
     """Who takes the events of one destination."""
 
     def take(self, dedupe_key: str, body: Mapping[str, Any], at: datetime) -> None:
@@ -30,6 +30,6 @@ class Taker(Protocol):
 
         Raises:
             EventRefused: this one will never be taken.
-            OperationsError: none is taken at present, with a sentence that says why.
+            SeedTrustError: none is taken at present, with a sentence that says why.
         """
         ...

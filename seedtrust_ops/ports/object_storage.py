@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Protocol
 
-from seedtrust_ops.errors import OperationsError, PassingTrouble
+from seedtrust_ops.errors import SeedTrustError, TransientError
 
 
-class StorageRefused(OperationsError):
+class StorageRefused(SeedTrustError):
     """Storage will not do this as it is: there is no such bucket or object, or we are not let in."""
 
 
-class StorageUnreachable(PassingTrouble):
+class StorageUnreachable(TransientError):
     """Storage gave no good answer; it may give one in a moment."""
 
 
 class Storage(Protocol):
-    """Where reports are kept; each call raises an `OperationsError` where it fails."""
+    """Where reports are kept; each call raises an `SeedTrustError` where it fails."""
 
     def put_file(self, key: str, path: Path, media_type: str) -> None:
         """Keep the file at `path` under `key`."""
@@ -35,7 +35,7 @@ class Storage(Protocol):
 
 
 class ObjectStorage(Protocol):
-    """What the check needs of storage; each call raises an `OperationsError` where it fails."""
+    """What the check needs of storage; each call raises an `SeedTrustError` where it fails."""
 
     def put(self, key: str, content: bytes) -> None:
         """Keep `content` under `key`."""

@@ -21,15 +21,15 @@ NEXT_ADDRESS_SECONDS = 0.25
 Header = tuple[str, str]
 
 
-class NothingLeft(Exception):
+class RequestNotWritten(Exception):
     """No byte of the request has left; says why."""
 
 
-class CalledBack(NothingLeft):
+class CalledBack(RequestNotWritten):
     """Whoever asked did not want it to leave any more."""
 
 
-class NoAnswer(Exception):
+class NoResponse(Exception):
     """The request left, in part at least, and no whole answer came; says why."""
 
 
@@ -73,8 +73,8 @@ class BankConnection:
 
         Raises:
             CalledBack: it might not leave.
-            NothingLeft: no connection could be made in time.
-            NoAnswer: anything else; whether the bank has the request is open.
+            RequestNotWritten: no connection could be made in time.
+            NoResponse: anything else; whether the bank has the request is open.
         """
         has_left, answer = False, None
         try:
@@ -89,11 +89,11 @@ class BankConnection:
                 return answer
         except TimeoutError:
             trouble = f"no answer within {self._timeout_seconds:g} seconds"
-            raise (NoAnswer if has_left else NothingLeft)(trouble) from None
+            raise (NoResponse if has_left else RequestNotWritten)(trouble) from None
         except (OSError, UnicodeError, h11.ProtocolError) as error:
             # UnicodeError: a host name that no name server can be asked for.
             trouble = f"the connection failed ({type(error).__name__})"
-            raise (NoAnswer if has_left else NothingLeft)(trouble) from None
+            raise (NoResponse if has_left else RequestNotWritten)(trouble) from None
         finally:
             if answer is None:
                 self.close()

@@ -22,7 +22,7 @@ from seedtrust_ops.config import HuntingtonSettings
 from seedtrust_ops.ports.bank import (
     LOOK_UP_PAGE,
     Answer,
-    BankGaveNoAnswer,
+    BankInquiryFailed,
     BankTransfer,
     BankUnauthorized,
     NotSent,
@@ -35,8 +35,8 @@ from seedtrust_ops.resources.http1_connection import (
     BankRequest,
     BankResponse,
     CalledBack,
-    NoAnswer,
-    NothingLeft,
+    NoResponse,
+    RequestNotWritten,
 )
 from seedtrust_ops.resources.huntington_schema import (
     WirePage,
@@ -97,9 +97,9 @@ class HuntingtonBank:
                 return answer
         except CalledBack as trouble:
             return NotSent(str(trouble))
-        except NothingLeft as trouble:
+        except RequestNotWritten as trouble:
             return NotSent(f"no connection to {self._url}: {trouble}")
-        except NoAnswer as trouble:
+        except NoResponse as trouble:
             return OutcomeUnknown(str(trouble))
 
     async def find_by_keys(self, keys: Sequence[str]) -> list[BankTransfer]:
@@ -121,7 +121,7 @@ class HuntingtonBank:
         missing -= {of(one) for one in found}
         # What an answer to another question leaves out is not what the bank does not know.
         if missing and len(found) < len(answered):
-            raise BankGaveNoAnswer(
+            raise BankInquiryFailed(
                 f"The bank at {self._url} answered a look-up with transfers that were not asked for and without some "
                 "that were, so the answer may be somebody else's. Nothing moves by asking; it is asked again within a "
                 "minute."
@@ -146,7 +146,7 @@ class HuntingtonBank:
             if not cursor:
                 return
             if cursor in seen:
-                raise BankGaveNoAnswer("The bank's pages go round in a circle: it gave the same cursor twice.")
+                raise BankInquiryFailed("The bank's pages go round in a circle: it gave the same cursor twice.")
             seen.add(cursor)
 
     async def _ask(self, parameters: list[tuple[str, str]]) -> WirePage:
@@ -160,7 +160,7 @@ class HuntingtonBank:
                 with attempt:
                     return await self._ask_once(parameters)
         except _Unanswered as silence:
-            raise BankGaveNoAnswer(
+            raise BankInquiryFailed(
                 f"The bank at {self._url} gave no readable answer to a look-up: {silence}. Nothing moves "
                 "by asking; it is asked again within a minute."
             ) from None
@@ -175,7 +175,7 @@ class HuntingtonBank:
                 if page is None or not page.data:
                     # As above: it names nobody.
                     connection.close()
-        except (NothingLeft, NoAnswer) as trouble:
+        except (RequestNotWritten, NoResponse) as trouble:
             raise _Unanswered(str(trouble)) from None
         if response.status == HTTPStatus.UNAUTHORIZED:
             raise BankUnauthorized(

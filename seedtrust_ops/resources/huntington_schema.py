@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
-from seedtrust_ops.formatting import printable
+from seedtrust_ops.formatting import strip_control_chars
 from seedtrust_ops.ports.bank import (
     Answer,
     BankStatus,
     BankTransfer,
-    KeyReused,
+    IdempotencyConflict,
     Originated,
     OutcomeUnknown,
     RateLimited,
@@ -81,7 +81,7 @@ class WireProblem(BaseModel):
 
 def without_numbers(text: str) -> str:
     """Return the bank's free text with every run of four or more digits masked: it may quote an account number."""
-    return _DIGITS.sub("••••", printable(text))
+    return _DIGITS.sub("••••", strip_control_chars(text))
 
 
 def body_of(order: TransferOrder) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def read_answer(order: TransferOrder, response: BankResponse, clean: Clean) -> A
     if status == HTTPStatus.UNAUTHORIZED:
         return Unauthorized()
     if status == HTTPStatus.CONFLICT:
-        return KeyReused()
+        return IdempotencyConflict()
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimited(retry_after_seconds(response))
     if status == HTTPStatus.UNPROCESSABLE_ENTITY:

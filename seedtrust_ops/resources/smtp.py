@@ -14,7 +14,7 @@ from email.policy import compat32
 from email.utils import parseaddr
 
 from seedtrust_ops.config.mail import MailSettings
-from seedtrust_ops.ports.email import LetterPostponed, LetterRefused, PostOfficeUnreachable
+from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, MailServerUnavailable
 
 ANSWER_SECONDS = 30.0
 """How long one answer of the mail server is waited for."""
@@ -47,9 +47,9 @@ class SmtpPostOffice:
         A connection that turns out to be gone before the letter left is made anew, once.
 
         Raises:
-            LetterRefused: this letter will never be taken.
-            LetterPostponed: it was not taken now, or the answer to it was lost.
-            PostOfficeUnreachable: no letter can be handed in now.
+            EmailRejected: this letter will never be taken.
+            EmailDeferred: it was not taken now, or the answer to it was lost.
+            MailServerUnavailable: no letter can be handed in now.
         """
         address = parseaddr(str(letter["To"]))[1]
         content = letter.as_bytes(policy=_LINES)
@@ -59,12 +59,12 @@ class SmtpPostOffice:
         except smtplib.SMTPServerDisconnected as error:
             self.close()
             if not held:
-                raise PostOfficeUnreachable(self._sentence(_words(error))) from error
+                raise MailServerUnavailable(self._sentence(_words(error))) from error
             try:
                 self._hand_in(address, content)
             except smtplib.SMTPServerDisconnected as again:
                 self.close()
-                raise PostOfficeUnreachable(self._sentence(_words(again))) from again
+                raise MailServerUnavailable(self._sentence(_words(again))) from again
 
     def close(self) -> None:
         """End the connection, if there is one."""
@@ -82,7 +82,7 @@ class SmtpPostOffice:
         if code != 250:
             self._check_open(code, words)
             connection.rset()
-            raise PostOfficeUnreachable(
+            raise MailServerUnavailable(
                 self._sentence(f"it takes nothing from {self._sender_address}, {code} {_text(words)}")
             )
         code, words = connection.rcpt(address)
@@ -104,10 +104,10 @@ class SmtpPostOffice:
             code, words = connection.getreply()
         except smtplib.SMTPServerDisconnected as error:
             self.close()
-            raise LetterPostponed(_lost(_words(error))) from error
+            raise EmailDeferred(_lost(_words(error))) from error
         if code == _UNREADABLE:
             self.close()
-            raise LetterPostponed(_lost(f"it said {_text(words)!r}"))
+            raise EmailDeferred(_lost(f"it said {_text(words)!r}"))
         return code, words
 
     def _refused(self, connection: smtplib.SMTP, code: int, words: bytes) -> None:
@@ -115,10 +115,10 @@ class SmtpPostOffice:
         connection.rset()
         reply = f"{code} {_text(words)}"
         if code in _NOT_LET_IN:
-            raise PostOfficeUnreachable(self._sentence(f"it does not let us in, {reply}"))
+            raise MailServerUnavailable(self._sentence(f"it does not let us in, {reply}"))
         if 500 <= code < 600:
-            raise LetterRefused(f"The mail server refused the letter: {reply}.")
-        raise LetterPostponed(f"The mail server did not take the letter now: {reply}.")
+            raise EmailRejected(f"The mail server refused the letter: {reply}.")
+        raise EmailDeferred(f"The mail server did not take the letter now: {reply}.")
 
     def _check_open(self, code: int, words: bytes) -> None:
         if code in (_CLOSING, _UNREADABLE):
@@ -137,7 +137,7 @@ class SmtpPostOffice:
         except (smtplib.SMTPException, OSError) as error:
             if connection is not None:
                 connection.close()
-            raise PostOfficeUnreachable(self._sentence(_words(error))) from error
+            raise MailServerUnavailable(self._sentence(_words(error))) from error
         return connection
 
     def _sentence(self, reason: str) -> str:

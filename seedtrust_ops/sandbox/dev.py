@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import dagster_home, environment, environment_for_child
+from seedtrust_ops.config import dagster_home, environment_for_child, get_settings
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import application_url, create_application_engine, dagster_url, plain_database_errors
 from seedtrust_ops.errors import ConfigurationError
@@ -136,7 +136,7 @@ class _Databases:
 @contextmanager
 def _databases() -> Iterator[_Databases]:
     """Yield where both databases are; an embedded server that was started for this is stopped afterwards."""
-    settings = environment().databases
+    settings = get_settings().databases
     needs_embedded = settings.application_url is None or settings.dagster_url is None
     started_here = needs_embedded and not embedded_postgres.is_running(settings.embedded_directory)
     try:
@@ -182,13 +182,13 @@ def _queue_one_batch(session: Session, encrypt: Encrypt) -> int:
 
 def _laptop_folder() -> Path:
     """Return the folder of the embedded database; what belongs to its rows lies beside it."""
-    return environment().databases.embedded_directory.expanduser().parent
+    return get_settings().databases.embedded_directory.expanduser().parent
 
 
 def _field_key() -> str:
     """Return the configured field keys, comma-separated, else the laptop's own."""
     try:
-        keys = environment().field_keys.keys
+        keys = get_settings().field_keys.keys
     except ConfigurationError:
         return field_key(_laptop_folder())
     return ",".join(key.get_secret_value() for key in keys)
@@ -196,7 +196,7 @@ def _field_key() -> str:
 
 def _world_folder() -> Path:
     """Return where the bank keeps its books: one folder a database, because both count transactions from 1."""
-    url = environment().databases.application_url
+    url = get_settings().databases.application_url
     if url is None:
         return _laptop_folder() / "sandbox"
     name = hashlib.sha256(url.set(password=None).render_as_string().encode()).hexdigest()[:12]

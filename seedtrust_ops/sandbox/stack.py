@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet
 
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
 from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld, start_outside_world
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess, start_mailbox
@@ -19,7 +19,7 @@ from seedtrust_ops.sandbox.server_process import ServerProcess
 API_KEY = "sandbox-key"
 
 
-class WorldNotStarted(OperationsError):
+class WorldNotStarted(SeedTrustError):
     """A server of the sandbox did not come up."""
 
 

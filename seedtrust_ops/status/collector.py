@@ -8,34 +8,34 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.migrations.migrator import HEAD_REVISION, current_revision
-from seedtrust_ops.status.models import Standing, WorkStanding
+from seedtrust_ops.status.models import StatusReport, WorkStanding
 from seedtrust_ops.status.runs import read_runs
 from seedtrust_ops.status.workload import read_work
-from seedtrust_ops.watchdog.probes import Inquirer, NoAnswer, application_database, dagster_database
+from seedtrust_ops.watchdog.probes import NoResponse, TimedQuery, application_database, dagster_database
 
 DEADLINE_SECONDS = 15.0
 
 Found = TypeVar("Found")
 
 
-class _NotMigrated(NoAnswer):
+class _NotMigrated(NoResponse):
     """Schema ops is not at the revision of this code."""
 
 
-def gather() -> Standing:
+def collect_status() -> StatusReport:
     """Return how things stand now.
 
     Raises:
         ConfigurationError: where a variable can't be used.
     """
-    location = environment().location
-    halted = environment().transfers.halted
-    shadow = environment().shadow
+    location = get_settings().location
+    halted = get_settings().transfers.halted
+    shadow = get_settings().shadow
     now = datetime.now(UTC)
-    application = Inquirer("SEEDTRUST_DATABASE_URL", application_database, DEADLINE_SECONDS)
-    dagster = Inquirer("DAGSTER_POSTGRES_URL", dagster_database, DEADLINE_SECONDS)
+    application = TimedQuery("SEEDTRUST_DATABASE_URL", application_database, DEADLINE_SECONDS)
+    dagster = TimedQuery("DAGSTER_POSTGRES_URL", dagster_database, DEADLINE_SECONDS)
     work, application_trouble = _asked(application, lambda connection: _read_work(connection, halted))
     runs, dagster_trouble = _asked(
         dagster,
@@ -47,13 +47,13 @@ def gather() -> Standing:
             in_shadow=shadow.covers,
         ),
     )
-    return Standing(now, dagster_trouble, application_trouble, runs, work)
+    return StatusReport(now, dagster_trouble, application_trouble, runs, work)
 
 
-def _asked(inquirer: Inquirer, question: Callable[[Connection], Found]) -> tuple[Found | None, str | None]:
+def _asked(inquirer: TimedQuery, question: Callable[[Connection], Found]) -> tuple[Found | None, str | None]:
     try:
         return inquirer.ask(question), None
-    except NoAnswer as trouble:
+    except NoResponse as trouble:
         return None, str(trouble)
 
 

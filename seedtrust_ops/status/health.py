@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.status.models import DagsterStanding, Standing, WorkStanding
+from seedtrust_ops.status.models import DagsterStanding, StatusReport, WorkStanding
 from seedtrust_ops.watchdog.evaluator import RULES, SCHEDULER_SLEEPS
 
 SENDER = "huntington_batch_sensor"
@@ -39,7 +39,7 @@ class Health:
     reasons: list[Reason]
 
 
-def judge_health(standing: Standing, *, heartbeat_seconds: float, dev_env: bool) -> Health:
+def judge_health(standing: StatusReport, *, heartbeat_seconds: float, dev_env: bool) -> Health:
     """Return how things stand.
 
     DOWN: a database is away, the daemon's heart does not beat, or transfers can't be sent (halted, refused or not

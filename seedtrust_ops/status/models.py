@@ -112,7 +112,7 @@ class WorkStanding:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StatusReport:
     """How things stood at `at`. Of each database either it was asked or the trouble is a sentence."""
 
     at: datetime

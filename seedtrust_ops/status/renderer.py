@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seedtrust_ops.formatting import on_one_line, printable
+from seedtrust_ops.formatting import single_line, strip_control_chars
 from seedtrust_ops.status.health import Health, Level
 from seedtrust_ops.status.models import (
     AlertStanding,
@@ -19,7 +19,7 @@ from seedtrust_ops.status.models import (
     DagsterStanding,
     JobStanding,
     QueueStanding,
-    Standing,
+    StatusReport,
     Waiting,
     WorkStanding,
 )
@@ -46,13 +46,13 @@ _RUNS = {
 _LEVELS = {Level.WELL: ("well", "green"), Level.DEGRADED: ("degraded", "yellow"), Level.DOWN: ("down", "bold red")}
 
 
-def as_json(standing: Standing, health: Health) -> str:
+def as_json(standing: StatusReport, health: Health) -> str:
     """Return everything as one JSON object; times are ISO 8601 in UTC, money is cents."""
     judged = {"level": health.level.name.lower(), "reasons": [reason.sentence for reason in health.reasons]}
     return json.dumps({"health": judged, **asdict(standing)}, default=_plain, indent=2)
 
 
-def health_as_json(standing: Standing, health: Health) -> str:
+def health_as_json(standing: StatusReport, health: Health) -> str:
     """Return what `health` found as one JSON object."""
     reasons = [{"level": reason.level.name.lower(), "sentence": reason.sentence} for reason in health.reasons]
     told = {"level": health.level.name.lower(), "exit_code": health.level.value, "at": standing.at, "reasons": reasons}
@@ -64,17 +64,17 @@ def print_health(console: Console, health: Health) -> None:
     word, style = _LEVELS[health.level]
     console.print(Text.assemble("SeedTrust Ops is ", (word, style), "."))
     for reason in health.reasons:
-        console.print(Text(f"- {printable(reason.sentence)}", _LEVELS[reason.level][1]), soft_wrap=True)
+        console.print(Text(f"- {strip_control_chars(reason.sentence)}", _LEVELS[reason.level][1]), soft_wrap=True)
 
 
-def print_standing(console: Console, standing: Standing, health: Health) -> None:
+def print_standing(console: Console, standing: StatusReport, health: Health) -> None:
     """Print everything that an engineer on call wants to see at once."""
     word, style = _LEVELS[health.level]
     console.print(Text.assemble(f"{standing.at:%Y-%m-%d %H:%M:%S} UTC: SeedTrust Ops is ", (word, style), "."))
     for trouble in standing.troubles:
-        console.print(Text(printable(trouble), "bold red"))
+        console.print(Text(strip_control_chars(trouble), "bold red"))
     if standing.work is not None and standing.work.halted is not None:
-        console.print(Text(printable(standing.work.halted), "bold red"))
+        console.print(Text(strip_control_chars(standing.work.halted), "bold red"))
     if standing.dagster is not None:
         console.print(_daemon(standing.dagster, standing.at))
         for note in _shadow(standing.dagster.jobs):
@@ -166,7 +166,7 @@ def _queue(dagster: DagsterStanding, now: datetime) -> Text:
 
 
 def _by_job(queue: Iterable[QueueStanding], now: datetime) -> str:
-    return ", ".join(f"{printable(one.job)} {one.runs} (oldest {ago(one.oldest_at, now)})" for one in queue)
+    return ", ".join(f"{strip_control_chars(one.job)} {one.runs} (oldest {ago(one.oldest_at, now)})" for one in queue)
 
 
 def _work(work: WorkStanding, now: datetime) -> Iterator[Text | Table]:
@@ -210,7 +210,7 @@ def _batches(batches: Sequence[BatchStanding], now: datetime) -> Table:
             Text(f"{batch.sent} of {batch.transactions}"),
             Text(str(batch.failed) if batch.failed else "", "red"),
             Text(f"${batch.cents / 100:,.2f}"),
-            Text(printable(batch.held_by or "nobody")[:8]),
+            Text(strip_control_chars(batch.held_by or "nobody")[:8]),
         )
     return table
 
@@ -224,7 +224,7 @@ def _alerts(work: WorkStanding, now: datetime) -> Table | Text:
     for header in ("id", "sev", "what", "age"):
         table.add_column(header, no_wrap=header != "what", justify="right" if header in ("id", "age") else "left")
     for alert in work.alerts:
-        word, style = _SEVERITIES.get(alert.severity, (printable(alert.severity), ""))
+        word, style = _SEVERITIES.get(alert.severity, (strip_control_chars(alert.severity), ""))
         quiet = alert.acknowledged_by is not None
         table.add_row(
             Text(str(alert.id)), Text(word, "dim" if quiet else style), _alert(alert), Text(ago(alert.opened_at, now)),
@@ -234,9 +234,10 @@ def _alerts(work: WorkStanding, now: datetime) -> Table | Text:
 
 
 def _alert(alert: AlertStanding) -> Text:
-    seen = f" {printable(alert.acknowledged_by)} sees to it." if alert.acknowledged_by else ""
+    seen = f" {strip_control_chars(alert.acknowledged_by)} sees to it." if alert.acknowledged_by else ""
     return Text.assemble(
-        (f"{printable(alert.rule)} ({printable(alert.subject)})", "bold"), f" {on_one_line(alert.detail, 240)}{seen}"
+        (f"{strip_control_chars(alert.rule)} ({strip_control_chars(alert.subject)})", "bold"),
+        f" {single_line(alert.detail, 240)}{seen}",
     )
 
 

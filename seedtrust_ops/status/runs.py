@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from seedtrust_ops.dagster_db.heartbeats import read_heartbeats
 from seedtrust_ops.dagster_db.ticks import ALWAYS_ON, Ticking, read_ticks
-from seedtrust_ops.job_policies import JOB_RULES
+from seedtrust_ops.job_policies import JOB_POLICIES
 from seedtrust_ops.status.models import DagsterStanding, JobStanding, QueueStanding
 
 SENSOR_OF = {"process_huntington_batch": "huntington_batch_sensor", "rule_based_approval": "pending_dr_sensor"}
@@ -46,12 +46,12 @@ def read_runs(
 ) -> DagsterStanding:
     """Return what Dagster's database knows; where no Dagster ever used it, that no job ever ran."""
     ticks = {one.name: one for one in read_ticks(connection, zone=zone, dev_env=dev_env, now=now)}
-    names = [name for name in JOB_RULES if dev_env or name not in BY_HAND]
+    names = [name for name in JOB_POLICIES if dev_env or name not in BY_HAND]
     has_runs = connection.scalar(text("select to_regclass('runs') is not null"))
     last = {row.name: row for row in connection.execute(_LAST_RUNS, {"jobs": names})} if has_runs else {}
     jobs = [
-        _standing(name, JOB_RULES[name].severity.value, automation_of(name), ticks, last.get(name), dev_env, now)
-        for name in sorted(names, key=lambda name: -JOB_RULES[name].severity.priority)
+        _standing(name, JOB_POLICIES[name].severity.value, automation_of(name), ticks, last.get(name), dev_env, now)
+        for name in sorted(names, key=lambda name: -JOB_POLICIES[name].severity.priority)
     ]
     sensors = [_standing(name, None, name, ticks, None, dev_env, now) for name in sorted(ALWAYS_ON)]
     return DagsterStanding(

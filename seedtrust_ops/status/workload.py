@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.sql_arrays import any_of
+from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.kill_switch import why_halted
 from seedtrust_ops.domain.transfers.leases import is_live
 from seedtrust_ops.severity import Severity
@@ -74,7 +74,7 @@ def _on_their_way(session: Session) -> list[BatchStanding]:
         .limit(BATCHES_SHOWN)
     ).all()
     batch_ids = [batch.id for batch in batches]
-    of_batch = any_of(HuntingtonTransaction.batch_id, batch_ids)
+    of_batch = in_array(HuntingtonTransaction.batch_id, batch_ids)
     counted = session.execute(
         select(
             HuntingtonTransaction.batch_id,
@@ -88,7 +88,7 @@ def _on_their_way(session: Session) -> list[BatchStanding]:
     )
     counts = {row.batch_id: row for row in counted}
     leases = session.execute(
-        select(BatchLease.batch_id, BatchLease.holder).where(any_of(BatchLease.batch_id, batch_ids), is_live())
+        select(BatchLease.batch_id, BatchLease.holder).where(in_array(BatchLease.batch_id, batch_ids), is_live())
     )
     holders = {row.batch_id: row.holder for row in leases}
     return [_batch(batch, counts.get(batch.id), holders.get(batch.id)) for batch in batches]

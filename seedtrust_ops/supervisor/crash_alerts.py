@@ -32,7 +32,7 @@ KEPT_SECONDS = 3600.0
 LONGEST_PAUSE_SECONDS = 15.0
 
 
-class Deaths:
+class CrashAlerts:
     """What befalls the supervisor's programs, written to `ops.alerts`."""
 
     def __init__(self, sessions: "sessionmaker[Session]", say: Say) -> None:
@@ -83,10 +83,10 @@ class Deaths:
 
 
 @contextmanager
-def tell_of_deaths(url: URL, say: Say) -> Iterator[Deaths]:
+def tell_of_deaths(url: URL, say: Say) -> Iterator[CrashAlerts]:
     """Yield what writes to the application's database at `url` for as long as the block lasts."""
     engine = create_application_engine(url)
-    deaths = Deaths(sessionmaker(engine), say)
+    deaths = CrashAlerts(sessionmaker(engine), say)
     try:
         yield deaths
     finally:

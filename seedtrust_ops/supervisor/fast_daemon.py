@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from seedtrust_ops.dagster_instance import keep_connections, run_was_queued
 from seedtrust_ops.database.engine import application_engine
 from seedtrust_ops.database.listen_notify import BATCH_QUEUED, REQUEST_PENDING, stop_waiting
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 
 SENSOR_TURN_SECONDS = 1.0
 QUEUE_TURN_SECONDS = 1.0
@@ -48,7 +48,7 @@ class ShortWaits(Event):
         return self._event.wait(self._seconds if timeout is None else min(timeout, self._seconds))
 
 
-class PromptSensors(SensorDaemon):
+class FastSensorDaemon(SensorDaemon):
     """Looks for sensors to evaluate every second, and ends the waits of those that wait when it is stopped."""
 
     def core_loop(
@@ -61,7 +61,7 @@ class PromptSensors(SensorDaemon):
                 end_waits(self._logger)
 
 
-class PromptQueue(QueuedRunCoordinatorDaemon):
+class FastQueueDaemon(QueuedRunCoordinatorDaemon):
     """Starts what the daemon's own sensors and schedules queue at once; looks every second for what others queued."""
 
     def __init__(self) -> None:
@@ -84,9 +84,9 @@ def daemons_of(instance: dg.DagsterInstance) -> Iterator[DagsterDaemon[Any]]:
     """Yield the daemons that Dagster would run for the instance, the two prompt ones in their places."""
     for daemon in create_daemons_from_instance(instance):
         if isinstance(daemon, SensorDaemon):
-            yield PromptSensors(instance.get_sensor_settings())
+            yield FastSensorDaemon(instance.get_sensor_settings())
         elif isinstance(daemon, QueuedRunCoordinatorDaemon):
-            yield PromptQueue()
+            yield FastQueueDaemon()
         else:
             yield daemon
 
@@ -96,7 +96,7 @@ def end_waits(logger: logging.Logger) -> None:
     try:
         for signal in (BATCH_QUEUED, REQUEST_PENDING):
             stop_waiting(application_engine(), signal)
-    except (OperationsError, DBAPIError) as error:
+    except (SeedTrustError, DBAPIError) as error:
         # They return by themselves within seconds.
         logger.warning("Waiting sensors could not be told of the daemon's end: %s", type(error).__name__)
 

@@ -12,7 +12,7 @@ from threading import Event, Lock
 from types import FrameType
 
 from seedtrust_ops.database.engine import application_url
-from seedtrust_ops.formatting import printable
+from seedtrust_ops.formatting import strip_control_chars
 from seedtrust_ops.supervisor.crash_alerts import tell_of_deaths
 from seedtrust_ops.supervisor.program import Say
 from seedtrust_ops.supervisor.supervisor import Supervisor
@@ -73,7 +73,7 @@ def print_line() -> Say:
     def say(name: str, line: str) -> None:
         with lock, suppress(OSError, ValueError):
             # What runs log may quote anybody, and this is somebody's terminal.
-            sys.stdout.write(f"{name:<12}| {printable(line)}\n")
+            sys.stdout.write(f"{name:<12}| {strip_control_chars(line)}\n")
             sys.stdout.flush()
 
     return say

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.launcher.host_socket import LAUNCHER_FOLDER, is_answered
 from seedtrust_ops.supervisor.program import Program
 
@@ -31,7 +31,7 @@ DEFINITIONS = "seedtrust_ops.definitions"
 WORKSPACE = "workspace.yaml"
 
 
-class AnotherWorker(OperationsError):
+class AnotherWorker(SeedTrustError):
     """A worker with the same DAGSTER_HOME runs already."""
 
 

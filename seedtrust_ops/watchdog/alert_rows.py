@@ -10,7 +10,7 @@ from sqlalchemy import Text, func, select, update
 from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.sql_arrays import row_set
+from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert
 from seedtrust_ops.watchdog.evaluator import RULES, Trouble
@@ -22,7 +22,7 @@ def record(session: Session, told: Iterable[Told]) -> None:
     told = list(told)
     _open(session, told)
     lasting = [(one.trouble.rule, one.trouble.subject) for one in told if one.over_at is None]
-    known = row_set("lasting", [("rule", Text()), ("subject", Text())], lasting)
+    known = array_table("lasting", [("rule", Text()), ("subject", Text())], lasting)
     lasts = select(known.c.rule).where(known.c.rule == Alert.rule, known.c.subject == Alert.subject).exists()
     session.execute(
         update(Alert)
@@ -40,7 +40,7 @@ def recorded(session: Session) -> list[Trouble]:
 
 
 def _open(session: Session, told: list[Told]) -> None:
-    rows = row_set(
+    rows = array_table(
         "troubles",
         [
             *((name, Text()) for name in ("rule", "subject", "severity", "detail")),

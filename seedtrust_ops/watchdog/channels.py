@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid, parseaddr
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.config.mail import MailSettings
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.ports.component_status import Component, ComponentStatus, Status
-from seedtrust_ops.ports.email import LetterPostponed, LetterRefused
+from seedtrust_ops.ports.email import EmailDeferred, EmailRejected
 from seedtrust_ops.ports.events import EventRefused
 from seedtrust_ops.resources.internal_api_client import InternalApi
 from seedtrust_ops.resources.posthog_client import PostHog
@@ -43,7 +43,7 @@ class Letters:
             for address in self._addresses:
                 try:
                     office.send(self._letter(address, news))
-                except (LetterRefused, LetterPostponed) as refusal:
+                except (EmailRejected, EmailDeferred) as refusal:
                     trouble = str(refusal)
                 else:
                     reached = True
@@ -115,17 +115,17 @@ def open_channels(worst_open: WorstOpen) -> tuple[list[Channel], list[str]]:
     channels: list[Channel] = []
     lacking = []
     try:
-        channels.append(Letters(environment().mail, environment().alert_letters.emails))
+        channels.append(Letters(get_settings().mail, get_settings().alert_letters.emails))
     except ConfigurationError as error:
         lacking.append(f"No letters are written: {error}")
     try:
-        posthog = environment().posthog
+        posthog = get_settings().posthog
         if posthog.key is not None:
             channels.append(Events(PostHog(posthog.host, posthog.key)))
     except ConfigurationError as error:
         lacking.append(f"PostHog is not told: {error}")
     try:
-        channels.append(StatusPosts(InternalApi(environment().internal_api), worst_open))
+        channels.append(StatusPosts(InternalApi(get_settings().internal_api), worst_open))
     except ConfigurationError as error:
         lacking.append(f"The internal API is not told: {error}")
     return channels, lacking

@@ -52,7 +52,7 @@ class Past:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ProbeVerdict:
     """What is wrong now. Trouble of a rule in `unknown` that was there before may be there still: nobody can tell."""
 
     troubles: tuple[Trouble, ...]
@@ -60,7 +60,7 @@ class Judgement:
     past: Past
 
 
-def judge(look: Look, past: Past, settings: WatchdogSettings) -> Judgement:
+def judge(look: Look, past: Past, settings: WatchdogSettings) -> ProbeVerdict:
     """Return what is wrong as of `look`, and what to remember of it."""
     unreached = {
         name: past.unreached_since.get(name, look.at)
@@ -94,7 +94,7 @@ def judge(look: Look, past: Past, settings: WatchdogSettings) -> Judgement:
             unknown.add(TICKS_STOPPED)
         if TICKS_STOPPED not in unknown:
             troubles += _ticks_stopped(look.dagster.ticks, look.at, recovered_at, settings)
-    return Judgement(
+    return ProbeVerdict(
         tuple(troubles), frozenset(unknown), Past(past.watching_since, unreached, beats_late, recovered_at)
     )
 

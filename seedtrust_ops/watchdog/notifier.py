@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.watchdog.state_file import Memory, Told
 
 
@@ -32,7 +32,7 @@ class Channel(Protocol):
         """What is remembered of it."""
 
     def tell(self, news: News) -> None:
-        """Tell all of it at once; raises NotTold or an OperationsError where that did not work."""
+        """Tell all of it at once; raises NotTold or an SeedTrustError where that did not work."""
 
 
 def tell(memory: Memory, channels: Sequence[Channel]) -> tuple[Memory, list[str]]:
@@ -49,7 +49,7 @@ def tell(memory: Memory, channels: Sequence[Channel]) -> tuple[Memory, list[str]
             continue
         try:
             channel.tell(News(begun, over, [one for one in told.values() if one.over_at is None]))
-        except (NotTold, OperationsError) as trouble:
+        except (NotTold, SeedTrustError) as trouble:
             failures.append(f"{channel.name}: {trouble} It is tried again at the next look.")
             continue
         told = {key: _heard(one, channel.name) for key, one in told.items()}

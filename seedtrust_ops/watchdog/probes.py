@@ -16,12 +16,12 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_db.heartbeats import read_heartbeats
 from seedtrust_ops.dagster_db.ticks import Ticking, read_ticks
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import APPLICATION_DATABASE, DAGSTER_DATABASE
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 10
@@ -31,7 +31,7 @@ DEADLINE_SECONDS = 20.0
 Found = TypeVar("Found")
 
 
-class NoAnswer(Exception):
+class NoResponse(Exception):
     """A database was not reached, or gave no answer."""
 
 
@@ -53,11 +53,11 @@ class Look:
     dagster: DagsterFacts | None
 
 
-class Inquirer:
+class TimedQuery:
     """Asks one database questions, each on a connection of its own, and waits for no answer beyond the deadline."""
 
     def __init__(self, variable: str, url: Callable[[], URL], deadline_seconds: float = DEADLINE_SECONDS) -> None:
-        """Take the variable that names the database, what finds it (may raise OperationsError), and the deadline."""
+        """Take the variable that names the database, what finds it (may raise SeedTrustError), and the deadline."""
         self._variable = variable
         self._url = url
         self._deadline_seconds = deadline_seconds
@@ -67,23 +67,23 @@ class Inquirer:
         """Return what `question` returns, in a transaction that is then committed.
 
         Raises:
-            NoAnswer: why there is no answer, as a sentence without passwords.
+            NoResponse: why there is no answer, as a sentence without passwords.
         """
         if self._open is None or self._open.done():
             # While one question hangs, a second one would hang beside it.
             self._open = Future()
             threading.Thread(target=self._work, args=(question, self._open), daemon=True).start()
         else:
-            raise NoAnswer(self._hangs())
+            raise NoResponse(self._hangs())
         try:
             answer: Found = self._open.result(self._deadline_seconds)
         except TimeoutError:
-            raise NoAnswer(self._hangs()) from None
-        except OperationsError as error:
-            raise NoAnswer(str(error)) from None
+            raise NoResponse(self._hangs()) from None
+        except SeedTrustError as error:
+            raise NoResponse(str(error)) from None
         except SQLAlchemyError as error:
             words = " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".?")
-            raise NoAnswer(f"The database of {self._variable} can't be used: {words}.") from None
+            raise NoResponse(f"The database of {self._variable} can't be used: {words}.") from None
         return answer
 
     def _work(self, question: Callable[[Connection], Any], answer: Future[Any]) -> None:
@@ -109,30 +109,30 @@ class Inquirer:
         )
 
 
-class Lookout:
+class Prober:
     """Looks at both databases."""
 
     def __init__(self, *, grace_seconds: float, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         """Take what a schedule or sensor is borne beyond two intervals, and how long one database may take."""
         self._grace_seconds = grace_seconds
-        self.application = Inquirer("SEEDTRUST_DATABASE_URL", application_database, deadline_seconds)
-        self.dagster = Inquirer("DAGSTER_POSTGRES_URL", dagster_database, deadline_seconds)
+        self.application = TimedQuery("SEEDTRUST_DATABASE_URL", application_database, deadline_seconds)
+        self.dagster = TimedQuery("DAGSTER_POSTGRES_URL", dagster_database, deadline_seconds)
 
     def look(self) -> Look:
         """Look at both; takes at most two deadlines, and raises nothing that a database's state can cause."""
         application_trouble, dagster_trouble, facts = None, None, None
         try:
             self.application.ask(lambda connection: connection.execute(text("select 1")).one())
-        except NoAnswer as trouble:
+        except NoResponse as trouble:
             application_trouble = str(trouble)
         try:
             facts = self.dagster.ask(self._facts)
-        except NoAnswer as trouble:
+        except NoResponse as trouble:
             dagster_trouble = str(trouble)
         return Look(datetime.now(UTC), application_trouble, dagster_trouble, facts)
 
     def _facts(self, connection: Connection) -> DagsterFacts:
-        location = environment().location
+        location = get_settings().location
         ticks = read_ticks(
             connection,
             zone=ZoneInfo(location.timezone),
@@ -143,22 +143,22 @@ class Lookout:
         return DagsterFacts(read_heartbeats(connection), tuple(ticks))
 
 
-class EmbeddedServerDown(OperationsError):
+class EmbeddedServerDown(SeedTrustError):
     """No database is configured, and the embedded PostgreSQL does not run."""
 
 
 def application_database() -> URL:
     """Return where the application's database is; raises `EmbeddedServerDown` instead of starting a server."""
-    return environment().databases.application_url or _embedded(APPLICATION_DATABASE)
+    return get_settings().databases.application_url or _embedded(APPLICATION_DATABASE)
 
 
 def dagster_database() -> URL:
     """Return where Dagster's database is; raises `EmbeddedServerDown` instead of starting a server."""
-    return environment().databases.dagster_url or _embedded(DAGSTER_DATABASE)
+    return get_settings().databases.dagster_url or _embedded(DAGSTER_DATABASE)
 
 
 def _embedded(name: str) -> URL:
-    folder = environment().databases.embedded_directory
+    folder = get_settings().databases.embedded_directory
     server = embedded_postgres.url_of_running(folder)
     if server is None:
         raise EmbeddedServerDown(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.watchdog.evaluator import Judgement, Past, Trouble
+from seedtrust_ops.watchdog.evaluator import Past, ProbeVerdict, Trouble
 
 FILE = "state.json"
 
@@ -38,7 +38,7 @@ class Memory:
     told: Mapping[tuple[str, str], Told] = field(default_factory=dict)
 
 
-def follow(memory: Memory, judgement: Judgement, now: datetime) -> Memory:
+def follow(memory: Memory, judgement: ProbeVerdict, now: datetime) -> Memory:
     """Return the memory with what is new begun, what is over ended, and what nobody can tell left as it was."""
     told = dict(memory.told)
     found = {trouble.key: trouble for trouble in judgement.troubles}

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.config.watchdog import WatchdogSettings
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert
 from seedtrust_ops.watchdog import state_file
@@ -20,7 +20,7 @@ from seedtrust_ops.watchdog.alert_rows import record, recorded
 from seedtrust_ops.watchdog.channels import open_channels
 from seedtrust_ops.watchdog.evaluator import Past, judge
 from seedtrust_ops.watchdog.notifier import tell
-from seedtrust_ops.watchdog.probes import Lookout, NoAnswer
+from seedtrust_ops.watchdog.probes import NoResponse, Prober
 from seedtrust_ops.watchdog.state_file import Memory, Told, follow
 
 FOLDER = Path(".seedtrust") / "watchdog"
@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 """Prints one line for whoever reads the watchdog's output."""
 
 
-class AnotherWatchdog(OperationsError):
+class AnotherWatchdog(SeedTrustError):
     """A watchdog of the same DAGSTER_HOME runs already, and both would tell everything."""
 
 
@@ -40,7 +40,7 @@ class Watchdog:
         """Take the folder of its memory, its patience, and what prints a line."""
         self._folder = folder
         self._settings = settings
-        self._lookout = Lookout(grace_seconds=settings.grace_seconds)
+        self._lookout = Prober(grace_seconds=settings.grace_seconds)
         self._channels, lacking = open_channels(self._worst_open)
         self._say = say
         self._said: set[str] = set()
@@ -62,7 +62,7 @@ class Watchdog:
         if look.application_trouble is None:
             try:
                 self._lookout.application.ask(lambda connection: _record(connection, memory))
-            except NoAnswer as trouble:
+            except NoResponse as trouble:
                 failures.append(f"Not recorded in ops.alerts: {trouble}")
         memory, untold = tell(memory, self._channels)
         self._keep(memory)
@@ -74,7 +74,7 @@ class Watchdog:
         heard = frozenset(channel.name for channel in self._channels)
         try:
             troubles = self._lookout.application.ask(lambda connection: recorded(Session(connection)))
-        except NoAnswer:
+        except NoResponse:
             troubles = []
         return Memory(Past(now), {one.key: Told(one, of_beginning=heard) for one in troubles})
 
@@ -85,7 +85,7 @@ class Watchdog:
     def _worst_open(self) -> Severity | None:
         try:
             severities = self._lookout.application.ask(_open_severities)
-        except NoAnswer:
+        except NoResponse:
             return None
         return max(severities, key=lambda severity: severity.priority, default=None)
 

@@ -22,7 +22,7 @@ from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.domain.approvals.by_date import approve_due
 from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, what_waits
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops_tests.support.databases import create_platform, own_database, plain
 
@@ -78,11 +78,11 @@ def bare_sql(url: URL) -> None:
 
 
 def by_date(url: URL) -> None:
-    commit(sessionmaker(create_application_engine(url)), approve_due)
+    run_in_transaction(sessionmaker(create_application_engine(url)), approve_due)
 
 
 def by_rule(url: URL) -> None:
-    commit(sessionmaker(create_application_engine(url)), partial(approve_by_rules, zone=ZONE))
+    run_in_transaction(sessionmaker(create_application_engine(url)), partial(approve_by_rules, zone=ZONE))
 
 
 def sensor_in_vain(url: URL) -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from sqlalchemy import select
 
 from seedtrust_ops.domain.reports.submission import request_report
-from seedtrust_ops.job_policies import JOB_RULES, Group
+from seedtrust_ops.job_policies import JOB_POLICIES, Group
 from seedtrust_ops.tables import Case, HuntingtonBatch, HuntingtonTransaction, JobRun, User
 from seedtrust_ops_tests.browser.conftest import KEPT_IN_THE_QUEUE, Office
 from seedtrust_ops_tests.browser.pages import UserInterface
@@ -122,7 +122,7 @@ def test_queued_run_that_is_revoked_in_the_ui_is_revoked_in_job_run(ui: UserInte
 
 def test_every_job_is_listed_and_says_what_it_is_for(ui: UserInterface) -> None:
     ui.open("/jobs")
-    for job in JOB_RULES:
+    for job in JOB_POLICIES:
         expect(ui.page.get_by_text(job, exact=True)).to_be_visible()
     ui.page.get_by_role("link", name="process_huntington_batch").get_by_role("img", name="info").hover()
     expect(ui.page.get_by_role("tooltip", name=re.compile("Send one queued Huntington batch"))).to_be_visible()

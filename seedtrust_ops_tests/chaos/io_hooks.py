@@ -149,7 +149,7 @@ def _work() -> str:
     """Return the name of the work that the calling thread is committing."""
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code is db_transaction.commit.__code__:
+        if frame.f_code is db_transaction.run_in_transaction.__code__:
             return _name(frame.f_locals["work"])
         frame = frame.f_back
     return "reading"

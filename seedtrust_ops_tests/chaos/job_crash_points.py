@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import sessionmaker
 
 from seedtrust_ops.domain.approvals.by_date import approve_due
-from seedtrust_ops.domain.db_transaction import Sessions, commit
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.sandbox.external_services.control_client import start_storage
 from seedtrust_ops.tables import ReportRequest
 from seedtrust_ops_tests.chaos.email_invariants import check_letters
@@ -61,7 +61,7 @@ def a_request_is_due(office: Office) -> None:
 def letters_are_due(office: Office) -> None:
     """The letters of an approval that was made by a run that could not deliver them."""
     a_request_is_due(office)
-    commit(office.sessions, approve_due)
+    run_in_transaction(office.sessions, approve_due)
 
 
 def reports_are_asked_for(office: Office) -> None:

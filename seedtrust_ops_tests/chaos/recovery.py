@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.domain.transfers.auto_heal import heal
 from seedtrust_ops.domain.transfers.batch_lifecycle import queued_batches
 from seedtrust_ops.domain.transfers.batch_processor import process_batch
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops_tests.chaos.worker_environment import Workplace
 
 Sessions = sessionmaker[Session]
@@ -61,6 +61,6 @@ def _attempt(work: Callable[[], object]) -> bool:
     """Do as a run does: where it fails, the next run goes on. Return whether it went well."""
     try:
         work()
-    except OperationsError:
+    except SeedTrustError:
         return False
     return True

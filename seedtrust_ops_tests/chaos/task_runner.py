@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.database import engine as database_engine
 from seedtrust_ops.domain.approvals.by_date import approve_due
-from seedtrust_ops.domain.db_transaction import commit
-from seedtrust_ops.domain.notifications.renderer import Stationery
-from seedtrust_ops.domain.outbox.email_dispatcher import deliver_letters
-from seedtrust_ops.domain.reports.generator import meet_requests
+from seedtrust_ops.domain.db_transaction import run_in_transaction
+from seedtrust_ops.domain.notifications.renderer import EmailRenderer
+from seedtrust_ops.domain.outbox.email_dispatcher import send_due_emails
+from seedtrust_ops.domain.reports.generator import generate_reports
 from seedtrust_ops.domain.transfers import sender
 from seedtrust_ops.domain.transfers.auto_heal import heal
 from seedtrust_ops.domain.transfers.batch_processor import process_batch
@@ -83,12 +83,12 @@ def heal_all(sessions: Sessions, place: Workplace) -> None:
 def deliver(sessions: Sessions, place: Workplace) -> None:
     """Deliver the letters that are due."""
     with open_post_office(place.mail_settings) as post_office:
-        deliver_letters(sessions, post_office, Stationery(ZoneInfo(OFFICE)))
+        send_due_emails(sessions, post_office, EmailRenderer(ZoneInfo(OFFICE)))
 
 
 def approve_and_deliver(sessions: Sessions, place: Workplace) -> None:
     """Approve what is due by date, and deliver the letters about it."""
-    commit(sessions, approve_due)
+    run_in_transaction(sessions, approve_due)
     deliver(sessions, place)
 
 
@@ -96,7 +96,7 @@ def make_reports(sessions: Sessions, place: Workplace) -> None:
     """Make the reports that are asked for, and deliver the letters about them."""
     # boto3 reads its variables itself.
     os.environ.update(place.storage)
-    for _ in meet_requests(sessions, open_storage(place.storage["REPORTS_BUCKET"]), zone=OFFICE):
+    for _ in generate_reports(sessions, open_storage(place.storage["REPORTS_BUCKET"]), zone=OFFICE):
         pass
     deliver(sessions, place)
 

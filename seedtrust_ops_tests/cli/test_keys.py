@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from seedtrust_ops.cli.main import app
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.key_rotation import PAGE, look_at_keys
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 from seedtrust_ops.sandbox.bank.process import BankProcess
@@ -70,7 +70,7 @@ def test_a_key_that_is_missing_is_named(change: Change) -> None:
     code, _, said = run("rotate")
     assert code == 1
     assert said.startswith("SEEDTRUST_FIELD_KEY is not set.")
-    environment.cache_clear()
+    get_settings.cache_clear()
 
 
 @pytest.mark.parametrize("page", [1, 2, 3])

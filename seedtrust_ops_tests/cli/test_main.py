@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from seedtrust_ops.cli.main import app
-from seedtrust_ops.config import dagster_home, environment
+from seedtrust_ops.config import dagster_home, get_settings
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops_tests.support.databases import own_database, plain
 from seedtrust_ops_tests.support.factories import Company
@@ -35,9 +35,9 @@ def test_help_is_fast_because_it_loads_nothing_heavy() -> None:
 
 def test_trouble_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDTRUST_DATABASE_URL", "mysql://somewhere/else")
-    environment.cache_clear()
+    get_settings.cache_clear()
     code, output, said = run("migrate")
-    environment.cache_clear()
+    get_settings.cache_clear()
     assert code == 1
     assert output == ""
     assert said.startswith("SEEDTRUST_DATABASE_URL can't be used")
@@ -47,9 +47,9 @@ def test_trouble_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_trouble_in_a_group_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDTRUST_DATABASE_URL", "postgresql://somebody:secret@127.0.0.1:1/nothing")
-    environment.cache_clear()
+    get_settings.cache_clear()
     code, _, said = run("transfers", "resume")
-    environment.cache_clear()
+    get_settings.cache_clear()
     assert code == 1
     assert said.count("can't be used") == 1
     assert "secret" not in said
@@ -58,14 +58,14 @@ def test_trouble_in_a_group_is_said_once(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_migrate_says_what_it_did(monkeypatch: pytest.MonkeyPatch, postgres_server: object) -> None:
     with own_database(postgres_server) as url:  # type: ignore[arg-type]
         monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain(url))
-        environment.cache_clear()
+        get_settings.cache_clear()
         code, _, said = run("migrate")
         assert code == 1
         assert "migrate --platform" in said
         code, output, _ = run("migrate", "--platform")
         assert code == 0
         assert "Created the platform's tables" in output
-        environment.cache_clear()
+        get_settings.cache_clear()
 
 
 @pytest.mark.usefixtures("bank_environment")
@@ -87,7 +87,7 @@ def test_seed_refuses_a_company_of_somebody_else(company: Company) -> None:
 
 def test_a_home_without_dagster_yaml_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    environment.cache_clear()
+    get_settings.cache_clear()
     with pytest.raises(ConfigurationError, match=r"There is no dagster\.yaml in"):
         dagster_home()
-    environment.cache_clear()
+    get_settings.cache_clear()

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.client import Operations
+from seedtrust_ops.client import OpsClient
 from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops_tests.client.operations_server import serving, variables_of, working
 from seedtrust_ops_tests.conftest import TEMPLATE
@@ -48,6 +48,6 @@ def operations_server(
 
 
 @pytest.fixture
-def operations(operations_server: OperationsServer) -> Iterator[Operations]:
-    with Operations(operations_server.url, application="a-test", timeout_seconds=60) as operations:
+def operations(operations_server: OperationsServer) -> Iterator[OpsClient]:
+    with OpsClient(operations_server.url, application="a-test", timeout_seconds=60) as operations:
         yield operations

@@ -16,11 +16,11 @@ from sqlalchemy import make_url, select
 
 import seedtrust_ops
 from seedtrust_ops.client import (
-    AsyncOperations,
-    LaunchInDoubt,
-    Operations,
+    AsyncOpsClient,
+    LaunchUncertain,
     OperationsRefused,
     OperationsUnreachable,
+    OpsClient,
     RunIsOver,
     RunIsStarting,
     RunState,
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.timeout(900)  # the first test waits for worker and web
 LONG = {"steps": 1000, "seconds_a_step": 1}
 
 
-def wait_for(operations: Operations, run_id: str, met: Callable[[RunState], bool], what: str) -> RunState:
+def wait_for(operations: OpsClient, run_id: str, met: Callable[[RunState], bool], what: str) -> RunState:
     states: list[RunState] = []
 
     def is_met() -> bool:
@@ -56,7 +56,7 @@ def wait_for(operations: Operations, run_id: str, met: Callable[[RunState], bool
     return states[-1]
 
 
-def wait_for_end(operations: Operations, run_id: str) -> RunState:
+def wait_for_end(operations: OpsClient, run_id: str) -> RunState:
     return wait_for(operations, run_id, lambda state: state.status.is_over, "the run's end")
 
 
@@ -92,7 +92,7 @@ def runs_of(server: OperationsServer, request_id: str) -> list[str]:
     ],
 )
 def test_a_launched_run_ends_as_job_run_has_it(
-    operations: Operations, operations_server: OperationsServer, job: str, config: Any, status: str, result: Any
+    operations: OpsClient, operations_server: OperationsServer, job: str, config: Any, status: str, result: Any
 ) -> None:
     run_id = operations.launch(job, config, launched_by="user:7")
     state = wait_for_end(operations, run_id)
@@ -106,7 +106,7 @@ def test_a_launched_run_ends_as_job_run_has_it(
 
 
 def test_a_run_under_way_shows_its_progress_and_is_stopped_when_revoked(
-    operations: Operations, operations_server: OperationsServer
+    operations: OpsClient, operations_server: OperationsServer
 ) -> None:
     run_id = operations.launch("example_progress", LONG)
     state = wait_for(operations, run_id, lambda state: bool(state.progress and state.progress.done), "its first step")
@@ -120,7 +120,7 @@ def test_a_run_under_way_shows_its_progress_and_is_stopped_when_revoked(
 
 
 def test_a_queued_run_is_revoked_at_once_and_twice_is_no_error(
-    operations: Operations, operations_server: OperationsServer
+    operations: OpsClient, operations_server: OperationsServer
 ) -> None:
     one_at_a_time = {SINGLETON_TAG: uuid.uuid4().hex}
     first = operations.launch("example_progress", LONG, tags=one_at_a_time)
@@ -145,7 +145,7 @@ def test_a_queued_run_is_revoked_at_once_and_twice_is_no_error(
 
 
 def test_a_run_that_is_being_started_is_to_be_revoked_again(
-    operations: Operations, operations_server: OperationsServer
+    operations: OpsClient, operations_server: OperationsServer
 ) -> None:
     variables = operations_server.variables
     home = DagsterHome(Path(variables["DAGSTER_HOME"]), make_url(variables["DAGSTER_POSTGRES_URL"]))
@@ -167,7 +167,7 @@ def test_a_run_that_is_being_started_is_to_be_revoked_again(
     ],
 )
 def test_a_wrong_config_is_told_in_plain_words_and_launches_nothing(
-    operations: Operations, operations_server: OperationsServer, job: str, config: Any, problem: str
+    operations: OpsClient, operations_server: OperationsServer, job: str, config: Any, problem: str
 ) -> None:
     request_id = uuid.uuid4().hex
     with pytest.raises(WrongConfig) as wrong:
@@ -178,7 +178,7 @@ def test_a_wrong_config_is_told_in_plain_words_and_launches_nothing(
     assert runs_of(operations_server, request_id) == []
 
 
-def test_what_is_not_there_is_named(operations: Operations) -> None:
+def test_what_is_not_there_is_named(operations: OpsClient) -> None:
     nobody = str(uuid.uuid4())
     with pytest.raises(UnknownJob, match="'transfer_everything'"):
         operations.launch("transfer_everything")
@@ -187,7 +187,7 @@ def test_what_is_not_there_is_named(operations: Operations) -> None:
             ask(nobody)
 
 
-def test_a_request_id_launches_once(operations: Operations, operations_server: OperationsServer) -> None:
+def test_a_request_id_launches_once(operations: OpsClient, operations_server: OperationsServer) -> None:
     request_id = uuid.uuid4().hex
     run_ids = {operations.launch("example", request_id=request_id) for _ in range(3)}
     assert [*run_ids] == runs_of(operations_server, request_id)
@@ -197,17 +197,17 @@ def test_a_launch_whose_answer_was_lost_is_found_and_not_repeated(operations_ser
     request_id = uuid.uuid4().hex
     with (
         losing_answers(operations_server.url, lost=1) as url,
-        Operations(url, application="a-test", timeout_seconds=60) as lossy,
+        OpsClient(url, application="a-test", timeout_seconds=60) as lossy,
     ):
         run_id = lossy.launch("example", request_id=request_id)
     assert [run_id] == runs_of(operations_server, request_id)
 
 
-def test_a_launch_in_doubt_says_how_to_find_out(operations: Operations, operations_server: OperationsServer) -> None:
+def test_a_launch_in_doubt_says_how_to_find_out(operations: OpsClient, operations_server: OperationsServer) -> None:
     with (
         losing_answers(operations_server.url, lost=100) as url,
-        Operations(url, application="a-test", timeout_seconds=60) as lossy,
-        pytest.raises(LaunchInDoubt) as doubt,
+        OpsClient(url, application="a-test", timeout_seconds=60) as lossy,
+        pytest.raises(LaunchUncertain) as doubt,
     ):
         lossy.launch("example")
     (run_id,) = runs_of(operations_server, doubt.value.request_id)
@@ -217,7 +217,7 @@ def test_a_launch_in_doubt_says_how_to_find_out(operations: Operations, operatio
 
 def test_the_client_for_asyncio_does_the_same(operations_server: OperationsServer) -> None:
     async def use() -> tuple[RunState, RunState]:
-        async with AsyncOperations(operations_server.url, application="a-test", timeout_seconds=60) as operations:
+        async with AsyncOpsClient(operations_server.url, application="a-test", timeout_seconds=60) as operations:
             run_id = await operations.launch("example_with_args", {"name": "Dana"}, launched_by="user:7")
             async with asyncio.timeout(240):
                 while not (done := await operations.job_run(run_id)).status.is_over:
@@ -227,7 +227,7 @@ def test_the_client_for_asyncio_does_the_same(operations_server: OperationsServe
             with pytest.raises(WrongConfig):
                 await operations.launch("process_huntington_batch", {"batch_id": "seven"})
             with losing_answers(operations_server.url, lost=1) as url:
-                async with AsyncOperations(url, application="a-test", timeout_seconds=60) as lossy:
+                async with AsyncOpsClient(url, application="a-test", timeout_seconds=60) as lossy:
                     found = await operations.job_run(await lossy.launch("example"))
             return done, found
 
@@ -237,7 +237,7 @@ def test_the_client_for_asyncio_does_the_same(operations_server: OperationsServe
 
 
 def test_a_web_server_for_looking_only_and_one_without_code_say_so(
-    operations_server: OperationsServer, operations: Operations, tmp_path: Path
+    operations_server: OperationsServer, operations: OpsClient, tmp_path: Path
 ) -> None:
     run_id = operations.launch("example_progress", LONG)
     wait_for(operations, run_id, lambda state: state.status is RunStatus.STARTED, "its start")
@@ -245,7 +245,7 @@ def test_a_web_server_for_looking_only_and_one_without_code_say_so(
     log = tmp_path / "log"
     with (
         serving(operations_server.workspace, operations_server.variables, log, "--read-only") as url,
-        Operations(url, application="a-test", timeout_seconds=60) as looking,
+        OpsClient(url, application="a-test", timeout_seconds=60) as looking,
     ):
         assert looking.job_run(run_id).job == "example_progress"
         with pytest.raises(OperationsRefused, match="--read-only"):
@@ -255,7 +255,7 @@ def test_a_web_server_for_looking_only_and_one_without_code_say_so(
         assert not looking.job_run(run_id).is_ending
     with (
         serving(nobody, operations_server.variables, log) as url,
-        Operations(url, application="a-test", timeout_seconds=60) as without_code,
+        OpsClient(url, application="a-test", timeout_seconds=60) as without_code,
     ):
         with pytest.raises(OperationsUnreachable, match="has not loaded the jobs"):
             without_code.launch("example")
@@ -297,7 +297,7 @@ def test_the_documented_fastapi_application_queues_launches_and_looks(applicatio
 
 
 def test_the_documented_flask_application_asks_for_a_report_and_revokes(
-    applications_database: Company, operations: Operations
+    applications_database: Company, operations: OpsClient
 ) -> None:
     names = documented(1)
     application = names["app"].test_client()

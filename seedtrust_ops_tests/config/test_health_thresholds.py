@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.config.health_thresholds import AlertLetterSettings, WatchingSettings
 from seedtrust_ops.errors import ConfigurationError
-from seedtrust_ops.job_policies import JOB_RULES
+from seedtrust_ops.job_policies import JOB_POLICIES
 from seedtrust_ops.severity import Severity
 
 
@@ -50,8 +50,8 @@ def test_every_threshold_has_a_variable_and_a_default_and_says_what_it_is_for(mo
 def test_critical_job_is_told_of_at_its_first_failure_whatever_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDTRUST_HEALTH_MINUTELY_FAILURES", "7")
     watching = WatchingSettings.read()
-    needed = {name: watching.failures_in_a_row(name, rules.severity) for name, rules in JOB_RULES.items()}
-    assert {needed[name] for name, rules in JOB_RULES.items() if rules.severity is Severity.CRITICAL} == {1}
+    needed = {name: watching.failures_in_a_row(name, rules.severity) for name, rules in JOB_POLICIES.items()}
+    assert {needed[name] for name, rules in JOB_POLICIES.items() if rules.severity is Severity.CRITICAL} == {1}
     assert needed["auto_heal_huntington_batches"] == 7
 
 
@@ -66,4 +66,4 @@ def test_threshold_that_can_not_be_used_stops_no_job_from_being_loaded() -> None
         timeout=120,
     )
     assert ran.returncode == 0, ran.stderr
-    environment.cache_clear()
+    get_settings.cache_clear()

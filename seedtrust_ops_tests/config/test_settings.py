@@ -19,13 +19,13 @@ from seedtrust_ops.config import (
     LocationSettings,
     TransferSettings,
     dagster_home,
-    environment,
     environment_for_child,
+    get_settings,
 )
 from seedtrust_ops.config.databases import DatabaseSettings
 from seedtrust_ops.config.external_services import CloudFrontSettings, InternalApiSettings, StorageSettings
 from seedtrust_ops.config.settings_base import SettingsGroup
-from seedtrust_ops.errors import ConfigurationError, OperationsError
+from seedtrust_ops.errors import ConfigurationError, SeedTrustError
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 
 GROUPS = [
@@ -58,9 +58,9 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for group in GROUPS:
         for field in group.model_fields.values():
             monkeypatch.delenv(str(field.validation_alias), raising=False)
-    environment.cache_clear()
+    get_settings.cache_clear()
     yield
-    environment.cache_clear()
+    get_settings.cache_clear()
 
 
 def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
@@ -188,7 +188,7 @@ def test_no_settings_show_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = [group.read() for group in GROUPS]
     databases = DatabaseSettings.read()
     shown = [repr(one) + str(one) + one.model_dump_json() for one in groups]
-    shown += [repr(databases.application_url), str(databases.dagster_url), repr(environment())]
+    shown += [repr(databases.application_url), str(databases.dagster_url), repr(get_settings())]
     assert not any(secret in text for text in shown for secret in [SECRET, *keys])
 
 
@@ -218,7 +218,7 @@ def test_a_switch_is_off_unless_it_is_set(
 ) -> None:
     if value is not None:
         monkeypatch.setenv(variable, value)
-    read = environment().location.dev_env if variable == "DEV_ENV" else environment().transfers.halted
+    read = get_settings().location.dev_env if variable == "DEV_ENV" else get_settings().transfers.halted
     assert read is expected
 
 
@@ -252,17 +252,17 @@ def test_settings_cannot_be_changed_after_they_were_read() -> None:
 
 
 def test_a_group_is_read_when_it_is_first_asked_for_so_that_what_one_job_lacks_stops_no_other() -> None:
-    read = environment()
+    read = get_settings()
     with pytest.raises(ConfigurationError):
         _ = read.huntington
     assert read.transfers.halted is False
-    assert read is environment()
+    assert read is get_settings()
 
 
 def test_dagster_home_is_the_folder_with_dagster_yaml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert (dagster_home() / "dagster.yaml").is_file()
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    environment.cache_clear()
+    get_settings.cache_clear()
     with pytest.raises(ConfigurationError, match="set DAGSTER_HOME to the folder that holds it"):
         dagster_home()
     (tmp_path / "dagster.yaml").touch()
@@ -279,7 +279,7 @@ def test_a_child_gets_our_variables_over_defaults_and_under_changes(monkeypatch:
 
 
 def test_configuration_errors_are_for_people() -> None:
-    assert issubclass(ConfigurationError, OperationsError)
+    assert issubclass(ConfigurationError, SeedTrustError)
     assert ConfigurationError.retry_may_help is False
 
 

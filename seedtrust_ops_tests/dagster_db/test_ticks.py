@@ -16,7 +16,7 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 from sqlalchemy import create_engine
 
 from seedtrust_ops.dagster_db.ticks import ALWAYS_ON, Ticking, due_times, read_ticks
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.definitions import defs
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.ticks import Ticker
 
@@ -55,7 +55,7 @@ def sensor(instance: dg.DagsterInstance, seconds: int, *, on_since: datetime, na
 
 def test_every_schedule_of_ours_is_due_when_dagster_says_so_whatever_the_clocks_do() -> None:
     for begin in (datetime(2026, 3, 7, 12, tzinfo=UTC), datetime(2026, 10, 31, 12, tzinfo=UTC)):
-        for one in definitions.get_repository_def().schedule_defs:
+        for one in defs.get_repository_def().schedule_defs:
             # A day and a half of a minute-ly one, more than two years of a daily one.
             number = 2_200 if one.cron_schedule == "* * * * *" else 800
             ours = list(islice(due_times([str(one.cron_schedule)], begin, OFFICE), number))

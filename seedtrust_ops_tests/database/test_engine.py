@@ -18,7 +18,7 @@ from psycopg.types.numeric import Int8Dumper
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import (
     application_engine,
@@ -28,7 +28,7 @@ from seedtrust_ops.database.engine import (
 )
 from seedtrust_ops.errors import ConfigurationError, DatabaseUnreachable, SchemaOutOfDate
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
-from seedtrust_ops.orchestration.user_facing_failures import failures_for_people
+from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
 from seedtrust_ops_tests.support.databases import create_platform, folder_for_a_server, own_database, plain
 from seedtrust_ops_tests.support.waiters import wait_until
 
@@ -50,10 +50,10 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process that has read nothing yet."""
     monkeypatch.delenv("DAGSTER_POSTGRES_URL", raising=False)
     monkeypatch.delenv("SEEDTRUST_DATABASE_URL", raising=False)
-    environment.cache_clear()
+    get_settings.cache_clear()
     application_engine.cache_clear()
     yield
-    environment.cache_clear()
+    get_settings.cache_clear()
     application_engine.cache_clear()
 
 
@@ -126,7 +126,7 @@ def test_a_process_finds_its_way_back_when_the_database_does(
         )
         with (
             pytest.raises(Exception, match=r"The database .* can't be used") as raised,
-            failures_for_people(),
+            user_facing_failures(),
             sessions() as session,
         ):
             session.scalar(text("select 1"))

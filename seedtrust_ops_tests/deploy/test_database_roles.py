@@ -10,7 +10,7 @@ from sqlalchemy.exc import ProgrammingError
 from typer.testing import CliRunner
 
 from seedtrust_ops.cli.main import app
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_engine, create_application_engine
 from seedtrust_ops.migrations.migrator import HEAD_REVISION, migrate
 from seedtrust_ops.sandbox.bank.process import BankProcess
@@ -321,4 +321,4 @@ def test_migrations_run_as_their_own_role(postgres_server: URL) -> None:
         with jobs.connect() as connection:
             connection.execute(text("select count(*) from ops.alerts"))
         jobs.dispose()
-    environment.cache_clear()
+    get_settings.cache_clear()

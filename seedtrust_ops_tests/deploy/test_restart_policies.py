@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import sessionmaker
 
-from seedtrust_ops.client import Operations, OperationsError, RunStatus
+from seedtrust_ops.client import OpsClient, RunStatus, SeedTrustError
 from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.tables import JobRun
 from seedtrust_ops_tests.client.operations_server import serving, variables_of, working
@@ -19,7 +19,7 @@ from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.waiters import wait_until
 
 
-def under_way(operations: Operations) -> str:
+def under_way(operations: OpsClient) -> str:
     """Launch a run of a few seconds; return its id while it works. One that was over before it was seen is no use."""
     while True:
         run_id = operations.launch("example_progress", {"steps": 10, "seconds_a_step": 0.5})
@@ -44,7 +44,7 @@ def test_a_restart_of_the_worker_costs_no_run_and_no_web_server(
         with ExitStack() as first:
             workspace = first.enter_context(working(dagster_home, variables, log))
             url = stack.enter_context(serving(workspace, variables, log))
-            operations = stack.enter_context(Operations(url, application="a-test", timeout_seconds=60))
+            operations = stack.enter_context(OpsClient(url, application="a-test", timeout_seconds=60))
             run_id = under_way(operations)
         # The worker is gone, and it let the run finish; nobody has told JobRun yet.
         assert operations.job_run(run_id).status is RunStatus.COMPLETED
@@ -59,7 +59,7 @@ def test_a_restart_of_the_worker_costs_no_run_and_no_web_server(
         def launched() -> bool:
             try:
                 return bool(operations.launch("example"))
-            except OperationsError:
+            except SeedTrustError:
                 # The web server looks for the code server every few seconds.
                 return False
 

@@ -17,7 +17,7 @@ FAILURE = RunFailure(
     run_id="run-1",
     task_name="some_job",
     severity="HIGH",
-    exception_type="BankSilent",
+    exception_type="BankNotResponding",
     message="The bank gave no answer to transfer 20240301 of Jane Doe.",
     meaning="Request after request got no answer.",
     traceback='File "sending.py", line 12, in send',
@@ -51,7 +51,7 @@ def test_the_row_has_the_sentence_and_what_leaves_the_house_has_not(sessions: se
     (row,) = errors(sessions)
     with sessions() as session:
         assert row.job_run_id == session.scalars(select(JobRun.id)).one()
-    assert (row.source, row.severity, row.exception_type) == ("some_job", "HIGH", "BankSilent")
+    assert (row.source, row.severity, row.exception_type) == ("some_job", "HIGH", "BankNotResponding")
     assert (row.message, row.traceback, row.context) == (FAILURE.message, FAILURE.traceback, FAILURE.context)
     assert row.occurred_at == MOMENT
     told = events(sessions)
@@ -59,12 +59,12 @@ def test_the_row_has_the_sentence_and_what_leaves_the_house_has_not(sessions: se
         "task_name": "some_job",
         "run_id": "run-1",
         "severity": "HIGH",
-        "exception_type": "BankSilent",
+        "exception_type": "BankNotResponding",
     }
     assert {event.destination for event in told.values()} == {"posthog"}
     assert told["job_run_error:run-1"].body == {"event": "job_run_error", "properties": properties}
     assert told["job_run_exception:run-1"].body == {
-        "exception": {"type": "BankSilent", "message": FAILURE.meaning, "traceback": FAILURE.traceback},
+        "exception": {"type": "BankNotResponding", "message": FAILURE.meaning, "traceback": FAILURE.traceback},
         "properties": properties,
     }
 

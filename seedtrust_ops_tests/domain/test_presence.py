@@ -3,7 +3,7 @@
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.presence import Cleared, clear_presence
 from seedtrust_ops.tables import User, ViewingDisbursementRequest, ViewingPayment
 from seedtrust_ops_tests.support.factories import Company
@@ -18,9 +18,9 @@ def test_everybody_is_off_site_and_nothing_is_viewed(company: Company, sessions:
     with sessions.begin() as session:
         session.add_all(ViewingDisbursementRequest(user_id=user, disbursement_request_id=request) for user in people)
         session.add_all(ViewingPayment(user_id=people[0], huntington_transaction_id=payment) for payment in payments)
-    assert commit(sessions, clear_presence) == Cleared(users=2, viewed_requests=2, viewed_payments=2)
+    assert run_in_transaction(sessions, clear_presence) == Cleared(users=2, viewed_requests=2, viewed_payments=2)
     with sessions() as session:
         assert session.scalars(select(User.id).where(User.is_on_site)).all() == []
         assert session.scalar(select(func.count()).select_from(ViewingDisbursementRequest)) == 0
         assert session.scalar(select(func.count()).select_from(ViewingPayment)) == 0
-    assert commit(sessions, clear_presence) == Cleared(users=0, viewed_requests=0, viewed_payments=0)
+    assert run_in_transaction(sessions, clear_presence) == Cleared(users=0, viewed_requests=0, viewed_payments=0)

@@ -15,7 +15,7 @@ import dagster as dg
 import yaml
 from dagster import DagsterEventType
 
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.jobs.process_huntington_batch import NAME as PROCESS
 
 DAGSTER = Path(sys.executable).parent / "dagster"
@@ -39,7 +39,7 @@ def process(batch_id: int, instance: dg.DagsterInstance | None = None) -> Ran:
 
 def run(name: str, run_config: dict[str, Any] | None = None, instance: dg.DagsterInstance | None = None) -> Ran:
     """Run a job in this process."""
-    result = definitions.resolve_job_def(name).execute_in_process(
+    result = defs.resolve_job_def(name).execute_in_process(
         run_config=run_config, instance=instance, raise_on_error=False
     )
     kinds = [event.event_type for event in result.all_events]

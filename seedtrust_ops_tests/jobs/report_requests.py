@@ -6,14 +6,14 @@ from typing import Any
 import dagster as dg
 from sqlalchemy import select, update
 
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.tables import ReportRequest, User
 from seedtrust_ops_tests.support.factories import Company
 
 
 def run(report_id: int = 0) -> dg.ExecuteInProcessResult:
     """Run the job, for one report where it is named."""
-    job = definitions.resolve_job_def("report_generation")
+    job = defs.resolve_job_def("report_generation")
     config = {"ops": {"report_generation": {"config": {"report_id": report_id}}}} if report_id else None
     return job.execute_in_process(run_config=config, raise_on_error=False)
 

@@ -12,8 +12,8 @@ from pyarrow import parquet
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import environment
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.config import get_settings
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.balances.snapshot import BalanceSheet, take_balances
 from seedtrust_ops.jobs.account_balance_check import WEEKS, account_balance_check_schedule, week_ended_by
 from seedtrust_ops.orchestration.schedules import office_today
@@ -25,7 +25,7 @@ WEEK = week_ended_by(office_today())
 
 
 def run(week: str = WEEK) -> dg.ExecuteInProcessResult:
-    job = definitions.resolve_job_def("account_balance_check")
+    job = defs.resolve_job_def("account_balance_check")
     return job.execute_in_process(partition_key=week, raise_on_error=False)
 
 
@@ -173,7 +173,7 @@ def test_a_bucket_that_is_not_there_fails_the_run_with_a_sentence(
     company: Company, jobs_environment: dict[str, str], outside: OutsideWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REPORTS_BUCKET", "no-such-bucket")
-    environment.cache_clear()
+    get_settings.cache_clear()
     result = run()
     (failure, *_) = [event for event in result.all_events if event.is_step_failure]
     assert "There is no S3 bucket no-such-bucket" in str(failure.step_failure_data.user_failure_data)
@@ -196,6 +196,6 @@ def test_the_week_is_the_last_one_that_has_ended(day: date, week: str) -> None:
 
 def test_the_schedule_asks_for_the_week_that_ended() -> None:
     tick = datetime(2026, 11, 22, 1, tzinfo=ZoneInfo("America/New_York"))
-    context = dg.build_schedule_context(scheduled_execution_time=tick, repository_def=definitions.get_repository_def())
+    context = dg.build_schedule_context(scheduled_execution_time=tick, repository_def=defs.get_repository_def())
     (request,) = account_balance_check_schedule.evaluate_tick(context).run_requests or []
     assert request.partition_key == "2026-11-15"

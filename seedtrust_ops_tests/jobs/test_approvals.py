@@ -8,9 +8,9 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.approvals.by_date import approve_due
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.jobs.rule_based_approval import REST_AFTER_A_LOOK, pending_dr_sensor
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
@@ -70,7 +70,7 @@ def test_what_is_approved_is_a_materialization_with_its_table_and_a_dry_run_is_n
     office.rule()
     office.request(case, 12_300)
     for config, made in ((dry(job), 0), (None, 1), (None, 0)):
-        result = definitions.resolve_job_def(job).execute_in_process(run_config=config)
+        result = defs.resolve_job_def(job).execute_in_process(run_config=config)
         shown = result.asset_materializations_for_node(job)
         assert len(shown) == made
         for one in shown:
@@ -160,7 +160,7 @@ def test_letters_of_a_run_that_died_after_its_commit_are_sent_by_the_next(
 ) -> None:
     case = office.case()
     office.request(case)
-    commit(office.sessions, approve_due)
+    run_in_transaction(office.sessions, approve_due)
     assert mailbox.control.letters() == []
     assert run(DATE).returned["approved"] == 0
     assert len(mailbox.control.letters()) == 3

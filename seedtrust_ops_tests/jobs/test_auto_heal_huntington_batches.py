@@ -147,9 +147,9 @@ def test_a_wrong_field_key_is_no_trouble_to_a_job_that_needs_none(company: Compa
 
 
 def test_a_run_that_hangs_is_ended_by_dagster() -> None:
-    from seedtrust_ops.definitions import definitions
+    from seedtrust_ops.definitions import defs
 
-    assert definitions.resolve_job_def(NAME).tags["dagster/max_runtime"] == "900"
+    assert defs.resolve_job_def(NAME).tags["dagster/max_runtime"] == "900"
 
 
 def test_a_database_that_is_down_is_told_in_a_sentence(

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from seedtrust_ops.config import environment
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.config import get_settings
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain import component_checks
 from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("jobs_environment")
 
 
 def run() -> dg.ExecuteInProcessResult:
-    return definitions.resolve_job_def("aws_status_check").execute_in_process(raise_on_error=False)
+    return defs.resolve_job_def("aws_status_check").execute_in_process(raise_on_error=False)
 
 
 def why_failed(result: dg.ExecuteInProcessResult) -> str:
@@ -55,7 +55,7 @@ def test_a_bucket_that_is_not_there_is_down_and_the_run_succeeds(
     outside: OutsideWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REPORTS_BUCKET", "no-such-bucket")
-    environment.cache_clear()
+    get_settings.cache_clear()
     assert run().success
     assert told(outside) == {"s3": "down", "cloudfront": "up"}
     assert "There is no S3 bucket no-such-bucket" in outside.internal_api.posts()[0]["detail"]
@@ -66,7 +66,7 @@ def test_storage_and_page_that_nobody_answers_at_are_down(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("CLOUDFRONT_URL", "http://127.0.0.1:9/")
-    environment.cache_clear()
+    get_settings.cache_clear()
     assert run().success
     assert told(outside) == {"s3": "down", "cloudfront": "down"}
 
@@ -108,7 +108,7 @@ def test_a_missing_variable_stops_the_job_by_name_before_anything_is_told(
     outside: OutsideWorld, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.delenv(variable)
-    environment.cache_clear()
+    get_settings.cache_clear()
     result = run()
     assert not result.success
     assert f"{variable} is not set. It is " in why_failed(result)

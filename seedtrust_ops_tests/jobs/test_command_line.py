@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from seedtrust_ops.config import environment
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.config import get_settings
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.jobs.process_huntington_batch import NAME
 from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     yield elsewhere
-    environment.cache_clear()
+    get_settings.cache_clear()
 
 
 def test_with_a_dagster_home_a_run_sends_the_batch_and_is_mirrored(
@@ -83,7 +83,7 @@ def test_automations_start_running_in_production_stopped_on_a_developer_s_machin
         [sys.executable, "-c", show], env=bare, cwd=folder, capture_output=True, text=True, timeout=120, check=True
     )
     at_a_developer_s = ast.literal_eval(done.stdout)
-    in_production = {one.name: one.default_status.value for one in [*definitions.sensors, *definitions.schedules]}
+    in_production = {one.name: one.default_status.value for one in [*defs.sensors, *defs.schedules]}
     for states, wanted in ((at_a_developer_s, "STOPPED"), (in_production, "RUNNING")):
         assert states["job_run_sensor"] == "RUNNING"
         assert states["huntington_batch_sensor"] == states["auto_heal_huntington_batches_schedule"] == wanted

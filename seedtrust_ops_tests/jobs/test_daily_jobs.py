@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import environment
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.config import get_settings
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.jobs import examples
 from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
@@ -68,15 +68,15 @@ def test_off_site_tracking_says_what_it_cleared(office: Office) -> None:
 @pytest.mark.parametrize("name", ["example", "example_error", "example_progress", "example_with_args"])
 def test_production_knows_no_example(name: str) -> None:
     with pytest.raises(dg.DagsterInvariantViolationError):
-        definitions.resolve_job_def(name)
+        defs.resolve_job_def(name)
 
 
 @pytest.fixture
 def on_a_developers_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DEV_ENV", "1")
-    environment.cache_clear()
+    get_settings.cache_clear()
     yield
-    environment.cache_clear()
+    get_settings.cache_clear()
 
 
 @pytest.mark.usefixtures("on_a_developers_machine")

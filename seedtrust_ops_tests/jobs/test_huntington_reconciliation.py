@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.reconciliation.chart import DAYS, read_month
 from seedtrust_ops.domain.reconciliation.daily_batches import read_day
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
@@ -35,7 +35,7 @@ def patient(change: Change) -> None:
 
 
 def run(instance: dg.DagsterInstance | None = None, day: str | None = None) -> dg.ExecuteInProcessResult:
-    job = definitions.resolve_job_def(NAME)
+    job = defs.resolve_job_def(NAME)
     return job.execute_in_process(partition_key=day or str(office_today()), raise_on_error=False, instance=instance)
 
 
@@ -221,6 +221,6 @@ def test_a_day_is_the_offices_and_so_are_the_thirty(company: Company, sessions: 
 
 def test_the_schedule_asks_for_yesterday() -> None:
     tick = datetime(2026, 11, 23, 5, tzinfo=ZoneInfo(NEW_YORK))
-    context = dg.build_schedule_context(scheduled_execution_time=tick, repository_def=definitions.get_repository_def())
+    context = dg.build_schedule_context(scheduled_execution_time=tick, repository_def=defs.get_repository_def())
     (request,) = huntington_reconciliation_schedule.evaluate_tick(context).run_requests or []
     assert request.partition_key == "2026-11-22"

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.operations_review.weekly_figures import DayOfWork, read_week
 from seedtrust_ops.jobs.operations_review import NAME, WEEKS, operations_review_schedule, week_before
 from seedtrust_ops.orchestration.schedules import office_today
@@ -99,7 +99,7 @@ def test_a_week_counts_what_happened_in_it_and_nothing_else(sessions: sessionmak
 
 @pytest.mark.usefixtures("filled", "bank_environment")
 def test_the_asset_shows_the_week_in_one_picture_and_in_tables() -> None:
-    result = definitions.resolve_job_def(NAME).execute_in_process(partition_key=str(MONDAY), raise_on_error=False)
+    result = defs.resolve_job_def(NAME).execute_in_process(partition_key=str(MONDAY), raise_on_error=False)
     assert result.success
     (materialization,) = result.asset_materializations_for_node("operations_week")
     assert materialization.partition == "2026-03-02"
@@ -113,7 +113,7 @@ def test_the_asset_shows_the_week_in_one_picture_and_in_tables() -> None:
 
 @pytest.mark.usefixtures("bank_environment")
 def test_a_week_without_work_is_shown_too() -> None:
-    result = definitions.resolve_job_def(NAME).execute_in_process(raise_on_error=False)
+    result = defs.resolve_job_def(NAME).execute_in_process(raise_on_error=False)
     assert result.success
     assert result.output_for_node("operations_week")["week"] == week_before(office_today())
 
@@ -134,6 +134,6 @@ def test_the_week_is_the_last_that_has_ended_and_begins_on_a_monday(day: date, w
 
 def test_the_schedule_asks_on_monday_for_the_week_that_ended() -> None:
     tick = datetime(2026, 11, 23, 5, 30, tzinfo=ZoneInfo(NEW_YORK))
-    context = dg.build_schedule_context(scheduled_execution_time=tick, repository_def=definitions.get_repository_def())
+    context = dg.build_schedule_context(scheduled_execution_time=tick, repository_def=defs.get_repository_def())
     (request,) = operations_review_schedule.evaluate_tick(context).run_requests or []
     assert request.partition_key == "2026-11-16"

@@ -276,9 +276,9 @@ def test_a_database_that_was_never_migrated_is_told_and_not_touched(postgres_ser
     [{"batch_id": "seven"}, {"batch_id": 7, "and": "more"}],
 )
 def test_config_that_makes_no_sense_is_refused_by_name_before_anything_runs(config: dict[str, Any]) -> None:
-    from seedtrust_ops.definitions import definitions
+    from seedtrust_ops.definitions import defs
 
-    job = definitions.resolve_job_def("process_huntington_batch")
+    job = defs.resolve_job_def("process_huntington_batch")
     with pytest.raises(dg.DagsterInvalidConfigError, match=r"batch_id|and"):
         job.execute_in_process(run_config={"ops": {"process_huntington_batch": {"config": config}}})
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import ReportClaim
 from seedtrust_ops_tests.jobs.report_requests import address, ask, row, run, run_and_tell, told
@@ -70,7 +70,7 @@ def test_a_bucket_that_is_not_there_fails_the_request_with_a_sentence(
     company: Company, case: BuiltCase, mailbox: MailboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REPORTS_BUCKET", "no-such-bucket")
-    environment.cache_clear()
+    get_settings.cache_clear()
     number = ask(company, "account_balances")
     assert run().success
     assert "There is no S3 bucket no-such-bucket" in str(row(company, number).error)
@@ -96,7 +96,7 @@ def test_a_missing_bucket_variable_stops_the_job_by_name_only_where_a_report_wai
     company: Company, case: BuiltCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("REPORTS_BUCKET")
-    environment.cache_clear()
+    get_settings.cache_clear()
     assert run().success
     number = ask(company, "account_balances")
     result = run()

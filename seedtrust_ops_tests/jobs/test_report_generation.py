@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.reports import builder, generator
 from seedtrust_ops.domain.reports.request_queue import claim_request
 from seedtrust_ops.jobs.report_generation import report_generation_schedule
@@ -113,7 +113,7 @@ def test_the_schedule_launches_only_where_something_waits(company: Company, case
         context = dg.build_schedule_context(
             scheduled_execution_time=datetime.now(UTC),
             resources={"database": DatabaseResource()},
-            repository_def=definitions.get_repository_def(),
+            repository_def=defs.get_repository_def(),
         )
         return report_generation_schedule.evaluate_tick(context)
 

@@ -11,7 +11,7 @@ from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_db import run_purge
 from seedtrust_ops.domain import row_purge
 from seedtrust_ops.jobs.retention import FREQUENT
@@ -206,12 +206,12 @@ def test_it_stops_when_time_is_up_and_goes_on_the_next_day(
     history.newest(FREQUENT[0])
     before = len(history.run_ids)
     monkeypatch.setenv("SEEDTRUST_RETENTION_SECONDS", "0")
-    environment.cache_clear()
+    get_settings.cache_clear()
     assert retained(instance).returned["complete"] is False
     # Its own run is there now.
     assert len(history.run_ids) == before + 1
     monkeypatch.delenv("SEEDTRUST_RETENTION_SECONDS")
-    environment.cache_clear()
+    get_settings.cache_clear()
     assert retained(instance).returned["runs"] == 5
 
 

@@ -17,7 +17,7 @@ from dagster_postgres.utils import DagsterPostgresException
 
 from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.launcher import host_client
-from seedtrust_ops.launcher.host_client import RunHostCaller, RunNotStarted, listening_pid
+from seedtrust_ops.launcher.host_client import RunHostClient, RunNotStarted, listening_pid
 from seedtrust_ops.launcher.host_socket import LAUNCHER_FOLDER, call, is_answered, listen, make_folder
 from seedtrust_ops.launcher.run_host import take_over
 from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchOrder
@@ -275,7 +275,7 @@ def test_a_folder_with_a_long_name_serves_and_is_its_owners_alone(tmp_path: Path
 
 
 def test_a_run_that_no_process_can_be_started_for_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    caller = RunHostCaller(tmp_path / "launcher")
+    caller = RunHostClient(tmp_path / "launcher")
     code = CodeToLoad(python=str(tmp_path / "no-python"), module=None, code_folder=None)
     try:
         with pytest.raises(RunNotStarted, match="run-1 was not started: no process could be started"):

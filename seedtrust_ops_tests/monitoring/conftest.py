@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.monitoring import alert_channels
 from seedtrust_ops.orchestration import dagster_resources
 from seedtrust_ops.resources import healthcheck_ping
@@ -71,6 +71,6 @@ def watching_environment(
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    environment.cache_clear()
+    get_settings.cache_clear()
     yield
-    environment.cache_clear()
+    get_settings.cache_clear()

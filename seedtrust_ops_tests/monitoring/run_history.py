@@ -12,12 +12,12 @@ from typing import Any
 import dagster as dg
 from sqlalchemy import Engine, text
 
-from seedtrust_ops.errors import OperationsError, PassingTrouble
+from seedtrust_ops.errors import SeedTrustError, TransientError
 from seedtrust_ops.orchestration.expiration_tags import mark_expired
 from seedtrust_ops.orchestration.io_manager import returned_values
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.metadata import PROGRESS_TAG
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 from seedtrust_ops.severity import Severity
 from seedtrust_ops_tests.monitoring.sample_runs import STATUS, becomes, new_run
 
@@ -27,23 +27,23 @@ TOO_LONG = "longer than its job allows, and was cancelled. It did nothing."
 SENTENCE = "The sun stands too high. Wait for the evening."
 
 
-class TooBright(OperationsError):
+class TooBright(SeedTrustError):
     """The sun stands too high."""
 
 
 @dg.op(name="shining", retry_policy=RETRIES)
 def shining_op(context: dg.OpExecutionContext) -> dict[str, Any]:
     """Work at the second try."""
-    with failures_for_people():
+    with user_facing_failures():
         if context.retry_number == 0:
-            raise PassingTrouble("A cloud is in the way.")
+            raise TransientError("A cloud is in the way.")
     return {"suns": 1}
 
 
 @dg.op(name="too_bright", retry_policy=RETRIES)
 def too_bright_op() -> None:
     """Fail for good."""
-    with failures_for_people():
+    with user_facing_failures():
         raise TooBright(SENTENCE)
 
 

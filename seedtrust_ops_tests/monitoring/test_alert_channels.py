@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event, func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.alert_notifications.acknowledgement import acknowledge
 from seedtrust_ops.domain.alerts.findings import Finding
 from seedtrust_ops.domain.health.evaluator import evaluate
@@ -184,7 +184,7 @@ def test_way_that_is_not_configured_keeps_none_of_the_others_from_telling(
     sentence: str,
 ) -> None:
     monkeypatch.delenv(variable)
-    environment.cache_clear()
+    get_settings.cache_clear()
     delivery = tick(stuck())
     ways = ways_of_telling(MailResource(), InternalApiResource(), PostHogResource())
     assert sentence in " ".join([*delivery.troubles.values(), *ways.missing.values()])

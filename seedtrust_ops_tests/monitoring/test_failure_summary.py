@@ -13,10 +13,10 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.errors import ConfigurationError, OperationsError, PassingTrouble
+from seedtrust_ops.errors import ConfigurationError, SeedTrustError, TransientError
 from seedtrust_ops.orchestration.io_manager import returned_values
 from seedtrust_ops.orchestration.job_factory import single_op_job
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import ErrorRecord, OutgoingEvent
 from seedtrust_ops_tests.monitoring.sample_runs import STATUS, becomes, look, new_run, row
@@ -26,14 +26,14 @@ SECRET = "Jane Doe, account 000123456789"
 SENTENCE = "There is no ink. Fill it up."
 
 
-class NoInk(OperationsError):
+class NoInk(SeedTrustError):
     """The pen is empty.
 
     A second paragraph that nobody outside needs.
     """
 
 
-class InkFrozen(PassingTrouble):
+class InkFrozen(TransientError):
     """The ink is frozen."""
 
 
@@ -93,7 +93,7 @@ def test_an_op_s_failure_is_told_in_its_own_sentence_however_often_it_was_tried(
     def failing() -> None:
         if outside:
             trouble()
-        with failures_for_people():
+        with user_facing_failures():
             trouble()
 
     job = single_op_job(failing, Severity.MEDIUM, legacy_name="none")
@@ -121,7 +121,7 @@ def test_after_the_last_try_dagster_too_shows_the_sentence_first(
 
     @dg.op(retry_policy=RETRIES)
     def failing() -> None:
-        with failures_for_people():
+        with user_facing_failures():
             raise_frozen()
 
     job = single_op_job(failing, Severity.LOW, legacy_name="none")
@@ -133,7 +133,7 @@ def test_after_the_last_try_dagster_too_shows_the_sentence_first(
 
 
 def be_silent_for_too_long(sessions: sessionmaker[Session]) -> None:
-    with failures_for_people(), sessions() as session:
+    with user_facing_failures(), sessions() as session:
         session.execute(text("set idle_in_transaction_session_timeout = '10ms'"))
         server = session.connection().connection.driver_connection
         assert server is not None

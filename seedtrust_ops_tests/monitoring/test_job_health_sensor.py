@@ -12,8 +12,8 @@ from dagster._core.scheduler.instigation import ScheduleInstigatorData, SensorIn
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import environment
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.config import get_settings
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.monitoring import alert_channels
 from seedtrust_ops.monitoring.job_health_sensor import Memory, job_health_sensor
 from seedtrust_ops.orchestration import dagster_resources
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.usefixtures("watching_environment")
 
 def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> tuple[str, str]:
     """Evaluate the sensor; return what it says and its cursor."""
-    resources = {name: definitions.resources[name] for name in job_health_sensor.required_resource_keys}
-    context = dg.build_sensor_context(instance=instance, cursor=cursor, definitions=definitions, resources=resources)
+    resources = {name: defs.resources[name] for name in job_health_sensor.required_resource_keys}
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, definitions=defs, resources=resources)
     result = job_health_sensor(context)
     assert isinstance(result, dg.SkipReason)
     assert context.cursor is not None
@@ -157,7 +157,7 @@ def test_tick_comes_to_its_end_although_everything_outside_hangs(
         monkeypatch.setenv(name, address)
     monkeypatch.setenv("SMTP_HOST", "127.0.0.1")
     monkeypatch.setenv("SMTP_PORT", str(silent_port))
-    environment.cache_clear()
+    get_settings.cache_clear()
     monkeypatch.setattr(alert_channels, "ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(healthcheck_ping, "TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(dagster_resources, "PostHog", partial(PostHog, timeout_seconds=0.5))
@@ -180,14 +180,14 @@ def test_monitor_is_pinged_and_told_to_fail_only_where_trouble_can_not_be_told(
     monkeypatch.setenv("HEARTBEAT_URL", f"{internal_api.url}/check-1")
     for name in ("ALERT_EMAILS", "POSTHOG_API_KEY", "INTERNAL_API_URL", "SMTP_HOST"):
         monkeypatch.delenv(name)
-    environment.cache_clear()
+    get_settings.cache_clear()
     _, cursor = tick(instance)
     with sessions.begin() as session:
         session.execute(text("insert into ops.switches (name, reason) values ('transfers_halted', 'a drill')"))
     for _ in range(2):
         _, cursor = tick(instance, cursor)
     monkeypatch.setenv("INTERNAL_API_URL", internal_api.url)
-    environment.cache_clear()
+    get_settings.cache_clear()
     tick(instance, cursor)
     pings = [kept["path"] for kept in internal_api.kept() if kept["path"] != "/status"]
     assert pings == ["/check-1", "/check-1/fail", "/check-1/fail", "/check-1"]

@@ -102,11 +102,9 @@ def test_a_submitted_run_is_pending_and_a_launched_one_ends_as_what_it_became(
     assert (queued.task_name, queued.status, queued.priority) == (NAME, "PENDING", 3007)
     assert queued.arguments == {"batch_id": 4711}
 
-    from seedtrust_ops.definitions import definitions
+    from seedtrust_ops.definitions import defs
 
-    executed = definitions.resolve_job_def(NAME).execute_in_process(
-        run_config=config, instance=instance, raise_on_error=False
-    )
+    executed = defs.resolve_job_def(NAME).execute_in_process(run_config=config, instance=instance, raise_on_error=False)
     look(instance)
     failed = row(sessions, executed.run_id)
     assert (failed.task_name, failed.status, failed.arguments) == (NAME, "ERROR", {"batch_id": 4711})

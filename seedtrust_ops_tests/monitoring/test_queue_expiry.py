@@ -13,7 +13,7 @@ from dagster._core.storage.runs.schema import RunsTable
 from sqlalchemy import create_engine, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.job_policies import EXPIRES_TAG, JOB_RULES, queue_tags
+from seedtrust_ops.job_policies import EXPIRES_TAG, JOB_POLICIES, queue_tags
 from seedtrust_ops.monitoring import queue_expiry
 from seedtrust_ops.monitoring.queue_expiry import cancel_expired_runs
 from seedtrust_ops.orchestration.expiration_tags import EXPIRED_TAG, mark_expired
@@ -54,7 +54,7 @@ def test_runs_are_cancelled_when_they_waited_longer_than_their_job_allows_and_no
     goes = {}
     # By the tag that the job gives its runs, and by the job's name where the tag is missing or senseless.
     for name, tags in (("report_generation", queue_tags("report_generation")), ("off_site_tracking", {})):
-        allowed = JOB_RULES[name].expires_after
+        allowed = JOB_POLICIES[name].expires_after
         assert allowed is not None
         goes[queued_run(instance, job_name=name, tags=tags)] = allowed.total_seconds() + 30
         goes[queued_run(instance, job_name=name, tags={EXPIRES_TAG: "soon"})] = allowed.total_seconds() + 30

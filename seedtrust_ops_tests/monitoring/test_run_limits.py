@@ -10,8 +10,8 @@ import dagster as dg
 import pytest
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
-from seedtrust_ops.definitions import definitions
-from seedtrust_ops.job_policies import EXPIRES_TAG, JOB_RULES, PARALLEL_TAG, SEVERITY_TAG, SINGLETON_TAG, queue_tags
+from seedtrust_ops.definitions import defs
+from seedtrust_ops.job_policies import EXPIRES_TAG, JOB_POLICIES, PARALLEL_TAG, SEVERITY_TAG, SINGLETON_TAG, queue_tags
 from seedtrust_ops.severity import run_tags
 from seedtrust_ops_tests.monitoring.sample_runs import STATUS, becomes, new_run, queued_run
 
@@ -19,7 +19,7 @@ PLACES = 10
 
 
 def tags_of(job_name: str) -> dict[str, str]:
-    return run_tags(JOB_RULES[job_name].severity) | queue_tags(job_name)
+    return run_tags(JOB_POLICIES[job_name].severity) | queue_tags(job_name)
 
 
 def queued(instance: dg.DagsterInstance, *job_names: str) -> None:
@@ -39,12 +39,12 @@ def next_to_start(instance: dg.DagsterInstance) -> list[str]:
     return [run.job_name for run in runs]
 
 
-@pytest.mark.parametrize("job", definitions.resolve_all_job_defs(), ids=lambda job: job.name)
+@pytest.mark.parametrize("job", defs.resolve_all_job_defs(), ids=lambda job: job.name)
 def test_every_job_gives_its_runs_the_tags_of_its_rules(job: dg.JobDefinition) -> None:
-    if job.name not in JOB_RULES:
+    if job.name not in JOB_POLICIES:
         assert job.name.startswith("__ASSET_JOB")
         return
-    rules = JOB_RULES[job.name]
+    rules = JOB_POLICIES[job.name]
     assert job.tags[SEVERITY_TAG] == rules.severity
     assert job.tags["dagster/priority"] == str(rules.severity.priority)
     assert job.tags.get(SINGLETON_TAG if rules.singleton else PARALLEL_TAG) == job.name
@@ -69,7 +69,7 @@ def test_with_all_places_taken_nothing_starts(instance: dg.DagsterInstance) -> N
 
 def test_one_run_of_a_job_at_a_time(instance: dg.DagsterInstance) -> None:
     under_way(instance, "report_generation")
-    singletons = [name for name, rules in JOB_RULES.items() if rules.singleton]
+    singletons = [name for name, rules in JOB_POLICIES.items() if rules.singleton]
     queued(instance, *singletons, *singletons)
     started = Counter(next_to_start(instance))
     assert set(started.values()) == {1}

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_engine
 from seedtrust_ops.domain.notifications.previews import EXAMPLES
-from seedtrust_ops.domain.outbox import Letter, queue_letters
+from seedtrust_ops.domain.outbox import Email, enqueue_emails
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
 from seedtrust_ops.orchestration.email_delivery import deliver_queued_letters
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES
@@ -36,8 +36,8 @@ def production(bank_environment: dict[str, str], mail_environment: dict[str, str
 def write_a_letter(sessions: sessionmaker[Session]) -> None:
     with sessions.begin() as session:
         variables: dict[str, Any] = dict(EXAMPLES["alert-opened"].variables)
-        letter = Letter("alert:1:opened:ops", "alert-opened", None, "ops@example.test", variables=variables)
-        queue_letters(session, [letter])
+        letter = Email("alert:1:opened:ops", "alert-opened", None, "ops@example.test", variables=variables)
+        enqueue_emails(session, [letter])
 
 
 def run() -> tuple[str, dict[str, Any]]:
@@ -59,7 +59,7 @@ def test_letters_are_sent_and_counted(sessions: sessionmaker[Session], mailbox: 
 
 def test_mail_server_is_not_needed_where_no_letter_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SMTP_HOST")
-    environment.cache_clear()
+    get_settings.cache_clear()
     assert run() == ("done", {"letters sent": 0})
 
 
@@ -68,7 +68,7 @@ def test_missing_variable_is_told_and_the_job_succeeds(
 ) -> None:
     write_a_letter(sessions)
     monkeypatch.delenv("SMTP_HOST")
-    environment.cache_clear()
+    get_settings.cache_clear()
     returned, metadata = run()
     assert returned == "done"
     assert metadata["letters still due"] == 1
@@ -81,12 +81,12 @@ def test_mail_server_that_is_down_is_told_and_a_later_run_delivers(
     write_a_letter(sessions)
     with monkeypatch.context() as meanwhile:
         meanwhile.setenv("SMTP_PORT", str(closed_port))
-        environment.cache_clear()
+        get_settings.cache_clear()
         returned, metadata = run()
     assert returned == "done"
     assert metadata["letters postponed"] == 1
     assert f"The mail server 127.0.0.1:{closed_port} can't be used" in metadata["letters trouble"]
-    environment.cache_clear()
+    get_settings.cache_clear()
     with sessions.begin() as session:
         session.execute(text("update ops.notifications set next_attempt_at = now()"))
     assert run() == ("done", {"letters sent": 1})
@@ -98,10 +98,10 @@ def test_database_that_is_gone_by_then_is_told_and_the_job_succeeds(
 ) -> None:
     with monkeypatch.context() as meanwhile:
         meanwhile.setenv("SEEDTRUST_DATABASE_URL", f"postgresql://ops@127.0.0.1:{closed_port}/gone")
-        environment.cache_clear()
+        get_settings.cache_clear()
         application_engine.cache_clear()
         returned, metadata = run()
-    environment.cache_clear()
+    get_settings.cache_clear()
     application_engine.cache_clear()
     assert returned == "done"
     assert "The database gone at 127.0.0.1" in metadata["letters trouble"]

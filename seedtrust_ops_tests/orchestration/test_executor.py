@@ -11,7 +11,7 @@ from dagster._utils.interrupts import capture_interrupts
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.orchestration.job_factory import single_op_job
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, failures_for_people
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 from seedtrust_ops.severity import Severity
 from seedtrust_ops_tests.monitoring.sample_runs import look, row
 
@@ -34,7 +34,7 @@ def test_an_interrupted_op_is_tried_again_only_where_nobody_cancelled_its_run(
         if context.retry_number == 0:
             if cancelled:
                 context.instance.report_run_canceling(context.run)
-            with failures_for_people():
+            with user_facing_failures():
                 # What Dagster raises in the op when its process is told to end.
                 raise DagsterExecutionInterruptedError
 

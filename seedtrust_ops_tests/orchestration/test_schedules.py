@@ -15,7 +15,7 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.schedules import (
     DUE_TAG,
@@ -98,9 +98,9 @@ def test_schedule_is_named_after_its_job_and_ticks_by_the_offices_clock(
 @pytest.fixture
 def on_a_developers_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DEV_ENV", "1")
-    environment.cache_clear()
+    get_settings.cache_clear()
     yield
-    environment.cache_clear()
+    get_settings.cache_clear()
 
 
 @pytest.mark.usefixtures("on_a_developers_machine")

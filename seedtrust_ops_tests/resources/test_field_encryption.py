@@ -7,7 +7,7 @@ import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.errors import ConfigurationError, DamagedToken, UnreadableToken
 from seedtrust_ops.orchestration.dagster_resources import FieldCipherResource
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
@@ -87,20 +87,20 @@ def test_a_token_that_holds_no_text_is_unreadable() -> None:
 )
 def test_a_key_that_is_none_is_told_without_the_key(monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
     monkeypatch.setenv("SEEDTRUST_FIELD_KEY", f"{NEW},{bad}")
-    environment.cache_clear()
+    get_settings.cache_clear()
     with pytest.raises(ConfigurationError, match="SEEDTRUST_FIELD_KEY can't be used") as raised:
         FieldCipherResource().cipher()
     shown = "".join(traceback.format_exception(raised.value))
     assert not any(key in shown for key in (NEW, bad))
-    environment.cache_clear()
+    get_settings.cache_clear()
 
 
 def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEEDTRUST_FIELD_KEY", raising=False)
-    environment.cache_clear()
+    get_settings.cache_clear()
     with pytest.raises(ConfigurationError, match="SEEDTRUST_FIELD_KEY is not set"):
         FieldCipherResource().cipher()
-    environment.cache_clear()
+    get_settings.cache_clear()
 
 
 def test_neither_keys_nor_content_show_in_the_cipher_or_its_errors() -> None:

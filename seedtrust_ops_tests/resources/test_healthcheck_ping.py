@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.orchestration.dagster_resources import HeartbeatResource
 from seedtrust_ops.resources import healthcheck_ping
 from seedtrust_ops.sandbox.external_services.control_client import KeepingServer, start_posthog
@@ -23,9 +23,9 @@ def monitor(monitor_server: KeepingServer, monkeypatch: pytest.MonkeyPatch) -> I
     # However busy the machine is: one test alone is about a monitor that is slow.
     monkeypatch.setattr(healthcheck_ping, "TIMEOUT_SECONDS", 60)
     monkeypatch.setenv("HEARTBEAT_URL", f"{monitor_server.url}/ping/our-secret/")
-    environment.cache_clear()
+    get_settings.cache_clear()
     yield monitor_server
-    environment.cache_clear()
+    get_settings.cache_clear()
 
 
 def test_ping_says_that_all_is_well_and_brings_its_words(monitor: KeepingServer) -> None:
@@ -58,7 +58,7 @@ def test_monitor_that_is_slow_or_gone_holds_nobody_up(monitor: KeepingServer, mo
     monitor.answer_with(seconds=5)
     assert "Timeout" in str(HeartbeatResource().ping(telling_works=True))
     monkeypatch.setenv("HEARTBEAT_URL", "http://127.0.0.1:1/our-secret")
-    environment.cache_clear()
+    get_settings.cache_clear()
     said = HeartbeatResource().ping(telling_works=True)
     assert "ConnectError" in str(said)
     assert "our-secret" not in str(said)
@@ -66,6 +66,6 @@ def test_monitor_that_is_slow_or_gone_holds_nobody_up(monitor: KeepingServer, mo
 
 def test_without_an_address_nothing_is_pinged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HEARTBEAT_URL", raising=False)
-    environment.cache_clear()
+    get_settings.cache_clear()
     assert HeartbeatResource().ping(telling_works=False) is None
-    environment.cache_clear()
+    get_settings.cache_clear()

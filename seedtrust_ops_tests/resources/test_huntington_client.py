@@ -12,7 +12,7 @@ from seedtrust_ops.ports.bank import (
     Answer,
     BankStatus,
     BankUnauthorized,
-    KeyReused,
+    IdempotencyConflict,
     NotSent,
     Originated,
     OutcomeUnknown,
@@ -60,7 +60,7 @@ def test_a_key_that_the_bank_has_with_another_body_is_reused(bank: BankProcess) 
     one = order()
     ask(settings_of(bank), lambda client: client.create_transfer(one, may_leave))
     another = order(idempotency_key=one.idempotency_key, amount_cents=1)
-    assert ask(settings_of(bank), lambda client: client.create_transfer(another, may_leave)) == KeyReused()
+    assert ask(settings_of(bank), lambda client: client.create_transfer(another, may_leave)) == IdempotencyConflict()
 
 
 @pytest.mark.parametrize(

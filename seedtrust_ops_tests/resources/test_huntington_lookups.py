@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from seedtrust_ops.ports.bank import BankGaveNoAnswer, BankTransfer
+from seedtrust_ops.ports.bank import BankInquiryFailed, BankTransfer
 from seedtrust_ops.resources.http1_connection import BankConnection, BankRequest, BankResponse
 from seedtrust_ops.resources.huntington_client import QUESTION_TRIES, HuntingtonBank
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
@@ -67,7 +67,7 @@ def test_an_answer_to_another_question_does_not_say_what_the_bank_does_not_know(
     async def look_up(scripted: ScriptedBank) -> list[BankTransfer]:
         return await scripted.client.find_by_keys(["seedtrust-mine-000001"])
 
-    with pytest.raises(BankGaveNoAnswer, match="somebody else's"):
+    with pytest.raises(BankInquiryFailed, match="somebody else's"):
         ask_scripted(look_up, page(transfer("seedtrust-somebody-else", reference="8")))
 
 
@@ -87,7 +87,7 @@ def test_more_than_a_hundred_keys_in_one_look_up_are_a_mistake_of_the_caller(ban
 
 @pytest.mark.parametrize("cursors", [["a"], ["a", "b", "a"]])
 def test_pages_that_go_round_in_a_circle_end(cursors: list[str]) -> None:
-    with pytest.raises(BankGaveNoAnswer, match="circle"):
+    with pytest.raises(BankInquiryFailed, match="circle"):
         ask_scripted(
             lambda scripted: scripted.client.find_by_keys(["seedtrust-mine-000001"]),
             *[page(cursor=cursor) for cursor in cursors],
@@ -113,7 +113,7 @@ def test_a_question_is_asked_three_times_before_it_counts_as_unanswered(says: Sa
         finally:
             seen.extend(scripted.asked)
 
-    with pytest.raises(BankGaveNoAnswer, match=why):
+    with pytest.raises(BankInquiryFailed, match=why):
         ask_scripted(look_up, says)
     assert len(seen) == QUESTION_TRIES
 
@@ -127,7 +127,7 @@ def test_a_question_that_nobody_answers_is_tried_three_times_too(monkeypatch: py
         return await exchange(connection, request)
 
     monkeypatch.setattr(BankConnection, "exchange", counted)
-    with pytest.raises(BankGaveNoAnswer, match="no answer within"):
+    with pytest.raises(BankInquiryFailed, match="no answer within"):
         ask_scripted(
             lambda scripted: scripted.client.find_by_keys(["seedtrust-mine-000001"]),
             Says(200, {"data": []}, pause_seconds=LATE),
@@ -147,5 +147,5 @@ def test_look_ups_where_nobody_listens_give_no_answer_and_name_the_bank() -> Non
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         where = settings(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=1)
-        with pytest.raises(BankGaveNoAnswer, match=where.api_url):
+        with pytest.raises(BankInquiryFailed, match=where.api_url):
             ask(where, lambda client: client.find_by_keys(["seedtrust-mine-000001"]))

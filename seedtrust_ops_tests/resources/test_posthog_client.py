@@ -46,11 +46,11 @@ def test_event_is_told_with_its_time_and_an_id_that_follows_from_its_key(posthog
 
 
 def test_failure_is_told_as_posthog_s_error_tracking_wants_it(posthog: PostHogServer) -> None:
-    exception = {"type": "BankSilent", "message": "The bank said nothing.", "traceback": "File ..."}
+    exception = {"type": "BankNotResponding", "message": "The bank said nothing.", "traceback": "File ..."}
     project(posthog).take("job_run_exception:1", {"exception": exception, "properties": {"severity": "HIGH"}}, AT)
     (told,) = posthog.events("$exception")
     (listed,) = told["properties"]["$exception_list"]
-    assert (listed["type"], listed["value"]) == ("BankSilent", "The bank said nothing.")
+    assert (listed["type"], listed["value"]) == ("BankNotResponding", "The bank said nothing.")
     assert listed["mechanism"]["handled"] is True
     assert (told["properties"]["severity"], told["properties"]["traceback"]) == ("HIGH", "File ...")
 

@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.config.mail import MailSettings
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.orchestration.dagster_resources import MailResource
-from seedtrust_ops.ports.email import LetterPostponed, LetterRefused, PostOfficeUnreachable
+from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, MailServerUnavailable
 from seedtrust_ops.resources.smtp import open_post_office
 from seedtrust_ops.sandbox.mailbox.process import SENDER, MailboxProcess, start_mailbox
 
@@ -79,15 +79,15 @@ def test_name_and_password_are_given_where_they_are_set(tmp_path: Path) -> None:
     with start_mailbox(tmp_path / "m.sqlite", username="ops", password="p4ssw0rd") as server:
         send(MailSettings(**server.environment))
         assert server.control.totals()["letters"] == 1
-        with pytest.raises(PostOfficeUnreachable, match="535") as wrong:
+        with pytest.raises(MailServerUnavailable, match="535") as wrong:
             send(settings_for(server.smtp_port, SMTP_USERNAME="ops", SMTP_PASSWORD=SecretStr("hunter2")))
         assert "hunter2" not in str(wrong.value)
-        with pytest.raises(PostOfficeUnreachable, match="530"):
+        with pytest.raises(MailServerUnavailable, match="530"):
             send(settings_for(server.smtp_port))
 
 
 def test_server_without_encryption_gets_neither_letter_nor_password(mailbox: MailboxProcess) -> None:
-    with pytest.raises(PostOfficeUnreachable, match="STARTTLS"):
+    with pytest.raises(MailServerUnavailable, match="STARTTLS"):
         send(settings_for(mailbox.smtp_port, SMTP_STARTTLS=True))
     assert mailbox.control.totals()["letters"] == 0
 
@@ -110,7 +110,7 @@ def test_encrypted_connection_is_used_where_its_certificate_can_be_trusted(
     controller.start()
     try:
         settings = settings_for(controller.port, SMTP_STARTTLS=True)
-        with pytest.raises(PostOfficeUnreachable, match="certificate verify failed"):
+        with pytest.raises(MailServerUnavailable, match="certificate verify failed"):
             send(settings)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         send(settings)
@@ -127,9 +127,9 @@ class _Kept(Keeper):
 
 
 def test_name_that_is_not_there_and_port_that_is_closed_are_told(closed_port: int) -> None:
-    with pytest.raises(PostOfficeUnreachable, match=rf"127.0.0.1:{closed_port} can't be used: .*refused"):
+    with pytest.raises(MailServerUnavailable, match=rf"127.0.0.1:{closed_port} can't be used: .*refused"):
         send(settings_for(closed_port))
-    with pytest.raises(PostOfficeUnreachable, match=r"nowhere.invalid:25 can't be used"):
+    with pytest.raises(MailServerUnavailable, match=r"nowhere.invalid:25 can't be used"):
         send(settings_for(25, SMTP_HOST="nowhere.invalid"))
 
 
@@ -156,22 +156,22 @@ def closed_port() -> Iterator[int]:
     ids=["garbage", "no service", "sender refused", "going down", "no login"],
 )
 def test_server_that_takes_nothing_is_told_by_its_own_words(answers: tuple[bytes, ...], words: str) -> None:
-    with scripted(*answers) as port, pytest.raises(PostOfficeUnreachable, match=words):
+    with scripted(*answers) as port, pytest.raises(MailServerUnavailable, match=words):
         send(settings_for(port))
 
 
 def test_server_that_says_nothing_is_told() -> None:
-    with scripted(b"") as port, pytest.raises(PostOfficeUnreachable, match="can't be used"):
+    with scripted(b"") as port, pytest.raises(MailServerUnavailable, match="can't be used"):
         send(settings_for(port), answer_seconds=0.5)
 
 
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (b"550 5.1.1 unknown\r\n", LetterRefused),
-        (b"552 too large\r\n", LetterRefused),
-        (b"450 later\r\n", LetterPostponed),
-        (b"452 full\r\n", LetterPostponed),
+        (b"550 5.1.1 unknown\r\n", EmailRejected),
+        (b"552 too large\r\n", EmailRejected),
+        (b"450 later\r\n", EmailDeferred),
+        (b"452 full\r\n", EmailDeferred),
     ],
 )
 @pytest.mark.parametrize("step", ["recipient", "data", "letter"])
@@ -184,13 +184,13 @@ def test_reply_about_one_letter_is_about_that_letter_alone(step: str, reply: byt
 
 def test_answer_to_a_letter_that_nobody_can_read_is_a_lost_one() -> None:
     answers = (b"220 hello\r\n", b"250 hello\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go on\r\n", b"hm\r\n")
-    with scripted(*answers) as port, pytest.raises(LetterPostponed, match="it may have taken it"):
+    with scripted(*answers) as port, pytest.raises(EmailDeferred, match="it may have taken it"):
         send(settings_for(port))
 
 
 def test_idle_server_that_hung_up_twice_is_unreachable(mailbox: MailboxProcess) -> None:
     mailbox.control.order("drop_at_mail", skip=1, times=2)
-    with pytest.raises(PostOfficeUnreachable):
+    with pytest.raises(MailServerUnavailable):
         send(settings_for(mailbox.smtp_port), letter(), letter())
     assert mailbox.control.totals()["letters"] == 1
 
@@ -200,7 +200,7 @@ def test_missing_variable_is_named(
     monkeypatch: pytest.MonkeyPatch, mail_environment: dict[str, str], missing: str
 ) -> None:
     monkeypatch.delenv(missing)
-    environment.cache_clear()
+    get_settings.cache_clear()
     with pytest.raises(ConfigurationError, match=f"{missing} is not set. It is "), MailResource().open():
         pass
 
@@ -219,9 +219,9 @@ def test_variable_that_makes_no_sense_is_named_without_its_value(
     monkeypatch: pytest.MonkeyPatch, mail_environment: dict[str, str], variable: str, value: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    environment.cache_clear()
+    get_settings.cache_clear()
     with pytest.raises(ConfigurationError, match=f"{variable} can't be used: ") as raised:
-        environment().mail  # noqa: B018
+        get_settings().mail  # noqa: B018
     assert value not in str(raised.value)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from seedtrust_ops.status.health import Health, Level, judge_health
-from seedtrust_ops.status.models import AlertStanding, DagsterStanding, JobStanding, Standing, Waiting, WorkStanding
+from seedtrust_ops.status.models import AlertStanding, DagsterStanding, JobStanding, StatusReport, Waiting, WorkStanding
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 NOTHING = Waiting(0, None, 0)
@@ -51,10 +51,10 @@ def stood(
     alerts: tuple[AlertStanding, ...] = (),
     halted: str | None = None,
     **troubles: Any,
-) -> Standing:
+) -> StatusReport:
     dagster = DagsterStanding(beats() if heartbeats is None else heartbeats, list(jobs), [], [])
     work = WorkStanding(halted, {}, [], {}, 0, NOTHING, NOTHING, NOTHING, 0, list(alerts), len(alerts))
-    standing = Standing(NOW, None, None, dagster, work)
+    standing = StatusReport(NOW, None, None, dagster, work)
     if "application_trouble" in troubles:
         standing = replace(standing, work=None)
     if "dagster_trouble" in troubles:
@@ -62,7 +62,7 @@ def stood(
     return replace(standing, **troubles)
 
 
-def judged(standing: Standing, *, dev_env: bool = False) -> Health:
+def judged(standing: StatusReport, *, dev_env: bool = False) -> Health:
     return judge_health(standing, heartbeat_seconds=120, dev_env=dev_env)
 
 
@@ -95,7 +95,7 @@ def judged(standing: Standing, *, dev_env: bool = False) -> Health:
         ),
     ],
 )
-def test_level(standing: Standing, level: Level, says: str | None) -> None:
+def test_level(standing: StatusReport, level: Level, says: str | None) -> None:
     health = judged(standing)
     assert health.level is level
     assert [reason for reason in health.reasons if says is None or says in reason.sentence] == health.reasons

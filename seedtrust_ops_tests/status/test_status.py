@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 
 from seedtrust_ops.cli.console import PlainConsole
 from seedtrust_ops.cli.main import app
-from seedtrust_ops.config import environment, environment_for_child
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.config import environment_for_child, get_settings
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.domain.transfers.leases import take_lease
-from seedtrust_ops.status.collector import gather
+from seedtrust_ops.status.collector import collect_status
 from seedtrust_ops.status.health import judge_health
 from seedtrust_ops.status.renderer import print_standing
 from seedtrust_ops.status.runs import BY_HAND, automation_of
@@ -40,9 +40,9 @@ def set_environment(
 ) -> Iterator[None]:
     for name, value in dagster_home.variables.items():
         monkeypatch.setenv(name, value)
-    environment.cache_clear()
+    get_settings.cache_clear()
     yield
-    environment.cache_clear()
+    get_settings.cache_clear()
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -110,7 +110,7 @@ def test_status_fits_its_terminal_and_obeys_nothing_that_it_shows(
                 "HIGH",
                 "\x1b[31mIt is stuck\x1b[0m [red]for long[/red]. " * 9,
             )
-    standing = gather()
+    standing = collect_status()
     console = PlainConsole(width=columns, record=True, force_terminal=False, file=_nowhere())
     print_standing(console, standing, judge_health(standing, heartbeat_seconds=120, dev_env=False))
     lines = console.export_text().splitlines()
@@ -132,7 +132,7 @@ def _nowhere() -> Any:
 def test_status_works_before_any_daemon_ran(monkeypatch: pytest.MonkeyPatch, postgres_server: URL) -> None:
     with own_database(postgres_server) as url:
         monkeypatch.setenv("DAGSTER_POSTGRES_URL", plain(url))
-        environment.cache_clear()
+        get_settings.cache_clear()
         code, told = as_json("status")
         assert code == 0
         assert "Daemon: it has never run" in run("status")[1]
@@ -179,15 +179,15 @@ def test_dead_databases_are_down_and_one_sentence_each_without_dagster_in_the_pr
 
 def test_variable_that_makes_no_sense_is_down_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDTRUST_TIMEZONE", "Nowhere/Atall")
-    environment.cache_clear()
+    get_settings.cache_clear()
     result = CliRunner().invoke(app, ["health"])
-    environment.cache_clear()
+    get_settings.cache_clear()
     assert result.exit_code == 2
     assert result.stderr.startswith("SEEDTRUST_TIMEZONE can't be used")
 
 
 def test_each_job_is_launched_by_what_is_said_to_launch_it() -> None:
-    repository = definitions.get_repository_def()
+    repository = defs.get_repository_def()
     launches = {one.job_name: one.name for one in repository.schedule_defs}
     for sensor in repository.sensor_defs:
         launches |= {target.job_name: sensor.name for target in sensor.targets}

@@ -12,12 +12,12 @@ from dagster._core.run_coordinator import SubmitRunContext
 from dagster._daemon.controller import create_daemons_from_instance
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_instance import run_was_queued
 from seedtrust_ops.database.engine import application_engine
 from seedtrust_ops.database.listen_notify import BATCH_QUEUED, REQUEST_PENDING, Signal, listening, wait_until_found
 from seedtrust_ops.supervisor import fast_daemon
-from seedtrust_ops.supervisor.fast_daemon import PromptQueue, PromptSensors, ShortWaits, daemons_of, end_waits
+from seedtrust_ops.supervisor.fast_daemon import FastQueueDaemon, FastSensorDaemon, ShortWaits, daemons_of, end_waits
 from seedtrust_ops.supervisor.worker_stack import free_port
 from seedtrust_ops_tests.monitoring.sample_runs import STATUS, becomes, new_run
 
@@ -27,7 +27,7 @@ LONG = 120.0
 def test_it_runs_every_daemon_that_dagster_would_run(instance: dg.DagsterInstance) -> None:
     ours = list(daemons_of(instance))
     assert [one.daemon_type() for one in ours] == [one.daemon_type() for one in create_daemons_from_instance(instance)]
-    assert {type(one) for one in ours} >= {PromptSensors, PromptQueue}
+    assert {type(one) for one in ours} >= {FastSensorDaemon, FastQueueDaemon}
 
 
 def test_a_long_wait_is_cut_short_and_the_end_is_still_seen() -> None:
@@ -50,7 +50,7 @@ def test_what_a_sensor_queues_is_looked_at_without_waiting_for_the_next_turn(
     context: Any = SimpleNamespace(instance=instance)
     workspace: Any = SimpleNamespace()
     with ThreadPoolExecutor(1) as pool:
-        turn = pool.submit(lambda: list(PromptQueue().run_iteration(context)))
+        turn = pool.submit(lambda: list(FastQueueDaemon().run_iteration(context)))
         run = instance.get_run_by_id(new_run(instance))
         assert run is not None
         instance.run_coordinator.submit_run(SubmitRunContext(run, workspace))
@@ -79,7 +79,7 @@ def test_a_database_that_is_down_does_not_keep_the_daemon_from_ending(
     monkeypatch: pytest.MonkeyPatch, bank_environment: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SEEDTRUST_DATABASE_URL", f"postgresql://ops:hunter2@127.0.0.1:{free_port()}/seedtrust")
-    environment.cache_clear()
+    get_settings.cache_clear()
     end_waits(logging.getLogger(__name__))
     assert "DatabaseUnreachable" in caplog.text
     assert "hunter2" not in caplog.text

@@ -18,7 +18,7 @@ import yaml
 from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy.engine import URL
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops_tests.support.databases import own_database, plain
 
@@ -72,9 +72,9 @@ def instance_of(home: DagsterHome) -> Iterator[dg.DagsterInstance]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in home.variables.items():
             patch.setenv(name, value)
-        environment.cache_clear()
+        get_settings.cache_clear()
         try:
             with dg.DagsterInstance.get() as instance:
                 yield instance
         finally:
-            environment.cache_clear()
+            get_settings.cache_clear()

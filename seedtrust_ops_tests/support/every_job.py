@@ -10,7 +10,7 @@ import dagster as dg
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.reports.request_queue import requests_waiting
 from seedtrust_ops.jobs.account_balance_check import week_ended_by
 from seedtrust_ops.orchestration.schedules import office_today
@@ -75,7 +75,7 @@ def run_every_job(
     sessions: sessionmaker[Session],
 ) -> dict[str, dg.ExecuteInProcessResult]:
     """Run every job that there is, in this process; in between the bank pays all, and returns all but the first."""
-    jobs = {job.name: job for job in definitions.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
+    jobs = {job.name: job for job in defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
     # The batch first, then healing, so that both have something to do; the rest in any order.
     order = [PROCESS, HEAL, *sorted(set(jobs) - {PROCESS, HEAL})]
     run_configs = _configs(batch_id)
@@ -93,7 +93,7 @@ def run_every_job(
 
 
 def _run(name: str, instance: dg.DagsterInstance, run_config: Any) -> dg.ExecuteInProcessResult:
-    return definitions.resolve_job_def(name).execute_in_process(
+    return defs.resolve_job_def(name).execute_in_process(
         run_config=run_config,
         instance=instance,
         raise_on_error=False,
@@ -122,8 +122,8 @@ def _submitted(sessions: sessionmaker[Session]) -> list[int]:
 
 def tick_every_automation(instance: dg.DagsterInstance) -> dict[str, object]:
     """Evaluate every sensor and every schedule once, as the daemon does; what each asks for, by name."""
-    repository = definitions.get_repository_def()
-    resources = dict(definitions.resources or {})
+    repository = defs.get_repository_def()
+    resources = dict(defs.resources or {})
     asked: dict[str, object] = {}
     for sensor in repository.sensor_defs:
         with dg.build_sensor_context(instance=instance, repository_def=repository, resources=resources) as looking:

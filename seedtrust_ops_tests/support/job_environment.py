@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text, update
 from sqlalchemy.engine import URL
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_engine
 from seedtrust_ops.domain import component_checks
 from seedtrust_ops.resources import http1_connection, huntington_client
@@ -50,18 +50,18 @@ def jobs_environment(
     variables = {"SEEDTRUST_DATABASE_URL": plain(database_url), **outside.environment}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    environment.cache_clear()
+    get_settings.cache_clear()
     application_engine.cache_clear()
     yield variables
     application_engine().dispose()
-    environment.cache_clear()
+    get_settings.cache_clear()
     application_engine.cache_clear()
 
 
 @pytest.fixture
 def whole_environment(jobs_environment: dict[str, str], mail_environment: dict[str, str]) -> None:
     """The environment of a production process, with these servers and the session's mail server."""
-    environment.cache_clear()
+    get_settings.cache_clear()
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def change(monkeypatch: pytest.MonkeyPatch, bank_environment: dict[str, str]) ->
     """Changes variables (None unsets one), as if the process had been started with them."""
 
     def forget() -> None:
-        environment.cache_clear()
+        get_settings.cache_clear()
         application_engine.cache_clear()
 
     def change_variables(**variables: str | None) -> None:

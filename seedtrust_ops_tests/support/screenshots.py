@@ -16,8 +16,8 @@ from playwright.sync_api import expect
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.client import Operations
-from seedtrust_ops.job_policies import JOB_RULES
+from seedtrust_ops.client import OpsClient
+from seedtrust_ops.job_policies import JOB_POLICIES
 from seedtrust_ops.tables import HuntingtonBatch
 from seedtrust_ops_tests.browser.chromium import chromium
 from seedtrust_ops_tests.browser.pages import UserInterface, window
@@ -33,7 +33,7 @@ WIRES = 12
 ROUNDS = 2
 QUIET_SECONDS = 600
 OPEN = ("queued", "processing")
-LAUNCHED = [name for name in JOB_RULES if not name.startswith("example") and name != "process_huntington_batch"]
+LAUNCHED = [name for name in JOB_POLICIES if not name.startswith("example") and name != "process_huntington_batch"]
 
 
 def main() -> int:
@@ -68,7 +68,7 @@ def _live(laptop: Laptop, address: str, sessions: "sessionmaker[Session]", insta
         batch_id = queue_a_batch(laptop, sessions, wires=WIRES)
         sent = dg.RunsFilter(tags={"seedtrust/batch_id": str(batch_id)}, statuses=[dg.DagsterRunStatus.SUCCESS])
         wait_until(lambda: instance.get_runs(sent), seconds=QUIET_SECONDS, every=0.5, what="the batch to be sent")
-    with Operations(address, application="portraits") as operations:
+    with OpsClient(address, application="portraits") as operations:
         operations.launch("process_huntington_batch", {"batch_id": 999_999})
         for _ in range(ROUNDS):
             runs = [operations.launch(job) for job in LAUNCHED]

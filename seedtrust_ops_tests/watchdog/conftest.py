@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.config.watchdog import WatchdogSettings
 from seedtrust_ops.sandbox.external_services.control_client import (
     InternalApiServer,
@@ -67,9 +67,9 @@ def watch(
     variables = {"ALERT_EMAILS": ON_CALL, **mailbox.environment}
     for name, value in {**variables, **internal_api_server.environment, **posthog_server.environment}.items():
         monkeypatch.setenv(name, value)
-    environment.cache_clear()
+    get_settings.cache_clear()
     yield Watch(tmp_path / "watchdog", mailbox, internal_api_server, posthog_server)
-    environment.cache_clear()
+    get_settings.cache_clear()
 
 
 Change = Callable[..., None]
@@ -82,6 +82,6 @@ def change(monkeypatch: pytest.MonkeyPatch) -> Change:
     def change_variables(**variables: str) -> None:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        environment.cache_clear()
+        get_settings.cache_clear()
 
     return change_variables

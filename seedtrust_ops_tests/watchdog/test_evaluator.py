@@ -8,7 +8,7 @@ import pytest
 from seedtrust_ops.config.watchdog import WatchdogSettings
 from seedtrust_ops.dagster_db.heartbeats import PARTS
 from seedtrust_ops.dagster_db.ticks import Kind, Ticking
-from seedtrust_ops.watchdog.evaluator import Judgement, Past, judge
+from seedtrust_ops.watchdog.evaluator import Past, ProbeVerdict, judge
 from seedtrust_ops.watchdog.probes import DagsterFacts, Look
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -51,7 +51,7 @@ def seen(
     return Look(NOW, application, dagster, facts)
 
 
-def judged(look: Look, **past: Any) -> Judgement:
+def judged(look: Look, **past: Any) -> ProbeVerdict:
     return judge(look, Past(**{"watching_since": LONG_AGO} | past), WatchdogSettings())
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.watchdog import state_file
-from seedtrust_ops.watchdog.evaluator import DAEMON_SILENT, DATABASE_DOWN, TICKS_STOPPED, Judgement, Past, Trouble
+from seedtrust_ops.watchdog.evaluator import DAEMON_SILENT, DATABASE_DOWN, TICKS_STOPPED, Past, ProbeVerdict, Trouble
 from seedtrust_ops.watchdog.notifier import News, NotTold, tell
 from seedtrust_ops.watchdog.state_file import Memory, Told, follow
 
@@ -39,7 +39,7 @@ class Listener:
 
 
 def looked(memory: Memory, *troubles: Trouble, unknown: Sequence[str] = ()) -> Memory:
-    return follow(memory, Judgement(troubles, frozenset(unknown), PAST), NOON)
+    return follow(memory, ProbeVerdict(troubles, frozenset(unknown), PAST), NOON)
 
 
 def test_each_channel_hears_once_of_the_beginning_and_once_of_the_end() -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import environment, environment_for_child
+from seedtrust_ops.config import environment_for_child, get_settings
 from seedtrust_ops.config.databases import DatabaseSettings
 from seedtrust_ops.dagster_db.heartbeats import PARTS
 from seedtrust_ops.database import embedded_postgres
@@ -24,7 +24,7 @@ from seedtrust_ops.database.engine import APPLICATION_DATABASE, DAGSTER_DATABASE
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.tables import Alert
 from seedtrust_ops.watchdog import state_file, watchdog_loop
-from seedtrust_ops.watchdog.probes import Inquirer, NoAnswer, application_database
+from seedtrust_ops.watchdog.probes import NoResponse, TimedQuery, application_database
 from seedtrust_ops.watchdog.watchdog_loop import AnotherWatchdog, only_watchdog
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.databases import folder_for_a_server, plain
@@ -174,7 +174,7 @@ def test_lost_memory_is_made_up_for_by_the_alerts_that_are_open(
 
 
 def test_a_question_that_hangs_is_given_up_and_no_second_one_hangs_beside_it(database_url: URL) -> None:
-    inquirer = Inquirer("SEEDTRUST_DATABASE_URL", lambda: database_url, deadline_seconds=0.3)
+    inquirer = TimedQuery("SEEDTRUST_DATABASE_URL", lambda: database_url, deadline_seconds=0.3)
     release = threading.Event()
     asked = []
 
@@ -183,15 +183,15 @@ def test_a_question_that_hangs_is_given_up_and_no_second_one_hangs_beside_it(dat
         release.wait(300)
 
     for _ in range(3):
-        with pytest.raises(NoAnswer, match=r"gave no answer for 0\.3 s"):
+        with pytest.raises(NoResponse, match=r"gave no answer for 0\.3 s"):
             inquirer.ask(hang)
     # Its connection may take longer than the deadline.
     wait_until(lambda: asked, what="the question to be asked")
-    with pytest.raises(NoAnswer, match=r"gave no answer for 0\.3 s"):
+    with pytest.raises(NoResponse, match=r"gave no answer for 0\.3 s"):
         inquirer.ask(hang)
     assert len(asked) == 1
     release.set()
-    patient = Inquirer("SEEDTRUST_DATABASE_URL", lambda: database_url)
+    patient = TimedQuery("SEEDTRUST_DATABASE_URL", lambda: database_url)
     assert patient.ask(lambda connection: connection.scalar(text("select 1"))) == 1
 
 
@@ -200,14 +200,14 @@ def test_embedded_server_is_found_where_it_runs_and_never_started(
 ) -> None:
     monkeypatch.delenv("SEEDTRUST_DATABASE_URL")
     monkeypatch.setattr(DatabaseSettings, "embedded_directory", own_server)
-    environment.cache_clear()
-    inquirer = Inquirer("SEEDTRUST_DATABASE_URL", application_database)
+    get_settings.cache_clear()
+    inquirer = TimedQuery("SEEDTRUST_DATABASE_URL", application_database)
     assert inquirer.ask(lambda connection: connection.scalar(text("select count(*) from users"))) == 0
     embedded_postgres.stop(own_server)
-    with pytest.raises(NoAnswer, match="does not run"):
+    with pytest.raises(NoResponse, match="does not run"):
         inquirer.ask(lambda connection: connection.scalar(text("select 1")))
     assert not embedded_postgres.is_running(own_server)
-    environment.cache_clear()
+    get_settings.cache_clear()
 
 
 @pytest.mark.usefixtures("bank_environment")

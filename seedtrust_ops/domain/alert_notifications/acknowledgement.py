@@ -5,25 +5,25 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alerts.findings import urgency
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.domain.alerts.findings import severity_rank
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import Alert
 
 RESOLVED_LISTED = 200
 
 
-class UnknownAlert(OperationsError):
+class UnknownAlert(SeedTrustError):
     """There is no alert with that number."""
 
 
-class AlertIsOver(OperationsError):
+class AlertIsOver(SeedTrustError):
     """The alert was resolved, so there is nothing to do about it."""
 
 
 def open_alerts(session: Session) -> Sequence[Alert]:
     """Return every open alert, worst first."""
     return session.scalars(
-        select(Alert).where(Alert.resolved_at.is_(None)).order_by(urgency(Alert.severity).desc(), Alert.id)
+        select(Alert).where(Alert.resolved_at.is_(None)).order_by(severity_rank(Alert.severity).desc(), Alert.id)
     ).all()
 
 

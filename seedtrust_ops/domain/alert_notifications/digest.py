@@ -12,10 +12,10 @@ from sqlalchemy import func as sql
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alert_notifications.notifier import in_a_letter
-from seedtrust_ops.domain.alerts.findings import urgency
+from seedtrust_ops.domain.alerts.findings import severity_rank
 from seedtrust_ops.domain.notifications.notification_kinds import ALERT_DIGEST
-from seedtrust_ops.domain.outbox.email_store import Letter, queue_letters
-from seedtrust_ops.domain.sql_arrays import any_of
+from seedtrust_ops.domain.outbox.email_store import Email, enqueue_emails
+from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert, Notification
 
@@ -30,7 +30,7 @@ def digest_day(now: datetime, zone: ZoneInfo, hour: int) -> date | None:
     return local.date() if local.time() >= time(hour) else None
 
 
-def tell_digest(session: Session, emails: Sequence[str], day: date) -> int:
+def notify_digest(session: Session, emails: Sequence[str], day: date) -> int:
     """Write the digest of `day` to each address, unless that was done; return how many letters were written."""
     keys = {address: f"alert-digest:{day}:{address}" for address in emails}
     if not keys or session.scalar(
@@ -48,7 +48,7 @@ def tell_digest(session: Session, emails: Sequence[str], day: date) -> int:
                 & sql.coalesce(Alert.told_severity, Alert.severity).in_(ONCE_A_DAY),
             ),
         )
-        .order_by(urgency(Alert.severity).desc(), Alert.id)
+        .order_by(severity_rank(Alert.severity).desc(), Alert.id)
         .with_for_update()
     ).all()
     if not alerts:
@@ -64,14 +64,14 @@ def tell_digest(session: Session, emails: Sequence[str], day: date) -> int:
     }
     session.execute(
         update(Alert)
-        .where(any_of(Alert.id, [alert.id for alert in alerts]))
+        .where(in_array(Alert.id, [alert.id for alert in alerts]))
         .values(
             told_at=sql.coalesce(Alert.told_at, sql.now()),
             told_severity=sql.coalesce(Alert.told_severity, Alert.severity),
             resolution_told_at=case((Alert.resolved_at.is_not(None), sql.now())),
         )
     )
-    return queue_letters(
+    return enqueue_emails(
         session,
-        [Letter(key, ALERT_DIGEST.name, None, address, variables=variables) for address, key in keys.items()],
+        [Email(key, ALERT_DIGEST.name, None, address, variables=variables) for address, key in keys.items()],
     )

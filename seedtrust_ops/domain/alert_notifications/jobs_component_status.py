@@ -11,7 +11,7 @@ from sqlalchemy import Row, func, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alert_notifications.notifier import AT_ONCE
-from seedtrust_ops.domain.alerts.findings import urgency
+from seedtrust_ops.domain.alerts.findings import severity_rank
 from seedtrust_ops.domain.outbox.event_store import Destination, Event, queue_events
 from seedtrust_ops.ports.component_status import Component, Status
 from seedtrust_ops.severity import Severity
@@ -27,7 +27,7 @@ def tell_component_status(session: Session) -> Status | None:
     alerts = session.execute(
         select(Alert.rule, Alert.subject, Alert.severity)
         .where(Alert.resolved_at.is_(None), Alert.severity.in_(AT_ONCE))
-        .order_by(urgency(Alert.severity).desc(), Alert.id)
+        .order_by(severity_rank(Alert.severity).desc(), Alert.id)
     ).all()
     status, detail = _status(alerts), _detail(alerts)
     last = session.scalars(

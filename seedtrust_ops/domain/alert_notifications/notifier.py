@@ -11,12 +11,12 @@ from sqlalchemy import func as sql
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alerts.findings import urgency
+from seedtrust_ops.domain.alerts.findings import severity_rank
 from seedtrust_ops.domain.notifications.notification_kinds import ALERT_KINDS, ALERT_OPENED, ALERT_RESOLVED
 from seedtrust_ops.domain.outbox.email_claims import FAILING, alert_subject
-from seedtrust_ops.domain.outbox.email_store import Letter, queue_letters
+from seedtrust_ops.domain.outbox.email_store import Email, enqueue_emails
 from seedtrust_ops.domain.outbox.event_store import Destination, Event, queue_events
-from seedtrust_ops.domain.sql_arrays import any_of
+from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert
 
@@ -34,12 +34,12 @@ class Channels:
     internal_api: bool
 
 
-def tell_opened(session: Session, channels: Channels) -> int:
+def notify_opened(session: Session, channels: Channels) -> int:
     """Tell of urgent alerts that nobody was told of, or that got worse since; return of how many.
 
     What a person has acknowledged is not told. At most ALERTS_A_TIME are, the worst first.
     """
-    is_worse = urgency(Alert.severity) > urgency(sql.coalesce(Alert.told_severity, Alert.severity))
+    is_worse = severity_rank(Alert.severity) > severity_rank(sql.coalesce(Alert.told_severity, Alert.severity))
     alerts = session.scalars(
         select(Alert)
         .where(
@@ -47,20 +47,20 @@ def tell_opened(session: Session, channels: Channels) -> int:
             Alert.acknowledged_at.is_(None),
             or_(Alert.told_at.is_(None), Alert.resolved_at.is_(None) & is_worse),
         )
-        .order_by(urgency(Alert.severity).desc(), Alert.id)
+        .order_by(severity_rank(Alert.severity).desc(), Alert.id)
         .limit(ALERTS_A_TIME)
         .with_for_update(skip_locked=True)
     ).all()
     _tell(session, channels, [_opened(alert) for alert in alerts])
     session.execute(
         update(Alert)
-        .where(any_of(Alert.id, [alert.id for alert in alerts]))
+        .where(in_array(Alert.id, [alert.id for alert in alerts]))
         .values(told_at=sql.now(), told_severity=Alert.severity)
     )
     return len(alerts)
 
 
-def tell_resolved(session: Session, channels: Channels) -> int:
+def notify_resolved(session: Session, channels: Channels) -> int:
     """Tell that alerts which were told at once are over; return how many. Acknowledged ones are over in silence."""
     alerts = session.scalars(
         select(Alert)
@@ -77,7 +77,7 @@ def tell_resolved(session: Session, channels: Channels) -> int:
     to_tell = [_resolved(alert) for alert in alerts if alert.acknowledged_at is None]
     _tell(session, channels, to_tell)
     session.execute(
-        update(Alert).where(any_of(Alert.id, [alert.id for alert in alerts])).values(resolution_told_at=sql.now())
+        update(Alert).where(in_array(Alert.id, [alert.id for alert in alerts])).values(resolution_told_at=sql.now())
     )
     return len(to_tell)
 
@@ -120,10 +120,10 @@ def _resolved(alert: Alert) -> _Telling:
 
 
 def _tell(session: Session, channels: Channels, tellings: Sequence[_Telling]) -> None:
-    queue_letters(
+    enqueue_emails(
         session,
         [
-            Letter(f"{one.key}:{address}", one.letter_kind, None, address, variables=one.variables)
+            Email(f"{one.key}:{address}", one.letter_kind, None, address, variables=one.variables)
             for one in tellings
             if not _is_about_alert_letters(one.alert)
             for address in channels.emails

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.sql_arrays import row_set
+from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert
 
@@ -60,7 +60,7 @@ def _open_or_renew(session: Session, findings: Sequence[Finding]) -> int:
     worst = {finding.subject: finding for finding in sorted(findings, key=lambda one: one.severity.priority)}
     if not worst:
         return 0
-    found = row_set(
+    found = array_table(
         "found",
         [("rule", Text()), ("subject", Text()), ("severity", Text()), ("detail", Text())],
         [(one.rule, one.subject, one.severity.value, one.detail) for one in worst.values()],
@@ -76,7 +76,9 @@ def _open_or_renew(session: Session, findings: Sequence[Finding]) -> int:
             set_={
                 "detail": new.detail,
                 "last_found_at": new.last_found_at,
-                "severity": case((urgency(new.severity) > urgency(Alert.severity), new.severity), else_=Alert.severity),
+                "severity": case(
+                    (severity_rank(new.severity) > severity_rank(Alert.severity), new.severity), else_=Alert.severity
+                ),
             },
         )
         # PostgreSQL: a row that this statement inserted has no xmax, one that it updated has.
@@ -100,6 +102,6 @@ def _resolve_others(session: Session, rule: str, findings: Sequence[Finding], qu
     return len(resolved.all())
 
 
-def urgency(severity: SQLColumnExpression[str]) -> ColumnElement[int]:
+def severity_rank(severity: SQLColumnExpression[str]) -> ColumnElement[int]:
     """Return the SQL expression that is higher the worse a severity is."""
     return case(*((severity == one.value, literal(one.priority)) for one in Severity), else_=literal(-1))

@@ -20,7 +20,7 @@ from seedtrust_ops.domain.approvals.writer import (
     record_approvals,
     would_approve,
 )
-from seedtrust_ops.domain.sql_arrays import row_set
+from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.tables import DisbursementRequest
 
 
@@ -87,7 +87,7 @@ def what_waits(session: Session, zone: tzinfo) -> Waiting:
 
 
 def _as_rows(approvals: Iterable[Approval]) -> TableValuedAlias:
-    return row_set(
+    return array_table(
         "decided",
         [
             ("id", BigInteger()),

@@ -10,11 +10,21 @@ from itertools import takewhile
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.approvals.queries import clock, request_of, room_at, rules_of, waiting_requests
-from seedtrust_ops.domain.approvals.rules import Bar, Hurdle, Request, Room, Rule, bars, decide, hurdles, in_order
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.domain.approvals.rules import (
+    Ineligibility,
+    RemainingLimits,
+    Request,
+    Rule,
+    RuleMismatch,
+    bars,
+    decide,
+    hurdles,
+    in_order,
+)
+from seedtrust_ops.errors import SeedTrustError
 
 
-class UnknownDisbursementRequest(OperationsError):
+class UnknownDisbursementRequest(SeedTrustError):
     """No disbursement request has this number."""
 
 
@@ -43,7 +53,7 @@ def explain(session: Session, request_id: int, zone: tzinfo) -> list[str]:
     return in_words(request, rules, room.less(decide(older, rules, room)))
 
 
-def in_words(request: Request, rules: Iterable[Rule], room: Room) -> list[str]:
+def in_words(request: Request, rules: Iterable[Rule], room: RemainingLimits) -> list[str]:
     """Return the lines of `explain` for a request that finds this room when its turn comes."""
     lines = [
         f"Request {request.id}: {_dollars(request.amount_cents)} for '{request.category}', case {request.case_id}, "
@@ -75,32 +85,32 @@ def _age(request: Request) -> tuple[object, ...]:
     return request.requested_at, request.id
 
 
-def _above_minimum(rule: Rule, request: Request, room: Room) -> str:
+def _above_minimum(rule: Rule, request: Request, room: RemainingLimits) -> str:
     left = room.above_minimum[request.case_id]
     stands = f"is already {_dollars(-left)} short of it" if left < 0 else f"has {_dollars(left)} above it"
     return f"the account must stay at or above its minimum, and counting what is approved and not yet paid it {stands}"
 
 
-def _left_today(rule: Rule, request: Request, room: Room) -> str:
+def _left_today(rule: Rule, request: Request, room: RemainingLimits) -> str:
     limit, used = rule.daily_limit_cents or 0, room.used_today.get(rule.id, 0)
     return f"of its {_dollars(limit)} a day {_dollars(max(limit - used, 0))} is left today"
 
 
-_HURDLES: Mapping[Hurdle, Callable[[Rule, Request, Room], str]] = {
-    Hurdle.DISABLED: lambda rule, request, room: "it is switched off",
-    Hurdle.CATEGORY: lambda rule, request, room: f"it is for category '{rule.category}' alone",
-    Hurdle.PAYEE: lambda rule, request, room: f"it is for payee {rule.payee_id} alone",
-    Hurdle.CASE: lambda rule, request, room: f"it is for case {rule.case_id} alone",
-    Hurdle.AMOUNT: lambda rule, request, room: f"it is for at most {_dollars(rule.max_amount_cents)}",
-    Hurdle.NO_ACCOUNT: lambda rule, request, room: "it keeps the account's minimum, and the case has no account",
-    Hurdle.MINIMUM: _above_minimum,
-    Hurdle.DAILY_LIMIT: _left_today,
+_HURDLES: Mapping[RuleMismatch, Callable[[Rule, Request, RemainingLimits], str]] = {
+    RuleMismatch.DISABLED: lambda rule, request, room: "it is switched off",
+    RuleMismatch.CATEGORY: lambda rule, request, room: f"it is for category '{rule.category}' alone",
+    RuleMismatch.PAYEE: lambda rule, request, room: f"it is for payee {rule.payee_id} alone",
+    RuleMismatch.CASE: lambda rule, request, room: f"it is for case {rule.case_id} alone",
+    RuleMismatch.AMOUNT: lambda rule, request, room: f"it is for at most {_dollars(rule.max_amount_cents)}",
+    RuleMismatch.NO_ACCOUNT: lambda rule, request, room: "it keeps the account's minimum, and the case has no account",
+    RuleMismatch.MINIMUM: _above_minimum,
+    RuleMismatch.DAILY_LIMIT: _left_today,
 }
-_BARS: Mapping[Bar, Callable[[Request], str]] = {
-    Bar.NOT_PENDING: lambda request: f"it is {request.status}, not pending",
-    Bar.ON_HOLD: lambda request: "it is on hold",
-    Bar.CASE_CLOSED: lambda request: "its case is closed",
-    Bar.PAYEE_INACTIVE: lambda request: "its payee is not active",
+_BARS: Mapping[Ineligibility, Callable[[Request], str]] = {
+    Ineligibility.NOT_PENDING: lambda request: f"it is {request.status}, not pending",
+    Ineligibility.ON_HOLD: lambda request: "it is on hold",
+    Ineligibility.CASE_CLOSED: lambda request: "its case is closed",
+    Ineligibility.PAYEE_INACTIVE: lambda request: "its payee is not active",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.approvals.rules import Request, Room, Rule
+from seedtrust_ops.domain.approvals.rules import RemainingLimits, Request, Rule
 from seedtrust_ops.domain.approvals.writer import Payee, is_approvable
 from seedtrust_ops.tables import Account, ApprovalRule, Case, DisbursementRequest
 
@@ -71,7 +71,7 @@ def request_of(session: Session, request_id: int) -> Request | None:
     return next(_requests(session, _every_request().where(DisbursementRequest.id == request_id)), None)
 
 
-def room_at(session: Session, moment: datetime, zone: tzinfo, *, without: int | None = None) -> Room:
+def room_at(session: Session, moment: datetime, zone: tzinfo, *, without: int | None = None) -> RemainingLimits:
     """Return what may still be approved at a moment.
 
     Args:
@@ -109,7 +109,7 @@ def room_at(session: Session, moment: datetime, zone: tzinfo, *, without: int | 
         .where(DisbursementRequest.approved_at >= begins, DisbursementRequest.approved_at < ends, counted)
         .group_by(ApprovalRule.id)
     )
-    return Room.of(
+    return RemainingLimits.of(
         {case_id: int(cents) for case_id, cents in above_minimum},
         {rule_id: int(cents) for rule_id, cents in used_today},
     )

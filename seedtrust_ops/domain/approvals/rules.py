@@ -53,7 +53,7 @@ class Approval:
 
 
 @dataclass
-class Room:
+class RemainingLimits:
     """How much may still be approved, in cents."""
 
     above_minimum: dict[int, int] = field(default_factory=dict)
@@ -66,9 +66,9 @@ class Room:
         """Return a room of its own, made from these."""
         return cls(dict(above_minimum), defaultdict(int, used_today))
 
-    def less(self, approvals: Iterable[Approval]) -> "Room":
+    def less(self, approvals: Iterable[Approval]) -> "RemainingLimits":
         """Return the room that these approvals leave."""
-        left = Room.of(self.above_minimum, self.used_today)
+        left = RemainingLimits.of(self.above_minimum, self.used_today)
         for approval in approvals:
             left.take(approval)
         return left
@@ -81,7 +81,7 @@ class Room:
         self.used_today[approval.rule.id] += request.amount_cents
 
 
-class Hurdle(Enum):
+class RuleMismatch(Enum):
     """Why a rule does not match a request."""
 
     DISABLED = auto()
@@ -94,7 +94,7 @@ class Hurdle(Enum):
     DAILY_LIMIT = auto()
 
 
-class Bar(Enum):
+class Ineligibility(Enum):
     """Why no rule may approve a request, whatever it says."""
 
     NOT_PENDING = auto()
@@ -108,46 +108,46 @@ def in_order(rules: Iterable[Rule]) -> list[Rule]:
     return sorted(rules, key=lambda rule: (rule.position, rule.id))
 
 
-def bars(request: Request) -> Iterator[Bar]:
+def bars(request: Request) -> Iterator[Ineligibility]:
     """Yield each reason why the request may not be approved automatically at all."""
     if request.status != "pending":
-        yield Bar.NOT_PENDING
+        yield Ineligibility.NOT_PENDING
     if request.on_hold:
-        yield Bar.ON_HOLD
+        yield Ineligibility.ON_HOLD
     if request.case_status == "closed":
-        yield Bar.CASE_CLOSED
+        yield Ineligibility.CASE_CLOSED
     if not request.payee_is_active:
-        yield Bar.PAYEE_INACTIVE
+        yield Ineligibility.PAYEE_INACTIVE
 
 
-def hurdles(rule: Rule, request: Request, room: Room) -> Iterator[Hurdle]:
+def hurdles(rule: Rule, request: Request, room: RemainingLimits) -> Iterator[RuleMismatch]:
     """Yield each reason why the rule does not match the request; a rule without one matches."""
     if not rule.is_enabled:
-        yield Hurdle.DISABLED
+        yield RuleMismatch.DISABLED
     if rule.category is not None and rule.category != request.category:
-        yield Hurdle.CATEGORY
+        yield RuleMismatch.CATEGORY
     if rule.payee_id is not None and rule.payee_id != request.payee_id:
-        yield Hurdle.PAYEE
+        yield RuleMismatch.PAYEE
     if rule.case_id is not None and rule.case_id != request.case_id:
-        yield Hurdle.CASE
+        yield RuleMismatch.CASE
     if request.amount_cents > rule.max_amount_cents:
-        yield Hurdle.AMOUNT
+        yield RuleMismatch.AMOUNT
     if rule.keep_minimum_balance:
         if request.case_id not in room.above_minimum:
-            yield Hurdle.NO_ACCOUNT
+            yield RuleMismatch.NO_ACCOUNT
         elif room.above_minimum[request.case_id] < request.amount_cents:
-            yield Hurdle.MINIMUM
+            yield RuleMismatch.MINIMUM
     limit = rule.daily_limit_cents
     if limit is not None and room.used_today.get(rule.id, 0) + request.amount_cents > limit:
-        yield Hurdle.DAILY_LIMIT
+        yield RuleMismatch.DAILY_LIMIT
 
 
-def first_match(request: Request, rules: Sequence[Rule], room: Room) -> Rule | None:
+def first_match(request: Request, rules: Sequence[Rule], room: RemainingLimits) -> Rule | None:
     """Return the first of the rules, in the order given, that matches the request; None where none does."""
     return next((rule for rule in rules if next(hurdles(rule, request, room), None) is None), None)
 
 
-def decide(requests: Iterable[Request], rules: Iterable[Rule], room: Room) -> Iterator[Approval]:
+def decide(requests: Iterable[Request], rules: Iterable[Rule], room: RemainingLimits) -> Iterator[Approval]:
     """Yield what is approved, in the order of the requests; nothing that is passed in is changed.
 
     A request that would break a limit is passed over, and a later, smaller one may still pass. A limit is one of

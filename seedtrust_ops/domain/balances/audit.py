@@ -16,7 +16,7 @@ SHOWN = 50
 
 
 @dataclass(frozen=True)
-class Offenders:
+class Violations:
     """How many offend, and the first of them, worst first; columns whose names end in `_cents` are money."""
 
     count: int
@@ -24,7 +24,7 @@ class Offenders:
     rows: Sequence[Sequence[Any]]
 
 
-def off_their_ledger(session: Session) -> Offenders:
+def ledger_mismatches(session: Session) -> Violations:
     """Return the accounts whose balance is not the sum of their ledger entries."""
     ledger = (
         select(LedgerEntry.account_id, func.sum(LedgerEntry.amount_cents).label("cents"))
@@ -48,7 +48,7 @@ def off_their_ledger(session: Session) -> Offenders:
     )
 
 
-def below_zero(session: Session) -> Offenders:
+def below_zero(session: Session) -> Violations:
     """Return the accounts that hold less than nothing."""
     return _offenders(
         session,
@@ -59,7 +59,7 @@ def below_zero(session: Session) -> Offenders:
     )
 
 
-def without_account(session: Session) -> Offenders:
+def without_account(session: Session) -> Violations:
     """Return the active cases that have no account."""
     return _offenders(
         session,
@@ -70,7 +70,7 @@ def without_account(session: Session) -> Offenders:
     )
 
 
-def promised_too_much(session: Session) -> Offenders:
+def overcommitted_cases(session: Session) -> Violations:
     """Return the cases whose approved and unpaid requests come to more than their account holds."""
     approved = (
         select(
@@ -100,11 +100,11 @@ def promised_too_much(session: Session) -> Offenders:
     )
 
 
-def _offenders(session: Session, found: Select[*tuple[Any, ...]]) -> Offenders:
+def _offenders(session: Session, found: Select[*tuple[Any, ...]]) -> Violations:
     """Return the first offenders and how many there are, in one statement."""
     result = session.execute(found.add_columns(func.count().over()).limit(SHOWN))
     rows = result.all()
-    return Offenders(
+    return Violations(
         count=rows[0][-1] if rows else 0,
         columns=list(result.keys())[:-1],
         rows=[tuple(row[:-1]) for row in rows],

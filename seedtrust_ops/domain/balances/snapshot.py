@@ -12,7 +12,7 @@ from sqlalchemy import func, literal, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.balances.low_balance_alerts import AlertChanges, update_alerts
-from seedtrust_ops.domain.db_transaction import Sessions, commit
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.tables import Account, Case
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ def take_balances(sessions: Sessions, path: Path, *, block: int = BLOCK) -> Bala
     import pandas  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 
-    return commit(sessions, lambda session: _take(session, path, block))
+    return run_in_transaction(sessions, lambda session: _take(session, path, block))
 
 
 def _take(session: Session, path: Path, block: int) -> BalanceSheet:
-    # A check that waited here and then finds the other's alerts newer than its own snapshot is run again by `commit`.
+    # A check that waited here may find the other's alerts newer than its own snapshot; `run_in_transaction` retries it.
     session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
     session.execute(select(func.pg_advisory_xact_lock(_ONE_CHECK_AT_A_TIME)))
     import pyarrow

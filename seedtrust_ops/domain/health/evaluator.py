@@ -14,9 +14,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.findings import Finding, record_failure, record_findings
-from seedtrust_ops.domain.db_transaction import Sessions, commit
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.health.rule import Rule
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.severity import Severity
 
 THE_RULE_ITSELF = "the rule itself"
@@ -72,13 +72,13 @@ def evaluate(
 
 def _ask(sessions: Sessions, rule: Rule, evaluation: Evaluation, quiet_seconds: float) -> None:
     try:
-        findings = commit(sessions, partial(_find, rule))
+        findings = run_in_transaction(sessions, partial(_find, rule))
     except Exception as error:  # noqa: BLE001  Whatever is wrong with one rule is told, and stops no other.
         failure = Finding(rule.name, THE_RULE_ITSELF, Severity.HIGH, _sentence(rule, error))
         evaluation.failures.append(failure.detail)
-        evaluation.opened += commit(sessions, partial(record_failure, failure=failure))
+        evaluation.opened += run_in_transaction(sessions, partial(record_failure, failure=failure))
         return
-    opened, resolved = commit(
+    opened, resolved = run_in_transaction(
         sessions, partial(record_findings, rule=rule.name, findings=findings, quiet_seconds=quiet_seconds)
     )
     evaluation.asked.append(rule.name)
@@ -94,7 +94,7 @@ def _find(rule: Rule, session: Session) -> Sequence[Finding]:
 
 def _sentence(rule: Rule, error: Exception) -> str:
     """Return why the rule could not be asked. What a driver or a mistake of ours says may hold rows: it is left out."""
-    if isinstance(error, OperationsError):
+    if isinstance(error, SeedTrustError):
         why = str(error)
     elif isinstance(error, DBAPIError):
         diagnosis = getattr(error.orig, "diag", None)

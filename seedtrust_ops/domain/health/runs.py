@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.findings import Finding
 from seedtrust_ops.domain.health.rule import in_time
-from seedtrust_ops.domain.sql_arrays import row_set
+from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import JobRun
 
@@ -119,7 +119,7 @@ def _gone_wrong(
     session: Session, jobs: Sequence[WatchedJob], status: str, window_seconds: float
 ) -> Sequence[Row[*tuple[Any, ...]]]:
     """Return the jobs that have enough runs of `status` in a row, in one statement that reads few rows a job."""
-    watched = row_set(
+    watched = array_table(
         "watched",
         [("job", Text()), ("severity", Text()), ("in_a_row", Integer())],
         [(job.name, job.severity.value, job.in_a_row) for job in jobs],

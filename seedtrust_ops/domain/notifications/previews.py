@@ -18,11 +18,11 @@ from seedtrust_ops.domain.notifications.notification_kinds import (
     REPORT_FAILED,
     TRANSFER_RETURNED,
 )
-from seedtrust_ops.domain.notifications.renderer import Stationery, WrittenLetter
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.domain.notifications.renderer import EmailRenderer, WrittenLetter
+from seedtrust_ops.errors import SeedTrustError
 
 
-class UnknownLetter(OperationsError):
+class UnknownLetter(SeedTrustError):
     """There is no such example."""
 
 
@@ -146,7 +146,7 @@ EXAMPLES: Mapping[str, Example] = {
 }
 
 
-def preview(name: str, stationery: Stationery) -> WrittenLetter:
+def preview(name: str, stationery: EmailRenderer) -> WrittenLetter:
     """Return the example letter of this name; raises `UnknownLetter`, naming those that there are."""
     example = EXAMPLES.get(name)
     if example is None:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
 
 from seedtrust_ops.domain.notifications.notification_kinds import KINDS, Kind
-from seedtrust_ops.formatting import on_one_line, printable
+from seedtrust_ops.formatting import single_line, strip_control_chars
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST_SUBJECT = 200
@@ -50,7 +50,7 @@ class WrittenLetter:
     html: str
 
 
-class Stationery:
+class EmailRenderer:
     """The templates, read once and kept; safe to use for any number of letters."""
 
     def __init__(self, timezone: ZoneInfo) -> None:
@@ -92,17 +92,17 @@ class Stationery:
         if known is None:
             raise UnusableLetter(f"There is no kind of letter called {kind!r}; there are {', '.join(KINDS)}.")
         _check(known, variables)
-        given = {**variables, "recipient_name": on_one_line(recipient_name)}
+        given = {**variables, "recipient_name": single_line(recipient_name)}
         if attachment_name is not None:
             given["attachment_name"] = attachment_name
         try:
             return WrittenLetter(
-                subject=on_one_line(subject or self._subjects[kind].render(given), LONGEST_SUBJECT),
+                subject=single_line(subject or self._subjects[kind].render(given), LONGEST_SUBJECT),
                 text=self._environment.get_template(f"{kind}.txt.jinja").render(given).strip() + "\n",
                 html=self._environment.get_template(f"{kind}.html.jinja").render(given),
             )
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-            raise UnusableLetter(f"The letter ({kind}) can't be written: {on_one_line(str(error))}.") from error
+            raise UnusableLetter(f"The letter ({kind}) can't be written: {single_line(str(error))}.") from error
 
     def _moment(self, text: str) -> str:
         moment = datetime.fromisoformat(text)
@@ -128,7 +128,7 @@ def in_words(day: str) -> str:
 def _shown(value: Any) -> Any:
     """Return what goes into a letter for `value`: no text of somebody's adds a line to what we say."""
     # A macro's markup is a class of its own, and was written here.
-    return printable(value) if type(value) is str else value
+    return strip_control_chars(value) if type(value) is str else value
 
 
 def _check(kind: Kind, variables: Mapping[str, Any]) -> None:

@@ -3,6 +3,6 @@
 Which emails there are and what they say is in `domain/notifications`.
 """
 
-from seedtrust_ops.domain.outbox.email_store import Attachment, Letter, due_letters, queue_letters
+from seedtrust_ops.domain.outbox.email_store import Attachment, Email, due_letters, enqueue_emails
 
-__all__ = ["Attachment", "Letter", "due_letters", "queue_letters"]
+__all__ = ["Attachment", "Email", "due_letters", "enqueue_emails"]

@@ -13,8 +13,8 @@ from time import monotonic
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
-from seedtrust_ops.domain.db_transaction import Sessions, commit
-from seedtrust_ops.domain.notifications.renderer import Stationery, UnusableLetter
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.notifications.renderer import EmailRenderer, UnusableLetter
 from seedtrust_ops.domain.outbox.email_claims import (
     FAILING,
     Claim,
@@ -30,7 +30,7 @@ from seedtrust_ops.domain.outbox.email_claims import (
 )
 from seedtrust_ops.domain.outbox.email_store import due_letters, has_waited
 from seedtrust_ops.domain.outbox.mime_messages import write_out
-from seedtrust_ops.ports.email import LetterPostponed, LetterRefused, PostOffice, PostOfficeUnreachable
+from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, EmailTransport, MailServerUnavailable
 
 MAIL_SERVER = "mail server"
 """The subject of the alert that no letter can be handed in."""
@@ -53,10 +53,10 @@ class DeliveryReport:
     """Why the mail server can't be used, None where it can."""
 
 
-def deliver_letters(
+def send_due_emails(
     sessions: Sessions,
-    post_office: PostOffice,
-    stationery: Stationery,
+    post_office: EmailTransport,
+    stationery: EmailRenderer,
     *,
     patience: Patience | None = None,
     longest_seconds: float = 600,
@@ -72,18 +72,20 @@ def deliver_letters(
     delivery = _Delivery(sessions, post_office, stationery, patience or Patience())
     end = monotonic() + longest_seconds
     while monotonic() < end and delivery.report.trouble is None:
-        claim = commit(sessions, lambda session: claim_letters(session, delivery.patience, kinds))
+        claim = run_in_transaction(sessions, lambda session: claim_letters(session, delivery.patience, kinds))
         if claim is None:
             break
         delivery.deliver(claim, end)
-    delivery.report.still_due = commit(sessions, due_letters)
+    delivery.report.still_due = run_in_transaction(sessions, due_letters)
     return delivery.report
 
 
 class _Delivery:
     """One delivery under way."""
 
-    def __init__(self, sessions: Sessions, post_office: PostOffice, stationery: Stationery, patience: Patience) -> None:
+    def __init__(
+        self, sessions: Sessions, post_office: EmailTransport, stationery: EmailRenderer, patience: Patience
+    ) -> None:
         self.sessions = sessions
         self.post_office = post_office
         self.stationery = stationery
@@ -96,21 +98,21 @@ class _Delivery:
         for letter_id in claim.letter_ids:
             if monotonic() >= end or self.report.trouble is not None:
                 break
-            started = commit(self.sessions, partial(_note_and_start, note, claim, letter_id, self.patience))
+            started = run_in_transaction(self.sessions, partial(_note_and_start, note, claim, letter_id, self.patience))
             note = self._hand_in(claim, started) if isinstance(started, DueLetter) else self._passed(started)
-        commit(self.sessions, partial(_note_and_release, note, claim))
+        run_in_transaction(self.sessions, partial(_note_and_release, note, claim))
 
     def _hand_in(self, claim: Claim, letter: DueLetter) -> Note:
         """Hand the letter in, and return what is to be recorded of that."""
         try:
             message, subject = write_out(letter, self.stationery, self.post_office.sender)
             self.post_office.send(message)
-        except (UnusableLetter, LetterRefused) as error:
+        except (UnusableLetter, EmailRejected) as error:
             self.report.failed += 1
             return partial(_note_failed, letter, str(error))
-        except LetterPostponed as error:
+        except EmailDeferred as error:
             return self._postponed(claim, letter, str(error))
-        except PostOfficeUnreachable as error:
+        except MailServerUnavailable as error:
             self.report.trouble = str(error)
             postponed = self._postponed(claim, letter, str(error))
             return partial(_note_unreachable, postponed, str(error))

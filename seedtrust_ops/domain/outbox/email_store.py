@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Text, cast, func, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.sql_arrays import row_set
+from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.tables import Notification, NotificationAttachment
 
 
@@ -29,7 +29,7 @@ class Attachment:
 
 
 @dataclass(frozen=True)
-class Letter:
+class Email:
     """One letter to one active user; `variables` are what `kinds` says that its template needs.
 
     `recipient_id` is None where the recipient is no user (an address of `ALERT_EMAILS`). An empty `subject`
@@ -45,11 +45,11 @@ class Letter:
     attachment: Attachment | None = None
 
 
-def queue_letters(session: Session, letters: Sequence[Letter]) -> int:
+def enqueue_emails(session: Session, letters: Sequence[Email]) -> int:
     """Put `letters` into the outbox and return how many were new."""
     if not letters:
         return 0
-    written = row_set(
+    written = array_table(
         "letters",
         [
             ("dedupe_key", Text()),

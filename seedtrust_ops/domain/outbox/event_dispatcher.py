@@ -14,11 +14,11 @@ from typing import Any
 from sqlalchemy import BigInteger, Text, case, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.db_transaction import Sessions, commit
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.outbox.event_store import Destination
-from seedtrust_ops.domain.sql_arrays import any_of, row_set
-from seedtrust_ops.errors import OperationsError
-from seedtrust_ops.ports.events import EventRefused, Taker
+from seedtrust_ops.domain.sql_arrays import array_table, in_array
+from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.ports.events import EventRefused, EventSink
 from seedtrust_ops.tables import OutgoingEvent
 
 KEPT = timedelta(days=90)
@@ -71,7 +71,7 @@ class _Outcomes:
 def deliver_events(
     sessions: Sessions,
     destination: Destination,
-    taker: Taker,
+    taker: EventSink,
     *,
     patience: EventPatience | None = None,
     longest_seconds: float,
@@ -86,18 +86,18 @@ def deliver_events(
     report = EventsReport()
     end = monotonic() + longest_seconds
     while monotonic() < end and report.trouble is None:
-        claimed = commit(sessions, partial(_claim, destination=destination, patience=patience))
+        claimed = run_in_transaction(sessions, partial(_claim, destination=destination, patience=patience))
         if not claimed:
             break
         outcomes = _hand_in(claimed, taker, end)
-        commit(sessions, partial(_record, outcomes=outcomes, patience=patience))
+        run_in_transaction(sessions, partial(_record, outcomes=outcomes, patience=patience))
         report.sent += len(outcomes.sent)
         report.refused += len(outcomes.refused)
         report.trouble = outcomes.postponed[1] if outcomes.postponed else None
     return report
 
 
-def give_up_all(session: Session, destination: Destination, reason: str) -> int:
+def abandon_all(session: Session, destination: Destination, reason: str) -> int:
     """Give up whatever waits for a destination that is switched off; return how many events that are."""
     given_up = session.execute(
         update(OutgoingEvent)
@@ -108,7 +108,7 @@ def give_up_all(session: Session, destination: Destination, reason: str) -> int:
     return len(given_up.all())
 
 
-def forget_old_events(session: Session) -> int:
+def purge_events(session: Session) -> int:
     """Delete what was delivered or given up and is older than KEPT, DELETED_AT_ONCE at most; return how many."""
     old = (
         select(OutgoingEvent.id)
@@ -150,7 +150,7 @@ def _claim(session: Session, destination: Destination, patience: EventPatience) 
     return sorted((_Claimed(*row) for row in rows), key=lambda event: event.id)
 
 
-def _hand_in(claimed: Collection[_Claimed], taker: Taker, end: float) -> _Outcomes:
+def _hand_in(claimed: Collection[_Claimed], taker: EventSink, end: float) -> _Outcomes:
     outcomes = _Outcomes()
     for event in claimed:
         if outcomes.postponed is not None or monotonic() >= end:
@@ -160,7 +160,7 @@ def _hand_in(claimed: Collection[_Claimed], taker: Taker, end: float) -> _Outcom
             taker.take(event.dedupe_key, event.body, event.created_at)
         except EventRefused as error:
             outcomes.refused.append((event.id, str(error)))
-        except OperationsError as error:
+        except SeedTrustError as error:
             outcomes.postponed = (event, str(error))
         else:
             outcomes.sent.append(event.id)
@@ -170,9 +170,11 @@ def _hand_in(claimed: Collection[_Claimed], taker: Taker, end: float) -> _Outcom
 def _record(session: Session, outcomes: _Outcomes, patience: EventPatience) -> None:
     change = update(OutgoingEvent)
     if outcomes.sent:
-        session.execute(change.where(any_of(OutgoingEvent.id, outcomes.sent)).values(sent_at=func.now(), trouble=None))
+        session.execute(
+            change.where(in_array(OutgoingEvent.id, outcomes.sent)).values(sent_at=func.now(), trouble=None)
+        )
     if outcomes.refused:
-        refused = row_set("refused", [("id", BigInteger()), ("reason", Text())], outcomes.refused)
+        refused = array_table("refused", [("id", BigInteger()), ("reason", Text())], outcomes.refused)
         session.execute(
             change.where(OutgoingEvent.id == refused.c.id, OutgoingEvent.sent_at.is_(None)).values(
                 given_up_at=func.now(), trouble=refused.c.reason
@@ -190,7 +192,7 @@ def _record(session: Session, outcomes: _Outcomes, patience: EventPatience) -> N
         )
     if outcomes.untried:
         session.execute(
-            change.where(any_of(OutgoingEvent.id, outcomes.untried), *_waits()).values(
+            change.where(in_array(OutgoingEvent.id, outcomes.untried), *_waits()).values(
                 next_attempt_at=func.now(), attempts=OutgoingEvent.attempts - 1
             )
         )

@@ -12,7 +12,7 @@ from sqlalchemy import Text, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.sql_arrays import row_set
+from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.tables import OutgoingEvent
 
 
@@ -36,7 +36,7 @@ def queue_events(session: Session, events: Sequence[Event]) -> None:
     """Queue `events`, in the caller's transaction; one whose key was queued before changes nothing."""
     if not events:
         return
-    news = row_set(
+    news = array_table(
         "news",
         [("destination", Text()), ("dedupe_key", Text()), ("body", JSONB())],
         [(event.destination.value, event.dedupe_key, event.body) for event in events],

@@ -15,10 +15,10 @@ from email.mime.multipart import MIMEMultipart
 from email.mime.nonmultipart import MIMENonMultipart
 from email.utils import formataddr, formatdate, parseaddr
 
-from seedtrust_ops.domain.notifications.renderer import Stationery, UnusableLetter
+from seedtrust_ops.domain.notifications.renderer import EmailRenderer, UnusableLetter
 from seedtrust_ops.domain.outbox.email_claims import DueLetter
 from seedtrust_ops.domain.outbox.email_store import Attachment
-from seedtrust_ops.formatting import on_one_line
+from seedtrust_ops.formatting import single_line
 
 # What mail servers everywhere carry as it stands: no quoting, no comments, nothing beyond ASCII.
 _ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -34,7 +34,7 @@ def message_id(dedupe_key: str, sender: str) -> str:
     return f"<{digest}@{parseaddr(sender)[1].rpartition('@')[2]}>"
 
 
-def write_out(letter: DueLetter, stationery: Stationery, sender: str) -> tuple[Message, str]:
+def write_out(letter: DueLetter, stationery: EmailRenderer, sender: str) -> tuple[Message, str]:
     """Return the letter as a message from `sender`, and its subject as people read it.
 
     Raises:
@@ -55,7 +55,7 @@ def write_out(letter: DueLetter, stationery: Stationery, sender: str) -> tuple[M
         message = MIMEMultipart("mixed", _subparts=[message, _attached(attachment)])
     # Nothing that goes into a header below can hold a line break: no letter adds headers or recipients of its own.
     message["From"] = formataddr(parseaddr(sender))
-    message["To"] = formataddr((on_one_line(letter.recipient_name, LONGEST_NAME), _address(letter.recipient_email)))
+    message["To"] = formataddr((single_line(letter.recipient_name, LONGEST_NAME), _address(letter.recipient_email)))
     message["Subject"] = Header(
         written.subject, "us-ascii" if written.subject.isascii() else "utf-8", header_name="Subject"
     ).encode()
@@ -78,7 +78,7 @@ def _attached(attachment: Attachment) -> Message:
     if main != "application":
         main, sub = "application", "octet-stream"
     part = MIMEApplication(attachment.content, sub)
-    name = on_one_line(attachment.filename)
+    name = single_line(attachment.filename)
     part.add_header("Content-Disposition", "attachment", filename=name if name.isascii() else ("utf-8", "", name))
     return part
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 from seedtrust_ops.domain.async_runner import run_in_loop
-from seedtrust_ops.domain.db_transaction import Sessions, commit
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.reconciliation.daily_batches import GONE, day_of_batch
 from seedtrust_ops.domain.transfers.batch_processor import OpenBank
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
@@ -90,10 +90,10 @@ def reconcile_day(sessions: Sessions, open_bank: OpenBank, day: date, zone: str)
         zone: the office's time zone.
 
     Raises:
-        BankGaveNoAnswer, BankUnauthorized: nothing can be said of the day then, and no alert is touched.
+        BankInquiryFailed, BankUnauthorized: nothing can be said of the day then, and no alert is touched.
     """
     compared = run_in_loop(lambda: _compare(sessions, open_bank, day, zone))
-    commit(sessions, lambda session: _tell(session, day, compared))
+    run_in_transaction(sessions, lambda session: _tell(session, day, compared))
     return compared
 
 

@@ -13,8 +13,8 @@ from time import monotonic
 
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.db_transaction import Sessions, commit
-from seedtrust_ops.domain.outbox import Attachment, Letter, queue_letters
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.outbox import Attachment, Email, enqueue_emails
 from seedtrust_ops.domain.reports.builder import BuiltReport, build_report
 from seedtrust_ops.domain.reports.report_kinds import prepare_report, title_of
 from seedtrust_ops.domain.reports.request_queue import (
@@ -24,11 +24,11 @@ from seedtrust_ops.domain.reports.request_queue import (
     ReportNotToBeMade,
     claim_named_request,
     claim_request,
-    put_back,
     record_emailed,
     record_failed,
+    requeue,
 )
-from seedtrust_ops.errors import OperationsError, PassingTrouble
+from seedtrust_ops.errors import SeedTrustError, TransientError
 from seedtrust_ops.ports.object_storage import Storage
 
 DRAIN_SECONDS = 50.0
@@ -38,7 +38,7 @@ LARGEST_ATTACHMENT = 5 * 1024 * 1024
 LINK_LASTS = timedelta(days=7)
 
 
-class RequesterUnreachable(OperationsError):
+class RequesterUnreachable(SeedTrustError):
     """Whoever asked for the report can't be sent one, and can't be told so."""
 
 
@@ -61,7 +61,7 @@ class UnmetRequest:
     again: bool
 
 
-def meet_requests(
+def generate_reports(
     sessions: Sessions, storage: Storage, *, zone: str, seconds: float = DRAIN_SECONDS
 ) -> Iterator[MadeReport | UnmetRequest]:
     """Meet requests until none is free or `seconds` have passed; any number of workers may do so at once.
@@ -73,7 +73,7 @@ def meet_requests(
         seconds: after so long none is begun any more.
     """
     end = monotonic() + seconds
-    while monotonic() < end and (request := commit(sessions, claim_request)) is not None:
+    while monotonic() < end and (request := run_in_transaction(sessions, claim_request)) is not None:
         try:
             yield _meet(sessions, storage, request, zone)
         except ClaimLost:
@@ -85,7 +85,7 @@ def would_meet(sessions: Sessions, request: ClaimedRequest, zone: str) -> BuiltR
     """Check and build a request's report as if it were to be met; nothing is stored, written or sent.
 
     Raises:
-        OperationsError: what the request would fail for; a `PassingTrouble`: why it would be tried again.
+        SeedTrustError: what the request would fail for; a `TransientError`: why it would be tried again.
     """
     _check(request)
     with TemporaryDirectory(prefix="report-") as folder:
@@ -100,7 +100,7 @@ def meet_named_request(
     Raises:
         ReportNotToBeMade: when it can't be taken, or another worker takes it meanwhile.
     """
-    request = commit(sessions, lambda session: claim_named_request(session, request_id))
+    request = run_in_transaction(sessions, lambda session: claim_named_request(session, request_id))
     try:
         return _meet(sessions, storage, request, zone)
     except ClaimLost:
@@ -118,20 +118,20 @@ def _meet(sessions: Sessions, storage: Storage, request: ClaimedRequest, zone: s
             storage.put_file(key, built.path, built.media_type)
             letter = _letter(storage, request, built, key)
             try:
-                commit(sessions, lambda session: _record_made(session, request, letter))
+                run_in_transaction(sessions, lambda session: _record_made(session, request, letter))
             except ClaimLost:
                 storage.delete(key)
                 raise
-    except PassingTrouble as trouble:
+    except TransientError as trouble:
         if request.tries < MOST_TRIES:
-            commit(sessions, lambda session: put_back(session, request))
+            run_in_transaction(sessions, lambda session: requeue(session, request))
             return UnmetRequest(request, str(trouble), again=True)
         return _fail(sessions, request, f"{trouble} It was tried {request.tries} times.")
     except RequesterUnreachable as error:
         reason = str(error)
-        commit(sessions, lambda session: record_failed(session, request, reason))
+        run_in_transaction(sessions, lambda session: record_failed(session, request, reason))
         return UnmetRequest(request, reason, again=False)
-    except OperationsError as error:
+    except SeedTrustError as error:
         return _fail(sessions, request, str(error))
     waited = (datetime.now(UTC) - request.requested_at).total_seconds()
     return MadeReport(request, built, storage.place(key), waited)
@@ -151,7 +151,7 @@ def _check(request: ClaimedRequest) -> None:
         )
 
 
-class _BrokenOff(OperationsError):
+class _BrokenOff(SeedTrustError):
     """Every worker that took the request died."""
 
 
@@ -163,9 +163,9 @@ def _build(sessions: Sessions, request: ClaimedRequest, zone: str, folder: Path)
         return build_report(session, report, request.format, folder)
 
 
-def _letter(storage: Storage, request: ClaimedRequest, built: BuiltReport, key: str) -> Letter:
+def _letter(storage: Storage, request: ClaimedRequest, built: BuiltReport, key: str) -> Email:
     attached = built.size <= LARGEST_ATTACHMENT
-    return Letter(
+    return Email(
         dedupe_key=f"report:{request.id}:{request.user_id}",
         kind="report",
         recipient_id=request.user_id,
@@ -182,13 +182,13 @@ def _letter(storage: Storage, request: ClaimedRequest, built: BuiltReport, key: 
     )
 
 
-def _record_made(session: Session, request: ClaimedRequest, letter: Letter) -> None:
+def _record_made(session: Session, request: ClaimedRequest, letter: Email) -> None:
     record_emailed(session, request)
-    queue_letters(session, [letter])
+    enqueue_emails(session, [letter])
 
 
 def _fail(sessions: Sessions, request: ClaimedRequest, reason: str) -> UnmetRequest:
-    letter = Letter(
+    letter = Email(
         dedupe_key=f"report-failed:{request.id}:{request.user_id}",
         kind="report-failed",
         recipient_id=request.user_id,
@@ -203,7 +203,7 @@ def _fail(sessions: Sessions, request: ClaimedRequest, reason: str) -> UnmetRequ
 
     def record(session: Session) -> None:
         record_failed(session, request, reason)
-        queue_letters(session, [letter])
+        enqueue_emails(session, [letter])
 
-    commit(sessions, record)
+    run_in_transaction(sessions, record)
     return UnmetRequest(request, reason, again=False)

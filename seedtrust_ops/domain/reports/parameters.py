@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 
 
-class UnusableRequest(OperationsError):
+class UnusableRequest(SeedTrustError):
     """A request that can't be met as it is; the text is for its requester."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Select
 
-from seedtrust_ops.formatting import printable
+from seedtrust_ops.formatting import strip_control_chars
 
 
 class Shape(StrEnum):
@@ -76,7 +76,9 @@ def format_value(shape: Shape, value: Any) -> str:
         return dollars(value)
     if shape is Shape.MOMENT:
         return f"{value:%b %d, %Y %H:%M}"
-    return f"{value:,}" if shape is Shape.NUMBER and isinstance(value, int | Decimal) else printable(str(value))
+    return (
+        f"{value:,}" if shape is Shape.NUMBER and isinstance(value, int | Decimal) else strip_control_chars(str(value))
+    )
 
 
 def dollars(cents: int) -> str:

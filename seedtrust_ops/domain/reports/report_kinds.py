@@ -17,7 +17,7 @@ from seedtrust_ops.domain.reports.parameters import (
     read_period,
 )
 from seedtrust_ops.domain.reports.report_content import Chart, Column, Report, Shape, Total
-from seedtrust_ops.formatting import on_one_line
+from seedtrust_ops.formatting import single_line
 from seedtrust_ops.tables import (
     Account,
     Case,
@@ -103,7 +103,7 @@ def _case_ledger(session: Session, params: Mapping[str, Any], zone: str) -> Repo
     balance = func.sum(LedgerEntry.amount_cents).over(order_by=(LedgerEntry.posted_at, LedgerEntry.id))
     return Report(
         title=TITLES["case_ledger"],
-        about=on_one_line(f"Case {case_number}", LONGEST_ABOUT),
+        about=single_line(f"Case {case_number}", LONGEST_ABOUT),
         as_of=_now(session, zone),
         columns=(
             Column("Posted", MOMENT, 19),

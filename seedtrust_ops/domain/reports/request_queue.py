@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import ReportClaim, ReportRequest, User
 
 PENDING, IN_PROGRESS, EMAILED, FAILED = 1, 2, 3, 4
@@ -26,7 +26,7 @@ class ClaimLost(Exception):
     """Another worker has the request by now, or it is finished."""
 
 
-class ReportNotToBeMade(OperationsError):
+class ReportNotToBeMade(SeedTrustError):
     """A person named a report request that can't be met now."""
 
 
@@ -153,7 +153,7 @@ def record_failed(session: Session, request: ClaimedRequest, error: str) -> None
     _set(session, request, {"status": FAILED, "finished_at": func.now(), "error": text})
 
 
-def put_back(session: Session, request: ClaimedRequest) -> None:
+def requeue(session: Session, request: ClaimedRequest) -> None:
     """Make the request pending again, to be taken after a pause; its tries stay counted."""
     _hold(session, request)
     session.execute(

@@ -13,7 +13,7 @@ from sqlalchemy import Text, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.sql_arrays import row_set
+from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.tables import ShadowDecision
 
 LOOKED = "looked"
@@ -99,7 +99,7 @@ def _record_look(session: Session, job: str, began: datetime) -> None:
 
 
 def _record(session: Session, job: str, decisions: list[Decision]) -> int:
-    rows = row_set(
+    rows = array_table(
         "decided",
         [("subject", Text()), ("decision", Text()), ("detail", Text())],
         [(one.subject, one.decision, json.dumps(one.detail)) for one in decisions],

@@ -11,7 +11,7 @@ from seedtrust_ops.domain.approvals.by_date import APPROVED_BY_DATE, approve_due
 from seedtrust_ops.domain.approvals.by_rule import approve_by_rules
 from seedtrust_ops.domain.balances.snapshot import take_balances
 from seedtrust_ops.domain.component_checks import check_page
-from seedtrust_ops.domain.db_transaction import Sessions, commit
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.presence import clear_presence
 from seedtrust_ops.domain.reminders.balances import remind_of_balances
 from seedtrust_ops.domain.reminders.case_close import remind_of_closings
@@ -30,7 +30,7 @@ def approvals_by_date(sessions: Sessions, job: str) -> list[Decision]:
         undo_approvals(session, like=APPROVED_BY_DATE, since=since, statuses=["approved", "paid"])
 
     rehearsal = Rehearsal(sessions, undo, decision_reader.approvals)
-    rehearsal.run(partial(commit, work=approve_due))
+    rehearsal.run(partial(run_in_transaction, work=approve_due))
     return rehearsal.decisions
 
 
@@ -41,21 +41,21 @@ def approvals_by_rule(sessions: Sessions, job: str, *, zone: tzinfo) -> list[Dec
         lambda session: undo_rule_approvals(session, since=look_begins(session, job)),
         decision_reader.approvals,
     )
-    rehearsal.run(partial(commit, work=partial(approve_by_rules, zone=zone)))
+    rehearsal.run(partial(run_in_transaction, work=partial(approve_by_rules, zone=zone)))
     return rehearsal.decisions
 
 
 def closings(sessions: Sessions, _job: str, *, today: date) -> list[Decision]:
     """Return the letters that `case_close_reminders` would write."""
     rehearsal = Rehearsal(sessions, read=decision_reader.letters)
-    rehearsal.run(partial(commit, work=partial(remind_of_closings, today=today)))
+    rehearsal.run(partial(run_in_transaction, work=partial(remind_of_closings, today=today)))
     return rehearsal.decisions
 
 
 def balance_reminders(sessions: Sessions, _job: str, *, today: date) -> list[Decision]:
     """Return the letters that `account_balance_reminders` would write."""
     rehearsal = Rehearsal(sessions, read=decision_reader.letters)
-    rehearsal.run(partial(commit, work=partial(remind_of_balances, today=today)))
+    rehearsal.run(partial(run_in_transaction, work=partial(remind_of_balances, today=today)))
     return rehearsal.decisions
 
 
@@ -73,7 +73,7 @@ def balances(sessions: Sessions, _job: str, *, path: Path) -> list[Decision]:
 
 def presence(sessions: Sessions, _job: str) -> list[Decision]:
     """Return how much `off_site_tracking` would clear."""
-    cleared = Rehearsal(sessions).run(partial(commit, work=clear_presence))
+    cleared = Rehearsal(sessions).run(partial(run_in_transaction, work=clear_presence))
     counts = {
         "users": cleared.users,
         "viewed_requests": cleared.viewed_requests,
@@ -87,7 +87,7 @@ def old_rows(sessions: Sessions, _job: str, *, before: datetime) -> list[Decisio
     stage = Rehearsal(sessions)
     found = []
     for subject, delete_some in (("old events", delete_old_events), ("old files", delete_old_attachments)):
-        rows = stage.run(partial(commit, work=partial(delete_some, before=before)))
+        rows = stage.run(partial(run_in_transaction, work=partial(delete_some, before=before)))
         if rows:
             found.append(Decision(subject, "delete", {"at least": rows}))
     return found

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.approvals.queries import APPROVED_BY_RULE
 from seedtrust_ops.domain.reports.request_queue import EMAILED, IN_PROGRESS, PENDING
-from seedtrust_ops.domain.sql_arrays import any_of
+from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.tables import (
     Account,
     DisbursementRequest,
@@ -52,8 +52,8 @@ def undo_reports(session: Session, undecided: Collection[int]) -> None:
     """Make these report requests pending again, and let no other be free."""
     session.execute(
         update(ReportRequest)
-        .where(or_(any_of(ReportRequest.id, undecided), ReportRequest.status.in_((PENDING, IN_PROGRESS))))
-        .values(status=case((any_of(ReportRequest.id, undecided), PENDING), else_=EMAILED), started_at=None)
+        .where(or_(in_array(ReportRequest.id, undecided), ReportRequest.status.in_((PENDING, IN_PROGRESS))))
+        .values(status=case((in_array(ReportRequest.id, undecided), PENDING), else_=EMAILED), started_at=None)
     )
 
 
@@ -97,7 +97,7 @@ def undo_batch(session: Session, batch_id: int) -> None:
     )
     session.execute(
         update(DisbursementRequest)
-        .where(DisbursementRequest.status == "paid", any_of(DisbursementRequest.id, [one for one in paid if one]))
+        .where(DisbursementRequest.status == "paid", in_array(DisbursementRequest.id, [one for one in paid if one]))
         # Where nobody had approved it, it must not seem so.
         .values(status=case((DisbursementRequest.approved_at.is_(None), "pending"), else_="approved"), paid_at=None)
     )

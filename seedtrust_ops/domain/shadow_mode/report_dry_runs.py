@@ -4,14 +4,14 @@ from time import monotonic
 
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.db_transaction import Sessions, commit
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.reports.generator import DRAIN_SECONDS, would_meet
 from seedtrust_ops.domain.reports.request_queue import ClaimedRequest, claim_request
 from seedtrust_ops.domain.shadow_mode.decisions import Decision
 from seedtrust_ops.domain.shadow_mode.legacy_undo import undo_reports
 from seedtrust_ops.domain.shadow_mode.rollback_session import Rehearsal
 from seedtrust_ops.domain.shadow_mode.undecided_reports import undecided_requests
-from seedtrust_ops.errors import OperationsError, PassingTrouble
+from seedtrust_ops.errors import SeedTrustError, TransientError
 
 MAKE, FAIL = "make report", "fail report"
 
@@ -31,7 +31,7 @@ def reports(sessions: Sessions, job: str, *, zone: str, seconds: float = DRAIN_S
     if not wanted:
         return []
     stage = Rehearsal(sessions, lambda session: undo_reports(session, wanted))
-    claimed = stage.run(lambda stage_sessions: commit(stage_sessions, _claim_all))
+    claimed = stage.run(lambda stage_sessions: run_in_transaction(stage_sessions, _claim_all))
     end = monotonic() + seconds
     found = []
     for request in claimed:
@@ -39,10 +39,10 @@ def reports(sessions: Sessions, job: str, *, zone: str, seconds: float = DRAIN_S
             break
         try:
             built = would_meet(sessions, request, zone)
-        except PassingTrouble:
+        except TransientError:
             # Live, it would be tried again; so it is here, by the next look.
             continue
-        except OperationsError as error:
+        except SeedTrustError as error:
             found.append(Decision(subject_of(request.id), FAIL, {"kind": request.kind, "reason": str(error)}))
         else:
             detail = {"kind": request.kind, "format": request.format, "rows": built.rows}

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.domain.shadow_mode.decisions import Decision
-from seedtrust_ops.errors import PassingTrouble
+from seedtrust_ops.errors import TransientError
 from seedtrust_ops.tables import OpsTable, PlatformTable
 
 LOCK_WAIT = "250ms"
@@ -27,7 +27,7 @@ Prepare = Callable[[Session], None]
 Read = Callable[[Session], Iterable[Decision]]
 
 
-class RowsInUse(PassingTrouble):
+class RowsInUse(TransientError):
     """A rehearsal gave way to somebody who was working on the same rows."""
 
 

@@ -10,13 +10,13 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.db_transaction import Sessions, commit
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.shadow_mode import decision_reader
 from seedtrust_ops.domain.shadow_mode.decisions import FIRST_LOOK, Decision, looks_of
 from seedtrust_ops.domain.shadow_mode.legacy_undo import undo_batch
 from seedtrust_ops.domain.shadow_mode.rollback_session import Rehearsal, written_here
 from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, account_number_problems
-from seedtrust_ops.domain.transfers.auto_heal import heal, take_back_from_the_dead, what_needs_healing
+from seedtrust_ops.domain.transfers.auto_heal import heal, reclaim_expired_batches, what_needs_healing
 from seedtrust_ops.domain.transfers.bank_feed import FEED
 from seedtrust_ops.domain.transfers.batch_claim import claim_batch
 from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch
@@ -92,7 +92,7 @@ def batch(
         return [looked, *_of_transactions(session, open_ids, sendable, batch_id)]
 
     rehearsal = Rehearsal(sessions, lambda session: undo_batch(session, batch_id))
-    return rehearsal.run(lambda stage: commit(stage, claim_and_check))
+    return rehearsal.run(lambda stage: run_in_transaction(stage, claim_and_check))
 
 
 def _of_transactions(session: Session, open_ids: set[int], sendable: set[int], batch_id: int) -> Iterator[Decision]:
@@ -114,7 +114,7 @@ def healing(sessions: Sessions, job: str, *, open_bank: OpenBank, unknown_grace_
     """Return what a healing would record now; the bank is asked, outside of any transaction, as when it is live.
 
     Raises:
-        BankUnauthorized, BankGaveNoAnswer, RowsInUse: nothing is recorded then.
+        BankUnauthorized, BankInquiryFailed, RowsInUse: nothing is recorded then.
     """
     stage = healing_stage(sessions, job, unknown_grace_seconds)
     report = stage.run(lambda live: heal(live, open_bank, unknown_grace_seconds=unknown_grace_seconds))
@@ -166,7 +166,7 @@ def healing_stage(sessions: Sessions, job: str, unknown_grace_seconds: float) ->
                 )
                 .on_conflict_do_nothing()
             )
-        take_back_from_the_dead(session, unknown_grace_seconds)
+        reclaim_expired_batches(session, unknown_grace_seconds)
 
     return Rehearsal(sessions, prepare, _cursor_and_alerts)
 

@@ -11,7 +11,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
-from seedtrust_ops.errors import DamagedToken, OperationsError, UnreadableToken
+from seedtrust_ops.errors import DamagedToken, SeedTrustError, UnreadableToken
 from seedtrust_ops.ports.bank import AccountNumber, TransferOrder
 from seedtrust_ops.tables import HuntingtonTransaction
 
@@ -31,7 +31,7 @@ class FieldCipher(Protocol):
         ...
 
 
-class WrongFieldKey(OperationsError):
+class WrongFieldKey(SeedTrustError):
     """SEEDTRUST_FIELD_KEY opens none of the account numbers."""
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import TIMESTAMP, BigInteger, Integer, Text, func, insert, liter
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.sql_arrays import any_of, row_set
+from seedtrust_ops.domain.sql_arrays import array_table, in_array
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 from seedtrust_ops.ports.bank import BankTransfer
 from seedtrust_ops.tables import TransferAttempt
@@ -66,7 +66,7 @@ def start_attempts(session: Session, transaction_ids: Collection[int]) -> dict[i
     if not transaction_ids:
         return {}
     latest = last_attempts(session, transaction_ids)
-    news = row_set(
+    news = array_table(
         "news",
         [("transaction_id", BigInteger()), ("idempotency_key", Text()), ("attempt", Integer())],
         [(one, idempotency_key(one), latest[one].number + 1 if one in latest else 1) for one in transaction_ids],
@@ -86,7 +86,7 @@ def end_attempts(session: Session, ends: Sequence[AttemptEnd]) -> None:
     """Append what came of attempts."""
     if not ends:
         return
-    news = row_set(
+    news = array_table(
         "news",
         [
             ("transaction_id", BigInteger()),
@@ -141,7 +141,7 @@ def last_attempts(session: Session, transaction_ids: Collection[int]) -> dict[in
     rows = session.execute(
         select(TransferAttempt.transaction_id, TransferAttempt.attempt, TransferAttempt.started_at)
         .ext(distinct_on(TransferAttempt.transaction_id))
-        .where(any_of(TransferAttempt.transaction_id, transaction_ids))
+        .where(in_array(TransferAttempt.transaction_id, transaction_ids))
         .order_by(TransferAttempt.transaction_id, TransferAttempt.attempt.desc(), TransferAttempt.id.desc())
     )
     return {row.transaction_id: StartedAttempt(*row) for row in rows}

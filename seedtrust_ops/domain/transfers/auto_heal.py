@@ -12,19 +12,19 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import resolve_alert
 from seedtrust_ops.domain.async_runner import run_in_loop
-from seedtrust_ops.domain.db_transaction import Sessions, commit
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.transfers.bank_feed import FeedReading, last_read_at, read_feed
 from seedtrust_ops.domain.transfers.batch_claim import doubt_batches_without_lease
 from seedtrust_ops.domain.transfers.batch_lifecycle import (
+    finish_batches,
     requeue_abandoned_batches,
-    settle_batches,
     unfinished_batches_without_work,
 )
 from seedtrust_ops.domain.transfers.batch_processor import OpenBank
 from seedtrust_ops.domain.transfers.leases import break_expired_leases
 from seedtrust_ops.domain.transfers.response_recorder import BANK, tell_of_refused_key
 from seedtrust_ops.domain.transfers.status_inquiry import Findings, ask_about_open_transactions, is_open
-from seedtrust_ops.ports.bank import BankGaveNoAnswer, BankUnauthorized
+from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
 FEED_AGE = timedelta(minutes=15)
@@ -68,14 +68,16 @@ def heal(sessions: Sessions, open_bank: OpenBank, *, unknown_grace_seconds: floa
 
     Raises:
         BankUnauthorized: when the bank refuses our API key; an alert is open then.
-        BankGaveNoAnswer: when a question got no answer; all others were asked and recorded first.
+        BankInquiryFailed: when a question got no answer; all others were asked and recorded first.
     """
     report = HealReport()
-    report.abandoned = commit(sessions, lambda session: take_back_from_the_dead(session, unknown_grace_seconds))
+    report.abandoned = run_in_transaction(
+        sessions, lambda session: reclaim_expired_batches(session, unknown_grace_seconds)
+    )
     try:
         run_in_loop(lambda: _ask(sessions, open_bank, unknown_grace_seconds, report))
     except BankUnauthorized:
-        commit(sessions, tell_of_refused_key)
+        run_in_transaction(sessions, tell_of_refused_key)
         raise
     report.finished |= report.findings.finished | report.feed.finished
     if report.findings.unanswered:
@@ -83,7 +85,7 @@ def heal(sessions: Sessions, open_bank: OpenBank, *, unknown_grace_seconds: floa
     return report
 
 
-def take_back_from_the_dead(session: Session, quiet_seconds: float) -> list[int]:
+def reclaim_expired_batches(session: Session, quiet_seconds: float) -> list[int]:
     """End dead leases, doubt what the legacy worker left, and queue what was abandoned; return those batches.
 
     `quiet_seconds` is how long the legacy worker must have left a batch alone.
@@ -91,7 +93,7 @@ def take_back_from_the_dead(session: Session, quiet_seconds: float) -> list[int]
     # First: of a batch whose lease is broken it can't be told any more that it was a worker of ours who left it.
     doubt_batches_without_lease(session, quiet_seconds)
     abandoned = requeue_abandoned_batches(session, break_expired_leases(session))
-    settle_batches(session, unfinished_batches_without_work(session))
+    finish_batches(session, unfinished_batches_without_work(session))
     return abandoned
 
 
@@ -101,10 +103,12 @@ async def _ask(sessions: Sessions, open_bank: OpenBank, unknown_grace_seconds: f
         unread = None
         try:
             report.feed = await read_feed(sessions, bank)
-        except BankGaveNoAnswer as silence:
+        except BankInquiryFailed as silence:
             unread = silence
         report.findings = await ask_about_open_transactions(sessions, bank, unknown_grace_seconds=unknown_grace_seconds)
     if unread is not None:
         report.findings.unanswered.append(unread)
     else:
-        await asyncio.to_thread(commit, sessions, lambda session: resolve_alert(session, "bank_unauthorized", BANK))
+        await asyncio.to_thread(
+            run_in_transaction, sessions, lambda session: resolve_alert(session, "bank_unauthorized", BANK)
+        )

@@ -14,14 +14,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert
-from seedtrust_ops.domain.db_transaction import Sessions, commit
-from seedtrust_ops.domain.sql_arrays import any_of
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.attempts import found_at_bank
-from seedtrust_ops.domain.transfers.batch_lifecycle import settle_batches
+from seedtrust_ops.domain.transfers.batch_lifecycle import finish_batches
 from seedtrust_ops.domain.transfers.idempotency_keys import transaction_id_of
 from seedtrust_ops.domain.transfers.legacy_matching import LegacyTransaction, match_by_reference
 from seedtrust_ops.domain.transfers.missing_at_bank import look_for_forgotten
-from seedtrust_ops.domain.transfers.status_transitions import Change, record_words
+from seedtrust_ops.domain.transfers.status_transitions import Change, apply_bank_statuses
 from seedtrust_ops.ports.bank import Bank, BankTransfer
 from seedtrust_ops.tables import BankFeedCursor, HuntingtonBatch, HuntingtonTransaction, TransferAttempt
 
@@ -50,7 +50,7 @@ async def read_feed(sessions: Sessions, bank: Bank) -> FeedReading:
     """Read the feed from its cursor to its end, page by page, and record what the bank says.
 
     Raises:
-        BankGaveNoAnswer, BankUnauthorized: as the bank does; what was recorded and the cursor stay.
+        BankInquiryFailed, BankUnauthorized: as the bank does; what was recorded and the cursor stay.
     """
     reading = FeedReading()
     cursor, now = await asyncio.to_thread(_start, sessions)
@@ -74,7 +74,7 @@ async def read_feed(sessions: Sessions, bank: Bank) -> FeedReading:
         if page and (cursor is None or newest > cursor):
             cursor = newest
         changes, finished = await asyncio.to_thread(
-            commit, sessions, lambda session, words=words, upto=cursor: _record(session, words, upto)
+            run_in_transaction, sessions, lambda session, words=words, upto=cursor: _record(session, words, upto)
         )
         reading.transfers += len(page)
         reading.changes += changes
@@ -82,7 +82,7 @@ async def read_feed(sessions: Sessions, bank: Bank) -> FeedReading:
     if overlap_since is not None:
         await look_for_forgotten(sessions, bank, overlap_since, in_the_overlap)
     read_up_to = cursor or now - FIRST_READING + OVERLAP
-    await asyncio.to_thread(commit, sessions, lambda session: _move_cursor(session, read_up_to, whole=True))
+    await asyncio.to_thread(run_in_transaction, sessions, lambda session: _move_cursor(session, read_up_to, whole=True))
     return reading
 
 
@@ -99,7 +99,7 @@ def _match(sessions: Sessions, page: Sequence[BankTransfer]) -> tuple[dict[int, 
         known = set(
             session.scalars(
                 select(HuntingtonTransaction.id).where(
-                    any_of(HuntingtonTransaction.id, [one for one in by_key if one is not None])
+                    in_array(HuntingtonTransaction.id, [one for one in by_key if one is not None])
                 )
             )
         )
@@ -133,7 +133,7 @@ def _legacy_candidates(sessions: Sessions, strangers: Sequence[BankTransfer]) ->
     if not references:
         return []
     sent_by_us = select(TransferAttempt.transaction_id).where(
-        any_of(TransferAttempt.transaction_id, references), TransferAttempt.attempt > 0
+        in_array(TransferAttempt.transaction_id, references), TransferAttempt.attempt > 0
     )
     with sessions() as session:
         rows = session.execute(
@@ -142,12 +142,12 @@ def _legacy_candidates(sessions: Sessions, strangers: Sequence[BankTransfer]) ->
                 HuntingtonTransaction.amount_cents,
                 HuntingtonTransaction.bank_transfer_id,
                 HuntingtonTransaction.id.in_(sent_by_us).label("ours"),
-            ).where(any_of(HuntingtonTransaction.id, references))
+            ).where(in_array(HuntingtonTransaction.id, references))
         ).all()
     # Also where nothing is known yet of the one that we sent: by the time it is, this page of the feed is long past.
     foreign = {row.id: references[row.id] for row in rows if row.ours}
     if foreign:
-        commit(sessions, lambda session: _tell_of_second_transfer(session, foreign))
+        run_in_transaction(sessions, lambda session: _tell_of_second_transfer(session, foreign))
     return [
         LegacyTransaction(row.id, row.amount_cents) for row in rows if row.bank_transfer_id is None and not row.ours
     ]
@@ -169,15 +169,15 @@ def _tell_of_second_transfer(session: Session, foreign: dict[int, BankTransfer])
 def _record(
     session: Session, words: dict[int, BankTransfer], read_up_to: datetime | None
 ) -> tuple[list[Change], dict[int, str]]:
-    batches = select(HuntingtonTransaction.batch_id).where(any_of(HuntingtonTransaction.id, words))
+    batches = select(HuntingtonTransaction.batch_id).where(in_array(HuntingtonTransaction.id, words))
     session.execute(
         select(HuntingtonBatch.id).where(HuntingtonBatch.id.in_(batches)).order_by(HuntingtonBatch.id).with_for_update()
     )
-    changes = record_words(session, words)
+    changes = apply_bank_statuses(session, words)
     found_at_bank(session, {change.transaction_id: change.transfer for change in changes}, "seen in the bank's feed")
     if read_up_to is not None:
         _move_cursor(session, read_up_to, whole=False)
-    return changes, settle_batches(session, {change.batch_id for change in changes})
+    return changes, finish_batches(session, {change.batch_id for change in changes})
 
 
 def _move_cursor(session: Session, read_up_to: datetime, *, whole: bool) -> None:

@@ -10,21 +10,21 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.sql_arrays import any_of
+from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.batch_lifecycle import FINISHED
 from seedtrust_ops.domain.transfers.leases import Holder, Lease, know_batches, take_lease
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 
 LARGEST_ID = 2**63 - 1
 """PostgreSQL's bigint; a larger number, such as a person may type, can't even be asked for."""
 
 
-class UnknownBatch(OperationsError):
+class UnknownBatch(SeedTrustError):
     """No batch has this id."""
 
 
-class BatchNotQueued(OperationsError):
+class BatchNotQueued(SeedTrustError):
     """The batch is in a status in which it must not be sent."""
 
 
@@ -79,7 +79,7 @@ def claim_batch(
             "Queue it (again) if it should be."
         )
     if batch.status == "queued" and _was_begun_by_another(session, batch):
-        doubt_batches(session, [batch_id])
+        require_bank_inquiry(session, [batch_id])
     anothers = select(HuntingtonBatch.id).where(HuntingtonBatch.id == batch_id, is_left_by_another())
     if session.scalar(anothers) and not doubt_batches_without_lease(session, quiet_seconds, batch_id):
         raise BatchNotQueued(
@@ -139,15 +139,15 @@ def doubt_batches_without_lease(session: Session, quiet_seconds: float, only: in
     if only is not None:
         query = query.where(HuntingtonBatch.id == only)
     batch_ids = list(session.scalars(query.order_by(HuntingtonBatch.id).with_for_update()))
-    doubt_batches(session, batch_ids)
+    require_bank_inquiry(session, batch_ids)
     return batch_ids
 
 
-def doubt_batches(session: Session, batch_ids: Collection[int]) -> None:
+def require_bank_inquiry(session: Session, batch_ids: Collection[int]) -> None:
     """Have the bank asked about all that is pending in the batches before any of it is sent, and know them as ours."""
     know_batches(session, batch_ids)
     session.execute(
         update(HuntingtonTransaction)
-        .where(any_of(HuntingtonTransaction.batch_id, batch_ids), HuntingtonTransaction.status == "pending")
+        .where(in_array(HuntingtonTransaction.batch_id, batch_ids), HuntingtonTransaction.status == "pending")
         .values(status="processing")
     )

@@ -10,16 +10,16 @@ from datetime import datetime
 from sqlalchemy import case, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.sql_arrays import any_of
-from seedtrust_ops.domain.transfers.leases import Lease, hold_fence, is_live
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.domain.sql_arrays import in_array
+from seedtrust_ops.domain.transfers.leases import Lease, is_live, lock_lease
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 
 FINISHED = ("completed", "completed_with_errors", "failed")
 OPEN = ("pending", "processing")
 
 
-class NothingWentThrough(OperationsError):
+class AllTransfersFailed(SeedTrustError):
     """The batch was processed and not one of its transfers went through."""
 
 
@@ -67,7 +67,7 @@ def requeue_abandoned_batches(session: Session, batch_ids: Collection[int]) -> l
         select(HuntingtonBatch.id)
         .join(BatchLease, BatchLease.batch_id == HuntingtonBatch.id)
         .where(
-            any_of(HuntingtonBatch.id, batch_ids),
+            in_array(HuntingtonBatch.id, batch_ids),
             HuntingtonBatch.status == "processing",
             ~is_live(),
             exists().where(
@@ -80,11 +80,11 @@ def requeue_abandoned_batches(session: Session, batch_ids: Collection[int]) -> l
     )
     locked = session.scalars(abandoned).all()
     # Asked again now that the rows are locked: a worker may have claimed one in between.
-    live = select(BatchLease.batch_id).where(any_of(BatchLease.batch_id, locked), is_live())
+    live = select(BatchLease.batch_id).where(in_array(BatchLease.batch_id, locked), is_live())
     return sorted(
         session.scalars(
             update(HuntingtonBatch)
-            .where(any_of(HuntingtonBatch.id, locked), HuntingtonBatch.id.not_in(live))
+            .where(in_array(HuntingtonBatch.id, locked), HuntingtonBatch.id.not_in(live))
             .values(status="queued")
             .returning(HuntingtonBatch.id)
         )
@@ -101,7 +101,7 @@ def requeue_batches(session: Session, batch_ids: Collection[int]) -> list[int]:
     return sorted(
         session.scalars(
             update(HuntingtonBatch)
-            .where(any_of(HuntingtonBatch.id, batch_ids), or_(finished, HuntingtonBatch.status == "processing"))
+            .where(in_array(HuntingtonBatch.id, batch_ids), or_(finished, HuntingtonBatch.status == "processing"))
             .values(
                 status="queued",
                 queued_at=case((finished, func.now()), else_=HuntingtonBatch.queued_at),
@@ -113,14 +113,14 @@ def requeue_batches(session: Session, batch_ids: Collection[int]) -> list[int]:
     )
 
 
-def give_back(session: Session, lease: Lease, error: str | None) -> None:
+def return_to_queue(session: Session, lease: Lease, error: str | None) -> None:
     """Put a batch that could not be sent to its end back into the queue, with the reason beside it.
 
     `queued_at` stays: it says since when the batch has waited. A batch whose transactions were all sent
     stays `processing` until its open ones are known.
     """
     session.execute(select(HuntingtonBatch.id).where(HuntingtonBatch.id == lease.batch_id).with_for_update())
-    hold_fence(session, lease)
+    lock_lease(session, lease)
     session.execute(
         update(HuntingtonBatch)
         .where(
@@ -151,7 +151,7 @@ def unfinished_batches_without_work(session: Session) -> list[int]:
     )
 
 
-def settle_batches(session: Session, batch_ids: Collection[int]) -> dict[int, str]:
+def finish_batches(session: Session, batch_ids: Collection[int]) -> dict[int, str]:
     """Set the status of every batch whose transactions are all settled or submitted.
 
     A batch that was finished before is judged anew, since the bank may have changed its word (an ACH that
@@ -171,7 +171,7 @@ def settle_batches(session: Session, batch_ids: Collection[int]) -> dict[int, st
             still_open.label("still_open"),
         )
         .outerjoin(HuntingtonTransaction, HuntingtonTransaction.batch_id == HuntingtonBatch.id)
-        .where(any_of(HuntingtonBatch.id, batch_ids))
+        .where(in_array(HuntingtonBatch.id, batch_ids))
         .group_by(HuntingtonBatch.id)
         .subquery()
     )

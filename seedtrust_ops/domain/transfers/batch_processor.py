@@ -13,26 +13,26 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.async_runner import run_in_loop
-from seedtrust_ops.domain.db_transaction import Sessions, commit
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, account_number_problems
 from seedtrust_ops.domain.transfers.batch_claim import AlreadyFinished, claim_batch
-from seedtrust_ops.domain.transfers.batch_lifecycle import NothingWentThrough, give_back, settle_batches
+from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed, finish_batches, return_to_queue
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, why_halted
 from seedtrust_ops.domain.transfers.leases import (
-    BatchTakenBack,
+    BatchStatusChanged,
     Holder,
     Lease,
-    hold_fence,
+    lock_lease,
     release_lease,
     renew_lease,
     require_processing,
 )
 from seedtrust_ops.domain.transfers.preflight import check_batch
 from seedtrust_ops.domain.transfers.response_recorder import tell_of_refused_key, tell_of_silence
-from seedtrust_ops.domain.transfers.send_cancellation import StopSign, moment
-from seedtrust_ops.domain.transfers.sender import BankSilent, BankUnreachable, BatchSender
+from seedtrust_ops.domain.transfers.send_cancellation import SendCancellation, moment
+from seedtrust_ops.domain.transfers.sender import BankNotResponding, BankUnreachable, BatchSender
 from seedtrust_ops.domain.transfers.status_inquiry import ask_about_open_transactions
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.ports.bank import Bank, BankUnauthorized
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
@@ -96,8 +96,8 @@ def process_batch(
 
     Raises:
         TransfersHalted, UnknownBatch, BatchNotQueued, WrongFieldKey: before anything was sent.
-        NothingWentThrough: the batch was processed and `failed`.
-        BankUnauthorized, BankUnreachable, BankSilent, BatchTakenBack: sending stopped; all that was answered is
+        AllTransfersFailed: the batch was processed and `failed`.
+        BankUnauthorized, BankUnreachable, BankNotResponding, BatchStatusChanged: sending stopped; what was answered is
             recorded, what was not sent is pending, and the batch is in the queue again (unless taken back).
         LeaseLost: another worker took over.
     """
@@ -106,7 +106,7 @@ def process_batch(
     if halted is not None:
         raise TransfersHalted(f"{halted} Batch {batch_id} was not touched.")
     claimed_at = moment()
-    claim = commit(
+    claim = run_in_transaction(
         sessions,
         lambda session: claim_batch(
             session,
@@ -121,13 +121,13 @@ def process_batch(
         return _report(sessions, batch_id, held_by=claim.name)
     if isinstance(claim, AlreadyFinished):
         return _finished_report(sessions, batch_id)
-    stop = StopSign()
+    stop = SendCancellation()
     stop.lease_renewed(claimed_at, rules.lease_seconds)
     try:
         run_in_loop(
             lambda: _work(sessions, open_bank, cipher, rules, claim, stop),
             interrupt=lambda: stop.raise_sign(
-                OperationsError("The run was interrupted, so sending stopped; the batch is queued again.")
+                SeedTrustError("The run was interrupted, so sending stopped; the batch is queued again.")
             ),
         )
     except BaseException as error:
@@ -143,7 +143,7 @@ async def _work(
     cipher: FieldCipher,
     rules: TransferRules,
     lease: Lease,
-    stop: StopSign,
+    stop: SendCancellation,
 ) -> None:
     try:
         async with asyncio.TaskGroup() as roles:
@@ -177,10 +177,10 @@ async def _work(
 def _check(sessions: Sessions, lease: Lease, cipher: FieldCipher, funding_account_id: str) -> list[int]:
     with sessions() as session:
         problems = account_number_problems(session, lease.batch_id, cipher, funding_account_id)
-    return commit(sessions, lambda session: check_batch(session, lease, problems))
+    return run_in_transaction(sessions, lambda session: check_batch(session, lease, problems))
 
 
-async def _keep(sessions: Sessions, rules: TransferRules, lease: Lease, stop: StopSign) -> None:
+async def _keep(sessions: Sessions, rules: TransferRules, lease: Lease, stop: SendCancellation) -> None:
     """Renew the lease for as long as the work goes on, and watch for a reason to stop sending."""
     every = min(WATCH_SECONDS, lease.seconds / 3)
 
@@ -192,12 +192,12 @@ async def _keep(sessions: Sessions, rules: TransferRules, lease: Lease, stop: St
 
     while True:
         asked_at = moment()
-        await asyncio.to_thread(commit, sessions, lambda session: renew_lease(session, lease))
+        await asyncio.to_thread(run_in_transaction, sessions, lambda session: renew_lease(session, lease))
         stop.lease_renewed(asked_at, lease.seconds)
         if stop.reason is None:
             try:
-                await asyncio.to_thread(commit, sessions, watch)
-            except (TransfersHalted, BatchTakenBack) as reason:
+                await asyncio.to_thread(run_in_transaction, sessions, watch)
+            except (TransfersHalted, BatchStatusChanged) as reason:
                 stop.raise_sign(reason)
         await asyncio.sleep(every)
 
@@ -212,16 +212,16 @@ def _finish(sessions: Sessions, lease: Lease) -> None:
 
     def finish(session: Session) -> None:
         session.execute(select(HuntingtonBatch.id).where(HuntingtonBatch.id == lease.batch_id).with_for_update())
-        hold_fence(session, lease)
+        lock_lease(session, lease)
         release_lease(session, lease)
-        settle_batches(session, [lease.batch_id])
+        finish_batches(session, [lease.batch_id])
 
-    commit(sessions, finish)
+    run_in_transaction(sessions, finish)
 
 
 def _in_words(error: BaseException) -> str:
     """Return what people read beside the batch; a driver's own text would show them the rows that it was about."""
-    if isinstance(error, OperationsError):
+    if isinstance(error, SeedTrustError):
         return str(error)
     return f"The run that processed it broke ({type(error).__name__}); the run's own page in Dagster says where."
 
@@ -230,15 +230,15 @@ def _leave(sessions: Sessions, lease: Lease, error: BaseException) -> None:
     """Give the batch back after trouble; where even that fails, the lease runs out and auto-heal does it."""
 
     def leave(session: Session) -> None:
-        give_back(session, lease, _in_words(error))
+        return_to_queue(session, lease, _in_words(error))
         release_lease(session, lease)
         if isinstance(error, BankUnauthorized):
             tell_of_refused_key(session)
-        if isinstance(error, BankSilent | BankUnreachable):
+        if isinstance(error, BankNotResponding | BankUnreachable):
             tell_of_silence(session, str(error))
 
     try:
-        commit(sessions, leave)
+        run_in_transaction(sessions, leave)
     except Exception as trouble:  # noqa: BLE001
         error.add_note(
             f"Batch {lease.batch_id} could not be given back ({type(trouble).__name__}); its lease ends within "
@@ -249,7 +249,7 @@ def _leave(sessions: Sessions, lease: Lease, error: BaseException) -> None:
 def _finished_report(sessions: Sessions, batch_id: int) -> BatchReport:
     report = _report(sessions, batch_id)
     if report.status == "failed":
-        raise NothingWentThrough(_why_nothing(sessions, batch_id))
+        raise AllTransfersFailed(_why_nothing(sessions, batch_id))
     return report
 
 

@@ -11,14 +11,14 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.transfers.batch_claim import LARGEST_ID, UnknownBatch
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
 QUEUEABLE = ("draft", "held", "failed")
 """`failed` is one that was given up with transactions still pending, as the legacy worker did."""
 
 
-class BatchNotQueueable(OperationsError):
+class BatchNotQueueable(SeedTrustError):
     """The batch can't be put into the queue as it is; `status` is what it has instead."""
 
     def __init__(self, sentence: str, batch_id: int, status: str) -> None:

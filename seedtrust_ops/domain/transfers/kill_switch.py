@@ -7,13 +7,13 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import Switch
 
 TRANSFERS_HALTED = "transfers_halted"
 
 
-class TransfersHalted(OperationsError):
+class TransfersHalted(SeedTrustError):
     """Sending is switched off."""
 
 

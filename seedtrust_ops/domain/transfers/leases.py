@@ -1,6 +1,6 @@
 """Leases on batches: who may write about a batch, and the fence that keeps a late writer out.
 
-A lease is a token with an expiry. Every write of a worker starts with `hold_fence`; once the lease has
+A lease is a token with an expiry. Every write of a worker starts with `lock_lease`; once the lease has
 expired or was given to another, that worker can write nothing more.
 """
 
@@ -13,16 +13,16 @@ from sqlalchemy import BigInteger, ColumnElement, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.sql_arrays import any_of, row_set
-from seedtrust_ops.errors import OperationsError, PassingTrouble
+from seedtrust_ops.domain.sql_arrays import array_table, in_array
+from seedtrust_ops.errors import SeedTrustError, TransientError
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch
 
 
-class LeaseLost(PassingTrouble):
+class LeaseLost(TransientError):
     """This worker's lease has expired or another worker has it; what it did last was not recorded."""
 
 
-class BatchTakenBack(OperationsError):
+class BatchStatusChanged(SeedTrustError):
     """Somebody changed the batch's status while it was being processed."""
 
 
@@ -78,7 +78,7 @@ def take_lease(session: Session, batch_id: int, holder: str, seconds: float) -> 
 
 def know_batches(session: Session, batch_ids: Collection[int]) -> None:
     """Give batches that never had a lease a row that nobody holds: what a worker without leases did is now settled."""
-    wanted = row_set("wanted", [("batch_id", BigInteger())], [(batch_id,) for batch_id in batch_ids])
+    wanted = array_table("wanted", [("batch_id", BigInteger())], [(batch_id,) for batch_id in batch_ids])
     session.execute(
         insert(BatchLease)
         .from_select(
@@ -101,7 +101,7 @@ def is_live() -> ColumnElement[bool]:
     return BatchLease.token.is_not(None) & (BatchLease.expires_at > func.clock_timestamp())
 
 
-def hold_fence(session: Session, lease: Lease) -> None:
+def lock_lease(session: Session, lease: Lease) -> None:
     """Make sure, until this transaction ends, that the lease is ours; the first act of every write.
 
     The lock on the lease's row makes a worker that wants to take the batch over wait for our commit, and lets
@@ -131,11 +131,11 @@ def require_processing(session: Session, lease: Lease) -> None:
     """Make sure that nobody took the batch out of `processing` (put it on hold, for one).
 
     Raises:
-        BatchTakenBack: naming the status it has now.
+        BatchStatusChanged: naming the status it has now.
     """
     status = session.scalar(select(HuntingtonBatch.status).where(HuntingtonBatch.id == lease.batch_id))
     if status != "processing":
-        raise BatchTakenBack(
+        raise BatchStatusChanged(
             f"Batch {lease.batch_id} was set to '{status}' while it was being processed. Sending stopped; what "
             "was not sent stays pending. Queue the batch again to go on."
         )
@@ -180,7 +180,7 @@ def break_expired_leases(session: Session) -> list[int]:
     return list(
         session.scalars(
             update(BatchLease)
-            .where(any_of(BatchLease.batch_id, locked), *expired)
+            .where(in_array(BatchLease.batch_id, locked), *expired)
             .values(token=None)
             .returning(BatchLease.batch_id)
         )

@@ -11,8 +11,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert
-from seedtrust_ops.domain.outbox import Letter, queue_letters
-from seedtrust_ops.domain.sql_arrays import any_of, row_set
+from seedtrust_ops.domain.outbox import Email, enqueue_emails
+from seedtrust_ops.domain.sql_arrays import array_table, in_array
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import Account, Case, DisbursementRequest, HuntingtonTransaction, LedgerEntry, User
 
@@ -35,7 +35,7 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
     """
     if not recorded:
         return
-    words = row_set(
+    words = array_table(
         "words",
         [("id", BigInteger()), ("amount_cents", BigInteger()), ("bank_transfer_id", Text())],
         [(one.transaction_id, one.transfer.amount_cents, one.transfer.id) for one in recorded],
@@ -74,7 +74,7 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
     marked = set(
         session.scalars(
             update(DisbursementRequest)
-            .where(any_of(DisbursementRequest.id, newly_paid), DisbursementRequest.status != "paid")
+            .where(in_array(DisbursementRequest.id, newly_paid), DisbursementRequest.status != "paid")
             .values(status="paid", paid_at=func.now())
             .returning(DisbursementRequest.id)
         )
@@ -113,7 +113,7 @@ def book_returns(session: Session, recorded: Sequence[Recorded]) -> None:
     ids = [one.transaction_id for one in recorded]
     booked = session.execute(
         select(LedgerEntry.account_id, LedgerEntry.huntington_transaction_id, LedgerEntry.amount_cents).where(
-            any_of(LedgerEntry.huntington_transaction_id, ids), LedgerEntry.kind == "disbursement"
+            in_array(LedgerEntry.huntington_transaction_id, ids), LedgerEntry.kind == "disbursement"
         )
     ).all()
     codes = {one.transaction_id: one.transfer.return_code or "no code" for one in recorded}
@@ -130,7 +130,7 @@ def book_returns(session: Session, recorded: Sequence[Recorded]) -> None:
             for row in booked
         ],
     )
-    requests = select(HuntingtonTransaction.disbursement_request_id).where(any_of(HuntingtonTransaction.id, ids))
+    requests = select(HuntingtonTransaction.disbursement_request_id).where(in_array(HuntingtonTransaction.id, ids))
     session.execute(
         update(DisbursementRequest)
         .where(
@@ -160,12 +160,12 @@ def _write_to_escrow_specialists(session: Session, transaction_ids: list[int], c
         .join(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
         .join(Case, Case.id == DisbursementRequest.case_id)
         .join(User, User.id == Case.escrow_specialist_id)
-        .where(any_of(HuntingtonTransaction.id, transaction_ids), User.is_active)
+        .where(in_array(HuntingtonTransaction.id, transaction_ids), User.is_active)
     )
-    queue_letters(
+    enqueue_emails(
         session,
         [
-            Letter(
+            Email(
                 dedupe_key=f"transfer-returned:{row.id}:{row.user_id}",
                 kind="transfer-returned",
                 recipient_id=row.user_id,
@@ -194,7 +194,7 @@ def _post(session: Session, kind: str, entries: Sequence[tuple[int, int, int, st
     if not entries:
         return set()
     _lock_accounts(session, [account_id for account_id, _, _, _ in entries])
-    news = row_set(
+    news = array_table(
         "news",
         [
             ("account_id", BigInteger()),
@@ -225,7 +225,7 @@ def _lock_accounts(session: Session, account_ids: Sequence[int]) -> None:
     # each other in a circle.
     if account_ids:
         session.execute(
-            select(Account.id).where(any_of(Account.id, account_ids)).order_by(Account.id).with_for_update()
+            select(Account.id).where(in_array(Account.id, account_ids)).order_by(Account.id).with_for_update()
         )
 
 
@@ -234,7 +234,7 @@ def _move_balances(session: Session, postings: Sequence[tuple[int, int]]) -> Non
     for account_id, amount_cents in postings:
         sums[account_id] = sums.get(account_id, 0) + amount_cents
     if sums:
-        moves = row_set("moves", [("id", BigInteger()), ("cents", BigInteger())], sums.items())
+        moves = array_table("moves", [("id", BigInteger()), ("cents", BigInteger())], sums.items())
         session.execute(
             update(Account).where(Account.id == moves.c.id).values(balance_cents=Account.balance_cents + moves.c.cents)
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert
-from seedtrust_ops.domain.db_transaction import Sessions, commit
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.ports.bank import LOOK_UP_PAGE, Bank, BankTransfer
 
 
@@ -40,7 +40,7 @@ async def match_by_reference(
         an alert is open.
 
     Raises:
-        BankGaveNoAnswer, BankUnauthorized: as the bank does.
+        BankInquiryFailed, BankUnauthorized: as the bank does.
     """
     found: dict[int, BankTransfer] = {}
     doubtful: dict[LegacyTransaction, list[BankTransfer]] = {}
@@ -59,7 +59,7 @@ async def match_by_reference(
             elif transfers:
                 doubtful[one] = transfers
     if doubtful:
-        await asyncio.to_thread(commit, sessions, lambda session: _tell(session, doubtful))
+        await asyncio.to_thread(run_in_transaction, sessions, lambda session: _tell(session, doubtful))
     return found, {one.id for one in doubtful}
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert
-from seedtrust_ops.domain.db_transaction import Sessions, commit
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.ports.bank import LOOK_UP_PAGE, Bank
 from seedtrust_ops.tables import Alert, HuntingtonTransaction, TransferAttempt
 
@@ -49,7 +49,7 @@ async def look_for_forgotten(sessions: Sessions, bank: Bank, since: datetime, in
         in_the_feed: the bank's ids of the transfers that were.
 
     Raises:
-        BankGaveNoAnswer, BankUnauthorized: as the bank does.
+        BankInquiryFailed, BankUnauthorized: as the bank does.
     """
     left_out = await asyncio.to_thread(_left_out, sessions, since, in_the_feed)
     for page in _pages(left_out):
@@ -57,7 +57,7 @@ async def look_for_forgotten(sessions: Sessions, bank: Bank, since: datetime, in
         forgotten = {one: status for one, (status, bank_transfer_id) in page.items() if bank_transfer_id not in known}
         if forgotten:
             await asyncio.to_thread(
-                commit, sessions, lambda session, forgotten=forgotten: tell_of_forgotten(session, forgotten)
+                run_in_transaction, sessions, lambda session, forgotten=forgotten: tell_of_forgotten(session, forgotten)
             )
 
 

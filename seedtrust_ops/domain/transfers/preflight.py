@@ -12,7 +12,7 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from seedtrust_ops.domain.transfers.leases import Lease, hold_fence, require_processing
+from seedtrust_ops.domain.transfers.leases import Lease, lock_lease, require_processing
 from seedtrust_ops.domain.transfers.status_transitions import fail_transactions
 from seedtrust_ops.tables import Account, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction, TransferAttempt
 
@@ -131,9 +131,9 @@ def check_batch(session: Session, lease: Lease, number_problems: Mapping[int, st
         number_problems: what `account_numbers.account_number_problems` found.
 
     Raises:
-        LeaseLost, BatchTakenBack: when the batch is no longer this worker's to send.
+        LeaseLost, BatchStatusChanged: when the batch is no longer this worker's to send.
     """
-    hold_fence(session, lease)
+    lock_lease(session, lease)
     require_processing(session, lease)
     own_pending = and_(HuntingtonTransaction.batch_id == lease.batch_id, HuntingtonTransaction.status == "pending")
     # Transactions before accounts, as everywhere.

@@ -10,12 +10,12 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 from seedtrust_ops.domain.transfers.attempts import AttemptEnd, Outcome, StartedAttempt, end_attempts
-from seedtrust_ops.domain.transfers.leases import Lease, hold_fence
-from seedtrust_ops.domain.transfers.status_transitions import fail_transactions, put_back, record_words
+from seedtrust_ops.domain.transfers.leases import Lease, lock_lease
+from seedtrust_ops.domain.transfers.status_transitions import apply_bank_statuses, fail_transactions, requeue
 from seedtrust_ops.ports.bank import (
     Answer,
     BankTransfer,
-    KeyReused,
+    IdempotencyConflict,
     NotSent,
     Originated,
     OutcomeUnknown,
@@ -28,7 +28,7 @@ BANK = "huntington"
 
 
 @dataclass(frozen=True)
-class Answered:
+class AttemptResult:
     """An attempt, the bank's answer to it, and what a look-up by its key found where the answer left doubt."""
 
     attempt: StartedAttempt
@@ -36,13 +36,13 @@ class Answered:
     found: BankTransfer | None = None
 
 
-def record_answers(session: Session, lease: Lease, answered: Sequence[Answered]) -> None:
+def record_answers(session: Session, lease: Lease, answered: Sequence[AttemptResult]) -> None:
     """Record `answered`: statuses, ledger, requests, letters, alerts and the ends of the attempts.
 
     Raises:
         LeaseLost: when the batch is no longer this worker's; nothing is recorded then.
     """
-    hold_fence(session, lease)
+    lock_lease(session, lease)
     words: dict[int, BankTransfer] = {}
     refused: dict[int, str] = {}
     unsent: list[int] = []
@@ -55,7 +55,7 @@ def record_answers(session: Session, lease: Lease, answered: Sequence[Answered])
                 refused[transaction_id] = code
             case Unauthorized() | NotSent() | RateLimited():
                 unsent.append(transaction_id)
-            case KeyReused():
+            case IdempotencyConflict():
                 open_alert(
                     session,
                     "idempotency_key_reused",
@@ -67,14 +67,14 @@ def record_answers(session: Session, lease: Lease, answered: Sequence[Answered])
                 pass
         if one.found is not None:
             words[transaction_id] = one.found
-    record_words(session, words)
+    apply_bank_statuses(session, words)
     fail_transactions(session, refused, was="processing")
-    put_back(session, unsent)
+    requeue(session, unsent)
     end_attempts(session, [end_of(one) for one in answered])
     _tell_of_our_key(session, answered)
 
 
-def _tell_of_our_key(session: Session, answered: Sequence[Answered]) -> None:
+def _tell_of_our_key(session: Session, answered: Sequence[AttemptResult]) -> None:
     if any(isinstance(one.answer, Unauthorized) for one in answered):
         tell_of_refused_key(session)
     elif any(isinstance(one.answer, Originated | Refused) for one in answered):
@@ -104,7 +104,7 @@ UNAUTHORIZED_SENTENCE = (
 )
 
 
-def _reused(one: Answered) -> str:
+def _reused(one: AttemptResult) -> str:
     transaction_id = one.attempt.transaction_id
     says = (
         f"The bank has it as {one.found.amount_cents} cents, {one.found.status}, and that was recorded."
@@ -118,7 +118,7 @@ def _reused(one: Answered) -> str:
     )
 
 
-def end_of(one: Answered) -> AttemptEnd:
+def end_of(one: AttemptResult) -> AttemptEnd:
     """Return the end of the attempt that `one` answers, for the record."""
     outcome, bank_transfer_id, detail = _what_came(one.answer)
     if one.found is not None:
@@ -134,7 +134,7 @@ def _what_came(answer: Answer) -> tuple[Outcome, str | None, str | None]:
             return Outcome(transfer.status), transfer.id, transfer.return_code or transfer.reason
         case Refused(code, message):
             return Outcome.REFUSED, None, f"{code}: {message}"
-        case KeyReused():
+        case IdempotencyConflict():
             return Outcome.KEY_REUSED, None, "the bank has this key with another body"
         case Unauthorized():
             return Outcome.UNAUTHORIZED, None, None

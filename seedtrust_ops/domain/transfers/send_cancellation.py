@@ -7,7 +7,7 @@ import asyncio
 import time
 from typing import NamedTuple
 
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 
 
 class Moment(NamedTuple):
@@ -26,15 +26,15 @@ def moment() -> Moment:
     return Moment(time.monotonic(), time.time())
 
 
-class StopSign:
+class SendCancellation:
     """Raised once by whoever finds a reason to stop; the first reason stays."""
 
     def __init__(self) -> None:
-        self.reason: OperationsError | None = None
+        self.reason: SeedTrustError | None = None
         self._raised = asyncio.Event()
         self._lease_ends_at = Moment(float("-inf"), float("-inf"))
 
-    def raise_sign(self, reason: OperationsError) -> None:
+    def raise_sign(self, reason: SeedTrustError) -> None:
         """Stop sending for `reason`."""
         self.reason = self.reason or reason
         self._raised.set()

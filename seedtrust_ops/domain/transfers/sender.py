@@ -13,31 +13,31 @@ from dataclasses import dataclass
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.db_transaction import Sessions, commit
-from seedtrust_ops.domain.sql_arrays import any_of
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, build_order
 from seedtrust_ops.domain.transfers.attempts import StartedAttempt, start_attempts
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, why_halted
-from seedtrust_ops.domain.transfers.leases import BatchTakenBack, Lease, hold_fence, lease_lost, require_processing
+from seedtrust_ops.domain.transfers.leases import BatchStatusChanged, Lease, lease_lost, lock_lease, require_processing
 from seedtrust_ops.domain.transfers.preflight import NOT_SENT
 from seedtrust_ops.domain.transfers.response_recorder import (
     UNAUTHORIZED_SENTENCE,
-    Answered,
+    AttemptResult,
     record_answers,
     tell_of_limits,
 )
-from seedtrust_ops.domain.transfers.send_cancellation import Moment, StopSign, moment
+from seedtrust_ops.domain.transfers.send_cancellation import Moment, SendCancellation, moment
 from seedtrust_ops.domain.transfers.status_transitions import fail_transactions
-from seedtrust_ops.errors import PassingTrouble
+from seedtrust_ops.errors import TransientError
 from seedtrust_ops.ports.bank import (
     Answer,
     Bank,
-    BankGaveNoAnswer,
+    BankInquiryFailed,
     BankStatus,
     BankTransfer,
     BankUnauthorized,
-    KeyReused,
+    IdempotencyConflict,
     NotSent,
     OutcomeUnknown,
     RateLimited,
@@ -61,7 +61,7 @@ FRESH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedTransfer:
     """A transaction whose attempt is committed; `looked_at` is the moment before halts, batch and request were read."""
 
     transaction: HuntingtonTransaction
@@ -83,11 +83,11 @@ class Waiting(NotSent):
 TOO_LONG_AGO = Waiting("it had waited for too long")
 
 
-class BankUnreachable(PassingTrouble):
+class BankUnreachable(TransientError):
     """No connection to the bank could be made, so nothing left."""
 
 
-class BankSilent(PassingTrouble):
+class BankNotResponding(TransientError):
     """Request after request got no readable answer, nor did the look-ups."""
 
 
@@ -104,7 +104,7 @@ class BatchSender:
         concurrency: int,
         halted_by_environment: bool,
         lease: Lease,
-        stop: StopSign,
+        stop: SendCancellation,
     ) -> None:
         self._sessions = sessions
         self._bank = bank
@@ -117,8 +117,8 @@ class BatchSender:
         self._resume_at = 0.0
         self._silence = 0
         self._limited_since: float | None = None
-        self._prepared: asyncio.Queue[Prepared | None] = asyncio.Queue(maxsize=2 * concurrency)
-        self._answered: asyncio.Queue[Answered | None] = asyncio.Queue()
+        self._prepared: asyncio.Queue[PreparedTransfer | None] = asyncio.Queue(maxsize=2 * concurrency)
+        self._answered: asyncio.Queue[AttemptResult | None] = asyncio.Queue()
 
     async def send(self, transaction_ids: Sequence[int]) -> None:
         """Send the transactions and record every answer; return early when the stop sign is raised.
@@ -145,19 +145,19 @@ class BatchSender:
         for _ in range(self._concurrency):
             await self._prepared.put(None)
 
-    async def _begin(self, transaction_ids: Sequence[int]) -> list[Prepared]:
+    async def _begin(self, transaction_ids: Sequence[int]) -> list[PreparedTransfer]:
         """Put on record which of the transactions are about to be sent; raise the stop sign where none may be."""
         try:
             return await asyncio.to_thread(
-                commit, self._sessions, lambda session: self._put_on_record(session, transaction_ids)
+                run_in_transaction, self._sessions, lambda session: self._put_on_record(session, transaction_ids)
             )
-        except (TransfersHalted, BatchTakenBack) as reason:
+        except (TransfersHalted, BatchStatusChanged) as reason:
             self._stop.raise_sign(reason)
             return []
 
-    def _put_on_record(self, session: Session, transaction_ids: Sequence[int]) -> list[Prepared]:
+    def _put_on_record(self, session: Session, transaction_ids: Sequence[int]) -> list[PreparedTransfer]:
         looked_at = moment()
-        hold_fence(session, self._lease)
+        lock_lease(session, self._lease)
         require_processing(session, self._lease)
         halted = why_halted(session, self._halted_by_environment)
         if halted is not None:
@@ -166,7 +166,7 @@ class BatchSender:
             select(HuntingtonTransaction, DisbursementRequest)
             .join(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
             .where(
-                any_of(HuntingtonTransaction.id, transaction_ids),
+                in_array(HuntingtonTransaction.id, transaction_ids),
                 HuntingtonTransaction.status == "pending",
                 # What was moved to another batch since the check waits for that one.
                 HuntingtonTransaction.batch_id == self._lease.batch_id,
@@ -184,15 +184,15 @@ class BatchSender:
         attempts = start_attempts(session, [transaction.id for transaction in sendable])
         session.execute(
             update(HuntingtonTransaction)
-            .where(any_of(HuntingtonTransaction.id, attempts))
+            .where(in_array(HuntingtonTransaction.id, attempts))
             .values(status="processing", updated_at=func.clock_timestamp())
         )
-        return [Prepared(transaction, attempts[transaction.id], looked_at) for transaction in sendable]
+        return [PreparedTransfer(transaction, attempts[transaction.id], looked_at) for transaction in sendable]
 
     async def _work(self) -> None:
         while (one := await self._prepared.get()) is not None:
             # Once only: where the database is so slow that nothing is ever fresh, sending must go on.
-            answered = await self._send_one(one) if one.is_fresh else Answered(one.attempt, TOO_LONG_AGO)
+            answered = await self._send_one(one) if one.is_fresh else AttemptResult(one.attempt, TOO_LONG_AGO)
             while isinstance(answered.answer, RateLimited | Waiting) and self._stop.reason is None:
                 # While it waits the transaction is pending, and afterwards it is looked at anew: by then its request
                 # may have been taken back.
@@ -219,24 +219,24 @@ class BatchSender:
             "not sent is sent by itself once the bank takes it. Ask Huntington about our limit; a lower "
             "HUNTINGTON_CONCURRENCY sends more slowly."
         )
-        await asyncio.to_thread(commit, self._sessions, lambda session: tell_of_limits(session, sentence))
+        await asyncio.to_thread(run_in_transaction, self._sessions, lambda session: tell_of_limits(session, sentence))
 
-    async def _send_one(self, one: Prepared) -> Answered:
+    async def _send_one(self, one: PreparedTransfer) -> AttemptResult:
         if self._stop.reason is not None:
-            return Answered(one.attempt, NotSent("sending was stopped before"))
+            return AttemptResult(one.attempt, NotSent("sending was stopped before"))
         if self._resume_at > time.monotonic():
-            return Answered(one.attempt, Waiting("the bank had asked to wait"))
+            return AttemptResult(one.attempt, Waiting("the bank had asked to wait"))
         order = build_order(one.transaction, self._cipher, self._funding_account_id)
         answer = await self._bank.create_transfer(order, self._may_leave)
         found = None
-        if isinstance(answer, OutcomeUnknown | KeyReused | Refused):
+        if isinstance(answer, OutcomeUnknown | IdempotencyConflict | Refused):
             # A refusal bears no key either: one of another request must not stand for a transfer that was made.
             found = await self._look_up(one.attempt.transaction_id)
         if isinstance(answer, Refused) and found is not None and found.status is BankStatus.REJECTED:
             # Of a bank that keeps what it refused, the answer says why.
             found = None
         self._heed(answer, found)
-        return Answered(one.attempt, answer, found)
+        return AttemptResult(one.attempt, answer, found)
 
     def _may_leave(self) -> bool:
         """Look a last time, for a worker may have been frozen while it connected, and must not wake up and send."""
@@ -247,7 +247,7 @@ class BatchSender:
     async def _look_up(self, transaction_id: int) -> BankTransfer | None:
         try:
             transfers = await self._bank.find_by_keys([idempotency_key(transaction_id)])
-        except BankGaveNoAnswer:
+        except BankInquiryFailed:
             return None
         except BankUnauthorized as refusal:
             self._stop.raise_sign(refusal)
@@ -260,7 +260,7 @@ class BatchSender:
             self._silence += 1
             if self._silence >= max(self._concurrency, LEAST_SILENCE):
                 self._stop.raise_sign(
-                    BankSilent(
+                    BankNotResponding(
                         f"Of {self._silence} requests in a row nothing came ({answer.reason}), so sending of batch "
                         f"{self._lease.batch_id} stopped. What was sent is looked up by auto-heal, what was not "
                         "stays pending, and the batch is queued again. See what is wrong at the bank."
@@ -287,8 +287,10 @@ class BatchSender:
                     )
                 )
 
-    async def _record_now(self, answered: Sequence[Answered]) -> None:
-        await asyncio.to_thread(commit, self._sessions, lambda session: record_answers(session, self._lease, answered))
+    async def _record_now(self, answered: Sequence[AttemptResult]) -> None:
+        await asyncio.to_thread(
+            run_in_transaction, self._sessions, lambda session: record_answers(session, self._lease, answered)
+        )
 
     async def _record(self) -> None:
         more = True
@@ -299,7 +301,7 @@ class BatchSender:
             if answered:
                 await self._record_now(answered)
 
-    async def _answers(self) -> list[Answered | None]:
+    async def _answers(self) -> list[AttemptResult | None]:
         """Return the next answers, as many as come within the time that the first one waits; None ends them."""
         waiting = [await self._answered.get()]
         with suppress(TimeoutError):

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.db_transaction import Sessions, commit
-from seedtrust_ops.domain.sql_arrays import any_of
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.attempts import (
     AttemptEnd,
     Outcome,
@@ -21,15 +21,15 @@ from seedtrust_ops.domain.transfers.attempts import (
     found_at_bank,
     last_attempts,
 )
-from seedtrust_ops.domain.transfers.batch_claim import doubt_batches, is_left_by_another
-from seedtrust_ops.domain.transfers.batch_lifecycle import requeue_batches, settle_batches
+from seedtrust_ops.domain.transfers.batch_claim import is_left_by_another, require_bank_inquiry
+from seedtrust_ops.domain.transfers.batch_lifecycle import finish_batches, requeue_batches
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
-from seedtrust_ops.domain.transfers.leases import Lease, hold_fence, is_live
+from seedtrust_ops.domain.transfers.leases import Lease, is_live, lock_lease
 from seedtrust_ops.domain.transfers.legacy_matching import LegacyTransaction, match_by_reference
 from seedtrust_ops.domain.transfers.missing_at_bank import bank_has_forgotten, tell_of_forgotten
 from seedtrust_ops.domain.transfers.preflight import is_false_failure
-from seedtrust_ops.domain.transfers.status_transitions import Change, record_words
-from seedtrust_ops.ports.bank import LOOK_UP_PAGE, Bank, BankGaveNoAnswer, BankTransfer
+from seedtrust_ops.domain.transfers.status_transitions import Change, apply_bank_statuses
+from seedtrust_ops.ports.bank import LOOK_UP_PAGE, Bank, BankInquiryFailed, BankTransfer
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction, TransferAttempt
 
 SILENT_PAGES = 3
@@ -58,7 +58,7 @@ class Findings:
     """Transactions that the bank does not know and that are pending again."""
     requeued: list[int] = field(default_factory=list)
     finished: dict[int, str] = field(default_factory=dict)
-    unanswered: list[BankGaveNoAnswer] = field(default_factory=list)
+    unanswered: list[BankInquiryFailed] = field(default_factory=list)
     """One for each page of questions that got no answer; the next heal asks again."""
 
     def add(self, other: "Findings") -> None:
@@ -108,13 +108,13 @@ async def ask_about_open_transactions(
         findings.asked += len(page.transactions)
         try:
             words, doubtful = await _ask(sessions, bank, page.transactions)
-        except BankGaveNoAnswer as silence:
+        except BankInquiryFailed as silence:
             findings.unanswered.append(silence)
             if len(findings.unanswered) >= SILENT_PAGES:
                 break
             continue
         recording = _Recording(page, words, doubtful, unknown_grace_seconds, lease)
-        findings.add(await asyncio.to_thread(commit, sessions, recording.record))
+        findings.add(await asyncio.to_thread(run_in_transaction, sessions, recording.record))
     return findings
 
 
@@ -182,8 +182,8 @@ class _Recording:
             .with_for_update()
         )
         if self.lease is not None:
-            hold_fence(session, self.lease)
-        findings = Findings(changes=record_words(session, self.words))
+            lock_lease(session, self.lease)
+        findings = Findings(changes=apply_bank_statuses(session, self.words))
         found_at_bank(
             session, {change.transaction_id: change.transfer for change in findings.changes}, "the bank was asked"
         )
@@ -203,7 +203,7 @@ class _Recording:
         )
         if self.lease is None:
             findings.requeued = requeue_batches(session, {unknown[one].batch_id for one in findings.put_back})
-            findings.finished = settle_batches(session, {change.batch_id for change in findings.changes})
+            findings.finished = finish_batches(session, {change.batch_id for change in findings.changes})
         return findings
 
     def _put_back(self, session: Session, unknown: Mapping[int, OpenTransaction]) -> list[int]:
@@ -243,5 +243,5 @@ class _Recording:
 
     def _doubt_the_rest(self, session: Session, batch_ids: Collection[int]) -> None:
         """Doubt what is pending in batches that no worker of ours ever had: nobody knows whether it was sent."""
-        known = set(session.scalars(select(BatchLease.batch_id).where(any_of(BatchLease.batch_id, batch_ids))))
-        doubt_batches(session, set(batch_ids) - known)
+        known = set(session.scalars(select(BatchLease.batch_id).where(in_array(BatchLease.batch_id, batch_ids))))
+        require_bank_inquiry(session, set(batch_ids) - known)

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Text, case, func, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert
-from seedtrust_ops.domain.sql_arrays import any_of, row_set
+from seedtrust_ops.domain.sql_arrays import array_table, in_array
 from seedtrust_ops.domain.transfers.ledger_posting import book_disbursements, book_returns
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import HuntingtonTransaction
@@ -50,7 +50,7 @@ class Change:
     transfer: BankTransfer
 
 
-def record_words(session: Session, words: Mapping[int, BankTransfer]) -> list[Change]:
+def apply_bank_statuses(session: Session, words: Mapping[int, BankTransfer]) -> list[Change]:
     """Record what the bank says of each transaction, by transaction id; return what changed.
 
     A completed transfer posts one ledger entry, lowers the balance and marks the request paid; one that came
@@ -67,7 +67,7 @@ def record_words(session: Session, words: Mapping[int, BankTransfer]) -> list[Ch
             HuntingtonTransaction.failure_reason,
             HuntingtonTransaction.amount_cents,
         )
-        .where(any_of(HuntingtonTransaction.id, words))
+        .where(in_array(HuntingtonTransaction.id, words))
         .order_by(HuntingtonTransaction.id)
         .with_for_update()
     ).all()
@@ -105,7 +105,7 @@ def record_words(session: Session, words: Mapping[int, BankTransfer]) -> list[Ch
 
 
 def _set_statuses(session: Session, changes: Sequence[Change]) -> None:
-    news = row_set(
+    news = array_table(
         "news",
         [("id", BigInteger()), ("status", Text()), ("failure_reason", Text()), ("bank_transfer_id", Text())],
         [
@@ -141,7 +141,7 @@ def fail_transactions(session: Session, reasons: Mapping[int, str], *, was: str)
     """Set transactions that are still in status `was` to `failed`, each with its reason."""
     if not reasons:
         return
-    news = row_set("news", [("id", BigInteger()), ("reason", Text())], reasons.items())
+    news = array_table("news", [("id", BigInteger()), ("reason", Text())], reasons.items())
     session.execute(
         update(HuntingtonTransaction)
         .where(HuntingtonTransaction.id == news.c.id, HuntingtonTransaction.status == was)
@@ -149,11 +149,11 @@ def fail_transactions(session: Session, reasons: Mapping[int, str], *, was: str)
     )
 
 
-def put_back(session: Session, transaction_ids: Sequence[int]) -> None:
+def requeue(session: Session, transaction_ids: Sequence[int]) -> None:
     """Set transactions whose request provably moved nothing from `processing` back to `pending`."""
     if transaction_ids:
         session.execute(
             update(HuntingtonTransaction)
-            .where(any_of(HuntingtonTransaction.id, transaction_ids), HuntingtonTransaction.status == "processing")
+            .where(in_array(HuntingtonTransaction.id, transaction_ids), HuntingtonTransaction.status == "processing")
             .values(status="pending", updated_at=func.clock_timestamp())
         )

@@ -141,7 +141,7 @@ def first_rows_of_csv(storage: StorageServer) -> list[list[str]]:
 
 def main() -> int:
     """Run the jobs; print a JSON line for each; return how many did not succeed."""
-    from seedtrust_ops.definitions import definitions
+    from seedtrust_ops.definitions import defs
     from seedtrust_ops.jobs.account_balance_check import week_ended_by
     from seedtrust_ops.orchestration.schedules import office_today
 
@@ -150,7 +150,7 @@ def main() -> int:
         for name in DAILY_AND_WEEKLY:
             began = time.monotonic()
             partition = week_ended_by(office_today()) if name == "account_balance_check" else None
-            result = definitions.resolve_job_def(name).execute_in_process(
+            result = defs.resolve_job_def(name).execute_in_process(
                 instance=instance, raise_on_error=False, partition_key=partition
             )
             failed += not result.success

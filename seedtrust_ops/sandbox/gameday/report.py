@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.sandbox.demo.environment import Stage, StagedProgram, set_stage
 from seedtrust_ops.sandbox.gameday.drill import Result, play, wait_for_first_batch, wait_until_quiet
 from seedtrust_ops.sandbox.gameday.incidents import TROUBLES, Trouble
@@ -27,7 +27,7 @@ CASES = 200
 WIDTH_OF_LOGS = 170
 
 
-class NoSuchTrouble(OperationsError):
+class NoSuchTrouble(SeedTrustError):
     """The drill has no trouble of that name."""
 
 

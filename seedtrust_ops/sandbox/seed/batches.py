@@ -10,13 +10,13 @@ from random import Random
 from sqlalchemy import exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.sandbox.seed.money import Encrypt
 from seedtrust_ops.sandbox.seed.names import PayeeAccount, payee_account
 from seedtrust_ops.tables import DisbursementRequest, HuntingtonBatch, HuntingtonTransaction, User
 
 
-class NothingToPay(OperationsError):
+class NothingToPay(SeedTrustError):
     """The company has fewer approved requests left than were asked for."""
 
 

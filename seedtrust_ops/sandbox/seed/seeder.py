@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, text
 
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.sandbox.seed.company import make_company
 from seedtrust_ops.sandbox.seed.money import Encrypt
 from seedtrust_ops.sandbox.seed.names import EMAIL_DOMAIN
@@ -17,11 +17,11 @@ from seedtrust_ops.sandbox.seed.rows import COLUMNS
 FEWEST_CASES = 10
 
 
-class NotOurDatabase(OperationsError):
+class NotOurDatabase(SeedTrustError):
     """The database holds what the seed did not make."""
 
 
-class TooFewCases(OperationsError):
+class TooFewCases(SeedTrustError):
     """So few cases don't show every status."""
 
 

@@ -20,7 +20,7 @@ from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.domain.transfers.account_numbers import FieldCipher
 from seedtrust_ops.domain.transfers.auto_heal import heal
 from seedtrust_ops.domain.transfers.batch_processor import TransferRules, process_batch
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.resources.huntington_client import open_huntington_bank
 from seedtrust_ops_tests.chaos.bank_pool import FreshBanks
 from seedtrust_ops_tests.chaos.model.processes import Died, Incarnations, Life, OpenBank
@@ -173,7 +173,7 @@ class Hands:
             work()
         except Died:
             return "died"
-        except OperationsError as error:
+        except SeedTrustError as error:
             return type(error).__name__
         except Exception as error:  # noqa: BLE001  whatever it is, the history's reader must see it
             self.wrong.append(f"{type(error).__name__}: {error}")

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.alert_notifications.digest import LISTED, digest_day, tell_digest
+from seedtrust_ops.domain.alert_notifications.digest import LISTED, digest_day, notify_digest
 from seedtrust_ops.tables import Alert, Notification
 
 OFFICE = ZoneInfo("America/New_York")
@@ -47,7 +47,7 @@ def test_day_that_was_written_is_written_no_more_and_its_late_alerts_are_the_nex
 
     def digest(day: int) -> int:
         with sessions.begin() as session:
-            return tell_digest(session, ["a@b.test", "c@d.test"], date(2026, 3, day))
+            return notify_digest(session, ["a@b.test", "c@d.test"], date(2026, 3, day))
 
     write("early")
     assert [digest(3), digest(3)] == [2, 0]
@@ -66,6 +66,6 @@ def test_more_alerts_than_a_letter_lists_are_counted(sessions: sessionmaker[Sess
     with sessions.begin() as session:
         session.add_all(Alert(rule="r", subject=f"{number}", severity="LOW") for number in range(LISTED + 7))
         session.flush()
-        assert tell_digest(session, ["a@b.test"], date(2026, 3, 3)) == 1
+        assert notify_digest(session, ["a@b.test"], date(2026, 3, 3)) == 1
         variables = session.scalars(select(Notification.variables)).one()
     assert (len(variables["opened"]), variables["left_out"]) == (LISTED, 7)

@@ -10,13 +10,13 @@ from sqlalchemy.exc import OperationalError
 
 from seedtrust_ops.domain.approvals.by_date import approve_due, would_approve_due
 from seedtrust_ops.domain.approvals.writer import ApprovalReport
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.tables import Case, CaseParty, DisbursementRequest, User
 from seedtrust_ops_tests.support.office_factory import Office
 
 
 def approve(office: Office) -> ApprovalReport:
-    return commit(office.sessions, approve_due)
+    return run_in_transaction(office.sessions, approve_due)
 
 
 def test_request_whose_date_has_come_is_approved_by_date(office: Office) -> None:

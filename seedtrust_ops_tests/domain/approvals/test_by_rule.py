@@ -13,7 +13,7 @@ from seedtrust_ops.domain.approvals.by_date import approve_due
 from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, what_waits, would_approve_by_rules
 from seedtrust_ops.domain.approvals.queries import calendar_day
 from seedtrust_ops.domain.approvals.writer import ApprovalReport
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.tables import ApprovalRule, DisbursementRequest, User
 from seedtrust_ops_tests.support.office_factory import Office
 from seedtrust_ops_tests.support.waiters import wait_until
@@ -22,7 +22,7 @@ ZONE = ZoneInfo("America/New_York")
 
 
 def approve(office: Office) -> ApprovalReport:
-    return commit(office.sessions, partial(approve_by_rules, zone=ZONE))
+    return run_in_transaction(office.sessions, partial(approve_by_rules, zone=ZONE))
 
 
 def test_matching_rule_approves_and_signs_and_everybody_is_told(office: Office) -> None:
@@ -133,7 +133,7 @@ def test_rule_and_date_runs_at_once_approve_each_request_once(office: Office) ->
     office.rule()
     requests = [office.request(office.case()) for _ in range(40)]
     with ThreadPoolExecutor(4) as pool:
-        runs = [approve, lambda office: commit(office.sessions, approve_due)] * 2
+        runs = [approve, lambda office: run_in_transaction(office.sessions, approve_due)] * 2
         reports = list(pool.map(lambda run: run(office), runs))
     assert sum(report.count for report in reports) == 40
     assert set(office.approvals()) == set(requests)

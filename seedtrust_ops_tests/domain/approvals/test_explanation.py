@@ -8,7 +8,7 @@ import pytest
 
 from seedtrust_ops.domain.approvals.by_rule import approve_by_rules
 from seedtrust_ops.domain.approvals.explanation import UnknownDisbursementRequest, explain
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops_tests.support.office_factory import Office
 
 ZONE = ZoneInfo("America/New_York")
@@ -66,7 +66,7 @@ def test_barred_request_is_said_to_be_barred(office: Office, columns: dict[str, 
 def test_approved_request_is_explained_as_if_nobody_had_approved_it(office: Office) -> None:
     office.rule(daily_limit_cents=10_000, keep_minimum_balance=True)
     request = office.request(office.case(balance_cents=10_000), 10_000)
-    commit(office.sessions, partial(approve_by_rules, zone=ZONE))
+    run_in_transaction(office.sessions, partial(approve_by_rules, zone=ZONE))
     lines = explained(office, request)
     assert lines[1].endswith("matches.")
     assert lines[-1] == "No rule approves it: it is approved, not pending."
@@ -96,6 +96,6 @@ def test_what_is_explained_is_what_a_run_then_does(office: Office) -> None:
         for request in requests
         if (line := explained(office, request)[-1]).endswith("approves it at the next run.")
     }
-    commit(office.sessions, partial(approve_by_rules, zone=ZONE))
+    run_in_transaction(office.sessions, partial(approve_by_rules, zone=ZONE))
     assert {request: f"auto:rule:{rule}" for request, rule in foretold.items()} == office.approvals()
     assert len(foretold) == 4

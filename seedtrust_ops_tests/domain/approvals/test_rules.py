@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedtrust_ops.domain.approvals.rules import (
-    Bar,
-    Hurdle,
+    Ineligibility,
+    RemainingLimits,
     Request,
-    Room,
     Rule,
+    RuleMismatch,
     bars,
     decide,
     hurdles,
@@ -50,41 +50,41 @@ REQUEST = Request(
     [
         ({}, {}, []),
         ({"category": "travel", "payee_id": 8, "case_id": 7, "max_amount_cents": 5_000}, {}, []),
-        ({"is_enabled": False}, {}, [Hurdle.DISABLED]),
-        ({"category": "Travel"}, {}, [Hurdle.CATEGORY]),
-        ({"payee_id": 9}, {}, [Hurdle.PAYEE]),
-        ({"case_id": 9}, {}, [Hurdle.CASE]),
-        ({"max_amount_cents": 4_999}, {}, [Hurdle.AMOUNT]),
-        ({"keep_minimum_balance": True}, {}, [Hurdle.NO_ACCOUNT]),
+        ({"is_enabled": False}, {}, [RuleMismatch.DISABLED]),
+        ({"category": "Travel"}, {}, [RuleMismatch.CATEGORY]),
+        ({"payee_id": 9}, {}, [RuleMismatch.PAYEE]),
+        ({"case_id": 9}, {}, [RuleMismatch.CASE]),
+        ({"max_amount_cents": 4_999}, {}, [RuleMismatch.AMOUNT]),
+        ({"keep_minimum_balance": True}, {}, [RuleMismatch.NO_ACCOUNT]),
         ({"keep_minimum_balance": True}, {"above_minimum": {7: 5_000}}, []),
-        ({"keep_minimum_balance": True}, {"above_minimum": {7: 4_999}}, [Hurdle.MINIMUM]),
+        ({"keep_minimum_balance": True}, {"above_minimum": {7: 4_999}}, [RuleMismatch.MINIMUM]),
         ({"keep_minimum_balance": False}, {"above_minimum": {7: -1}}, []),
         ({"daily_limit_cents": 5_000}, {}, []),
-        ({"daily_limit_cents": 4_999}, {}, [Hurdle.DAILY_LIMIT]),
-        ({"daily_limit_cents": 9_999}, {"used_today": {1: 5_000}}, [Hurdle.DAILY_LIMIT]),
+        ({"daily_limit_cents": 4_999}, {}, [RuleMismatch.DAILY_LIMIT]),
+        ({"daily_limit_cents": 9_999}, {"used_today": {1: 5_000}}, [RuleMismatch.DAILY_LIMIT]),
         ({"daily_limit_cents": 10_000}, {"used_today": {1: 5_000, 2: 5_000}}, []),
-        ({"daily_limit_cents": 0}, {}, [Hurdle.DAILY_LIMIT]),
-        ({"category": "x", "max_amount_cents": 1}, {}, [Hurdle.CATEGORY, Hurdle.AMOUNT]),
+        ({"daily_limit_cents": 0}, {}, [RuleMismatch.DAILY_LIMIT]),
+        ({"category": "x", "max_amount_cents": 1}, {}, [RuleMismatch.CATEGORY, RuleMismatch.AMOUNT]),
     ],
 )
 def test_each_condition_is_a_hurdle_of_its_own(
-    rule: dict[str, Any], room: dict[str, dict[int, int]], expected: list[Hurdle]
+    rule: dict[str, Any], room: dict[str, dict[int, int]], expected: list[RuleMismatch]
 ) -> None:
-    left = Room.of(room.get("above_minimum", {}), room.get("used_today", {}))
+    left = RemainingLimits.of(room.get("above_minimum", {}), room.get("used_today", {}))
     assert list(hurdles(replace(RULE, **rule), REQUEST, left)) == expected
 
 
 @pytest.mark.parametrize(
     ("flaw", "bar"),
     [
-        ({"status": "denied"}, Bar.NOT_PENDING),
-        ({"status": "approved"}, Bar.NOT_PENDING),
-        ({"on_hold": True}, Bar.ON_HOLD),
-        ({"case_status": "closed"}, Bar.CASE_CLOSED),
-        ({"payee_is_active": False}, Bar.PAYEE_INACTIVE),
+        ({"status": "denied"}, Ineligibility.NOT_PENDING),
+        ({"status": "approved"}, Ineligibility.NOT_PENDING),
+        ({"on_hold": True}, Ineligibility.ON_HOLD),
+        ({"case_status": "closed"}, Ineligibility.CASE_CLOSED),
+        ({"payee_is_active": False}, Ineligibility.PAYEE_INACTIVE),
     ],
 )
-def test_barred_request_is_approved_by_no_rule(flaw: dict[str, Any], bar: Bar) -> None:
+def test_barred_request_is_approved_by_no_rule(flaw: dict[str, Any], bar: Ineligibility) -> None:
     request = replace(REQUEST, **flaw)
     assert list(bars(request)) == [bar]
     assert approved([request], [RULE]) == {}
@@ -110,19 +110,19 @@ def test_where_one_rule_has_used_its_day_up_the_next_is_asked() -> None:
 def test_what_one_rule_approves_counts_for_the_minimum_that_another_keeps() -> None:
     rules = [replace(RULE, category="travel"), replace(RULE, id=2, category="legal fees", keep_minimum_balance=True)]
     requests = [REQUEST, replace(REQUEST, id=2, category="legal fees", amount_cents=1)]
-    assert approved(requests, rules, Room.of({7: 5_000}, {})) == {1: 1}
-    assert approved(requests, rules, Room.of({7: 5_001}, {})) == {1: 1, 2: 2}
+    assert approved(requests, rules, RemainingLimits.of({7: 5_000}, {})) == {1: 1}
+    assert approved(requests, rules, RemainingLimits.of({7: 5_001}, {})) == {1: 1, 2: 2}
 
 
 def test_deciding_changes_nothing_that_it_is_given() -> None:
-    room = Room.of({7: 5_000}, {1: 3})
+    room = RemainingLimits.of({7: 5_000}, {1: 3})
     list(decide([REQUEST], [RULE], room))
     assert (room.above_minimum, dict(room.used_today)) == ({7: 5_000}, {1: 3})
 
 
-def approved(requests: list[Request], rules: list[Rule], room: Room | None = None) -> dict[int, int]:
+def approved(requests: list[Request], rules: list[Rule], room: RemainingLimits | None = None) -> dict[int, int]:
     """By request, the rule that approves it."""
-    return {one.request.id: one.rule.id for one in decide(requests, rules, room or Room())}
+    return {one.request.id: one.rule.id for one in decide(requests, rules, room or RemainingLimits())}
 
 
 CENTS = st.integers(1, 40)
@@ -159,13 +159,13 @@ RULES = st.lists(
     max_size=6,
 ).map(lambda rules: [replace(rule, id=n) for n, rule in enumerate(rules, 1)])
 ROOMS = st.builds(
-    Room.of,
+    RemainingLimits.of,
     st.dictionaries(st.integers(1, 3), st.integers(-20, 100)),
     st.dictionaries(st.integers(1, 6), st.integers(0, 60)),
 )
 
 
-def slowly(requests: list[Request], rules: list[Rule], room: Room) -> dict[int, int]:
+def slowly(requests: list[Request], rules: list[Rule], room: RemainingLimits) -> dict[int, int]:
     """The rules of the platform's schema, told once more and added up from the start for every question."""
     made: list[tuple[Request, Rule]] = []
     for request in requests:
@@ -199,13 +199,15 @@ def slowly(requests: list[Request], rules: list[Rule], room: Room) -> dict[int, 
 
 
 @given(requests=REQUESTS, rules=RULES, room=ROOMS)
-def test_decision_is_that_of_the_slow_reference(requests: list[Request], rules: list[Rule], room: Room) -> None:
+def test_decision_is_that_of_the_slow_reference(
+    requests: list[Request], rules: list[Rule], room: RemainingLimits
+) -> None:
     assert approved(requests, rules, room) == slowly(requests, rules, room)
 
 
 @given(requests=REQUESTS, rules=RULES, room=ROOMS)
 def test_what_is_left_over_is_approved_by_no_second_decision(
-    requests: list[Request], rules: list[Rule], room: Room
+    requests: list[Request], rules: list[Rule], room: RemainingLimits
 ) -> None:
     first = list(decide(requests, rules, room))
     rest = [request for request in requests if request.id not in {one.request.id for one in first}]

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from seedtrust_ops.domain.notifications.notification_kinds import KINDS
 from seedtrust_ops.domain.notifications.previews import EXAMPLES, UnknownLetter, preview
-from seedtrust_ops.domain.notifications.renderer import TEMPLATES, Stationery, UnusableLetter, dollars
+from seedtrust_ops.domain.notifications.renderer import TEMPLATES, EmailRenderer, UnusableLetter, dollars
 from seedtrust_ops.domain.outbox.email_claims import DueLetter
 from seedtrust_ops.domain.outbox.email_store import Attachment
 from seedtrust_ops.domain.outbox.mime_messages import message_id, write_out
 
 SENDER = "SeedTrust Escrow <escrow@seedtrust.example>"
-STATIONERY = Stationery(ZoneInfo("America/New_York"))
+STATIONERY = EmailRenderer(ZoneInfo("America/New_York"))
 NASTY = "<script>alert('x')</script> & \"Co\"\r\nBcc: thief@example.test"
 VOID = {"meta", "br"}
 

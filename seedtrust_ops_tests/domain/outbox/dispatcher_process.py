@@ -10,9 +10,9 @@ import sys
 from email.message import Message
 from zoneinfo import ZoneInfo
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_sessions
-from seedtrust_ops.domain.notifications.renderer import Stationery
+from seedtrust_ops.domain.notifications.renderer import EmailRenderer
 from seedtrust_ops.domain.outbox import email_dispatcher
 from seedtrust_ops.resources.smtp import SmtpPostOffice, open_post_office
 
@@ -45,11 +45,11 @@ class MortalPostOffice:
 
 def main() -> None:
     step, number = (sys.argv[1], int(sys.argv[2])) if len(sys.argv) > 1 else ("", 0)
-    with open_post_office(environment().mail) as real:
+    with open_post_office(get_settings().mail) as real:
         office = MortalPostOffice(real, step, number)
         _die_around_the_commit(office, step, number)
-        report = email_dispatcher.deliver_letters(
-            application_sessions(), office, Stationery(ZoneInfo("America/New_York")), longest_seconds=600
+        report = email_dispatcher.send_due_emails(
+            application_sessions(), office, EmailRenderer(ZoneInfo("America/New_York")), longest_seconds=600
         )
     grown = _peak_memory() - office.memory_before if office.memory_before else 0
     sys.stdout.write(f"{report.sent} {grown // 1024}\n")

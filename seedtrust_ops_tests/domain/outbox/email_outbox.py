@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config.mail import MailSettings
 from seedtrust_ops.domain.notifications.previews import EXAMPLES
-from seedtrust_ops.domain.notifications.renderer import Stationery
-from seedtrust_ops.domain.outbox import Letter, queue_letters
+from seedtrust_ops.domain.notifications.renderer import EmailRenderer
+from seedtrust_ops.domain.outbox import Email, enqueue_emails
 from seedtrust_ops.domain.outbox.email_claims import Patience
-from seedtrust_ops.domain.outbox.email_dispatcher import DeliveryReport, deliver_letters
+from seedtrust_ops.domain.outbox.email_dispatcher import DeliveryReport, send_due_emails
 from seedtrust_ops.resources.smtp import open_post_office
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import Alert, Notification, User
@@ -34,7 +34,7 @@ class Post:
     sessions: sessionmaker[Session]
     mailbox: MailboxProcess
     patience: Patience = field(default_factory=Patience)
-    stationery: Stationery = field(default_factory=lambda: Stationery(ZoneInfo("America/New_York")))
+    stationery: EmailRenderer = field(default_factory=lambda: EmailRenderer(ZoneInfo("America/New_York")))
 
     def user(self, *, is_active: bool = True, **columns: Any) -> User:
         number = next(_numbers)
@@ -54,7 +54,7 @@ class Post:
             "variables": dict(EXAMPLES[kind].variables) if kind in EXAMPLES else {},
         } | changes
         with self.sessions.begin() as session:
-            assert queue_letters(session, [Letter(kind=kind, **columns)]) == 1
+            assert enqueue_emails(session, [Email(kind=kind, **columns)]) == 1
             return session.scalars(
                 select(Notification.id).where(Notification.dedupe_key == columns["dedupe_key"])
             ).one()
@@ -62,7 +62,7 @@ class Post:
     def deliver(self, *, answer_seconds: float = 60, longest_seconds: float = 600) -> DeliveryReport:
         settings = MailSettings(**self.mailbox.environment)
         with open_post_office(settings, answer_seconds=answer_seconds) as office:
-            return deliver_letters(
+            return send_due_emails(
                 self.sessions, office, self.stationery, patience=self.patience, longest_seconds=longest_seconds
             )
 

@@ -9,7 +9,7 @@ from email.message import Message
 import pytest
 from sqlalchemy import update
 
-from seedtrust_ops.domain.outbox import Attachment, Letter, due_letters, email_dispatcher, queue_letters
+from seedtrust_ops.domain.outbox import Attachment, Email, due_letters, email_dispatcher, enqueue_emails
 from seedtrust_ops.domain.outbox.email_claims import queue_again
 from seedtrust_ops.domain.outbox.mime_messages import message_id
 from seedtrust_ops.resources.smtp import SmtpPostOffice
@@ -44,10 +44,10 @@ def test_subject_that_its_writer_gave_is_kept(post: Post) -> None:
 
 def test_letter_is_written_once_however_often_it_is_queued(post: Post) -> None:
     user = post.user()
-    letter = Letter("report:1:1", "report", user.id, user.email, attachment=Attachment("a.csv", "text/csv", b"1"))
+    letter = Email("report:1:1", "report", user.id, user.email, attachment=Attachment("a.csv", "text/csv", b"1"))
     with post.sessions.begin() as session:
-        assert queue_letters(session, [letter, letter]) == 1
-        assert queue_letters(session, [letter]) == 0
+        assert enqueue_emails(session, [letter, letter]) == 1
+        assert enqueue_emails(session, [letter]) == 0
     with post.sessions() as session:
         assert session.query(NotificationAttachment).count() == 1
 
@@ -55,8 +55,8 @@ def test_letter_is_written_once_however_often_it_is_queued(post: Post) -> None:
 def test_more_letters_than_a_statement_has_parameters_can_be_queued(post: Post) -> None:
     user = post.user()
     with post.sessions.begin() as session:
-        letters = [Letter(f"k:{number}", "alert-opened", user.id, user.email) for number in range(20_000)]
-        assert queue_letters(session, letters) == 20_000
+        letters = [Email(f"k:{number}", "alert-opened", user.id, user.email) for number in range(20_000)]
+        assert enqueue_emails(session, letters) == 20_000
         assert due_letters(session) == 20_000
 
 

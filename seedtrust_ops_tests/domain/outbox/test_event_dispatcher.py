@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.domain.outbox.event_dispatcher import (
     EventPatience,
     EventsReport,
+    abandon_all,
     deliver_events,
-    forget_old_events,
-    give_up_all,
+    purge_events,
 )
 from seedtrust_ops.domain.outbox.event_store import Destination, Event, queue_events
 from seedtrust_ops.ports.events import EventRefused, PostHogUnreachable
@@ -184,11 +184,11 @@ def test_what_waits_for_a_destination_that_is_switched_off_is_given_up_and_what_
     queue(sessions, "waiting")
     with sessions.begin() as session:
         session.execute(text("update ops.outgoing_events set created_at = now() - interval '91 days'"))
-        assert forget_old_events(session) == 1
+        assert purge_events(session) == 1
     queue(sessions, "young")
     with sessions.begin() as session:
-        assert give_up_all(session, Destination.POSTHOG, "POSTHOG_API_KEY is not set.") == 2
-        assert give_up_all(session, Destination.POSTHOG, "POSTHOG_API_KEY is not set.") == 0
+        assert abandon_all(session, Destination.POSTHOG, "POSTHOG_API_KEY is not set.") == 2
+        assert abandon_all(session, Destination.POSTHOG, "POSTHOG_API_KEY is not set.") == 0
     assert {name: row.trouble for name, row in rows(sessions).items()} == dict.fromkeys(
         ("waiting", "young"), "POSTHOG_API_KEY is not set."
     )

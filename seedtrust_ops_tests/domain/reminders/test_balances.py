@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.reminders import balances
 from seedtrust_ops.domain.reminders.balances import remind_of_balances
 from seedtrust_ops.tables import Account, User
@@ -16,7 +16,7 @@ TODAY = date(2026, 3, 9)
 
 
 def remind(office: Office, today: date = TODAY) -> int:
-    return commit(office.sessions, partial(remind_of_balances, today=today))
+    return run_in_transaction(office.sessions, partial(remind_of_balances, today=today))
 
 
 def low(office: Office, shortfall_cents: int = 1, **columns: object) -> OfficeCase:

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.reminders.case_close import remind_of_closings
 from seedtrust_ops.tables import Case, User
 from seedtrust_ops_tests.support.office_factory import Office
@@ -15,7 +15,7 @@ TODAY = date(2026, 3, 9)
 
 
 def remind(office: Office, today: date = TODAY) -> list[str]:
-    return commit(office.sessions, partial(remind_of_closings, today=today))
+    return run_in_transaction(office.sessions, partial(remind_of_closings, today=today))
 
 
 def test_specialist_is_told_on_the_close_date(office: Office) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops.tables import (
     Account,
@@ -163,7 +163,7 @@ class Legacy:
 
     def _book(self, transaction_id: int) -> None:
         """Book a completed transfer, unless somebody has; again where PostgreSQL breaks a deadlock."""
-        commit(self.sessions, lambda session: _book(session, transaction_id))
+        run_in_transaction(self.sessions, lambda session: _book(session, transaction_id))
 
     def _approve(self, request_id: int, approved_by: str) -> None:
         if request_id not in self.misses and self._take(

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.jobs.account_balance_check import week_ended_by
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.sandbox.bank.process import BankProcess
@@ -180,7 +180,7 @@ def test_balances_change_under_our_check_and_its_alerts_are_still_one_an_account
     week = week_ended_by(office_today())
 
     def check() -> None:
-        assert definitions.resolve_job_def("account_balance_check").execute_in_process(partition_key=week).success
+        assert defs.resolve_job_def("account_balance_check").execute_in_process(partition_key=week).success
 
     both(lambda: legacy.send_batch(batch_id), check)
     check()

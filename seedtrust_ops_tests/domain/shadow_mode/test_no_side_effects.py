@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.jobs.account_balance_check import week_ended_by
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.tables import ShadowDecision
@@ -21,7 +21,7 @@ BOOKKEEPING = {"public.job_runs", "public.errors", "ops.alerts", "ops.outgoing_e
 """What monitoring keeps and tells of our own runs; these go on in shadow (docs/cutover.md)."""
 
 
-EVERY_JOB = [job.name for job in definitions.get_repository_def().get_all_jobs() if not job.name.startswith("__")]
+EVERY_JOB = [job.name for job in defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")]
 DECIDING = ["dr_auto_approval", "off_site_tracking", PROCESS, CHECK]
 
 
@@ -34,7 +34,7 @@ def run_all(
         "example_with_args": {"ops": {"example_with_args": {"config": {"name": "Dana"}}}},
     }
     return {
-        name: definitions.resolve_job_def(name).execute_in_process(
+        name: defs.resolve_job_def(name).execute_in_process(
             run_config=configs.get(name),
             instance=instance,
             raise_on_error=False,
@@ -115,7 +115,7 @@ def test_a_job_named_in_the_variable_is_in_shadow_and_the_others_are_live(
     work_for_every_job(company)
     before = contents(sessions)
     for name in ("dr_auto_approval", "off_site_tracking"):
-        assert definitions.resolve_job_def(name).execute_in_process(instance=instance).success
+        assert defs.resolve_job_def(name).execute_in_process(instance=instance).success
     assert changed(before, contents(sessions)) == {
         DECISIONS, "public.users", "public.viewing_drs", "public.viewing_payments",
     }  # fmt: skip

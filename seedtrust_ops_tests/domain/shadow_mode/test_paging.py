@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.cli.console import PlainConsole
-from seedtrust_ops.config import environment
-from seedtrust_ops.definitions import definitions
+from seedtrust_ops.config import get_settings
+from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.health.rule import Rule
 from seedtrust_ops.monitoring.health_rules import WORK_OF, health_rules
-from seedtrust_ops.status.collector import gather
+from seedtrust_ops.status.collector import collect_status
 from seedtrust_ops.status.health import judge_health
 from seedtrust_ops.status.renderer import print_standing
 from seedtrust_ops.tables import Account, JobRun, ReportRequest
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("production")
 
 def rules() -> dict[str, Rule]:
     now = datetime.now(UTC)
-    asked = health_rules(definitions.get_repository_def(), now=now, awake_since=now, told=[])
+    asked = health_rules(defs.get_repository_def(), now=now, awake_since=now, told=[])
     return {rule.name: rule for rule in asked}
 
 
@@ -91,10 +91,10 @@ def test_status_names_the_jobs_that_are_in_shadow(
         SEEDTRUST_SHADOW_JOBS="dr_auto_approval,report_generation",
         DAGSTER_POSTGRES_URL=dagster_home.variables["DAGSTER_POSTGRES_URL"],
     )
-    standing = gather()
+    standing = collect_status()
     assert standing.dagster is not None
     assert {job.name for job in standing.dagster.jobs if job.in_shadow} == {"dr_auto_approval", "report_generation"}
-    health = judge_health(standing, heartbeat_seconds=60, dev_env=environment().location.dev_env)
+    health = judge_health(standing, heartbeat_seconds=60, dev_env=get_settings().location.dev_env)
     print_standing(PlainConsole(width=200), standing, health)
     assert "In shadow, recording only what they would have done: dr_auto_approval, report_generation." in (
         capsys.readouterr().out

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.db_transaction import commit
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.shadow_mode.decisions import Decision, Looks, looks_of, record_decisions
 from seedtrust_ops.domain.shadow_mode.rollback_session import Rehearsal, RowsInUse, written_here
 from seedtrust_ops.tables import ShadowDecision, Switch, User
@@ -34,7 +34,7 @@ def test_what_is_committed_in_a_rehearsal_is_read_and_not_kept(sessions: session
         return [Decision("everybody", "set on site")]
 
     rehearsal = Rehearsal(sessions, read=reader)
-    assert rehearsal.run(partial(commit, work=set_on_site)) == 1
+    assert rehearsal.run(partial(run_in_transaction, work=set_on_site)) == 1
     assert read == [1]
     assert rehearsal.decisions == [Decision("everybody", "set on site")]
     with sessions() as session:
@@ -50,7 +50,9 @@ def test_each_transaction_begins_with_what_is_prepared(sessions: sessionmaker[Se
 
     rehearsal = Rehearsal(sessions, prepare)
     for _ in range(2):
-        names = rehearsal.run(partial(commit, work=lambda session: session.scalars(select(Switch.name)).all()))
+        names = rehearsal.run(
+            partial(run_in_transaction, work=lambda session: session.scalars(select(Switch.name)).all())
+        )
         assert names == ["prepared"]
 
 
@@ -59,7 +61,7 @@ def test_an_isolation_level_is_the_one_that_the_job_asks_for(sessions: sessionma
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         return str(session.scalar(text("show transaction_isolation")))
 
-    assert Rehearsal(sessions).run(partial(commit, work=level)) == "repeatable read"
+    assert Rehearsal(sessions).run(partial(run_in_transaction, work=level)) == "repeatable read"
 
 
 def test_only_rows_of_this_transaction_count_as_written_here(sessions: sessionmaker[Session]) -> None:
@@ -75,7 +77,7 @@ def test_only_rows_of_this_transaction_count_as_written_here(sessions: sessionma
         assert session.scalar(seen) == 3
         return session.scalar(seen.where(written_here(User))) or 0
 
-    assert Rehearsal(sessions).run(partial(commit, work=count)) == 1
+    assert Rehearsal(sessions).run(partial(run_in_transaction, work=count)) == 1
 
 
 def test_it_gives_way_to_whoever_holds_the_rows_and_succeeds_afterwards(sessions: sessionmaker[Session]) -> None:
@@ -84,10 +86,10 @@ def test_it_gives_way_to_whoever_holds_the_rows_and_succeeds_afterwards(sessions
     with sessions() as theirs:
         set_on_site(theirs)
         with pytest.raises(RowsInUse, match="gave way and changed nothing"):
-            rehearsal.run(partial(commit, work=set_on_site))
+            rehearsal.run(partial(run_in_transaction, work=set_on_site))
         # The other side never noticed.
         theirs.commit()
-    assert rehearsal.run(partial(commit, work=set_on_site)) == 1
+    assert rehearsal.run(partial(run_in_transaction, work=set_on_site)) == 1
 
 
 def test_a_decision_that_is_made_again_is_one_row_with_its_newest_detail(sessions: sessionmaker[Session]) -> None:
@@ -95,7 +97,7 @@ def test_a_decision_that_is_made_again_is_one_row_with_its_newest_detail(session
     for shortfall, later in ((5, 0), (7, 60)):
         twice = [Decision("account 1", "open", {"cents": shortfall}), Decision("account 2", "open")] * 2
         record = partial(record_decisions, job=JOB, decisions=twice, began=began + timedelta(seconds=later))
-        assert commit(sessions, record) == (2 if shortfall == 5 else 0)
+        assert run_in_transaction(sessions, record) == (2 if shortfall == 5 else 0)
     with sessions() as session:
         rows = session.execute(
             select(ShadowDecision.subject, ShadowDecision.times, ShadowDecision.detail).order_by(ShadowDecision.subject)

@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from seedtrust_ops.domain.transfers.auto_heal import what_needs_healing
 from seedtrust_ops.domain.transfers.leases import take_lease
 from seedtrust_ops.domain.transfers.status_transitions import next_status
-from seedtrust_ops.ports.bank import BankGaveNoAnswer, BankStatus, BankUnauthorized
+from seedtrust_ops.ports.bank import BankInquiryFailed, BankStatus, BankUnauthorized
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
 from seedtrust_ops.tables import BankFeedCursor, HuntingtonBatch, HuntingtonTransaction
 from seedtrust_ops_tests.domain.transfers.transfer_worker import LONG_AGO, Worker, settings_for
@@ -128,7 +128,7 @@ def test_page_without_an_answer_does_not_keep_the_others_from_being_healed(worke
     worker.bank.control.settle()
     worker.bank.control.order_fault("garbage", method="GET", times=3)
 
-    with pytest.raises(BankGaveNoAnswer, match="look-up"):
+    with pytest.raises(BankInquiryFailed, match="look-up"):
         worker.heal()
 
     assert company.statuses(batch_id).count("completed") >= 50

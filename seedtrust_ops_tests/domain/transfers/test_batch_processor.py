@@ -7,7 +7,7 @@ from sqlalchemy import delete, update
 
 from seedtrust_ops.domain.transfers.account_numbers import WrongFieldKey
 from seedtrust_ops.domain.transfers.batch_claim import BatchNotQueued, UnknownBatch
-from seedtrust_ops.domain.transfers.batch_lifecycle import NothingWentThrough, queued_batches
+from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed, queued_batches
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, halt, resume
 from seedtrust_ops.domain.transfers.leases import Lease, take_lease
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
@@ -90,7 +90,7 @@ def test_batch_of_which_nothing_went_through_fails_its_run_with_the_reason(
     batch_id = company.batch(case=case)
     transaction_id = company.transaction(batch_id, company.request(case, 100), 100, **mistake)
 
-    with pytest.raises(NothingWentThrough, match=f"batch {batch_id}.*transaction {transaction_id}: "):
+    with pytest.raises(AllTransfersFailed, match=f"batch {batch_id}.*transaction {transaction_id}: "):
         worker.process(batch_id)
 
     assert company.batch_row(batch_id).status == "failed"
@@ -100,7 +100,7 @@ def test_batch_of_which_nothing_went_through_fails_its_run_with_the_reason(
 
 def test_batch_without_transactions_fails_and_says_so(worker: Worker, company: Company) -> None:
     batch_id = company.batch()
-    with pytest.raises(NothingWentThrough, match="has no transactions"):
+    with pytest.raises(AllTransfersFailed, match="has no transactions"):
         worker.process(batch_id)
 
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from seedtrust_ops.domain.transfers.sender import BankSilent, BankUnreachable
-from seedtrust_ops.ports.bank import BankGaveNoAnswer
+from seedtrust_ops.domain.transfers.sender import BankNotResponding, BankUnreachable
+from seedtrust_ops.ports.bank import BankInquiryFailed
 from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker, settings_for
 from seedtrust_ops_tests.support.factories import Company
 
@@ -40,12 +40,12 @@ def test_thousand_transfers_under_random_faults_are_each_paid_once_or_refused_by
         if company.batch_row(batch_id).status == "queued":
             try:
                 worker.process(batch_id, asked_at=datetime.now(UTC))
-            except (BankSilent, BankUnreachable, BankGaveNoAnswer):
+            except (BankNotResponding, BankUnreachable, BankInquiryFailed):
                 # Its run would be tried again. A machine that is busy for a second is a bank that did not answer.
                 continue
         try:
             worker.heal(grace_seconds=0)
-        except BankGaveNoAnswer:
+        except BankInquiryFailed:
             continue
         if company.batch_row(batch_id).finished_at is not None:
             break

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import update
 
 from seedtrust_ops.domain.transfers import send_cancellation, sender
-from seedtrust_ops.domain.transfers.batch_lifecycle import NothingWentThrough
-from seedtrust_ops.ports.bank import BankGaveNoAnswer
+from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed
+from seedtrust_ops.ports.bank import BankInquiryFailed
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
 from seedtrust_ops.tables import DisbursementRequest
 from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker
@@ -88,7 +88,7 @@ def test_look_up_that_is_answered_for_another_sends_nothing_again(worker: Worker
     worker.process(other)
     worker.bank.control.order_fault("answer_of_another", method="GET", times=None)
 
-    with suppress(BankGaveNoAnswer):
+    with suppress(BankInquiryFailed):
         worker.heal()
 
     assert company.statuses(batch_id) != ["pending"]
@@ -130,7 +130,7 @@ def test_request_is_not_paid_by_another_on_the_day_on_which_its_first_payment_wa
 ) -> None:
     request_id, first, second = _lost_payment(worker, company)
     _set_status(company, request_id, "denied")
-    with pytest.raises(NothingWentThrough):
+    with pytest.raises(AllTransfersFailed):
         worker.process(first)
     _set_status(company, request_id, "approved")
 
@@ -169,12 +169,12 @@ def test_bank_that_asks_to_wait_absurdly_long_is_told_and_waited_for_an_hour_at_
     worker.bank.control.order_fault("rate_limited", method="POST", retry_after=retry_after)
     waited = []
 
-    async def stop_waiting(sign: send_cancellation.StopSign, seconds: float) -> None:
+    async def stop_waiting(sign: send_cancellation.SendCancellation, seconds: float) -> None:
         waited.append(seconds)
-        sign.raise_sign(sender.BankSilent("the test has waited long enough"))
+        sign.raise_sign(sender.BankNotResponding("the test has waited long enough"))
 
-    monkeypatch.setattr(send_cancellation.StopSign, "wait", stop_waiting)
-    with pytest.raises(sender.BankSilent):
+    monkeypatch.setattr(send_cancellation.SendCancellation, "wait", stop_waiting)
+    with pytest.raises(sender.BankNotResponding):
         worker.process(batch_id)
 
     assert 3_500 < waited[0] <= 3_600
@@ -188,7 +188,7 @@ def test_bank_that_asks_to_wait_absurdly_long_is_told_and_waited_for_an_hour_at_
 @pytest.mark.parametrize("clock", ["monotonic", "time"])
 def test_lease_has_ended_when_either_clock_says_so(clock: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one stands still while a machine is suspended, the other can be set back."""
-    sign = send_cancellation.StopSign()
+    sign = send_cancellation.SendCancellation()
     sign.lease_renewed(send_cancellation.moment(), 60)
     assert not sign.lease_has_ended
     real = getattr(send_cancellation.time, clock)

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from seedtrust_ops.domain.transfers.sender import BankSilent, BankUnreachable
+from seedtrust_ops.domain.transfers.sender import BankNotResponding, BankUnreachable
 from seedtrust_ops.ports.bank import BankUnauthorized
 from seedtrust_ops.sandbox.bank.control_client import SeenRequest
 from seedtrust_ops.sandbox.bank.process import BankProcess
@@ -217,7 +217,7 @@ def test_bank_that_answers_nothing_at_all_is_not_sent_the_whole_batch(worker: Wo
     batch_id = company.big_batch(100)
     worker.bank.control.order_fault("error_before_commit", times=None, status=503)
 
-    with pytest.raises(BankSilent, match="in a row nothing came"):
+    with pytest.raises(BankNotResponding, match="in a row nothing came"):
         worker.process(batch_id)
 
     assert company.statuses(batch_id).count("pending") >= 60
@@ -246,7 +246,7 @@ def test_bank_that_takes_no_request_but_answers_look_ups_is_told_and_not_sent_ev
     batch_id = company.big_batch(100)
     worker.bank.control.order_fault("error_before_commit", method="POST", times=None, status=503)
 
-    with pytest.raises(BankSilent):
+    with pytest.raises(BankNotResponding):
         worker.process(batch_id)
 
     assert ("bank_silent", "huntington") in company.open_alerts()

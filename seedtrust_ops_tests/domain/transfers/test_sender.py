@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Update, update
 
-from seedtrust_ops.domain.transfers.batch_lifecycle import NothingWentThrough
+from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed
 from seedtrust_ops.domain.transfers.sender import FRESH_SECONDS, BatchSender
 from seedtrust_ops.tables import DisbursementRequest, HuntingtonTransaction
 from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker
@@ -37,7 +37,7 @@ def test_request_taken_back_while_the_bank_made_us_wait_is_not_paid(
     worker.bank.control.order_fault("rate_limited", method="POST")
     _while_the_bank_makes_us_wait(monkeypatch, company, update(DisbursementRequest).values(status="denied"))
 
-    with pytest.raises(NothingWentThrough, match="was changed after the batch was checked"):
+    with pytest.raises(AllTransfersFailed, match="was changed after the batch was checked"):
         worker.process(batch_id)
 
     assert company.outcomes(transaction.id) == ["started", "rate_limited"]
@@ -70,7 +70,7 @@ def test_payment_moved_to_another_batch_while_the_bank_made_us_wait_waits_for_th
     worker.bank.control.order_fault("rate_limited", method="POST")
     _while_the_bank_makes_us_wait(monkeypatch, company, update(HuntingtonTransaction).values(batch_id=held))
 
-    with pytest.raises(NothingWentThrough, match="no transactions"):
+    with pytest.raises(AllTransfersFailed, match="no transactions"):
         worker.process(batch_id)
 
     assert company.statuses(held) == ["pending"]

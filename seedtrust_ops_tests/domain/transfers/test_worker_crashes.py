@@ -17,10 +17,10 @@ from sqlalchemy import select, text, update
 
 from seedtrust_ops.domain.transfers import send_cancellation
 from seedtrust_ops.domain.transfers.attempts import StartedAttempt, start_attempts
-from seedtrust_ops.domain.transfers.batch_lifecycle import NothingWentThrough
+from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, halt
-from seedtrust_ops.domain.transfers.leases import BatchTakenBack, Lease, LeaseLost, break_expired_leases, take_lease
-from seedtrust_ops.domain.transfers.response_recorder import Answered, record_answers
+from seedtrust_ops.domain.transfers.leases import BatchStatusChanged, Lease, LeaseLost, break_expired_leases, take_lease
+from seedtrust_ops.domain.transfers.response_recorder import AttemptResult, record_answers
 from seedtrust_ops.ports.bank import NotSent
 from seedtrust_ops.resources.http1_connection import BankConnection
 from seedtrust_ops.tables import Account, BatchLease, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction
@@ -142,7 +142,7 @@ def test_late_writer_is_fenced_out_by_a_newer_token(worker: Worker, company: Com
         assert isinstance(take_lease(session, batch_id, "newer", 60), Lease)
 
     with pytest.raises(LeaseLost), company.sessions.begin() as session:
-        record_answers(session, late, [Answered(attempt, NotSent("late"))])
+        record_answers(session, late, [AttemptResult(attempt, NotSent("late"))])
 
     assert company.statuses(batch_id) == ["processing"]
     assert company.outcomes(transaction.id) == ["started"]
@@ -157,7 +157,7 @@ def test_expired_lease_can_not_be_used_even_where_nobody_took_it(company: Compan
         assert break_expired_leases(session) == [batch_id]
     attempt = StartedAttempt(company.transactions(batch_id)[0].id, 1, company.batch_row(batch_id).created_at)
     with pytest.raises(LeaseLost), company.sessions.begin() as session:
-        record_answers(session, lease, [Answered(attempt, NotSent("late"))])
+        record_answers(session, lease, [AttemptResult(attempt, NotSent("late"))])
 
 
 def test_batch_put_on_hold_in_the_middle_stops_and_what_was_not_sent_stays_pending(
@@ -173,7 +173,7 @@ def test_batch_put_on_hold_in_the_middle_stops_and_what_was_not_sent_stays_pendi
 
     with ThreadPoolExecutor(1) as pool:
         holding = pool.submit(hold)
-        with pytest.raises(BatchTakenBack, match="'held'"):
+        with pytest.raises(BatchStatusChanged, match="'held'"):
             worker.process(batch_id)
         holding.result()
 
@@ -257,7 +257,7 @@ def test_frozen_worker_that_wakes_up_sends_nothing_that_was_refused_meanwhile(
         )
         with company.sessions.begin() as session:
             session.execute(update(DisbursementRequest).values(status="denied"))
-        with pytest.raises(NothingWentThrough):
+        with pytest.raises(AllTransfersFailed):
             worker.process(batch_id)
         process.send_signal(signal.SIGCONT)
         process.communicate(timeout=90)

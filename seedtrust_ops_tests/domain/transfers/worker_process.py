@@ -6,7 +6,7 @@ It does what the job's op does, from the same environment variables, without Dag
 import sys
 from datetime import UTC, datetime
 
-from seedtrust_ops.config import environment
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_sessions
 from seedtrust_ops.domain.transfers.batch_processor import TransferRules, process_batch
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
@@ -14,12 +14,12 @@ from seedtrust_ops.resources.huntington_client import open_huntington_bank
 
 
 def main() -> None:
-    settings = environment().huntington
-    transfers = environment().transfers
+    settings = get_settings().huntington
+    transfers = get_settings().transfers
     report = process_batch(
         application_sessions(),
         lambda: open_huntington_bank(settings),
-        FernetFieldCipher(environment().field_keys.keys),
+        FernetFieldCipher(get_settings().field_keys.keys),
         TransferRules(
             funding_account_id=settings.funding_account_id,
             concurrency=settings.concurrency,

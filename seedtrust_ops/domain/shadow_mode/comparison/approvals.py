@@ -19,7 +19,7 @@ from seedtrust_ops.domain.shadow_mode.comparison.models import (
     within,
 )
 from seedtrust_ops.domain.shadow_mode.decision_reader import APPROVE
-from seedtrust_ops.domain.sql_arrays import any_of
+from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.tables import Case, DisbursementRequest, ShadowDecision
 
 BY_DATE, BY_RULE = "dr_auto_approval", "rule_based_approval"
@@ -40,7 +40,7 @@ def compare_approvals(session: Session, job: str, period: Period) -> Comparison:
     theirs = _requests(
         session, DisbursementRequest.approved_by.like(pattern) & within(DisbursementRequest.approved_at, judged)
     )
-    others = _requests(session, any_of(DisbursementRequest.id, set(ours) - set(theirs)))
+    others = _requests(session, in_array(DisbursementRequest.id, set(ours) - set(theirs)))
     for request_id, row in sorted((theirs | others).items()):
         subject = f"request {request_id}"
         approved_by = [one.detail["approved_by"] for one in ours.get(request_id, ())]

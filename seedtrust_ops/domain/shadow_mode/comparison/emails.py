@@ -20,8 +20,8 @@ from seedtrust_ops.domain.shadow_mode.comparison.models import (
     never_looked,
 )
 from seedtrust_ops.domain.shadow_mode.decision_reader import WRITE_LETTER
-from seedtrust_ops.domain.sql_arrays import any_of
-from seedtrust_ops.errors import OperationsError
+from seedtrust_ops.domain.sql_arrays import in_array
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import User
 
 KINDS = {
@@ -35,7 +35,7 @@ NO_LOG = (
 )
 
 
-class UnreadableLetterLog(OperationsError):
+class UnreadableLetterLog(SeedTrustError):
     """The file is no log of letters."""
 
 
@@ -84,7 +84,7 @@ def compare_letters(
     comparison = Comparison(job)
     decisions = [one for one in decisions_of(session, job, judged) if one.decision == WRITE_LETTER]
     recipients = [one.detail["recipient_id"] for one in decisions]
-    numbers = dict(session.execute(select(User.id, User.email).where(any_of(User.id, recipients))).all())
+    numbers = dict(session.execute(select(User.id, User.email).where(in_array(User.id, recipients))).all())
     by_address = {email.lower(): number for number, email in numbers.items()}
     ours: Counter[tuple[str, date]] = Counter()
     newest: dict[tuple[str, date], datetime] = {}

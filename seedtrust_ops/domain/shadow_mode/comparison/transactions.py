@@ -18,7 +18,7 @@ from seedtrust_ops.domain.shadow_mode.comparison.models import (
     within,
 )
 from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import ASK_FIRST, PENDING_AGAIN, REFUSE, SEND
-from seedtrust_ops.domain.sql_arrays import any_of
+from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.preflight import is_false_failure
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction, ShadowDecision
 
@@ -48,7 +48,7 @@ def compare_transactions(session: Session, period: Period) -> Comparison:
             func.coalesce(begun, False).label("is_begun"),
         )
         .join(HuntingtonBatch, HuntingtonBatch.id == HuntingtonTransaction.batch_id)
-        .where(or_(any_of(HuntingtonTransaction.id, sends.keys() | records.keys()), begun))
+        .where(or_(in_array(HuntingtonTransaction.id, sends.keys() | records.keys()), begun))
         .order_by(HuntingtonTransaction.id)
     )
     for row in rows:
