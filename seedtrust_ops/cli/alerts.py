@@ -81,7 +81,7 @@ def _myself() -> str:
 
 
 def _as_json(alert: "Alert") -> dict[str, Any]:
-    moments = ("opened_at", "resolved_at", "told_at", "resolution_told_at", "acknowledged_at")
+    moments = ("opened_at", "resolved_at", "notified_at", "resolution_notified_at", "acknowledged_at")
     words = {name: getattr(alert, name) for name in ("id", "rule", "subject", "severity", "detail", "acknowledged_by")}
     return words | {
         name: moment.isoformat() if (moment := getattr(alert, name)) is not None else None for name in moments

@@ -12,6 +12,7 @@ from seedtrust_ops.formatting import strip_control_chars
 
 if TYPE_CHECKING:
     from seedtrust_ops.status.health import Health
+    from seedtrust_ops.status.models import StatusReport
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 

@@ -22,7 +22,7 @@ def delete_old_events(session: Session, before: datetime) -> int:
     old = (
         select(OutgoingEvent.id)
         .where(
-            func.coalesce(OutgoingEvent.sent_at, OutgoingEvent.given_up_at) < before, OutgoingEvent.id.not_in(newest)
+            func.coalesce(OutgoingEvent.sent_at, OutgoingEvent.abandoned_at) < before, OutgoingEvent.id.not_in(newest)
         )
         .limit(ROWS_A_TIME)
     )

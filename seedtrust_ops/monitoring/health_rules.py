@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_db.ticks import read_ticks
 from seedtrust_ops.database.engine import dagster_url
-from seedtrust_ops.domain.alerts.findings import Finding
+from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.health.backlog import DRS_OVERDUE, REPORTS_WAITING, drs_overdue, reports_waiting
 from seedtrust_ops.domain.health.batches import BATCH_STUCK, TRANSFERS_HALTED, batch_stuck, transfers_halted
 from seedtrust_ops.domain.health.ledger import LEDGER_MISMATCH, ledger_mismatch

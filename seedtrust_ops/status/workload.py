@@ -49,8 +49,8 @@ def read_work(session: Session, *, halted_by_environment: bool) -> WorkStanding:
         events=_waiting(
             session,
             OutgoingEvent.created_at,
-            OutgoingEvent.sent_at.is_(None) & OutgoingEvent.given_up_at.is_(None),
-            OutgoingEvent.given_up_at.is_not(None),
+            OutgoingEvent.sent_at.is_(None) & OutgoingEvent.abandoned_at.is_(None),
+            OutgoingEvent.abandoned_at.is_not(None),
         ),
         reports=_waiting(
             session, ReportRequest.requested_at, ReportRequest.status == REPORT_PENDING, ReportRequest.status == 4

@@ -10,11 +10,11 @@ from seedtrust_ops.tables.base import OpsTable
 
 
 class Alert(OpsTable):
-    """Trouble that somebody must know of; at most one unresolved a rule and subject.
+    """Something wrong that a person must know of; at most one unresolved row per rule and subject.
 
-    `told_at` and `resolution_told_at` are when its telling was queued, at once or in a digest, and `told_severity`
-    is as what; whoever acknowledged it need not be told of it again. `last_found_at` is when a health rule found it
-    last, null where something else opened it: only what rules found do rules resolve.
+    `notified_at` and `resolution_notified_at` are when the notification was queued, at once or in a digest, and
+    `notified_severity` is the severity it gave. `last_found_at` is when a health rule last found it; null if something
+    else opened it, because rules resolve only what rules found.
     """
 
     __tablename__ = "alerts"
@@ -26,11 +26,11 @@ class Alert(OpsTable):
             unique=True,
             postgresql_where=text("resolved_at IS NULL"),
         ),
-        Index("alerts_to_tell", "opened_at", postgresql_where=text("told_at IS NULL")),
+        Index("alerts_to_notify", "opened_at", postgresql_where=text("notified_at IS NULL")),
         Index(
-            "alerts_resolutions_to_tell",
+            "alerts_resolutions_to_notify",
             "resolved_at",
-            postgresql_where=text("(resolved_at IS NOT NULL) AND (resolution_told_at IS NULL)"),
+            postgresql_where=text("(resolved_at IS NOT NULL) AND (resolution_notified_at IS NULL)"),
         ),
     )
 
@@ -41,9 +41,9 @@ class Alert(OpsTable):
     opened_at: Mapped[datetime] = mapped_column(server_default=sql.now())
     resolved_at: Mapped[datetime | None]
     detail: Mapped[str] = mapped_column(server_default="")
-    told_at: Mapped[datetime | None]
-    resolution_told_at: Mapped[datetime | None]
-    told_severity: Mapped[str | None]
+    notified_at: Mapped[datetime | None]
+    resolution_notified_at: Mapped[datetime | None]
+    notified_severity: Mapped[str | None]
     last_found_at: Mapped[datetime | None]
     acknowledged_at: Mapped[datetime | None]
     acknowledged_by: Mapped[str | None]

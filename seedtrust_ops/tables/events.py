@@ -14,7 +14,7 @@ class OutgoingEvent(OpsTable):
     """Something to be told to PostHog or the internal API; `dedupe_key` keeps it from being written twice.
 
     `body` is what the destination's own module makes a request of. `trouble` is why it was not taken yet, or
-    never will be (`given_up_at`).
+    never will be (`abandoned_at`).
     """
 
     __tablename__ = "outgoing_events"
@@ -23,7 +23,7 @@ class OutgoingEvent(OpsTable):
             "outgoing_events_to_send",
             "destination",
             "next_attempt_at",
-            postgresql_where=text("(sent_at IS NULL) AND (given_up_at IS NULL)"),
+            postgresql_where=text("(sent_at IS NULL) AND (abandoned_at IS NULL)"),
         ),
     )
 
@@ -35,5 +35,5 @@ class OutgoingEvent(OpsTable):
     created_at: Mapped[datetime] = mapped_column(server_default=sql.now())
     next_attempt_at: Mapped[datetime] = mapped_column(server_default=sql.now())
     sent_at: Mapped[datetime | None]
-    given_up_at: Mapped[datetime | None]
-    trouble: Mapped[str | None]
+    abandoned_at: Mapped[datetime | None]
+    last_error: Mapped[str | None]

@@ -40,8 +40,8 @@ class Notification(OpsTable):
     sent_at: Mapped[datetime | None]
     next_attempt_at: Mapped[datetime] = mapped_column(server_default=sql.now())
     attempted_at: Mapped[datetime | None]
-    claim: Mapped[str | None]
-    trouble: Mapped[str | None]
+    claim_token: Mapped[str | None]
+    last_error: Mapped[str | None]
 
 
 class NotificationAttachment(OpsTable):

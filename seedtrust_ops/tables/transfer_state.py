@@ -39,7 +39,7 @@ class TransferAttempt(OpsTable):
     __tablename__ = "transfer_attempts"
     __table_args__ = (
         Index("transfer_attempts_by_transaction", "transaction_id", "id"),
-        Index("transfer_attempts_by_word", "finished_at", postgresql_where=text("bank_transfer_id IS NOT NULL")),
+        Index("transfer_attempts_by_finished_at", "finished_at", postgresql_where=text("bank_transfer_id IS NOT NULL")),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -69,6 +69,6 @@ class Switch(OpsTable):
     __tablename__ = "switches"
 
     name: Mapped[str] = mapped_column(primary_key=True)
-    reason: Mapped[str] = mapped_column(server_default="no reason was given")
-    set_by: Mapped[str] = mapped_column(server_default="somebody")
+    reason: Mapped[str] = mapped_column(server_default="no reason given")
+    set_by: Mapped[str] = mapped_column(server_default="unknown")
     set_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -27,7 +27,7 @@ def record(session: Session, told: Iterable[Told]) -> None:
     session.execute(
         update(Alert)
         .where(Alert.rule.in_(RULES), Alert.resolved_at.is_(None), ~lasts)
-        .values(resolved_at=func.now(), resolution_told_at=func.now())
+        .values(resolved_at=func.now(), resolution_notified_at=func.now())
     )
 
 
@@ -58,7 +58,7 @@ def _open(session: Session, told: list[Told]) -> None:
     session.execute(
         insert(Alert)
         .from_select(
-            ["rule", "subject", "severity", "detail", "opened_at", "told_at", "told_severity"],
+            ["rule", "subject", "severity", "detail", "opened_at", "notified_at", "notified_severity"],
             select(*rows.c, func.now(), rows.c.severity).where(~kept.exists()),
         )
         .on_conflict_do_nothing(index_elements=["rule", "subject"], index_where=Alert.resolved_at.is_(None))

@@ -231,7 +231,7 @@ def test_events_and_files_that_nobody_needs_go_and_the_newest_event_stays(
 
     with sessions.begin() as session:
         session.add_all([event(f"sent {number}", sent_at=NOW - OLD) for number in range(3)])
-        session.add_all([event("given up", given_up_at=NOW - OLD), event("waits"), event("sent now", sent_at=NOW)])
+        session.add_all([event("given up", abandoned_at=NOW - OLD), event("waits"), event("sent now", sent_at=NOW)])
         session.flush()
         session.add(event("newest", sent_at=NOW - VERY_OLD))
         letters = [letter("failed", "failed", OLD), letter("fresh", "failed", timedelta(1)), letter("q", "queued", OLD)]

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.alert_notifications.acknowledgement import acknowledge
-from seedtrust_ops.domain.alerts.findings import Finding
+from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.health.evaluator import evaluate
 from seedtrust_ops.domain.health.rule import Rule
 from seedtrust_ops.domain.outbox.email_claims import alert_subject
@@ -88,7 +88,7 @@ def test_severity_decides_who_is_told_at_once(
     assert [one["event"] for one in posthog.events()] == (["alert_opened"] if at_once else [])
     assert all("detail" not in one["properties"] for one in posthog.events())
     assert [one["status"] for one in internal_api.posts()] == [status]
-    assert (tick.alert().told_at is not None) == at_once
+    assert (tick.alert().notified_at is not None) == at_once
 
 
 def test_alert_that_gets_worse_is_told_again_and_one_that_gets_better_is_not(
@@ -117,7 +117,7 @@ def test_acknowledged_alert_is_told_no_more_and_its_end_is_recorded(
     assert subjects(mailbox) == before
     over = tick.alert()
     assert over.resolved_at is not None
-    assert over.resolution_told_at is not None
+    assert over.resolution_notified_at is not None
     # How the jobs are is no telling: it must be right.
     assert [one["status"] for one in internal_api.posts()] == ["degraded", "down", "up"]
 
@@ -274,4 +274,4 @@ def test_tick_that_dies_at_any_commit_loses_no_telling_and_tells_none_twice(
     assert internal_api.posts()[-1]["status"] == "up"
     assert set(tick.all(Notification.status)) == {"sent"}
     with tick.sessions() as session:
-        assert session.scalar(text("select count(*) from ops.alerts where resolution_told_at is null")) == 0
+        assert session.scalar(text("select count(*) from ops.alerts where resolution_notified_at is null")) == 0

@@ -79,9 +79,9 @@ def test_killed_and_frozen_daemons_are_told_once_each_and_once_that_they_are_bac
     with sessions() as session:
         alerts = session.scalars(select(Alert).order_by(Alert.id)).all()
     assert len(alerts) == subjects.count(begun)
-    assert all(alert.told_at is not None and alert.rule == "daemon_silent" for alert in alerts)
+    assert all(alert.notified_at is not None and alert.rule == "daemon_silent" for alert in alerts)
     assert [alert.resolved_at is None for alert in alerts] == [False] * (len(alerts) - 1) + [True]
-    assert all(alert.resolution_told_at for alert in alerts[:-1])
+    assert all(alert.resolution_notified_at for alert in alerts[:-1])
     assert [post["status"] for post in watch.internal_api.posts()][-3:] == ["down", "up", "down"]
 
 
@@ -156,7 +156,7 @@ def test_a_server_that_is_down_is_told_without_it_and_is_on_record_once_it_is_ba
         ("database_down", "application"),
         ("database_down", "dagster"),
     ]
-    assert all(alert.resolved_at and alert.told_at and alert.resolution_told_at for alert in alerts)
+    assert all(alert.resolved_at and alert.notified_at and alert.resolution_notified_at for alert in alerts)
     assert [post["status"] for post in watch.internal_api.posts()] == ["down", "up"]
     assert len(watch.posthog.events("alert_opened")) == len(watch.posthog.events("alert_resolved")) == 2
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alerts.findings import severity_rank
+from seedtrust_ops.domain.alerts.store import severity_rank
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import Alert
 
@@ -43,8 +43,8 @@ def acknowledge(session: Session, alert_id: int, by: str) -> Alert:
     if alert.acknowledged_at is None:
         alert.acknowledged_at = func.now()
         alert.acknowledged_by = by
-        alert.told_at = func.coalesce(Alert.told_at, func.now())
-        alert.told_severity = func.coalesce(Alert.told_severity, Alert.severity)
+        alert.notified_at = func.coalesce(Alert.notified_at, func.now())
+        alert.notified_severity = func.coalesce(Alert.notified_severity, Alert.severity)
         session.flush()
         session.refresh(alert)
     return alert

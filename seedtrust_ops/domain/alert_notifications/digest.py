@@ -12,7 +12,7 @@ from sqlalchemy import func as sql
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alert_notifications.notifier import in_a_letter
-from seedtrust_ops.domain.alerts.findings import severity_rank
+from seedtrust_ops.domain.alerts.store import severity_rank
 from seedtrust_ops.domain.notifications.notification_kinds import ALERT_DIGEST
 from seedtrust_ops.domain.outbox.email_store import Email, enqueue_emails
 from seedtrust_ops.domain.sql_arrays import in_array
@@ -44,8 +44,8 @@ def notify_digest(session: Session, emails: Sequence[str], day: date) -> int:
             or_(
                 Alert.resolved_at.is_(None) & Alert.severity.in_(ONCE_A_DAY),
                 Alert.resolved_at.is_not(None)
-                & Alert.resolution_told_at.is_(None)
-                & sql.coalesce(Alert.told_severity, Alert.severity).in_(ONCE_A_DAY),
+                & Alert.resolution_notified_at.is_(None)
+                & sql.coalesce(Alert.notified_severity, Alert.severity).in_(ONCE_A_DAY),
             ),
         )
         .order_by(severity_rank(Alert.severity).desc(), Alert.id)
@@ -54,8 +54,8 @@ def notify_digest(session: Session, emails: Sequence[str], day: date) -> int:
     if not alerts:
         return 0
     sorts = {
-        "opened": [one for one in alerts if one.resolved_at is None and one.told_at is None],
-        "still_open": [one for one in alerts if one.resolved_at is None and one.told_at is not None],
+        "opened": [one for one in alerts if one.resolved_at is None and one.notified_at is None],
+        "still_open": [one for one in alerts if one.resolved_at is None and one.notified_at is not None],
         "resolved": [one for one in alerts if one.resolved_at is not None],
     }
     variables = {name: [in_a_letter(one) for one in some[:LISTED]] for name, some in sorts.items()} | {
@@ -66,9 +66,9 @@ def notify_digest(session: Session, emails: Sequence[str], day: date) -> int:
         update(Alert)
         .where(in_array(Alert.id, [alert.id for alert in alerts]))
         .values(
-            told_at=sql.coalesce(Alert.told_at, sql.now()),
-            told_severity=sql.coalesce(Alert.told_severity, Alert.severity),
-            resolution_told_at=case((Alert.resolved_at.is_not(None), sql.now())),
+            notified_at=sql.coalesce(Alert.notified_at, sql.now()),
+            notified_severity=sql.coalesce(Alert.notified_severity, Alert.severity),
+            resolution_notified_at=case((Alert.resolved_at.is_not(None), sql.now())),
         )
     )
     return enqueue_emails(

@@ -11,7 +11,7 @@ from sqlalchemy import Row, func, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alert_notifications.notifier import AT_ONCE
-from seedtrust_ops.domain.alerts.findings import severity_rank
+from seedtrust_ops.domain.alerts.store import severity_rank
 from seedtrust_ops.domain.outbox.event_store import Destination, Event, queue_events
 from seedtrust_ops.ports.component_status import Component, Status
 from seedtrust_ops.severity import Severity
@@ -36,7 +36,11 @@ def tell_component_status(session: Session) -> Status | None:
         .order_by(OutgoingEvent.id.desc())
         .limit(1)
     ).first()
-    if last is not None and last.given_up_at is None and (last.body["status"], last.body["detail"]) == (status, detail):
+    if (
+        last is not None
+        and last.abandoned_at is None
+        and (last.body["status"], last.body["detail"]) == (status, detail)
+    ):
         return None
     session.execute(
         update(OutgoingEvent)
@@ -44,9 +48,9 @@ def tell_component_status(session: Session) -> Status | None:
             OutgoingEvent.destination == Destination.INTERNAL_API.value,
             OutgoingEvent.dedupe_key.startswith(_KEY),
             OutgoingEvent.sent_at.is_(None),
-            OutgoingEvent.given_up_at.is_(None),
+            OutgoingEvent.abandoned_at.is_(None),
         )
-        .values(given_up_at=func.now(), trouble=SUPERSEDED)
+        .values(abandoned_at=func.now(), last_error=SUPERSEDED)
     )
     body = {
         "component": Component.JOBS.value,

@@ -11,7 +11,7 @@ from sqlalchemy import func as sql
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alerts.findings import severity_rank
+from seedtrust_ops.domain.alerts.store import severity_rank
 from seedtrust_ops.domain.notifications.notification_kinds import ALERT_KINDS, ALERT_OPENED, ALERT_RESOLVED
 from seedtrust_ops.domain.outbox.email_claims import FAILING, alert_subject
 from seedtrust_ops.domain.outbox.email_store import Email, enqueue_emails
@@ -39,13 +39,13 @@ def notify_opened(session: Session, channels: Channels) -> int:
 
     What a person has acknowledged is not told. At most ALERTS_A_TIME are, the worst first.
     """
-    is_worse = severity_rank(Alert.severity) > severity_rank(sql.coalesce(Alert.told_severity, Alert.severity))
+    is_worse = severity_rank(Alert.severity) > severity_rank(sql.coalesce(Alert.notified_severity, Alert.severity))
     alerts = session.scalars(
         select(Alert)
         .where(
             Alert.severity.in_(AT_ONCE),
             Alert.acknowledged_at.is_(None),
-            or_(Alert.told_at.is_(None), Alert.resolved_at.is_(None) & is_worse),
+            or_(Alert.notified_at.is_(None), Alert.resolved_at.is_(None) & is_worse),
         )
         .order_by(severity_rank(Alert.severity).desc(), Alert.id)
         .limit(ALERTS_A_TIME)
@@ -55,7 +55,7 @@ def notify_opened(session: Session, channels: Channels) -> int:
     session.execute(
         update(Alert)
         .where(in_array(Alert.id, [alert.id for alert in alerts]))
-        .values(told_at=sql.now(), told_severity=Alert.severity)
+        .values(notified_at=sql.now(), notified_severity=Alert.severity)
     )
     return len(alerts)
 
@@ -66,9 +66,9 @@ def notify_resolved(session: Session, channels: Channels) -> int:
         select(Alert)
         .where(
             Alert.resolved_at.is_not(None),
-            Alert.told_at.is_not(None),
-            Alert.resolution_told_at.is_(None),
-            or_(Alert.told_severity.in_(AT_ONCE), Alert.acknowledged_at.is_not(None)),
+            Alert.notified_at.is_not(None),
+            Alert.resolution_notified_at.is_(None),
+            or_(Alert.notified_severity.in_(AT_ONCE), Alert.acknowledged_at.is_not(None)),
         )
         .order_by(Alert.id)
         .limit(ALERTS_A_TIME)
@@ -77,7 +77,7 @@ def notify_resolved(session: Session, channels: Channels) -> int:
     to_tell = [_resolved(alert) for alert in alerts if alert.acknowledged_at is None]
     _tell(session, channels, to_tell)
     session.execute(
-        update(Alert).where(in_array(Alert.id, [alert.id for alert in alerts])).values(resolution_told_at=sql.now())
+        update(Alert).where(in_array(Alert.id, [alert.id for alert in alerts])).values(resolution_notified_at=sql.now())
     )
     return len(to_tell)
 
@@ -106,7 +106,7 @@ class _Telling:
 
 
 def _opened(alert: Alert) -> _Telling:
-    has_risen = alert.told_at is not None
+    has_risen = alert.notified_at is not None
     what = f"rose-to-{alert.severity.lower()}" if has_risen else "opened"
     # One that is over by now is told as both, one after the other.
     variables = {name: value for name, value in in_a_letter(alert).items() if name != "resolved_at"}

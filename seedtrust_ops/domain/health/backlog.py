@@ -5,7 +5,7 @@ from datetime import timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alerts.findings import Finding
+from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.approvals.writer import is_approvable
 from seedtrust_ops.domain.health.rule import in_time
 from seedtrust_ops.severity import Severity

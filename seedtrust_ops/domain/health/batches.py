@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, SQLColumnExpression, func, or_, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alerts.findings import Finding
+from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.health.rule import SHOWN, in_time, the_rest
 from seedtrust_ops.domain.transfers.kill_switch import why_halted
 from seedtrust_ops.domain.transfers.leases import is_live

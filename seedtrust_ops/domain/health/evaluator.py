@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alerts.findings import Finding, record_failure, record_findings
+from seedtrust_ops.domain.alerts.store import Finding, record_failure, record_findings
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.health.rule import Rule
 from seedtrust_ops.errors import SeedTrustError

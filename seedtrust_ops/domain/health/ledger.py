@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alerts.findings import Finding
+from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.health.rule import SHOWN, the_rest
 from seedtrust_ops.domain.notifications.renderer import dollars
 from seedtrust_ops.severity import Severity

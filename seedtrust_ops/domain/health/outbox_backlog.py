@@ -9,7 +9,7 @@ from datetime import timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alerts.findings import Finding
+from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.health.rule import in_time
 from seedtrust_ops.domain.outbox.email_claims import FAILING
 from seedtrust_ops.domain.outbox.event_store import Destination
@@ -45,7 +45,7 @@ def notifications_failing(session: Session, *, longest_seconds: float, told: Col
         select(OutgoingEvent.destination, func.count().label("number"))
         .where(
             OutgoingEvent.sent_at.is_(None),
-            OutgoingEvent.given_up_at.is_(None),
+            OutgoingEvent.abandoned_at.is_(None),
             OutgoingEvent.destination.in_([one.value for one in told]),
             OutgoingEvent.created_at < func.now() - timedelta(seconds=longest_seconds),
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alerts.findings import Finding
+from seedtrust_ops.domain.alerts.store import Finding
 
 SHOWN = 20
 """So many subjects of one rule get an alert of their own; what is beyond is one more finding that counts the rest."""

@@ -12,7 +12,7 @@ from sqlalchemy import Integer, Row, Text, func, or_, select, true
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alerts.findings import Finding
+from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.health.rule import in_time
 from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.severity import Severity

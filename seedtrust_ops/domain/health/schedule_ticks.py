@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from seedtrust_ops.domain.alerts.findings import Finding
+from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.health.rule import in_time
 from seedtrust_ops.severity import Severity
 

@@ -106,7 +106,7 @@ def claim_letters(session: Session, patience: Patience, kinds: Sequence[str] | N
             session.execute(
                 update(Notification)
                 .where(Notification.id.in_(ids))
-                .values(claim=claim.token, next_attempt_at=func.now() + patience.hold)
+                .values(claim_token=claim.token, next_attempt_at=func.now() + patience.hold)
             )
             return claim
     return None
@@ -121,7 +121,7 @@ def start_attempt(session: Session, claim: Claim, letter_id: int, patience: Pati
         select(Notification, User.full_name, User.is_active, NotificationAttachment)
         .outerjoin(User, User.id == Notification.recipient_id)
         .outerjoin(NotificationAttachment, NotificationAttachment.notification_id == Notification.id)
-        .where(Notification.id == letter_id, Notification.claim == claim.token, Notification.status == "queued")
+        .where(Notification.id == letter_id, Notification.claim_token == claim.token, Notification.status == "queued")
         .with_for_update(of=Notification)
     ).one_or_none()
     if mine is None:
@@ -159,7 +159,7 @@ def record_sent(session: Session, letter: DueLetter, subject: str) -> None:
     session.execute(
         update(Notification)
         .where(Notification.id == letter.id)
-        .values(status="sent", sent_at=func.now(), subject=subject, claim=None, trouble=None)
+        .values(status="sent", sent_at=func.now(), subject=subject, claim_token=None, last_error=None)
     )
     if letter.attachment is not None:
         session.execute(delete(NotificationAttachment).where(NotificationAttachment.notification_id == letter.id))
@@ -173,8 +173,8 @@ def record_postponed(session: Session, claim: Claim, letter: DueLetter, trouble:
         return
     session.execute(
         update(Notification)
-        .where(Notification.id == letter.id, Notification.claim == claim.token, Notification.status == "queued")
-        .values(claim=None, trouble=trouble, next_attempt_at=func.now() + patience.pause(letter.attempts))
+        .where(Notification.id == letter.id, Notification.claim_token == claim.token, Notification.status == "queued")
+        .values(claim_token=None, last_error=trouble, next_attempt_at=func.now() + patience.pause(letter.attempts))
     )
 
 
@@ -183,7 +183,7 @@ def record_failed(session: Session, letter_id: int, kind: str, trouble: str, *, 
     failed = session.execute(
         update(Notification)
         .where(Notification.id == letter_id, Notification.status == "queued")
-        .values(status="failed", claim=None, trouble=trouble)
+        .values(status="failed", claim_token=None, last_error=trouble)
         .returning(Notification.id)
     ).first()
     if failed is not None and alert:
@@ -202,8 +202,8 @@ def release(session: Session, claim: Claim) -> None:
     """Give back, untried, what is left of a claim."""
     session.execute(
         update(Notification)
-        .where(Notification.claim == claim.token, Notification.status == "queued")
-        .values(claim=None, next_attempt_at=func.now())
+        .where(Notification.claim_token == claim.token, Notification.status == "queued")
+        .values(claim_token=None, next_attempt_at=func.now())
     )
 
 
@@ -216,7 +216,7 @@ def queue_again(session: Session) -> int:
     again = session.scalars(
         update(Notification)
         .where(Notification.status == "failed", or_(Notification.recipient_id.is_(None), active.exists()))
-        .values(status="queued", attempts=0, next_attempt_at=func.now(), claim=None)
+        .values(status="queued", attempts=0, next_attempt_at=func.now(), claim_token=None)
         .returning(Notification.kind)
     ).all()
     for kind in set(again):

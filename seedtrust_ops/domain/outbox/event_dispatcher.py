@@ -102,7 +102,7 @@ def abandon_all(session: Session, destination: Destination, reason: str) -> int:
     given_up = session.execute(
         update(OutgoingEvent)
         .where(OutgoingEvent.destination == destination.value, *_waits())
-        .values(given_up_at=func.now(), trouble=reason)
+        .values(abandoned_at=func.now(), last_error=reason)
         .returning(OutgoingEvent.id)
     )
     return len(given_up.all())
@@ -114,7 +114,7 @@ def purge_events(session: Session) -> int:
         select(OutgoingEvent.id)
         .where(
             OutgoingEvent.created_at < func.now() - KEPT,
-            OutgoingEvent.sent_at.is_not(None) | OutgoingEvent.given_up_at.is_not(None),
+            OutgoingEvent.sent_at.is_not(None) | OutgoingEvent.abandoned_at.is_not(None),
         )
         .order_by(OutgoingEvent.id)
         .limit(DELETED_AT_ONCE)
@@ -124,7 +124,7 @@ def purge_events(session: Session) -> int:
 
 
 def _waits() -> tuple[Any, ...]:
-    return OutgoingEvent.sent_at.is_(None), OutgoingEvent.given_up_at.is_(None)
+    return OutgoingEvent.sent_at.is_(None), OutgoingEvent.abandoned_at.is_(None)
 
 
 def _claim(session: Session, destination: Destination, patience: EventPatience) -> list[_Claimed]:
@@ -171,13 +171,13 @@ def _record(session: Session, outcomes: _Outcomes, patience: EventPatience) -> N
     change = update(OutgoingEvent)
     if outcomes.sent:
         session.execute(
-            change.where(in_array(OutgoingEvent.id, outcomes.sent)).values(sent_at=func.now(), trouble=None)
+            change.where(in_array(OutgoingEvent.id, outcomes.sent)).values(sent_at=func.now(), last_error=None)
         )
     if outcomes.refused:
         refused = array_table("refused", [("id", BigInteger()), ("reason", Text())], outcomes.refused)
         session.execute(
             change.where(OutgoingEvent.id == refused.c.id, OutgoingEvent.sent_at.is_(None)).values(
-                given_up_at=func.now(), trouble=refused.c.reason
+                abandoned_at=func.now(), last_error=refused.c.reason
             )
         )
     if outcomes.postponed is not None:
@@ -185,9 +185,9 @@ def _record(session: Session, outcomes: _Outcomes, patience: EventPatience) -> N
         is_too_old = OutgoingEvent.created_at < func.now() - patience.given_up_after
         session.execute(
             change.where(OutgoingEvent.id == event.id, *_waits()).values(
-                trouble=trouble,
+                last_error=trouble,
                 next_attempt_at=func.now() + patience.pause(event.attempts),
-                given_up_at=case((is_too_old, func.now())),
+                abandoned_at=case((is_too_old, func.now())),
             )
         )
     if outcomes.untried:

@@ -54,7 +54,7 @@ def test_day_that_was_written_is_written_no_more_and_its_late_alerts_are_the_nex
     write("late")
     assert digest(3) == 0
     with sessions() as session:
-        assert session.scalars(select(Alert.told_at).where(Alert.subject == "late")).one() is None
+        assert session.scalars(select(Alert.notified_at).where(Alert.subject == "late")).one() is None
     assert digest(4) == 2
     with sessions() as session:
         letters = session.scalars(select(Notification).order_by(Notification.id)).all()

@@ -125,7 +125,7 @@ def test_letters_that_wait_for_long_are_failing(
         ({}, 700, False),
         ({}, 920, True),
         ({"sent_at": func.now()}, 9_000, False),
-        ({"given_up_at": func.now()}, 9_000, False),
+        ({"abandoned_at": func.now()}, 9_000, False),
     ],
     ids=["young", "old", "sent", "given up"],
 )

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.alerts.findings import Finding
-from seedtrust_ops.domain.alerts.store import open_alert
+from seedtrust_ops.domain.alerts.store import Finding, open_alert
 from seedtrust_ops.domain.health.evaluator import THE_RULE_ITSELF, Evaluation, evaluate
 from seedtrust_ops.domain.health.rule import Rule
 from seedtrust_ops.errors import ConfigurationError

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.alerts.findings import Finding
+from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.health.runs import WatchedJob, error_spike, expired_runs, pending_accumulating
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import JobRun

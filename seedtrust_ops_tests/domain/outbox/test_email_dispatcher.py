@@ -30,7 +30,7 @@ def test_due_letter_is_sent_once_and_recorded(post: Post) -> None:
     assert "Hello Maria Álvarez," in kept.text
     assert "$2,450.00" in kept.html
     row = post.letter(letter_id)
-    assert (row.status, row.attempts, row.trouble) == ("sent", 1, None)
+    assert (row.status, row.attempts, row.last_error) == ("sent", 1, None)
     assert row.sent_at is not None
     assert row.subject == kept.subject == "Disbursement request 5518 was approved: case ST-1042"
     assert kept.message_id == message_id(row.dedupe_key, "escrow@seedtrust.example")
@@ -107,7 +107,7 @@ def test_refused_recipient_fails_alone_with_the_server_s_words_and_an_alert(post
     assert post.received() == [post.letter(first).recipient_email, post.letter(last).recipient_email]
     row = post.letter(refused)
     assert (row.status, row.attempts) == ("failed", 1)
-    assert row.trouble == f"The mail server refused the letter: 550 5.1.1 <{address}> is unknown here."
+    assert row.last_error == f"The mail server refused the letter: 550 5.1.1 <{address}> is unknown here."
     told = post.alerts()["dr-approved letters"]
     assert told.startswith(f"Letter {refused} (dr-approved) was not sent; its row in ops.notifications says why.")
     assert address not in told
@@ -180,7 +180,7 @@ def test_letter_that_can_not_be_written_fails_with_a_sentence_and_the_rest_go_on
     assert (report.sent, report.failed) == (1, 1)
     row = post.letter(broken)
     assert row.status == "failed"
-    assert re.search(sentence, row.trouble or "")
+    assert re.search(sentence, row.last_error or "")
     assert post.letter(sound).status == "sent"
     assert len(post.alerts()) == 1
 
@@ -231,8 +231,8 @@ def test_postponed_recipient_is_tried_again_after_growing_pauses_and_fails_after
 
     row = post.letter(letter_id)
     assert (row.status, row.attempts) == ("failed", 5)
-    assert "451 4.7.1" in (row.trouble or "")
-    assert "attempt 5, the last" in (row.trouble or "")
+    assert "451 4.7.1" in (row.last_error or "")
+    assert "attempt 5, the last" in (row.last_error or "")
     assert list(post.alerts()) == ["dr-approved letters"]
     post.let_time_pass()
     assert post.deliver().still_due == 0
@@ -270,7 +270,7 @@ def test_delivery_ends_in_time_and_leaves_the_rest_untried(post: Post, monkeypat
     report = post.deliver(longest_seconds=0.2)
     assert (report.sent, report.still_due) == (1, 2)
     with post.sessions() as session:
-        assert session.query(Notification).filter_by(status="queued", attempts=0, claim=None).count() == 2
+        assert session.query(Notification).filter_by(status="queued", attempts=0, claim_token=None).count() == 2
 
 
 def test_letter_whose_attempts_were_all_used_up_by_dead_deliverers_fails(post: Post) -> None:

@@ -106,7 +106,7 @@ def test_refused_event_is_given_up_with_the_reason_and_holds_up_no_other(session
     assert taker.taken == ["a", "c"]
     bad = rows(sessions)["bad"]
     assert (bad.sent_at, bad.trouble) == (None, "It has no name that is allowed.")
-    assert bad.given_up_at is not None
+    assert bad.abandoned_at is not None
     let_time_pass(sessions)
     assert deliver(sessions, Recorder()).sent == 0
 
@@ -134,8 +134,8 @@ def test_event_is_given_up_when_an_attempt_fails_a_day_after_it_was_queued(
     age(sessions, timedelta(hours=hours))
     deliver(sessions, Recorder(fails_at="a"))
     row = rows(sessions)["a"]
-    assert (row.given_up_at is not None) == is_given_up
-    assert row.trouble == "PostHog is away."
+    assert (row.abandoned_at is not None) == is_given_up
+    assert row.last_error == "PostHog is away."
 
 
 def test_old_event_that_was_never_tried_is_delivered(sessions: sessionmaker[Session]) -> None:
@@ -189,6 +189,6 @@ def test_what_waits_for_a_destination_that_is_switched_off_is_given_up_and_what_
     with sessions.begin() as session:
         assert abandon_all(session, Destination.POSTHOG, "POSTHOG_API_KEY is not set.") == 2
         assert abandon_all(session, Destination.POSTHOG, "POSTHOG_API_KEY is not set.") == 0
-    assert {name: row.trouble for name, row in rows(sessions).items()} == dict.fromkeys(
+    assert {name: row.last_error for name, row in rows(sessions).items()} == dict.fromkeys(
         ("waiting", "young"), "POSTHOG_API_KEY is not set."
     )
