@@ -1,4 +1,4 @@
-"""What a report is: every kind in every format, by mail or as a link, and as an asset."""
+"""The report files: every kind in every format, attached or as a link, and as an asset."""
 
 import csv
 import hashlib
@@ -18,7 +18,7 @@ from seedtrust_ops.domain.reports import generator, pdf_writer
 from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import Notification
-from seedtrust_ops_tests.jobs.report_requests import address, ask, row, run, told
+from seedtrust_ops_tests.jobs.report_requests import job_result, request_report, request_row, requester_email, run
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
 from seedtrust_ops_tests.support.job_environment import EVIL
 
@@ -38,22 +38,22 @@ PARAMS: dict[str, Callable[[BuiltCase], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", PARAMS)
-def test_every_kind_comes_in_every_format_by_mail_and_as_an_asset(
+def test_every_kind_in_every_format_is_emailed_and_materialized(
     company: Company, case: BuiltCase, outside: OutsideWorld, mailbox: MailboxProcess, kind: str
 ) -> None:
     batch_id = company.batch([700])
     (transaction,) = company.transactions(batch_id)
-    requests = {one: ask(company, kind, one, PARAMS[kind](case)) for one in ("csv", "xlsx", "pdf")}
+    requests = {one: request_report(company, kind, one, PARAMS[kind](case)) for one in ("csv", "xlsx", "pdf")}
     result = run()
     assert result.success
-    assert told(result)["made"] == list(requests.values())
+    assert job_result(result)["made"] == list(requests.values())
     made = {one.metadata["request"].value: one for one in materializations(result)}
     files = {}
     for format_name, request_id in requests.items():
-        request = row(company, request_id)
+        request = request_row(company, request_id)
         assert (request.status, request.error) == (3, None)
         assert request.finished_at is not None
-        (letter,) = mailbox.control.letters(address(company, request_id))
+        (letter,) = mailbox.control.letters(requester_email(company, request_id))
         ((name, content),) = letter.attachments.items()
         assert name.endswith(f".{format_name}")
         shown = {name: value.value for name, value in made[request_id].metadata.items()}
@@ -73,11 +73,11 @@ def test_every_kind_comes_in_every_format_by_mail_and_as_an_asset(
     assert sheet.auto_filter.ref is not None
     assert not [cell for line in sheet.iter_rows() for cell in line if cell.data_type == "f"]
     pages = PdfReader(io.BytesIO(files["pdf"])).pages
-    words = " ".join(page.extract_text() for page in pages)
-    assert f"Page 1 of {len(pages)}" in words
-    assert "SeedTrust: " in words
+    text = " ".join(page.extract_text() for page in pages)
+    assert f"Page 1 of {len(pages)}" in text
+    assert "SeedTrust: " in text
     digits = company.cipher.decrypt(transaction.account_number_encrypted)
-    assert digits not in words + files["csv"].decode()
+    assert digits not in text + files["csv"].decode()
 
 
 def materializations(result: dg.ExecuteInProcessResult) -> list[dg.AssetMaterialization]:
@@ -86,11 +86,13 @@ def materializations(result: dg.ExecuteInProcessResult) -> list[dg.AssetMaterial
     ]
 
 
-def test_a_ledger_adds_up_and_starts_no_formula(company: Company, case: BuiltCase, mailbox: MailboxProcess) -> None:
-    requests = {one: ask(company, "case_ledger", one, {"case_id": case.case_id}) for one in ("csv", "xlsx", "pdf")}
+def test_case_ledger_balances_and_starts_no_formula(company: Company, case: BuiltCase, mailbox: MailboxProcess) -> None:
+    requests = {
+        one: request_report(company, "case_ledger", one, {"case_id": case.case_id}) for one in ("csv", "xlsx", "pdf")
+    }
     run()
     files = {
-        one: next(iter(mailbox.control.letters(address(company, number))[0].attachments.values()))
+        one: next(iter(mailbox.control.letters(requester_email(company, number))[0].attachments.values()))
         for one, number in requests.items()
     }
     lines = read_csv(files["csv"])
@@ -109,13 +111,13 @@ def test_a_ledger_adds_up_and_starts_no_formula(company: Company, case: BuiltCas
     assert len(page.images) == 1
 
 
-def test_a_large_report_is_a_link_that_anybody_can_follow(
+def test_large_report_is_sent_as_a_presigned_link(
     company: Company, case: BuiltCase, mailbox: MailboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generator, "LARGEST_ATTACHMENT", 10)
-    number = ask(company, "account_balances")
+    monkeypatch.setattr(generator, "MAX_ATTACHMENT_BYTES", 10)
+    number = request_report(company, "account_balances")
     run()
-    (letter,) = mailbox.control.letters(address(company, number))
+    (letter,) = mailbox.control.letters(requester_email(company, number))
     assert letter.attachments == {}
     with company.sessions() as session:
         variables = session.scalars(select(Notification.variables)).one()
@@ -125,17 +127,17 @@ def test_a_large_report_is_a_link_that_anybody_can_follow(
     assert f"account-balances-{datetime.now().year}" in answer.headers["content-disposition"]  # noqa: DTZ005
 
 
-def test_a_pdf_of_too_many_rows_says_what_to_ask_for(
+def test_pdf_with_too_many_rows_says_what_to_request_instead(
     company: Company, case: BuiltCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pdf_writer, "MOST_ROWS", 1)
-    number = ask(company, "case_ledger", "pdf", {"case_id": case.case_id})
+    monkeypatch.setattr(pdf_writer, "MAX_ROWS", 1)
+    number = request_report(company, "case_ledger", "pdf", {"case_id": case.case_id})
     run()
-    assert "too much for a PDF. Ask for it as xlsx or csv" in str(row(company, number).error)
+    assert "the limit for a PDF. Request XLSX or CSV" in str(request_row(company, number).error)
 
 
 @pytest.mark.parametrize("format_name", ["csv", "xlsx", "pdf"])
-def test_a_report_of_nothing_is_whole(company: Company, mailbox: MailboxProcess, format_name: str) -> None:
-    number = ask(company, "huntington_transfers", format_name)
+def test_empty_report_is_valid(company: Company, mailbox: MailboxProcess, format_name: str) -> None:
+    number = request_report(company, "huntington_transfers", format_name)
     run()
-    assert row(company, number).status == 3
+    assert request_row(company, number).status == 3

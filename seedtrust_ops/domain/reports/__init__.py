@@ -1,1 +1,1 @@
-"""Reports: a request is claimed, its file is built and stored, and its requester gets it or is told why not."""
+"""Reports: claim a request, build and store its file, and email the requester the report or the reason it failed."""

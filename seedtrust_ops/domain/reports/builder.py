@@ -1,4 +1,7 @@
-"""Builds one report's file: reads its rows in pages from one database snapshot and hands them to the format."""
+"""Builds the file of one report: reads its rows in pages from one database snapshot and passes them to the writer.
+
+What the columns are is in `report_kinds`; storing and emailing the file is in `generator`.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -10,15 +13,15 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.reports.csv_writer import write_csv
-from seedtrust_ops.domain.reports.parameters import UnusableRequest
+from seedtrust_ops.domain.reports.parameters import InvalidReportRequest
 from seedtrust_ops.domain.reports.pdf_writer import write_pdf
 from seedtrust_ops.domain.reports.report_content import Report, format_value
 from seedtrust_ops.domain.reports.xlsx_writer import write_xlsx
 
-PREVIEWED = 10
-PAGE = 2_000
-LONGEST_SECONDS = 540.0
-"""Shorter than the 10 minutes after which a worker is taken for dead, so that no two ever build one request."""
+PREVIEW_ROWS = 10
+PAGE_ROWS = 2_000
+MAX_BUILD_SECONDS = 540.0
+"""Shorter than the 10 minutes after which a request is claimed again, so that two workers never build the same one."""
 MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
@@ -30,7 +33,7 @@ _WRITERS: dict[str, Callable[[Report, Rows, Path], None]] = {"csv": write_csv, "
 
 @dataclass(frozen=True)
 class BuiltReport:
-    """A report's file, and what people are shown of it; `preview` has the first rows in words."""
+    """A report's file and its summary; `size` is in bytes, and `preview` has the first rows formatted for people."""
 
     report: Report
     path: Path
@@ -43,13 +46,13 @@ class BuiltReport:
 
 
 def build_report(session: Session, report: Report, format_name: str, folder: Path) -> BuiltReport:
-    """Write `report` into a file in `folder`; memory does not grow with the rows, except for a pdf, which is bounded.
+    """Write `report` to a file in `folder`. Memory use does not grow with the rows, except for a PDF, which is capped.
 
     Raises:
-        UnusableRequest: where the format can't hold the report, or building takes too long.
+        InvalidReportRequest: the report is too large for the format, or building takes too long.
     """
     path = folder / f"report.{format_name}"
-    counted = _Counted(report, _stream(session, report))
+    counted = _CountedRows(report, _stream(session, report))
     _WRITERS[format_name](report, iter(counted), path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -68,14 +71,14 @@ def build_report(session: Session, report: Report, format_name: str, folder: Pat
 
 
 def _stream(session: Session, report: Report) -> Rows:
-    for page in session.execute(report.rows, execution_options={"yield_per": PAGE}).partitions():
+    for page in session.execute(report.rows, execution_options={"yield_per": PAGE_ROWS}).partitions():
         yield from (tuple(row) for row in page)
-    # What comes now, zipping a workbook or setting a PDF, may take longer than the server lets a transaction idle.
+    # Zipping a workbook or laying out a PDF may take longer than the server allows an idle transaction.
     session.rollback()
 
 
-class _Counted:
-    """Rows on their way into a file: counted, the first ones kept in words, and broken off when they take too long."""
+class _CountedRows:
+    """Counts the rows on their way to the file, keeps the first ones as a preview, and enforces the time limit."""
 
     def __init__(self, report: Report, rows: Rows) -> None:
         self.rows = 0
@@ -84,16 +87,16 @@ class _Counted:
         self._source = rows
 
     def __iter__(self) -> Rows:
-        end = monotonic() + LONGEST_SECONDS
+        end = monotonic() + MAX_BUILD_SECONDS
         for row in self._source:
             self.rows += 1
-            if self.rows <= PREVIEWED:
+            if self.rows <= PREVIEW_ROWS:
                 self.preview.append(
-                    [format_value(column.shape, value) for column, value in zip(self._report.columns, row, strict=True)]
+                    [format_value(column.type, value) for column, value in zip(self._report.columns, row, strict=True)]
                 )
-            if self.rows % PAGE == 0 and monotonic() > end:
-                raise UnusableRequest(
-                    f"The report was not ready after {LONGEST_SECONDS / 60:g} minutes and {self.rows:,} rows. Ask for "
-                    "a shorter period, or for csv, which is the fastest."
+            if self.rows % PAGE_ROWS == 0 and monotonic() > end:
+                raise InvalidReportRequest(
+                    f"The report was not finished after {MAX_BUILD_SECONDS / 60:g} minutes and {self.rows:,} rows. "
+                    "Request a shorter period, or CSV, which is the fastest format."
                 )
             yield row

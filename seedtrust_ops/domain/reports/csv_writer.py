@@ -1,22 +1,22 @@
-"""Writes a report as CSV: a line of column titles and a line a row, for programs as well as for Excel."""
+"""Writes a report as CSV, for programs as well as for Excel: a header line, then one line per row."""
 
 import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from seedtrust_ops.domain.reports.report_content import Report, Shape
+from seedtrust_ops.domain.reports.report_content import ColumnType, Report
 
-# OWASP, "CSV Injection": what spreadsheets take for the start of a formula.
+# OWASP, "CSV Injection": the characters that start a formula in a spreadsheet.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def write_csv(report: Report, rows: Iterator[tuple[Any, ...]], path: Path) -> None:
-    """Write `rows` to `path`: money as 1234.50, moments as 2026-03-31 09:15:00.
+    """Write `rows` to `path`: money as 1234.50, timestamps as 2026-03-31 09:15:00.
 
-    The file starts with a byte order mark, without which Excel takes names like José for something else.
+    The file starts with a byte order mark; without it Excel garbles names such as José.
     """
-    writers = [_WRITERS[column.shape] for column in report.columns]
+    writers = [_WRITERS[column.type] for column in report.columns]
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(column.title for column in report.columns)
@@ -25,8 +25,8 @@ def write_csv(report: Report, rows: Iterator[tuple[Any, ...]], path: Path) -> No
         )
 
 
-def harmless(value: object) -> str:
-    """Return a text that no spreadsheet takes for a formula: an apostrophe goes before what could start one."""
+def escape_formula(value: object) -> str:
+    """Return the text with an apostrophe in front if a spreadsheet would evaluate it as a formula."""
     text = str(value)
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
@@ -39,9 +39,9 @@ def _money(cents: int) -> str:
     )
 
 
-_WRITERS: dict[Shape, Callable[[Any], str]] = {
-    Shape.TEXT: harmless,
-    Shape.MONEY: _money,
-    Shape.MOMENT: lambda moment: moment.isoformat(" ", "seconds"),
-    Shape.NUMBER: str,
+_WRITERS: dict[ColumnType, Callable[[Any], str]] = {
+    ColumnType.TEXT: escape_formula,
+    ColumnType.MONEY: _money,
+    ColumnType.TIMESTAMP: lambda timestamp: timestamp.isoformat(" ", "seconds"),
+    ColumnType.NUMBER: str,
 }

@@ -1,7 +1,7 @@
-"""Meets report requests, oldest first: claim, build, store, and then, in one transaction, the letter and the status.
+"""Generates requested reports, oldest first: claim, build, store, then email and status in one transaction.
 
-What is wrong with one request fails that one, and its requester is told; storage that is away for a moment puts it
-back. A worker that dies leaves its request to be taken again.
+A bad request fails alone and its requester is notified; if storage is unavailable, the request is requeued. A worker
+that crashes leaves its request to be claimed again.
 """
 
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.outbox import Attachment, Email, enqueue_emails
 from seedtrust_ops.domain.reports.builder import BuiltReport, build_report
-from seedtrust_ops.domain.reports.report_kinds import prepare_report, title_of
+from seedtrust_ops.domain.reports.report_kinds import prepare_report, report_title
 from seedtrust_ops.domain.reports.request_queue import (
-    MOST_TRIES,
+    MAX_TRIES,
     ClaimedRequest,
     ClaimLost,
-    ReportNotToBeMade,
-    claim_named_request,
-    claim_request,
+    RequestNotClaimable,
+    claim_next_request,
+    claim_request_by_id,
     record_emailed,
     record_failed,
     requeue,
@@ -32,19 +32,19 @@ from seedtrust_ops.errors import SeedTrustError, TransientError
 from seedtrust_ops.ports.object_storage import Storage
 
 DRAIN_SECONDS = 50.0
-"""Design, section 6: after so long no further request is begun; the next minute's run goes on."""
-LARGEST_ATTACHMENT = 5 * 1024 * 1024
-"""What is larger is sent as a link (design, section 6)."""
+"""Design, section 6: no further request is started after this; the next run continues."""
+MAX_ATTACHMENT_BYTES = 5 * 1024 * 1024
+"""Larger files are sent as a link (Design, section 6)."""
 LINK_LASTS = timedelta(days=7)
 
 
 class RequesterUnreachable(SeedTrustError):
-    """Whoever asked for the report can't be sent one, and can't be told so."""
+    """The requester cannot be emailed, neither the report nor the reason."""
 
 
 @dataclass(frozen=True)
-class MadeReport:
-    """A request that was met."""
+class GeneratedReport:
+    """A report that was built, stored and queued for email; `where` is its storage location."""
 
     request: ClaimedRequest
     built: BuiltReport
@@ -53,118 +53,121 @@ class MadeReport:
 
 
 @dataclass(frozen=True)
-class UnmetRequest:
-    """A request that was not met, and why; it failed for good, or `again` is true and it is tried again."""
+class RequestFailure:
+    """A request that was not fulfilled, and why. It failed permanently unless `will_retry` is true."""
 
     request: ClaimedRequest
     reason: str
-    again: bool
+    will_retry: bool
 
 
 def generate_reports(
     sessions: Sessions, storage: Storage, *, zone: str, seconds: float = DRAIN_SECONDS
-) -> Iterator[MadeReport | UnmetRequest]:
-    """Meet requests until none is free or `seconds` have passed; any number of workers may do so at once.
+) -> Iterator[GeneratedReport | RequestFailure]:
+    """Generate reports until no request is free or `seconds` have passed. Any number of workers may run at once.
 
     Args:
-        sessions: the application's database.
-        storage: where files go.
-        zone: the office's time zone; reports show its wall clock.
-        seconds: after so long none is begun any more.
+        sessions: the application database.
+        storage: where the files are stored.
+        zone: SeedTrust's time zone; reports show local times.
+        seconds: no further request is started after this.
     """
     end = monotonic() + seconds
-    while monotonic() < end and (request := run_in_transaction(sessions, claim_request)) is not None:
+    while monotonic() < end and (request := run_in_transaction(sessions, claim_next_request)) is not None:
         try:
-            yield _meet(sessions, storage, request, zone)
+            yield _generate(sessions, storage, request, zone)
         except ClaimLost:
-            # It took longer than anybody waits, and another worker has it: that one's word counts.
+            # This worker took too long and another one has claimed the request: the other result counts.
             continue
 
 
-def would_meet(sessions: Sessions, request: ClaimedRequest, zone: str) -> BuiltReport:
-    """Check and build a request's report as if it were to be met; nothing is stored, written or sent.
+def dry_run_report(sessions: Sessions, request: ClaimedRequest, zone: str) -> BuiltReport:
+    """Validate and build a report without storing, recording or sending anything.
 
     Raises:
-        SeedTrustError: what the request would fail for; a `TransientError`: why it would be tried again.
+        SeedTrustError: why the request would fail.
+        TransientError: why it would be retried.
     """
     _check(request)
     with TemporaryDirectory(prefix="report-") as folder:
         return _build(sessions, request, zone, Path(folder))
 
 
-def meet_named_request(
+def generate_report(
     sessions: Sessions, storage: Storage, request_id: int, *, zone: str
-) -> MadeReport | UnmetRequest:
-    """Meet the one request that a person names, though it failed before or its pause is not over.
+) -> GeneratedReport | RequestFailure:
+    """Generate the report of one request by id, even if it failed before or is waiting to retry.
 
     Raises:
-        ReportNotToBeMade: when it can't be taken, or another worker takes it meanwhile.
+        RequestNotClaimable: it cannot be claimed, or another worker claims it meanwhile.
     """
-    request = run_in_transaction(sessions, lambda session: claim_named_request(session, request_id))
+    request = run_in_transaction(sessions, lambda session: claim_request_by_id(session, request_id))
     try:
-        return _meet(sessions, storage, request, zone)
+        return _generate(sessions, storage, request, zone)
     except ClaimLost:
-        raise ReportNotToBeMade(
-            f"Another worker took report request {request_id} meanwhile, and its word counts. See the request."
+        raise RequestNotClaimable(
+            f"Another worker claimed report request {request_id} meanwhile, and its result counts. See the request."
         ) from None
 
 
-def _meet(sessions: Sessions, storage: Storage, request: ClaimedRequest, zone: str) -> MadeReport | UnmetRequest:
+def _generate(
+    sessions: Sessions, storage: Storage, request: ClaimedRequest, zone: str
+) -> GeneratedReport | RequestFailure:
     try:
         _check(request)
         with TemporaryDirectory(prefix="report-") as folder:
             built = _build(sessions, request, zone, Path(folder))
             key = f"reports/{request.kind}/{request.id}/{request.token}/{built.filename}"
             storage.put_file(key, built.path, built.media_type)
-            letter = _letter(storage, request, built, key)
+            email = _report_email(storage, request, built, key)
             try:
-                run_in_transaction(sessions, lambda session: _record_made(session, request, letter))
+                run_in_transaction(sessions, lambda session: _record_generated(session, request, email))
             except ClaimLost:
                 storage.delete(key)
                 raise
-    except TransientError as trouble:
-        if request.tries < MOST_TRIES:
+    except TransientError as error:
+        if request.tries < MAX_TRIES:
             run_in_transaction(sessions, lambda session: requeue(session, request))
-            return UnmetRequest(request, str(trouble), again=True)
-        return _fail(sessions, request, f"{trouble} It was tried {request.tries} times.")
+            return RequestFailure(request, str(error), will_retry=True)
+        return _fail(sessions, request, f"{error} Failed permanently after {request.tries} attempts.")
     except RequesterUnreachable as error:
         reason = str(error)
         run_in_transaction(sessions, lambda session: record_failed(session, request, reason))
-        return UnmetRequest(request, reason, again=False)
+        return RequestFailure(request, reason, will_retry=False)
     except SeedTrustError as error:
         return _fail(sessions, request, str(error))
     waited = (datetime.now(UTC) - request.requested_at).total_seconds()
-    return MadeReport(request, built, storage.place(key), waited)
+    return GeneratedReport(request, built, storage.place(key), waited)
 
 
 def _check(request: ClaimedRequest) -> None:
     if not request.is_active:
-        raise RequesterUnreachable("The user who asked for this report is not active any more, so it was not made.")
+        raise RequesterUnreachable("The user who requested this report is no longer active, so it was not generated.")
     if "@" not in request.email:
         raise RequesterUnreachable(
-            "The user who asked for this report has no email address, so it could not be sent. Add one and ask again."
+            "The user who requested this report has no email address, so it could not be sent. Add one and try again."
         )
-    if request.used_up:
-        raise _BrokenOff(
-            f"Work on the report was broken off {MOST_TRIES} times, each time before it was ready. Ask for a shorter "
-            "period, or tell operations."
+    if request.attempts_exhausted:
+        raise _AttemptsExhausted(
+            f"Generating the report was interrupted {MAX_TRIES} times before it finished. Request a shorter period, or "
+            "contact operations."
         )
 
 
-class _BrokenOff(SeedTrustError):
-    """Every worker that took the request died."""
+class _AttemptsExhausted(SeedTrustError):
+    """Every worker that claimed the request crashed."""
 
 
 def _build(sessions: Sessions, request: ClaimedRequest, zone: str, folder: Path) -> BuiltReport:
     with sessions() as session:
-        # Totals and rows are read by several statements, and must be of one moment.
+        # Several statements read the totals and the rows, which must agree with each other.
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         report = prepare_report(session, request.kind, request.params, zone)
         return build_report(session, report, request.format, folder)
 
 
-def _letter(storage: Storage, request: ClaimedRequest, built: BuiltReport, key: str) -> Email:
-    attached = built.size <= LARGEST_ATTACHMENT
+def _report_email(storage: Storage, request: ClaimedRequest, built: BuiltReport, key: str) -> Email:
+    attached = built.size <= MAX_ATTACHMENT_BYTES
     return Email(
         dedupe_key=f"report:{request.id}:{request.user_id}",
         kind="report",
@@ -182,19 +185,19 @@ def _letter(storage: Storage, request: ClaimedRequest, built: BuiltReport, key: 
     )
 
 
-def _record_made(session: Session, request: ClaimedRequest, letter: Email) -> None:
+def _record_generated(session: Session, request: ClaimedRequest, email: Email) -> None:
     record_emailed(session, request)
-    enqueue_emails(session, [letter])
+    enqueue_emails(session, [email])
 
 
-def _fail(sessions: Sessions, request: ClaimedRequest, reason: str) -> UnmetRequest:
-    letter = Email(
+def _fail(sessions: Sessions, request: ClaimedRequest, reason: str) -> RequestFailure:
+    email = Email(
         dedupe_key=f"report-failed:{request.id}:{request.user_id}",
         kind="report-failed",
         recipient_id=request.user_id,
         recipient_email=request.email,
         variables={
-            "report_title": title_of(request.kind),
+            "report_title": report_title(request.kind),
             "request_id": request.id,
             "requested_at": request.requested_at.isoformat(),
             "reason": reason.replace("\0", ""),
@@ -203,7 +206,7 @@ def _fail(sessions: Sessions, request: ClaimedRequest, reason: str) -> UnmetRequ
 
     def record(session: Session) -> None:
         record_failed(session, request, reason)
-        enqueue_emails(session, [letter])
+        enqueue_emails(session, [email])
 
     run_in_transaction(sessions, record)
-    return UnmetRequest(request, reason, again=False)
+    return RequestFailure(request, reason, will_retry=False)

@@ -1,4 +1,7 @@
-"""Reads the parameters of a report request, which anybody may have written, and says in a sentence what is wrong."""
+"""Validates the parameters of a report request, which are user input, and names what is wrong in one sentence.
+
+Who may request which report is not decided here.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,13 +11,13 @@ from typing import Any
 from seedtrust_ops.errors import SeedTrustError
 
 
-class UnusableRequest(SeedTrustError):
-    """A request that can't be met as it is; the text is for its requester."""
+class InvalidReportRequest(SeedTrustError):
+    """A report request that cannot be fulfilled as it stands; the message is for its requester."""
 
 
 @dataclass(frozen=True)
 class Period:
-    """Days of the office's calendar, both included; None where it has no end there."""
+    """Calendar days in SeedTrust's time zone, both inclusive; None means open-ended."""
 
     first: date | None
     last: date | None
@@ -27,35 +30,35 @@ class Period:
 
 
 def read_case_id(params: Mapping[str, Any]) -> int:
-    """Return `case_id`; UnusableRequest where it names no case."""
+    """Return `case_id`; raises InvalidReportRequest if it is not a case id."""
     value = params.get("case_id")
     text = str(value).strip()
     if isinstance(value, bool) or not text.isascii() or not text.isdigit() or not 0 < int(text[:20]) < 2**63:
-        raise UnusableRequest(
-            "A case ledger needs the number of a case (`case_id`), and the request names none. Choose the case and ask "
-            "for the report again."
+        raise InvalidReportRequest(
+            "A case ledger needs a case id (`case_id`), and the request has none. Choose the case and request the "
+            "report again."
         )
     return int(text)
 
 
 def read_period(params: Mapping[str, Any]) -> Period:
-    """Return the days `from` and `to`, each optional; UnusableRequest where one is no day or they are reversed."""
+    """Return `from` and `to`, both optional; raises InvalidReportRequest if one is not a date or they are reversed."""
     first, last = (_day(params, name) for name in ("from", "to"))
     if first and last and first > last:
-        raise UnusableRequest(
-            f"The report would start on {first} and end before that, on {last}. Exchange the dates and ask again."
+        raise InvalidReportRequest(
+            f"The report's start date ({first}) is after its end date ({last}). Swap the dates and try again."
         )
     return Period(first, last)
 
 
 def read_choice(params: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> str | None:
-    """Return one of `choices`, None where all are wanted; UnusableRequest where it is another."""
+    """Return one of `choices`, or None for all; raises InvalidReportRequest for any other value."""
     value = params.get(name)
     if value in (None, "", "all"):
         return None
     if value not in choices:
-        raise UnusableRequest(
-            f"No {name} is called {str(value)[:60]!r}: choose one of {', '.join(choices)}, or none for all."
+        raise InvalidReportRequest(
+            f"Unknown {name} {str(value)[:60]!r}. Choose one of {', '.join(choices)}, or leave it empty for all."
         )
     return str(value)
 
@@ -67,7 +70,7 @@ def _day(params: Mapping[str, Any], name: str) -> date | None:
     try:
         return date.fromisoformat(value if isinstance(value, str) else "")
     except ValueError:
-        raise UnusableRequest(
-            f"The date `{name}` of the report is {str(value)[:60]!r}, which is no day. Write it like 2026-03-31 and "
-            "ask again."
+        raise InvalidReportRequest(
+            f"The report date `{name}` is {str(value)[:60]!r}, which is not a date. Use the format 2026-03-31 and try "
+            "again."
         ) from None

@@ -1,4 +1,4 @@
-"""Writes a report as a PDF to print and send: letter size, totals and a chart first, then the rows, pages numbered."""
+"""Writes a report as a PDF for printing, in US letter size: totals and a chart, then the rows, on numbered pages."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -13,11 +13,11 @@ from fpdf.enums import XPos, YPos
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
-from seedtrust_ops.domain.reports.parameters import UnusableRequest
-from seedtrust_ops.domain.reports.report_content import Chart, Column, Report, Shape, format_value
+from seedtrust_ops.domain.reports.parameters import InvalidReportRequest
+from seedtrust_ops.domain.reports.report_content import Chart, Column, ColumnType, Report, format_value
 
-MOST_ROWS = 10_000
-"""About 300 pages; nobody reads more, and a PDF is held in memory until it is whole."""
+MAX_ROWS = 10_000
+"""About 300 pages. A PDF is held in memory until it is complete."""
 MARGIN = 12.0
 ROW_HEIGHT = 5.0
 SIZE = 7.5
@@ -25,36 +25,36 @@ DARK = (31, 58, 77)
 GREY = (110, 110, 110)
 ZEBRA = (243, 246, 248)
 FONT = "DejaVu"
-"""The font that comes with matplotlib: PDF's own fonts know no letters beyond western Europe's."""
+"""The font bundled with matplotlib: the built-in PDF fonts cover Western European characters only."""
 FONT_FOLDER = Path(matplotlib.get_data_path(), "fonts", "ttf")
 
 
 def write_pdf(report: Report, rows: Iterator[tuple[Any, ...]], path: Path) -> None:
-    """Write `rows` to `path`; raises UnusableRequest where there are more than a PDF should hold."""
-    held = list(islice(rows, MOST_ROWS + 1))
-    if len(held) > MOST_ROWS:
-        raise UnusableRequest(
-            f"The report has more than {MOST_ROWS:,} rows, which is too much for a PDF. Ask for it as xlsx or csv, or "
-            "for a shorter period."
+    """Write `rows` to `path`; raises InvalidReportRequest if there are more than `MAX_ROWS`."""
+    held = list(islice(rows, MAX_ROWS + 1))
+    if len(held) > MAX_ROWS:
+        raise InvalidReportRequest(
+            f"The report has more than {MAX_ROWS:,} rows, the limit for a PDF. Request XLSX or CSV, or a shorter "
+            "period."
         )
     pages = _Pages(report)
     pages.add_page()
     _write_totals(pages, report)
     if report.chart is not None and len(held) > 1:
-        picture = _draw(report.chart, held)
-        pages.image(picture, x=MARGIN, w=pages.epw)
+        chart = _draw_chart(report.chart, held)
+        pages.image(chart, x=MARGIN, w=pages.epw)
         pages.ln(3)
     pages.write_header()
     for number, row in enumerate(held):
         pages.write_row(row, shaded=number % 2 == 1)
     if not held:
         pages.set_text_color(*GREY)
-        pages.cell(0, 8, "There is nothing to show.", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+        pages.cell(0, 8, "No rows.", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
     pages.output(str(path))
 
 
 class _Pages(FPDF):
-    """Landscape pages with a title on the first, the table's header on each that rows run onto, and page numbers."""
+    """Landscape pages: the title on the first, the table header on every page with rows, and page numbers."""
 
     def __init__(self, report: Report) -> None:
         super().__init__(orientation="landscape", unit="mm", format="letter")
@@ -70,7 +70,7 @@ class _Pages(FPDF):
         self.widths = [column.width / wanted * self.epw for column in report.columns]
 
     def header(self) -> None:
-        """Write the report's name: large on the first page, small on the others."""
+        """Write the report title: large on the first page, small on the others."""
         first = self.page_no() == 1
         self.set_text_color(*DARK)
         self.set_font(FONT, "B", 16 if first else 9)
@@ -84,7 +84,7 @@ class _Pages(FPDF):
         self.ln(2)
 
     def footer(self) -> None:
-        """Write the page's number."""
+        """Write the page number."""
         self.set_y(-10)
         self.set_font(FONT, "", 7)
         self.set_text_color(*GREY)
@@ -100,7 +100,7 @@ class _Pages(FPDF):
         self.ln(ROW_HEIGHT + 1)
 
     def write_row(self, row: tuple[Any, ...], *, shaded: bool) -> None:
-        """Write one row, on the next page where it does not fit; a text too long for its column takes several lines."""
+        """Write one row, on the next page if it does not fit; text too long for its column wraps."""
         self.set_font(FONT, "", SIZE)
         cells = [
             self._lines(column, width, value)
@@ -117,8 +117,8 @@ class _Pages(FPDF):
             self.rect(MARGIN, top, self.epw, height, style="F")
         left = MARGIN
         for column, width, lines, value in zip(self.report.columns, self.widths, cells, row, strict=True):
-            owed = column.shape is Shape.MONEY and value is not None and value < 0
-            self.set_text_color(*((170, 40, 30) if owed else (30, 30, 30)))
+            is_negative = column.type is ColumnType.MONEY and value is not None and value < 0
+            self.set_text_color(*((170, 40, 30) if is_negative else (30, 30, 30)))
             for number, line in enumerate(lines):
                 self.set_xy(left, top + number * ROW_HEIGHT)
                 self.cell(width, ROW_HEIGHT, line, align=_align(column))
@@ -126,41 +126,41 @@ class _Pages(FPDF):
         self.set_xy(MARGIN, top + height)
 
     def _lines(self, column: Column, width: float, value: Any) -> list[str]:
-        text = " ".join(format_value(column.shape, value).split())
+        text = " ".join(format_value(column.type, value).split())
         if self.get_string_width(text) <= width - 2 * self.c_margin:
             return [text]
         lines = self.multi_cell(width, ROW_HEIGHT, text, dry_run=True, output="LINES")
         assert isinstance(lines, list), "output='LINES' gives a list"
-        longest = int((self.h - 3 * MARGIN) / ROW_HEIGHT) - 4
-        return lines if len(lines) <= longest else [*lines[: longest - 1], "…"]
+        max_lines = int((self.h - 3 * MARGIN) / ROW_HEIGHT) - 4
+        return lines if len(lines) <= max_lines else [*lines[: max_lines - 1], "…"]
 
 
 def _align(column: Column) -> str:
-    return "R" if column.shape in (Shape.MONEY, Shape.NUMBER) else "L"
+    return "R" if column.type in (ColumnType.MONEY, ColumnType.NUMBER) else "L"
 
 
 def _write_totals(pages: _Pages, report: Report) -> None:
     width = pages.epw / max(len(report.totals), 4)
-    for size, style, colour, texts in (
+    for size, style, color, texts in (
         (8, "", GREY, [total.title for total in report.totals]),
-        (11, "B", DARK, [format_value(total.shape, total.value) for total in report.totals]),
+        (11, "B", DARK, [format_value(total.type, total.value) for total in report.totals]),
     ):
         pages.set_font(FONT, style, size)
-        pages.set_text_color(*colour)
+        pages.set_text_color(*color)
         for text in texts:
             pages.cell(width, 6, text)
         pages.ln(6)
     pages.ln(3)
 
 
-def _draw(chart: Chart, rows: list[tuple[Any, ...]]) -> BytesIO:
-    """Return a picture of the money after each row, as steps: a balance stays until the next entry."""
-    moments: list[datetime] = [row[chart.moment] for row in rows]
+def _draw_chart(chart: Chart, rows: list[tuple[Any, ...]]) -> BytesIO:
+    """Return a PNG step chart of the amounts: a balance holds until the next entry."""
+    timestamps: list[datetime] = [row[chart.timestamp] for row in rows]
     amounts = [row[chart.cents] / 100 for row in rows]
     figure = Figure(figsize=(10, 2.7), dpi=150, layout="constrained")
     axes = figure.subplots()
-    axes.step(moments, amounts, where="post", color="#2f6f8f", linewidth=1.4)  # type: ignore[arg-type]
-    axes.fill_between(moments, amounts, step="post", color="#2f6f8f", alpha=0.12)  # type: ignore[arg-type]
+    axes.step(timestamps, amounts, where="post", color="#2f6f8f", linewidth=1.4)  # type: ignore[arg-type]
+    axes.fill_between(timestamps, amounts, step="post", color="#2f6f8f", alpha=0.12)  # type: ignore[arg-type]
     axes.set_title(chart.title, loc="left", fontsize=10)
     locator = AutoDateLocator()  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
@@ -169,7 +169,7 @@ def _draw(chart: Chart, rows: list[tuple[Any, ...]]) -> BytesIO:
     axes.tick_params(labelsize=8)
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    drawn = BytesIO()
-    figure.savefig(drawn, format="png")
-    drawn.seek(0)
-    return drawn
+    png = BytesIO()
+    figure.savefig(png, format="png")
+    png.seek(0)
+    return png

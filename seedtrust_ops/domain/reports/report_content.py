@@ -1,4 +1,4 @@
-"""What is in a report, whatever the format: a title, columns with their shapes, totals, and the query of its rows."""
+"""The content of a report in any format: title, typed columns, totals, and the query for its rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from sqlalchemy import Select
 from seedtrust_ops.formatting import strip_control_chars
 
 
-class Shape(StrEnum):
-    """How a column's values are written: money is integer cents, a moment is the office's wall clock, without zone."""
+class ColumnType(StrEnum):
+    """How a column's values are formatted: money is integer cents, a timestamp is local time without a zone."""
 
     TEXT = "text"
     MONEY = "money"
-    MOMENT = "moment"
+    TIMESTAMP = "timestamp"
     NUMBER = "number"
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column; `width` in characters."""
+    """One column; `width` is in characters."""
 
     title: str
-    shape: Shape
+    type: ColumnType
     width: int
 
 
@@ -35,22 +35,22 @@ class Total:
     """A figure over all rows, shown above them."""
 
     title: str
-    shape: Shape
+    type: ColumnType
     value: int
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A line through two columns of the rows, by their places: when, and cents."""
+    """A line chart of two columns, given by their indexes: the timestamp and the amount in cents."""
 
     title: str
-    moment: int
+    timestamp: int
     cents: int
 
 
 @dataclass(frozen=True)
 class Report:
-    """One report, ready to be written; `about` says in words what was asked for, `as_of` is by the office's clock."""
+    """One report, ready to be written; `about` describes what was requested, `as_of` is local time."""
 
     title: str
     about: str
@@ -62,25 +62,25 @@ class Report:
 
     @property
     def stem(self) -> str:
-        """The name of its file, without the ending."""
+        """The file name without its extension."""
         words = f"{self.title} {self.about}" if self.chart is not None else self.title
         plain = "".join(character if character.isascii() and character.isalnum() else " " for character in words)
         return "-".join([*plain.lower().split()[:8], f"{self.as_of:%Y-%m-%d}"])
 
 
-def format_value(shape: Shape, value: Any) -> str:
-    """Return a value as people read it; None is an empty text."""
+def format_value(column_type: ColumnType, value: Any) -> str:
+    """Return a value formatted for people; None is an empty string."""
     if value is None:
         return ""
-    if shape is Shape.MONEY:
+    if column_type is ColumnType.MONEY:
         return dollars(value)
-    if shape is Shape.MOMENT:
+    if column_type is ColumnType.TIMESTAMP:
         return f"{value:%b %d, %Y %H:%M}"
-    return (
-        f"{value:,}" if shape is Shape.NUMBER and isinstance(value, int | Decimal) else strip_control_chars(str(value))
-    )
+    if column_type is ColumnType.NUMBER and isinstance(value, int | Decimal):
+        return f"{value:,}"
+    return strip_control_chars(str(value))
 
 
 def dollars(cents: int) -> str:
-    """Return cents as people write money: -123456 is -$1,234.56."""
+    """Return cents formatted as US dollars: -123456 is -$1,234.56."""
     return f"{'-' if cents < 0 else ''}${abs(cents) // 100:,}.{abs(cents) % 100:02}"

@@ -1,6 +1,6 @@
-"""The four kinds of reports: what each is called, what its rows and columns are, and what it adds up.
+"""The four kinds of reports: title, columns, query and totals of each.
 
-Rows come as the formats want them: money in cents, moments by the office's wall clock, no account number ever.
+Rows come ready for the writers: money in cents, timestamps in local time, and never an account number.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,13 +10,13 @@ from sqlalchemy import BigInteger, ColumnElement, Date, cast, func, select
 from sqlalchemy.orm import Session, aliased
 
 from seedtrust_ops.domain.reports.parameters import (
+    InvalidReportRequest,
     Period,
-    UnusableRequest,
     read_case_id,
     read_choice,
     read_period,
 )
-from seedtrust_ops.domain.reports.report_content import Chart, Column, Report, Shape, Total
+from seedtrust_ops.domain.reports.report_content import Chart, Column, ColumnType, Report, Total
 from seedtrust_ops.formatting import single_line
 from seedtrust_ops.tables import (
     Account,
@@ -28,8 +28,8 @@ from seedtrust_ops.tables import (
     User,
 )
 
-TEXT, MONEY, MOMENT, NUMBER = Shape.TEXT, Shape.MONEY, Shape.MOMENT, Shape.NUMBER
-LONGEST_ABOUT = 100
+TEXT, MONEY, TIMESTAMP, NUMBER = ColumnType.TEXT, ColumnType.MONEY, ColumnType.TIMESTAMP, ColumnType.NUMBER
+MAX_ABOUT_CHARACTERS = 100
 DISBURSEMENT_STATUSES = ("pending", "approved", "denied", "cancelled", "paid")
 TITLES = {
     "case_ledger": "Case ledger",
@@ -40,40 +40,40 @@ TITLES = {
 
 
 def prepare_report(session: Session, kind: str, params: object, zone: str) -> Report:
-    """Return the report that was asked for, by one database snapshot; its rows are not read yet.
+    """Return the requested report; its totals are computed and its rows are not read yet.
 
     Args:
-        session: rows must be read by the same one.
-        kind: as the request says it.
-        params: as the request has them.
-        zone: the office's time zone.
+        session: in one database snapshot; the rows must be read through it too.
+        kind: the request's kind.
+        params: the request's parameters, not validated yet.
+        zone: SeedTrust's time zone, for dates and local times.
 
     Raises:
-        UnusableRequest: saying what is wrong with kind or params.
+        InvalidReportRequest: the kind is unknown or a parameter is invalid.
     """
     make = _KINDS.get(kind)
     if make is None:
-        raise no_such_report(kind)
+        raise unknown_report_error(kind)
     if not isinstance(params, dict):
-        raise UnusableRequest("The parameters of the report can't be read. Ask for the report again.")
+        raise InvalidReportRequest("The report's parameters cannot be read. Request the report again.")
     return make(session, params, zone)
 
 
-def no_such_report(kind: str) -> UnusableRequest:
-    """Return what is said to whoever asks for a kind that is none."""
-    return UnusableRequest(f"There is no report called {kind[:60]!r}: choose one of {', '.join(TITLES)}.")
+def unknown_report_error(kind: str) -> InvalidReportRequest:
+    """Return the error for a kind that does not exist."""
+    return InvalidReportRequest(f"Unknown report {kind[:60]!r}. Choose one of {', '.join(TITLES)}.")
 
 
-def title_of(kind: str) -> str:
-    """Return what a kind is called among people; an unknown one by its own name."""
+def report_title(kind: str) -> str:
+    """Return the title of a kind for people; an unknown kind is shown by its own name."""
     return TITLES.get(kind, f"Report {kind[:60]}")
 
 
-def find_ledger(session: Session, params: Mapping[str, Any]) -> tuple[str, int, int]:
-    """Return the case's number among people, its account and the balance in cents, for the case that `params` name.
+def find_case_account(session: Session, params: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Return the case number, account id and balance in cents of the case in `params`.
 
     Raises:
-        UnusableRequest: when they name none, or one that does not exist or has no account.
+        InvalidReportRequest: there is no case id, the case does not exist, or it has no account.
     """
     case_id = read_case_id(params)
     found = session.execute(
@@ -82,15 +82,15 @@ def find_ledger(session: Session, params: Mapping[str, Any]) -> tuple[str, int, 
         .where(Case.id == case_id)
     ).one_or_none()
     if found is None:
-        raise UnusableRequest(f"There is no case with the number {case_id}. Check the number and ask again.")
+        raise InvalidReportRequest(f"Case {case_id} does not exist. Check the case id and try again.")
     case_number, account_id, balance_cents = found
     if account_id is None:
-        raise UnusableRequest(f"Case {case_number} has no escrow account yet, so it has no ledger.")
+        raise InvalidReportRequest(f"Case {case_number} has no escrow account yet, so there is no ledger to report.")
     return case_number, account_id, balance_cents
 
 
 def _case_ledger(session: Session, params: Mapping[str, Any], zone: str) -> Report:
-    case_number, account_id, balance_cents = find_ledger(session, params)
+    case_number, account_id, balance_cents = find_case_account(session, params)
     of_account = LedgerEntry.account_id == account_id
     sums = {
         row.kind: int(row.cents)
@@ -103,10 +103,10 @@ def _case_ledger(session: Session, params: Mapping[str, Any], zone: str) -> Repo
     balance = func.sum(LedgerEntry.amount_cents).over(order_by=(LedgerEntry.posted_at, LedgerEntry.id))
     return Report(
         title=TITLES["case_ledger"],
-        about=single_line(f"Case {case_number}", LONGEST_ABOUT),
+        about=single_line(f"Case {case_number}", MAX_ABOUT_CHARACTERS),
         as_of=_now(session, zone),
         columns=(
-            Column("Posted", MOMENT, 19),
+            Column("Posted", TIMESTAMP, 19),
             Column("Kind", TEXT, 14),
             Column("Memo", TEXT, 44),
             Column("Transaction", TEXT, 13),
@@ -127,17 +127,17 @@ def _case_ledger(session: Session, params: Mapping[str, Any], zone: str) -> Repo
         )
         .where(of_account)
         .order_by(LedgerEntry.posted_at, LedgerEntry.id),
-        chart=Chart("Balance over time", moment=0, cents=5),
+        chart=Chart("Balance over time", timestamp=0, cents=5),
     )
 
 
 def _disbursements(session: Session, params: Mapping[str, Any], zone: str) -> Report:
     period, status = read_period(params), read_choice(params, "status", DISBURSEMENT_STATUSES)
-    chosen = _within(DisbursementRequest.requested_at, period, zone)
+    conditions = _in_period(DisbursementRequest.requested_at, period, zone)
     if status is not None:
-        chosen.append(DisbursementRequest.status == status)
+        conditions.append(DisbursementRequest.status == status)
     count, cents = session.execute(
-        select(func.count(), func.coalesce(func.sum(DisbursementRequest.amount_cents), 0)).where(*chosen)
+        select(func.count(), func.coalesce(func.sum(DisbursementRequest.amount_cents), 0)).where(*conditions)
     ).one()
     return Report(
         title=TITLES["disbursements"],
@@ -151,10 +151,10 @@ def _disbursements(session: Session, params: Mapping[str, Any], zone: str) -> Re
             Column("Description", TEXT, 32),
             Column("Amount", MONEY, 15),
             Column("Status", TEXT, 11),
-            Column("Requested", MOMENT, 19),
-            Column("Approved", MOMENT, 19),
+            Column("Requested", TIMESTAMP, 19),
+            Column("Approved", TIMESTAMP, 19),
             Column("Approved by", TEXT, 14),
-            Column("Paid", MOMENT, 19),
+            Column("Paid", TIMESTAMP, 19),
         ),
         totals=(Total("Requests", NUMBER, count), Total("Amount", MONEY, int(cents))),
         rows=select(
@@ -172,7 +172,7 @@ def _disbursements(session: Session, params: Mapping[str, Any], zone: str) -> Re
         )
         .join(Case, Case.id == DisbursementRequest.case_id)
         .join(User, User.id == DisbursementRequest.payee_id)
-        .where(*chosen)
+        .where(*conditions)
         .order_by(DisbursementRequest.requested_at, DisbursementRequest.id),
     )
 
@@ -204,9 +204,9 @@ def _account_balances(session: Session, _params: Mapping[str, Any], zone: str) -
         ),
         totals=(
             Total("Accounts", NUMBER, accounts),
-            Total("Balance of all", MONEY, int(balances)),
-            Total("Below their minimum", NUMBER, below),
-            Total("Shortfall of all", MONEY, int(short)),
+            Total("Total balance", MONEY, int(balances)),
+            Total("Below minimum", NUMBER, below),
+            Total("Total shortfall", MONEY, int(short)),
         ),
         rows=select(
             Case.case_number,
@@ -226,12 +226,12 @@ def _account_balances(session: Session, _params: Mapping[str, Any], zone: str) -
 def _huntington_transfers(session: Session, params: Mapping[str, Any], zone: str) -> Report:
     period = read_period(params)
     queued_at = func.coalesce(HuntingtonBatch.queued_at, HuntingtonBatch.created_at)
-    chosen = _within(queued_at, period, zone)
+    conditions = _in_period(queued_at, period, zone)
     of_batch = HuntingtonBatch.id == HuntingtonTransaction.batch_id
     sums = session.execute(
         select(HuntingtonTransaction.status, func.count(), func.sum(HuntingtonTransaction.amount_cents))
         .join(HuntingtonBatch, of_batch)
-        .where(*chosen)
+        .where(*conditions)
         .group_by(HuntingtonTransaction.status)
         .order_by(HuntingtonTransaction.status)
     ).all()
@@ -242,7 +242,7 @@ def _huntington_transfers(session: Session, params: Mapping[str, Any], zone: str
         columns=(
             Column("Transaction", TEXT, 12),
             Column("Batch", TEXT, 8),
-            Column("Queued", MOMENT, 19),
+            Column("Queued", TIMESTAMP, 19),
             Column("Case", TEXT, 14),
             Column("Payee", TEXT, 26),
             Column("Account", TEXT, 10),
@@ -250,8 +250,8 @@ def _huntington_transfers(session: Session, params: Mapping[str, Any], zone: str
             Column("Amount", MONEY, 15),
             Column("Status", TEXT, 11),
             Column("Reason", TEXT, 30),
-            Column("Bank's number", TEXT, 18),
-            Column("Completed", MOMENT, 19),
+            Column("Bank transfer", TEXT, 18),
+            Column("Completed", TIMESTAMP, 19),
         ),
         totals=(
             Total("Transfers", NUMBER, sum(count for _, count, _ in sums)),
@@ -274,7 +274,7 @@ def _huntington_transfers(session: Session, params: Mapping[str, Any], zone: str
         .join(HuntingtonBatch, of_batch)
         .outerjoin(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
         .outerjoin(Case, Case.id == DisbursementRequest.case_id)
-        .where(*chosen)
+        .where(*conditions)
         .order_by(HuntingtonTransaction.id),
     )
 
@@ -291,10 +291,10 @@ def _now(session: Session, zone: str) -> Any:
     return session.scalars(select(_local(func.now(), zone))).one()
 
 
-def _local(moment: ColumnElement[Any] | Any, zone: str) -> ColumnElement[Any]:
-    return func.timezone(zone, moment)
+def _local(timestamp: ColumnElement[Any] | Any, zone: str) -> ColumnElement[Any]:
+    return func.timezone(zone, timestamp)
 
 
-def _within(moment: Any, period: Period, zone: str) -> list[ColumnElement[bool]]:
-    day = cast(_local(moment, zone), Date)
+def _in_period(timestamp: Any, period: Period, zone: str) -> list[ColumnElement[bool]]:
+    day = cast(_local(timestamp, zone), Date)
     return [*([day >= period.first] if period.first else []), *([day <= period.last] if period.last else [])]

@@ -1,7 +1,7 @@
-"""Takes report requests, so that no two workers ever hold one at once, and records what became of each.
+"""The queue of report requests: claims one at a time, so that no two workers hold the same one, and records results.
 
-A request whose worker died is taken again after 10 minutes, three times in all (design, section 6); a worker that
-comes back later finds that it holds nothing any more.
+A request whose worker crashed is claimed again after 10 minutes, three times in all (Design, section 6). A worker that
+resumes later finds that it has lost its claim.
 """
 
 import secrets
@@ -16,23 +16,23 @@ from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import ReportClaim, ReportRequest, User
 
 PENDING, IN_PROGRESS, EMAILED, FAILED = 1, 2, 3, 4
-TAKEN_FOR_DEAD_AFTER = timedelta(minutes=10)
-MOST_TRIES = 3
-PAUSE = timedelta(minutes=1)
-"""How long a request waits whose try came to nothing through no fault of its own."""
+STALE_AFTER = timedelta(minutes=10)
+MAX_TRIES = 3
+RETRY_DELAY = timedelta(minutes=1)
+"""How long a request waits after an attempt that failed for a transient reason."""
 
 
 class ClaimLost(Exception):
-    """Another worker has the request by now, or it is finished."""
+    """Another worker has claimed the request since, or it is finished."""
 
 
-class ReportNotToBeMade(SeedTrustError):
-    """A person named a report request that can't be met now."""
+class RequestNotClaimable(SeedTrustError):
+    """A person asked for one report request by id, and it cannot be claimed now."""
 
 
 @dataclass(frozen=True)
 class ClaimedRequest:
-    """A request that this worker alone may meet, and who asked for it; `tries` counts this one."""
+    """A request that only this worker may fulfill, and its requester; `tries` includes the current attempt."""
 
     id: int
     kind: str
@@ -46,13 +46,13 @@ class ClaimedRequest:
     is_active: bool
 
     @property
-    def used_up(self) -> bool:
-        """Whether every try that it may have was broken off before this one."""
-        return self.tries > MOST_TRIES
+    def attempts_exhausted(self) -> bool:
+        """Whether all allowed attempts were cut short before this one."""
+        return self.tries > MAX_TRIES
 
 
-def requests_waiting(session: Session) -> int:
-    """Return how many requests can be taken now."""
+def count_claimable_requests(session: Session) -> int:
+    """Return how many requests can be claimed now."""
     return (
         session.scalar(
             select(func.count())
@@ -64,8 +64,8 @@ def requests_waiting(session: Session) -> int:
     )
 
 
-def claim_request(session: Session) -> ClaimedRequest | None:
-    """Take the oldest request that is free, None where none is. Requests that others are taking are passed over."""
+def claim_next_request(session: Session) -> ClaimedRequest | None:
+    """Claim the oldest free request, or return None. Requests that others are claiming are skipped."""
     row = session.execute(
         select(ReportRequest, User.email, User.is_active)
         .join(User, User.id == ReportRequest.user_id)
@@ -78,11 +78,11 @@ def claim_request(session: Session) -> ClaimedRequest | None:
     return _claim(session, *row) if row is not None else None
 
 
-def claim_named_request(session: Session, request_id: int) -> ClaimedRequest:
-    """Take the one request that a person names: one that waits, for whatever reason, or that failed.
+def claim_request_by_id(session: Session, request_id: int) -> ClaimedRequest:
+    """Claim one request by id: pending, waiting to retry, or failed.
 
     Raises:
-        ReportNotToBeMade: when there is none, when it was met, or when a worker is on it.
+        RequestNotClaimable: it does not exist, its report was sent, or a worker is on it.
     """
     row = session.execute(
         select(ReportRequest, User.email, User.is_active, _is_free())
@@ -92,16 +92,16 @@ def claim_named_request(session: Session, request_id: int) -> ClaimedRequest:
         .with_for_update(of=ReportRequest)
     ).one_or_none()
     if row is None:
-        raise ReportNotToBeMade(f"There is no report request {request_id}. Check the number in the run's config.")
+        raise RequestNotClaimable(f"Report request {request_id} does not exist. Check `report_id` in the run config.")
     request, email, is_active, is_free = row
     if request.status == EMAILED:
-        raise ReportNotToBeMade(
-            f"Report request {request_id} was met, and its report is sent. Ask for a new one in the application."
+        raise RequestNotClaimable(
+            f"The report of request {request_id} was already sent. Request a new report in the web app."
         )
     if request.status == IN_PROGRESS and not is_free:
-        raise ReportNotToBeMade(
-            f"Report request {request_id} is being worked on. Wait for that; a worker that died is given up after 10 "
-            "minutes."
+        raise RequestNotClaimable(
+            f"Another worker is generating report request {request_id}. Wait for it; if that worker crashed, the "
+            "request is claimed again after 10 minutes."
         )
     return _claim(session, request, email, is_active)
 
@@ -140,30 +140,32 @@ def _claim(session: Session, request: ReportRequest, email: str, is_active: bool
 
 
 def record_emailed(session: Session, request: ClaimedRequest) -> None:
-    """Record that the request was met; raises ClaimLost where it is not ours any more, as the others here do."""
-    _let_go(session, request)
+    """Record that the report was emailed; raises ClaimLost if another worker has the request, as do the others here."""
+    _delete_claim(session, request)
     _set(session, request, {"status": EMAILED, "finished_at": func.now(), "error": None})
 
 
 def record_failed(session: Session, request: ClaimedRequest, error: str) -> None:
-    """Record that the request can't be met, and why."""
-    _let_go(session, request)
-    # PostgreSQL's text holds no NUL, and a parameter that is quoted in the sentence may.
+    """Record that the request failed, and why."""
+    _delete_claim(session, request)
+    # PostgreSQL text cannot hold NUL, and a parameter quoted in the message may contain one.
     text = error.replace("\0", "\N{REPLACEMENT CHARACTER}")
     _set(session, request, {"status": FAILED, "finished_at": func.now(), "error": text})
 
 
 def requeue(session: Session, request: ClaimedRequest) -> None:
-    """Make the request pending again, to be taken after a pause; its tries stay counted."""
-    _hold(session, request)
+    """Return the request to the queue, to be claimed after `RETRY_DELAY`; its tries stay counted."""
+    _lock_claim(session, request)
     session.execute(
-        update(ReportClaim).where(ReportClaim.request_id == request.id).values(not_before=func.now() + PAUSE, token="")
+        update(ReportClaim)
+        .where(ReportClaim.request_id == request.id)
+        .values(not_before=func.now() + RETRY_DELAY, token="")
     )
     _set(session, request, {"status": PENDING, "started_at": None})
 
 
 def _is_free() -> ColumnElement[bool]:
-    """Whether a request may be taken; `started_at` is the platform's own, so a legacy worker's dead work counts too."""
+    """Whether a request may be claimed. `started_at` is a platform column, so a crashed legacy worker counts too."""
     return or_(
         and_(
             ReportRequest.status == PENDING,
@@ -171,21 +173,21 @@ def _is_free() -> ColumnElement[bool]:
         ),
         and_(
             ReportRequest.status == IN_PROGRESS,
-            func.coalesce(ReportRequest.started_at, ReportRequest.requested_at) < func.now() - TAKEN_FOR_DEAD_AFTER,
+            func.coalesce(ReportRequest.started_at, ReportRequest.requested_at) < func.now() - STALE_AFTER,
         ),
     )
 
 
-def _hold(session: Session, request: ClaimedRequest) -> None:
-    """Lock the request, in the order in which claiming locks; raises ClaimLost where it is not ours any more."""
+def _lock_claim(session: Session, request: ClaimedRequest) -> None:
+    """Lock the request in the same order as claiming; raises ClaimLost if another worker has it."""
     session.execute(select(ReportRequest.id).where(ReportRequest.id == request.id).with_for_update())
     token = session.scalar(select(ReportClaim.token).where(ReportClaim.request_id == request.id).with_for_update())
     if token != request.token:
-        raise ClaimLost(f"report request {request.id} was taken by another worker")
+        raise ClaimLost(f"Report request {request.id} was claimed by another worker.")
 
 
-def _let_go(session: Session, request: ClaimedRequest) -> None:
-    _hold(session, request)
+def _delete_claim(session: Session, request: ClaimedRequest) -> None:
+    _lock_claim(session, request)
     session.execute(delete(ReportClaim).where(ReportClaim.request_id == request.id))
 
 

@@ -1,7 +1,7 @@
-"""Asks for a report: says at once, to whoever asks, what would otherwise be found wrong when the report is made.
+"""Submits a report request, and rejects at once what would otherwise fail when the report is generated.
 
-Nothing is built here, and nothing imported that building needs: the platform's applications call it in their requests.
-It reads and writes the platform's tables alone.
+The web apps call it inside their own requests, so it imports nothing that building a file needs, and it reads and
+writes platform tables only.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.reports.parameters import UnusableRequest, read_choice, read_period
-from seedtrust_ops.domain.reports.report_kinds import DISBURSEMENT_STATUSES, find_ledger, no_such_report
+from seedtrust_ops.domain.reports.parameters import InvalidReportRequest, read_choice, read_period
+from seedtrust_ops.domain.reports.report_kinds import DISBURSEMENT_STATUSES, find_case_account, unknown_report_error
 from seedtrust_ops.tables import ReportRequest, User
 
 FORMATS = ("csv", "xlsx", "pdf")
@@ -21,35 +21,33 @@ FORMATS = ("csv", "xlsx", "pdf")
 def request_report(
     session: Session, *, user_id: int, kind: str, params: Mapping[str, Any] | None = None, format_name: str = "xlsx"
 ) -> int:
-    """Add a pending request in the caller's transaction; within a minute of its commit the report is made and mailed.
+    """Add a pending request in the caller's transaction. The report is generated and emailed within a minute of commit.
 
     Args:
         session: a session in the caller's transaction.
-        user_id: who asks, and gets the report by mail.
+        user_id: the requester, who receives the report by email.
         kind: `case_ledger`, `disbursements`, `account_balances` or `huntington_transfers`.
-        params: `case_id` for a case ledger; `from`, `to` (days, both included) and `status` for disbursements; `from`
+        params: `case_id` for a case ledger; `from`, `to` (days, both inclusive) and `status` for disbursements; `from`
             and `to` for transfers; none for balances. A day is a date, or text like 2026-03-31.
         format_name: `csv`, `xlsx` or `pdf`.
 
     Returns:
-        The request's number.
+        The request's id.
 
     Raises:
-        UnusableRequest: saying to the requester what is wrong with kind, params or format, or with their own account.
+        InvalidReportRequest: a message for the requester about the kind, params, format, or their own account.
     """
     checks = _CHECKS.get(kind)
     if checks is None:
-        raise no_such_report(kind)
+        raise unknown_report_error(kind)
     known, check = checks
     plain = {name: _plain(value) for name, value in (params or {}).items()}
     unknown = sorted(plain.keys() - known)
     if unknown:
-        expected = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
-        raise UnusableRequest(f"The report '{kind}' has no parameter {unknown[0][:60]!r}: {expected}.")
+        expected = f"It takes {', '.join(sorted(known))}." if known else "It takes no parameters."
+        raise InvalidReportRequest(f"The report '{kind}' has no parameter {unknown[0][:60]!r}. {expected}")
     if format_name not in FORMATS:
-        raise UnusableRequest(
-            f"No report comes in the format {format_name[:60]!r}: choose one of {', '.join(FORMATS)}."
-        )
+        raise InvalidReportRequest(f"Unknown report format {format_name[:60]!r}. Choose one of {', '.join(FORMATS)}.")
     check(session, plain)
     _check_requester(session, user_id)
     request = ReportRequest(user_id=user_id, kind=kind, params=plain, format=format_name)
@@ -59,17 +57,19 @@ def request_report(
 
 
 def _plain(value: Any) -> Any:
-    """Return a day as the platform's own requests have it: text."""
+    """Return a date as the web apps store it: ISO 8601 text."""
     return value.isoformat() if isinstance(value, date) and not isinstance(value, datetime) else value
 
 
 def _check_requester(session: Session, user_id: int) -> None:
     row = session.execute(select(User.email, User.is_active).where(User.id == user_id)).one_or_none()
     if row is None:
-        raise UnusableRequest(f"There is no user {user_id}, and a report is sent to the user who asks for it.")
+        raise InvalidReportRequest(
+            f"User {user_id} does not exist, and a report is emailed to the user who requests it."
+        )
     if not row.is_active or "@" not in row.email:
-        raise UnusableRequest(
-            f"User {user_id} is inactive or has no email address, so the report could not be sent to them."
+        raise InvalidReportRequest(
+            f"User {user_id} is inactive or has no email address, so the report could not be emailed."
         )
 
 
@@ -87,9 +87,9 @@ def _check_nothing(_session: Session, _params: Mapping[str, Any]) -> None:
 
 
 _CHECKS: dict[str, tuple[frozenset[str], Callable[[Session, Mapping[str, Any]], object]]] = {
-    "case_ledger": (frozenset({"case_id"}), find_ledger),
+    "case_ledger": (frozenset({"case_id"}), find_case_account),
     "disbursements": (frozenset({"from", "to", "status"}), _check_disbursements),
     "account_balances": (frozenset(), _check_nothing),
     "huntington_transfers": (frozenset({"from", "to"}), _check_period),
 }
-"""What parameters each kind takes, and what checks them; the same readers that make the report."""
+"""The parameters of each kind and how they are validated: by the functions that generation uses too."""

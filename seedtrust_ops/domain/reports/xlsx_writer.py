@@ -1,4 +1,4 @@
-"""Writes a report as an Excel workbook, a row at a time: title and totals, then a table with frozen headers."""
+"""Writes a report as an Excel workbook, one row at a time: title and totals, then a table with frozen headers."""
 
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -9,18 +9,18 @@ from xlsxwriter.format import Format
 from xlsxwriter.workbook import Workbook
 from xlsxwriter.worksheet import Worksheet
 
-from seedtrust_ops.domain.reports.report_content import Column, Report, Shape
+from seedtrust_ops.domain.reports.report_content import Column, ColumnType, Report
 
-ROWS_A_SHEET = 1_000_000
-"""Excel holds 1,048,576 rows on a sheet; what is more goes onto the next."""
-LONGEST_TEXT = 32_767
-"""What one cell of Excel's can hold; a longer text ends in an ellipsis."""
+ROWS_PER_SHEET = 1_000_000
+"""An Excel sheet holds 1,048,576 rows; the rest goes to the next sheet."""
+MAX_CELL_CHARACTERS = 32_767
+"""The limit of an Excel cell; longer text is cut and ends in an ellipsis."""
 MONEY = '"$"#,##0.00;[Red]-"$"#,##0.00'
-HEADER_COLOUR = "#1F3A4D"
+HEADER_COLOR = "#1F3A4D"
 
 
 def write_xlsx(report: Report, rows: Iterator[tuple[Any, ...]], path: Path) -> None:
-    """Write `rows` to `path`. Texts are written as texts: Excel calculates nothing that somebody typed."""
+    """Write `rows` to `path`. Text is stored as text, so Excel never evaluates user input as a formula."""
     options = {
         "constant_memory": True,
         "strings_to_formulas": False,
@@ -37,44 +37,44 @@ def write_xlsx(report: Report, rows: Iterator[tuple[Any, ...]], path: Path) -> N
 
 
 def _sheets(rows: Iterator[tuple[Any, ...]]) -> Iterator[Iterator[tuple[Any, ...]]]:
-    """Yield the rows of each sheet; there is one even where there are no rows. Each must be used up before the next."""
-    yield islice(rows, ROWS_A_SHEET)
+    """Yield the rows of each sheet, at least one sheet. Each iterator must be consumed before the next is requested."""
+    yield islice(rows, ROWS_PER_SHEET)
     for first in rows:
-        yield chain((first,), islice(rows, ROWS_A_SHEET - 1))
+        yield chain((first,), islice(rows, ROWS_PER_SHEET - 1))
 
 
 def _formats(workbook: Workbook) -> dict[str, Format]:
     return {
-        "title": workbook.add_format({"bold": True, "font_size": 16, "font_color": HEADER_COLOUR}),
+        "title": workbook.add_format({"bold": True, "font_size": 16, "font_color": HEADER_COLOR}),
         "about": workbook.add_format({"font_color": "#555555"}),
         "label": workbook.add_format({"bold": True}),
         "header": workbook.add_format(
-            {"bold": True, "font_color": "#FFFFFF", "bg_color": HEADER_COLOUR, "valign": "vcenter"}
+            {"bold": True, "font_color": "#FFFFFF", "bg_color": HEADER_COLOR, "valign": "vcenter"}
         ),
         "number header": workbook.add_format(
-            {"bold": True, "font_color": "#FFFFFF", "bg_color": HEADER_COLOUR, "valign": "vcenter", "align": "right"}
+            {"bold": True, "font_color": "#FFFFFF", "bg_color": HEADER_COLOR, "valign": "vcenter", "align": "right"}
         ),
-        Shape.TEXT: workbook.add_format({"num_format": "@"}),
-        Shape.MONEY: workbook.add_format({"num_format": MONEY}),
-        Shape.MOMENT: workbook.add_format({"num_format": "mmm d, yyyy h:mm AM/PM", "align": "left"}),
-        Shape.NUMBER: workbook.add_format({"num_format": "#,##0"}),
+        ColumnType.TEXT: workbook.add_format({"num_format": "@"}),
+        ColumnType.MONEY: workbook.add_format({"num_format": MONEY}),
+        ColumnType.TIMESTAMP: workbook.add_format({"num_format": "mmm d, yyyy h:mm AM/PM", "align": "left"}),
+        ColumnType.NUMBER: workbook.add_format({"num_format": "#,##0"}),
         "total money": workbook.add_format({"num_format": MONEY, "align": "left", "bold": True}),
         "total number": workbook.add_format({"num_format": "#,##0", "align": "left", "bold": True}),
     }
 
 
 def _write_sheet(sheet: Worksheet, report: Report, formats: dict[str, Format], rows: Iterator[tuple[Any, ...]]) -> None:
-    for place, column in enumerate(report.columns):
-        sheet.set_column(place, place, column.width)
+    for index, column in enumerate(report.columns):
+        sheet.set_column(index, index, column.width)
     header = _write_head(sheet, report, formats)
     last = header
     for last, row in enumerate(rows, header + 1):
-        for place, (column, value) in enumerate(zip(report.columns, row, strict=True)):
+        for index, (column, value) in enumerate(zip(report.columns, row, strict=True)):
             if value is not None:
-                _write_cell(sheet, last, place, column, value, formats[column.shape])
+                _write_cell(sheet, last, index, column, value, formats[column.type])
     if last == header:
         last += 1
-        sheet.write_string(last, 0, "There is nothing to show.", formats["about"])
+        sheet.write_string(last, 0, "No rows.", formats["about"])
     sheet.autofilter(header, 0, last, len(report.columns) - 1)
     sheet.freeze_panes(header + 1, 0)
     sheet.set_landscape()
@@ -85,7 +85,7 @@ def _write_sheet(sheet: Worksheet, report: Report, formats: dict[str, Format], r
 
 
 def _write_head(sheet: Worksheet, report: Report, formats: dict[str, Format]) -> int:
-    """Write what stands above the rows; return the row of the column titles."""
+    """Write the title and totals; return the row number of the column headers."""
     sheet.set_row(0, 24)
     sheet.write_string(0, 0, f"SeedTrust: {report.title}", formats["title"])
     sheet.write_string(1, 0, report.about, formats["about"])
@@ -93,32 +93,32 @@ def _write_head(sheet: Worksheet, report: Report, formats: dict[str, Format]) ->
     row = 3
     for row, total in enumerate(report.totals, 4):
         sheet.write_string(row, 0, total.title, formats["label"])
-        money = total.shape is Shape.MONEY
+        money = total.type is ColumnType.MONEY
         sheet.write_number(
             row, 1, total.value / 100 if money else total.value, formats["total money" if money else "total number"]
         )
     header = row + 2
     sheet.set_row(header, 20)
-    for place, column in enumerate(report.columns):
-        right = column.shape in (Shape.MONEY, Shape.NUMBER)
-        sheet.write_string(header, place, column.title, formats["number header" if right else "header"])
+    for index, column in enumerate(report.columns):
+        right = column.type in (ColumnType.MONEY, ColumnType.NUMBER)
+        sheet.write_string(header, index, column.title, formats["number header" if right else "header"])
     return header
 
 
-def _write_cell(sheet: Worksheet, row: int, place: int, column: Column, value: Any, cell_format: Format) -> None:
-    if column.shape is Shape.MONEY:
-        sheet.write_number(row, place, value / 100, cell_format)
-    elif column.shape is Shape.NUMBER:
-        sheet.write_number(row, place, value, cell_format)
-    elif column.shape is Shape.MOMENT:
-        sheet.write_datetime(row, place, value, cell_format)
+def _write_cell(sheet: Worksheet, row: int, index: int, column: Column, value: Any, cell_format: Format) -> None:
+    if column.type is ColumnType.MONEY:
+        sheet.write_number(row, index, value / 100, cell_format)
+    elif column.type is ColumnType.NUMBER:
+        sheet.write_number(row, index, value, cell_format)
+    elif column.type is ColumnType.TIMESTAMP:
+        sheet.write_datetime(row, index, value, cell_format)
     else:
         text = str(value)
         sheet.write_string(
-            row, place, text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…", cell_format
+            row, index, text if len(text) <= MAX_CELL_CHARACTERS else f"{text[: MAX_CELL_CHARACTERS - 1]}…", cell_format
         )
 
 
 def _plain(text: str) -> str:
-    # An ampersand starts a code in a footer.
+    # An ampersand starts a control code in a footer.
     return text.replace("&", "&&")[:100]

@@ -1,4 +1,4 @@
-"""`request_report`: what can be made is asked for, and what can't is refused at once with the words of the making."""
+"""`request_report` accepts what can be generated, and rejects the rest at once with the error generation would give."""
 
 from datetime import date, datetime
 from itertools import product
@@ -8,18 +8,18 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.client import UnusableRequest, request_report
+from seedtrust_ops.client import InvalidReportRequest, request_report
 from seedtrust_ops.domain.reports.builder import MEDIA_TYPES
 from seedtrust_ops.domain.reports.report_kinds import TITLES, prepare_report
-from seedtrust_ops.domain.reports.request_queue import claim_request
+from seedtrust_ops.domain.reports.request_queue import claim_next_request
 from seedtrust_ops.domain.reports.submission import FORMATS
 from seedtrust_ops.tables import ReportRequest
 from seedtrust_ops_tests.support.factories import Company
 
 ZONE = "America/New_York"
 CASE = object()
-"""Stands for the number of a case with an account."""
-SOUND = [
+"""Placeholder for the id of a case with an account."""
+VALID = [
     ("case_ledger", {"case_id": CASE}),
     ("disbursements", {}),
     ("disbursements", {"from": date(2026, 3, 1), "to": "2026-03-31", "status": "paid"}),
@@ -27,7 +27,7 @@ SOUND = [
     ("account_balances", {}),
     ("huntington_transfers", {"from": "2026-03-31", "to": "2026-03-31"}),
 ]
-UNSOUND: list[tuple[str, Any]] = [
+INVALID: list[tuple[str, Any]] = [
     ("everything", {}),
     ("", {}),
     ("case_ledger", {}),
@@ -36,7 +36,7 @@ UNSOUND: list[tuple[str, Any]] = [
     ("case_ledger", {"case_id": True}),
     ("case_ledger", {"case_id": 2**63}),
     ("disbursements", {"from": "yesterday"}),
-    ("disbursements", {"from": datetime(2026, 3, 1, 12)}),  # noqa: DTZ001  it is refused, zone or not
+    ("disbursements", {"from": datetime(2026, 3, 1, 12)}),  # noqa: DTZ001  rejected, with or without a zone
     ("disbursements", {"from": "2026-04-01", "to": "2026-03-31"}),
     ("disbursements", {"status": "lost"}),
     ("huntington_transfers", {"to": "2026-02-30"}),
@@ -65,44 +65,46 @@ def requests_in(session: Session) -> int:
     return session.scalars(select(func.count()).select_from(ReportRequest)).one()
 
 
-def test_what_can_be_made_is_pending_when_the_caller_commits(company: Company) -> None:
+def test_valid_request_is_pending_when_the_caller_commits(company: Company) -> None:
     user_id = requester(company)
-    for (kind, params), format_name in product(SOUND, FORMATS):
-        wanted = filled(params, company)
+    for (kind, params), format_name in product(VALID, FORMATS):
+        params_given = filled(params, company)
         with company.sessions.begin() as session:
-            request_id = request_report(session, user_id=user_id, kind=kind, params=wanted, format_name=format_name)
+            request_id = request_report(
+                session, user_id=user_id, kind=kind, params=params_given, format_name=format_name
+            )
         with company.sessions.begin() as session:
-            claimed = claim_request(session)
+            claimed = claim_next_request(session)
             assert claimed is not None
-            asked = (claimed.id, claimed.kind, claimed.params, claimed.format)
-            assert asked == (request_id, kind, as_stored(wanted), format_name)
+            stored = (claimed.id, claimed.kind, claimed.params, claimed.format)
+            assert stored == (request_id, kind, as_stored(params_given), format_name)
             assert prepare_report(session, claimed.kind, claimed.params, ZONE).title == TITLES[kind]
 
 
-def test_what_can_not_be_made_is_refused_in_the_words_of_the_making(company: Company) -> None:
+def test_invalid_request_gets_the_error_that_generation_would_give(company: Company) -> None:
     user_id = requester(company)
-    for kind, params in UNSOUND:
+    for kind, params in INVALID:
         with company.sessions.begin() as session:
-            with pytest.raises(UnusableRequest) as at_once:
+            with pytest.raises(InvalidReportRequest) as at_once:
                 request_report(session, user_id=user_id, kind=kind, params=params)
-            with pytest.raises(UnusableRequest) as later:
+            with pytest.raises(InvalidReportRequest) as later:
                 prepare_report(session, kind, as_stored(params), ZONE)
             assert str(at_once.value) == str(later.value)
             assert requests_in(session) == 0
 
 
-def test_a_parameter_that_would_be_passed_over_is_refused(company: Company) -> None:
-    """A misspelt `from` would make a report of all time, and nobody would know why."""
-    user_id, refused = requester(company), set()
+def test_unknown_parameter_is_rejected(company: Company) -> None:
+    """A misspelled `from` would otherwise produce a report over all time, without an explanation."""
+    user_id, rejected = requester(company), set()
     with company.sessions() as session:
         for kind, name in product(TITLES, ("case_id", "from", "to", "status", "form")):
             try:
                 request_report(session, user_id=user_id, kind=kind, params={name: None})
-            except UnusableRequest as error:
+            except InvalidReportRequest as error:
                 if f"no parameter '{name}'" in str(error):
-                    refused.add((kind, name))
-    assert {(kind, "form") for kind in TITLES} <= refused
-    assert {*product(TITLES, ("case_id", "from", "to", "status"))} - refused == {
+                    rejected.add((kind, name))
+    assert {(kind, "form") for kind in TITLES} <= rejected
+    assert {*product(TITLES, ("case_id", "from", "to", "status"))} - rejected == {
         ("case_ledger", "case_id"),
         ("disbursements", "from"),
         ("disbursements", "to"),
@@ -112,17 +114,17 @@ def test_a_parameter_that_would_be_passed_over_is_refused(company: Company) -> N
     }
 
 
-def test_nobody_asks_for_nobody_nor_for_whom_no_letter_reaches_and_in_no_other_format(company: Company) -> None:
+def test_unreachable_requester_or_unknown_format_is_rejected(company: Company) -> None:
     unreachable: list[dict[str, Any]] = [{"is_active": False}, {"email": ""}, {"email": "nowhere"}]
     with company.sessions() as session:
         for columns in unreachable:
-            with pytest.raises(UnusableRequest, match="could not be sent"):
+            with pytest.raises(InvalidReportRequest, match="could not be emailed"):
                 request_report(session, user_id=requester(company, **columns), kind="account_balances")
-        with pytest.raises(UnusableRequest, match="no user 999999"):
+        with pytest.raises(InvalidReportRequest, match="User 999999 does not exist"):
             request_report(session, user_id=999_999, kind="account_balances")
-        with pytest.raises(UnusableRequest, match="'docx'"):
+        with pytest.raises(InvalidReportRequest, match="'docx'"):
             request_report(session, user_id=requester(company), kind="account_balances", format_name="docx")
 
 
-def test_every_format_that_can_be_asked_for_can_be_built() -> None:
+def test_every_format_offered_can_be_built() -> None:
     assert set(FORMATS) == set(MEDIA_TYPES)
