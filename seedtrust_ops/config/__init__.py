@@ -1,13 +1,13 @@
-"""The environment, read once into frozen, typed settings; no other package reads `os.environ`.
+"""Environment variables, read once into frozen, typed settings; no other package reads `os.environ`.
 
-`settings` holds the whole; every other module here is one group of variables that are needed together.
+`settings` combines all groups. Each other module holds groups of variables that belong together.
 """
 
 from seedtrust_ops.config.settings import (
-    Environment,
     FieldKeySettings,
     HuntingtonSettings,
     LocationSettings,
+    Settings,
     TransferSettings,
     dagster_home,
     environment_for_child,
@@ -16,10 +16,10 @@ from seedtrust_ops.config.settings import (
 )
 
 __all__ = [
-    "Environment",
     "FieldKeySettings",
     "HuntingtonSettings",
     "LocationSettings",
+    "Settings",
     "TransferSettings",
     "dagster_home",
     "environment_for_child",

@@ -1,6 +1,6 @@
-"""Where the databases are: the applications' and Dagster's own, by the URLs that people write.
+"""The URLs of the two databases: the applications' and Dagster's own.
 
-Engines are made in `resources`.
+Engines are created in `database/engine.py`.
 """
 
 from pathlib import Path
@@ -19,46 +19,46 @@ def _postgres_url(text: str | None, driver: str) -> URL | None:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        # `from None`: what SQLAlchemy found where it looked for the port may be part of the password.
+        # `from None`: SQLAlchemy's message quotes what it took for the port, which may be part of the password.
         raise ValueError("it is not a database URL like postgresql://user:password@host:5432/name") from None
     if url.get_backend_name() not in ("postgresql", "postgres"):
-        raise ValueError(f"it names {url.get_backend_name()}, and only PostgreSQL will do")
+        raise ValueError(f"it is a {url.get_backend_name()} URL, but only PostgreSQL is supported")
     return url.set(drivername=f"postgresql+{driver}")
 
 
 class DatabaseSettings(SettingsGroup):
-    """Where the databases are; None stands for the embedded server of laptops, the demo and the tests.
+    """The URLs of the databases; None means the embedded server (laptops, demo and tests).
 
-    People write bare `postgresql://` URLs. The driver is written in here, because SQLAlchemy 2.1 takes a
-    bare one for psycopg 3 while dagster-postgres imports psycopg2.
+    Bare `postgresql://` URLs work. The driver is added here, because SQLAlchemy 2.1 uses psycopg 3 for a bare URL
+    while dagster-postgres imports psycopg2.
     """
 
     application_url_text: SecretStr | None = Field(
         default=None,
         validation_alias="SEEDTRUST_DATABASE_URL",
-        description="the PostgreSQL database of SeedTrust's applications",
+        description="the URL of the PostgreSQL database of SeedTrust's applications",
     )
     dagster_url_text: SecretStr | None = Field(
         default=None,
         validation_alias="DAGSTER_POSTGRES_URL",
-        description="the PostgreSQL database of Dagster's own storage",
+        description="the URL of the PostgreSQL database that stores Dagster's runs, events and schedules",
     )
     embedded_directory: ClassVar[Path] = Path("~/.seedtrust/postgres")
 
     @field_validator("application_url_text", "dagster_url_text")
     @classmethod
-    def _is_postgres(cls, text: SecretStr | None) -> SecretStr | None:
+    def _require_postgres(cls, text: SecretStr | None) -> SecretStr | None:
         _postgres_url(text.get_secret_value() if text else None, "psycopg")
         return text
 
     @property
     def application_url(self) -> URL | None:
-        """The application's database with driver psycopg 3."""
+        """The URL of the application's database, with driver psycopg 3."""
         text = self.application_url_text
         return _postgres_url(text.get_secret_value() if text else None, "psycopg")
 
     @property
     def dagster_url(self) -> URL | None:
-        """Dagster's database with driver psycopg2."""
+        """The URL of Dagster's database, with driver psycopg2."""
         text = self.dagster_url_text
         return _postgres_url(text.get_secret_value() if text else None, "psycopg2")

@@ -1,7 +1,4 @@
-"""The mail server that takes SeedTrust's letters.
-
-Encryption is on unless it is switched off by name.
-"""
+"""The mail server that sends SeedTrust's email; STARTTLS is on unless it is switched off explicitly."""
 
 import re
 from email.utils import parseaddr
@@ -14,50 +11,50 @@ _ADDRESS = re.compile(r"[!-?A-~]+@[!-?A-~]+")
 
 
 class MailSettings(SettingsGroup):
-    """The mail server that takes our letters, and who they are from."""
+    """The mail server (SMTP) and the sender address of SeedTrust's email."""
 
     host: str = Field(
         validation_alias="SMTP_HOST",
-        description="the name of the mail server that takes SeedTrust's letters, such as smtp.example.com",
+        description="the hostname of the mail server that sends SeedTrust's email, such as smtp.example.com",
     )
     port: int = Field(
         default=587,
         ge=1,
         le=65_535,
         validation_alias="SMTP_PORT",
-        description="the port that the mail server listens on",
+        description="the port of the mail server",
     )
     username: str | None = Field(
         default=None,
         validation_alias="SMTP_USERNAME",
-        description="the name that the mail server knows SeedTrust by; unset where it asks for none",
+        description="the login name for the mail server; leave it unset if the server requires no login",
     )
     password: SecretStr | None = Field(
         default=None,
         validation_alias="SMTP_PASSWORD",
-        description="the password that belongs to SMTP_USERNAME",
+        description="the password for SMTP_USERNAME",
     )
     starttls: bool = Field(
         default=True,
         validation_alias="SMTP_STARTTLS",
-        description="0 to hand letters in without encryption, which only a server on this machine should be spoken to",
+        description="0 to send email without encryption, which is safe only with a mail server on this machine",
     )
     email_from: str = Field(
         validation_alias="EMAIL_FROM",
-        description="who letters are from, such as SeedTrust Escrow <escrow@seedtrust.example>",
+        description="the sender of all email, such as SeedTrust Escrow <escrow@seedtrust.example>",
     )
 
     @field_validator("email_from")
     @classmethod
-    def _is_an_address(cls, text: str) -> str:
+    def _require_address(cls, text: str) -> str:
         name, address = parseaddr(text)
         if not _ADDRESS.fullmatch(address) or not (name + text).isprintable():
-            raise ValueError("it is no address like escrow@seedtrust.example")
+            raise ValueError("it is not an email address like escrow@seedtrust.example")
         return text
 
     @field_validator("password")
     @classmethod
-    def _belongs_to_a_name(cls, password: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+    def _require_username(cls, password: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
         if password is not None and others.data.get("username") is None:
-            raise ValueError("SMTP_USERNAME is not set, and the two belong together")
+            raise ValueError("SMTP_USERNAME is not set, and a password requires a login name")
         return password

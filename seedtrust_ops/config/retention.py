@@ -1,4 +1,4 @@
-"""How long Dagster's runs and what was told to others are kept; JobRun, attempts and ledger are kept for ever."""
+"""How long Dagster's runs and delivered events are kept; JobRun, attempts and the ledger are never purged."""
 
 from pydantic import Field
 
@@ -6,29 +6,29 @@ from seedtrust_ops.config.settings_base import SettingsGroup
 
 
 class RetentionSettings(SettingsGroup):
-    """Ages in days, and how long one clearing may take."""
+    """Retention periods in days, and the time limit of one purge."""
 
     frequent_days: int = Field(
         default=60,
         ge=1,
         validation_alias="SEEDTRUST_RETENTION_FREQUENT_DAYS",
-        description="for how many days a successful run of a job that runs all day is kept",
+        description="the number of days to keep successful runs of jobs that run all day",
     )
     other_days: int = Field(
         default=400,
         ge=1,
         validation_alias="SEEDTRUST_RETENTION_DAYS",
-        description="for how many days every other run is kept",
+        description="the number of days to keep all other runs",
     )
     events_days: int = Field(
         default=60,
         ge=1,
         validation_alias="SEEDTRUST_RETENTION_EVENTS_DAYS",
-        description="for how many days it is kept what PostHog and the internal API were told",
+        description="the number of days to keep events that were delivered to PostHog and the internal API",
     )
-    longest_seconds: int = Field(
+    max_seconds: int = Field(
         default=900,
         ge=0,
         validation_alias="SEEDTRUST_RETENTION_SECONDS",
-        description="how many seconds one clearing may take; it goes on the next day",
+        description="the maximum number of seconds of one purge; the next day's purge continues it",
     )

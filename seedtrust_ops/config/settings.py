@@ -1,6 +1,6 @@
-"""The environment, read once into frozen, typed settings; no other file reads `os.environ`.
+"""All settings, read once from the environment; no other module reads `os.environ`.
 
-Settings come in groups, so that a variable that one job lacks stops that job alone, at its start, by name.
+Each group is read on first use, so a missing variable stops only the jobs that need it, and the error names it.
 """
 
 import os
@@ -21,40 +21,40 @@ from seedtrust_ops.config.external_services import (
     PostHogSettings,
     StorageSettings,
 )
-from seedtrust_ops.config.health_thresholds import AlertLetterSettings, WatchingSettings
+from seedtrust_ops.config.health_thresholds import AlertEmailSettings, HealthThresholds
 from seedtrust_ops.config.mail import MailSettings
 from seedtrust_ops.config.retention import RetentionSettings
-from seedtrust_ops.config.settings_base import SettingsGroup, header_key, http_address, is_private
+from seedtrust_ops.config.settings_base import SettingsGroup, clean_api_key, http_url, is_tls_or_loopback
 from seedtrust_ops.config.shadow import ShadowSettings
 from seedtrust_ops.config.watchdog import HeartbeatSettings, WatchdogSettings
 from seedtrust_ops.errors import ConfigurationError
 
 
 class LocationSettings(SettingsGroup):
-    """What Dagster must know when it loads the code location."""
+    """Settings that Dagster needs when it loads the code location."""
 
     dev_env: bool = Field(
         default=False,
         validation_alias="DEV_ENV",
-        description="1 on a developer's machine, where schedules and sensors start stopped",
+        description="1 on a developer's machine, where schedules and sensors start switched off",
     )
     timezone: str = Field(
         default="America/New_York",
         validation_alias="SEEDTRUST_TIMEZONE",
-        description="the time zone of the office's wall clock, such as America/New_York",
+        description="the IANA time zone of all schedules and business dates, such as America/New_York",
     )
 
     dagster_home: Path | None = Field(
         default=None,
         validation_alias="DAGSTER_HOME",
-        description="the folder that holds dagster.yaml",
+        description="the folder that contains dagster.yaml",
     )
     sensor_wait_seconds: float = Field(
         default=9.5,
         ge=0,
         le=10,
         validation_alias="SEEDTRUST_SENSOR_WAIT_SECONDS",
-        description="how many seconds a sensor may wait in the database for something to do, at most 10",
+        description="the number of seconds a sensor may wait for a database notification in one tick, at most 10",
     )
 
     @field_validator("timezone")
@@ -63,96 +63,96 @@ class LocationSettings(SettingsGroup):
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError):
-            raise ValueError("no time zone is called that") from None
+            raise ValueError("it is not a known time zone") from None
         return name
 
 
 class HuntingtonSettings(SettingsGroup):
-    """How to reach the bank gateway, and how patiently."""
+    """How to reach the Huntington API, with its request limits."""
 
     api_url: str = Field(
         validation_alias="HUNTINGTON_API_URL",
-        description="the address of the Huntington transfer gateway, such as https://bank.example",
+        description="the URL of the Huntington API, such as https://bank.example",
     )
     api_key: SecretStr = Field(
         validation_alias="HUNTINGTON_API_KEY",
-        description="the key that the Huntington transfer gateway knows SeedTrust by",
+        description="SeedTrust's API key for the Huntington API",
     )
     funding_account_id: str = Field(
         validation_alias="HUNTINGTON_FUNDING_ACCOUNT_ID",
-        description="the account at Huntington that transfers are paid from",
+        description="the ID of the Huntington account that funds transfers",
     )
     concurrency: int = Field(
         default=16,
         ge=1,
         le=256,
         validation_alias="HUNTINGTON_CONCURRENCY",
-        description="how many requests may be under way at the bank at once",
+        description="the maximum number of concurrent requests to the Huntington API",
     )
     timeout_seconds: float = Field(
         default=10,
         gt=0,
         allow_inf_nan=False,
         validation_alias="HUNTINGTON_TIMEOUT_SECONDS",
-        description="how many seconds one answer of the bank is waited for",
+        description="the timeout in seconds of one request to the Huntington API",
     )
 
-    _is_http = field_validator("api_url")(http_address)
-    _fits_a_header = field_validator("api_key")(header_key)
+    _is_http = field_validator("api_url")(http_url)
+    _fits_a_header = field_validator("api_key")(clean_api_key)
 
     @property
-    def travels_in_the_clear(self) -> bool:
-        """Whether what is sent to the bank can be read on its way: plain http to another machine than this."""
-        return not is_private(self.api_url)
+    def uses_plaintext(self) -> bool:
+        """Whether requests to the bank could be read in transit: plain HTTP to another machine."""
+        return not is_tls_or_loopback(self.api_url)
 
 
 class TransferSettings(SettingsGroup):
-    """SeedTrust's own rules of patience about transfers, and the switch that stops them."""
+    """Batch leases, the grace period for unknown transfers, and the environment's kill switch."""
 
     lease_seconds: float = Field(
         default=60,
         gt=0,
         allow_inf_nan=False,
         validation_alias="HUNTINGTON_LEASE_SECONDS",
-        description="how many seconds a worker holds a batch without renewing",
+        description="the number of seconds a worker's lease on a batch lasts without renewal",
     )
     unknown_grace_seconds: float = Field(
         default=600,
         ge=0,
         allow_inf_nan=False,
         validation_alias="HUNTINGTON_UNKNOWN_GRACE_SECONDS",
-        description="how many seconds a key that the bank does not know is waited for",
+        description="the number of seconds to wait before a transfer that the bank does not know counts as not sent",
     )
     halted: bool = Field(
         default=False,
         validation_alias="SEEDTRUST_TRANSFERS_HALTED",
-        description="1 to stop all sending of transfers",
+        description="1 to stop sending transfers",
     )
 
 
 class FieldKeySettings(SettingsGroup):
-    """The keys of encrypted columns, newest first."""
+    """The encryption keys of account numbers, newest first."""
 
     keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         validation_alias="SEEDTRUST_FIELD_KEY",
-        description="the Fernet key (or keys, comma-separated, newest first) of encrypted account numbers",
+        description="the Fernet key that encrypts account numbers (or several keys, comma-separated, newest first)",
     )
 
     @field_validator("keys", mode="before")
     @classmethod
-    def _split(cls, text: object) -> object:
+    def _split_list(cls, text: object) -> object:
         return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
 
     @field_validator("keys")
     @classmethod
-    def _holds_one(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    def _require_one(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if not keys:
-            raise ValueError("it holds no key")
+            raise ValueError("it contains no key")
         return keys
 
 
-class Environment:
-    """Every group of settings, each read when it is first asked for and then kept."""
+class Settings:
+    """All groups of settings; each is read on first access and then cached."""
 
     @cached_property
     def location(self) -> LocationSettings:
@@ -195,12 +195,12 @@ class Environment:
         return PostHogSettings.read()
 
     @cached_property
-    def watching(self) -> WatchingSettings:
-        return WatchingSettings.read()
+    def health_thresholds(self) -> HealthThresholds:
+        return HealthThresholds.read()
 
     @cached_property
-    def alert_letters(self) -> AlertLetterSettings:
-        return AlertLetterSettings.read()
+    def alert_emails(self) -> AlertEmailSettings:
+        return AlertEmailSettings.read()
 
     @cached_property
     def heartbeat(self) -> HeartbeatSettings:
@@ -220,18 +220,18 @@ class Environment:
 
 
 @lru_cache(maxsize=1)
-def get_settings() -> Environment:
-    """Return this process's environment; tests that change variables call `get_settings.cache_clear()`."""
-    return Environment()
+def get_settings() -> Settings:
+    """Return this process's settings; tests that change variables call `get_settings.cache_clear()`."""
+    return Settings()
 
 
 def environment_for_child(changes: Mapping[str, str], *, defaults: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the variables for a process that we start: ours, over `defaults` and under `changes`."""
+    """Return the variables of a child process: `defaults`, overridden by ours, overridden by `changes`."""
     return {**(defaults or {}), **os.environ, **changes}
 
 
 def replace_environment(variables: Mapping[str, str]) -> None:
-    """Give this process the variables of the one that it was forked for, and forget what was read before."""
+    """Replace this process's variables (after a fork, by the requester's) and clear all cached settings."""
     os.environ.clear()
     os.environ.update(variables)
     time.tzset()
@@ -239,15 +239,15 @@ def replace_environment(variables: Mapping[str, str]) -> None:
 
 
 def dagster_home() -> Path:
-    """Return the folder of dagster.yaml: DAGSTER_HOME, else the one that this code lies in or was called from.
+    """Return the folder that contains dagster.yaml: DAGSTER_HOME, else this checkout, else the working directory.
 
     Raises:
-        ConfigurationError: when there is no dagster.yaml in any of them.
+        ConfigurationError: if none of them contains a dagster.yaml.
     """
     configured = get_settings().location.dagster_home
     candidates = [configured] if configured is not None else [Path(__file__).parents[2], Path.cwd()]
     for folder in candidates:
         if (folder.expanduser() / "dagster.yaml").is_file():
             return folder.expanduser().resolve()
-    looked = " nor in ".join(str(folder) for folder in candidates)
-    raise ConfigurationError(f"There is no dagster.yaml in {looked}: set DAGSTER_HOME to the folder that holds it.")
+    searched = " or ".join(str(folder) for folder in candidates)
+    raise ConfigurationError(f"No dagster.yaml in {searched}. Set DAGSTER_HOME to the folder that contains it.")

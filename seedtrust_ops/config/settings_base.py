@@ -1,6 +1,6 @@
-"""What every group of settings does alike: it names what is missing or wrong, and never repeats a value.
+"""The base class of all settings groups, and the validators that several groups share.
 
-Here too are the checks that several groups share.
+Errors name the variable and its purpose, and never repeat its value, which may be a secret.
 """
 
 from ipaddress import ip_address
@@ -14,26 +14,26 @@ from seedtrust_ops.errors import ConfigurationError
 
 
 class SettingsGroup(BaseSettings):
-    """Variables that are needed together; reading a group names the first that is missing or wrong."""
+    """Environment variables that are needed together; reading the group validates all of them."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
 
     @classmethod
     def read(cls) -> Self:
-        """Return the group as the environment has it.
+        """Return the group's values from the environment.
 
         Raises:
-            ConfigurationError: naming the variable, what it is for, and what is wrong with it.
+            ConfigurationError: for each missing or invalid variable, its name, its purpose and what is wrong.
         """
         try:
             return cls()
         except ValidationError as error:
-            problems = [cls._sentence(problem) for problem in error.errors(include_input=False)]
-            # `from None`: pydantic's own text would repeat the value, and the value may be a secret.
-            raise ConfigurationError(" ".join(problems)) from None
+            messages = [cls._describe(problem) for problem in error.errors(include_input=False)]
+            # `from None`: pydantic's own message repeats the value, which may be a secret.
+            raise ConfigurationError(" ".join(messages)) from None
 
     @classmethod
-    def _sentence(cls, problem: Any) -> str:
+    def _describe(cls, problem: Any) -> str:
         variable = str(problem["loc"][0])
         purpose = next(
             (
@@ -41,31 +41,35 @@ class SettingsGroup(BaseSettings):
                 for field in cls.model_fields.values()
                 if field.validation_alias == variable and field.description
             ),
-            "a setting of this project",
+            "a SeedTrust Ops setting",
         )
         if problem["type"] == "missing":
             return f"{variable} is not set. It is {purpose}."
         reason = str(problem["msg"]).removeprefix("Value error, ")
-        return f"{variable} can't be used: {reason}. It is {purpose}."
+        return f"{variable} is invalid: {reason}. It is {purpose}."
 
 
-def http_address(url: str) -> str:
-    """Return `url` without a last slash; ValueError where it is no plain http or https address."""
+def http_url(url: str) -> str:
+    """Return `url` without a trailing slash.
+
+    Raises:
+        ValueError: if it is not an HTTP or HTTPS URL, or if it contains credentials, a query or a fragment.
+    """
     try:
         parts = urlsplit(url)
-        sound = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        is_valid = bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        sound = False
-    if not sound or parts.scheme not in ("http", "https"):
-        raise ValueError("it is no address that starts with http:// or https://") from None
+        is_valid = False
+    if not is_valid or parts.scheme not in ("http", "https"):
+        raise ValueError("it is not a URL that starts with http:// or https://") from None
     if parts.username or parts.password or parts.query or parts.fragment:
-        # The address is shown to people and in logs, so nothing secret may be in it.
-        raise ValueError("it must hold no user, password, query or fragment")
+        # URLs are shown to people and appear in logs, so they must not contain secrets.
+        raise ValueError("it must not contain a user, password, query or fragment")
     return url.rstrip("/")
 
 
-def is_private(url: str) -> bool:
-    """Return whether nobody on the way can read what is sent to `url`: https, or an address of this machine."""
+def is_tls_or_loopback(url: str) -> bool:
+    """Return whether requests to `url` cannot be read in transit: it uses HTTPS, or it is on this machine."""
     parts = urlsplit(url)
     try:
         return parts.scheme == "https" or ip_address(parts.hostname or "").is_loopback
@@ -73,9 +77,13 @@ def is_private(url: str) -> bool:
         return parts.hostname == "localhost"
 
 
-def header_key(key: SecretStr) -> SecretStr:
-    """Return a key without what people leave at its ends; ValueError where it does not fit into a header."""
+def clean_api_key(key: SecretStr) -> SecretStr:
+    """Return an API key without surrounding whitespace.
+
+    Raises:
+        ValueError: if it cannot be sent in an HTTP header.
+    """
     text = key.get_secret_value().strip()
     if not text or not all("!" <= character <= "~" for character in text):
-        raise ValueError("a key has only printable ASCII characters and no spaces")
+        raise ValueError("a key must consist of printable ASCII characters without spaces")
     return SecretStr(text)

@@ -1,6 +1,6 @@
-"""Which jobs are in shadow: they decide and record what they would have done, and touch nothing else.
+"""Which jobs run in shadow mode: they record what they would have done and change nothing else.
 
-What a job does in shadow is in `domain/shadow/`; docs/cutover.md says when to use which variable.
+Shadow mode itself is in `domain/shadow_mode/`; docs/cutover.md says when to use which variable.
 """
 
 from typing import Annotated
@@ -13,36 +13,35 @@ from seedtrust_ops.job_policies import JOB_POLICIES
 
 
 class ShadowSettings(SettingsGroup):
-    """The two switches of shadow mode: everything, or the jobs that a legacy scheduler still runs."""
+    """The two switches of shadow mode: all jobs, or the jobs that a legacy system still runs."""
 
-    everything: bool = Field(
+    all_jobs: bool = Field(
         default=False,
         validation_alias="SEEDTRUST_SHADOW",
-        description="1 to let every job record what it would have done, and touch nothing else",
+        description="1 to run every job in shadow mode: it records what it would have done and changes nothing else",
     )
     jobs: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         validation_alias="SEEDTRUST_SHADOW_JOBS",
-        description="the jobs, comma-separated, that only record what they would have done, because a legacy system "
-        "still runs them",
+        description="a comma-separated list of jobs to run in shadow mode, because a legacy system still runs them",
     )
 
     @field_validator("jobs", mode="before")
     @classmethod
-    def _split(cls, text: object) -> object:
+    def _split_list(cls, text: object) -> object:
         return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
 
     @field_validator("jobs")
     @classmethod
-    def _exist(cls, jobs: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [str(place) for place, job in enumerate(jobs, start=1) if job not in JOB_POLICIES]
+    def _require_known_jobs(cls, jobs: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [str(position) for position, job in enumerate(jobs, start=1) if job not in JOB_POLICIES]
         if unknown:
-            # Whoever mistypes a name takes a job for harmless that is not, so that no job may run. What stands there is
-            # not repeated: people put secrets into the wrong variables.
-            places, names = ", ".join(unknown), ", ".join(JOB_POLICIES)
-            raise ValueError(f"no job has the name that stands there in place {places}; the jobs are {names}")
+            # A mistyped name would leave a job live that somebody believes is in shadow mode, so no job may run.
+            # The value is not repeated: people put secrets into the wrong variables.
+            positions, names = ", ".join(unknown), ", ".join(JOB_POLICIES)
+            raise ValueError(f"the list contains an unknown job at position {positions}; the jobs are {names}")
         return jobs
 
     def covers(self, job: str) -> bool:
-        """Return whether the job of that name is in shadow."""
-        return self.everything or job in self.jobs
+        """Return whether this job runs in shadow mode."""
+        return self.all_jobs or job in self.jobs

@@ -16,21 +16,21 @@ from sqlalchemy.pool import NullPool
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.config.retention import RetentionSettings
-from seedtrust_ops.dagster_db.run_purge import Age, Cleared, delete_old_runs
+from seedtrust_ops.dagster_db.run_purge import RetentionRule, PurgeResult, purge_runs
 from seedtrust_ops.database.engine import dagster_url
 from seedtrust_ops.domain.db_transaction import run_in_transaction
-from seedtrust_ops.domain.row_purge import delete_old_attachments, delete_old_events, ended_runs
+from seedtrust_ops.domain.row_purge import purge_old_attachments, purge_old_events, find_ended_runs
 from seedtrust_ops.domain.shadow_mode import job_dry_runs
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.schedules import daily_schedule
-from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
+from seedtrust_ops.orchestration.shadow_runs import is_in_shadow_mode, run_in_shadow_mode
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 
 NAME = "retention"
 SEVERITY = job_policy(NAME).severity
-FREQUENT = ("auto_heal_huntington_batches", "report_generation", "aws_status_check", "off_site_tracking")
+FREQUENT_JOBS = ("auto_heal_huntington_batches", "report_generation", "aws_status_check", "off_site_tracking")
 """What runs every minute to every half hour, and of whose successes JobRun tells enough."""
 
 
@@ -38,10 +38,10 @@ FREQUENT = ("auto_heal_huntington_batches", "report_generation", "aws_status_che
 def retention_op(context: dg.OpExecutionContext, database: DatabaseResource) -> dict[str, Any]:
     """Delete old runs with their events, tags and output, and old events that were told to others."""
     settings = get_settings().retention
-    if in_shadow(NAME):
+    if is_in_shadow_mode(NAME):
         before = datetime.now(UTC) - timedelta(days=settings.events_days)
-        return run_in_shadow(context, NAME, database, partial(job_dry_runs.old_rows, before=before))
-    over_at = monotonic() + settings.longest_seconds
+        return run_in_shadow_mode(context, NAME, database, partial(job_dry_runs.dry_run_retention, before=before))
+    over_at = monotonic() + settings.max_seconds
 
     def is_over() -> bool:
         return monotonic() >= over_at
@@ -52,10 +52,10 @@ def retention_op(context: dg.OpExecutionContext, database: DatabaseResource) -> 
 
     with user_facing_failures():
         sessions = database.sessions()
-        cleared = _clear_runs(sessions, settings, forget_output, is_over)
+        cleared = _purge_runs(sessions, settings, forget_output, is_over)
         before = datetime.now(UTC) - timedelta(days=settings.events_days)
-        events = _all_of(sessions, partial(delete_old_events, before=before), is_over)
-        files = _all_of(sessions, partial(delete_old_attachments, before=before), is_over)
+        events = _purge_in_batches(sessions, partial(purge_old_events, before=before), is_over)
+        files = _purge_in_batches(sessions, partial(purge_old_attachments, before=before), is_over)
     rest = "" if cleared.is_complete else " Time was up: the rest goes tomorrow."
     context.log.info(
         f"{cleared.deleted} runs, {events} events and {files} files are deleted, {cleared.kept} old runs kept.{rest}"
@@ -65,27 +65,27 @@ def retention_op(context: dg.OpExecutionContext, database: DatabaseResource) -> 
     return {**done, "complete": cleared.is_complete}
 
 
-def _clear_runs(
+def _purge_runs(
     sessions: "sessionmaker[Session]",
     settings: RetentionSettings,
     forget_output: Callable[[Sequence[str]], None],
     is_over: Callable[[], bool],
-) -> Cleared:
+) -> PurgeResult:
     now = datetime.now(UTC)
     ages = [
-        Age(now - timedelta(days=settings.frequent_days), statuses=["SUCCESS"], jobs=FREQUENT),
-        Age(now - timedelta(days=settings.other_days)),
+        RetentionRule(now - timedelta(days=settings.frequent_days), statuses=["SUCCESS"], jobs=FREQUENT_JOBS),
+        RetentionRule(now - timedelta(days=settings.other_days)),
     ]
 
     def ended(run_ids: Sequence[str]) -> set[str]:
         with sessions() as session:
-            return ended_runs(session, list(run_ids))
+            return find_ended_runs(session, list(run_ids))
 
     engine = create_engine(dagster_url().set(drivername="postgresql+psycopg"), poolclass=NullPool)
-    return delete_old_runs(engine, ages, may_go=ended, forget_output=forget_output, is_over=is_over)
+    return purge_runs(engine, ages, may_go=ended, forget_output=forget_output, is_over=is_over)
 
 
-def _all_of(
+def _purge_in_batches(
     sessions: "sessionmaker[Session]", delete_some: Callable[[Session], int], is_over: Callable[[], bool]
 ) -> int:
     """Delete until there is no more or time is up, a transaction at a time; return how many went."""
@@ -95,6 +95,6 @@ def _all_of(
     return total
 
 
-retention = single_op_job(retention_op, SEVERITY, legacy_name="none", longest_seconds=3600)
+retention = single_op_job(retention_op, SEVERITY, legacy_name="none", max_runtime_seconds=3600)
 
 retention_schedule = daily_schedule(retention, hour=3, minute=30)

@@ -12,29 +12,29 @@ from zoneinfo import ZoneInfo
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.alert_notifications.digest import notify_digest
-from seedtrust_ops.domain.alert_notifications.jobs_component_status import tell_component_status
-from seedtrust_ops.domain.alert_notifications.notifier import Channels, notify_opened, notify_resolved
+from seedtrust_ops.domain.alert_notifications.jobs_component_status import enqueue_jobs_status
+from seedtrust_ops.domain.alert_notifications.notifier import EnabledChannels, notify_opened, notify_resolved
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer
-from seedtrust_ops.domain.outbox.email_claims import ALERTS
+from seedtrust_ops.domain.outbox.email_claims import ALERT_KIND_NAMES
 from seedtrust_ops.domain.outbox.email_dispatcher import send_due_emails
-from seedtrust_ops.domain.outbox.email_store import due_letters
-from seedtrust_ops.domain.outbox.event_dispatcher import abandon_all, deliver_events, purge_events
+from seedtrust_ops.domain.outbox.email_store import count_due_emails
+from seedtrust_ops.domain.outbox.event_dispatcher import abandon_all, send_due_events, purge_events
 from seedtrust_ops.domain.outbox.event_store import Destination
 from seedtrust_ops.errors import ConfigurationError, SeedTrustError
 from seedtrust_ops.orchestration.dagster_resources import InternalApiResource, MailResource, PostHogResource
 from seedtrust_ops.ports.component_status import Component, ComponentStatus, Status
-from seedtrust_ops.ports.events import EventRefused, EventSink
+from seedtrust_ops.ports.events import EventRejected, EventSink
 from seedtrust_ops.resources.internal_api_client import InternalApi
 
 ANSWER_SECONDS = 3.0
 """How long one answer of the mail server or the internal API is waited for: a tick must end well within a minute."""
-EVENTS_SECONDS = 4.0
-LETTERS_SECONDS = 8.0
+MAX_EVENT_SECONDS = 4.0
+MAX_EMAIL_SECONDS = 8.0
 
 
 @dataclass
-class Ways:
+class AlertChannels:
     """The mail server, whom to write to, who takes events, and a sentence for each way that is not there."""
 
     mail: MailResource
@@ -43,9 +43,9 @@ class Ways:
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
-    def channels(self) -> Channels:
+    def channels(self) -> EnabledChannels:
         """The ways, as those know them who decide what is told."""
-        return Channels(
+        return EnabledChannels(
             self.emails,
             posthog=Destination.POSTHOG in self.takers,
             internal_api=Destination.INTERNAL_API in self.takers,
@@ -53,7 +53,7 @@ class Ways:
 
 
 @dataclass
-class Delivery:
+class AlertDelivery:
     """What a delivery by all ways came to: how much was handed in, and a sentence for each way that took nothing."""
 
     letters: int = 0
@@ -87,15 +87,15 @@ class _StatusTaker:
                 detail=body["detail"],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise EventRefused(f"What was queued for the internal API is no status: {error!r}.") from None
+            raise EventRejected(f"What was queued for the internal API is no status: {error!r}.") from None
         self._api.post(status)
 
 
-def ways_of_telling(mail: MailResource, internal_api: InternalApiResource, posthog: PostHogResource) -> Ways:
+def configured_channels(mail: MailResource, internal_api: InternalApiResource, posthog: PostHogResource) -> AlertChannels:
     """Return the ways that the environment names."""
-    ways = Ways(mail)
+    ways = AlertChannels(mail)
     try:
-        ways.emails = get_settings().alert_letters.emails
+        ways.emails = get_settings().alert_emails.emails
     except ConfigurationError as error:
         ways.missing["letters"] = f"{error} No letter tells of alerts."
     _add_internal_api(ways, internal_api)
@@ -111,9 +111,9 @@ def ways_of_telling(mail: MailResource, internal_api: InternalApiResource, posth
     return ways
 
 
-def _add_internal_api(ways: Ways, internal_api: InternalApiResource) -> None:
+def _add_internal_api(ways: AlertChannels, internal_api: InternalApiResource) -> None:
     try:
-        if get_settings().shadow.everything:
+        if get_settings().shadow.all_jobs:
             # The legacy systems do the work, and how they are is for them to say.
             ways.missing[Destination.INTERNAL_API] = "All jobs are in shadow. The internal API is not told."
             return
@@ -122,7 +122,7 @@ def _add_internal_api(ways: Ways, internal_api: InternalApiResource) -> None:
         ways.missing[Destination.INTERNAL_API] = f"{error} The internal API is not told."
 
 
-def tell_people(sessions: Sessions, ways: Ways, *, digest_of: date | None) -> int:
+def enqueue_alert_notifications(sessions: Sessions, ways: AlertChannels, *, digest_of: date | None) -> int:
     """Queue what is to be told by these ways; return of how many alerts people are told at once.
 
     `digest_of` is the day whose digest is due, None where none is.
@@ -131,16 +131,16 @@ def tell_people(sessions: Sessions, ways: Ways, *, digest_of: date | None) -> in
     told = run_in_transaction(sessions, partial(notify_opened, channels=channels))
     told += run_in_transaction(sessions, partial(notify_resolved, channels=channels))
     if channels.internal_api:
-        run_in_transaction(sessions, tell_component_status)
+        run_in_transaction(sessions, enqueue_jobs_status)
     if digest_of is not None:
         run_in_transaction(sessions, partial(notify_digest, emails=channels.emails, day=digest_of))
         run_in_transaction(sessions, purge_events)
     return told
 
 
-def deliver(sessions: Sessions, ways: Ways) -> Delivery:
+def send_due_notifications(sessions: Sessions, ways: AlertChannels) -> AlertDelivery:
     """Hand in the events and alert letters that are due, each way for its own few seconds at most."""
-    delivery = Delivery()
+    delivery = AlertDelivery()
     for destination in Destination:
         taker = ways.takers.get(destination)
         if taker is None:
@@ -148,7 +148,7 @@ def deliver(sessions: Sessions, ways: Ways) -> Delivery:
                 sessions, partial(abandon_all, destination=destination, reason=ways.missing[destination])
             )
             continue
-        report = deliver_events(sessions, destination, taker, longest_seconds=EVENTS_SECONDS)
+        report = send_due_events(sessions, destination, taker, longest_seconds=MAX_EVENT_SECONDS)
         delivery.events += report.sent
         if report.trouble is not None:
             delivery.troubles[destination] = report.trouble
@@ -156,9 +156,9 @@ def deliver(sessions: Sessions, ways: Ways) -> Delivery:
     return delivery
 
 
-def _deliver_letters(sessions: Sessions, mail: MailResource, delivery: Delivery) -> None:
-    kinds = sorted(ALERTS)
-    if not run_in_transaction(sessions, partial(due_letters, kinds=kinds)):
+def _deliver_letters(sessions: Sessions, mail: MailResource, delivery: AlertDelivery) -> None:
+    kinds = sorted(ALERT_KIND_NAMES)
+    if not run_in_transaction(sessions, partial(count_due_emails, kinds=kinds)):
         return
     try:
         with mail.open(answer_seconds=ANSWER_SECONDS) as office:
@@ -166,7 +166,7 @@ def _deliver_letters(sessions: Sessions, mail: MailResource, delivery: Delivery)
                 sessions,
                 office,
                 EmailRenderer(ZoneInfo(get_settings().location.timezone)),
-                longest_seconds=LETTERS_SECONDS,
+                longest_seconds=MAX_EMAIL_SECONDS,
                 kinds=kinds,
             )
     except SeedTrustError as error:

@@ -29,15 +29,15 @@ from seedtrust_ops.domain.health.runs import (
     pending_accumulating,
 )
 from seedtrust_ops.domain.health.schedule_ticks import SCHEDULE_MISSED, Automation, schedule_missed
-from seedtrust_ops.domain.outbox.email_claims import FAILING
+from seedtrust_ops.domain.outbox.email_claims import NOTIFICATIONS_FAILING
 from seedtrust_ops.domain.outbox.event_store import Destination
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.severity import Severity
 
-LAUNCHES_NOTHING = Severity.HIGH
+NO_JOB_SEVERITY = Severity.HIGH
 """The severity of a sensor that launches no job: JobRun stands still without it, or nobody is told of trouble."""
-WORK_OF = {
+WATCHED_JOB_OF_RULE = {
     TRANSFERS_HALTED: "process_huntington_batch",
     BATCH_STUCK: "process_huntington_batch",
     LEDGER_MISMATCH: "process_huntington_batch",
@@ -59,7 +59,7 @@ def health_rules(
         awake_since: when the daemon last came back (aware).
         told: the destinations of events that are configured.
     """
-    watching, transfers = get_settings().watching, get_settings().transfers
+    watching, transfers = get_settings().health_thresholds, get_settings().transfers
     launches = _launches(repository)
     severities = {name: _severity_of(name) for launched in launches.values() for name in launched}
     jobs = [
@@ -106,12 +106,12 @@ def health_rules(
         Rule(REPORTS_WAITING, partial(reports_waiting, longest_seconds=watching.reports_waiting_seconds)),
         Rule(DRS_OVERDUE, partial(drs_overdue, longest_seconds=watching.drs_overdue_seconds)),
         Rule(
-            FAILING,
-            partial(notifications_failing, longest_seconds=watching.telling_waits_seconds, told=told),
+            NOTIFICATIONS_FAILING,
+            partial(notifications_failing, longest_seconds=watching.outbox_wait_seconds, told=told),
         ),
         Rule(LEDGER_MISMATCH, ledger_mismatch, every_seconds=watching.ledger_every_seconds),
     ]
-    return [replace(rule, find=_nothing) if _is_in_shadow(WORK_OF.get(rule.name)) else rule for rule in rules]
+    return [replace(rule, find=_nothing) if _is_in_shadow(WATCHED_JOB_OF_RULE.get(rule.name)) else rule for rule in rules]
 
 
 def _launches(repository: dg.RepositoryDefinition) -> dict[str, list[str]]:
@@ -161,4 +161,4 @@ def _severity_of(job: str) -> Severity:
 
 def _worst(jobs: Sequence[str]) -> Severity:
     severities = [_severity_of(job) for job in jobs]
-    return max(severities, key=lambda severity: severity.priority, default=LAUNCHES_NOTHING)
+    return max(severities, key=lambda severity: severity.priority, default=NO_JOB_SEVERITY)

@@ -10,12 +10,12 @@ import dagster as dg
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.config.health_thresholds import WatchingSettings
+from seedtrust_ops.config.health_thresholds import HealthThresholds
 from seedtrust_ops.domain.alert_notifications.digest import digest_day
 from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.domain.health.evaluator import Evaluation, evaluate
 from seedtrust_ops.errors import ConfigurationError
-from seedtrust_ops.monitoring.alert_channels import Delivery, Ways, deliver, tell_people, ways_of_telling
+from seedtrust_ops.monitoring.alert_channels import AlertDelivery, AlertChannels, send_due_notifications, enqueue_alert_notifications, configured_channels
 from seedtrust_ops.monitoring.health_rules import health_rules
 from seedtrust_ops.orchestration.dagster_resources import (
     DatabaseResource,
@@ -27,12 +27,12 @@ from seedtrust_ops.orchestration.dagster_resources import (
 from seedtrust_ops.orchestration.job_factory import owners_and_tags
 from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
 
-RULES_SECONDS = 15.0
-ABSENCE = timedelta(seconds=60)
+MAX_RULES_SECONDS = 15.0
+DOWNTIME_THRESHOLD = timedelta(seconds=60)
 """A look that comes so much later than it should have means that the daemon was away."""
 
 
-class Memory(BaseModel):
+class HealthCursor(BaseModel):
     """What one look leaves to the next, in the sensor's cursor."""
 
     last_look: AwareDatetime | None = None
@@ -46,9 +46,9 @@ class Memory(BaseModel):
 def _interval_seconds() -> int:
     """Return how often to look. A threshold that can't be used must stop this sensor's ticks, and nothing else."""
     try:
-        return get_settings().watching.interval_seconds
+        return get_settings().health_thresholds.interval_seconds
     except ConfigurationError:
-        return int(WatchingSettings.model_fields["interval_seconds"].default)
+        return int(HealthThresholds.model_fields["interval_seconds"].default)
 
 
 @dg.sensor(
@@ -69,7 +69,7 @@ def job_health_sensor(
     """Ask the rules, tell what is new, deliver it, ping."""
     assert context.repository_def is not None, "a sensor is evaluated in its code location"
     with user_facing_failures():
-        ways = ways_of_telling(mail, internal_api, posthog)
+        ways = configured_channels(mail, internal_api, posthog)
         memory, words = look(context.repository_def, database.sessions(), ways, _recall(context.cursor))
         context.update_cursor(memory.model_dump_json())
         unheard = heartbeat.ping(telling_works=not memory.is_untold, words=words)
@@ -79,11 +79,11 @@ def job_health_sensor(
 def look(
     repository: dg.RepositoryDefinition,
     sessions: Sessions,
-    ways: Ways,
-    memory: Memory,
+    ways: AlertChannels,
+    memory: HealthCursor,
     *,
     now: datetime | None = None,
-) -> tuple[Memory, str]:
+) -> tuple[HealthCursor, str]:
     """Look once at everything, and tell people.
 
     Args:
@@ -97,7 +97,7 @@ def look(
         What to remember, and what came of it, in sentences.
     """
     now = now or datetime.now(UTC)
-    watching = get_settings().watching
+    watching = get_settings().health_thresholds
     awake_since = _awake_since(memory, now, timedelta(seconds=watching.interval_seconds))
     evaluation = evaluate(
         sessions,
@@ -105,12 +105,12 @@ def look(
         now=now,
         last_asked=memory.last_asked,
         quiet_seconds=watching.quiet_seconds,
-        longest_seconds=RULES_SECONDS,
+        longest_seconds=MAX_RULES_SECONDS,
     )
     day = digest_day(now, ZoneInfo(get_settings().location.timezone), watching.digest_hour)
-    told = tell_people(sessions, ways, digest_of=None if day == memory.digest_of else day)
-    delivery = deliver(sessions, ways)
-    remembered = Memory(
+    told = enqueue_alert_notifications(sessions, ways, digest_of=None if day == memory.digest_of else day)
+    delivery = send_due_notifications(sessions, ways)
+    remembered = HealthCursor(
         last_look=now,
         awake_since=awake_since,
         last_asked=memory.last_asked | dict.fromkeys(evaluation.asked, now),
@@ -120,13 +120,13 @@ def look(
     return remembered, _in_words(evaluation, ways, delivery)
 
 
-def _awake_since(memory: Memory, now: datetime, interval: timedelta) -> datetime:
-    if memory.last_look is None or memory.awake_since is None or now - memory.last_look > interval + ABSENCE:
+def _awake_since(memory: HealthCursor, now: datetime, interval: timedelta) -> datetime:
+    if memory.last_look is None or memory.awake_since is None or now - memory.last_look > interval + DOWNTIME_THRESHOLD:
         return now
     return memory.awake_since
 
 
-def _is_untold(memory: Memory, ways: Ways, delivery: Delivery, told: int) -> bool:
+def _is_untold(memory: HealthCursor, ways: AlertChannels, delivery: AlertDelivery, told: int) -> bool:
     if delivery.letters or delivery.events:
         return False
     configured = {*ways.takers, *(["letters"] if ways.emails else [])}
@@ -134,7 +134,7 @@ def _is_untold(memory: Memory, ways: Ways, delivery: Delivery, told: int) -> boo
     return memory.is_untold or (is_something_to_tell and configured <= set(delivery.troubles))
 
 
-def _in_words(evaluation: Evaluation, ways: Ways, delivery: Delivery) -> str:
+def _in_words(evaluation: Evaluation, ways: AlertChannels, delivery: AlertDelivery) -> str:
     sentences = [
         f"{evaluation.found} in trouble; alerts: {evaluation.opened} opened, {evaluation.resolved} resolved; "
         f"{delivery.letters} letters and {delivery.events} events delivered."
@@ -145,9 +145,9 @@ def _in_words(evaluation: Evaluation, ways: Ways, delivery: Delivery) -> str:
     return " ".join([*sentences, *delivery.troubles.values(), *ways.missing.values()])
 
 
-def _recall(cursor: str | None) -> Memory:
+def _recall(cursor: str | None) -> HealthCursor:
     """Return what the cursor says; one that can't be read (people may edit it) means a first look."""
     try:
-        return Memory.model_validate_json(cursor or "{}")
+        return HealthCursor.model_validate_json(cursor or "{}")
     except ValidationError:
-        return Memory()
+        return HealthCursor()

@@ -20,8 +20,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from seedtrust_ops.config import HuntingtonSettings
 from seedtrust_ops.ports.bank import (
-    LOOK_UP_PAGE,
-    Answer,
+    LOOKUP_PAGE_SIZE,
+    TransferResponse,
     BankInquiryFailed,
     BankTransfer,
     BankUnauthorized,
@@ -32,30 +32,30 @@ from seedtrust_ops.ports.bank import (
 )
 from seedtrust_ops.resources.http1_connection import (
     BankConnection,
-    BankRequest,
-    BankResponse,
-    CalledBack,
+    HttpRequest,
+    HttpResponse,
+    RequestCanceled,
     NoResponse,
     RequestNotWritten,
 )
 from seedtrust_ops.resources.huntington_schema import (
     WirePage,
-    body_of,
-    read_answer,
+    to_request_body,
+    parse_response,
     retry_after_seconds,
-    without_numbers,
+    mask_digits,
 )
 
 _logger = logging.getLogger(__name__)
 
-TRANSFERS = "/v1/transfers"
-QUESTION_TRIES = 3
+TRANSFERS_PATH = "/v1/transfers"
+LOOKUP_ATTEMPTS = 3
 """How often a look-up is asked before it counts as unanswered; asking moves nothing."""
-LONGEST_QUESTION_WAIT_SECONDS = 30.0
+MAX_LOOKUP_WAIT_SECONDS = 30.0
 """The longest Retry-After that a look-up waits for."""
 
 
-class _Unanswered(Exception):
+class _LookupFailed(Exception):
     """One try at a question got no readable answer."""
 
 
@@ -83,19 +83,19 @@ class HuntingtonBank:
         finally:
             self._idle.put_nowait(connection)
 
-    async def create_transfer(self, order: TransferOrder, may_leave: Callable[[], bool]) -> Answer:
+    async def create_transfer(self, order: TransferOrder, may_leave: Callable[[], bool]) -> TransferResponse:
         """Ask for one transfer, once. Only a request of which no byte has left counts as not sent."""
         headers = (*self._headers, ("Idempotency-Key", order.idempotency_key), ("Content-Type", "application/json"))
-        request = BankRequest("POST", TRANSFERS, headers, json.dumps(body_of(order)).encode())
+        request = HttpRequest("POST", TRANSFERS_PATH, headers, json.dumps(to_request_body(order)).encode())
         try:
             async with self._connection() as connection:
-                answer = read_answer(order, await connection.exchange(request, may_leave), self._clean)
+                answer = parse_response(order, await connection.exchange(request, may_leave), self._clean)
                 if not isinstance(answer, Originated):
                     # Only a transfer names its request. Said again late, anything else, a refusal above all, would be
                     # taken for the answer to the next one.
                     connection.close()
                 return answer
-        except CalledBack as trouble:
+        except RequestCanceled as trouble:
             return NotSent(str(trouble))
         except RequestNotWritten as trouble:
             return NotSent(f"no connection to {self._url}: {trouble}")
@@ -129,14 +129,14 @@ class HuntingtonBank:
         return found
 
     async def changed_since(self, moment: datetime) -> AsyncIterator[list[BankTransfer]]:
-        """Yield pages of what changed since `moment`, oldest change first."""
+        """Yield pages of what changed since `read_clocks`, oldest change first."""
         since = moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
         async for page in self._pages([("updated_since", since)]):
             yield page
 
     async def _pages(self, question: list[tuple[str, str]]) -> AsyncIterator[list[BankTransfer]]:
-        if len(question) > LOOK_UP_PAGE:
-            raise ValueError(f"the bank takes {LOOK_UP_PAGE} keys or references in one look-up, not {len(question)}")
+        if len(question) > LOOKUP_PAGE_SIZE:
+            raise ValueError(f"the bank takes {LOOKUP_PAGE_SIZE} keys or references in one look-up, not {len(question)}")
         cursor: str | None = None
         seen: set[str] = set()
         while True:
@@ -152,14 +152,14 @@ class HuntingtonBank:
     async def _ask(self, parameters: list[tuple[str, str]]) -> WirePage:
         try:
             async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(_Unanswered),
-                stop=stop_after_attempt(QUESTION_TRIES),
+                retry=retry_if_exception_type(_LookupFailed),
+                stop=stop_after_attempt(LOOKUP_ATTEMPTS),
                 wait=wait_exponential(multiplier=0.1, max=2),
                 reraise=True,
             ):
                 with attempt:
                     return await self._ask_once(parameters)
-        except _Unanswered as silence:
+        except _LookupFailed as silence:
             raise BankInquiryFailed(
                 f"The bank at {self._url} gave no readable answer to a look-up: {silence}. Nothing moves "
                 "by asking; it is asked again within a minute."
@@ -167,35 +167,35 @@ class HuntingtonBank:
         raise AssertionError("unreachable: the last try returns or raises")
 
     async def _ask_once(self, parameters: list[tuple[str, str]]) -> WirePage:
-        request = BankRequest("GET", f"{TRANSFERS}?{urlencode(parameters)}", self._headers)
+        request = HttpRequest("GET", f"{TRANSFERS_PATH}?{urlencode(parameters)}", self._headers)
         try:
             async with self._connection() as connection:
                 response = await connection.exchange(request)
-                page = _page_of(response)
+                page = _parse_page(response)
                 if page is None or not page.data:
                     # As above: it names nobody.
                     connection.close()
         except (RequestNotWritten, NoResponse) as trouble:
-            raise _Unanswered(str(trouble)) from None
+            raise _LookupFailed(str(trouble)) from None
         if response.status == HTTPStatus.UNAUTHORIZED:
             raise BankUnauthorized(
                 "Huntington does not accept HUNTINGTON_API_KEY (401). Set the right key and restart."
             )
         if response.status == HTTPStatus.TOO_MANY_REQUESTS:
-            await asyncio.sleep(min(retry_after_seconds(response), LONGEST_QUESTION_WAIT_SECONDS))
-            raise _Unanswered("it asked to wait (429)")
+            await asyncio.sleep(min(retry_after_seconds(response), MAX_LOOKUP_WAIT_SECONDS))
+            raise _LookupFailed("it asked to wait (429)")
         if response.status != HTTPStatus.OK:
-            raise _Unanswered(f"HTTP {response.status}")
+            raise _LookupFailed(f"HTTP {response.status}")
         if page is None:
-            raise _Unanswered("the answer could not be read")
+            raise _LookupFailed("the answer could not be read")
         return page
 
     def _clean(self, text: str) -> str:
         """Return the bank's free text without what it may quote of our request: account numbers and our key."""
-        return without_numbers(text.replace(self._api_key.get_secret_value(), "•••"))
+        return mask_digits(text.replace(self._api_key.get_secret_value(), "•••"))
 
 
-def _page_of(response: BankResponse) -> WirePage | None:
+def _parse_page(response: HttpResponse) -> WirePage | None:
     """Return the page, None where it is none that can be read."""
     if response.status != HTTPStatus.OK:
         return None
@@ -208,9 +208,9 @@ def _page_of(response: BankResponse) -> WirePage | None:
 @asynccontextmanager
 async def open_huntington_bank(settings: HuntingtonSettings) -> AsyncIterator[HuntingtonBank]:
     """Open connections to the bank that `settings` names, for as long as the block lasts."""
-    if settings.travels_in_the_clear:
-        _warn_of_plain_http(settings.api_url)
-    tls = _certificates() if settings.api_url.startswith("https:") else None
+    if settings.uses_plaintext:
+        _warn_about_plain_http(settings.api_url)
+    tls = _tls_context() if settings.api_url.startswith("https:") else None
     connections = [
         BankConnection(settings.api_url, tls, timeout_seconds=settings.timeout_seconds)
         for _ in range(settings.concurrency)
@@ -223,7 +223,7 @@ async def open_huntington_bank(settings: HuntingtonSettings) -> AsyncIterator[Hu
 
 
 @cache
-def _warn_of_plain_http(url: str) -> None:
+def _warn_about_plain_http(url: str) -> None:
     _logger.warning(
         "HUNTINGTON_API_URL (%s) is plain http and not of this machine: account numbers and our key can be read on "
         "their way. Use https, except for a test bank.",
@@ -232,6 +232,6 @@ def _warn_of_plain_http(url: str) -> None:
 
 
 @cache
-def _certificates() -> ssl.SSLContext:
+def _tls_context() -> ssl.SSLContext:
     # Reading all certificates of the machine takes a tenth of a second: once a process is enough.
     return ssl.create_default_context()

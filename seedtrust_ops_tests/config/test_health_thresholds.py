@@ -1,4 +1,4 @@
-"""Thresholds and addresses of the health rules: sane by default, and named where they make no sense."""
+"""Health thresholds and alert addresses: sane defaults, and errors that name an invalid variable."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.config.health_thresholds import AlertLetterSettings, WatchingSettings
+from seedtrust_ops.config.health_thresholds import AlertEmailSettings, HealthThresholds
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.job_policies import JOB_POLICIES
 from seedtrust_ops.severity import Severity
@@ -19,43 +19,43 @@ from seedtrust_ops.severity import Severity
         (" a@b.test , c@d.test,, a@b.test ", ("a@b.test", "c@d.test")),
     ],
 )
-def test_addresses_are_read_once_each(monkeypatch: pytest.MonkeyPatch, text: str, emails: tuple[str, ...]) -> None:
+def test_alert_addresses_are_deduplicated(monkeypatch: pytest.MonkeyPatch, text: str, emails: tuple[str, ...]) -> None:
     monkeypatch.setenv("ALERT_EMAILS", text)
-    assert AlertLetterSettings.read().emails == emails
+    assert AlertEmailSettings.read().emails == emails
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [(",", "it holds no address"), ("a@b.test, nobody", "each part must be an address")]
+    ("text", "reason"), [(",", "it contains no address"), ("a@b.test, nobody", "each part must be an email address")]
 )
-def test_addresses_that_make_no_sense_are_told_without_being_repeated(
-    monkeypatch: pytest.MonkeyPatch, text: str, words: str
+def test_invalid_alert_addresses_are_rejected_without_repeating_them(
+    monkeypatch: pytest.MonkeyPatch, text: str, reason: str
 ) -> None:
     monkeypatch.setenv("ALERT_EMAILS", text)
-    with pytest.raises(ConfigurationError, match=words) as raised:
-        AlertLetterSettings.read()
+    with pytest.raises(ConfigurationError, match=reason) as raised:
+        AlertEmailSettings.read()
     assert "nobody" not in str(raised.value)
 
 
-def test_every_threshold_has_a_variable_and_a_default_and_says_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    for field in WatchingSettings.model_fields.values():
+def test_every_threshold_has_a_variable_a_default_and_a_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in HealthThresholds.model_fields.values():
         assert str(field.validation_alias).startswith("SEEDTRUST_HEALTH_")
         assert field.description
         monkeypatch.setenv(str(field.validation_alias), "-1")
         with pytest.raises(ConfigurationError, match=str(field.validation_alias)):
-            WatchingSettings.read()
+            HealthThresholds.read()
         monkeypatch.delenv(str(field.validation_alias))
-    assert WatchingSettings.read().batch_stuck_seconds == 300
+    assert HealthThresholds.read().batch_stuck_seconds == 300
 
 
-def test_critical_job_is_told_of_at_its_first_failure_whatever_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_critical_jobs_always_alert_on_their_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDTRUST_HEALTH_MINUTELY_FAILURES", "7")
-    watching = WatchingSettings.read()
-    needed = {name: watching.failures_in_a_row(name, rules.severity) for name, rules in JOB_POLICIES.items()}
-    assert {needed[name] for name, rules in JOB_POLICIES.items() if rules.severity is Severity.CRITICAL} == {1}
-    assert needed["auto_heal_huntington_batches"] == 7
+    thresholds = HealthThresholds.read()
+    required = {name: thresholds.failures_in_a_row(name, policy.severity) for name, policy in JOB_POLICIES.items()}
+    assert {required[name] for name, policy in JOB_POLICIES.items() if policy.severity is Severity.CRITICAL} == {1}
+    assert required["auto_heal_huntington_batches"] == 7
 
 
-def test_threshold_that_can_not_be_used_stops_no_job_from_being_loaded() -> None:
+def test_invalid_threshold_does_not_stop_jobs_from_loading() -> None:
     code = "from seedtrust_ops.definitions import definitions; print(len(definitions.jobs))"
     ran = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,6 +1,6 @@
-"""The environment: what is missing or wrong is named with its purpose, and no secret is ever shown.
+"""Settings: errors name the missing or invalid variable and its purpose, and no secret is ever shown.
 
-Each test reads a group anew from variables of its own; this machine's are out of sight.
+Each test reads the settings again from its own variables; this machine's variables are removed first.
 """
 
 import ast
@@ -13,10 +13,10 @@ from cryptography.fernet import Fernet
 
 import seedtrust_ops
 from seedtrust_ops.config import (
-    Environment,
     FieldKeySettings,
     HuntingtonSettings,
     LocationSettings,
+    Settings,
     TransferSettings,
     dagster_home,
     environment_for_child,
@@ -44,7 +44,7 @@ BANK = {
     "HUNTINGTON_API_KEY": SECRET,
     "HUNTINGTON_FUNDING_ACCOUNT_ID": "acct_escrow",
 }
-OUTSIDE = {
+SERVICES = {
     "REPORTS_BUCKET": "seedtrust-reports",
     "CLOUDFRONT_URL": "https://cdn.example/health",
     "INTERNAL_API_URL": "https://internal.example",
@@ -53,8 +53,8 @@ OUTSIDE = {
 
 
 @pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """None of the project's variables is set."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Unset every variable of the project."""
     for group in GROUPS:
         for field in group.model_fields.values():
             monkeypatch.delenv(str(field.validation_alias), raising=False)
@@ -71,21 +71,21 @@ def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("group", "variable", "purpose"),
     [
-        (HuntingtonSettings, "HUNTINGTON_API_URL", "the address of the Huntington transfer gateway"),
-        (HuntingtonSettings, "HUNTINGTON_API_KEY", "the key that the Huntington transfer gateway knows SeedTrust by"),
-        (HuntingtonSettings, "HUNTINGTON_FUNDING_ACCOUNT_ID", "the account at Huntington that transfers are paid from"),
+        (HuntingtonSettings, "HUNTINGTON_API_URL", "the URL of the Huntington API"),
+        (HuntingtonSettings, "HUNTINGTON_API_KEY", "SeedTrust's API key for the Huntington API"),
+        (HuntingtonSettings, "HUNTINGTON_FUNDING_ACCOUNT_ID", "the ID of the Huntington account that funds transfers"),
         (FieldKeySettings, "SEEDTRUST_FIELD_KEY", "the Fernet key"),
         (StorageSettings, "REPORTS_BUCKET", "the name of the S3 bucket"),
-        (CloudFrontSettings, "CLOUDFRONT_URL", "the address of a page behind CloudFront"),
-        (InternalApiSettings, "INTERNAL_API_URL", "the address of SeedTrust's internal API"),
-        (InternalApiSettings, "INTERNAL_API_KEY", "the key that SeedTrust's internal API knows this project by"),
+        (CloudFrontSettings, "CLOUDFRONT_URL", "the URL of a page behind CloudFront"),
+        (InternalApiSettings, "INTERNAL_API_URL", "the URL of SeedTrust's internal API"),
+        (InternalApiSettings, "INTERNAL_API_KEY", "the API key for SeedTrust's internal API"),
     ],
 )
-@pytest.mark.parametrize("empty", [False, True])
-def test_a_missing_variable_is_named_with_what_it_is_for(
+@pytest.mark.parametrize("empty", [False, True], ids=["unset", "empty"])
+def test_missing_variable_is_named_with_its_purpose(
     monkeypatch: pytest.MonkeyPatch, group: type[SettingsGroup], variable: str, purpose: str, empty: bool
 ) -> None:
-    set_all(monkeypatch, BANK | OUTSIDE)
+    set_all(monkeypatch, BANK | SERVICES)
     monkeypatch.delenv(variable, raising=False)
     if empty:
         monkeypatch.setenv(variable, "")
@@ -94,18 +94,18 @@ def test_a_missing_variable_is_named_with_what_it_is_for(
     assert str(raised.value).startswith(f"{variable} is not set. It is {purpose}")
 
 
-def test_all_that_is_missing_is_named_at_once() -> None:
+def test_all_missing_variables_are_named_at_once() -> None:
     with pytest.raises(ConfigurationError) as raised:
         HuntingtonSettings.read()
     assert all(variable in str(raised.value) for variable in BANK)
 
 
 @pytest.mark.parametrize("group", [LocationSettings, DatabaseSettings, TransferSettings])
-def test_groups_with_sound_defaults_need_no_variable(group: type[SettingsGroup]) -> None:
+def test_groups_with_defaults_need_no_variable(group: type[SettingsGroup]) -> None:
     group.read()
 
 
-def test_every_variable_has_a_purpose_to_be_told_with() -> None:
+def test_every_variable_has_a_description() -> None:
     fields = [field for group in GROUPS for field in group.model_fields.values()]
     assert [field.validation_alias for field in fields if not field.description] == []
     assert all(str(field.validation_alias).isupper() for field in fields)
@@ -115,17 +115,22 @@ def test_every_variable_has_a_purpose_to_be_told_with() -> None:
     ("group", "variable", "value", "reason"),
     [
         (LocationSettings, "DEV_ENV", "perhaps", "boolean"),
-        (LocationSettings, "SEEDTRUST_TIMEZONE", "Mars/Olympus", "no time zone is called that"),
-        (LocationSettings, "SEEDTRUST_TIMEZONE", "../../etc/passwd", "no time zone is called"),
-        (DatabaseSettings, "SEEDTRUST_DATABASE_URL", "mysql://u:p@h/d", "it names mysql, and only PostgreSQL will do"),
-        (DatabaseSettings, "DAGSTER_POSTGRES_URL", "sqlite:///runs.db", "it names sqlite"),
+        (LocationSettings, "SEEDTRUST_TIMEZONE", "Mars/Olympus", "it is not a known time zone"),
+        (LocationSettings, "SEEDTRUST_TIMEZONE", "../../etc/passwd", "it is not a known time zone"),
+        (
+            DatabaseSettings,
+            "SEEDTRUST_DATABASE_URL",
+            "mysql://u:p@h/d",
+            "it is a mysql URL, but only PostgreSQL is supported",
+        ),
+        (DatabaseSettings, "DAGSTER_POSTGRES_URL", "sqlite:///runs.db", "it is a sqlite URL"),
         (DatabaseSettings, "SEEDTRUST_DATABASE_URL", "seedtrust", "it is not a database URL"),
         (DatabaseSettings, "SEEDTRUST_DATABASE_URL", "postgresql://h:port/d", "it is not a database URL"),
         (HuntingtonSettings, "HUNTINGTON_API_URL", "bank.example", "starts with http:// or https://"),
         (HuntingtonSettings, "HUNTINGTON_API_URL", "ftp://bank.example", "starts with http:// or https://"),
         (HuntingtonSettings, "HUNTINGTON_API_URL", "https://", "starts with http:// or https://"),
         (HuntingtonSettings, "HUNTINGTON_API_URL", "https://bank:99999", "starts with http:// or https://"),
-        (HuntingtonSettings, "HUNTINGTON_API_URL", "https://bank/?key=1", "no user, password, query"),
+        (HuntingtonSettings, "HUNTINGTON_API_URL", "https://bank/?key=1", "must not contain a user, password, query"),
         (HuntingtonSettings, "HUNTINGTON_CONCURRENCY", "0", "greater than or equal to 1"),
         (HuntingtonSettings, "HUNTINGTON_CONCURRENCY", "many", "valid integer"),
         (HuntingtonSettings, "HUNTINGTON_TIMEOUT_SECONDS", "-1", "greater than 0"),
@@ -133,23 +138,23 @@ def test_every_variable_has_a_purpose_to_be_told_with() -> None:
         (TransferSettings, "HUNTINGTON_LEASE_SECONDS", "nan", "finite"),
         (TransferSettings, "HUNTINGTON_UNKNOWN_GRACE_SECONDS", "soon", "valid number"),
         (TransferSettings, "SEEDTRUST_TRANSFERS_HALTED", "for now", "boolean"),
-        (FieldKeySettings, "SEEDTRUST_FIELD_KEY", " , ", "it holds no key"),
-        (StorageSettings, "REPORTS_BUCKET", "No Bucket", "3 to 63 lower-case letters"),
+        (FieldKeySettings, "SEEDTRUST_FIELD_KEY", " , ", "it contains no key"),
+        (StorageSettings, "REPORTS_BUCKET", "No Bucket", "3 to 63 lowercase letters"),
         (CloudFrontSettings, "CLOUDFRONT_URL", "cdn.example", "starts with http:// or https://"),
-        (InternalApiSettings, "INTERNAL_API_URL", "https://u:p@internal.example", "no user, password"),
+        (InternalApiSettings, "INTERNAL_API_URL", "https://u:p@internal.example", "must not contain a user, password"),
         (InternalApiSettings, "INTERNAL_API_KEY", "two words", "printable ASCII"),
     ],
 )
-def test_a_bad_value_is_named_with_what_is_wrong_and_what_it_is_for(
+def test_invalid_value_is_named_with_the_reason_and_its_purpose(
     monkeypatch: pytest.MonkeyPatch, group: type[SettingsGroup], variable: str, value: str, reason: str
 ) -> None:
-    set_all(monkeypatch, BANK | OUTSIDE | {variable: value})
+    set_all(monkeypatch, BANK | SERVICES | {variable: value})
     with pytest.raises(ConfigurationError) as raised:
         group.read()
-    sentence = str(raised.value)
-    assert sentence.startswith(f"{variable} can't be used: ")
-    assert reason in sentence
-    assert "It is " in sentence
+    message = str(raised.value)
+    assert message.startswith(f"{variable} is invalid: ")
+    assert reason in message
+    assert "It is " in message
 
 
 @pytest.mark.parametrize(
@@ -166,10 +171,10 @@ def test_a_bad_value_is_named_with_what_is_wrong_and_what_it_is_for(
         (HuntingtonSettings, "HUNTINGTON_CONCURRENCY", SECRET),
     ],
 )
-def test_no_error_repeats_a_value_that_may_be_secret(
+def test_errors_never_repeat_a_value_that_may_be_secret(
     monkeypatch: pytest.MonkeyPatch, group: type[SettingsGroup], variable: str, value: str
 ) -> None:
-    set_all(monkeypatch, BANK | OUTSIDE | {variable: value})
+    set_all(monkeypatch, BANK | SERVICES | {variable: value})
     with pytest.raises(ConfigurationError) as raised:
         group.read()
     error: BaseException | None = raised.value
@@ -181,10 +186,10 @@ def test_no_error_repeats_a_value_that_may_be_secret(
     assert not any(SECRET in text for text in shown)
 
 
-def test_no_settings_show_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_never_show_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = [Fernet.generate_key().decode() for _ in range(2)]
     urls = dict.fromkeys(("SEEDTRUST_DATABASE_URL", "DAGSTER_POSTGRES_URL"), f"postgresql://user:{SECRET}@host/db")
-    set_all(monkeypatch, BANK | OUTSIDE | urls | {"SEEDTRUST_FIELD_KEY": ",".join(keys)})
+    set_all(monkeypatch, BANK | SERVICES | urls | {"SEEDTRUST_FIELD_KEY": ",".join(keys)})
     groups = [group.read() for group in GROUPS]
     databases = DatabaseSettings.read()
     shown = [repr(one) + str(one) + one.model_dump_json() for one in groups]
@@ -193,9 +198,7 @@ def test_no_settings_show_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"])
-def test_a_database_url_gets_the_driver_that_its_reader_uses_whatever_people_write(
-    monkeypatch: pytest.MonkeyPatch, scheme: str
-) -> None:
+def test_database_urls_get_the_driver_of_their_reader(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     url = f"{scheme}://user:p%40ss@db.example:6432/seedtrust?sslmode=require"
     set_all(monkeypatch, {"SEEDTRUST_DATABASE_URL": url, "DAGSTER_POSTGRES_URL": url})
     settings = DatabaseSettings.read()
@@ -206,14 +209,14 @@ def test_a_database_url_gets_the_driver_that_its_reader_uses_whatever_people_wri
         assert (read.database, dict(read.query)) == ("seedtrust", {"sslmode": "require"})
 
 
-def test_no_database_url_stands_for_the_embedded_server() -> None:
+def test_missing_database_url_means_the_embedded_server() -> None:
     settings = DatabaseSettings.read()
     assert (settings.application_url, settings.dagster_url) == (None, None)
 
 
 @pytest.mark.parametrize(("value", "expected"), [(None, False), ("", False), ("0", False), ("1", True), ("true", True)])
 @pytest.mark.parametrize("variable", ["DEV_ENV", "SEEDTRUST_TRANSFERS_HALTED"])
-def test_a_switch_is_off_unless_it_is_set(
+def test_switches_are_off_unless_set(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str | None, expected: bool
 ) -> None:
     if value is not None:
@@ -222,15 +225,15 @@ def test_a_switch_is_off_unless_it_is_set(
     assert read is expected
 
 
-def test_the_design_s_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_are_those_of_the_design(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, BANK)
-    read = Environment()
+    read = Settings()
     assert read.location.timezone == "America/New_York"
     assert (read.huntington.concurrency, read.huntington.timeout_seconds) == (16, 10)
     assert (read.transfers.lease_seconds, read.transfers.unknown_grace_seconds) == (60, 600)
 
 
-def test_the_bank_s_address_and_key_are_taken_without_what_people_leave_at_their_ends(
+def test_bank_url_and_key_are_trimmed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     set_all(monkeypatch, BANK | {"HUNTINGTON_API_URL": "https://bank.example/", "HUNTINGTON_API_KEY": f"{SECRET}\n"})
@@ -238,7 +241,7 @@ def test_the_bank_s_address_and_key_are_taken_without_what_people_leave_at_their
     assert (read.api_url, read.api_key.get_secret_value()) == ("https://bank.example", SECRET)
 
 
-def test_keys_are_read_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_field_keys_are_read_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     new, old = (Fernet.generate_key().decode() for _ in range(2))
     monkeypatch.setenv("SEEDTRUST_FIELD_KEY", f" {new} , {old},")
     keys = FieldKeySettings.read().keys
@@ -246,30 +249,30 @@ def test_keys_are_read_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Fernet(new).decrypt(FernetFieldCipher(keys).encrypt("a number")) == b"a number"
 
 
-def test_settings_cannot_be_changed_after_they_were_read() -> None:
+def test_settings_are_frozen_after_reading() -> None:
     with pytest.raises(ValueError, match="frozen"):
         LocationSettings.read().dev_env = True
 
 
-def test_a_group_is_read_when_it_is_first_asked_for_so_that_what_one_job_lacks_stops_no_other() -> None:
-    read = get_settings()
+def test_missing_variable_stops_only_the_group_that_needs_it() -> None:
+    settings = get_settings()
     with pytest.raises(ConfigurationError):
-        _ = read.huntington
-    assert read.transfers.halted is False
-    assert read is get_settings()
+        _ = settings.huntington
+    assert settings.transfers.halted is False
+    assert settings is get_settings()
 
 
 def test_dagster_home_is_the_folder_with_dagster_yaml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert (dagster_home() / "dagster.yaml").is_file()
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     get_settings.cache_clear()
-    with pytest.raises(ConfigurationError, match="set DAGSTER_HOME to the folder that holds it"):
+    with pytest.raises(ConfigurationError, match="Set DAGSTER_HOME to the folder that contains it"):
         dagster_home()
     (tmp_path / "dagster.yaml").touch()
     assert dagster_home() == tmp_path.resolve()
 
 
-def test_a_child_gets_our_variables_over_defaults_and_under_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_environment_merges_defaults_ours_and_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, {"DEV_ENV": "ours", "SEEDTRUST_TIMEZONE": "ours"})
     child = environment_for_child(
         {"DEV_ENV": "change"}, defaults={"SEEDTRUST_TIMEZONE": "default", "SMTP_HOST": "default"}
@@ -278,12 +281,12 @@ def test_a_child_gets_our_variables_over_defaults_and_under_changes(monkeypatch:
     assert os.environ["DEV_ENV"] == "ours"
 
 
-def test_configuration_errors_are_for_people() -> None:
+def test_configuration_errors_are_shown_to_people_and_not_retried() -> None:
     assert issubclass(ConfigurationError, SeedTrustError)
     assert ConfigurationError.retry_may_help is False
 
 
-def test_no_file_but_config_reads_the_environment() -> None:
+def test_environment_is_read_only_by_config() -> None:
     package = Path(seedtrust_ops.__file__).parent
     readers = {"environ", "environb", "getenv", "getenvb", "putenv", "expandvars"}
     found = []

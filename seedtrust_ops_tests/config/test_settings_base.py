@@ -1,4 +1,4 @@
-"""Every group of settings, found by itself: what is secret is a secret to Python too, and no bad value is repeated."""
+"""Every settings group in the package: secrets are typed as secrets, and no error repeats a value."""
 
 import importlib
 import pkgutil
@@ -10,12 +10,12 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 import seedtrust_ops.config
-from seedtrust_ops.config.settings_base import SettingsGroup, is_private
+from seedtrust_ops.config.settings_base import SettingsGroup, is_tls_or_loopback
 from seedtrust_ops.errors import ConfigurationError
 
 SECRET = "hunter2-and-more"
 SECRET_BY_NAME = re.compile(r"KEY|PASSWORD|SECRET|TOKEN|CREDENTIAL|DATABASE_URL|POSTGRES_URL|HEARTBEAT_URL|WEBHOOK")
-"""A database's address holds its password, and whoever knows the heartbeat's can keep the monitor quiet."""
+"""A database URL contains its password, and anybody with the heartbeat URL can keep the monitor from alerting."""
 
 
 def groups() -> list[type[SettingsGroup]]:
@@ -33,13 +33,13 @@ def fields() -> Iterator[tuple[type[SettingsGroup], str, FieldInfo]]:
 SECRETS = [(group, variable) for group, variable, _ in fields() if SECRET_BY_NAME.search(variable)]
 
 
-def test_the_groups_are_found() -> None:
+def test_settings_groups_are_discovered() -> None:
     assert {group.__name__ for group in groups()} >= {"DatabaseSettings", "MailSettings", "HeartbeatSettings"}
     assert len(SECRETS) >= 8
 
 
 @pytest.mark.parametrize(("group", "variable"), SECRETS, ids=[variable for _, variable in SECRETS])
-def test_what_is_secret_by_its_name_is_a_secret_to_python(group: type[SettingsGroup], variable: str) -> None:
+def test_secret_variables_are_typed_as_secrets(group: type[SettingsGroup], variable: str) -> None:
     (annotation,) = [field.annotation for _, name, field in fields() if name == variable]
     assert SecretStr.__name__ in str(annotation)
 
@@ -48,10 +48,10 @@ def test_what_is_secret_by_its_name_is_a_secret_to_python(group: type[SettingsGr
     ("group", "variable"), [(group, name) for group, name, _ in fields()], ids=[name for _, name, _ in fields()]
 )
 @pytest.mark.parametrize("value", [SECRET, f"{SECRET}\n\x1b[31m é", f"https://somebody:{SECRET}@host.example/?x#y"])
-def test_no_setting_that_is_wrong_is_repeated(
+def test_invalid_values_are_never_repeated(
     monkeypatch: pytest.MonkeyPatch, group: type[SettingsGroup], variable: str, value: str
 ) -> None:
-    """People put values into the wrong variables; where it is taken, only what is no secret by its name shows it."""
+    """People put secrets into the wrong variables. A valid value may be shown only if its name is not secret."""
     for _, name, _ in fields():
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, value)
@@ -66,7 +66,7 @@ def test_no_setting_that_is_wrong_is_repeated(
 
 
 @pytest.mark.parametrize(
-    ("url", "private"),
+    ("url", "is_safe"),
     [
         ("https://bank.example", True),
         ("http://127.0.0.1:8000", True),
@@ -78,10 +78,10 @@ def test_no_setting_that_is_wrong_is_repeated(
         ("http://127.0.0.1.bank.example", False),
     ],
 )
-def test_a_bank_that_is_spoken_to_in_the_clear_is_told_from_others(url: str, private: bool) -> None:
-    assert is_private(url) is private
+def test_plaintext_urls_are_detected(url: str, is_safe: bool) -> None:
+    assert is_tls_or_loopback(url) is is_safe
 
 
-def test_every_variable_is_of_one_group_alone() -> None:
+def test_every_variable_belongs_to_one_group() -> None:
     names = [name for _, name, _ in fields()]
     assert len(names) == len(set(names))

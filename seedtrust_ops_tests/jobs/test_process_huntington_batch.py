@@ -15,13 +15,13 @@ from sqlalchemy.engine import URL
 
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 from seedtrust_ops.domain.transfers.kill_switch import halt
-from seedtrust_ops.domain.transfers.leases import take_lease
+from seedtrust_ops.domain.transfers.leases import acquire_lease
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.jobs.job_runner import PROCESS, process, run
-from seedtrust_ops_tests.support.databases import create_platform, own_database, plain
+from seedtrust_ops_tests.support.databases import create_platform_schema, temporary_database, plain_url
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import Change
+from seedtrust_ops_tests.support.job_environment import SetVariables
 
 pytestmark = pytest.mark.usefixtures("bank_environment", "impatient")
 
@@ -72,29 +72,29 @@ def test_a_batch_that_another_run_holds_is_left_alone_and_the_run_ends_well(
 ) -> None:
     batch_id = company.batch([100])
     with company.sessions.begin() as session:
-        take_lease(session, batch_id, "run-of-another", 60)
+        acquire_lease(session, batch_id, "run-of-another", 60)
     ran = process(batch_id)
     assert ran.success
     assert ran.returned["held_by"] == "run-of-another"
     assert sent(company, bank, batch_id) == []
 
 
-def unknown_batch(_company: Company, _change: Change) -> int:
+def unknown_batch(_company: Company, _change: SetVariables) -> int:
     return 4711
 
 
-def batch_in(status: str) -> Callable[[Company, Change], int]:
+def batch_in(status: str) -> Callable[[Company, SetVariables], int]:
     return lambda company, _: company.batch([100], status=status)
 
 
-def halted_by_switch(company: Company, _change: Change) -> int:
+def halted_by_switch(company: Company, _change: SetVariables) -> int:
     with company.sessions.begin() as session:
         halt(session, "reconciling with Huntington", "Maria")
     return company.batch([100])
 
 
-def with_variable(**variables: str | None) -> Callable[[Company, Change], int]:
-    def arrange(company: Company, change: Change) -> int:
+def with_variable(**variables: str | None) -> Callable[[Company, SetVariables], int]:
+    def arrange(company: Company, change: SetVariables) -> int:
         batch_id = company.batch([100, 200])
         change(**variables)
         return batch_id
@@ -102,8 +102,8 @@ def with_variable(**variables: str | None) -> Callable[[Company, Change], int]:
     return arrange
 
 
-def with_statement(statement: str) -> Callable[[Company, Change], int]:
-    def arrange(company: Company, _change: Change) -> int:
+def with_statement(statement: str) -> Callable[[Company, SetVariables], int]:
+    def arrange(company: Company, _change: SetVariables) -> int:
         batch_id = company.batch([100])
         with company.sessions.begin() as session:
             session.execute(text(statement))
@@ -112,7 +112,7 @@ def with_statement(statement: str) -> Callable[[Company, Change], int]:
     return arrange
 
 
-BAD_INPUT: dict[str, tuple[Callable[[Company, Change], int], list[str]]] = {
+BAD_INPUT: dict[str, tuple[Callable[[Company, SetVariables], int], list[str]]] = {
     "unknown batch": (unknown_batch, ["There is no batch 4711", "nothing was sent"]),
     "draft": (batch_in("draft"), ["Batch {id} is 'draft'", "Queue it"]),
     "held": (batch_in("held"), ["Batch {id} is 'held'", "Queue it"]),
@@ -121,7 +121,7 @@ BAD_INPUT: dict[str, tuple[Callable[[Company, Change], int], list[str]]] = {
         ["SEEDTRUST_TRANSFERS_HALTED", "Batch {id} was not touched"],
     ),
     "halted by the switch": (halted_by_switch, ["by Maria: reconciling with Huntington", "Batch {id} was not touched"]),
-    "no bank url": (with_variable(HUNTINGTON_API_URL=None), ["HUNTINGTON_API_URL is not set. It is the address"]),
+    "no bank url": (with_variable(HUNTINGTON_API_URL=None), ["HUNTINGTON_API_URL is not set. It is the URL"]),
     "no bank key": (with_variable(HUNTINGTON_API_KEY=None), ["HUNTINGTON_API_KEY is not set"]),
     "no funding account": (
         with_variable(HUNTINGTON_FUNDING_ACCOUNT_ID=None),
@@ -150,7 +150,7 @@ BAD_INPUT: dict[str, tuple[Callable[[Company, Change], int], list[str]]] = {
 
 @pytest.mark.parametrize("name", BAD_INPUT)
 def test_what_a_retry_can_t_mend_fails_once_with_a_sentence_and_leaves_all_as_it_was(
-    company: Company, bank: BankProcess, change: Change, name: str
+    company: Company, bank: BankProcess, change: SetVariables, name: str
 ) -> None:
     arrange, wanted = BAD_INPUT[name]
     batch_id = arrange(company, change)
@@ -219,7 +219,7 @@ def test_a_batch_of_which_a_part_can_be_sent_is_sent_in_part_and_the_run_ends_we
 
 
 def test_a_bank_that_can_t_be_reached_is_tried_again_and_then_told_with_all_still_pending(
-    company: Company, change: Change, closed_port: int
+    company: Company, change: SetVariables, closed_port: int
 ) -> None:
     batch_id = company.batch([100, 200])
     change(HUNTINGTON_API_URL=f"http://127.0.0.1:{closed_port}")
@@ -235,7 +235,7 @@ def test_a_bank_that_can_t_be_reached_is_tried_again_and_then_told_with_all_stil
 
 
 def test_a_bank_that_is_back_at_the_second_try_gets_the_batch(
-    company: Company, bank: BankProcess, change: Change
+    company: Company, bank: BankProcess, change: SetVariables
 ) -> None:
     batch_id = company.batch([100])
     bank.control.order_fault("error_before_commit", times=4)
@@ -247,7 +247,7 @@ def test_a_bank_that_is_back_at_the_second_try_gets_the_batch(
 
 
 def test_a_database_that_is_down_is_tried_again_and_then_told_without_its_password(
-    company: Company, bank: BankProcess, change: Change, closed_port: int
+    company: Company, bank: BankProcess, change: SetVariables, closed_port: int
 ) -> None:
     batch_id = company.batch([100])
     change(SEEDTRUST_DATABASE_URL=f"postgresql://ops:hunter2@127.0.0.1:{closed_port}/seedtrust")
@@ -262,10 +262,10 @@ def test_a_database_that_is_down_is_tried_again_and_then_told_without_its_passwo
     assert sent(company, bank, batch_id) == []
 
 
-def test_a_database_that_was_never_migrated_is_told_and_not_touched(postgres_server: URL, change: Change) -> None:
-    with own_database(postgres_server) as url:
-        create_platform(url)
-        change(SEEDTRUST_DATABASE_URL=plain(url))
+def test_a_database_that_was_never_migrated_is_told_and_not_touched(postgres_server: URL, change: SetVariables) -> None:
+    with temporary_database(postgres_server) as url:
+        create_platform_schema(url)
+        change(SEEDTRUST_DATABASE_URL=plain_url(url))
         ran = process(1)
     assert (ran.success, ran.tries) == (False, 1)
     assert "run `seedtrust-ops migrate`" in ran.sentences[0]

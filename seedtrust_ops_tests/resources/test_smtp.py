@@ -25,7 +25,7 @@ from seedtrust_ops.config.mail import MailSettings
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.orchestration.dagster_resources import MailResource
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, MailServerUnavailable
-from seedtrust_ops.resources.smtp import open_post_office
+from seedtrust_ops.resources.smtp import open_smtp_transport
 from seedtrust_ops.sandbox.mailbox.process import SENDER, MailboxProcess, start_mailbox
 
 
@@ -44,7 +44,7 @@ def letter(body: str = "Hello.\n") -> Message:
 
 
 def send(settings: MailSettings, *letters: Message, answer_seconds: float = 60) -> None:
-    with open_post_office(settings, answer_seconds=answer_seconds) as office:
+    with open_smtp_transport(settings, answer_seconds=answer_seconds) as office:
         for one in letters or (letter(),):
             office.send(one)
 
@@ -220,7 +220,7 @@ def test_variable_that_makes_no_sense_is_named_without_its_value(
 ) -> None:
     monkeypatch.setenv(variable, value)
     get_settings.cache_clear()
-    with pytest.raises(ConfigurationError, match=f"{variable} can't be used: ") as raised:
+    with pytest.raises(ConfigurationError, match=f"{variable} is invalid: ") as raised:
         get_settings().mail  # noqa: B018
     assert value not in str(raised.value)
 

@@ -8,13 +8,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.definitions import defs
-from seedtrust_ops.jobs.account_balance_check import week_ended_by
+from seedtrust_ops.jobs.account_balance_check import last_complete_week
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.tables import ShadowDecision
 from seedtrust_ops_tests.domain.shadow_mode.side_effects import Outside, changed, contents
-from seedtrust_ops_tests.support.every_job import CHECK, PROCESS, failures, tick_every_automation, work_for_every_job
+from seedtrust_ops_tests.support.every_job import CHECK, PROCESS, unexpected_failures, evaluate_every_automation, create_work_for_every_job
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import Change
+from seedtrust_ops_tests.support.job_environment import SetVariables
 
 DECISIONS = "ops.shadow_decisions"
 BOOKKEEPING = {"public.job_runs", "public.errors", "ops.alerts", "ops.outgoing_events", "ops.notifications"}
@@ -38,7 +38,7 @@ def run_all(
             run_config=configs.get(name),
             instance=instance,
             raise_on_error=False,
-            partition_key=week_ended_by(office_today()) if name == CHECK else None,
+            partition_key=last_complete_week(office_today()) if name == CHECK else None,
         )
         for name in names
     }
@@ -58,7 +58,7 @@ def decided(sessions: sessionmaker[Session]) -> dict[str, set[str]]:
 def test_every_job_in_shadow_decides_and_touches_nothing_but_its_decisions(
     instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], servers: Outside
 ) -> None:
-    batch_id = work_for_every_job(company)
+    batch_id = create_work_for_every_job(company)
     # What healing has to do: a transfer that the legacy worker took for failed, and that the bank has.
     false_failure = company.transaction(
         company.batch(status="failed"), company.request(company.case(), 900), 900,
@@ -67,7 +67,7 @@ def test_every_job_in_shadow_decides_and_touches_nothing_but_its_decisions(
     servers.bank.control.plant_transfer(str(false_failure), 900, status="completed")
     before, asked_before = contents(sessions), len(servers.bank.control.requests())
 
-    assert failures(run_all(instance, batch_id)) == {}
+    assert unexpected_failures(run_all(instance, batch_id)) == {}
 
     assert changed(before, contents(sessions)) == {DECISIONS}
     assert {what: list(written) for what, written in servers.writing(asked_before).items() if written} == {}
@@ -87,17 +87,17 @@ def test_every_job_in_shadow_decides_and_touches_nothing_but_its_decisions(
 
     # Looked at again, it is decided again, and that is no row more.
     recorded = len(contents(sessions)[DECISIONS])
-    assert failures(run_all(instance, batch_id, DECIDING)) == {}
+    assert unexpected_failures(run_all(instance, batch_id, DECIDING)) == {}
     assert len(contents(sessions)[DECISIONS]) == recorded
 
 
-@pytest.mark.usefixtures("in_shadow")
+@pytest.mark.usefixtures("is_in_shadow_mode")
 def test_automations_in_shadow_touch_nothing_but_the_records_of_our_own_runs(
     instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], servers: Outside
 ) -> None:
-    work_for_every_job(company)
+    create_work_for_every_job(company)
     before, asked_before = contents(sessions), len(servers.bank.control.requests())
-    asked = tick_every_automation(instance)
+    asked = evaluate_every_automation(instance)
     assert changed(before, contents(sessions)) <= BOOKKEEPING
     written = servers.writing(asked_before)
     assert not written["bank"]
@@ -109,10 +109,10 @@ def test_automations_in_shadow_touch_nothing_but_the_records_of_our_own_runs(
 
 @pytest.mark.usefixtures("production")
 def test_a_job_named_in_the_variable_is_in_shadow_and_the_others_are_live(
-    instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], change: Change
+    instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], change: SetVariables
 ) -> None:
     change(SEEDTRUST_SHADOW_JOBS="dr_auto_approval, report_generation")
-    work_for_every_job(company)
+    create_work_for_every_job(company)
     before = contents(sessions)
     for name in ("dr_auto_approval", "off_site_tracking"):
         assert defs.resolve_job_def(name).execute_in_process(instance=instance).success
@@ -123,14 +123,14 @@ def test_a_job_named_in_the_variable_is_in_shadow_and_the_others_are_live(
 
 @pytest.mark.usefixtures("production")
 def test_a_mistyped_name_stops_every_job_and_names_the_variable_and_the_jobs(
-    instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], change: Change
+    instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], change: SetVariables
 ) -> None:
     change(SEEDTRUST_SHADOW_JOBS="dr_auto_aproval")
-    batch_id = work_for_every_job(company)
+    batch_id = create_work_for_every_job(company)
     before = contents(sessions)
-    said = failures(run_all(instance, batch_id, DECIDING))
+    said = unexpected_failures(run_all(instance, batch_id, DECIDING))
     assert changed(before, contents(sessions)) == set()
     assert said.keys() == set(DECIDING)
     for name in DECIDING:
-        assert "SEEDTRUST_SHADOW_JOBS can't be used: no job has the name that stands there in place 1" in said[name]
+        assert "SEEDTRUST_SHADOW_JOBS is invalid: the list contains an unknown job at position 1" in said[name]
         assert "the jobs are process_huntington_batch, auto_heal_huntington_batches" in said[name]
