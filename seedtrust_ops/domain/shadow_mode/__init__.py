@@ -1,4 +1,4 @@
-"""Shadow mode: what each job would have done, decided by its own code in transactions that are always rolled back.
+"""Shadow mode: records what each job would have done, decided by its own code in transactions that are rolled back.
 
-`comparing/` sets the decisions beside what the legacy systems did. Nothing here is used while a job is live.
+`comparison/` compares the decisions with what the legacy systems did. Nothing here is used while a job is live.
 """

@@ -1,4 +1,4 @@
-"""Reads decisions out of a rehearsal's transaction: the rows that the job's own code has just written there."""
+"""Reads decisions from the transaction of a dry run: the rows that the job's own code has just written there."""
 
 from collections.abc import Iterator
 
@@ -6,42 +6,42 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.shadow_mode.decisions import Decision
-from seedtrust_ops.domain.shadow_mode.rollback_session import written_here
+from seedtrust_ops.domain.shadow_mode.rollback_session import written_in_this_transaction
 from seedtrust_ops.tables import Alert, BalanceAlert, DisbursementRequest, Notification
 
 APPROVE = "approve"
-WRITE_LETTER = "write letter"
+SEND_EMAIL = "send email"
 
 
-def approvals(session: Session) -> Iterator[Decision]:
-    """Yield the approval of each request that was approved in this transaction, and its letters."""
+def read_approvals(session: Session) -> Iterator[Decision]:
+    """Yield the approval of each request approved in this transaction, and its emails."""
     rows = session.execute(
         select(DisbursementRequest.id, DisbursementRequest.amount_cents, DisbursementRequest.approved_by)
-        .where(DisbursementRequest.status == "approved", written_here(DisbursementRequest))
+        .where(DisbursementRequest.status == "approved", written_in_this_transaction(DisbursementRequest))
         .order_by(DisbursementRequest.id)
     )
     for row in rows:
         detail = {"approved_by": row.approved_by, "amount_cents": row.amount_cents}
         yield Decision(f"request {row.id}", f"{APPROVE} by {row.approved_by}", detail)
-    yield from letters(session)
+    yield from read_emails(session)
 
 
-def letters(session: Session) -> Iterator[Decision]:
-    """Yield each letter that was written in this transaction, under its dedupe key."""
+def read_emails(session: Session) -> Iterator[Decision]:
+    """Yield each email enqueued in this transaction, by its dedupe key."""
     rows = session.execute(
         select(Notification.dedupe_key, Notification.kind, Notification.recipient_id)
-        .where(written_here(Notification))
+        .where(written_in_this_transaction(Notification))
         .order_by(Notification.id)
     )
     for row in rows:
-        yield Decision(row.dedupe_key, WRITE_LETTER, {"kind": row.kind, "recipient_id": row.recipient_id})
+        yield Decision(row.dedupe_key, SEND_EMAIL, {"kind": row.kind, "recipient_id": row.recipient_id})
 
 
-def balance_alerts(session: Session) -> Iterator[Decision]:
-    """Yield each balance alert that was opened, changed or resolved in this transaction."""
+def read_balance_alerts(session: Session) -> Iterator[Decision]:
+    """Yield each balance alert opened, changed or resolved in this transaction."""
     rows = session.execute(
         select(BalanceAlert.account_id, BalanceAlert.shortfall_cents, BalanceAlert.resolved_at)
-        .where(written_here(BalanceAlert))
+        .where(written_in_this_transaction(BalanceAlert))
         .order_by(BalanceAlert.id)
     )
     for row in rows:
@@ -49,11 +49,11 @@ def balance_alerts(session: Session) -> Iterator[Decision]:
         yield Decision(f"account {row.account_id}", decision, {"shortfall_cents": row.shortfall_cents})
 
 
-def alerts(session: Session) -> Iterator[Decision]:
-    """Yield each alert that was opened in this transaction."""
+def read_alerts(session: Session) -> Iterator[Decision]:
+    """Yield each alert opened in this transaction."""
     rows = session.execute(
         select(Alert.rule, Alert.subject, Alert.detail)
-        .where(written_here(Alert), Alert.resolved_at.is_(None))
+        .where(written_in_this_transaction(Alert), Alert.resolved_at.is_(None))
         .order_by(Alert.id)
     )
     for row in rows:

@@ -1,6 +1,6 @@
-"""Records what jobs in shadow would have done: each decision once, however often it is made.
+"""Records what jobs in shadow mode would have done: one row per decision, however often it is made.
 
-The looks themselves are on record too, so that it is known since when a job has looked, and when it did last.
+The evaluations are recorded too: when a job was first and last evaluated in shadow mode.
 """
 
 import json
@@ -16,14 +16,14 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.tables import ShadowDecision
 
-LOOKED = "looked"
-"""The decision that says that a job looked; its subject is the job itself."""
-EVERYTHING = "everything"
-FIRST_LOOK = timedelta(days=1)
-"""How far back a job's first look in shadow goes."""
+EVALUATED = "evaluated"
+"""The decision that records an evaluation; its subject is `ALL_SUBJECTS`."""
+ALL_SUBJECTS = "everything"
+INITIAL_LOOKBACK = timedelta(days=1)
+"""How far back the first evaluation of a job reaches."""
 OVERLAP = timedelta(hours=1)
-"""How far before the last look every other one begins: what was under way then is seen now."""
-_ROWS_A_STATEMENT = 5_000
+"""How far before the last evaluation each later one reaches, to cover what was in progress then."""
+_ROWS_PER_STATEMENT = 5_000
 
 
 @dataclass(frozen=True)
@@ -36,58 +36,64 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Looks:
-    """Since when a job has looked in shadow, and when it did last (UTC)."""
+class EvaluationTimes:
+    """When a job was first and last evaluated in shadow mode (UTC)."""
 
     first: datetime
     last: datetime
 
 
 def record_decisions(session: Session, job: str, decisions: Iterable[Decision], *, began: datetime) -> int:
-    """Put the decisions of one look on record, and that it took place; return how many were never made before.
+    """Record the decisions of one evaluation, and the evaluation itself; return how many decisions are new.
 
     Args:
-        session: in a transaction that the caller commits; no rehearsal's.
-        job: whose look it was.
+        session: in a transaction that the caller commits, never one of a dry run.
+        job: the name of the job.
         decisions: what it decided.
-        began: when it began to look (UTC), by the database's clock: what came later it may not have seen.
+        began: when the evaluation started (UTC, by the database's clock); it may not have seen later changes.
     """
     listed = list({(one.subject, one.decision): one for one in decisions}.values())
-    _record_look(session, job, began)
+    _record_evaluation(session, job, began)
     new = 0
-    for start in range(0, len(listed), _ROWS_A_STATEMENT):
-        new += _record(session, job, listed[start : start + _ROWS_A_STATEMENT])
+    for start in range(0, len(listed), _ROWS_PER_STATEMENT):
+        new += _record(session, job, listed[start : start + _ROWS_PER_STATEMENT])
     return new
 
 
 def now(session: Session) -> datetime:
-    """Return the database's time (UTC)."""
+    """Return the database time (UTC)."""
     return session.scalars(select(func.now())).one()
 
 
-def looks_of(session: Session, job: str) -> Looks | None:
-    """Return when a job looked in shadow, None where it never did."""
+def evaluation_times(session: Session, job: str) -> EvaluationTimes | None:
+    """Return when a job was evaluated in shadow mode, or None if it never was."""
     row = session.execute(
         select(ShadowDecision.first_seen_at, ShadowDecision.last_seen_at).where(
-            ShadowDecision.job == job, ShadowDecision.subject == EVERYTHING, ShadowDecision.decision == LOOKED
+            ShadowDecision.job == job, ShadowDecision.subject == ALL_SUBJECTS, ShadowDecision.decision == EVALUATED
         )
     ).one_or_none()
-    return Looks(*row) if row is not None else None
+    return EvaluationTimes(*row) if row is not None else None
 
 
-def look_begins(session: Session, job: str) -> datetime:
-    """Return from when on (UTC) a look has to see what the legacy system did: since the job's last look."""
-    looks = looks_of(session, job)
-    if looks is not None:
-        return looks.last - OVERLAP
-    return session.scalars(select(func.now() - FIRST_LOOK)).one()
+def evaluation_window_start(session: Session, job: str) -> datetime:
+    """Return the start (UTC) of the window in which the legacy system's changes count: since the last evaluation."""
+    times = evaluation_times(session, job)
+    if times is not None:
+        return times.last - OVERLAP
+    return session.scalars(select(func.now() - INITIAL_LOOKBACK)).one()
 
 
-def _record_look(session: Session, job: str, began: datetime) -> None:
-    look = {"job": job, "subject": EVERYTHING, "decision": LOOKED, "first_seen_at": began, "last_seen_at": began}
+def _record_evaluation(session: Session, job: str, began: datetime) -> None:
+    evaluation = {
+        "job": job,
+        "subject": ALL_SUBJECTS,
+        "decision": EVALUATED,
+        "first_seen_at": began,
+        "last_seen_at": began,
+    }
     session.execute(
         insert(ShadowDecision)
-        .values(look)
+        .values(evaluation)
         .on_conflict_do_update(
             index_elements=["job", "subject", "decision"],
             set_={

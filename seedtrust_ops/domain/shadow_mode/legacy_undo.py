@@ -1,6 +1,6 @@
-"""Undoes, in a rehearsal's transaction alone, what the legacy system did since the last look.
+"""Undoes what the legacy system did since the last evaluation, only inside the transaction of a dry run.
 
-The legacy system runs beside ours and is often first: without this, a job in shadow would find all its work done.
+The legacy system runs beside ours and often acts first; without this, a job in shadow mode would find its work done.
 """
 
 from collections.abc import Collection, Sequence
@@ -24,13 +24,13 @@ from seedtrust_ops.tables import (
 
 
 def undo_approvals(session: Session, *, like: str, since: datetime, statuses: Sequence[str]) -> None:
-    """Make requests pending again that were approved since then.
+    """Return requests approved since then to pending.
 
     Args:
-        session: a rehearsal's.
-        like: a pattern of `approved_by`.
-        since: when (UTC) at the earliest.
-        statuses: what the requests may have become.
+        session: of a dry run.
+        like: an SQL LIKE pattern for `approved_by`.
+        since: the earliest approval (UTC).
+        statuses: the statuses that the requests may have now.
     """
     session.execute(
         update(DisbursementRequest)
@@ -44,12 +44,12 @@ def undo_approvals(session: Session, *, like: str, since: datetime, statuses: Se
 
 
 def undo_rule_approvals(session: Session, *, since: datetime) -> None:
-    """Make what rules approved since then pending again; what is paid stays, for its money has left the account."""
+    """Return what rules approved since then to pending. Paid requests stay: their money has left the account."""
     undo_approvals(session, like=f"{APPROVED_BY_RULE}%", since=since, statuses=["approved"])
 
 
 def undo_reports(session: Session, undecided: Collection[int]) -> None:
-    """Make these report requests pending again, and let no other be free."""
+    """Return these report requests to pending, and make all others unclaimable."""
     session.execute(
         update(ReportRequest)
         .where(or_(in_array(ReportRequest.id, undecided), ReportRequest.status.in_((PENDING, IN_PROGRESS))))
@@ -58,14 +58,14 @@ def undo_reports(session: Session, undecided: Collection[int]) -> None:
 
 
 def undo_batch(session: Session, batch_id: int) -> None:
-    """Put a batch back to when it was queued: nothing of it is sent, booked or paid.
+    """Reset a batch to the state in which it was queued: nothing sent, posted or paid.
 
-    What this project has sent itself stays as it is, and so do drafts and batches on hold.
+    Transfers that this project has sent stay as they are, and so do draft and held batches.
     """
-    begun = update(HuntingtonBatch).where(
+    started = update(HuntingtonBatch).where(
         HuntingtonBatch.id == batch_id, HuntingtonBatch.status.not_in(("draft", "held", "queued"))
     )
-    queued = begun.values(status="queued", started_at=None, finished_at=None, error=None)
+    queued = started.values(status="queued", started_at=None, finished_at=None, error=None)
     if session.scalar(queued.returning(HuntingtonBatch.id)) is None:
         return
     of_the_batch = (
@@ -98,6 +98,6 @@ def undo_batch(session: Session, batch_id: int) -> None:
     session.execute(
         update(DisbursementRequest)
         .where(DisbursementRequest.status == "paid", in_array(DisbursementRequest.id, [one for one in paid if one]))
-        # Where nobody had approved it, it must not seem so.
+        # A request that was never approved must not look approved.
         .values(status=case((DisbursementRequest.approved_at.is_(None), "pending"), else_="approved"), paid_at=None)
     )

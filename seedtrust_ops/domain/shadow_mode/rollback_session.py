@@ -1,7 +1,7 @@
-"""Sessions for a rehearsal: the job's own code works on them as on any others, and nothing of it is ever kept.
+"""Sessions for a dry run: the job's own code uses them like any others, and nothing is ever committed.
 
-Each session is one database transaction. What the code takes for a commit is the moment at which the decisions are
-read out of it; then it is rolled back, locks and all.
+Each session is one database transaction. When the code commits, the decisions are read and everything is rolled back,
+locks included.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,9 +17,9 @@ from seedtrust_ops.domain.shadow_mode.decisions import Decision
 from seedtrust_ops.errors import TransientError
 from seedtrust_ops.tables import OpsTable, PlatformTable
 
-LOCK_WAIT = "250ms"
-"""The longest that a rehearsal waits for rows that the legacy system holds. PostgreSQL looks for deadlocks after a
-second: by then a rehearsal has given way, so that it is never the legacy's statement that is broken off."""
+LOCK_TIMEOUT = "250ms"
+"""How long a dry run waits for rows that the legacy system has locked. PostgreSQL checks for deadlocks after a second;
+the dry run gives up earlier, so the legacy system's statement is never the one that PostgreSQL cancels."""
 _LOCK_NOT_AVAILABLE = "55P03"
 
 Result = TypeVar("Result")
@@ -28,17 +28,17 @@ Read = Callable[[Session], Iterable[Decision]]
 
 
 class RowsInUse(TransientError):
-    """A rehearsal gave way to somebody who was working on the same rows."""
+    """A dry run stopped because another transaction has locked the same rows."""
 
 
 @dataclass
-class Rehearsal:
-    """One job's rehearsal.
+class DryRun:
+    """One dry run of a job.
 
     Args:
-        live: sessions on the application's database.
-        prepare: what every transaction begins with, such as undoing what the legacy system did a moment ago.
-        read: reads the decisions out of a transaction that the job would now commit.
+        live: sessions on the application database.
+        prepare: runs at the start of every transaction, for example to undo recent changes of the legacy system.
+        read: reads the decisions from a transaction that the job would now commit.
     """
 
     live: Sessions
@@ -48,14 +48,14 @@ class Rehearsal:
 
     @property
     def sessions(self) -> Sessions:
-        """The sessions to give to the job's code."""
-        return sessionmaker(class_=_RehearsalSession, expire_on_commit=False, rehearsal=self)
+        """The sessions to pass to the job's code."""
+        return sessionmaker(class_=_RollbackSession, expire_on_commit=False, dry_run=self)
 
     def run(self, work: Callable[[Sessions], Result]) -> Result:
-        """Let `work` do what it does when the job is live, and return what it returns.
+        """Run `work` as it runs when the job is live, and return its result.
 
         Raises:
-            RowsInUse: when the legacy system held rows that it needs.
+            RowsInUse: the legacy system has locked rows that it needs.
         """
         try:
             return work(self.sessions)
@@ -63,40 +63,40 @@ class Rehearsal:
             if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
                 raise
             raise RowsInUse(
-                "Somebody, most likely the legacy system, was working on the rows that this look in shadow needs. It "
-                "gave way and changed nothing; the next look decides about them."
+                "Another transaction, most likely the legacy system's, has locked the rows that this shadow evaluation "
+                "needs. Nothing was changed; the next evaluation decides about them."
             ) from None
 
 
-def written_here(table: type[PlatformTable] | type[OpsTable]) -> ColumnElement[bool]:
-    """Return the condition that a row of `table` was written by this very transaction, and by nobody else."""
+def written_in_this_transaction(table: type[PlatformTable] | type[OpsTable]) -> ColumnElement[bool]:
+    """Return the condition that a row of `table` was written by the current transaction."""
     xmin: ColumnElement[Any] = literal_column(f"{table.metadata.schema}.{table.__tablename__}.xmin")
     return xmin == func.xid(func.pg_current_xact_id())
 
 
-class _RehearsalSession(Session):
-    """A session over one transaction that ends with a rollback, whatever its user calls it."""
+class _RollbackSession(Session):
+    """A session over one transaction that always ends with a rollback, even if its user commits."""
 
-    def __init__(self, *, rehearsal: Rehearsal, **options: Any) -> None:
-        engine = rehearsal.live.kw["bind"]
-        assert isinstance(engine, Engine), "rehearsals need the engine, to have a connection of their own"
+    def __init__(self, *, dry_run: DryRun, **options: Any) -> None:
+        engine = dry_run.live.kw["bind"]
+        assert isinstance(engine, Engine), "a dry run needs the engine, to open its own connection"
         self._own: Connection = engine.connect()
         options |= {"bind": self._own, "join_transaction_mode": "rollback_only"}
         try:
             self._own.begin()
-            self._own.exec_driver_sql(f"set local lock_timeout = '{LOCK_WAIT}'")
-            # In a session of its own: the job's must not have begun yet.
+            self._own.exec_driver_sql(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+            # In a separate session: the job's own session must not have begun yet.
             with Session(**options) as preparing:
-                rehearsal.prepare(preparing)
+                dry_run.prepare(preparing)
         except BaseException:
             self._own.close()
             raise
         super().__init__(**options)
-        self._rehearsal = rehearsal
+        self._dry_run = dry_run
         event.listen(self, "before_commit", _read_decisions)
 
     def connection(self, bind_arguments: Any = None, execution_options: Any = None) -> Connection:
-        """Return the connection; an isolation level is set in words, for the transaction has begun already."""
+        """Return the connection. The isolation level is set by SQL, because the transaction has already begun."""
         remaining = dict(execution_options or {})
         isolation_level = remaining.pop("isolation_level", None)
         if isolation_level is not None:
@@ -104,13 +104,13 @@ class _RehearsalSession(Session):
         return super().connection(bind_arguments, remaining or None)
 
     def close(self) -> None:
-        """End the transaction; nothing of it is kept."""
+        """Roll the transaction back and close the connection."""
         super().close()
         self._own.close()
 
 
 def _read_decisions(session: Session) -> None:
-    assert isinstance(session, _RehearsalSession)
+    assert isinstance(session, _RollbackSession)
     session.flush()
-    rehearsal = session._rehearsal
-    rehearsal.decisions += rehearsal.read(session)
+    dry_run = session._dry_run
+    dry_run.decisions += dry_run.read(session)

@@ -1,6 +1,6 @@
-"""The looks in shadow of the two jobs that move money: what would be sent or refused, and what would be recorded.
+"""The dry runs of the two jobs that move money: what would be sent or refused, and which statuses recorded.
 
-Nothing is sent: a batch is claimed and checked, and that is all. The bank is asked only what healing asks.
+Nothing is sent: a batch is only claimed and checked. The bank receives only the look-ups of auto-heal.
 """
 
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.shadow_mode import decision_reader
-from seedtrust_ops.domain.shadow_mode.decisions import FIRST_LOOK, Decision, looks_of
+from seedtrust_ops.domain.shadow_mode.decisions import INITIAL_LOOKBACK, Decision, evaluation_times
 from seedtrust_ops.domain.shadow_mode.legacy_undo import undo_batch
-from seedtrust_ops.domain.shadow_mode.rollback_session import Rehearsal, written_here
-from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, account_number_problems
-from seedtrust_ops.domain.transfers.auto_heal import heal, reclaim_expired_batches, what_needs_healing
-from seedtrust_ops.domain.transfers.bank_feed import FEED
+from seedtrust_ops.domain.shadow_mode.rollback_session import DryRun, written_in_this_transaction
+from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, find_account_number_problems
+from seedtrust_ops.domain.transfers.auto_heal import find_reason_to_heal, heal, reclaim_expired_batches
+from seedtrust_ops.domain.transfers.bank_feed import FEED_NAME
 from seedtrust_ops.domain.transfers.batch_claim import claim_batch
 from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch
 from seedtrust_ops.domain.transfers.batch_processor import OpenBank, TransferRules
@@ -26,21 +26,21 @@ from seedtrust_ops.domain.transfers.preflight import check_batch
 from seedtrust_ops.tables import BankFeedCursor, HuntingtonBatch, HuntingtonTransaction, ShadowDecision
 
 SEND, REFUSE, ASK_FIRST, CLAIM = "send", "refuse", "ask the bank first", "claim"
-PENDING_AGAIN = "pending again"
+RETURN_TO_PENDING = "return to pending"
 FEED_READ = "read"
-THE_FEED = "the bank's feed"
-"""The decision that keeps how far shadow has read the bank's feed: the live cursor stays where it is."""
+BANK_FEED = "bank feed"
+"""The subject that stores how far shadow mode has read the bank's feed; the live cursor does not move."""
 
 
-def subject_of(transaction_id: int) -> str:
-    """Return what decisions call a transaction."""
+def transaction_subject(transaction_id: int) -> str:
+    """Return the subject under which decisions name a transaction."""
     return f"transaction {transaction_id}"
 
 
-def unseen_batches(session: Session, job: str) -> list[QueuedBatch]:
-    """Return the batches that were queued since shadow looked at them, wherever the legacy worker has got to."""
-    looks = looks_of(session, job)
-    since = (looks.first if looks is not None else func.now()) - FIRST_LOOK
+def undecided_batches(session: Session, job: str) -> list[QueuedBatch]:
+    """Return the batches queued since their last shadow evaluation, however far the legacy worker has come."""
+    times = evaluation_times(session, job)
+    since = (times.first if times is not None else func.now()) - INITIAL_LOOKBACK
     queued_at = func.coalesce(HuntingtonBatch.queued_at, HuntingtonBatch.created_at)
     seen = select(ShadowDecision.id).where(
         ShadowDecision.job == job,
@@ -55,7 +55,7 @@ def unseen_batches(session: Session, job: str) -> list[QueuedBatch]:
     return [QueuedBatch(row.id, row.priority, row[2], 0, None, None) for row in rows]
 
 
-def batch(
+def dry_run_batch(
     sessions: Sessions,
     _job: str,
     *,
@@ -63,9 +63,9 @@ def batch(
     rules: TransferRules,
     batch_id: int,
     holder: str,
-    asked_at: datetime,
+    requested_at: datetime,
 ) -> list[Decision]:
-    """Return which transactions of a batch would be sent, and which refused and why, had the legacy not begun it.
+    """Return which transactions of a batch would be sent or refused, had the legacy worker not started it.
 
     Raises:
         UnknownBatch, BatchNotQueued, WrongFieldKey: as `process_batch` does.
@@ -77,22 +77,22 @@ def batch(
             batch_id,
             holder,
             lease_seconds=rules.lease_seconds,
-            asked_at=asked_at,
+            requested_at=requested_at,
             quiet_seconds=rules.unknown_grace_seconds,
         )
-        looked = Decision(f"batch {batch_id}", CLAIM)
+        claimed = Decision(f"batch {batch_id}", CLAIM)
         if not isinstance(claim, Lease):
-            return [looked]
+            return [claimed]
         waiting = select(HuntingtonTransaction.id).where(
             HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status.in_(("pending", "processing"))
         )
         open_ids = set(session.scalars(waiting))
-        problems = account_number_problems(session, batch_id, cipher, rules.funding_account_id)
+        problems = find_account_number_problems(session, batch_id, cipher, rules.funding_account_id)
         sendable = set(check_batch(session, claim, problems))
-        return [looked, *_of_transactions(session, open_ids, sendable, batch_id)]
+        return [claimed, *_of_transactions(session, open_ids, sendable, batch_id)]
 
-    rehearsal = Rehearsal(sessions, lambda session: undo_batch(session, batch_id))
-    return rehearsal.run(lambda stage: run_in_transaction(stage, claim_and_check))
+    dry_run = DryRun(sessions, lambda session: undo_batch(session, batch_id))
+    return dry_run.run(lambda dry_sessions: run_in_transaction(dry_sessions, claim_and_check))
 
 
 def _of_transactions(session: Session, open_ids: set[int], sendable: set[int], batch_id: int) -> Iterator[Decision]:
@@ -103,25 +103,29 @@ def _of_transactions(session: Session, open_ids: set[int], sendable: set[int], b
             continue
         detail: dict[str, object] = {"method": one.method, "amount_cents": one.amount_cents}
         if one.id in sendable:
-            yield Decision(subject_of(one.id), SEND, detail)
+            yield Decision(transaction_subject(one.id), SEND, detail)
         elif one.status == "processing":
-            yield Decision(subject_of(one.id), ASK_FIRST, detail)
+            yield Decision(transaction_subject(one.id), ASK_FIRST, detail)
         else:
-            yield Decision(subject_of(one.id), REFUSE, detail | {"reason": one.failure_reason})
+            yield Decision(transaction_subject(one.id), REFUSE, detail | {"reason": one.failure_reason})
 
 
-def healing(sessions: Sessions, job: str, *, open_bank: OpenBank, unknown_grace_seconds: float) -> list[Decision]:
-    """Return what a healing would record now; the bank is asked, outside of any transaction, as when it is live.
+def dry_run_healing(
+    sessions: Sessions, job: str, *, open_bank: OpenBank, unknown_grace_seconds: float
+) -> list[Decision]:
+    """Return what auto-heal would record now. The bank is queried outside any transaction, as in a live run.
 
     Raises:
-        BankUnauthorized, BankInquiryFailed, RowsInUse: nothing is recorded then.
+        BankUnauthorized, BankInquiryFailed, RowsInUse: nothing was recorded.
     """
-    stage = healing_stage(sessions, job, unknown_grace_seconds)
-    report = stage.run(lambda live: heal(live, open_bank, unknown_grace_seconds=unknown_grace_seconds))
-    found = {(one.subject, one.decision): one for one in stage.decisions}
+    dry_run = healing_dry_run(sessions, job, unknown_grace_seconds)
+    report = dry_run.run(
+        lambda dry_sessions: heal(dry_sessions, open_bank, unknown_grace_seconds=unknown_grace_seconds)
+    )
+    found = {(one.subject, one.decision): one for one in dry_run.decisions}
     changes = [
         Decision(
-            subject_of(change.transaction_id),
+            transaction_subject(change.transaction_id),
             change.after,
             {
                 "was": change.before,
@@ -129,38 +133,40 @@ def healing(sessions: Sessions, job: str, *, open_bank: OpenBank, unknown_grace_
                 "bank_transfer_id": change.transfer.id,
             },
         )
-        for change in report.feed.changes + report.findings.changes
+        for change in report.feed.changes + report.inquiry.changes
     ]
-    put_back = [Decision(subject_of(one), PENDING_AGAIN) for one in report.findings.put_back]
-    queued = [Decision(f"batch {one}", "queue again") for one in sorted({*report.abandoned, *report.findings.requeued})]
+    requeued_transactions = [
+        Decision(transaction_subject(one), RETURN_TO_PENDING) for one in report.inquiry.requeued_transactions
+    ]
+    queued = [Decision(f"batch {one}", "requeue") for one in sorted({*report.abandoned, *report.inquiry.requeued_batches})]
     finished = [Decision(f"batch {one}", f"finish as {status}") for one, status in report.finished.items()]
-    return [*found.values(), *changes, *put_back, *queued, *finished]
+    return [*found.values(), *changes, *requeued_transactions, *queued, *finished]
 
 
-def why_heal(sessions: Sessions, job: str, unknown_grace_seconds: float) -> str | None:
-    """Return why a healing is due in shadow, None where nothing is open and shadow read the feed lately."""
+def healing_reason(sessions: Sessions, job: str, unknown_grace_seconds: float) -> str | None:
+    """Return why auto-heal is due in shadow mode, or None if nothing is open and the feed was read recently."""
 
-    def ask(stage: Sessions) -> str | None:
-        with stage() as session:
-            return what_needs_healing(session)
+    def read(dry_sessions: Sessions) -> str | None:
+        with dry_sessions() as session:
+            return find_reason_to_heal(session)
 
-    return healing_stage(sessions, job, unknown_grace_seconds).run(ask)
+    return healing_dry_run(sessions, job, unknown_grace_seconds).run(read)
 
 
-def healing_stage(sessions: Sessions, job: str, unknown_grace_seconds: float) -> Rehearsal:
-    """Return the rehearsal of a healing: each of its transactions begins where the last one would have ended."""
+def healing_dry_run(sessions: Sessions, job: str, unknown_grace_seconds: float) -> DryRun:
+    """Return the dry run of auto-heal; each transaction starts from the state the previous one would have left."""
 
     def prepare(session: Session) -> None:
         read = session.execute(
             select(ShadowDecision.detail, ShadowDecision.last_seen_at).where(
-                ShadowDecision.job == job, ShadowDecision.subject == THE_FEED, ShadowDecision.decision == FEED_READ
+                ShadowDecision.job == job, ShadowDecision.subject == BANK_FEED, ShadowDecision.decision == FEED_READ
             )
         ).one_or_none()
         if read is not None:
             session.execute(
                 insert(BankFeedCursor)
                 .values(
-                    name=FEED,
+                    name=FEED_NAME,
                     read_up_to=datetime.fromisoformat(read.detail["read_up_to"]),
                     last_read_at=read.last_seen_at,
                 )
@@ -168,18 +174,18 @@ def healing_stage(sessions: Sessions, job: str, unknown_grace_seconds: float) ->
             )
         reclaim_expired_batches(session, unknown_grace_seconds)
 
-    return Rehearsal(sessions, prepare, _cursor_and_alerts)
+    return DryRun(sessions, prepare, _cursor_and_alerts)
 
 
 def _cursor_and_alerts(session: Session) -> Iterator[Decision]:
     cursor = session.execute(
         select(BankFeedCursor.read_up_to, BankFeedCursor.last_read_at).where(
-            BankFeedCursor.name == FEED,
-            written_here(BankFeedCursor),
-            # What `prepare` put there was read before this transaction began.
+            BankFeedCursor.name == FEED_NAME,
+            written_in_this_transaction(BankFeedCursor),
+            # What `prepare` inserted was read before this transaction began.
             BankFeedCursor.last_read_at >= func.now(),
         )
     ).one_or_none()
     if cursor is not None:
-        yield Decision(THE_FEED, FEED_READ, {"read_up_to": cursor.read_up_to.isoformat()})
-    yield from decision_reader.alerts(session)
+        yield Decision(BANK_FEED, FEED_READ, {"read_up_to": cursor.read_up_to.isoformat()})
+    yield from decision_reader.read_alerts(session)

@@ -1,4 +1,4 @@
-"""Renames columns, indexes and a function of schema `ops` to the standard terms of the glossary; no row changes.
+"""Renames columns, indexes, a function and stored shadow decisions of schema `ops` to standard terms.
 
 Renaming is safe because nothing is deployed yet. From the first deployment on, migrations only add (docs/deploy.md).
 
@@ -26,6 +26,17 @@ INDEXES = (
     ("alerts_resolutions_to_tell", "alerts_resolutions_to_notify"),
     ("transfer_attempts_by_word", "transfer_attempts_by_finished_at"),
 )
+SHADOW_DECISIONS = """
+update ops.shadow_decisions d set {column} = n.{new}
+  from (values ('decision', 'looked', 'evaluated'),
+               ('decision', 'write letter', 'send email'),
+               ('decision', 'make report', 'generate report'),
+               ('decision', 'keep Parquet file', 'write Parquet file'),
+               ('decision', 'pending again', 'return to pending'),
+               ('decision', 'queue again', 'requeue'),
+               ('subject', 'the bank''s feed', 'bank feed')) as n (kind, before, after)
+ where n.kind = '{column}' and d.{column} = n.{old}
+"""
 SWITCH_DEFAULTS = "alter table ops.switches alter reason set default '{}', alter set_by set default '{}'"
 
 
@@ -35,11 +46,15 @@ def upgrade() -> None:
     for old, new in INDEXES:
         op.execute(f"alter index ops.{old} rename to {new}")
     op.execute("alter function ops.tell_sensors() rename to notify_sensors")
+    for column in ("decision", "subject"):
+        op.execute(SHADOW_DECISIONS.format(column=column, old="before", new="after"))
     op.execute(SWITCH_DEFAULTS.format("no reason given", "unknown"))
 
 
 def downgrade() -> None:
     op.execute(SWITCH_DEFAULTS.format("no reason was given", "somebody"))
+    for column in ("decision", "subject"):
+        op.execute(SHADOW_DECISIONS.format(column=column, old="after", new="before"))
     op.execute("alter function ops.notify_sensors() rename to tell_sensors")
     for old, new in INDEXES:
         op.execute(f"alter index ops.{new} rename to {old}")

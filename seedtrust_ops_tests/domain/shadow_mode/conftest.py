@@ -1,40 +1,49 @@
-"""A production process that is in shadow, beside servers of which every request is known."""
+"""A production process in shadow mode, with external servers that record every request."""
 
 import pytest
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld
+from seedtrust_ops.sandbox.external_services.server_group import ExternalServices
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops_tests.deploy.conftest import APP, roles
-from seedtrust_ops_tests.domain.shadow_mode.side_effects import Outside
-from seedtrust_ops_tests.support.databases import plain
-from seedtrust_ops_tests.support.every_job import PATIENCE
-from seedtrust_ops_tests.support.job_environment import Change, change, jobs_environment, outside, outside_servers
+from seedtrust_ops_tests.domain.shadow_mode.side_effects import RecordedSideEffects
+from seedtrust_ops_tests.support.databases import plain_url
+from seedtrust_ops_tests.support.every_job import LONG_TIMEOUTS
+from seedtrust_ops_tests.support.job_environment import (
+    SetVariables,
+    external_services,
+    jobs_environment,
+    set_variables,
+    shared_external_services,
+)
 
-__all__ = ["change", "jobs_environment", "outside", "outside_servers", "roles"]
+__all__ = ["external_services", "jobs_environment", "roles", "set_variables", "shared_external_services"]
 
 
 @pytest.fixture
 def production(
-    jobs_environment: dict[str, str], bank_environment: dict[str, str], mail_environment: dict[str, str], change: Change
+    jobs_environment: dict[str, str],
+    bank_environment: dict[str, str],
+    mail_environment: dict[str, str],
+    set_variables: SetVariables,
 ) -> None:
     """The environment of a production process whose jobs are live."""
-    change(**PATIENCE)
+    set_variables(**LONG_TIMEOUTS)
 
 
 @pytest.fixture
-def in_shadow(production: None, change: Change) -> None:
-    """The same, with every job in shadow."""
-    change(SEEDTRUST_SHADOW="1")
+def in_shadow_mode(production: None, set_variables: SetVariables) -> None:
+    """The same, with every job in shadow mode."""
+    set_variables(SEEDTRUST_SHADOW="1")
 
 
 @pytest.fixture
-def in_shadow_as_app(in_shadow: None, roles: URL, change: Change) -> None:
+def in_shadow_mode_as_app(in_shadow_mode: None, roles: URL, set_variables: SetVariables) -> None:
     """The same, with the database user that production has."""
-    change(SEEDTRUST_DATABASE_URL=plain(roles.set(username=APP)))
+    set_variables(SEEDTRUST_DATABASE_URL=plain_url(roles.set(username=APP)))
 
 
 @pytest.fixture
-def servers(bank: BankProcess, mailbox: MailboxProcess, outside: OutsideWorld) -> Outside:
-    return Outside(bank, mailbox, outside)
+def servers(bank: BankProcess, mailbox: MailboxProcess, external_services: ExternalServices) -> RecordedSideEffects:
+    return RecordedSideEffects(bank, mailbox, external_services)

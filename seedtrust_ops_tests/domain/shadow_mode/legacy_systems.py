@@ -1,7 +1,7 @@
-"""Stand-ins of the two legacy systems: what they do to the platform's tables, row by row, a commit a row.
+"""Fakes of the two legacy systems: they change the platform's tables row by row, with one commit per row.
 
-Their code is not in this project. What is assumed of them is what docs/cutover.md says: a row is looked at again before
-it is changed, and one that somebody has in hand is left alone.
+Their code is not in this project. The assumptions are those of docs/cutover.md: a row is read again before it is
+changed, and a row that another process is working on is skipped.
 """
 
 import secrets
@@ -33,15 +33,15 @@ TIMEOUT = "timeout: no answer from Huntington within 30 s"
 
 
 @dataclass
-class Legacy:
-    """Both systems on one database; `letters` are what they sent, for the mail provider's log."""
+class LegacySystems:
+    """Both legacy systems on one database; `emails` are what they sent, for the mail provider's log."""
 
     sessions: sessionmaker[Session]
     bank: SandboxBank
-    letters: list[tuple[datetime, str, str]] = field(default_factory=list)
+    emails: list[tuple[datetime, str, str]] = field(default_factory=list)
     reports_built: list[int] = field(default_factory=list)
-    misses: set[int] = field(default_factory=set)
-    """Requests that it never approves, whatever is due."""
+    skipped_requests: set[int] = field(default_factory=set)
+    """Requests that they never approve, even if due."""
 
     def approve_due(self) -> None:
         """The cron job_dr_approval."""
@@ -64,37 +64,37 @@ class Legacy:
                 self._approve(request_id, f"auto:rule:{rule_id}")
 
     def approve(self, request_id: int, approved_by: str) -> None:
-        """Approve one request, whatever may be said against it."""
-        self.write_down(
+        """Approve one request without any check."""
+        self.update_row(
             DisbursementRequest, request_id, status="approved", approved_at=func.now(), approved_by=approved_by
         )
 
-    def make_reports(self, build: Callable[[int], bool] = lambda _request: True) -> None:
-        """The cron job_report_generation; `build` returns whether the report could be made."""
+    def generate_reports(self, build: Callable[[int], bool] = lambda _request: True) -> None:
+        """The cron job_report_generation; `build` returns whether the report could be built."""
         pending = select(ReportRequest.id).where(ReportRequest.status == 1)
         for request_id in self._ids(pending.order_by(ReportRequest.id)):
             if not self._take(ReportRequest, request_id, was=1, becomes=2, started_at=func.now()):
                 continue
-            made = build(request_id)
+            built = build(request_id)
             self.reports_built.append(request_id)
-            self.write_down(
+            self.update_row(
                 ReportRequest,
                 request_id,
-                status=3 if made else 4,
+                status=3 if built else 4,
                 finished_at=func.now(),
-                error=None if made else "Traceback (most recent call last)",
+                error=None if built else "Traceback (most recent call last)",
             )
 
-    def remind_of_closings(self, today: date) -> None:
-        """The cron of case closes."""
+    def send_case_close_reminders(self, today: date) -> None:
+        """The cron for case-close reminders."""
         closing = select(User.email).join(Case, Case.escrow_specialist_id == User.id)
         with self.sessions() as session:
             query = closing.where(Case.status != "closed", Case.close_on == today, User.is_active)
             addresses = session.scalars(query).all()
-        self.letters += [(datetime.now(UTC), "case-close", address) for address in addresses]
+        self.emails += [(datetime.now(UTC), "case-close", address) for address in addresses]
 
-    def remind_of_balances(self) -> None:
-        """The cron of low balances: a letter to each case's manager and each admin, one a person."""
+    def send_balance_reminders(self) -> None:
+        """The cron for low balances: one email to each case manager concerned and to each admin."""
         low = (
             select(Case.case_manager_id)
             .join(Account, Account.case_id == Case.id)
@@ -106,40 +106,40 @@ class Legacy:
                 select(User.email).where(User.is_active, or_(User.role == "admin", User.id.in_(managers)))
             ).all()
         if managers:
-            self.letters += [(datetime.now(UTC), "balance-reminder", address) for address in people]
+            self.emails += [(datetime.now(UTC), "balance-reminder", address) for address in people]
 
     def clear_presence(self) -> None:
-        """The cron of off-site tracking."""
+        """The cron for off-site tracking."""
         for user_id in self._ids(select(User.id).where(User.is_on_site)):
-            self.write_down(User, user_id, is_on_site=False)
+            self.update_row(User, user_id, is_on_site=False)
         for table in (ViewingDisbursementRequest, ViewingPayment):
             with self.sessions.begin() as session:
                 for row in session.scalars(select(table).with_for_update(skip_locked=True)):
                     session.delete(row)
 
     def send_batch(self, batch_id: int, *, times_out: Collection[int] = (), loses: Collection[int] = ()) -> bool:
-        """Huey's PROCESS_HUNTINGTON_BATCH; returns whether it had the batch.
+        """Huey's PROCESS_HUNTINGTON_BATCH; returns whether it claimed the batch.
 
         Args:
-            batch_id: which one was in the Redis queue.
-            times_out: transactions that the bank takes, and that are written off as failed all the same.
-            loses: transactions that are written off, and that the bank never saw.
+            batch_id: the batch in the Redis queue.
+            times_out: transactions that the bank accepts and the worker sets to failed after a timeout.
+            loses: transactions that the worker sets to failed and the bank never received.
         """
         if not self._take(HuntingtonBatch, batch_id, was="queued", becomes="processing", started_at=func.now()):
             return False
-        of_the_batch = select(HuntingtonTransaction.id).where(HuntingtonTransaction.batch_id == batch_id)
-        for transaction_id in self._ids(of_the_batch.order_by(HuntingtonTransaction.id)):
+        in_batch = select(HuntingtonTransaction.id).where(HuntingtonTransaction.batch_id == batch_id)
+        for transaction_id in self._ids(in_batch.order_by(HuntingtonTransaction.id)):
             if self._take(HuntingtonTransaction, transaction_id, was="pending", becomes="processing"):
                 self._send(transaction_id, times_out=transaction_id in times_out, is_lost=transaction_id in loses)
-        self.write_down(HuntingtonBatch, batch_id, status="completed", finished_at=func.now())
+        self.update_row(HuntingtonBatch, batch_id, status="completed", finished_at=func.now())
         return True
 
     def heal(self) -> None:
-        """Huey's auto_heal_huntington_batches_periodic: asks about what is open, one transaction after the other."""
-        said = {one["reference"]: one["status"] for one in self.bank.ledger()["transfers"]}
+        """Huey's auto_heal_huntington_batches_periodic: looks up open transactions one by one."""
+        bank_statuses = {one["reference"]: one["status"] for one in self.bank.ledger()["transfers"]}
         is_open = HuntingtonTransaction.status.in_(("submitted", "processing"))
         for transaction_id in self._ids(select(HuntingtonTransaction.id).where(is_open)):
-            if said.get(str(transaction_id)) == "completed":
+            if bank_statuses.get(str(transaction_id)) == "completed":
                 self._book(transaction_id)
 
     def _send(self, transaction_id: int, *, times_out: bool, is_lost: bool) -> None:
@@ -147,7 +147,7 @@ class Legacy:
             one = session.get_one(HuntingtonTransaction, transaction_id)
         status = "completed" if one.method == "wire" else "accepted"
         if not is_lost:
-            self.bank.plant_transfer(
+            self.bank.insert_transfer(
                 str(transaction_id),
                 one.amount_cents,
                 idempotency_key=f"legacy-{secrets.token_hex(12)}",
@@ -155,18 +155,18 @@ class Legacy:
                 status=status,
             )
         if times_out or is_lost:
-            self.write_down(HuntingtonTransaction, transaction_id, status="failed", failure_reason=TIMEOUT)
+            self.update_row(HuntingtonTransaction, transaction_id, status="failed", failure_reason=TIMEOUT)
         elif status == "completed":
             self._book(transaction_id)
         else:
-            self.write_down(HuntingtonTransaction, transaction_id, status="submitted", updated_at=func.now())
+            self.update_row(HuntingtonTransaction, transaction_id, status="submitted", updated_at=func.now())
 
     def _book(self, transaction_id: int) -> None:
-        """Book a completed transfer, unless somebody has; again where PostgreSQL breaks a deadlock."""
+        """Post a completed transfer unless it is posted already; retried after a deadlock."""
         run_in_transaction(self.sessions, lambda session: _book(session, transaction_id))
 
     def _approve(self, request_id: int, approved_by: str) -> None:
-        if request_id not in self.misses and self._take(
+        if request_id not in self.skipped_requests and self._take(
             DisbursementRequest,
             request_id,
             was="pending",
@@ -174,7 +174,7 @@ class Legacy:
             approved_at=func.now(),
             approved_by=approved_by,
         ):
-            self.letters.append((datetime.now(UTC), "dr-approved", str(request_id)))
+            self.emails.append((datetime.now(UTC), "dr-approved", str(request_id)))
 
     def _first_rule(self, request_id: int) -> int | None:
         with self.sessions() as session:
@@ -188,12 +188,12 @@ class Legacy:
                     DisbursementRequest.case_id == case.id, DisbursementRequest.status == "approved"
                 )
             )
-            room = account.balance_cents - account.minimum_balance_cents - int(unpaid or 0)
+            available = account.balance_cents - account.minimum_balance_cents - int(unpaid or 0)
             enabled = select(ApprovalRule).where(ApprovalRule.is_enabled)
             for rule in session.scalars(enabled.order_by(ApprovalRule.position, ApprovalRule.id)):
                 if rule.category not in (None, one.category) or one.amount_cents > rule.max_amount_cents:
                     continue
-                if rule.keep_minimum_balance and one.amount_cents > room:
+                if rule.keep_minimum_balance and one.amount_cents > available:
                     continue
                 if rule.daily_limit_cents is not None:
                     used = session.scalar(
@@ -212,18 +212,18 @@ class Legacy:
             return list(session.scalars(query))
 
     def _take(self, table: Any, row_id: int, *, was: object, becomes: object, **values: Any) -> bool:
-        """Change one row that is still as it was read; commit; return whether it was."""
+        """Change one row if it still has the status that was read, and commit; return whether it did."""
         with self.sessions.begin() as session:
-            taken = session.scalar(
+            updated_id = session.scalar(
                 update(table)
                 .where(table.id == row_id, table.status == was)
                 .values(status=becomes, **values)
                 .returning(table.id)
             )
-        return taken is not None
+        return updated_id is not None
 
-    def write_down(self, table: Any, row_id: int, **values: Any) -> None:
-        """Change one row, whatever it is."""
+    def update_row(self, table: Any, row_id: int, **values: Any) -> None:
+        """Change one row unconditionally."""
         with self.sessions.begin() as session:
             session.execute(update(table).where(table.id == row_id).values(**values))
 

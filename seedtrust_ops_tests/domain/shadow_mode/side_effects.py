@@ -1,4 +1,4 @@
-"""Everything that a job could touch, read before and after: the database's tables and the outside world's servers."""
+"""Reads everything that a job could change, before and after: the database tables and the external servers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld
+from seedtrust_ops.sandbox.external_services.server_group import ExternalServices
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 
 
-def contents(sessions: sessionmaker[Session]) -> dict[str, list[str]]:
-    """Every row of every table of `public` and `ops` as text, by table."""
+def read_all_tables(sessions: sessionmaker[Session]) -> dict[str, list[str]]:
+    """Return every row of schemas `public` and `ops` as text, by table."""
     with sessions() as session:
         tables = session.execute(
             text("select schemaname, tablename from pg_tables where schemaname in ('public', 'ops') order by 1, 2")
@@ -23,26 +23,26 @@ def contents(sessions: sessionmaker[Session]) -> dict[str, list[str]]:
         }
 
 
-def changed(before: dict[str, list[str]], after: dict[str, list[str]]) -> set[str]:
-    """The tables whose rows are not the same."""
+def changed_tables(before: dict[str, list[str]], after: dict[str, list[str]]) -> set[str]:
+    """Return the tables whose rows differ."""
     assert before.keys() == after.keys()
     return {table for table in before if before[table] != after[table]}
 
 
 @dataclass(frozen=True)
-class Outside:
-    """The servers of the outside world, and what was written to them so far."""
+class RecordedSideEffects:
+    """The external servers, and the write requests that they have received."""
 
     bank: BankProcess
     mailbox: MailboxProcess
-    world: OutsideWorld
+    services: ExternalServices
 
-    def writing(self, since_bank_request: int = 0) -> dict[str, Iterable[object]]:
-        """What asked any of them to change something; each list is empty where nothing did."""
+    def write_requests(self, since_bank_request: int = 0) -> dict[str, Iterable[object]]:
+        """Return the requests that change something, by server."""
         return {
             "bank": [one for one in self.bank.control.requests()[since_bank_request:] if one["method"] != "GET"],
-            "mailbox": self.mailbox.control.letters(),
-            "internal API": self.world.internal_api.kept(),
-            "PostHog": self.world.posthog.kept(),
-            "storage": list(self.world.storage.keys()),
+            "mailbox": self.mailbox.control.emails(),
+            "internal API": self.services.internal_api.requests(),
+            "PostHog": self.services.posthog.requests(),
+            "storage": list(self.services.storage.keys()),
         }

@@ -1,6 +1,6 @@
-"""Both systems live at once, by mistake: every job runs beside a stand-in of the old one, and no harm is done.
+"""Both systems live at once by mistake: every job runs beside a fake of its legacy job without damage.
 
-What no side of ours can prevent (the old system's own letters, for one) is in docs/cutover.md.
+What our side cannot prevent, such as the legacy system's own emails, is in docs/cutover.md.
 """
 
 import threading
@@ -14,10 +14,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.definitions import defs
-from seedtrust_ops.jobs.account_balance_check import week_ended_by
+from seedtrust_ops.jobs.account_balance_check import last_complete_week
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld
+from seedtrust_ops.sandbox.external_services.server_group import ExternalServices
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import (
     BalanceAlert,
@@ -29,10 +29,10 @@ from seedtrust_ops.tables import (
     User,
     ViewingDisbursementRequest,
 )
-from seedtrust_ops_tests.domain.shadow_mode.legacy_systems import TIMEOUT, Legacy
+from seedtrust_ops_tests.domain.shadow_mode.legacy_systems import TIMEOUT, LegacySystems
 from seedtrust_ops_tests.jobs.job_runner import process, run
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import Change
+from seedtrust_ops_tests.support.job_environment import SetVariables
 from seedtrust_ops_tests.support.office_factory import Office
 
 pytestmark = pytest.mark.usefixtures("production")
@@ -41,8 +41,8 @@ AT = "2026-11-24T11:00:00+00:00"
 
 
 @pytest.fixture
-def legacy(sessions: sessionmaker[Session], bank: BankProcess) -> Legacy:
-    return Legacy(sessions, bank.control)
+def legacy(sessions: sessionmaker[Session], bank: BankProcess) -> LegacySystems:
+    return LegacySystems(sessions, bank.control)
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def office(sessions: sessionmaker[Session]) -> Office:
     return Office(sessions)
 
 
-def both(theirs: Callable[[], object], ours: Callable[[], object]) -> None:
-    """Do both at once, from the same moment on."""
+def run_concurrently(theirs: Callable[[], object], ours: Callable[[], object]) -> None:
+    """Run both at the same time, released by a barrier."""
     start = threading.Barrier(2)
 
     def work() -> None:
@@ -65,60 +65,62 @@ def both(theirs: Callable[[], object], ours: Callable[[], object]) -> None:
         done.result()
 
 
-def succeed(name: str) -> None:
+def run_successfully(name: str) -> None:
     ran = run(name)
     assert ran.success, ran.sentences
 
 
-def letters_of(sessions: sessionmaker[Session], kind: str) -> list[str]:
+def email_keys(sessions: sessionmaker[Session], kind: str) -> list[str]:
     with sessions() as session:
         return list(session.scalars(select(Notification.dedupe_key).where(Notification.kind == kind)))
 
 
 @pytest.mark.parametrize("by", ["auto:date", "auto:rule"])
-def test_no_request_is_approved_twice_or_told_of_twice_by_us(by: str, office: Office, legacy: Legacy) -> None:
+def test_request_is_approved_and_notified_once(by: str, office: Office, legacy: LegacySystems) -> None:
     case = office.case()
     if by == "auto:rule":
         office.rule()
         requests = [office.request(case, auto_authorize_at=None) for _ in range(ROWS)]
-        both(legacy.approve_by_rules, lambda: succeed("rule_based_approval"))
+        run_concurrently(legacy.approve_by_rules, lambda: run_successfully("rule_based_approval"))
     else:
         requests = [office.request(case) for _ in range(ROWS)]
-        both(legacy.approve_due, lambda: succeed("dr_auto_approval"))
+        run_concurrently(legacy.approve_due, lambda: run_successfully("dr_auto_approval"))
     assert sorted(office.approvals()) == requests
-    ours = Counter(key.split(":")[1] for key in office.letters())
-    theirs = {about for _, _, about in legacy.letters}
-    # A parent, a representative and a manager each; and whoever approved a request told of it, nobody else.
+    ours = Counter(key.split(":")[1] for key in office.emails())
+    theirs = {about for _, _, about in legacy.emails}
+    # A parent, a representative and a manager each; only the system that approved a request sends its emails.
     assert set(ours.values()) <= {3}
     assert ours.keys() | theirs == {str(one) for one in requests}
     assert not ours.keys() & theirs
 
 
-def test_no_report_is_built_twice(office: Office, legacy: Legacy, sessions: sessionmaker[Session]) -> None:
+def test_report_is_built_once(office: Office, legacy: LegacySystems, sessions: sessionmaker[Session]) -> None:
     admin = office.user("admin")
     office.case()
     with sessions.begin() as session:
         session.add_all([ReportRequest(user_id=admin, kind="account_balances", format="csv") for _ in range(ROWS)])
-    both(legacy.make_reports, lambda: succeed("report_generation"))
+    run_concurrently(legacy.generate_reports, lambda: run_successfully("report_generation"))
     with sessions() as session:
         assert set(session.scalars(select(ReportRequest.status))) == {3}
         ids = set(session.scalars(select(ReportRequest.id)))
-    ours = [int(key.split(":")[1]) for key in letters_of(sessions, "report")]
+    ours = [int(key.split(":")[1]) for key in email_keys(sessions, "report")]
     assert sorted([*ours, *legacy.reports_built]) == sorted(ids)
 
 
-def test_no_transaction_is_sent_twice(company: Company, legacy: Legacy, bank: BankProcess, change: Change) -> None:
-    # As in production: so long a batch of the old worker's must have been quiet before it is taken over.
-    change(HUNTINGTON_UNKNOWN_GRACE_SECONDS="600")
+def test_transaction_is_sent_once(
+    company: Company, legacy: LegacySystems, bank: BankProcess, set_variables: SetVariables
+) -> None:
+    # As in production: how long a legacy batch must have been inactive before ours takes it over.
+    set_variables(HUNTINGTON_UNKNOWN_GRACE_SECONDS="600")
     batches = [company.batch([1_000 + one for one in range(8)]) for _ in range(4)]
 
     def ours() -> None:
         for batch_id in reversed(batches):
             ran = process(batch_id)
-            # Where the old worker has it, ours says so and leaves it alone.
+            # If the legacy worker has the batch, ours says so and skips it.
             assert ran.success or "in the hands of a worker that holds no lease" in ran.sentences[-1]
 
-    both(lambda: [legacy.send_batch(batch_id) for batch_id in batches], ours)
+    run_concurrently(lambda: [legacy.send_batch(batch_id) for batch_id in batches], ours)
     transactions = [one for batch_id in batches for one in company.transactions(batch_id)]
     assert {one.status for one in transactions} == {"completed"}
     sent = Counter(one["reference"] for one in bank.control.ledger()["transfers"])
@@ -127,71 +129,79 @@ def test_no_transaction_is_sent_twice(company: Company, legacy: Legacy, bank: Ba
     assert company.unbalanced_accounts() == []
 
 
-def test_healing_beside_theirs_books_each_transfer_once(company: Company, legacy: Legacy, bank: BankProcess) -> None:
+def test_concurrent_auto_heal_posts_each_transfer_once(
+    company: Company, legacy: LegacySystems, bank: BankProcess
+) -> None:
     batch_id = company.batch([2_000 + one for one in range(ROWS)], status="processing")
     transactions = company.transactions(batch_id)
-    for place, one in enumerate(transactions):
-        bank.control.plant_transfer(str(one.id), one.amount_cents, method=one.method, status="completed")
-        written_off = {"status": "failed", "failure_reason": TIMEOUT} if place % 5 == 0 else {"status": "submitted"}
-        legacy.write_down(HuntingtonTransaction, one.id, **written_off)
-    both(legacy.heal, lambda: succeed("auto_heal_huntington_batches"))
+    for index, one in enumerate(transactions):
+        bank.control.insert_transfer(str(one.id), one.amount_cents, method=one.method, status="completed")
+        values = {"status": "failed", "failure_reason": TIMEOUT} if index % 5 == 0 else {"status": "submitted"}
+        legacy.update_row(HuntingtonTransaction, one.id, **values)
+    run_concurrently(legacy.heal, lambda: run_successfully("auto_heal_huntington_batches"))
     assert set(company.statuses(batch_id)) == {"completed"}
     assert {len(company.ledger(one.id)) for one in transactions} == {1}
     assert company.unbalanced_accounts() == []
 
 
-def test_reminders_are_written_once_by_us_beside_theirs(
-    office: Office, legacy: Legacy, sessions: sessionmaker[Session], mailbox: MailboxProcess
+def test_our_reminders_are_sent_once_beside_the_legacy_ones(
+    office: Office, legacy: LegacySystems, sessions: sessionmaker[Session], mailbox: MailboxProcess
 ) -> None:
     cases = [office.case(close_on=office_today(), balance_cents=1, minimum_balance_cents=10) for _ in range(5)]
     admin = office.user("admin")
-    both(lambda: legacy.remind_of_closings(office_today()), lambda: succeed("case_close_reminders"))
-    both(legacy.remind_of_balances, lambda: succeed("account_balance_reminders"))
+    run_concurrently(
+        lambda: legacy.send_case_close_reminders(office_today()), lambda: run_successfully("case_close_reminders")
+    )
+    run_concurrently(legacy.send_balance_reminders, lambda: run_successfully("account_balance_reminders"))
     for name in ("case_close_reminders", "account_balance_reminders"):
-        succeed(name)
-    assert len(letters_of(sessions, "case-close")) == len(cases)
-    assert len(letters_of(sessions, "balance-reminder")) == len(cases) + 1
+        run_successfully(name)
+    assert len(email_keys(sessions, "case-close")) == len(cases)
+    assert len(email_keys(sessions, "balance-reminder")) == len(cases) + 1
     with sessions() as session:
         address = session.get_one(User, admin).email
-    assert len(mailbox.control.letters(address)) == 1
+    assert len(mailbox.control.emails(address)) == 1
 
 
-def test_presence_is_cleared_by_both_and_nobody_is_hurt(
-    office: Office, legacy: Legacy, sessions: sessionmaker[Session]
+def test_presence_is_cleared_by_both_without_damage(
+    office: Office, legacy: LegacySystems, sessions: sessionmaker[Session]
 ) -> None:
     request = office.request(office.case())
     people = [office.user("admin", is_on_site=True) for _ in range(ROWS)]
     with sessions.begin() as session:
         session.add_all([ViewingDisbursementRequest(user_id=one, disbursement_request_id=request) for one in people])
-    both(legacy.clear_presence, lambda: succeed("off_site_tracking"))
+    run_concurrently(legacy.clear_presence, lambda: run_successfully("off_site_tracking"))
     with sessions() as session:
         assert not session.scalar(select(func.count()).select_from(User).where(User.is_on_site))
         assert not session.scalar(select(func.count()).select_from(ViewingDisbursementRequest))
         assert session.scalar(select(func.count()).select_from(DisbursementRequest)) == 1
 
 
-def test_balances_change_under_our_check_and_its_alerts_are_still_one_an_account(
-    office: Office, legacy: Legacy, sessions: sessionmaker[Session], company: Company, outside: OutsideWorld
+def test_balance_check_opens_one_alert_per_account_during_payments(
+    office: Office,
+    legacy: LegacySystems,
+    sessions: sessionmaker[Session],
+    company: Company,
+    external_services: ExternalServices,
 ) -> None:
     low = [office.case(balance_cents=1, minimum_balance_cents=10).account_id for _ in range(ROWS)]
     with sessions.begin() as session:
         session.add_all([LedgerEntry(account_id=one, amount_cents=1, kind="deposit") for one in low])
     batch_id = company.batch([3_000 + one for one in range(8)])
-    week = week_ended_by(office_today())
+    week = last_complete_week(office_today())
 
     def check() -> None:
         assert defs.resolve_job_def("account_balance_check").execute_in_process(partition_key=week).success
 
-    both(lambda: legacy.send_batch(batch_id), check)
+    run_concurrently(lambda: legacy.send_batch(batch_id), check)
     check()
     assert company.unbalanced_accounts() == []
     with sessions() as session:
         assert sorted(session.scalars(select(BalanceAlert.account_id))) == sorted(low)
-    assert outside.storage.keys("balances/") == [f"balances/{week}/account_balances.parquet"]
+    assert external_services.storage.keys("balances/") == [f"balances/{week}/account_balances.parquet"]
 
 
-def test_statuses_are_posted_by_both_and_each_post_is_whole(
-    outside: OutsideWorld, jobs_environment: dict[str, str]
+def test_status_posts_of_both_systems_are_complete(
+    external_services: ExternalServices, jobs_environment: dict[str, str]
 ) -> None:
     api = jobs_environment["INTERNAL_API_URL"]
     headers = {"X-Internal-Api-Key": jobs_environment["INTERNAL_API_KEY"]}
@@ -201,8 +211,8 @@ def test_statuses_are_posted_by_both_and_each_post_is_whole(
         for _ in range(5):
             httpx.post(f"{api}/status", json=status, headers=headers).raise_for_status()
 
-    both(theirs, lambda: succeed("aws_status_check"))
-    posts = [one["body"] for one in outside.internal_api.kept()]
+    run_concurrently(theirs, lambda: run_successfully("aws_status_check"))
+    posts = [one["body"] for one in external_services.internal_api.requests()]
     assert [one["component"] for one in posts if one != status] == ["s3", "cloudfront"]
     assert posts.count(status) == 5
-    assert outside.storage.keys("status-checks/") == []
+    assert external_services.storage.keys("status-checks/") == []

@@ -1,4 +1,4 @@
-"""A job in shadow records what it would have done and touches nothing else, whatever there is to do."""
+"""A job in shadow mode records what it would have done and changes nothing else."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,20 @@ from seedtrust_ops.definitions import defs
 from seedtrust_ops.jobs.account_balance_check import last_complete_week
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.tables import ShadowDecision
-from seedtrust_ops_tests.domain.shadow_mode.side_effects import Outside, changed, contents
-from seedtrust_ops_tests.support.every_job import CHECK, PROCESS, unexpected_failures, evaluate_every_automation, create_work_for_every_job
+from seedtrust_ops_tests.domain.shadow_mode.side_effects import RecordedSideEffects, changed_tables, read_all_tables
+from seedtrust_ops_tests.support.every_job import (
+    CHECK,
+    PROCESS,
+    create_work_for_every_job,
+    evaluate_every_automation,
+    unexpected_failures,
+)
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.job_environment import SetVariables
 
 DECISIONS = "ops.shadow_decisions"
-BOOKKEEPING = {"public.job_runs", "public.errors", "ops.alerts", "ops.outgoing_events", "ops.notifications"}
-"""What monitoring keeps and tells of our own runs; these go on in shadow (docs/cutover.md)."""
+MONITORING_TABLES = {"public.job_runs", "public.errors", "ops.alerts", "ops.outgoing_events", "ops.notifications"}
+"""What monitoring records about our own runs; it continues in shadow mode (docs/cutover.md)."""
 
 
 EVERY_JOB = [job.name for job in defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")]
@@ -44,8 +50,8 @@ def run_all(
     }
 
 
-def decided(sessions: sessionmaker[Session]) -> dict[str, set[str]]:
-    """What each job would have done."""
+def decisions_by_job(sessions: sessionmaker[Session]) -> dict[str, set[str]]:
+    """Return the decisions of each job."""
     with sessions() as session:
         rows = session.execute(select(ShadowDecision.job, ShadowDecision.decision))
         by_job: dict[str, set[str]] = {}
@@ -54,83 +60,83 @@ def decided(sessions: sessionmaker[Session]) -> dict[str, set[str]]:
         return by_job
 
 
-@pytest.mark.usefixtures("in_shadow_as_app")
-def test_every_job_in_shadow_decides_and_touches_nothing_but_its_decisions(
-    instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], servers: Outside
+@pytest.mark.usefixtures("in_shadow_mode_as_app")
+def test_every_job_in_shadow_mode_writes_only_its_decisions(
+    instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], servers: RecordedSideEffects
 ) -> None:
     batch_id = create_work_for_every_job(company)
-    # What healing has to do: a transfer that the legacy worker took for failed, and that the bank has.
+    # Work for auto-heal: a transfer that the legacy worker set to failed and that the bank has.
     false_failure = company.transaction(
         company.batch(status="failed"), company.request(company.case(), 900), 900,
         status="failed", failure_reason="timeout: no answer",
     )  # fmt: skip
-    servers.bank.control.plant_transfer(str(false_failure), 900, status="completed")
-    before, asked_before = contents(sessions), len(servers.bank.control.requests())
+    servers.bank.control.insert_transfer(str(false_failure), 900, status="completed")
+    before, requests_before = read_all_tables(sessions), len(servers.bank.control.requests())
 
     assert unexpected_failures(run_all(instance, batch_id)) == {}
 
-    assert changed(before, contents(sessions)) == {DECISIONS}
-    assert {what: list(written) for what, written in servers.writing(asked_before).items() if written} == {}
-    assert {job: words - {"looked"} for job, words in decided(sessions).items()} == {
+    assert changed_tables(before, read_all_tables(sessions)) == {DECISIONS}
+    assert {what: list(written) for what, written in servers.write_requests(requests_before).items() if written} == {}
+    assert {job: decisions - {"evaluated"} for job, decisions in decisions_by_job(sessions).items()} == {
         "process_huntington_batch": {"claim", "send", "refuse"},
         "auto_heal_huntington_batches": {"completed", "finish as completed", "read"},
-        "dr_auto_approval": {"approve by auto:date", "write letter"},
-        "rule_based_approval": {"approve by auto:rule:1", "write letter"},
-        "case_close_reminders": {"write letter"},
-        "account_balance_reminders": {"write letter"},
-        "account_balance_check": {"open balance alert", "keep Parquet file"},
-        "report_generation": {"make report", "fail report"},
+        "dr_auto_approval": {"approve by auto:date", "send email"},
+        "rule_based_approval": {"approve by auto:rule:1", "send email"},
+        "case_close_reminders": {"send email"},
+        "account_balance_reminders": {"send email"},
+        "account_balance_check": {"open balance alert", "write Parquet file"},
+        "report_generation": {"generate report", "fail report"},
         "aws_status_check": {"post up"},
         "off_site_tracking": {"clear"},
         "retention": set(),
     }
 
-    # Looked at again, it is decided again, and that is no row more.
-    recorded = len(contents(sessions)[DECISIONS])
+    # A second evaluation makes the same decisions and adds no row.
+    recorded = len(read_all_tables(sessions)[DECISIONS])
     assert unexpected_failures(run_all(instance, batch_id, DECIDING)) == {}
-    assert len(contents(sessions)[DECISIONS]) == recorded
+    assert len(read_all_tables(sessions)[DECISIONS]) == recorded
 
 
-@pytest.mark.usefixtures("is_in_shadow_mode")
-def test_automations_in_shadow_touch_nothing_but_the_records_of_our_own_runs(
-    instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], servers: Outside
+@pytest.mark.usefixtures("in_shadow_mode")
+def test_automations_in_shadow_mode_change_only_monitoring_tables(
+    instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], servers: RecordedSideEffects
 ) -> None:
     create_work_for_every_job(company)
-    before, asked_before = contents(sessions), len(servers.bank.control.requests())
-    asked = evaluate_every_automation(instance)
-    assert changed(before, contents(sessions)) <= BOOKKEEPING
-    written = servers.writing(asked_before)
+    before, requests_before = read_all_tables(sessions), len(servers.bank.control.requests())
+    results = evaluate_every_automation(instance)
+    assert changed_tables(before, read_all_tables(sessions)) <= MONITORING_TABLES
+    written = servers.write_requests(requests_before)
     assert not written["bank"]
     assert not written["internal API"]
     assert not written["storage"]
-    launched = {name for name, one in asked.items() if getattr(one, "run_requests", None)}
+    launched = {name for name, one in results.items() if getattr(one, "run_requests", None)}
     assert {"huntington_batch_sensor", "pending_dr_sensor", "report_generation_schedule"} <= launched
 
 
 @pytest.mark.usefixtures("production")
-def test_a_job_named_in_the_variable_is_in_shadow_and_the_others_are_live(
-    instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], change: SetVariables
+def test_only_jobs_named_in_the_variable_are_in_shadow_mode(
+    instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], set_variables: SetVariables
 ) -> None:
-    change(SEEDTRUST_SHADOW_JOBS="dr_auto_approval, report_generation")
+    set_variables(SEEDTRUST_SHADOW_JOBS="dr_auto_approval, report_generation")
     create_work_for_every_job(company)
-    before = contents(sessions)
+    before = read_all_tables(sessions)
     for name in ("dr_auto_approval", "off_site_tracking"):
         assert defs.resolve_job_def(name).execute_in_process(instance=instance).success
-    assert changed(before, contents(sessions)) == {
+    assert changed_tables(before, read_all_tables(sessions)) == {
         DECISIONS, "public.users", "public.viewing_drs", "public.viewing_payments",
     }  # fmt: skip
 
 
 @pytest.mark.usefixtures("production")
-def test_a_mistyped_name_stops_every_job_and_names_the_variable_and_the_jobs(
-    instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], change: SetVariables
+def test_mistyped_job_name_stops_every_job_and_names_the_variable(
+    instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], set_variables: SetVariables
 ) -> None:
-    change(SEEDTRUST_SHADOW_JOBS="dr_auto_aproval")
+    set_variables(SEEDTRUST_SHADOW_JOBS="dr_auto_aproval")
     batch_id = create_work_for_every_job(company)
-    before = contents(sessions)
-    said = unexpected_failures(run_all(instance, batch_id, DECIDING))
-    assert changed(before, contents(sessions)) == set()
-    assert said.keys() == set(DECIDING)
+    before = read_all_tables(sessions)
+    messages = unexpected_failures(run_all(instance, batch_id, DECIDING))
+    assert changed_tables(before, read_all_tables(sessions)) == set()
+    assert messages.keys() == set(DECIDING)
     for name in DECIDING:
-        assert "SEEDTRUST_SHADOW_JOBS is invalid: the list contains an unknown job at position 1" in said[name]
-        assert "the jobs are process_huntington_batch, auto_heal_huntington_batches" in said[name]
+        assert "SEEDTRUST_SHADOW_JOBS is invalid: the list contains an unknown job at position 1" in messages[name]
+        assert "the jobs are process_huntington_batch, auto_heal_huntington_batches" in messages[name]

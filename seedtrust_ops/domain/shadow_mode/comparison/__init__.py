@@ -1,5 +1,5 @@
-"""Sets what jobs in shadow decided beside what the legacy systems did in the same time, a file a subject.
+"""Compares what jobs in shadow mode decided with what the legacy systems did in the same period, one file per subject.
 
-Everything is read from the platform's own columns, for nothing else is left of what the legacy systems did; of letters,
-which leave no trace there, from the mail provider's log.
+The legacy systems' actions are read from the platform's columns; emails, which leave no trace there, from the mail
+provider's log.
 """

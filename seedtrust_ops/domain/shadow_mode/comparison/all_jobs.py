@@ -1,4 +1,4 @@
-"""Compares every job: those that leave traces with them, and of the others says why that can't be done."""
+"""Compares every job with the legacy systems, or says why a job cannot be compared."""
 
 from collections.abc import Iterable
 from datetime import tzinfo
@@ -6,35 +6,35 @@ from datetime import tzinfo
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.shadow_mode.comparison.approvals import BY_DATE, BY_RULE, compare_approvals
-from seedtrust_ops.domain.shadow_mode.comparison.emails import KINDS, SentLetter, compare_letters
+from seedtrust_ops.domain.shadow_mode.comparison.emails import KINDS, SentEmail, compare_emails
 from seedtrust_ops.domain.shadow_mode.comparison.models import Comparison, Period
 from seedtrust_ops.domain.shadow_mode.comparison.reports import compare_reports
 from seedtrust_ops.domain.shadow_mode.comparison.transactions import compare_transactions
 
 NO_TRACE = {
-    "off_site_tracking": "it leaves rows that are gone; look at one of its runs",
-    "account_balance_check": "the legacy check keeps nothing in the database; compare its report with the run's table",
-    "aws_status_check": "what the legacy check posts is at the internal API alone",
+    "off_site_tracking": "the rows it clears are gone; check one of its runs",
+    "account_balance_check": "the legacy check stores nothing in the database; compare its report with the run",
+    "aws_status_check": "the legacy check posts only to the internal API",
 }
 
 
-def compare_everything(
-    session: Session, period: Period, *, letters: Iterable[SentLetter] | None, zone: tzinfo
+def compare_all_jobs(
+    session: Session, period: Period, *, emails: Iterable[SentEmail] | None, zone: tzinfo
 ) -> list[Comparison]:
-    """Return one comparison a job, or for jobs that belong together.
+    """Return one comparison per job, or per group of jobs that belong together.
 
     Args:
-        session: any; nothing is changed.
-        period: what is compared.
-        letters: those that the legacy systems sent, None where nobody knows.
-        zone: the office's.
+        session: only read.
+        period: the period to compare.
+        emails: the emails that the legacy systems sent, or None if unknown.
+        zone: SeedTrust's time zone.
     """
-    sent = None if letters is None else list(letters)
+    sent = None if emails is None else list(emails)
     return [
         compare_transactions(session, period),
         compare_approvals(session, BY_DATE, period),
         compare_approvals(session, BY_RULE, period),
         compare_reports(session, period),
-        *(compare_letters(session, job, period, sent, zone) for job in KINDS),
+        *(compare_emails(session, job, period, sent, zone) for job in KINDS),
         *(Comparison(job, note=note) for job, note in NO_TRACE.items()),
     ]

@@ -1,4 +1,4 @@
-"""Sets our approvals beside the legacy ones: by date (the cron) and by rule (the bulk auto-approver)."""
+"""Compares our approvals with the legacy ones: by date (cron) and by rule (bulk auto-approver)."""
 
 from collections import defaultdict
 from typing import Any
@@ -12,11 +12,11 @@ from seedtrust_ops.domain.approvals.writer import Payee
 from seedtrust_ops.domain.shadow_mode.comparison.models import (
     Comparison,
     Period,
-    decisions_of,
-    looked_at,
-    never_looked,
-    number_in,
-    within,
+    decisions_in,
+    evaluated_period,
+    in_settled_period,
+    never_evaluated,
+    subject_id,
 )
 from seedtrust_ops.domain.shadow_mode.decision_reader import APPROVE
 from seedtrust_ops.domain.sql_arrays import in_array
@@ -27,18 +27,19 @@ _APPROVED_BY = {BY_DATE: APPROVED_BY_DATE, BY_RULE: f"{APPROVED_BY_RULE}%"}
 
 
 def compare_approvals(session: Session, job: str, period: Period) -> Comparison:
-    """Compare one of the two jobs that approve, by `approved_at` and `approved_by`."""
-    judged = looked_at(session, job, period)
-    if judged is None:
-        return never_looked(job)
+    """Compare one of the two approving jobs, by `approved_at` and `approved_by`."""
+    covered = evaluated_period(session, job, period)
+    if covered is None:
+        return never_evaluated(job)
     comparison = Comparison(job)
     ours: defaultdict[int, list[ShadowDecision]] = defaultdict(list)
-    for decision in decisions_of(session, job, judged):
+    for decision in decisions_in(session, job, covered):
         if decision.decision.startswith(APPROVE):
-            ours[number_in(decision.subject)].append(decision)
+            ours[subject_id(decision.subject)].append(decision)
     pattern = _APPROVED_BY[job]
     theirs = _requests(
-        session, DisbursementRequest.approved_by.like(pattern) & within(DisbursementRequest.approved_at, judged)
+        session,
+        DisbursementRequest.approved_by.like(pattern) & in_settled_period(DisbursementRequest.approved_at, covered),
     )
     others = _requests(session, in_array(DisbursementRequest.id, set(ours) - set(theirs)))
     for request_id, row in sorted((theirs | others).items()):
@@ -47,15 +48,17 @@ def compare_approvals(session: Session, job: str, period: Period) -> Comparison:
         if row.approved_by in approved_by:
             comparison.agreements += 1
         elif not approved_by:
-            comparison.differ(subject, "leave it", f"approved by {row.approved_by}", _why_not(row))
+            comparison.add_difference(subject, "not approve it", f"approved by {row.approved_by}", _why_not(row))
         elif request_id in theirs:
-            why = "both approved it, each on another ground"
-            comparison.differ(subject, f"approve by {approved_by[-1]}", f"approved by {row.approved_by}", why)
-        elif ours[request_id][0].first_seen_at > judged.settled:
-            comparison.waiting += 1
+            why = "both approved it, for different reasons"
+            comparison.add_difference(subject, f"approve by {approved_by[-1]}", f"approved by {row.approved_by}", why)
+        elif ours[request_id][0].first_seen_at > covered.settled:
+            comparison.pending += 1
         else:
             since = f"{ours[request_id][0].first_seen_at:%Y-%m-%d %H:%M} UTC"
-            comparison.differ(subject, f"approve by {approved_by[-1]}", _state(row), f"ours would have since {since}")
+            comparison.add_difference(
+                subject, f"approve by {approved_by[-1]}", _state(row), f"ours would have approved it since {since}"
+            )
     return comparison
 
 
@@ -85,19 +88,19 @@ def _state(row: Any) -> str:
 
 
 def _why_not(row: Any) -> str:
-    """Return why ours did not approve what the legacy system did; what has changed since is told as it is now."""
+    """Return why our job did not approve what the legacy system approved, judging by the rows as they are now."""
     if row.on_hold:
         return "it is on hold"
     if row.case_status == "closed":
         return "its case is closed"
     if not row.payee_is_active:
-        return "its payee is not active"
+        return "its payee is inactive"
     if row.status in ("denied", "cancelled"):
-        return f"it was {row.status} before ours looked"
+        return f"it was {row.status} before our evaluation"
     if row.approved_by != APPROVED_BY_DATE:
         return f"no rule approves it: see `seedtrust-ops rules explain {row.id}`"
     if row.auto_authorize_at is None:
-        return "it has no date at which it may be approved"
+        return "it has no automatic approval date"
     if row.auto_authorize_at > row.approved_at:
-        return f"its date, {row.auto_authorize_at:%Y-%m-%d %H:%M} UTC, had not come"
-    return "it was held, or its case or payee was not as it is now, when ours looked"
+        return f"its date, {row.auto_authorize_at:%Y-%m-%d %H:%M} UTC, had not been reached"
+    return "it was on hold, or its case or payee was different, at our evaluation"

@@ -1,4 +1,4 @@
-"""What a comparison is: a period, what agrees, and each difference with its reason."""
+"""The comparison of one job: the period, how much agrees, and each difference with its reason."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -7,16 +7,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.shadow_mode.decisions import FIRST_LOOK, LOOKED, looks_of
+from seedtrust_ops.domain.shadow_mode.decisions import EVALUATED, INITIAL_LOOKBACK, evaluation_times
 from seedtrust_ops.tables import ShadowDecision
 
-SETTLES_WITHIN = timedelta(minutes=15)
-"""How long the other side is waited for before what one side alone has done counts as a difference."""
+SETTLING_TIME = timedelta(minutes=15)
+"""How long the other system may take before an action of only one system counts as a difference."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One subject about which the two do not agree; none of it holds personal data."""
+    """One subject on which the two systems differ; contains no personal data."""
 
     subject: str
     ours: str
@@ -26,54 +26,54 @@ class Difference:
 
 @dataclass
 class Comparison:
-    """What came of comparing one job; `note` says why nothing, or not all of it, could be compared."""
+    """The result for one job; `note` says why some or all of it could not be compared."""
 
     job: str
     agreements: int = 0
     differences: list[Difference] = field(default_factory=list)
-    waiting: int = 0
-    """How many decisions are too new for the legacy system to have done the same."""
+    pending: int = 0
+    """How many decisions are too new for the legacy system to have acted."""
     note: str | None = None
 
-    def differ(self, subject: str, ours: str, theirs: str, reason: str) -> None:
+    def add_difference(self, subject: str, ours: str, theirs: str, reason: str) -> None:
         """Add a difference."""
         self.differences.append(Difference(subject, ours, theirs, reason))
 
 
 @dataclass(frozen=True)
 class Period:
-    """The period that is compared (UTC, aware); what began after `settled` is not judged where one side is missing."""
+    """The period to compare (UTC). After `settled`, an action of one system alone is not a difference."""
 
     since: datetime
     until: datetime
 
     @property
     def settled(self) -> datetime:
-        """The moment before which both sides had the time to act."""
-        return self.until - SETTLES_WITHIN
+        """The time before which both systems had time to act."""
+        return self.until - SETTLING_TIME
 
 
-def looked_at(session: Session, job: str, period: Period) -> Period | None:
-    """Return the part of the period that the job has looked at in shadow, None where it never did."""
-    looks = looks_of(session, job)
-    if looks is None:
+def evaluated_period(session: Session, job: str, period: Period) -> Period | None:
+    """Return the part of the period that the job's evaluations cover, or None if it was never in shadow mode."""
+    times = evaluation_times(session, job)
+    if times is None:
         return None
-    return Period(max(period.since, looks.first - FIRST_LOOK), min(period.until, looks.last + SETTLES_WITHIN))
+    return Period(max(period.since, times.first - INITIAL_LOOKBACK), min(period.until, times.last + SETTLING_TIME))
 
 
-def never_looked(job: str) -> Comparison:
-    """Return the comparison of a job that was never in shadow."""
-    return Comparison(job, note="it has never looked in shadow, so there is nothing to compare")
+def never_evaluated(job: str) -> Comparison:
+    """Return the comparison of a job that was never in shadow mode."""
+    return Comparison(job, note="it has never run in shadow mode, so there is nothing to compare")
 
 
-def decisions_of(session: Session, job: str, period: Period) -> list[ShadowDecision]:
-    """Return what the job decided in the period, oldest first, its looks left out."""
+def decisions_in(session: Session, job: str, period: Period) -> list[ShadowDecision]:
+    """Return what the job decided in the period, oldest first, without the records of its evaluations."""
     return list(
         session.scalars(
             select(ShadowDecision)
             .where(
                 ShadowDecision.job == job,
-                ShadowDecision.decision != LOOKED,
+                ShadowDecision.decision != EVALUATED,
                 ShadowDecision.last_seen_at >= period.since,
                 ShadowDecision.first_seen_at <= period.until,
             )
@@ -82,11 +82,11 @@ def decisions_of(session: Session, job: str, period: Period) -> list[ShadowDecis
     )
 
 
-def within(moment: Any, period: Period) -> ColumnElement[bool]:
-    """Return the condition that a moment lies in the settled part of the period."""
-    return and_(moment >= period.since, moment <= period.settled)
+def in_settled_period(timestamp: Any, period: Period) -> ColumnElement[bool]:
+    """Return the condition that a timestamp lies in the settled part of the period."""
+    return and_(timestamp >= period.since, timestamp <= period.settled)
 
 
-def number_in(subject: str) -> int:
-    """Return the number at the end of a decision's subject, such as 12 of 'request 12'."""
+def subject_id(subject: str) -> int:
+    """Return the id at the end of a decision's subject, for example 12 for 'request 12'."""
     return int(subject.rsplit(" ", 1)[-1])

@@ -1,4 +1,4 @@
-"""Sets the reports that ours would have made beside the states that the legacy cron gave their requests."""
+"""Compares the reports that our job would have generated with the statuses that the legacy cron set."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -7,13 +7,13 @@ from seedtrust_ops.domain.reports.request_queue import EMAILED, FAILED, IN_PROGR
 from seedtrust_ops.domain.shadow_mode.comparison.models import (
     Comparison,
     Period,
-    decisions_of,
-    looked_at,
-    never_looked,
-    number_in,
-    within,
+    decisions_in,
+    evaluated_period,
+    in_settled_period,
+    never_evaluated,
+    subject_id,
 )
-from seedtrust_ops.domain.shadow_mode.report_dry_runs import FAIL, MAKE
+from seedtrust_ops.domain.shadow_mode.report_dry_runs import FAIL, GENERATE
 from seedtrust_ops.tables import ReportRequest
 
 JOB = "report_generation"
@@ -21,15 +21,15 @@ _STATES = {PENDING: "left it pending", IN_PROGRESS: "left it in progress", EMAIL
 
 
 def compare_reports(session: Session, period: Period) -> Comparison:
-    """Compare by the status of each request of the period: made with emailed, failed with failed."""
-    judged = looked_at(session, JOB, period)
-    if judged is None:
-        return never_looked(JOB)
+    """Compare by the status of each request of the period: generated with emailed, failed with failed."""
+    covered = evaluated_period(session, JOB, period)
+    if covered is None:
+        return never_evaluated(JOB)
     comparison = Comparison(JOB)
-    ours = {number_in(one.subject): one for one in decisions_of(session, JOB, judged)}
+    ours = {subject_id(one.subject): one for one in decisions_in(session, JOB, covered)}
     rows = session.execute(
         select(ReportRequest.id, ReportRequest.kind, ReportRequest.status, ReportRequest.error)
-        .where(within(ReportRequest.requested_at, judged))
+        .where(in_settled_period(ReportRequest.requested_at, covered))
         .order_by(ReportRequest.id)
     )
     for row in rows:
@@ -37,15 +37,19 @@ def compare_reports(session: Session, period: Period) -> Comparison:
         decision = ours.get(row.id)
         if decision is None:
             if row.status in (EMAILED, FAILED):
-                comparison.differ(subject, "nothing", theirs, "ours has not looked at it: see the runs of its job")
+                comparison.add_difference(
+                    subject, "nothing", theirs, "ours has not evaluated it: check the runs of the job"
+                )
             else:
-                comparison.waiting += 1
-        elif (decision.decision, row.status) in ((MAKE, EMAILED), (FAIL, FAILED)):
+                comparison.pending += 1
+        elif (decision.decision, row.status) in ((GENERATE, EMAILED), (FAIL, FAILED)):
             comparison.agreements += 1
         elif row.status in (PENDING, IN_PROGRESS):
-            comparison.differ(subject, decision.decision, theirs, "the legacy cron did not come to its end")
+            comparison.add_difference(subject, decision.decision, theirs, "the legacy cron did not finish it")
         elif decision.decision == FAIL:
-            comparison.differ(subject, FAIL, theirs, str(decision.detail.get("reason", "")))
+            comparison.add_difference(subject, FAIL, theirs, str(decision.detail.get("reason", "")))
         else:
-            comparison.differ(subject, decision.decision, theirs, f"the legacy cron says: {row.error or 'nothing'}")
+            comparison.add_difference(
+                subject, decision.decision, theirs, f"the legacy cron recorded: {row.error or 'no error'}"
+            )
     return comparison
