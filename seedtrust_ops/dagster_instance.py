@@ -1,8 +1,7 @@
-"""What `dagster.yaml` names: where Dagster keeps its runs and its local files, by this project's own rules.
+"""The classes that `dagster.yaml` names: where Dagster stores its runs and its local files.
 
-Everything here is Dagster's own class told where to go: bare `postgresql://` URLs are taken, the embedded
-server serves where none is configured, times are kept in UTC, and relative folders lie under DAGSTER_HOME
-whatever folder the process was started in.
+Each is Dagster's own class with this project's settings: bare `postgresql://` URLs work, the embedded server is used if
+no database is configured, times are stored in UTC, and relative folders are under DAGSTER_HOME.
 """
 
 import sys
@@ -36,11 +35,11 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import dagster_url
 
 run_was_queued = Event()
-"""Set when this process has queued a run, for the daemon: its sensors and schedules queue what must start soonest."""
+"""Set when this process has queued a run. It wakes up the daemon, whose sensors and schedules queue the urgent runs."""
 
 
 class RunQueue(QueuedRunCoordinator):
-    """Dagster's queue of runs, which says so when a run was put into it."""
+    """Dagster's run queue, which also sets `run_was_queued`."""
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
         try:
@@ -50,31 +49,31 @@ class RunQueue(QueuedRunCoordinator):
 
 
 class ScheduleStorage(PostgresScheduleStorage):
-    """Schedules, sensors and their ticks; asks once whether its tables are there, not several times a tick.
+    """Schedules, sensors and their ticks. It checks once whether its tables exist, not several times a tick.
 
-    Those questions to the catalogue were a quarter of all that an idle daemon did.
+    Those catalog queries were a quarter of everything an idle daemon did.
     """
 
-    _tables_are_there = False
+    _tables_exist = False
 
     def has_secondary_index_table(self) -> bool:
         return self.has_instigators_table()
 
     def _has_instigators_table(self, conn: Connection) -> bool:
-        # Both tables are as old as any Dagster that kept its storage in PostgreSQL by this class, and none is dropped.
-        self._tables_are_there = self._tables_are_there or super()._has_instigators_table(conn)
-        return self._tables_are_there
+        # Every Dagster version that used this class has created both tables, and nothing drops them.
+        self._tables_exist = self._tables_exist or super()._has_instigators_table(conn)
+        return self._tables_exist
 
 
 class PostgresStorage(DagsterPostgresStorage):
-    """Runs, events, schedules and ticks, in the database of `DAGSTER_POSTGRES_URL`; made once a process if need be."""
+    """Runs, events, schedules and ticks, in the database of DAGSTER_POSTGRES_URL; creates tables once a process."""
 
-    _with_tables: ClassVar[set[str]] = set()
+    _urls_with_tables: ClassVar[set[str]] = set()
 
     def __init__(self, postgres_url: str, *, inst_data: ConfigurableClassData | None = None) -> None:
-        # Dagster makes an instance for each look of a sensor, a third of whose work was to see if the tables are there.
-        super().__init__(postgres_url, postgres_url not in self._with_tables, inst_data)
-        self._with_tables.add(postgres_url)
+        # Dagster creates an instance for each sensor evaluation, and a third of that work was checking for the tables.
+        super().__init__(postgres_url, postgres_url not in self._urls_with_tables, inst_data)
+        self._urls_with_tables.add(postgres_url)
         self._schedule_storage = ScheduleStorage(postgres_url, should_autocreate_tables=False)
 
     @classmethod
@@ -83,31 +82,31 @@ class PostgresStorage(DagsterPostgresStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Self:
-        url = retry_pg_connection_fn(lambda: in_utc(dagster_url()))
+        url = retry_pg_connection_fn(lambda: add_utc_option(dagster_url()))
         return cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
 
 
 class LocalFiles(LocalArtifactStorage):
-    """Files that Dagster keeps on this machine, in a folder under DAGSTER_HOME."""
+    """The files that Dagster keeps on this machine, in a folder under DAGSTER_HOME."""
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "LocalFiles":
-        return cls(base_dir=under_dagster_home(config_value["base_dir"]), inst_data=inst_data)
+        return cls(base_dir=resolve_in_dagster_home(config_value["base_dir"]), inst_data=inst_data)
 
 
 class LocalRunOutput(LocalComputeLogManager):
-    """What runs print, in a folder under DAGSTER_HOME."""
+    """The captured output of runs, in a folder under DAGSTER_HOME."""
 
-    mirrored = True
-    """Whether it is printed as well, for which Dagster starts four processes a step."""
+    echoes_output = True
+    """Whether the output is printed as well; Dagster starts four processes a step for that."""
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "LocalRunOutput":
-        return cls(base_dir=under_dagster_home(config_value["base_dir"]), inst_data=inst_data)
+        return cls(base_dir=resolve_in_dagster_home(config_value["base_dir"]), inst_data=inst_data)
 
     @contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext]:
-        if self.mirrored:
+        if self.echoes_output:
             with super().capture_logs(log_key) as context:
                 yield context
             return
@@ -120,12 +119,12 @@ class LocalRunOutput(LocalComputeLogManager):
         touch_file(self.complete_artifact_path(log_key))  # type: ignore[no-untyped-call]  # Dagster's has no types
 
 
-def keep_connections(instance: DagsterInstance, *, most: int) -> None:
-    """Let an instance keep its connections: one open for runs, events and schedules each, and up to `most` at work.
+def pool_connections(instance: DagsterInstance, *, max_connections: int) -> None:
+    """Pool the instance's connections: runs, events and schedules each keep one open and use at most `max_connections`.
 
-    Dagster connects anew for every statement: some forty times a run, and several times a second in an idle daemon. A
-    kept connection is tried before each use, so that a database that was away is no harder to bear than it was.
-    The instance must be this process's own, and the process must not fork.
+    Without a pool Dagster opens a connection for every statement: about forty a run, and several a second in an idle
+    daemon. A pooled connection is tested before each use, so a database restart has the same effect as without a pool.
+    The instance must belong to this process alone, and the process must not fork.
     """
     for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
         if isinstance(storage, PostgresRunStorage | PostgresEventLogStorage | PostgresScheduleStorage):
@@ -133,17 +132,17 @@ def keep_connections(instance: DagsterInstance, *, most: int) -> None:
                 storage.postgres_url,
                 isolation_level="AUTOCOMMIT",
                 pool_size=1,
-                max_overflow=most - 1,
+                max_overflow=max_connections - 1,
                 pool_pre_ping=True,
             )
 
 
 @cache
-def in_utc(url: URL) -> URL:
-    """Return `url` with sessions in UTC, where the server's own are not; the server is asked once a process.
+def add_utc_option(url: URL) -> URL:
+    """Return `url` with an option for UTC sessions if the server's default is another zone; queries it once a process.
 
-    Dagster keeps the times of runs in columns without a zone, in whatever zone the session has, and reads
-    them as UTC. The option is added only where it is needed, because some connection poolers refuse it.
+    Dagster writes the times of runs into columns without a time zone, in the session's zone, and reads them as UTC.
+    The option is added only if it is needed, because some connection poolers reject it.
     """
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
@@ -154,6 +153,6 @@ def in_utc(url: URL) -> URL:
     return url.update_query_dict({"options": options})
 
 
-def under_dagster_home(folder: str) -> str:
-    """Return where a folder lies that `dagster.yaml` names; relative to DAGSTER_HOME, else to the current directory."""
+def resolve_in_dagster_home(folder: str) -> str:
+    """Return the path of a folder that `dagster.yaml` names: under DAGSTER_HOME, or if unset the current directory."""
     return str((get_settings().location.dagster_home or Path.cwd()).expanduser().resolve() / folder)

@@ -1,4 +1,4 @@
 """Plain SQL on Dagster's own tables: heartbeats, ticks, and purging old runs. It imports no Dagster.
 
-What the figures mean is decided by `monitoring` and `watchdog`.
+What the results mean is decided in `monitoring`, `status` and `watchdog`.
 """

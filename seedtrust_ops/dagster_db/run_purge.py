@@ -1,7 +1,7 @@
-"""Deletes old runs from Dagster's own tables in pages: Dagster itself keeps every run and every event for ever.
+"""Purges old runs from Dagster's own tables in pages, because Dagster itself never deletes a run or an event.
 
-Its own way deletes one run at a time, in nine statements. What is deleted here is what that deletes; what is kept is
-what something still rests on. How old is too old, and whether JobRun has a run's end, is for the caller to say.
+It deletes the same rows as Dagster's `delete_run`, which takes nine statements per run, and keeps the runs that other
+features still need. The caller decides how old is too old, and whether JobRun has recorded a run's end.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -11,10 +11,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-RUNS_A_PAGE = 500
+PAGE_SIZE = 500
 FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
 
-# Dagster keeps these times without a zone, in UTC.
+# Dagster stores these times without a time zone, in UTC.
 _PAGE = text(
     """
     select id, run_id, update_timestamp from runs
@@ -24,9 +24,9 @@ _PAGE = text(
     order by update_timestamp, id limit :page
     """
 )
-# The newest run of a job and of a schedule: `jobs/scheduling.py` looks at what was launched last, however long ago.
-# The run that last made an asset, or a partition of one: without it the asset's page would call it never made.
-_KEPT = text(
+# The newest run of each job and schedule: `orchestration/schedules.py` reads the last launch, however long ago it was.
+# The run that last materialized an asset or partition: without it, the asset's page would say never materialized.
+_REQUIRED = text(
     """
     select run_id from runs where id in (select max(id) from runs group by pipeline_name)
     union
@@ -63,8 +63,8 @@ _DELETE = tuple(
 
 
 @dataclass(frozen=True)
-class Age:
-    """Finished runs that changed last before `before` (aware) are too old: of these statuses, of these jobs or all."""
+class RetentionRule:
+    """Which runs are too old: finished, last updated before `before` (aware), with these statuses, of these jobs or all."""
 
     before: datetime
     statuses: Sequence[str] = FINISHED
@@ -72,71 +72,71 @@ class Age:
 
 
 @dataclass(frozen=True)
-class Cleared:
-    """How many runs were deleted, how many are too old and were kept, and whether all were looked at."""
+class PurgeResult:
+    """How many runs were deleted, how many are too old but were kept, and whether every page was processed."""
 
     deleted: int
     kept: int
     is_complete: bool
 
 
-def delete_old_runs(
+def purge_runs(
     engine: Engine,
-    ages: Sequence[Age],
+    rules: Sequence[RetentionRule],
     *,
-    may_go: Callable[[Sequence[str]], Collection[str]],
-    forget_output: Callable[[Sequence[str]], None],
-    is_over: Callable[[], bool],
-) -> Cleared:
-    """Delete the runs that are too old, with their events, tags and output; each page is committed by itself.
+    select_deletable: Callable[[Sequence[str]], Collection[str]],
+    delete_output: Callable[[Sequence[str]], None],
+    is_time_up: Callable[[], bool],
+) -> PurgeResult:
+    """Delete the runs that are too old, with their events, tags and output; each page is its own transaction.
 
     Args:
-        engine: on Dagster's database.
-        ages: which runs are too old; only finished ones ever are.
-        may_go: given ids of such runs, returns those that nobody else still needs.
-        forget_output: deletes what these runs printed. It comes first, so that none is left behind for ever where this
-            ends in between.
-        is_over: asked before each page whether to leave the rest for the next time.
+        engine: for Dagster's database.
+        rules: which runs are too old; runs that have not finished never are.
+        select_deletable: given ids of such runs, returns those that the caller no longer needs.
+        delete_output: deletes the captured output of these runs. It is called first, so that a crash in between leaves
+            no output behind forever.
+        is_time_up: checked before each page; if true, the rest is left for the next call.
     """
     with engine.connect() as connection:
-        kept = set(connection.scalars(_KEPT))
+        required = set(connection.scalars(_REQUIRED))
     deleted = 0
-    left: set[str] = set()
-    for page in (page for age in ages for page in _pages(engine, age)):
-        if is_over():
-            return Cleared(deleted, len(left), is_complete=False)
-        going = sorted(set(may_go([run_id for run_id in page if run_id not in kept])))
-        if going:
-            forget_output(going)
+    kept: set[str] = set()
+    for page in (page for rule in rules for page in _read_pages(engine, rule)):
+        if is_time_up():
+            return PurgeResult(deleted, len(kept), is_complete=False)
+        deletable = sorted(set(select_deletable([run_id for run_id in page if run_id not in required])))
+        if deletable:
+            delete_output(deletable)
             with engine.begin() as connection:
-                deleted += _delete(connection, going)
-        # One run can be too old for two reasons.
-        left |= set(page) - set(going)
-    return Cleared(deleted, len(left), is_complete=True)
+                deleted += _delete(connection, deletable)
+        # A set, because two rules can match the same run.
+        kept |= set(page) - set(deletable)
+    return PurgeResult(deleted, len(kept), is_complete=True)
 
 
-def _pages(engine: Engine, age: Age) -> Iterator[list[str]]:
-    """Yield the ids of runs that are too old, the oldest first."""
-    asked: dict[str, Any] = {
-        "statuses": [status for status in age.statuses if status in FINISHED],
-        "jobs": None if age.jobs is None else list(age.jobs),
-        "before": age.before,
+def _read_pages(engine: Engine, rule: RetentionRule) -> Iterator[list[str]]:
+    """Yield pages of ids of the runs that are too old, the oldest first."""
+    parameters: dict[str, Any] = {
+        "statuses": [status for status in rule.statuses if status in FINISHED],
+        "jobs": None if rule.jobs is None else list(rule.jobs),
+        "before": rule.before,
         "after": "-infinity",
         "after_id": 0,
-        "page": RUNS_A_PAGE,
+        "page": PAGE_SIZE,
     }
     while True:
         with engine.connect() as connection:
-            rows = connection.execute(_PAGE, asked).all()
+            rows = connection.execute(_PAGE, parameters).all()
         if rows:
             yield [row.run_id for row in rows]
-        if len(rows) < RUNS_A_PAGE:
+        if len(rows) < PAGE_SIZE:
             return
-        asked |= {"after": rows[-1].update_timestamp, "after_id": rows[-1].id}
+        parameters |= {"after": rows[-1].update_timestamp, "after_id": rows[-1].id}
 
 
 def _delete(connection: Connection, run_ids: Sequence[str]) -> int:
-    # A run that is finished stays so; this makes sure of it.
+    # A finished run should never change its status; the lock makes sure of it.
     finished = list(connection.scalars(_LOCK, {"run_ids": list(run_ids), "statuses": list(FINISHED)}))
     for statement in _DELETE:
         connection.execute(statement, {"run_ids": finished})

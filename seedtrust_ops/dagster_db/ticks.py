@@ -1,7 +1,7 @@
-"""When every schedule and sensor ticked and when it should have: facts from Dagster's own tables, by plain SQL.
+"""Reads when every schedule and sensor last ticked and is due next, from Dagster's own tables, by plain SQL.
 
-It imports no Dagster, so that the watchdog can ask when Dagster is dead, and judges nothing: `due_at` and
-`silent_at` say from when on a tick is late, and what follows is for whoever asks.
+It imports no Dagster, so that the watchdog can use it when Dagster is down. It evaluates nothing: `due_at` and
+`silent_at` say from when a tick counts as late, and the caller decides what follows.
 """
 
 import json
@@ -20,16 +20,16 @@ INTERVALS_MISSED = 2
 GRACE_SECONDS = 60.0
 """Design, section 7: a schedule or sensor has stopped when it has not ticked for two of its intervals plus 60 s."""
 SENSOR_LOOP_SECONDS = 5.0
-"""Dagster looks at its sensors every five seconds, however short their own interval."""
+"""Dagster evaluates its sensors every five seconds at most, however short their own interval is."""
 SENSOR_DEFAULT_SECONDS = 30.0
 ALWAYS_ON = frozenset({"job_run_sensor", "job_health_sensor"})
-"""What starts switched on even where DEV_ENV=1 (design, section 1)."""
+"""The sensors that start RUNNING even if DEV_ENV=1 (design, section 1)."""
 
-# A tick that failed or never ended did no work; the newest tick of any kind says why.
-_FACTS = text(
+# A tick that failed or never ended did no work, so only good ticks count; the newest tick of any kind says why.
+_QUERY = text(
     """
     select i.instigator_type, i.status, i.instigator_body,
-           extract(epoch from i.create_timestamp) as known_since,
+           extract(epoch from i.create_timestamp) as created_at,
            newest.status as last_status, newest.timestamp as last_at,
            coalesce(good.end_timestamp, good.timestamp) as good_ended_at, good.timestamp as good_at
     from instigators i
@@ -47,26 +47,26 @@ _FACTS = text(
 )
 
 
-class Kind(StrEnum):
-    """What ticks."""
+class AutomationKind(StrEnum):
+    """The kind of automation."""
 
     SCHEDULE = "SCHEDULE"
     SENSOR = "SENSOR"
 
 
 @dataclass(frozen=True)
-class Ticking:
-    """A schedule or sensor that Dagster knows; times are aware, in UTC, None where there is none.
+class AutomationTicks:
+    """The ticks of a schedule or sensor that Dagster knows; times are aware, in UTC, or None if there is none.
 
-    `last_tick_at` is the time for which the newest tick was due (a schedule's) or at which it began (a sensor's),
-    whatever came of it (`last_tick_status`: STARTED, SKIPPED, SUCCESS or FAILURE). `last_good_at` is that of the
-    newest one that ended well, of a sensor the time of its end. `on_since` is when it was switched on.
-    `interval_seconds` is the time from the next tick to the one after it. While it is on, `due_at` is when the first
-    tick after `last_good_at` is due, and `silent_at` when that and the next one are missed and the grace has passed.
+    `last_tick_at` is when the newest tick was due (a schedule's) or started (a sensor's), whatever its result
+    (`last_tick_status`: STARTED, SKIPPED, SUCCESS or FAILURE). `last_good_at` is the same for the newest tick with
+    SUCCESS or SKIPPED, but for a sensor the time it ended. `on_since` is when it was switched on. `interval_seconds` is
+    the time from the next tick to the one after it. While it is on, `due_at` is when the first tick after
+    `last_good_at` is due, and `silent_at` when that one and the next were missed and the grace time has passed.
     """
 
     name: str
-    kind: Kind
+    kind: AutomationKind
     is_on: bool
     on_since: datetime | None
     interval_seconds: float
@@ -79,74 +79,75 @@ class Ticking:
 
 def read_ticks(
     connection: Connection, *, zone: ZoneInfo, dev_env: bool, now: datetime, grace_seconds: float = GRACE_SECONDS
-) -> list[Ticking]:
-    """Return what Dagster's database knows of every schedule and sensor, by name; none where it never ran one.
+) -> list[AutomationTicks]:
+    """Return the ticks of every schedule and sensor, sorted by kind and name; empty if no daemon has used the database.
 
     Args:
         connection: to Dagster's own database.
-        zone: the time zone that schedules tick in.
-        dev_env: whether what nobody has switched starts switched off (DEV_ENV=1).
-        now: aware; decides the interval of a schedule whose hours are those of a wall clock.
-        grace_seconds: what is borne beyond two intervals.
+        zone: the time zone of the schedules.
+        dev_env: whether schedules and sensors that nobody has switched are off (DEV_ENV=1).
+        now: aware; decides the interval of a schedule, which changes with daylight saving.
+        grace_seconds: how late a tick may be beyond two intervals.
     """
     if connection.scalar(text("select to_regclass('instigators') is null or to_regclass('job_ticks') is null")):
         return []
     grace = timedelta(seconds=grace_seconds)
-    rows = connection.execute(_FACTS).mappings()
-    return sorted((_ticking(row, zone, dev_env, now, grace) for row in rows), key=lambda one: (one.kind, one.name))
+    rows = connection.execute(_QUERY).mappings()
+    ticks = (_read_row(row, zone, dev_env, now, grace) for row in rows)
+    return sorted(ticks, key=lambda automation: (automation.kind, automation.name))
 
 
 def due_times(crons: Sequence[str], after: datetime, zone: ZoneInfo) -> Iterator[datetime]:
-    """Yield, in UTC, the times after `after` at which a schedule of these cron lines ticks, without end.
+    """Yield, in UTC and without end, the times after `after` at which a schedule with these cron strings ticks.
 
-    Of an hour that comes twice, a line with a fixed hour means the second one, as Dagster does.
+    If daylight saving repeats an hour, a cron string with a fixed hour ticks in the second one, as in Dagster.
     """
-    times = [_next(cron, after.astimezone(zone)) for cron in crons]
+    times = [_next_time(cron, after.astimezone(zone)) for cron in crons]
     while True:
         due = min(times)
         yield due.astimezone(UTC)
-        times = [_next(cron, due) if time == due else time for cron, time in zip(crons, times, strict=True)]
+        times = [_next_time(cron, due) if time == due else time for cron, time in zip(crons, times, strict=True)]
 
 
-def _next(cron: str, after: datetime) -> datetime:
+def _next_time(cron: str, after: datetime) -> datetime:
     due = next(CronSim(cron, after))
     later = due.replace(fold=1)
-    is_of_a_fixed_hour = cron.split()[1].isdecimal()
-    return later if is_of_a_fixed_hour and later.utcoffset() != due.utcoffset() else due
+    has_fixed_hour = cron.split()[1].isdecimal()
+    return later if has_fixed_hour and later.utcoffset() != due.utcoffset() else due
 
 
-def _ticking(row: Any, zone: ZoneInfo, dev_env: bool, now: datetime, grace: timedelta) -> Ticking:
+def _read_row(row: Any, zone: ZoneInfo, dev_env: bool, now: datetime, grace: timedelta) -> AutomationTicks:
     body = json.loads(row["instigator_body"])
     stored = body.get("job_specific_data") or {}
     name = body["origin"]["job_name"]
-    kind = Kind(row["instigator_type"])
+    kind = AutomationKind(row["instigator_type"])
     is_on = row["status"] == "RUNNING" or (
         row["status"] != "STOPPED" and (not dev_env or name in ALWAYS_ON)  # as its code declares it
     )
-    if kind is Kind.SCHEDULE:
+    if kind is AutomationKind.SCHEDULE:
         crons = stored["cron_schedule"]
         crons = [crons] if isinstance(crons, str) else list(crons)
-        on_since = _time(stored.get("start_timestamp") or stored.get("last_iteration_timestamp") or row["known_since"])
-        last_good_at = _time(row["good_at"])
+        on_since = _to_utc(stored.get("start_timestamp") or stored.get("last_iteration_timestamp") or row["created_at"])
+        last_good_at = _to_utc(row["good_at"])
         first, second = islice(due_times(crons, now, zone), 2)
         interval = (second - first).total_seconds()
     else:
         crons = []
-        on_since = _time(stored.get("last_sensor_start_timestamp") or row["known_since"])
-        last_good_at = _time(row["good_ended_at"])
+        on_since = _to_utc(stored.get("last_sensor_start_timestamp") or row["created_at"])
+        last_good_at = _to_utc(row["good_ended_at"])
         interval = max(float(stored.get("min_interval") or SENSOR_DEFAULT_SECONDS), SENSOR_LOOP_SECONDS)
     due_at, silent_at = None, None
     if is_on:
         since = max(time for time in (on_since, last_good_at) if time is not None)
-        due_at, last_missed = _expected(crons, interval, since, zone)
+        due_at, last_missed = _compute_deadlines(crons, interval, since, zone)
         silent_at = last_missed + grace
-    return Ticking(
+    return AutomationTicks(
         name=name,
         kind=kind,
         is_on=is_on,
         on_since=on_since if is_on else None,
         interval_seconds=interval,
-        last_tick_at=_time(row["last_at"]),
+        last_tick_at=_to_utc(row["last_at"]),
         last_tick_status=row["last_status"],
         last_good_at=last_good_at,
         due_at=due_at,
@@ -154,8 +155,10 @@ def _ticking(row: Any, zone: ZoneInfo, dev_env: bool, now: datetime, grace: time
     )
 
 
-def _expected(crons: Sequence[str], interval: float, since: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    """Return when the first tick after `since` is due, and the last one that may be missed."""
+def _compute_deadlines(
+    crons: Sequence[str], interval: float, since: datetime, zone: ZoneInfo
+) -> tuple[datetime, datetime]:
+    """Return when the first tick after `since` is due, and when the last one that may be missed is due."""
     if crons:
         expected = list(islice(due_times(crons, since, zone), INTERVALS_MISSED))
     else:
@@ -163,5 +166,5 @@ def _expected(crons: Sequence[str], interval: float, since: datetime, zone: Zone
     return expected[0], expected[-1]
 
 
-def _time(seconds: float | None) -> datetime | None:
+def _to_utc(seconds: float | None) -> datetime | None:
     return datetime.fromtimestamp(float(seconds), UTC) if seconds is not None else None

@@ -1,6 +1,6 @@
-"""Where the databases are, and one engine a process for the application's, which speaks of trouble in sentences.
+"""The database URLs, and one engine per process for the application database, with errors that say what to do.
 
-It imports no Dagster, for what must work without it; what is read and written is `domain/`'s.
+It imports no Dagster, so that the watchdog and the command line work without it. Queries are in `domain/`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,14 +22,14 @@ APPLICATION_DATABASE = "seedtrust"
 DAGSTER_DATABASE = "dagster"
 POOL_SIZE = 5
 IDLE_IN_TRANSACTION_SECONDS = 10
-"""After so long the server ends a transaction whose client has gone silent: a frozen worker must not hold its locks
-past its lease, or nobody could take its batch over."""
-LOCK_SECONDS = 20
-"""The longest that a statement waits for a lock: twice what a silent transaction can hold one."""
+"""The server ends a transaction whose client is silent for this long: a frozen worker must not hold its locks past its
+lease, or no other worker could take over its batch."""
+LOCK_TIMEOUT_SECONDS = 20
+"""How long a statement waits for a lock: twice as long as a silent transaction can hold one."""
 
 
 def application_url() -> URL:
-    """Return where the application's database is, starting the embedded server where none is configured."""
+    """Return the URL of the application database; start the embedded server if none is configured."""
     settings = get_settings().databases
     if settings.application_url is not None:
         return settings.application_url
@@ -38,7 +38,7 @@ def application_url() -> URL:
 
 
 def dagster_url() -> URL:
-    """Return where Dagster's own storage is, starting the embedded server where none is configured."""
+    """Return the URL of Dagster's own database; start the embedded server if none is configured."""
     settings = get_settings().databases
     if settings.dagster_url is not None:
         return settings.dagster_url
@@ -48,13 +48,13 @@ def dagster_url() -> URL:
 
 
 def create_application_engine(url: URL) -> Engine:
-    """Return an engine for the application's database.
+    """Return an engine for the application database.
 
-    Parameters are hidden from error texts: among them are encrypted account numbers and people's names.
+    Error texts do not show parameters, which include encrypted account numbers and people's names.
     """
     options = (
         f"{url.query.get('options', '')} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s"
-        f" -c lock_timeout={LOCK_SECONDS}s"
+        f" -c lock_timeout={LOCK_TIMEOUT_SECONDS}s"
     )
     engine = create_engine(
         url,
@@ -66,24 +66,24 @@ def create_application_engine(url: URL) -> Engine:
             "connect_timeout": 10,
             "application_name": "seedtrust-ops",
             "options": options.strip(),
-            # A database host that vanishes is noticed within half a minute, not after hours.
+            # Detects a database host that vanished within half a minute instead of hours.
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 25_000,
         },
     )
-    event.listen(engine, "do_executemany", _one_by_one)
-    # The cursor counts the rows of the last statement alone.
+    event.listen(engine, "do_executemany", _execute_one_by_one)
+    # The cursor counts the rows of the last statement only.
     engine.dialect.supports_sane_multi_rowcount = False
     return engine
 
 
-def _one_by_one(cursor: Any, statement: str, parameters: Sequence[Any], _context: Any) -> bool:
-    """Send each statement by itself, where psycopg would send them all before it reads one answer.
+def _execute_one_by_one(cursor: Any, statement: str, parameters: Sequence[Any], _context: Any) -> bool:
+    """Send each statement separately; psycopg would send all of them before it reads a response.
 
-    In the middle of such a pipeline the server does not take the client for idle, so the locks of a worker that
-    freezes there would be held for as long as it is frozen.
+    In the middle of such a pipeline the server does not consider the client idle, so a worker that freezes there would
+    hold its locks as long as it is frozen.
     """
     for one in parameters:
         cursor.execute(statement, one)
@@ -92,53 +92,53 @@ def _one_by_one(cursor: Any, statement: str, parameters: Sequence[Any], _context
 
 @lru_cache(maxsize=1)
 def application_engine() -> Engine:
-    """Return this process's one engine, once its database was found fit.
+    """Return this process's one engine, after checking its database.
 
     Raises:
-        DatabaseUnreachable: when no connection is to be had.
-        SchemaOutOfDate: when schema `ops` is not at the revision of this code.
+        DatabaseUnreachable: if no connection can be made.
+        SchemaOutOfDate: if schema `ops` is not at the revision of this code.
     """
     engine = create_application_engine(application_url())
-    with plain_database_errors(engine.url), engine.connect() as connection:
+    with translate_database_errors(engine.url), engine.connect() as connection:
         revision = current_revision(connection)
     if revision != HEAD_REVISION:
         if get_settings().databases.application_url is not None:
             raise SchemaOutOfDate(
-                f"Schema ops of {_place(engine.url)} is at revision {revision or 'nothing'} and this code wants "
-                f"{HEAD_REVISION}: run `seedtrust-ops migrate`. Nothing was done."
+                f"Schema ops of {_describe(engine.url)} is at revision {revision or 'none'}, but this code needs "
+                f"{HEAD_REVISION}. Run `seedtrust-ops migrate`. No work was done."
             )
         migrate(engine, create_platform=True)
     return engine
 
 
 def application_sessions() -> sessionmaker[Session]:
-    """Return the maker of sessions on the application's database."""
+    """Return the session factory for the application database."""
     return sessionmaker(application_engine(), expire_on_commit=False)
 
 
 @contextmanager
-def plain_database_errors(url: URL) -> Iterator[None]:
-    """Turn a refused or lost connection into `DatabaseUnreachable`, whose text has no password in it."""
+def translate_database_errors(url: URL) -> Iterator[None]:
+    """Turn a refused or lost connection into `DatabaseUnreachable`, whose text contains no password."""
     try:
         yield
     except (OperationalError, InterfaceError) as error:
-        raise unreachable(url, error) from error
+        raise unreachable_error(url, error) from error
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) is not None:
             raise
-        # The driver's own refusal, before any server was asked: an option in the URL that there is not.
-        raise ConfigurationError(f"SEEDTRUST_DATABASE_URL can't be used: {error.orig}. Correct its options.") from None
+        # The driver itself rejected an option in the URL; no server was contacted.
+        raise ConfigurationError(f"SEEDTRUST_DATABASE_URL is invalid: {error.orig}. Correct its options.") from None
 
 
-def unreachable(url: URL, error: DBAPIError) -> DatabaseUnreachable:
-    """Return the sentence for a database that refused or dropped a connection."""
+def unreachable_error(url: URL, error: DBAPIError) -> DatabaseUnreachable:
+    """Return the error for a database that refused or dropped a connection."""
     reason = " ".join(str(error.orig).split()).rstrip(".?")
     return DatabaseUnreachable(
-        f"The database {_place(url)} can't be used: {reason}. Check that it runs and that "
-        "SEEDTRUST_DATABASE_URL is right; what was not committed was not done, and the next run takes it up."
+        f"Database {_describe(url)} is unavailable: {reason}. Check that it is running and that SEEDTRUST_DATABASE_URL "
+        "is correct. Uncommitted work was rolled back; the next run picks it up."
     )
 
 
-def _place(url: URL) -> str:
+def _describe(url: URL) -> str:
     host = url.host or url.query.get("host") or "localhost"
     return f"{url.database} at {host}" + (f":{url.port}" if url.port else "")

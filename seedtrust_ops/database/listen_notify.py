@@ -1,6 +1,6 @@
-"""Waits in the database until somebody commits what is waited for: by LISTEN, or by a look every second without it.
+"""Waits until another transaction commits new work: by PostgreSQL LISTEN, or by polling every second if that fails.
 
-The triggers of migration 0005 give the signals. What is looked at, and what to do about it, is the caller's.
+The triggers of migration 0005 send the notifications. What to check, and what to do about it, is up to the caller.
 """
 
 import selectors
@@ -18,131 +18,131 @@ Outcome = TypeVar("Outcome")
 
 POLL_SECONDS = 1.0
 STOP = "stop waiting"
-"""What a signal carries when nothing happened and those who wait are asked to return."""
+"""The payload of a notification that asks all waiting processes to return; it announces no work."""
 
 
 @dataclass(frozen=True)
-class Signal:
-    """A channel, and the trigger that must be there for anything to come over it."""
+class NotifyChannel:
+    """A NOTIFY channel, and the trigger that sends on it."""
 
-    channel: str
+    name: str
     trigger: str
 
 
-BATCH_QUEUED = Signal("seedtrust_batch_queued", "seedtrust_ops_batch_queued")
-REQUEST_PENDING = Signal("seedtrust_request_pending", "seedtrust_ops_request_pending")
+BATCH_QUEUED = NotifyChannel("seedtrust_batch_queued", "seedtrust_ops_batch_queued")
+REQUEST_PENDING = NotifyChannel("seedtrust_request_pending", "seedtrust_ops_request_pending")
 
 
 class NotifyListener:
-    """One wait's ear in the database; `why_polling` says why it must look every second instead, if it must."""
+    """One listening connection; if it cannot listen it polls every second, and `polling_reason` says why."""
 
-    def __init__(self, connection: Connection | None, why_polling: str | None) -> None:
+    def __init__(self, connection: Connection | None, polling_reason: str | None) -> None:
         self._connection = connection
-        self.why_polling = why_polling
+        self.polling_reason = polling_reason
 
     def wait(self, seconds: float) -> bool:
-        """Return as soon as it is time to look again, at the latest after `seconds`; False when asked to stop."""
-        if self._connection is None or self.why_polling is not None:
+        """Return when it is time to check again, after `seconds` at the latest; False if asked to stop."""
+        if self._connection is None or self.polling_reason is not None:
             time.sleep(min(seconds, POLL_SECONDS))
             return True
-        driver = _driver(self._connection)
+        driver = _driver_connection(self._connection)
         try:
-            heard = _heard(driver, seconds)
+            notifications = _receive(driver, seconds)
         except psycopg.Error as error:
-            self.why_polling = f"the listening connection was lost ({type(error).__name__})"
+            self.polling_reason = f"the listening connection was lost ({type(error).__name__})"
             self._connection.invalidate()
             return True
-        return not any(notice.payload == STOP for notice in heard)
+        return not any(notification.payload == STOP for notification in notifications)
 
 
 @contextmanager
-def listening(engine: Engine, signal: Signal) -> Iterator[NotifyListener]:
-    """Yield a bell that rings at every signal committed from now on: look first, then wait for it.
+def listen(engine: Engine, channel: NotifyChannel) -> Iterator[NotifyListener]:
+    """Yield a listener that receives every notification committed from now on: check first, then wait for it.
 
-    It has a connection of its own while the block lasts, beside the engine's pool. Where none is to be had, where
-    the trigger is missing, or where a pooler stands between, which may hand the signals to somebody else, the bell
-    polls.
+    It has its own connection until the block ends, outside the engine's pool. The listener polls if no connection is
+    available, if the trigger is missing, or if a connection pooler, which can deliver the notifications to another
+    client, is in between.
     """
     try:
         connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     except DBAPIError as error:
-        yield NotifyListener(None, f"no connection is to be had for listening ({type(error.orig).__name__})")
+        yield NotifyListener(None, f"no connection was available for listening ({type(error.orig).__name__})")
         return
     with connection:
-        # Out of the pool, which may fill its place: nobody else is ever given a connection that listens.
+        # Take it out of the pool, so that no other code ever gets a connection that listens.
         connection.detach()
-        yield NotifyListener(connection, _why_polling(connection, signal))
+        yield NotifyListener(connection, _find_polling_reason(connection, channel))
 
 
-def wait_until_found(
-    look: Callable[[], Outcome],
-    found: Callable[[Outcome], bool],
-    bell: NotifyListener,
+def poll_until(
+    check: Callable[[], Outcome],
+    is_found: Callable[[Outcome], bool],
+    listener: NotifyListener,
     *,
     seconds: float,
     rest: float = 0.0,
 ) -> Outcome:
-    """Look, and look again whenever the bell rings, until the outcome is what is waited for.
+    """Check now and after every notification, until the outcome is the one waited for or time is up.
 
     Args:
-        look: what to do at each ring; what it raises ends the wait.
-        found: whether an outcome ends the wait.
-        bell: from `listening`, entered before the first look, so that nothing is missed between the two.
-        seconds: the longest wait.
-        rest: after a look in vain there is none for so many times the look's own length.
+        check: what to do each time; an exception that it raises ends the wait.
+        is_found: whether an outcome ends the wait.
+        listener: from `listen`, entered before the first check, so that nothing is missed between the two.
+        seconds: the maximum wait.
+        rest: after a check that found nothing, pause for this many times its duration.
 
     Returns:
-        What the last look returned.
+        The outcome of the last check.
     """
     deadline = time.monotonic() + seconds
     while True:
-        began = time.monotonic()
-        outcome = look()
-        ended = time.monotonic()
-        next_look = ended + rest * (ended - began)
-        if found(outcome) or next_look >= deadline or not bell.wait(deadline - ended):
+        started_at = time.monotonic()
+        outcome = check()
+        ended_at = time.monotonic()
+        next_check_at = ended_at + rest * (ended_at - started_at)
+        if is_found(outcome) or next_check_at >= deadline or not listener.wait(deadline - ended_at):
             return outcome
-        time.sleep(max(0.0, min(next_look, deadline) - time.monotonic()))
+        time.sleep(max(0.0, min(next_check_at, deadline) - time.monotonic()))
         if time.monotonic() >= deadline:
             return outcome
 
 
-def stop_waiting(engine: Engine, signal: Signal) -> None:
-    """Ask all who wait for the signal to return."""
+def notify_stop(engine: Engine, channel: NotifyChannel) -> None:
+    """Ask all processes that wait on the channel to return."""
     with engine.begin() as connection:
-        connection.execute(text("select pg_notify(:channel, :payload)"), {"channel": signal.channel, "payload": STOP})
+        connection.execute(text("select pg_notify(:channel, :payload)"), {"channel": channel.name, "payload": STOP})
 
 
-def _why_polling(connection: Connection, signal: Signal) -> str | None:
+def _find_polling_reason(connection: Connection, channel: NotifyChannel) -> str | None:
     try:
-        connection.exec_driver_sql(f'listen "{signal.channel}"')
+        connection.exec_driver_sql(f'listen "{channel.name}"')
         server_process, has_trigger = connection.execute(
             text(
                 "select pg_backend_pid(),"
                 " exists (select from pg_trigger where tgname = :trigger and tgenabled in ('O', 'A'))"
             ),
-            {"trigger": signal.trigger},
+            {"trigger": channel.trigger},
         ).one()
     except DBAPIError as error:
-        return f"LISTEN was refused ({type(error.orig).__name__})"
+        return f"LISTEN was rejected ({type(error.orig).__name__})"
     if not has_trigger:
-        return f"trigger {signal.trigger} is missing; `seedtrust-ops migrate` makes it"
-    if _driver(connection).info.backend_pid != server_process:
-        return "a connection pooler stands before the database"
+        return f"trigger {channel.trigger} is missing (`seedtrust-ops migrate` creates it)"
+    if _driver_connection(connection).info.backend_pid != server_process:
+        return "a connection pooler is in front of the database"
     return None
 
 
-def _heard(driver: psycopg.Connection, seconds: float) -> list[psycopg.Notify]:
-    heard = list(driver.notifies(timeout=0))
-    if not heard:
+def _receive(driver: psycopg.Connection, seconds: float) -> list[psycopg.Notify]:
+    notifications = list(driver.notifies(timeout=0))
+    if not notifications:
         # The driver's own wait wakes up ten times a second, in each of the sensors that wait all day.
         with selectors.DefaultSelector() as selector:
             selector.register(driver, selectors.EVENT_READ)
             selector.select(seconds)
-        heard = list(driver.notifies(timeout=0))
-    return heard
+        notifications = list(driver.notifies(timeout=0))
+    return notifications
 
 
-def _driver(connection: Connection) -> psycopg.Connection:
-    # A connection that was taken out of its pool has no other name for the driver's.
+def _driver_connection(connection: Connection) -> psycopg.Connection:
+    # For a connection outside its pool, SQLAlchemy has no other accessor for the driver's connection.
     return cast("psycopg.Connection", connection.connection.dbapi_connection)

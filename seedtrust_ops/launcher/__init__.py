@@ -1,6 +1,5 @@
-"""Starts Dagster's runs quickly: each is a fork of a process that has loaded the code already (a zygote).
+"""Starts Dagster runs fast: each run is forked from a process that has already loaded the code (a zygote).
 
-Dagster's own queue, history and monitoring stay as they are; what a run does is not its business. Four kinds of
-processes take part: whoever launches (`warm_run_launcher`, in the daemon), one run host a DAGSTER_HOME (`run_host`),
-its zygotes (`zygote`) and the runs (`run_worker`).
+Dagster's queue, run history and run monitoring are unchanged. The processes are the launcher (`warm_run_launcher`, in
+the daemon), one run host per DAGSTER_HOME (`run_host`), its zygotes (`zygote`) and one worker per run (`run_worker`).
 """

@@ -1,6 +1,6 @@
-"""A launcher's way to the run host: calls it, starts it where there is none, and tries again where it died or froze.
+"""The launcher's client of the run host: connects to it, starts one if there is none, and replaces one that hangs.
 
-What the run host does with an order is in `run_host`.
+What the run host does with a launch request is in `run_host`.
 """
 
 import json
@@ -20,15 +20,23 @@ from threading import Lock
 from typing import Any
 
 from seedtrust_ops.errors import SeedTrustError
-from seedtrust_ops.launcher.host_socket import LOG, call, make_folder
-from seedtrust_ops.launcher.wire_protocol import ALIVE, Answer, LaunchOrder
+from seedtrust_ops.launcher.host_socket import LOG_FILE, connect, make_folder
+from seedtrust_ops.launcher.wire_protocol import PING, LaunchRequest, LaunchResponse
 
-ANSWER_SECONDS = 180.0
-"""Longer than loading and forking may take together."""
-START_SECONDS = 60.0
-"""Longer than a run host that starts waits for one before it."""
-TRIES = 4
-PAUSE_SECONDS = 0.5
+LAUNCH_TIMEOUT_SECONDS = 180.0
+"""Longer than loading the code and forking can take together."""
+START_TIMEOUT_SECONDS = 60.0
+"""Longer than a starting run host waits for its predecessor."""
+MAX_ATTEMPTS = 4
+RETRY_DELAY_SECONDS = 0.5
+PROBES = 3
+PROBE_SECONDS = 10.0
+"""However busy the machine is, a healthy run host sends one line within PROBES x PROBE_SECONDS. There are several
+probes because after a pause of the whole machine this process may be the first to resume."""
+PEER_CREDENTIALS_FORMAT = "3i"
+"""The pid, user and group of the other end of a unix socket (unix(7))."""
+
+_logger = logging.getLogger(__name__)
 
 
 class RunNotStarted(SeedTrustError):
@@ -36,78 +44,78 @@ class RunNotStarted(SeedTrustError):
 
 
 class RunHostClient:
-    """Asks the run host of one folder. Safe to use from several threads."""
+    """Sends launch requests to the run host of one folder. Safe to use from several threads."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = Lock()
         self._held: socket.socket | None = None
 
-    def launch(self, order: LaunchOrder) -> Answer:
-        """Have the run started; return its pid and whether it was cold.
+    def launch(self, request: LaunchRequest) -> LaunchResponse:
+        """Have the run host start the run's worker; return its pid and, for a cold start, the reason.
 
-        An order whose answer is lost is given again: of two workers of one run, the second does nothing.
+        A request whose response is lost is sent again: if a run gets two workers, the second one exits at once.
 
         Raises:
-            RunNotStarted: when the run host can't be reached or could not start it.
+            RunNotStarted: if the run host cannot be reached or could not start the run.
         """
-        trouble = "it was not reached"
-        for attempt in range(TRIES):
+        reason = "the run host was not reached"
+        for attempt in range(MAX_ATTEMPTS):
             if attempt:
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(RETRY_DELAY_SECONDS)
             try:
-                answer = self._ask(order)
+                response = self._send(request)
             except OSError as error:
-                trouble = str(error)
+                reason = str(error)
                 continue
-            if answer.refused is None:
-                return answer
-            trouble = answer.refused
+            if response.refused is None:
+                return response
+            reason = response.refused
         raise RunNotStarted(
-            f"Run {order.run_id} was not started: {trouble}. Look into {self._folder / LOG} and the worker's output; "
-            "launch it again when that is mended."
+            f"Run {request.run_id} was not started: {reason}. Check {self._folder / LOG_FILE} and the worker's output, "
+            "fix the cause, then launch the run again."
         )
 
-    def hang_up(self) -> None:
-        """Need the run host no more."""
+    def disconnect(self) -> None:
+        """Close the connection, which lets a run host exit that nobody else needs."""
         with self._lock:
             if self._held is not None:
                 self._held.close()
                 self._held = None
 
-    def _ask(self, order: LaunchOrder) -> Answer:
-        connection = self._call()
+    def _send(self, request: LaunchRequest) -> LaunchResponse:
+        connection = self._connect()
         try:
-            # An order takes its time, so that it is no order by which one that is frozen can be told.
-            ask(connection, ALIVE)
-            connection.settimeout(ANSWER_SECONDS)
-            connection.sendall(json.dumps(asdict(order)).encode() + b"\n")
-            with connection.makefile("r", encoding="utf-8") as answers:
-                line = answers.readline()
+            # A launch takes a while, so its response time cannot show whether the run host hangs. A ping can.
+            request_or_kill(connection, PING)
+            connection.settimeout(LAUNCH_TIMEOUT_SECONDS)
+            connection.sendall(json.dumps(asdict(request)).encode() + b"\n")
+            with connection.makefile("r", encoding="utf-8") as responses:
+                line = responses.readline()
         except BaseException:
             connection.close()
             raise
         self._hold(connection)
-        return Answer(**json.loads(line)) if line else Answer(refused="the run host died")
+        return LaunchResponse(**json.loads(line)) if line else LaunchResponse(refused="the run host crashed")
 
     def _hold(self, connection: socket.socket) -> None:
-        """Stay connected, which tells the run host that it is needed."""
+        """Stay connected, which shows the run host that it is needed."""
         with self._lock:
             previous, self._held = self._held, connection
         if previous is not None:
             previous.close()
 
-    def _call(self) -> socket.socket:
+    def _connect(self) -> socket.socket:
         make_folder(self._folder)
         try:
-            return call(self._folder)
+            return connect(self._folder)
         except (FileNotFoundError, ConnectionRefusedError):
             self._start_run_host()
-            return call(self._folder)
+            return connect(self._folder)
 
     def _start_run_host(self) -> None:
-        """Start one that belongs to nobody; returns when one serves, whoever started it."""
-        with (self._folder / LOG).open("a") as log:
+        """Start a detached run host; return when one is serving, even if another launcher started it."""
+        with (self._folder / LOG_FILE).open("a") as log:
             log.truncate(0)
             try:
                 subprocess.run(  # noqa: S603
@@ -115,47 +123,38 @@ class RunHostClient:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    timeout=START_SECONDS,
+                    timeout=START_TIMEOUT_SECONDS,
                     check=False,
                 )
             except subprocess.TimeoutExpired:
-                raise TimeoutError(f"no run host came up within {START_SECONDS:g} s") from None
+                raise TimeoutError(f"no run host was ready within {START_TIMEOUT_SECONDS:g} s") from None
 
 
-_logger = logging.getLogger(__name__)
-
-TURNS = 3
-TURN_SECONDS = 10.0
-"""However busy the machine is, a run host that lives says one line within all turns. There are several, because where
-all processes stood still, it may be this one that goes on first."""
-CREDENTIALS = "3i"
-"""Of a connection's other end: pid, user and group (unix(7))."""
-
-
-def ask(connection: socket.socket, message: dict[str, Any]) -> None:
-    """Send the message and wait for a line.
+def request_or_kill(connection: socket.socket, message: dict[str, Any]) -> None:
+    """Send the message and wait for a line; kill a run host that does not respond. Its runs continue.
 
     Raises:
-        OSError: when the run host is gone, or said nothing and was ended where it can be; its runs go on.
+        OSError: if the run host is gone, or did not respond and was killed (if it is visible from this container).
     """
     connection.sendall(json.dumps(message).encode() + b"\n")
-    waiting = select.poll()
-    waiting.register(connection, select.POLLIN)
-    if not any(waiting.poll(TURN_SECONDS * 1_000) for _ in range(TURNS)):
-        pid = listening_pid(connection)
-        trouble = f"the run host (process {pid}) said nothing for {TURNS * TURN_SECONDS:g} s"
-        _logger.warning("%s", trouble)
-        # A process that can't be seen from here, another container's, is number 0, which would signal our own group.
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
+    if not any(poller.poll(PROBE_SECONDS * 1_000) for _ in range(PROBES)):
+        pid = get_listener_pid(connection)
+        reason = f"the run host (process {pid}) did not respond for {PROBES * PROBE_SECONDS:g} s"
+        _logger.warning("%s", reason)
+        # A process that is not visible from here (in another container) has pid 0, which would signal our own group.
         if pid != 0:
-            with suppress(ProcessLookupError):  # somebody else has ended it
+            with suppress(ProcessLookupError):  # another launcher has killed it
                 os.kill(pid, signal.SIGKILL)
-        raise TimeoutError(trouble)
-    with connection.makefile("r", encoding="utf-8") as answers:
-        answers.readline()
+        raise TimeoutError(reason)
+    with connection.makefile("r", encoding="utf-8") as responses:
+        responses.readline()
 
 
-def listening_pid(connection: socket.socket) -> int:
-    """Return the pid of the run host at the other end, by the kernel's word."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(CREDENTIALS))
-    pid: int = struct.unpack(CREDENTIALS, credentials)[0]
+def get_listener_pid(connection: socket.socket) -> int:
+    """Return the pid of the run host at the other end, as the kernel reports it."""
+    size = struct.calcsize(PEER_CREDENTIALS_FORMAT)
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    pid: int = struct.unpack(PEER_CREDENTIALS_FORMAT, credentials)[0]
     return pid

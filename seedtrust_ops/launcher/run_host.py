@@ -1,7 +1,7 @@
-"""Starts runs for all launchers of a DAGSTER_HOME, warm where it can and cold where not, and is their parent.
+"""The parent process of all runs of a DAGSTER_HOME: starts them for every launcher, warm if possible, otherwise cold.
 
-It outlives daemons, web servers and code servers, so that none of them takes runs along. It knows no Dagster: a run
-is a process to it. Run as `python -m seedtrust_ops.launcher.run_host --folder FOLDER`, by `seedtrust-ops worker`
+It outlives daemons, web servers and code servers, so that stopping one of them stops no run. It imports no Dagster: to
+it a run is a process. Run as `python -m seedtrust_ops.launcher.run_host --folder FOLDER`, by `seedtrust-ops worker`
 (`--keep`), or by the first launcher that finds none (`--detach`).
 """
 
@@ -19,234 +19,244 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from seedtrust_ops.launcher.forking import collected, has_children, is_own_child
-from seedtrust_ops.launcher.host_client import ask
+from seedtrust_ops.launcher.forking import has_children, is_own_child, reap_children
+from seedtrust_ops.launcher.host_client import request_or_kill
 from seedtrust_ops.launcher.host_socket import (
-    SOCKET,
-    WAITING_CALLERS,
-    call,
-    is_answered,
+    LISTEN_BACKLOG,
+    SOCKET_FILE,
+    connect,
+    is_serving,
     listen,
     make_folder,
     try_lock,
 )
-from seedtrust_ops.launcher.wire_protocol import ALIVE, LONGEST_LINE, RETIRE, Answer, CodeToLoad, LaunchOrder
-from seedtrust_ops.launcher.zygote_client import Lost, Stale, Unfit, WarmProcess, start_cold
+from seedtrust_ops.launcher.wire_protocol import (
+    MAX_LINE_BYTES,
+    PING,
+    RETIRE,
+    CodeToLoad,
+    LaunchRequest,
+    LaunchResponse,
+)
+from seedtrust_ops.launcher.zygote_client import StaleCode, ZygoteClient, ZygoteLost, ZygoteUnfit, start_cold
 
 PR_SET_CHILD_SUBREAPER = 36
-ENDING = Answer(refused="the run host is about to end")
-MOST_ZYGOTES = 2
+SHUTTING_DOWN = LaunchResponse(refused="the run host is shutting down")
+MAX_ZYGOTES = 2
 """One for the daemon's environment, and one for another launcher's."""
-RELOADS = 3
+MAX_RELOADS = 3
 UNFIT_SECONDS = 60.0
-"""For so long code that can't be kept warm is not tried again."""
-LOOK_SECONDS = 0.2
-INTERRUPTED_SECONDS = 10.0
-"""How long interrupted runs may take to end before they are killed."""
-PARTING_SECONDS = 5.0
-"""How long zygotes are given to go, so that it is this process that collects them."""
-PREDECESSOR_SECONDS = 50.0
-"""Longer than it takes to find that it is frozen."""
+"""How long runs are started cold after their code turned out not to be forkable."""
+POLL_SECONDS = 0.2
+INTERRUPT_GRACE_SECONDS = 10.0
+"""How long interrupted runs may take to finish before they are killed."""
+EXIT_GRACE_SECONDS = 5.0
+"""How long zygotes are given to exit, so that this process is the one that reaps them."""
+TAKEOVER_TIMEOUT_SECONDS = 50.0
+"""Longer than it takes to detect that the previous run host hangs."""
 
 
 class RunHost:
-    """Serves launchers at its socket until it is told to stop or nobody needs it."""
+    """Serves launchers on its socket until it is asked to stop or no launcher and no run needs it."""
 
-    def __init__(self, folder: Path, lock: IO[str], *, run_seconds: float, linger_seconds: float) -> None:
-        """Take what was found out before it serves.
+    def __init__(self, folder: Path, lock: IO[str], *, run_seconds: float, idle_seconds: float) -> None:
+        """Prepare to serve.
 
         Args:
             folder: the launcher's folder.
             lock: the file that holds the folder's lock.
-            run_seconds: how long runs may take to finish when it is told to stop.
-            linger_seconds: how long it waits for a launcher when no run and no launcher is left; infinite where
-                somebody else says when it is to stop.
+            run_seconds: how long runs may take to finish after a request to stop.
+            idle_seconds: how long it waits for a launcher when no run and no launcher is left; infinite if another
+                process decides when it stops.
         """
         self._folder = folder
         self._lock = lock
         self._run_seconds = run_seconds
-        self._linger_seconds = linger_seconds
-        self._zygotes: dict[str, WarmProcess] = {}
+        self._idle_seconds = idle_seconds
+        self._zygotes: dict[str, ZygoteClient] = {}
         self._unfit: dict[str, tuple[float, str]] = {}
         self._runs: set[int] = set()
-        self._callers: set[asyncio.StreamWriter] = set()
-        self._orders = 0
-        self._time_to_end: float | None = None
+        self._launchers: set[asyncio.StreamWriter] = set()
+        self._pending_requests = 0
+        self._stop_at: float | None = None
 
-    async def serve(self, listener: socket.socket, *, first: LaunchOrder | None) -> None:
-        """Answer launchers until it is time to end, then let the runs end.
+    async def serve(self, listener: socket.socket, *, preload: LaunchRequest | None) -> None:
+        """Serve launchers until it is time to stop, then let the runs finish.
 
         Args:
-            listener: the socket to answer at.
-            first: an order like those to come, whose code is loaded at once; it is not started.
+            listener: the listening socket.
+            preload: a request like those to expect, whose code is loaded at once; no run is started for it.
         """
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGCHLD, self._collect)
-        for sign in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(sign, self._stop_within, self._run_seconds)
-        if first is not None:
-            self._zygote_for(first)
-        server = await asyncio.start_unix_server(self._answer, sock=listener, limit=LONGEST_LINE)
-        needed_at = time.monotonic()
-        while self._time_to_end is None:
-            # Need is looked for first: on a busy machine much more time may have passed than was slept.
-            if self._callers or self._runs:
-                needed_at = time.monotonic()
-            elif time.monotonic() > needed_at + self._linger_seconds:
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop_within, self._run_seconds)
+        if preload is not None:
+            self._get_zygote(preload)
+        server = await asyncio.start_unix_server(self._serve_launcher, sock=listener, limit=MAX_LINE_BYTES)
+        last_needed_at = time.monotonic()
+        while self._stop_at is None:
+            # Check for need first: on a busy machine much more time can have passed than this loop slept.
+            if self._launchers or self._runs:
+                last_needed_at = time.monotonic()
+            elif time.monotonic() > last_needed_at + self._idle_seconds:
                 self._stop_within(float("inf"))
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
         server.close()
-        (self._folder / SOCKET).unlink(missing_ok=True)
+        (self._folder / SOCKET_FILE).unlink(missing_ok=True)
         self._lock.close()
-        while self._orders:
-            await asyncio.sleep(LOOK_SECONDS)
+        while self._pending_requests:
+            await asyncio.sleep(POLL_SECONDS)
         for zygote in self._zygotes.values():
             zygote.retire()
-        await self._let_runs_end()
-        gone_by = time.monotonic() + PARTING_SECONDS
-        for caller in self._callers:
-            caller.close()
-        while (self._callers or has_children()) and time.monotonic() < gone_by:
-            await asyncio.sleep(LOOK_SECONDS)
+        await self._finish_runs()
+        exit_by = time.monotonic() + EXIT_GRACE_SECONDS
+        for launcher in self._launchers:
+            launcher.close()
+        while (self._launchers or has_children()) and time.monotonic() < exit_by:
+            await asyncio.sleep(POLL_SECONDS)
 
     def _stop_within(self, seconds: float) -> None:
-        self._time_to_end = time.monotonic() + seconds
+        self._stop_at = time.monotonic() + seconds
 
-    async def _let_runs_end(self) -> None:
+    async def _finish_runs(self) -> None:
         await self._wait_for_runs()
         for pid in self._runs:
-            # The run's own process alone: Dagster passes it on to what it started.
+            # Signal the run's own process only: Dagster forwards the signal to the processes it started.
             os.kill(pid, signal.SIGINT)
-        await self._wait_for_runs(longer=INTERRUPTED_SECONDS)
+        await self._wait_for_runs(grace_seconds=INTERRUPT_GRACE_SECONDS)
         for pid in self._runs:
             os.killpg(pid, signal.SIGKILL)
-        await self._wait_for_runs(longer=float("inf"))
+        await self._wait_for_runs(grace_seconds=float("inf"))
 
-    async def _wait_for_runs(self, *, longer: float = 0.0) -> None:
-        """Return when no run is left, or it is time to end and `longer` seconds have passed since."""
-        assert self._time_to_end is not None, "it is only waited for an end"
-        while self._runs and time.monotonic() < self._time_to_end + longer:
-            await asyncio.sleep(LOOK_SECONDS)
+    async def _wait_for_runs(self, *, grace_seconds: float = 0.0) -> None:
+        """Return when no run is left, or `grace_seconds` after the time to stop."""
+        assert self._stop_at is not None, "runs are only waited for during shutdown"
+        while self._runs and time.monotonic() < self._stop_at + grace_seconds:
+            await asyncio.sleep(POLL_SECONDS)
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one caller; while it stays connected this run host is needed."""
-        self._callers.add(writer)
+    async def _serve_launcher(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one launcher; this run host is needed as long as it stays connected."""
+        self._launchers.add(writer)
         try:
-            while line := await _next_line(reader):
-                answer = await self._obey(json.loads(line))
-                # Where it is gone, what it ordered goes on.
+            while line := await _read_line(reader):
+                response = await self._handle(json.loads(line))
+                # If the launcher has disconnected, the run that it requested continues.
                 with suppress(ConnectionError):
-                    writer.write(json.dumps(asdict(answer)).encode() + b"\n")
+                    writer.write(json.dumps(asdict(response)).encode() + b"\n")
                     await writer.drain()
         finally:
-            self._callers.discard(writer)
+            self._launchers.discard(writer)
             writer.close()
 
-    async def _obey(self, message: dict[str, Any]) -> Answer:
-        if message == ALIVE:
-            return Answer()
+    async def _handle(self, message: dict[str, Any]) -> LaunchResponse:
+        if message == PING:
+            return LaunchResponse()
         try:
-            order = None if message == RETIRE else LaunchOrder.from_json(message)
+            request = None if message == RETIRE else LaunchRequest.from_json(message)
         except (KeyError, TypeError):
-            say("A launcher of another version called.")
-            order = None
-        if order is None:
-            # Whoever needs a run host starts the next one; here the runs under way go on to their ends.
+            print_line("A launcher of another version connected. This run host retires.")
+            request = None
+        if request is None:
+            # The launcher starts the next run host; this one only lets its current runs finish.
             self._stop_within(float("inf"))
-        if order is None or self._time_to_end is not None:
-            return ENDING
-        self._orders += 1
+        if request is None or self._stop_at is not None:
+            return SHUTTING_DOWN
+        self._pending_requests += 1
         try:
-            return await self._start(order)
+            return await self._start(request)
         finally:
-            self._orders -= 1
+            self._pending_requests -= 1
 
-    async def _start(self, order: LaunchOrder) -> Answer:
-        pid, why_cold = await self._forked(order)
+    async def _start(self, request: LaunchRequest) -> LaunchResponse:
+        pid, cold_reason = await self._start_warm(request)
         if pid is None:
             try:
-                pid = start_cold(order, str(self._folder))
+                pid = start_cold(request, str(self._folder))
             except OSError as error:
-                return Answer(refused=f"no process could be started: {error}")
+                return LaunchResponse(refused=f"no process could be started: {error}")
         if is_own_child(pid):
             self._runs.add(pid)
-        if why_cold is not None:
-            say(f"Run {order.run_id} was started cold: {why_cold}.")
-        return Answer(pid=pid, cold=why_cold)
+        if cold_reason is not None:
+            print_line(f"Cold start of run {request.run_id}: {cold_reason}.")
+        return LaunchResponse(pid=pid, cold=cold_reason)
 
-    async def _forked(self, order: LaunchOrder) -> tuple[int | None, str | None]:
-        """Return a forked worker's pid, or why there is none."""
-        if order.code.module is None:
+    async def _start_warm(self, request: LaunchRequest) -> tuple[int | None, str | None]:
+        """Return the pid of a worker forked from a zygote, or the reason why there is none."""
+        if request.code.module is None:
             return None, "its code is not a module, and only modules are kept loaded"
-        said_at, reason = self._unfit.get(order.key, (0.0, ""))
-        if reason and time.monotonic() < said_at + UNFIT_SECONDS:
+        found_at, reason = self._unfit.get(request.key, (0.0, ""))
+        if reason and time.monotonic() < found_at + UNFIT_SECONDS:
             return None, reason
-        for _ in range(RELOADS):
+        for _ in range(MAX_RELOADS):
             try:
-                zygote = self._zygote_for(order)
+                zygote = self._get_zygote(request)
             except OSError as error:
-                return None, f"no warm process could be started: {error}"
+                return None, f"the zygote could not be started: {error}"
             try:
-                return await zygote.fork(order), None
-            except Stale as stale:
-                reason = str(stale)
+                return await zygote.fork(request), None
+            except StaleCode as error:
+                reason = str(error)
                 self._drop(zygote)
-                say(f"{stale}; it is loaded anew.")
-            except (Unfit, Lost) as trouble:
-                reason = str(trouble)
+                print_line(f"{reason}. Reloading the code.")
+            except (ZygoteUnfit, ZygoteLost) as error:
+                reason = str(error)
                 self._drop(zygote)
                 if zygote.was_ready:
-                    # This run need not wait for the next zygote; the next run should find it.
-                    self._zygote_for(order)
+                    # This run does not wait for the next zygote, but the next run should find it loaded.
+                    self._get_zygote(request)
                 else:
-                    self._unfit[order.key] = time.monotonic(), reason
+                    self._unfit[request.key] = time.monotonic(), reason
                 break
         return None, reason
 
-    def _zygote_for(self, order: LaunchOrder) -> WarmProcess:
-        """Return the order's zygote, started where there is none; the one that was used least lately makes room."""
-        zygote = self._zygotes.pop(order.key, None) or WarmProcess(order, str(self._folder))
-        self._zygotes[order.key] = zygote
-        while len(self._zygotes) > MOST_ZYGOTES:
+    def _get_zygote(self, request: LaunchRequest) -> ZygoteClient:
+        """Return the zygote for the request, starting it if needed; if there are too many, the least recent retires."""
+        zygote = self._zygotes.pop(request.key, None) or ZygoteClient(request, str(self._folder))
+        self._zygotes[request.key] = zygote
+        while len(self._zygotes) > MAX_ZYGOTES:
             self._zygotes.pop(next(iter(self._zygotes))).retire()
         return zygote
 
-    def _drop(self, zygote: WarmProcess) -> None:
+    def _drop(self, zygote: ZygoteClient) -> None:
         if self._zygotes.get(zygote.key) is zygote:
             del self._zygotes[zygote.key]
         zygote.retire()
 
-    def _collect(self) -> None:
-        """Collect every dead child: runs, zygotes, and what a dead run left to us."""
-        self._runs.difference_update(collected())
+    def _reap(self) -> None:
+        """Reap every exited child: runs, zygotes, and orphans of exited runs."""
+        self._runs.difference_update(reap_children())
 
 
-async def _next_line(caller: asyncio.StreamReader) -> bytes:
-    """Return what the caller says next, nothing where it is gone."""
+async def _read_line(launcher: asyncio.StreamReader) -> bytes:
+    """Return the launcher's next line, or nothing if it has disconnected."""
     with suppress(ConnectionError):
-        return await caller.readline()
+        return await launcher.readline()
     return b""
 
 
-def say(sentence: str) -> None:
-    """Print one line, at once. Where it can't be written it is lost: no run may wait for room on a disk."""
+def print_line(text: str) -> None:
+    """Print one line at once. A line that cannot be written is lost: no run may wait for space on a disk."""
     with suppress(OSError):
-        sys.stdout.write(f"{sentence}\n")
+        sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
 
 
 def take_over(folder: Path, *, keep: bool) -> IO[str] | None:
-    """Return the folder's lock; where another run host has it, one to be kept lets that one retire."""
-    deadline = time.monotonic() + PREDECESSOR_SECONDS
+    """Return the folder's lock, or None if another run host is serving and `keep` is false.
+
+    With `keep`, a run host that holds the lock is asked to retire.
+    """
+    deadline = time.monotonic() + TAKEOVER_TIMEOUT_SECONDS
     while (lock := try_lock(folder)) is None:
-        if not keep and is_answered(folder):
+        if not keep and is_serving(folder):
             return None
         if time.monotonic() > deadline:
-            sys.exit(f"Another run host has {folder} and neither serves nor ends.")
-        with suppress(FileNotFoundError, ConnectionError, TimeoutError, BlockingIOError), call(folder) as caller:
+            sys.exit(f"Another run host holds the lock of {folder}, and it neither serves nor exits. Kill it.")
+        with suppress(FileNotFoundError, ConnectionError, TimeoutError, BlockingIOError), connect(folder) as connection:
             if keep:
-                ask(caller, RETIRE)
-        time.sleep(LOOK_SECONDS)
+                request_or_kill(connection, RETIRE)
+        time.sleep(POLL_SECONDS)
     return lock
 
 
@@ -254,10 +264,10 @@ def main() -> None:
     """Serve the folder given."""
     parser = argparse.ArgumentParser(prog="python -m seedtrust_ops.launcher.run_host", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="the launcher's folder")
-    parser.add_argument("--keep", action="store_true", help="stay when nobody calls; take over from one that was not")
-    parser.add_argument("--detach", action="store_true", help="return as soon as it serves, and go on without a parent")
-    parser.add_argument("--run-seconds", type=float, default=45.0, help="what runs are given when it is told to stop")
-    parser.add_argument("--linger-seconds", type=float, default=60.0, help="how long it stays when nobody calls")
+    parser.add_argument("--keep", action="store_true", help="stay up when idle; replace a run host without this option")
+    parser.add_argument("--detach", action="store_true", help="return once it serves; it continues without a parent")
+    parser.add_argument("--run-seconds", type=float, default=45.0, help="time for runs to finish after a stop request")
+    parser.add_argument("--idle-seconds", type=float, default=60.0, help="time until it exits when nobody needs it")
     parser.add_argument("--warm", metavar="MODULE", help="a code location's module to load at once")
     options = parser.parse_args()
     make_folder(options.folder)
@@ -269,21 +279,21 @@ def main() -> None:
         if os.fork():
             os._exit(0)
         os.setsid()
-        # Callers are told the pid of who listened last, and that one is gone.
-        listener.listen(WAITING_CALLERS)
+        # The kernel reports the pid that called listen() last to launchers, and that process has exited.
+        listener.listen(LISTEN_BACKLOG)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    linger_seconds = float("inf") if options.keep else options.linger_seconds
-    host = RunHost(options.folder, lock, run_seconds=options.run_seconds, linger_seconds=linger_seconds)
-    asyncio.run(host.serve(listener, first=_like_those_to_come(options.warm) if options.warm else None))
+    idle_seconds = float("inf") if options.keep else options.idle_seconds
+    host = RunHost(options.folder, lock, run_seconds=options.run_seconds, idle_seconds=idle_seconds)
+    asyncio.run(host.serve(listener, preload=_expected_request(options.warm) if options.warm else None))
 
 
-def _like_those_to_come(module: str) -> LaunchOrder:
-    """Return an order as the launchers beside us send them: with our own Python, variables and directory."""
-    # It weighs more than all else of this process, and only a kept one needs it.
+def _expected_request(module: str) -> LaunchRequest:
+    """Return a request like those of the launchers beside this process: same Python, environment and directory."""
+    # This import is larger than the rest of this process, and only a kept run host needs it.
     from seedtrust_ops.config import environment_for_child
 
     code = CodeToLoad(python=sys.executable, module=module, code_folder=os.getcwd())
-    return LaunchOrder("", "", code, environment_for_child({}), os.getcwd())
+    return LaunchRequest("", "", code, environment_for_child({}), os.getcwd())
 
 
 if __name__ == "__main__":

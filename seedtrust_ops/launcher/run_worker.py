@@ -1,7 +1,7 @@
-"""The process of one run, forked from a zygote or started cold: takes the run's lock, then does what every worker does.
+"""The process of one run, forked from a zygote or started cold: locks the run, then executes it as Dagster does.
 
-Run cold as `python -m seedtrust_ops.launcher.run_worker --folder FOLDER ARGUMENTS`, the arguments being those of
-`dagster api execute_run`. Whoever starts it has SIGINT and SIGTERM blocked: none is lost before Dagster listens.
+A cold start is `python -m seedtrust_ops.launcher.run_worker --folder FOLDER ARGUMENTS`, with the arguments of `dagster
+api execute_run`. SIGINT and SIGTERM are blocked when it starts, so that none is lost before Dagster handles them.
 """
 
 import argparse
@@ -18,69 +18,67 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import deserialize_value
 from dagster._utils.interrupts import capture_interrupts
 
-from seedtrust_ops.launcher.forking import INTERRUPTS
-from seedtrust_ops.launcher.warmup import spare
-from seedtrust_ops.launcher.worker_identity import WorkerProcess
+from seedtrust_ops.launcher.forking import STOP_SIGNALS
+from seedtrust_ops.launcher.warmup import tune_worker_instance
+from seedtrust_ops.launcher.worker_identity import WorkerIdentity
 
-LOCKS = "runs.lock"
-"""The file in the launcher's folder of which every run locks one byte."""
+RUN_LOCKS_FILE = "runs.lock"
+"""The file in the launcher's folder in which every run locks one byte."""
+_held_lock_files: list[object] = []
 
 
-def work(arguments: str, folder: Path) -> int:
+def execute_run(arguments: str, folder: Path) -> int:
     """Execute the run that `arguments` (a serialized `ExecuteRunArgs`) names; return the process's exit code.
 
-    A run that another process works on is left alone.
+    If another process is already executing the run, do nothing and return 0.
     """
     with capture_interrupts():
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
-        order = deserialize_value(arguments, ExecuteRunArgs)
-        if not _locked(order.run_id, folder):
-            sys.stderr.write(f"Run {order.run_id} has a worker already, so this process does nothing.\n")
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        run = deserialize_value(arguments, ExecuteRunArgs)
+        if not _try_lock_run(run.run_id, folder):
+            sys.stderr.write(f"Run {run.run_id} already has a worker. This process exits without executing it.\n")
             return 0
-        with get_instance_for_cli(instance_ref=order.instance_ref) as instance:
-            spare(instance)
-            # The tag is there before the run's status is read: whoever cancels finds the worker, or the worker sees it.
-            instance.add_run_tags(order.run_id, WorkerProcess.this_one().tags)
+        with get_instance_for_cli(instance_ref=run.instance_ref) as instance:
+            tune_worker_instance(instance)
+            # Set the tag before reading the run's status: then a cancellation finds the worker, or the worker sees it.
+            instance.add_run_tags(run.run_id, WorkerIdentity.of_current_process().tags)
             code = _execute_run_command_body(
-                order.run_id,
+                run.run_id,
                 instance,
                 write_stream_fn=lambda _event: None,
-                set_exit_code_on_failure=order.set_exit_code_on_failure or False,
+                set_exit_code_on_failure=run.set_exit_code_on_failure or False,
             )
-            _close_if_canceled(instance, order.run_id)
+            _report_early_cancellation(instance, run.run_id)
     return code
 
 
-def _locked(run_id: str, folder: Path) -> bool:
-    """Take the run's lock for as long as this process lives; return whether it was free."""
-    # Not closed: closing it would give the lock back.
-    file = (folder / LOCKS).open("ab")
-    place = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:7])
+def _try_lock_run(run_id: str, folder: Path) -> bool:
+    """Take the run's lock until this process exits; return whether it was free."""
+    # Keep the file open: closing it would release the lock.
+    file = (folder / RUN_LOCKS_FILE).open("ab")
+    offset = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:7])
     try:
-        fcntl.lockf(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        fcntl.lockf(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
     except BlockingIOError:
         return False
-    _kept_open.append(file)
+    _held_lock_files.append(file)
     return True
 
 
-_kept_open: list[object] = []
-
-
-def _close_if_canceled(instance: DagsterInstance, run_id: str) -> None:
-    """Report a run as canceled that was canceled while it started: Dagster then executes nothing and says nothing."""
+def _report_early_cancellation(instance: DagsterInstance, run_id: str) -> None:
+    """Report a run as canceled if it was canceled while it started: Dagster then executes and reports nothing."""
     run = instance.get_run_by_id(run_id)
     if run is not None and run.status is DagsterRunStatus.CANCELING:
-        instance.report_run_canceled(run, "The run was canceled before any of its ops began.")
+        instance.report_run_canceled(run, "The run was canceled before any of its ops started.")
 
 
 def main() -> None:
-    """Work on the run that the command line names."""
+    """Execute the run that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m seedtrust_ops.launcher.run_worker", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="the launcher's folder")
-    parser.add_argument("arguments")
+    parser.add_argument("arguments", help="the serialized arguments of `dagster api execute_run`")
     options = parser.parse_args()
-    sys.exit(work(options.arguments, options.folder))
+    sys.exit(execute_run(options.arguments, options.folder))
 
 
 if __name__ == "__main__":

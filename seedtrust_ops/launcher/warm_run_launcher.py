@@ -1,6 +1,6 @@
-"""The run launcher that `dagster.yaml` names: hands each run to the run host, and knows the run's worker by its tag.
+"""The run launcher that `dagster.yaml` names: passes each run to the run host, and finds a run's worker by its tag.
 
-Where there is no Linux, Dagster's own launcher does its work. How a run is started is the run host's.
+On platforms other than Linux, Dagster's own launcher is used. How a run is started is in `run_host`.
 """
 
 import logging
@@ -19,17 +19,17 @@ from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import SQLAlchemyError
 
 from seedtrust_ops.config import environment_for_child
-from seedtrust_ops.dagster_instance import under_dagster_home
+from seedtrust_ops.dagster_instance import resolve_in_dagster_home
 from seedtrust_ops.launcher.host_client import RunHostClient
 from seedtrust_ops.launcher.host_socket import LAUNCHER_FOLDER
-from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchOrder
-from seedtrust_ops.launcher.worker_identity import WorkerProcess
+from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchRequest
+from seedtrust_ops.launcher.worker_identity import WorkerIdentity
 
 _logger = logging.getLogger(__name__)
 
 
 class WarmRunLauncher(RunLauncher, ConfigurableClass):
-    """Launches runs as forks of a process that has loaded their code already."""
+    """Launches each run as a fork of a process that has already loaded its code."""
 
     def __init__(self, folder: Path, inst_data: ConfigurableClassData | None = None) -> None:
         self._inst_data = inst_data
@@ -46,23 +46,23 @@ class WarmRunLauncher(RunLauncher, ConfigurableClass):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Any:
-        """Return the launcher; Dagster's own where this is not Linux."""
+        """Return the launcher, or Dagster's own on platforms other than Linux."""
         if sys.platform != "linux":
             return DefaultRunLauncher(inst_data)
-        return cls(Path(under_dagster_home(str(LAUNCHER_FOLDER))), inst_data)
+        return cls(Path(resolve_in_dagster_home(str(LAUNCHER_FOLDER))), inst_data)
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Start the run's worker.
 
         Raises:
-            RunNotStarted: when the run host could not.
+            RunNotStarted: if the run host cannot be reached or could not start the run.
         """
         run = context.dagster_run
         origin = run.job_code_origin
         assert origin is not None, "Dagster launches no run without knowing its code"
         arguments = ExecuteRunArgs(job_origin=origin, run_id=run.run_id, instance_ref=self._instance.get_ref())
-        answer = self._run_host.launch(
-            LaunchOrder(
+        response = self._run_host.launch(
+            LaunchRequest(
                 run_id=run.run_id,
                 arguments=serialize_value(arguments),
                 code=_code_to_load(origin),
@@ -70,65 +70,65 @@ class WarmRunLauncher(RunLauncher, ConfigurableClass):
                 working_directory=str(Path.cwd()),
             )
         )
-        how = "forked from a warm process" if answer.cold is None else f"started cold, because {answer.cold}"
+        if response.cold is None:
+            start = f"Warm start: process {response.pid} was forked from the zygote."
+        else:
+            start = f"Cold start: process {response.pid} was started without a zygote, because {response.cold}."
         try:
-            self._instance.report_engine_event(
-                f"Process {answer.pid} was {how}.", run, EngineEventData({"pid": str(answer.pid)}), cls=type(self)
-            )
+            self._instance.report_engine_event(start, run, EngineEventData({"pid": str(response.pid)}), cls=type(self))
         except (SQLAlchemyError, DagsterPostgresException) as error:
-            # Dagster would take it for a failed launch and fail the run, whose worker lives.
+            # If this raised, Dagster would treat it as a failed launch and fail a run whose worker is running.
             _logger.warning(
-                "Run %s: process %s was %s, which could not be written to its history: %s",
+                "Run %s: %s This could not be written to the run's event log (%s); the run continues.",
                 run.run_id,
-                answer.pid,
-                how,
+                start,
                 type(error).__name__,
             )
 
     def terminate(self, run_id: str) -> bool:
-        """Cancel the run: interrupt its worker, or close the run where that one is gone; return whether it was done."""
+        """Interrupt the run's worker, or report the run canceled if the worker is gone; return whether that worked."""
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
         self._instance.report_run_canceling(run)
-        # Read after the status is written: a worker that is not named yet will see the status before it executes.
+        # Read the tags after the status is written: a worker without a tag yet will see the status before it executes.
         run = self._instance.get_run_by_id(run_id)
-        worker = None if run is None else WorkerProcess.of(run.tags)
+        worker = None if run is None else WorkerIdentity.from_tags(run.tags)
         if run is None or worker is None:
             return True
-        if worker.is_elsewhere:
+        if worker.is_on_other_host:
             self._instance.report_engine_event(
-                f"The run's worker is {worker}, and can be interrupted only from there.", run, cls=type(self)
+                f"The run's worker is {worker}. It can be interrupted only from that host.", run, cls=type(self)
             )
             return False
         if not worker.interrupt():
-            self._close_without_worker(run_id, worker)
+            self._report_canceled(run_id, worker)
         return True
 
-    def _close_without_worker(self, run_id: str, worker: WorkerProcess) -> None:
+    def _report_canceled(self, run_id: str, worker: WorkerIdentity) -> None:
         run = self._instance.get_run_by_id(run_id)
         if run is not None and run.status is DagsterRunStatus.CANCELING:
-            self._instance.report_run_canceled(run, f"The run's worker ({worker}) is gone.")
+            self._instance.report_run_canceled(run, f"Canceled: the run's worker ({worker}) has already exited.")
 
     @property
     def supports_check_run_worker_health(self) -> bool:
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Return whether the run's worker lives. What can't be seen from here is taken to live."""
-        worker = WorkerProcess.of(run.tags)
+        """Return whether the run's worker is running. A worker that is not visible from this host counts as running."""
+        worker = WorkerIdentity.from_tags(run.tags)
         if worker is None:
             return CheckRunHealthResult(WorkerStatus.RUNNING, "The run was not started by this launcher.")
-        if worker.is_elsewhere:
+        if worker.is_on_other_host:
             return CheckRunHealthResult(WorkerStatus.RUNNING, f"Its worker is {worker}.", run_worker_id=str(worker))
         if worker.is_alive:
             return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=str(worker))
         return CheckRunHealthResult(
-            WorkerStatus.FAILED, f"Its worker ({worker}) is gone.", transient=False, run_worker_id=str(worker)
+            WorkerStatus.FAILED, f"The run's worker ({worker}) crashed.", transient=False, run_worker_id=str(worker)
         )
 
     def dispose(self) -> None:
-        self._run_host.hang_up()
+        self._run_host.disconnect()
 
 
 def _code_to_load(origin: JobPythonOrigin) -> CodeToLoad:

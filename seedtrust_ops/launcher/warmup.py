@@ -1,6 +1,5 @@
-"""Has a zygote load what Dagster itself loads only while a run goes on, so that no fork has to load it anew.
-
-It executes a job of its own that does nothing, on an instance in memory; no code of the code location runs.
+"""Makes runs start fast: a zygote imports early what Dagster imports only during a run, and a worker's own Dagster
+instance gets pooled connections and no helper processes. No code of the code location runs here.
 """
 
 import importlib
@@ -9,9 +8,9 @@ import dagster as dg
 from dagster import DagsterInstance
 from sqlalchemy import create_engine
 
-from seedtrust_ops.dagster_instance import LocalRunOutput, keep_connections
+from seedtrust_ops.dagster_instance import LocalRunOutput, pool_connections
 
-LOADED_BY_RUNS = (
+RUN_TIME_IMPORTS = (
     "dagster._core.execution.run_cancellation_thread",
     "dagster._core.instance.factory",
     "dagster._core.workspace.autodiscovery",
@@ -19,36 +18,40 @@ LOADED_BY_RUNS = (
     "seedtrust_ops.launcher.warm_run_launcher",
     "upath.implementations.local",
 )
-"""What the rehearsal does not come by: the parts that `dagster.yaml` brings in."""
+"""What the warm-up job does not import: the classes that `dagster.yaml` names, and what they use."""
+MAX_CONNECTIONS = 11
 
 
 @dg.op(out=dg.Out(io_manager_key="io_manager"))
-def rehearsed_op() -> None:
-    """Does nothing."""
+def warmup_op() -> None:
+    """Do nothing."""
 
 
 @dg.job(executor_def=dg.in_process_executor, resource_defs={"io_manager": dg.mem_io_manager})
-def rehearsed_job() -> None:
-    """Runs the op that does nothing."""
-    rehearsed_op()
+def warmup_job() -> None:
+    """Run the op that does nothing."""
+    warmup_op()
 
 
-def rehearse() -> None:
-    """Load it all. Opens nothing that stays open: no connection, no file, no thread."""
-    for name in LOADED_BY_RUNS:
+def warm_up() -> None:
+    """Import everything that runs import, by executing an empty job on an in-memory instance.
+
+    It leaves no connection, file or thread open.
+    """
+    for name in RUN_TIME_IMPORTS:
         importlib.import_module(name)
-    # The first engine loads the dialect; this one never connects.
+    # The first engine imports the dialect; this one never connects.
     create_engine("postgresql+psycopg2://")
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with dg.DagsterInstance.ephemeral() as instance:
-        rehearsed_job.execute_in_process(run_config=quiet, instance=instance)
+        warmup_job.execute_in_process(run_config=quiet, instance=instance)
 
 
-MOST_CONNECTIONS = 11
+def tune_worker_instance(instance: DagsterInstance) -> None:
+    """Reduce what the instance costs a worker: pool its connections, and do not echo the run's captured output.
 
-
-def spare(instance: DagsterInstance) -> None:
-    """Change the instance of this process, which must be no other's."""
-    keep_connections(instance, most=MOST_CONNECTIONS)
+    The instance must belong to this process alone.
+    """
+    pool_connections(instance, max_connections=MAX_CONNECTIONS)
     if isinstance(instance.compute_log_manager, LocalRunOutput):
-        instance.compute_log_manager.mirrored = False
+        instance.compute_log_manager.echoes_output = False

@@ -1,6 +1,6 @@
-"""Which process works on a run, told so that no other process can be taken for it, on this machine or another.
+"""Identifies the process that works on a run, so that no other process on any machine can be mistaken for it.
 
-It only names, looks and signals; what a worker does is in `run_worker`.
+It can only check and signal the process; what a worker does is in `run_worker`.
 """
 
 import os
@@ -14,14 +14,17 @@ from typing import Self
 from pydantic import TypeAdapter
 
 WORKER_TAG = "seedtrust/run_worker"
-"""The run's tag that holds its worker."""
+"""The run tag that holds its worker's identity."""
 START_TIME_FIELD = 19
-"""Where the kernel's `/proc/PID/stat` has the start time, counted after the name, which may hold spaces (proc(5))."""
+"""The position of the start time in `/proc/PID/stat`, counted after the name, which can contain spaces (proc(5))."""
 
 
 @dataclass(frozen=True)
-class WorkerProcess:
-    """A process: its host, its pid, and when it was started, in the kernel's ticks since a boot."""
+class WorkerIdentity:
+    """A process: its host, its pid, the id of the host's boot, and its start time in clock ticks since that boot.
+
+    The field names are stored in run tags.
+    """
 
     host: str
     pid: int
@@ -29,21 +32,21 @@ class WorkerProcess:
     started: int
 
     @classmethod
-    def this_one(cls) -> Self:
-        """Return the calling process."""
-        this = cls.with_pid(os.getpid())
-        assert this is not None, "a process that runs has a start time"
-        return this
+    def of_current_process(cls) -> Self:
+        """Return the identity of the calling process."""
+        current = cls.from_pid(os.getpid())
+        assert current is not None, "a running process has a start time"
+        return current
 
     @classmethod
-    def with_pid(cls, pid: int) -> Self | None:
-        """Return the process of this host that has the pid now, None where none has."""
-        started = _started(pid)
-        return None if started is None else cls(socket.gethostname(), pid, _boot(), started)
+    def from_pid(cls, pid: int) -> Self | None:
+        """Return the identity of the process of this host that has the pid now, or None if there is none."""
+        started = _read_start_time(pid)
+        return None if started is None else cls(socket.gethostname(), pid, _read_boot_id(), started)
 
     @classmethod
-    def of(cls, tags: Mapping[str, str]) -> Self | None:
-        """Return the worker that a run's tags name, None where no worker has put itself there."""
+    def from_tags(cls, tags: Mapping[str, str]) -> Self | None:
+        """Return the worker that a run's tags name, or None if no worker has tagged the run."""
         text = tags.get(WORKER_TAG)
         return None if text is None else TypeAdapter(cls).validate_json(text)
 
@@ -53,23 +56,23 @@ class WorkerProcess:
         return {WORKER_TAG: TypeAdapter(type(self)).dump_json(self).decode()}
 
     @property
-    def is_elsewhere(self) -> bool:
-        """Whether it is another host's, where this one can neither see nor signal it."""
+    def is_on_other_host(self) -> bool:
+        """Whether the process runs on another host, so that this one can neither see nor signal it."""
         return self.host != socket.gethostname()
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs; for a worker of this host."""
-        return self.boot == _boot() and _started(self.pid) == self.started
+        """Whether the process is still running; only valid for a worker of this host."""
+        return self.boot == _read_boot_id() and _read_start_time(self.pid) == self.started
 
     def interrupt(self) -> bool:
-        """Send SIGINT, which Dagster raises in the op; return whether the process was there to get it."""
+        """Send SIGINT, which Dagster raises in the op; return whether the process was there to receive it."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
             return False
         try:
-            # The descriptor is of one process for good, so a pid that changes hands meanwhile does no harm.
+            # The descriptor refers to one process only, so it does no harm if the pid is reused meanwhile.
             if not self.is_alive:
                 return False
             signal.pidfd_send_signal(descriptor, signal.SIGINT)
@@ -83,12 +86,12 @@ class WorkerProcess:
         return f"process {self.pid} on {self.host}"
 
 
-def _boot() -> str:
+def _read_boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def _started(pid: int) -> int | None:
-    """Return the start time of the process, None where there is none or it is dead and only not yet collected."""
+def _read_start_time(pid: int) -> int | None:
+    """Return the start time of the process, or None if there is none or it has exited and was not reaped yet."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,6 +1,6 @@
-"""The run host's side of one zygote: starts it, waits until it is fit, and asks it for forks one after the other.
+"""Starts workers for the run host: warm, as forks of a zygote that it starts and talks to, or cold, as new processes.
 
-Which zygotes there are, and what happens where one can't serve, is the run host's.
+Which zygotes exist, and what happens if one cannot serve, is in `run_host`.
 """
 
 import asyncio
@@ -15,134 +15,136 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
-from seedtrust_ops.launcher.forking import INTERRUPTS
-from seedtrust_ops.launcher.wire_protocol import LONGEST_LINE, LaunchOrder
+from seedtrust_ops.launcher.forking import STOP_SIGNALS
+from seedtrust_ops.launcher.wire_protocol import MAX_LINE_BYTES, LaunchRequest
 
-LOAD_SECONDS = 60.0
+LOAD_TIMEOUT_SECONDS = 60.0
 """How long loading may take before runs are started cold."""
-FORK_SECONDS = 30.0
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-"""numpy's libraries start a thread a core when they are loaded, unless told not to."""
+FORK_TIMEOUT_SECONDS = 30.0
+SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""By default, numpy's libraries start one thread per core when they are loaded."""
 
 
-class Stale(Exception):
-    """The code on the disk is not what the zygote has loaded; nothing was started."""
+class StaleCode(Exception):
+    """The code on disk differs from what the zygote has loaded; nothing was started."""
 
 
-class Unfit(Exception):
-    """The zygote can't be forked, or not now; nothing was started."""
+class ZygoteUnfit(Exception):
+    """The zygote cannot be forked, or not at the moment; nothing was started."""
 
 
-class Lost(Exception):
-    """The zygote died or fell silent; whether it had forked is not known."""
+class ZygoteLost(Exception):
+    """The zygote crashed or stopped responding; whether it had forked is unknown."""
 
 
-class WarmProcess:
-    """One zygote."""
+class ZygoteClient:
+    """Starts one zygote and talks to it."""
 
-    def __init__(self, order: LaunchOrder, folder: str) -> None:
-        """Start it with the order's environment and in its directory, for any order with the same key."""
-        assert order.code.module is not None, "only modules are kept loaded"
-        self.key = order.key
+    def __init__(self, request: LaunchRequest, folder: str) -> None:
+        """Start a zygote with the request's environment and directory, for every request with the same key."""
+        assert request.code.module is not None, "only modules are kept loaded"
+        self.key = request.key
         self._folder = folder
-        ours, theirs = socket.socketpair()
-        # Taken here, because the zygote's own first statement comes after it has loaded most of its code.
-        began = time.time_ns()
-        command = ["seedtrust_ops.launcher.zygote", "--channel", str(theirs.fileno()), "--began", str(began)]
-        command += ["--module", order.code.module]
-        if order.code.code_folder is not None:
-            command += ["--code-folder", order.code.code_folder]
-        with theirs:
-            self.pid = _start(order, command, variables=ONE_THREAD, pass_fds=(theirs.fileno(),))
-        self._ours = ours
-        self._stale: Stale | None = None
-        self._one_at_a_time = asyncio.Lock()
+        own_end, zygote_end = socket.socketpair()
+        # Taken here, because the zygote's own first statement runs after most of its code is loaded.
+        started_ns = time.time_ns()
+        command = ["seedtrust_ops.launcher.zygote", "--channel", str(zygote_end.fileno())]
+        command += ["--started-ns", str(started_ns), "--module", request.code.module]
+        if request.code.code_folder is not None:
+            command += ["--code-folder", request.code.code_folder]
+        with zygote_end:
+            self.pid = _start(request, command, variables=SINGLE_THREADED, pass_fds=(zygote_end.fileno(),))
+        self._socket = own_end
+        self._stale: StaleCode | None = None
+        self._request_lock = asyncio.Lock()
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self._ready = asyncio.ensure_future(self._get_ready())
+        self._ready = asyncio.ensure_future(self._wait_until_ready())
 
     @property
     def was_ready(self) -> bool:
-        """Whether it has loaded its code and was fit to be forked."""
+        """Whether the zygote had loaded its code and could be forked."""
         return self._ready.done() and not self._ready.cancelled() and self._ready.exception() is None
 
-    async def fork(self, order: LaunchOrder) -> int:
-        """Return the pid of a new worker for the order.
+    async def fork(self, request: LaunchRequest) -> int:
+        """Return the pid of a new worker for the request.
 
         Raises:
-            Stale, Unfit, Lost: as they say.
+            StaleCode: if the code changed on disk since the zygote loaded it.
+            ZygoteUnfit: if the zygote cannot be forked.
+            ZygoteLost: if the zygote crashed or did not respond.
         """
         await asyncio.shield(self._ready)
-        answer = await self._ask(
+        response = await self._send(
             {
-                "arguments": order.arguments,
-                "environment": order.environment,
-                "working_directory": order.working_directory,
+                "arguments": request.arguments,
+                "environment": request.environment,
+                "working_directory": request.working_directory,
                 "folder": self._folder,
             }
         )
-        return int(answer["pid"])
+        return int(response["pid"])
 
     def retire(self) -> None:
-        """Let it end; its runs go on."""
-        with suppress(OSError):  # the zygote hung up first
-            self._ours.shutdown(socket.SHUT_RDWR)
+        """Let the zygote exit; its runs continue."""
+        with suppress(OSError):  # the zygote disconnected first
+            self._socket.shutdown(socket.SHUT_RDWR)
         if self._connection is not None:
             self._connection[1].close()
 
-    async def _get_ready(self) -> None:
-        reader, writer = await asyncio.open_unix_connection(sock=self._ours, limit=LONGEST_LINE)
+    async def _wait_until_ready(self) -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=self._socket, limit=MAX_LINE_BYTES)
         self._connection = reader, writer
-        await self._heard(LOAD_SECONDS)
+        await self._read_response(LOAD_TIMEOUT_SECONDS)
 
-    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        assert self._connection is not None, "it is ready"
-        async with self._one_at_a_time:
+    async def _send(self, message: dict[str, Any]) -> dict[str, Any]:
+        assert self._connection is not None, "the zygote is ready"
+        async with self._request_lock:
             if self._stale is not None:
                 raise self._stale
             try:
                 self._connection[1].write(json.dumps(message).encode() + b"\n")
                 await self._connection[1].drain()
             except ConnectionError as error:
-                raise Lost("the warm process is gone") from error
-            return await self._heard(FORK_SECONDS)
+                raise ZygoteLost("the zygote crashed") from error
+            return await self._read_response(FORK_TIMEOUT_SECONDS)
 
-    async def _heard(self, seconds: float) -> dict[str, Any]:
-        assert self._connection is not None, "it is ready"
+    async def _read_response(self, seconds: float) -> dict[str, Any]:
+        assert self._connection is not None, "the zygote is ready"
         try:
             line = await asyncio.wait_for(self._connection[0].readline(), seconds)
         except TimeoutError:
             os.kill(self.pid, signal.SIGKILL)
-            raise Lost(f"the warm process did not answer within {seconds:g} s, and was ended") from None
+            raise ZygoteLost(f"the zygote did not respond within {seconds:g} s and was killed") from None
         except ConnectionError as error:
-            raise Lost("the warm process died") from error
+            raise ZygoteLost("the zygote crashed") from error
         if not line:
-            raise Lost("the warm process died")
-        answer: dict[str, Any] = json.loads(line)
-        if "stale" in answer:
-            self._stale = Stale(answer["stale"])
+            raise ZygoteLost("the zygote crashed")
+        response: dict[str, Any] = json.loads(line)
+        if "stale" in response:
+            self._stale = StaleCode(response["stale"])
             raise self._stale
-        if reason := answer.get("unfit") or answer.get("failed"):
-            raise Unfit(reason)
-        return answer
+        if reason := response.get("unfit") or response.get("failed"):
+            raise ZygoteUnfit(reason)
+        return response
 
 
-def start_cold(order: LaunchOrder, folder: str) -> int:
-    """Start a worker for the order as a process of its own; return its pid.
+def start_cold(request: LaunchRequest, folder: str) -> int:
+    """Start a worker for the request as a new process (a cold start); return its pid.
 
     Raises:
-        OSError: when that is not possible.
+        OSError: if no process can be started.
     """
-    command = ["seedtrust_ops.launcher.run_worker", "--folder", folder, order.arguments]
-    # Blocked signals stay blocked in the new program, until it is ready for them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+    command = ["seedtrust_ops.launcher.run_worker", "--folder", folder, request.arguments]
+    # Blocked signals stay blocked in the new program until it is ready for them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
-        return _start(order, command, process_group=0)
+        return _start(request, command, process_group=0)
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def _start(
-    order: LaunchOrder,
+    request: LaunchRequest,
     command: Sequence[str],
     *,
     variables: Mapping[str, str] = MappingProxyType({}),
@@ -150,13 +152,13 @@ def _start(
     process_group: int | None = None,
 ) -> int:
     process = subprocess.Popen(  # noqa: S603
-        [order.code.python, "-m", *command],
-        env={**order.environment, **variables},
-        cwd=order.working_directory,
+        [request.code.python, "-m", *command],
+        env={**request.environment, **variables},
+        cwd=request.working_directory,
         stdin=subprocess.DEVNULL,
         pass_fds=pass_fds,
         process_group=process_group,
     )
-    # The run host collects all its children; this object must not wait for one by a pid that may be another's by then.
+    # The run host reaps all its children; this object must not wait for a pid that may have been reused by then.
     process.returncode = 0
     return process.pid

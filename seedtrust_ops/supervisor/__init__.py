@@ -1,4 +1,4 @@
-"""Long-lived processes under one supervisor: started in order, started again when they die, never left behind.
+"""Runs long-lived processes: starts them in order, restarts them when they crash, and leaves none behind.
 
-Production uses it for `seedtrust-ops worker`; what the processes do is not its business.
+Production uses it for `seedtrust-ops worker`. What the processes do is defined in their own packages.
 """

@@ -1,7 +1,7 @@
-"""Tells people of processes that died: an alert that is open until the process has lived well again.
+"""Opens an alert when a supervised process crashes, and resolves it when the process is stable again.
 
-The supervisor must never wait for a database, so this writes from a thread of its own; what can't be written
-because the database is away is kept until it is back.
+The supervisor must never wait for a database, so a separate thread writes the alerts, and keeps what it cannot write
+until the database is reachable again.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,71 +24,72 @@ from tenacity import (
 from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.supervisor.program import Say
+from seedtrust_ops.supervisor.program import PrintLine
 
 RULE = "process_died"
-KEPT_SECONDS = 3600.0
-"""How long a telling is kept while the database is away; by then the watchdog has told of that."""
-LONGEST_PAUSE_SECONDS = 15.0
+MAX_RETRY_SECONDS = 3600.0
+"""How long a write is retried while the database is down. By then the watchdog has alerted about the database."""
+MAX_RETRY_DELAY_SECONDS = 15.0
 
 
 class CrashAlerts:
-    """What befalls the supervisor's programs, written to `ops.alerts`."""
+    """Writes the crashes and recoveries of the supervisor's programs to `ops.alerts`."""
 
-    def __init__(self, sessions: "sessionmaker[Session]", say: Say) -> None:
-        """Take where to write, and whom to tell where that is impossible."""
+    def __init__(self, sessions: "sessionmaker[Session]", print_line: PrintLine) -> None:
+        """Take the sessions to write with, and what prints a write that failed for good."""
         self._sessions = sessions
-        self._say = say
-        self._ending = Event()
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="deaths")
+        self._print_line = print_line
+        self._closing = Event()
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="crash-alerts")
 
-    def died(self, name: str, code: int, lived_seconds: float) -> None:
-        """Open the alert that the program `name` ended by itself with exit code `code`."""
+    def on_crash(self, name: str, code: int, uptime_seconds: float) -> None:
+        """Open the alert that the program `name` exited on its own with exit code `code`."""
         detail = (
-            f"Process {name} ended with code {code} after {lived_seconds:.0f} s, and the worker starts it again. What "
-            "was under way is taken up by itself. If this comes again, look at what the worker printed before it."
+            f"Process {name} exited with code {code} after {uptime_seconds:.0f} s. The worker restarts it, and "
+            "interrupted work resumes automatically. If it crashes again, check the worker's output just before the "
+            "crash."
         )
 
-        def tell(session: Session) -> None:
+        def write(session: Session) -> None:
             open_alert(session, RULE, name, Severity.HIGH, detail)
 
-        self._threads.submit(self._write, name, tell)
+        self._threads.submit(self._write, name, write)
 
-    def lived_well(self, name: str) -> None:
+    def on_recovery(self, name: str) -> None:
         """Resolve the alert about the program `name`."""
 
-        def tell(session: Session) -> None:
+        def write(session: Session) -> None:
             resolve_alert(session, RULE, name)
 
-        self._threads.submit(self._write, name, tell)
+        self._threads.submit(self._write, name, write)
 
-    def end(self) -> None:
-        """Give up what is not written yet."""
-        self._ending.set()
+    def close(self) -> None:
+        """Stop, and discard what is not written yet."""
+        self._closing.set()
         self._threads.shutdown(cancel_futures=True)
 
-    def _write(self, name: str, tell: Callable[[Session], None]) -> None:
+    def _write(self, name: str, write: Callable[[Session], None]) -> None:
         try:
             for attempt in Retrying(
                 retry=retry_if_exception_type(DBAPIError),
-                wait=wait_exponential(max=LONGEST_PAUSE_SECONDS),
-                stop=stop_after_delay(KEPT_SECONDS) | stop_when_event_set(self._ending),
-                sleep=sleep_using_event(self._ending),
+                wait=wait_exponential(max=MAX_RETRY_DELAY_SECONDS),
+                stop=stop_after_delay(MAX_RETRY_SECONDS) | stop_when_event_set(self._closing),
+                sleep=sleep_using_event(self._closing),
                 reraise=True,
             ):
                 with attempt, self._sessions.begin() as session:
-                    tell(session)
+                    write(session)
         except DBAPIError as error:
-            self._say(name, f"what befell this process could not be written to ops.alerts: {error.orig}")
+            self._print_line(name, f"A crash or recovery could not be written to ops.alerts: {error.orig}")
 
 
 @contextmanager
-def tell_of_deaths(url: URL, say: Say) -> Iterator[CrashAlerts]:
-    """Yield what writes to the application's database at `url` for as long as the block lasts."""
+def record_crash_alerts(url: URL, print_line: PrintLine) -> Iterator[CrashAlerts]:
+    """Yield a `CrashAlerts` that writes to the application's database at `url` until the block ends."""
     engine = create_application_engine(url)
-    deaths = CrashAlerts(sessionmaker(engine), say)
+    crash_alerts = CrashAlerts(sessionmaker(engine), print_line)
     try:
-        yield deaths
+        yield crash_alerts
     finally:
-        deaths.end()
+        crash_alerts.close()
         engine.dispose()

@@ -1,7 +1,7 @@
-"""Dagster's own daemon, evaluating more often: for what waiting sensors found, and for runs to start.
+"""Dagster's own daemon with shorter intervals between sensor evaluations and between checks of the run queue.
 
-Run as `python -m seedtrust_ops.supervisor.fast_daemon`. Dagster's sensor loop runs every 5 seconds, so the next batch
-would wait up to 5 seconds after a sensor returned one; plain `dagster-daemon run` works too, that much slower.
+Run as `python -m seedtrust_ops.supervisor.fast_daemon`. Dagster's sensor loop runs every 5 seconds, so after a sensor
+returned one batch, the next would wait up to 5 seconds. Plain `dagster-daemon run` works too, only slower.
 """
 
 import argparse
@@ -20,68 +20,70 @@ from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
 from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
 from sqlalchemy.exc import DBAPIError
 
-from seedtrust_ops.dagster_instance import keep_connections, run_was_queued
+from seedtrust_ops.dagster_instance import pool_connections, run_was_queued
 from seedtrust_ops.database.engine import application_engine
-from seedtrust_ops.database.listen_notify import BATCH_QUEUED, REQUEST_PENDING, stop_waiting
+from seedtrust_ops.database.listen_notify import BATCH_QUEUED, REQUEST_PENDING, notify_stop
 from seedtrust_ops.errors import SeedTrustError
 
-SENSOR_TURN_SECONDS = 1.0
-QUEUE_TURN_SECONDS = 1.0
-FULL_QUEUE_TURN_SECONDS = 0.25
-"""While runs wait for a place, which may become free at any time."""
-MOST_CONNECTIONS = 24
-WAITING = dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])
+SENSOR_INTERVAL_SECONDS = 1.0
+QUEUE_INTERVAL_SECONDS = 1.0
+FULL_QUEUE_INTERVAL_SECONDS = 0.25
+"""While runs are queued, because a slot can become free at any time."""
+MAX_CONNECTIONS = 24
+QUEUED_RUNS = dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])
 
 
-class ShortWaits(Event):
-    """Another event, of which nobody waits longer than `seconds` at a time: Dagster's loops sleep by waiting for it."""
+class CappedWaitEvent(Event):
+    """Wraps an event so that no wait for it takes longer than `max_seconds`; Dagster's loops sleep by such waits."""
 
-    def __init__(self, event: Event, seconds: float) -> None:
+    def __init__(self, event: Event, max_seconds: float) -> None:
         super().__init__()
         self._event = event
-        self._seconds = seconds
+        self._max_seconds = max_seconds
 
     def is_set(self) -> bool:
         return self._event.is_set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        return self._event.wait(self._seconds if timeout is None else min(timeout, self._seconds))
+        return self._event.wait(self._max_seconds if timeout is None else min(timeout, self._max_seconds))
 
 
 class FastSensorDaemon(SensorDaemon):
-    """Looks for sensors to evaluate every second, and ends the waits of those that wait when it is stopped."""
+    """Checks every second which sensors to evaluate, and releases long-polling sensors at shutdown."""
 
     def core_loop(
         self, workspace_process_context: IWorkspaceProcessContext[Any], shutdown_event: Event
     ) -> DaemonIterator:
         try:
-            yield from super().core_loop(workspace_process_context, ShortWaits(shutdown_event, SENSOR_TURN_SECONDS))
+            yield from super().core_loop(
+                workspace_process_context, CappedWaitEvent(shutdown_event, SENSOR_INTERVAL_SECONDS)
+            )
         finally:
             if shutdown_event.is_set():
-                end_waits(self._logger)
+                release_waiting_sensors(self._logger)
 
 
 class FastQueueDaemon(QueuedRunCoordinatorDaemon):
-    """Starts what the daemon's own sensors and schedules queue at once; looks every second for what others queued."""
+    """Starts runs queued by the daemon's own sensors and schedules at once, and checks every second for others."""
 
     def __init__(self) -> None:
-        # All the waiting is in `run_iteration`.
+        # `run_iteration` does all the waiting.
         super().__init__(interval_seconds=0)
-        self._runs_wait = False
+        self._has_queued_runs = False
 
     def run_iteration(
         self, workspace_process_context: IWorkspaceProcessContext[Any], fixed_iteration_time: float | None = None
     ) -> DaemonIterator:
-        run_was_queued.wait(FULL_QUEUE_TURN_SECONDS if self._runs_wait else QUEUE_TURN_SECONDS)
+        run_was_queued.wait(FULL_QUEUE_INTERVAL_SECONDS if self._has_queued_runs else QUEUE_INTERVAL_SECONDS)
         run_was_queued.clear()
-        # A count costs a fraction of what Dagster reads to see how many may start, and mostly there is none.
-        self._runs_wait = workspace_process_context.instance.get_runs_count(WAITING) > 0
-        if self._runs_wait:
+        # A count costs a fraction of what Dagster reads to decide how many runs to start, and usually none is queued.
+        self._has_queued_runs = workspace_process_context.instance.get_runs_count(QUEUED_RUNS) > 0
+        if self._has_queued_runs:
             yield from super().run_iteration(workspace_process_context, fixed_iteration_time)
 
 
-def daemons_of(instance: dg.DagsterInstance) -> Iterator[DagsterDaemon[Any]]:
-    """Yield the daemons that Dagster would run for the instance, the two prompt ones in their places."""
+def create_daemons(instance: dg.DagsterInstance) -> Iterator[DagsterDaemon[Any]]:
+    """Yield the daemons that Dagster would run for the instance, with the two fast ones replacing Dagster's."""
     for daemon in create_daemons_from_instance(instance):
         if isinstance(daemon, SensorDaemon):
             yield FastSensorDaemon(instance.get_sensor_settings())
@@ -91,22 +93,24 @@ def daemons_of(instance: dg.DagsterInstance) -> Iterator[DagsterDaemon[Any]]:
             yield daemon
 
 
-def end_waits(logger: logging.Logger) -> None:
-    """Let the sensors that wait return, for the daemon waits for them at its end."""
+def release_waiting_sensors(logger: logging.Logger) -> None:
+    """Make long-polling sensors return, because the daemon waits for them when it shuts down."""
     try:
-        for signal in (BATCH_QUEUED, REQUEST_PENDING):
-            stop_waiting(application_engine(), signal)
+        for channel in (BATCH_QUEUED, REQUEST_PENDING):
+            notify_stop(application_engine(), channel)
     except (SeedTrustError, DBAPIError) as error:
-        # They return by themselves within seconds.
-        logger.warning("Waiting sensors could not be told of the daemon's end: %s", type(error).__name__)
+        logger.warning(
+            "Waiting sensors could not be notified of the shutdown (%s). They return on their own within seconds.",
+            type(error).__name__,
+        )
 
 
 @contextmanager
-def own_instance() -> Iterator[dg.DagsterInstance]:
-    """Open the instance of DAGSTER_HOME, with connections that are kept."""
+def open_instance() -> Iterator[dg.DagsterInstance]:
+    """Open the instance of DAGSTER_HOME with pooled connections."""
     with dg.DagsterInstance.get() as instance:
-        # Each thread of the sensors, the schedules and the queue may be in the middle of one.
-        keep_connections(instance, most=MOST_CONNECTIONS)
+        # Each thread of the sensors, the schedules and the queue can use a connection at the same time.
+        pool_connections(instance, max_connections=MAX_CONNECTIONS)
         yield instance
 
 
@@ -119,8 +123,8 @@ def main() -> None:
     with (
         suppress(KeyboardInterrupt),
         capture_interrupts(),
-        own_instance() as instance,
-        daemon_controller_from_instance(instance, workspace, gen_daemons=daemons_of) as controller,
+        open_instance() as instance,
+        daemon_controller_from_instance(instance, workspace, gen_daemons=create_daemons) as controller,
     ):
         controller.check_daemon_loop()
 

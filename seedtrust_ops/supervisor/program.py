@@ -1,6 +1,6 @@
-"""A program that is to run, and one run of it under a keeper, its output handed on line by line.
+"""A program to run, and one run of it under a process guard, with its output forwarded line by line.
 
-When it is started again, and what else runs beside it, is the supervisor's.
+When to restart it, and what else runs beside it, is in `supervisor`.
 """
 
 import os
@@ -11,42 +11,42 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO
 
-from seedtrust_ops.supervisor.process_group import end_session
+from seedtrust_ops.supervisor.process_session import terminate_session
 
-Say = Callable[[str, str], None]
-"""Takes a program's name and one line of what it says; raises nothing, where that can't be written either."""
-KEEPER_SECONDS = 10.0
-"""How much longer than the process itself its keeper may take to end."""
+PrintLine = Callable[[str, str], None]
+"""Takes a program's name and one line of its output. Raises nothing, even if the line cannot be written."""
+GUARD_EXIT_SECONDS = 10.0
+"""How much longer than the process itself its guard may take to exit."""
 
 
-def _always() -> bool:
+def _always_ready() -> bool:
     return True
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to run; times in seconds."""
+    """What to run; times are in seconds."""
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
     stop_seconds: float = 10.0
-    """How long it may take to end by itself before it is killed."""
+    """How long it may take to shut down before it is killed."""
     needs_child: bool = False
     """Whether it is useless without the child process that it starts."""
     children_may_finish: bool = False
-    """Whether its children have `stop_seconds` to finish where it dies by itself; it is started again after that."""
-    is_ready: Callable[[], bool] = _always
-    """Says whether those that start after it may start."""
+    """Whether its children get `stop_seconds` to finish after it crashes; it is restarted when that time is over."""
+    is_ready: Callable[[], bool] = _always_ready
+    """Returns whether the programs after it may start."""
 
 
-class KeptRun:
-    """One run of a program: a keeper and its process. To be started from a thread that lives as long as it."""
+class GuardedProcess:
+    """One run of a program: a process guard and its process. Start it from a thread that lives as long as the run."""
 
-    def __init__(self, program: Program, say: Say, *, lock: int | None = None) -> None:
-        """Start it. `lock` is a locked file's descriptor that stays locked until the run has ended."""
+    def __init__(self, program: Program, print_line: PrintLine, *, lock: int | None = None) -> None:
+        """Start the program. `lock` is the descriptor of a locked file that stays locked until the run has ended."""
         self.program = program
-        self._keeper = subprocess.Popen(  # noqa: S603
+        self._guard = subprocess.Popen(  # noqa: S603
             [
                 sys.executable,
                 "-m",
@@ -64,38 +64,40 @@ class KeptRun:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            # Ctrl-C in a terminal must reach the supervisor alone: it ends the others in order.
+            # Ctrl-C in a terminal must reach the supervisor alone: it stops the others in order.
             start_new_session=True,
             pass_fds=() if lock is None else (lock,),
         )
-        assert self._keeper.stdout is not None, "a pipe was asked for"
-        threading.Thread(target=_hand_on, args=(program.name, self._keeper.stdout, say), daemon=True).start()
+        assert self._guard.stdout is not None, "stdout is a pipe"
+        threading.Thread(
+            target=_forward_output, args=(program.name, self._guard.stdout, print_line), daemon=True
+        ).start()
 
     @property
     def pid(self) -> int:
-        """The keeper's pid, which is also the session of all that the program starts."""
-        return self._keeper.pid
+        """The guard's pid, which is also the session id of everything that the program starts."""
+        return self._guard.pid
 
     def exit_code(self) -> int | None:
-        """Return the exit code once the program has ended and nothing of it is left, None before."""
-        code = self._keeper.poll()
+        """Return the exit code once the program and everything it started have ended, None before."""
+        code = self._guard.poll()
         if code is not None:
-            # A keeper that was killed could not do this itself.
-            end_session(self.pid)
+            # A guard that was killed could not do this itself.
+            terminate_session(self.pid)
         return code
 
     def stop(self) -> None:
-        """End the program and all that it started: politely at first, by force after its deadline."""
-        self._keeper.terminate()
+        """Stop the program and everything that it started; kill what is left after its stop time."""
+        self._guard.terminate()
         try:
-            self._keeper.wait(2 * self.program.stop_seconds + KEEPER_SECONDS)
+            self._guard.wait(2 * self.program.stop_seconds + GUARD_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
-            self._keeper.kill()
-            self._keeper.wait()
-        end_session(self.pid)
+            self._guard.kill()
+            self._guard.wait()
+        terminate_session(self.pid)
 
 
-def _hand_on(name: str, output: IO[str], say: Say) -> None:
+def _forward_output(name: str, output: IO[str], print_line: PrintLine) -> None:
     with output:
         for line in output:
-            say(name, line.rstrip("\n"))
+            print_line(name, line.rstrip("\n"))

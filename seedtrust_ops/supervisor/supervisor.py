@@ -1,6 +1,6 @@
-"""Runs programs side by side: each starts when those before it are ready, and again when it dies.
+"""Runs programs side by side: starts each one when those before it are ready, and restarts it when it crashes.
 
-It knows nothing of what they do; which ones production needs is in `worker`.
+It does not know what the programs do; the ones that production runs are in `worker_stack`.
 """
 
 import time
@@ -9,89 +9,94 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Protocol
 
-from seedtrust_ops.supervisor.program import KeptRun, Program, Say
+from seedtrust_ops.supervisor.program import GuardedProcess, PrintLine, Program
 
-LOOK_SECONDS = 0.2
-FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 30.0
-LIVED_WELL_SECONDS = 60.0
-"""A program that ran so long before it died is started again at once, as if it had never died."""
+POLL_SECONDS = 0.2
+MIN_RESTART_DELAY_SECONDS = 0.5
+MAX_RESTART_DELAY_SECONDS = 30.0
+STABLE_SECONDS = 60.0
+"""A program that ran this long before a crash is restarted with the shortest delay, as after a first crash."""
 
 
 class Observer(Protocol):
-    """Whom the supervisor tells what befalls its programs; it must answer at once and raise nothing."""
+    """Receives the crashes and recoveries of the supervisor's programs; must return at once and raise nothing."""
 
-    def died(self, name: str, code: int, lived_seconds: float) -> None:
-        """Hear that a program ended by itself."""
+    def on_crash(self, name: str, code: int, uptime_seconds: float) -> None:
+        """Handle that a program exited on its own."""
 
-    def lived_well(self, name: str) -> None:
-        """Hear that a program has run for LIVED_WELL_SECONDS."""
+    def on_recovery(self, name: str) -> None:
+        """Handle that a program has run for STABLE_SECONDS."""
 
 
 @dataclass
-class _Place:
+class _Slot:
     program: Program
-    run: KeptRun | None = None
-    ready: bool = False
-    lived_well: bool = False
-    deaths: int = 0
+    run: GuardedProcess | None = None
+    is_ready: bool = False
+    is_stable: bool = False
+    crashes: int = 0
     started_at: float = 0.0
     start_at: float = 0.0
 
 
 class Supervisor:
-    """Holds the programs; `run` is the only thing that starts them, so that no program ever runs twice."""
+    """Owns the programs; only `run` starts them, so that no program ever runs twice."""
 
     def __init__(
-        self, programs: Sequence[Program], say: Say, *, observer: Observer | None = None, lock: int | None = None
+        self,
+        programs: Sequence[Program],
+        print_line: PrintLine,
+        *,
+        observer: Observer | None = None,
+        lock: int | None = None,
     ) -> None:
-        """Take the programs in the order of their start; `say` is told what they print and what befalls them."""
+        """Take the programs in start order; `print_line` receives their output and the supervisor's messages."""
         self._observer = observer
-        self._places = [_Place(program) for program in programs]
-        self._say = say
+        self._slots = [_Slot(program) for program in programs]
+        self._print_line = print_line
         self._lock = lock
         self.all_ready = Event()
 
     def run(self, stop: Event) -> None:
-        """Keep the programs running until `stop` is set, then end them, the last started first."""
+        """Keep the programs running until `stop` is set, then stop them in reverse start order."""
         try:
             while not stop.is_set():
-                self._look()
-                stop.wait(LOOK_SECONDS)
+                self._check_programs()
+                stop.wait(POLL_SECONDS)
         finally:
-            for place in reversed(self._places):
-                if place.run is not None:
-                    place.run.stop()
-                    place.run = None
+            for slot in reversed(self._slots):
+                if slot.run is not None:
+                    slot.run.stop()
+                    slot.run = None
 
-    def _look(self) -> None:
-        for place in self._places:
-            if place.run is not None and (code := place.run.exit_code()) is not None:
-                self._mourn(place, code)
-            if place.run is None and time.monotonic() >= place.start_at:
-                place.run = KeptRun(place.program, self._say, lock=self._lock)
-                place.started_at = time.monotonic()
-                place.lived_well = False
-            self._see_it_live(place)
-            if place.run is not None and not place.ready:
-                place.ready = place.program.is_ready()
-            if not place.ready:
-                # Those after it wait for it.
+    def _check_programs(self) -> None:
+        for slot in self._slots:
+            if slot.run is not None and (code := slot.run.exit_code()) is not None:
+                self._schedule_restart(slot, code)
+            if slot.run is None and time.monotonic() >= slot.start_at:
+                slot.run = GuardedProcess(slot.program, self._print_line, lock=self._lock)
+                slot.started_at = time.monotonic()
+                slot.is_stable = False
+            self._check_stability(slot)
+            if slot.run is not None and not slot.is_ready:
+                slot.is_ready = slot.program.is_ready()
+            if not slot.is_ready:
+                # The programs after it wait for it.
                 return
         self.all_ready.set()
 
-    def _see_it_live(self, place: _Place) -> None:
-        if place.run is None or place.lived_well or time.monotonic() - place.started_at < LIVED_WELL_SECONDS:
+    def _check_stability(self, slot: _Slot) -> None:
+        if slot.run is None or slot.is_stable or time.monotonic() - slot.started_at < STABLE_SECONDS:
             return
-        place.lived_well = True
+        slot.is_stable = True
         if self._observer is not None:
-            self._observer.lived_well(place.program.name)
+            self._observer.on_recovery(slot.program.name)
 
-    def _mourn(self, place: _Place, code: int) -> None:
-        lived = time.monotonic() - place.started_at
-        place.deaths = 1 if lived >= LIVED_WELL_SECONDS else place.deaths + 1
-        pause = min(FIRST_PAUSE_SECONDS * 2 ** (place.deaths - 1), LONGEST_PAUSE_SECONDS)
-        place.run, place.ready, place.start_at = None, False, time.monotonic() + pause
-        self._say(place.program.name, f"ended with code {code} after {lived:.0f} s; started again in {pause:g} s.")
+    def _schedule_restart(self, slot: _Slot, code: int) -> None:
+        uptime = time.monotonic() - slot.started_at
+        slot.crashes = 1 if uptime >= STABLE_SECONDS else slot.crashes + 1
+        delay = min(MIN_RESTART_DELAY_SECONDS * 2 ** (slot.crashes - 1), MAX_RESTART_DELAY_SECONDS)
+        slot.run, slot.is_ready, slot.start_at = None, False, time.monotonic() + delay
+        self._print_line(slot.program.name, f"Exited with code {code} after {uptime:.0f} s. Restarting in {delay:g} s.")
         if self._observer is not None:
-            self._observer.died(place.program.name, code, lived)
+            self._observer.on_crash(slot.program.name, code, uptime)

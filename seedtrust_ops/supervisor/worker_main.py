@@ -1,6 +1,6 @@
-"""Runs the worker in this process until it is told to stop, printing what its programs say.
+"""Runs the worker in this process until it is asked to stop, and prints the output of its programs.
 
-`worker` says what runs, `supervisor` how.
+`worker_stack` defines the programs, `supervisor` runs them.
 """
 
 import signal
@@ -13,15 +13,15 @@ from types import FrameType
 
 from seedtrust_ops.database.engine import application_url
 from seedtrust_ops.formatting import strip_control_chars
-from seedtrust_ops.supervisor.crash_alerts import tell_of_deaths
-from seedtrust_ops.supervisor.program import Say
+from seedtrust_ops.supervisor.crash_alerts import record_crash_alerts
+from seedtrust_ops.supervisor.program import PrintLine
 from seedtrust_ops.supervisor.supervisor import Supervisor
 from seedtrust_ops.supervisor.worker_stack import (
-    code_server,
-    code_server_port,
-    daemon,
-    only_worker,
-    run_host,
+    build_code_server,
+    build_daemon,
+    build_run_host,
+    choose_code_server_port,
+    hold_worker_lock,
     write_workspace,
 )
 
@@ -32,48 +32,49 @@ def run_worker(home: Path, environment: Mapping[str, str]) -> None:
     """Run the run host, the code server and the daemon of DAGSTER_HOME `home` until SIGTERM or SIGINT.
 
     Raises:
-        AnotherWorker: when a worker of the same home runs already.
+        WorkerAlreadyRunning: if a worker of the same home is running.
     """
     folder = home / WORKER_FOLDER
-    with only_worker(folder) as lock, told_to_stop() as stop:
-        port = code_server_port(folder)
+    with hold_worker_lock(folder) as lock, stop_on_signals() as stop:
+        port = choose_code_server_port(folder)
         programs = [
-            *run_host(environment, home),
-            code_server(environment, port),
-            daemon(environment, write_workspace(folder, port)),
+            *build_run_host(environment, home),
+            build_code_server(environment, port),
+            build_daemon(environment, write_workspace(folder, port)),
         ]
-        say = print_line()
-        with tell_of_deaths(application_url(), say) as deaths:
-            Supervisor(programs, say, observer=deaths, lock=lock).run(stop)
+        print_line = line_printer()
+        with record_crash_alerts(application_url(), print_line) as crash_alerts:
+            Supervisor(programs, print_line, observer=crash_alerts, lock=lock).run(stop)
 
 
 @contextmanager
-def told_to_stop() -> Iterator[Event]:
-    """Yield an event that is set by SIGTERM or SIGINT; the signals mean what they did before when the block ends."""
+def stop_on_signals() -> Iterator[Event]:
+    """Yield an event that SIGTERM and SIGINT set; the previous signal handlers are restored when the block ends."""
     stop = Event()
 
-    def hear(_number: int, _frame: FrameType | None) -> None:
+    def handle(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    before = {sign: signal.signal(sign, hear) for sign in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:
-        for sign, handler in before.items():
-            signal.signal(sign, handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def print_line() -> Say:
-    """Return what prints a program's line with its name before it, whole lines only.
+def line_printer() -> PrintLine:
+    """Return a function that prints a program's line with the program's name before it, whole lines only.
 
-    A line that can't be written is lost: whoever prints has programs to keep, and must not end for want of a reader.
+    A line that cannot be written is lost: the supervisor must keep its programs running even if nothing reads its
+    output.
     """
     lock = Lock()
 
-    def say(name: str, line: str) -> None:
+    def print_line(name: str, line: str) -> None:
         with lock, suppress(OSError, ValueError):
-            # What runs log may quote anybody, and this is somebody's terminal.
+            # Log lines can quote text from outside, and control characters could manipulate the terminal.
             sys.stdout.write(f"{name:<12}| {strip_control_chars(line)}\n")
             sys.stdout.flush()
 
-    return say
+    return print_line

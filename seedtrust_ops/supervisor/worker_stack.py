@@ -1,7 +1,7 @@
-"""What production runs beside the web server: run host, code server and Dagster daemon; and laptops' web server.
+"""The programs of a worker (run host, code server, Dagster daemon), and the web server of a laptop.
 
-The daemon gets the code server over gRPC: with a `python_module` workspace it would start a new one every
-minute (dagster issue 32677).
+The daemon uses the code server over gRPC: with a `python_module` workspace it would start a new one every minute
+(dagster issue 32677). How programs are run is in `supervisor`.
 """
 
 import fcntl
@@ -15,53 +15,53 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from seedtrust_ops.errors import SeedTrustError
-from seedtrust_ops.launcher.host_socket import LAUNCHER_FOLDER, is_answered
+from seedtrust_ops.launcher.host_socket import LAUNCHER_FOLDER, is_serving
 from seedtrust_ops.supervisor.program import Program
 
 LOOPBACK = "127.0.0.1"
-RUN_SECONDS = 45.0
-"""How long runs under way may take to finish when the worker is stopped."""
-INTERRUPTED_SECONDS = 20.0
-"""How long it may take then until runs that did not finish have given back what they hold, and are gone."""
-LOCK_SECONDS = 30.0
-CALLS_AT_ONCE = 32
-"""How many calls the code server answers side by side: all of the daemon's sensors and schedules (`num_workers` in
-dagster.yaml, twice), the web server's, and a run's start, so that none stands behind a sensor that waits."""
+RUN_FINISH_SECONDS = 45.0
+"""How long current runs may take to finish when the worker shuts down."""
+INTERRUPT_GRACE_SECONDS = 20.0
+"""How long runs that did not finish in time may take after that to release what they hold and exit."""
+LOCK_TIMEOUT_SECONDS = 30.0
+MAX_CONCURRENT_CALLS = 32
+"""How many calls the code server handles concurrently: all of the daemon's sensors and schedules (`num_workers` in
+dagster.yaml, twice), the web server's calls, and a run's start, so that none is stuck behind a long-polling sensor."""
 DEFINITIONS = "seedtrust_ops.definitions"
-WORKSPACE = "workspace.yaml"
+WORKSPACE_FILE = "workspace.yaml"
 
 
-class AnotherWorker(SeedTrustError):
-    """A worker with the same DAGSTER_HOME runs already."""
+class WorkerAlreadyRunning(SeedTrustError):
+    """A worker with the same DAGSTER_HOME is already running."""
 
 
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
+def find_free_port() -> int:
+    """Return a free port of the loopback interface."""
     with closing(socket.socket()) as listener:
         listener.bind((LOOPBACK, 0))
         port: int = listener.getsockname()[1]
         return port
 
 
-def code_server_port(folder: Path) -> int:
-    """Return the port that the last worker's workspace in `folder` names, or another where that is not to be had.
+def choose_code_server_port(folder: Path) -> int:
+    """Return the port in the last worker's workspace in `folder`, or another one if that is not available.
 
-    A web server reads the workspace once, at its start, and so finds the code server of the next worker too.
+    A web server reads the workspace only at its start; with the same port it also finds the next worker's code server.
     """
-    workspace = folder / WORKSPACE
+    workspace = folder / WORKSPACE_FILE
     named = re.search(r"^ +port: (\d+)$", workspace.read_text(), re.MULTILINE) if workspace.is_file() else None
-    return int(named[1]) if named is not None and _is_free(int(named[1])) else free_port()
+    return int(named[1]) if named is not None and _is_free(int(named[1])) else find_free_port()
 
 
 def is_listening(port: int) -> bool:
-    """Return whether somebody on the loopback interface takes connections at `port`."""
-    with closing(socket.socket()) as caller:
-        caller.settimeout(1.0)
-        return caller.connect_ex((LOOPBACK, port)) == 0
+    """Return whether a process on the loopback interface accepts connections at `port`."""
+    with closing(socket.socket()) as connection:
+        connection.settimeout(1.0)
+        return connection.connect_ex((LOOPBACK, port)) == 0
 
 
-def run_host(environment: Mapping[str, str], home: Path) -> tuple[Program, ...]:
-    """The parent of the runs of DAGSTER_HOME `home`, which no restart of the others concerns; none but on Linux."""
+def build_run_host(environment: Mapping[str, str], home: Path) -> tuple[Program, ...]:
+    """Return the run host of DAGSTER_HOME `home`, so that runs survive restarts of the others; empty except on Linux."""
     if sys.platform != "linux":
         return ()
     folder = home / LAUNCHER_FOLDER
@@ -69,37 +69,37 @@ def run_host(environment: Mapping[str, str], home: Path) -> tuple[Program, ...]:
         name="run-host",
         command=(
             *(sys.executable, "-m", "seedtrust_ops.launcher.run_host", "--keep", "--folder", str(folder)),
-            *("--run-seconds", f"{RUN_SECONDS:g}", "--warm", DEFINITIONS),
+            *("--run-seconds", f"{RUN_FINISH_SECONDS:g}", "--warm", DEFINITIONS),
         ),
         environment=environment,
-        stop_seconds=RUN_SECONDS + INTERRUPTED_SECONDS,
-        # Its children are the runs. Launchers that find it dead start one of their own meanwhile.
+        stop_seconds=RUN_FINISH_SECONDS + INTERRUPT_GRACE_SECONDS,
+        # Its children are the runs. If it crashes, launchers start their own run host in the meantime.
         children_may_finish=True,
-        is_ready=lambda: folder.is_dir() and is_answered(folder),
+        is_ready=lambda: folder.is_dir() and is_serving(folder),
     )
     return (program,)
 
 
-def code_server(environment: Mapping[str, str], port: int) -> Program:
-    """The one process that has loaded the definitions, and answers for them; it listens when all is loaded."""
+def build_code_server(environment: Mapping[str, str], port: int) -> Program:
+    """Return the process that loads and serves the definitions; it listens once everything is loaded."""
     return Program(
         name="code-server",
         command=(
             *(sys.executable, "-m", "dagster", "code-server", "start", "-m", DEFINITIONS),
             *("--host", LOOPBACK, "--port", str(port), "--log-level", "warning", "--location-name", "seedtrust_ops"),
-            *("--max-workers", str(CALLS_AT_ONCE)),
+            *("--max-workers", str(MAX_CONCURRENT_CALLS)),
         ),
-        # The server that callers see starts the one that works, and hands on no option of its own to that one.
-        environment={**environment, "DAGSTER_CLI_API_GRPC_MAX_WORKERS": str(CALLS_AT_ONCE)},
-        stop_seconds=RUN_SECONDS,
-        # The server that callers see only stands before the one that works.
+        # The server that accepts calls starts a child that handles them, and passes none of its options to the child.
+        environment={**environment, "DAGSTER_CLI_API_GRPC_MAX_WORKERS": str(MAX_CONCURRENT_CALLS)},
+        stop_seconds=RUN_FINISH_SECONDS,
+        # The server that accepts calls is only a proxy for that child.
         needs_child=True,
         is_ready=lambda: is_listening(port),
     )
 
 
-def daemon(environment: Mapping[str, str], workspace: Path) -> Program:
-    """Dagster's daemon, turning faster: schedules, sensors and the run queue."""
+def build_daemon(environment: Mapping[str, str], workspace: Path) -> Program:
+    """Return Dagster's daemon with shorter intervals: schedules, sensors and the run queue."""
     return Program(
         name="daemon",
         command=(sys.executable, "-m", "seedtrust_ops.supervisor.fast_daemon", "--workspace", str(workspace)),
@@ -107,8 +107,8 @@ def daemon(environment: Mapping[str, str], workspace: Path) -> Program:
     )
 
 
-def web_server(environment: Mapping[str, str], workspace: Path, port: int) -> Program:
-    """Dagster's web server, for this machine alone: it has no login."""
+def build_web_server(environment: Mapping[str, str], workspace: Path, port: int) -> Program:
+    """Return Dagster's web server, for this machine only because it has no login."""
     return Program(
         name="web",
         command=(
@@ -121,10 +121,10 @@ def web_server(environment: Mapping[str, str], workspace: Path, port: int) -> Pr
 
 
 def write_workspace(folder: Path, port: int) -> Path:
-    """Write the workspace that names our code server into `folder`; return the file."""
+    """Write a workspace that names the code server at `port` into `folder`; return the file."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / WORKSPACE
-    # Put in place whole: a web server that starts at the same time must not read half of it.
+    path = folder / WORKSPACE_FILE
+    # Replaced atomically: a web server that starts at the same time must not read half of it.
     new = path.with_suffix(".new")
     new.write_text(
         "load_from:\n"
@@ -138,23 +138,24 @@ def write_workspace(folder: Path, port: int) -> Path:
 
 
 @contextmanager
-def only_worker(folder: Path) -> Iterator[int]:
-    """Hold the lock that one worker of a DAGSTER_HOME has, for as long as the block lasts; yields its descriptor.
+def hold_worker_lock(folder: Path) -> Iterator[int]:
+    """Hold the lock of the one worker of a DAGSTER_HOME until the block ends; yield the lock file's descriptor.
 
-    The keepers hold it too: where a worker was killed, the next one waits until the first one's daemon is gone.
+    The process guards hold it too: if a worker was killed, the next one waits until the first one's daemon has exited.
 
     Raises:
-        AnotherWorker: when another one holds it for half a minute.
+        WorkerAlreadyRunning: if another worker holds the lock for LOCK_TIMEOUT_SECONDS.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + LOCK_SECONDS
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     with (folder / "lock").open("a+") as file:
-        while not _locked(file.fileno()):
+        while not _try_lock(file.fileno()):
             if time.monotonic() >= deadline:
                 file.seek(0)
-                raise AnotherWorker(
-                    f"A worker runs already for {folder.parent.parent} (process {file.read().strip() or 'unknown'}), "
-                    "and two daemons must not run side by side. Stop that one first."
+                raise WorkerAlreadyRunning(
+                    f"A worker is already running for {folder.parent.parent} (process "
+                    f"{file.read().strip() or 'unknown'}). Two daemons must not run at the same time. Stop that worker "
+                    "first."
                 )
             time.sleep(0.2)
         file.truncate(0)
@@ -165,7 +166,7 @@ def only_worker(folder: Path) -> Iterator[int]:
 
 def _is_free(port: int) -> bool:
     with closing(socket.socket()) as listener:
-        # Connections of the last worker that wind down keep nobody from listening.
+        # Connections of the last worker that are still closing do not prevent listening.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((LOOPBACK, port))
@@ -174,7 +175,7 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _locked(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
