@@ -1,7 +1,7 @@
-"""Brings every encrypted account number under the newest key, a page at a time, while jobs run on.
+"""Re-encrypts every encrypted account number with the newest key, one page at a time, while jobs keep running.
 
-It decides what is encrypted anew and what is proved by it; how a token is made is the key ring's, and nothing here
-ever sees what one holds.
+It decides which tokens to re-encrypt and verifies the result. The encryption itself is in
+`resources/field_encryption`; this module never sees a decrypted number.
 """
 
 from collections import Counter
@@ -18,166 +18,168 @@ from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.errors import DamagedToken, UnreadableToken
 from seedtrust_ops.tables import HuntingtonTransaction
 
-PAGE = 1_000
-PASSES = 3
-"""The first pass takes what nobody holds, the others wait for what workers held. What is left after a third is being
-written anew all the time, by an application that still encrypts with an older key."""
+PAGE_SIZE = 1_000
+MAX_PASSES = 3
+"""The first pass skips locked rows; the others wait for them. Rows still left after the third pass are being rewritten
+continuously by an application that still encrypts with an older key."""
 
-Progress = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 
 
 class KeyRing(Protocol):
-    """The keys of encrypted columns, counted from 0, the newest."""
+    """The keys of the encrypted columns; index 0 is the newest key."""
 
-    def key_of(self, token: str) -> int:
-        """Return which key opens `token`, or raise `UnreadableToken`; what it holds is not looked at."""
+    def key_index(self, token: str) -> int:
+        """Return the index of the key that opens `token`, or raise `UnreadableToken`; the content is not decrypted."""
         ...
 
-    def under_newest_key(self, token: str) -> str:
-        """Return a token of the newest key that holds what `token` holds, or raise `UnreadableToken`."""
+    def reencrypt(self, token: str) -> str:
+        """Return a token with the same content under the newest key, or raise `UnreadableToken`."""
         ...
 
 
 @dataclass
-class KeyUse:
-    """Which keys the stored tokens are under, and the transactions whose token no key opens."""
+class KeyUsage:
+    """How many stored tokens each key opens, and the transactions whose token no key opens."""
 
     tokens: Counter[int] = field(default_factory=Counter)
-    """How many tokens each key opens, by its place: 0 is the newest."""
-    of_unknown_keys: list[int] = field(default_factory=list)
+    """The number of tokens per key index; 0 is the newest key."""
+    unknown_key_transactions: list[int] = field(default_factory=list)
     damaged: list[int] = field(default_factory=list)
 
     @property
-    def under_older_keys(self) -> int:
-        """How many tokens must still be encrypted anew."""
+    def older_key_count(self) -> int:
+        """The number of tokens that still need to be re-encrypted."""
         return self.tokens.total() - self.tokens[0]
 
     @property
-    def readable(self) -> bool:
+    def is_readable(self) -> bool:
         """Whether every token is opened by one of the keys."""
-        return not self.of_unknown_keys and not self.damaged
+        return not self.unknown_key_transactions and not self.damaged
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """How many tokens were encrypted anew, and how all of them stood when they were looked at once more afterwards."""
+    """How many tokens were re-encrypted, and the key usage when all tokens were checked again afterwards."""
 
-    renewed: int
-    use: KeyUse
+    reencrypted: int
+    usage: KeyUsage
 
     @property
-    def complete(self) -> bool:
-        """Whether no token needs a key but the newest."""
-        return self.use.readable and self.use.under_older_keys == 0
+    def is_complete(self) -> bool:
+        """Whether every token is under the newest key."""
+        return self.usage.is_readable and self.usage.older_key_count == 0
 
 
 def count_tokens(session: Session) -> int:
-    """Return how many tokens there are."""
+    """Return the number of stored tokens."""
     return session.scalars(select(func.count()).select_from(HuntingtonTransaction)).one()
 
 
-def look_at_keys(sessions: Sessions, ring: KeyRing, looked_at: Progress = lambda _tokens: None) -> KeyUse:
-    """Return which keys are in use; nothing is changed. `looked_at` is told how many tokens each page had."""
-    use = KeyUse()
+def count_key_usage(
+    sessions: Sessions, ring: KeyRing, on_progress: ProgressCallback = lambda _tokens: None
+) -> KeyUsage:
+    """Return which keys are in use; nothing is changed. `on_progress` is called with the tokens of each page."""
+    use = KeyUsage()
     after = 0
     while page := run_in_transaction(sessions, partial(_next_page, after=after)):
-        _note(use, ring, page)
+        _count_page(use, ring, page)
         after = max(page)
-        looked_at(len(page))
+        on_progress(len(page))
     return use
 
 
-def rotate(sessions: Sessions, ring: KeyRing, looked_at: Progress = lambda _tokens: None) -> Rotation:
-    """Encrypt every token anew that is not under the newest key, then look at all of them once more.
+def rotate(sessions: Sessions, ring: KeyRing, on_progress: ProgressCallback = lambda _tokens: None) -> Rotation:
+    """Re-encrypt every token that is not under the newest key, then check all tokens again.
 
-    Each page is a transaction of its own, so whoever breaks this off loses nothing and calls it again. What a worker
-    holds, or changed meanwhile, is left for the next pass. `updated_at` stays as it is: healing reads in it since when
-    a transaction has been quiet.
+    Each page is its own database transaction, so this can be interrupted and repeated at any time. Rows that a worker
+    has locked, or changed meanwhile, are left for the next pass. `updated_at` is not changed: auto-heal uses it to
+    tell how long a transaction has been unchanged.
 
     Args:
         sessions: the application's database.
         ring: the keys.
-        looked_at: is told how many tokens each page had; the passes add up.
+        on_progress: called with the number of tokens of each page; the passes add up.
     """
-    renewed = 0
-    for number in range(PASSES):
+    reencrypted = 0
+    for number in range(MAX_PASSES):
         after = 0
-        renew_page = partial(_renew_page, ring=ring, skip_locked=number == 0)
-        while (done := run_in_transaction(sessions, partial(renew_page, after=after))).tokens:
-            renewed += done.renewed
+        reencrypt_page = partial(_reencrypt_page, ring=ring, skip_locked=number == 0)
+        while (done := run_in_transaction(sessions, partial(reencrypt_page, after=after))).tokens:
+            reencrypted += done.reencrypted
             after = done.last_id
-            looked_at(done.tokens)
-        use = look_at_keys(sessions, ring, looked_at)
-        if use.under_older_keys == 0:
+            on_progress(done.tokens)
+        usage = count_key_usage(sessions, ring, on_progress)
+        if usage.older_key_count == 0:
             break
-    return Rotation(renewed, use)
+    return Rotation(reencrypted, usage)
 
 
 @dataclass(frozen=True)
 class _Page:
-    """How many tokens were looked at and encrypted anew in one transaction, and the last transaction's id."""
+    """How many tokens were read and re-encrypted in one database transaction, and the last transaction id."""
 
     tokens: int
-    renewed: int
+    reencrypted: int
     last_id: int
 
 
 def _next_page(session: Session, after: int) -> dict[int, str]:
-    """Return the tokens of the next transactions by their ids, none at the end."""
+    """Return the next page of tokens by transaction id; empty at the end."""
     rows = session.execute(
         select(HuntingtonTransaction.id, HuntingtonTransaction.account_number_encrypted)
         .where(HuntingtonTransaction.id > after)
         .order_by(HuntingtonTransaction.id)
-        .limit(PAGE)
+        .limit(PAGE_SIZE)
     )
     return {row.id: row.account_number_encrypted for row in rows}
 
 
-def _note(use: KeyUse, ring: KeyRing, page: Mapping[int, str]) -> None:
+def _count_page(use: KeyUsage, ring: KeyRing, page: Mapping[int, str]) -> None:
     for transaction_id, token in page.items():
         try:
-            use.tokens[ring.key_of(token)] += 1
+            use.tokens[ring.key_index(token)] += 1
         except DamagedToken:
             use.damaged.append(transaction_id)
         except UnreadableToken:
-            use.of_unknown_keys.append(transaction_id)
+            use.unknown_key_transactions.append(transaction_id)
 
 
-def _renew_page(session: Session, ring: KeyRing, skip_locked: bool, after: int) -> _Page:
+def _reencrypt_page(session: Session, ring: KeyRing, skip_locked: bool, after: int) -> _Page:
     page = _next_page(session, after)
-    news = [
+    new_tokens = [
         (transaction_id, token, new)
         for transaction_id, token in page.items()
-        if (new := _renewed(ring, token)) is not None
+        if (new := _reencrypt_token(ring, token)) is not None
     ]
-    return _Page(len(page), _store(session, news, skip_locked=skip_locked), max(page, default=after))
+    return _Page(len(page), _store(session, new_tokens, skip_locked=skip_locked), max(page, default=after))
 
 
-def _renewed(ring: KeyRing, token: str) -> str | None:
+def _reencrypt_token(ring: KeyRing, token: str) -> str | None:
     try:
-        return ring.under_newest_key(token) if ring.key_of(token) > 0 else None
+        return ring.reencrypt(token) if ring.key_index(token) > 0 else None
     except UnreadableToken:
-        # Counted and named by the look at all tokens that ends each pass.
+        # Counted and listed by `count_key_usage`, which ends each pass.
         return None
 
 
-def _store(session: Session, renewed: Sequence[tuple[int, str, str]], *, skip_locked: bool) -> int:
-    """Store new tokens (transaction, old token, new one) where the old one still stands; return how many did."""
-    if not renewed:
+def _store(session: Session, reencrypted: Sequence[tuple[int, str, str]], *, skip_locked: bool) -> int:
+    """Store new tokens (transaction id, old token, new token) if the old one is unchanged; return the count."""
+    if not reencrypted:
         return 0
-    news = array_table("news", [("id", BigInteger()), ("old", Text()), ("new", Text())], renewed)
-    still_old = (
-        select(HuntingtonTransaction.id, news.c.new)
-        .join(news, HuntingtonTransaction.id == news.c.id)
-        .where(HuntingtonTransaction.account_number_encrypted == news.c.old)
+    new_tokens = array_table("new_tokens", [("id", BigInteger()), ("old", Text()), ("new", Text())], reencrypted)
+    unchanged = (
+        select(HuntingtonTransaction.id, new_tokens.c.new)
+        .join(new_tokens, HuntingtonTransaction.id == new_tokens.c.id)
+        .where(HuntingtonTransaction.account_number_encrypted == new_tokens.c.old)
         .order_by(HuntingtonTransaction.id)
         .with_for_update(of=HuntingtonTransaction, key_share=True, skip_locked=skip_locked)
-        .cte("still_old")
+        .cte("unchanged")
     )
     stored = session.scalars(
         update(HuntingtonTransaction)
-        .where(HuntingtonTransaction.id == still_old.c.id)
-        .values(account_number_encrypted=still_old.c.new)
+        .where(HuntingtonTransaction.id == unchanged.c.id)
+        .values(account_number_encrypted=unchanged.c.new)
         .returning(HuntingtonTransaction.id)
     )
     return len(stored.all())

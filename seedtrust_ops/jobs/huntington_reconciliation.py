@@ -1,6 +1,6 @@
-"""Shows, every morning at 05:00, yesterday's batches of transfers, and lays them beside the bank's word, cent by cent.
+"""The daily job (05:00) that shows yesterday's batches of transfers and compares them with the bank, to the cent.
 
-It is an asset by the day, with the check that the bank agrees. It moves no money and changes no transaction.
+It materializes a daily-partitioned asset with the check `agrees_with_bank`. It moves no money and changes no status.
 """
 
 from datetime import date, timedelta
@@ -12,17 +12,18 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.reconciliation.bank_comparison import Reconciliation, reconcile_day
 from seedtrust_ops.domain.reconciliation.chart import read_month
 from seedtrust_ops.domain.reconciliation.daily_batches import read_day
+from seedtrust_ops.formatting import format_dollars
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, HuntingtonResource
 from seedtrust_ops.orchestration.job_factory import owners_and_tags, single_asset_job
-from seedtrust_ops.orchestration.metadata import day_metadata, dollars, format_date, reconciliation_metadata
+from seedtrust_ops.orchestration.metadata import format_date, reconciliation_metadata, transfer_day_metadata
 from seedtrust_ops.orchestration.schedules import daily_schedule, office_today
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized
 
 NAME = "huntington_reconciliation"
 DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone=get_settings().location.timezone, end_offset=1)
-"""Today's too, so that people can look at a day that is not over."""
+"""Includes today, so that a person can view a day that is not over."""
 
 
 def day_before(day: date) -> str:
@@ -36,32 +37,32 @@ def day_before(day: date) -> str:
     group_name=job_policy(NAME).group.value,
     kinds={"postgres", "matplotlib"},
     retry_policy=RETRIES,
-    description="The batches of transfers that were queued on a day: what was sent, what failed, which run had them, "
-    "and thirty days as a picture.",
+    description="The transfer batches queued on a day: what was sent, what failed, which run processed them, and a "
+    "chart of thirty days.",
     **owners_and_tags(NAME),
 )
 def huntington_transfers(
     context: dg.AssetExecutionContext, database: DatabaseResource
 ) -> dg.MaterializeResult[dict[str, Any]]:
-    """Count a day's batches, and draw the thirty days up to it."""
+    """Count a day's batches, and draw a chart of the thirty days up to it."""
     day, zone = _day(context), get_settings().location.timezone
     with user_facing_failures(), database.sessions()() as session:
-        # Totals and rows are read by several statements, and must be of one moment.
+        # Several statements read totals and rows, so they must see the same snapshot.
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        seen = read_day(session, day, zone)
+        summary = read_day(session, day, zone)
         month = read_month(session, day, zone)
     context.log.info(
-        f"{seen.batches} batches with {seen.transactions} transactions were queued on {day}; "
-        f"{dollars(seen.gone_cents)} of that was sent."
+        f"{summary.batches} batches with {summary.transactions} transactions were queued on {day}; "
+        f"{format_dollars(summary.sent_cents)} of that was sent."
     )
     return dg.MaterializeResult(
         value={
             "day": day.isoformat(),
-            "batches": seen.batches,
-            "transactions": seen.transactions,
-            "sent_cents": seen.gone_cents,
+            "batches": summary.batches,
+            "transactions": summary.transactions,
+            "sent_cents": summary.sent_cents,
         },
-        metadata=day_metadata(seen, month),
+        metadata=transfer_day_metadata(summary, month),
     )
 
 
@@ -69,54 +70,54 @@ def huntington_transfers(
     asset=huntington_transfers,
     name="agrees_with_bank",
     retry_policy=RETRIES,
-    description="What left the bank for each of the day's transactions is what we believe, to the cent. It does not "
-    "pass where the bank can't be asked.",
+    description="For each of the day's transactions, the bank sent the amount that SeedTrust recorded, to the cent. "
+    "Does not pass if the bank can't be queried.",
 )
 def huntington_transfers_check(
     context: dg.AssetCheckExecutionContext, database: DatabaseResource, huntington: HuntingtonResource
 ) -> dg.AssetCheckResult:
-    """Ask the bank about every transaction of a day."""
+    """Compare every transaction of a day with the bank."""
     day = _day(context.op_execution_context)
     with user_facing_failures():
         huntington.settings  # noqa: B018  a missing variable must stop the job, not look like a bank that is down
         try:
             compared = reconcile_day(database.sessions(), huntington.open, day, get_settings().location.timezone)
-        except (BankInquiryFailed, BankUnauthorized) as trouble:
-            return _unasked(str(trouble), day)
-    return _verdict(compared, day)
+        except (BankInquiryFailed, BankUnauthorized) as error:
+            return _not_checked(str(error), day)
+    return _check_result(compared, day)
 
 
 def _day(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> date:
-    """Return the day that was asked for, yesterday where none was."""
+    """Return the requested day, or yesterday if none was requested."""
     return date.fromisoformat(context.partition_key if context.has_partition_key else day_before(office_today()))
 
 
-def _verdict(compared: Reconciliation, day: date) -> dg.AssetCheckResult:
+def _check_result(compared: Reconciliation, day: date) -> dg.AssetCheckResult:
     if compared.agrees:
-        said = (
+        description = (
             f"The bank agrees on all {compared.transactions} transactions of {format_date(day)}: "
-            f"{dollars(compared.ours_cents)} was sent."
+            f"{format_dollars(compared.local_cents)} was sent."
         )
     else:
-        said = (
-            f"The bank says otherwise of {len(compared.differences)} of the {compared.transactions} transactions of "
-            f"{format_date(day)}. See the last run of auto_heal_huntington_batches; what differs after that is to be "
-            "settled with Huntington."
+        description = (
+            f"The bank disagrees on {len(compared.differences)} of {compared.transactions} transactions of "
+            f"{format_date(day)}. See the last run of auto_heal_huntington_batches; resolve remaining differences with "
+            "Huntington."
         )
     return dg.AssetCheckResult(
         passed=compared.agrees,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=said,
+        description=description,
         metadata=reconciliation_metadata(compared, day),
     )
 
 
-def _unasked(trouble: str, day: date) -> dg.AssetCheckResult:
+def _not_checked(error: str, day: date) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=False,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"The bank could not be asked, so nothing is known of {format_date(day)}: {trouble} Make "
-        "that day again once the bank answers.",
+        description=f"The bank could not be queried, so {format_date(day)} was not checked. {error} Materialize "
+        "this day again once the bank responds.",
     )
 
 
@@ -124,7 +125,7 @@ huntington_reconciliation = single_asset_job(
     NAME,
     huntington_transfers,
     legacy_name="none",
-    description="Shows a day's batches of transfers, and checks them against the bank's word to the cent.",
+    description="Shows a day's transfer batches, and compares them with the bank to the cent.",
 )
 
-huntington_reconciliation_schedule = daily_schedule(huntington_reconciliation, hour=5, partition_of=day_before)
+huntington_reconciliation_schedule = daily_schedule(huntington_reconciliation, hour=5, partition_key_for=day_before)

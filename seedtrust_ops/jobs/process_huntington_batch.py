@@ -1,7 +1,7 @@
-"""Sends a queued Huntington batch to the bank, as soon as it is queued.
+"""The job that sends a queued Huntington batch to the bank, and the sensor that launches it.
 
-`huntington_batch_sensor` waits in the database for a batch to become `queued` and asks for a run at once; by hand,
-launch it with a batch id.
+`huntington_batch_sensor` listens for a batch to become `queued` and requests a run at once. To launch the job by hand,
+enter a batch id.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,17 +16,17 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.listen_notify import BATCH_QUEUED
 from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.domain.shadow_mode.decisions import Decision
-from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import batch as rehearse_batch
-from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import unseen_batches
-from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, queued_batches
+from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import dry_run_batch as rehearse_batch
+from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import undecided_batches
+from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, list_queued_batches
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport, TransferRules, process_batch
-from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, why_halted
+from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, FieldCipherResource, HuntingtonResource
 from seedtrust_ops.orchestration.job_factory import JobConfig, automation_status, owners_and_tags, single_op_job
 from seedtrust_ops.orchestration.long_poll import poll_or_wait
 from seedtrust_ops.orchestration.metadata import batch_metadata
-from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
+from seedtrust_ops.orchestration.shadow_runs import is_in_shadow_mode, run_in_shadow_mode
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 from seedtrust_ops.severity import Severity, run_tags
 from seedtrust_ops.tag_names import BATCH_TAG
@@ -35,30 +35,30 @@ NAME = "process_huntington_batch"
 SEVERITY = Severity.CRITICAL
 GENERATION_TAG = "seedtrust/generation"
 HALTED_TAG = "seedtrust/halted"
-CLAIM_WITHIN = timedelta(minutes=5)
-"""A run that left the queue so long ago and has not claimed its batch is taken for dead."""
-TRY_AGAIN_WITHIN = timedelta(seconds=30)
-"""How long a run that gave its batch back may take to try again by itself: longer than any pause of its retries."""
-FIRST_PAUSE = timedelta(seconds=30)
-LONGEST_PAUSE = timedelta(minutes=10)
-LONGEST_SECONDS = 6 * 3600
+CLAIM_TIMEOUT = timedelta(minutes=5)
+"""A run that left the queue this long ago without claiming its batch is assumed to have crashed."""
+SAME_RUN_RETRY_WINDOW = timedelta(seconds=30)
+"""How long a run that returned its batch may take to retry by itself: longer than any pause between its retries."""
+FIRST_RETRY_PAUSE = timedelta(seconds=30)
+MAX_RETRY_PAUSE = timedelta(minutes=10)
+MAX_RUNTIME_SECONDS = 6 * 3600
 NO_BATCH = 0
-"""What the launchpad shows until a person puts a batch's number there."""
-REQUESTS_A_TICK = 50
-"""So that a tick stays well under the time that Dagster gives it, however many batches are queued."""
+"""The launchpad's default, until a person enters a batch id."""
+MAX_REQUESTS_PER_TICK = 50
+"""Keeps a tick well within Dagster's time limit, however many batches are queued."""
 
 
-class NoBatchNamed(SeedTrustError):
-    """A person launched the job without the number of a batch."""
+class BatchIdMissing(SeedTrustError):
+    """A person launched the job without a batch id."""
 
 
 class ProcessBatchConfig(JobConfig):
-    """Which batch to send."""
+    """The batch to send."""
 
     batch_id: int = Field(
         default=NO_BATCH,
-        description="The number of the queued Huntington batch, as the batch screen shows it. Put it in the place of "
-        "the 0, which stands for none.",
+        description="The id of the queued Huntington batch, as shown on the batch screen. Replace the default 0, which "
+        "means no batch.",
     )
 
 
@@ -70,21 +70,21 @@ def process_huntington_batch_op(
     huntington: HuntingtonResource,
     field_cipher: FieldCipherResource,
 ) -> dict[str, Any]:
-    """Send one queued Huntington batch: each transfer exactly once, whatever dies in between.
+    """Send one queued Huntington batch to the bank: each transfer exactly once, regardless of crashes.
 
-    By hand: put the batch's number in the place of the 0 in the launchpad.
+    To launch by hand, replace the 0 in the launchpad with the batch id.
     """
-    if in_shadow(NAME):
-        look = partial(_look_at_batch, context, config, huntington, field_cipher)
-        return run_in_shadow(context, NAME, database, look)
+    if is_in_shadow_mode(NAME):
+        look = partial(_dry_run_batch, context, config, huntington, field_cipher)
+        return run_in_shadow_mode(context, NAME, database, look)
     with user_facing_failures():
         if config.batch_id == NO_BATCH:
-            raise NoBatchNamed(
-                "No batch was named, so nothing was sent. Open this run in the launchpad, put the batch's number in "
-                "the place of the 0, and launch it."
+            raise BatchIdMissing(
+                "No batch id was given. Nothing was sent. Open this run in the launchpad, replace the 0 with the batch "
+                "id, and launch it."
             )
         if BATCH_TAG not in context.run.tags:
-            # A person launched it: so that it is found with the batch's other runs.
+            # A person launched this run: the tag lists it with the batch's other runs.
             context.instance.add_run_tags(context.run_id, {BATCH_TAG: str(config.batch_id)})
         try:
             report = process_batch(
@@ -94,14 +94,14 @@ def process_huntington_batch_op(
                 transfer_rules(huntington),
                 batch_id=config.batch_id,
                 holder=context.run_id,
-                asked_at=_asked_at(context),
+                requested_at=_requested_at(context),
             )
         except TransfersHalted:
-            # Not a failure to be more careful after: the batch is sent as soon as the halt is over.
+            # Not a failure that delays the next run: the batch is sent as soon as sending is resumed.
             context.instance.add_run_tags(context.run_id, {HALTED_TAG: "true"})
             raise
         metadata = batch_metadata(database.sessions(), report)
-    context.log.info(in_words(report))
+    context.log.info(summarize_batch(report))
     context.add_output_metadata(metadata)
     return {"batch_id": report.batch_id, "status": report.status, "held_by": report.held_by, "counts": report.counts}
 
@@ -110,8 +110,8 @@ process_huntington_batch = single_op_job(
     process_huntington_batch_op,
     SEVERITY,
     legacy_name="Huey PROCESS_HUNTINGTON_BATCH",
-    # A run that is ended gives its batch back; without an end, one whose worker was killed would seem to run for ever.
-    longest_seconds=LONGEST_SECONDS,
+    # A run that reaches the limit returns its batch. Without a limit, a run whose worker was killed would never end.
+    max_runtime_seconds=MAX_RUNTIME_SECONDS,
 )
 
 
@@ -120,61 +120,61 @@ process_huntington_batch = single_op_job(
     job=process_huntington_batch,
     minimum_interval_seconds=1,
     default_status=automation_status()[1],
-    description="Asks for a run of every batch as soon as it is queued, and says why where one has to wait.",
+    description="Requests a run for every batch as soon as it is queued, or reports why a batch has to wait.",
     **owners_and_tags(NAME),
 )
 def huntington_batch_sensor(
     context: dg.SensorEvaluationContext, database: DatabaseResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Ask for a run of every batch that is queued and has none on its way; wait for one that is."""
+    """Request a run for every queued batch that has none pending; listen for the next one if there is none."""
     with user_facing_failures():
-        return poll_or_wait(database, BATCH_QUEUED, partial(_look, context.instance, database))
+        return poll_or_wait(database, BATCH_QUEUED, partial(_evaluate, context.instance, database))
 
 
-def _look(instance: dg.DagsterInstance, database: DatabaseResource) -> dg.SensorResult | dg.SkipReason:
+def _evaluate(instance: dg.DagsterInstance, database: DatabaseResource) -> dg.SensorResult | dg.SkipReason:
     with database.sessions()() as session:
-        halted = why_halted(session, get_settings().transfers.halted)
-        batches = unseen_batches(session, NAME) if in_shadow(NAME) else queued_batches(session)
+        halted = get_halt_reason(session, get_settings().transfers.halted)
+        batches = undecided_batches(session, NAME) if is_in_shadow_mode(NAME) else list_queued_batches(session)
     if halted is not None:
-        return dg.SkipReason(f"{halted} {len(batches)} batches wait in the queue.")
+        return dg.SkipReason(f"{halted} {len(batches)} batches are waiting in the queue.")
     if not batches:
         return dg.SkipReason("No batch is queued.")
     requests: list[dg.RunRequest] = []
-    waits: list[str] = []
+    wait_reasons: list[str] = []
     for batch in batches:
-        wait = _why_wait(instance, batch)
-        if wait is None:
+        wait_reason = _find_reason_to_wait(instance, batch)
+        if wait_reason is None:
             requests.append(_run_request(instance, batch))
         else:
-            waits.append(wait)
-        if len(requests) == REQUESTS_A_TICK:
+            wait_reasons.append(wait_reason)
+        if len(requests) == MAX_REQUESTS_PER_TICK:
             break
-    return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason(" ".join(waits))
+    return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason(" ".join(wait_reasons))
 
 
-def in_words(report: BatchReport) -> str:
-    """Return how a batch stands, as one sentence."""
+def summarize_batch(report: BatchReport) -> str:
+    """Return the state of a batch in one or two sentences."""
     if report.held_by is not None:
-        return f"Batch {report.batch_id} is being processed by run {report.held_by}; this run left it alone."
+        return f"Batch {report.batch_id} is already being processed by run {report.held_by}. This run did nothing."
     counts = ", ".join(f"{count} {status}" for status, count in sorted(report.counts.items()))
-    waiting = f" Auto-heal asks the bank about the {report.still_open} still processing." if report.still_open else ""
-    return f"Batch {report.batch_id} is {report.status}: {counts}.{waiting}"
+    open_note = f" Auto-heal will look up the {report.still_open} still processing." if report.still_open else ""
+    return f"Batch {report.batch_id} is {report.status}: {counts}.{open_note}"
 
 
 def transfer_rules(huntington: HuntingtonResource) -> TransferRules:
-    """Return what the environment says of sending."""
+    """Return the configuration for sending."""
     transfers = get_settings().transfers
     return TransferRules(
         funding_account_id=huntington.settings.funding_account_id,
         concurrency=huntington.settings.concurrency,
         lease_seconds=transfers.lease_seconds,
         unknown_grace_seconds=transfers.unknown_grace_seconds,
-        # Whatever else may be wrong, nothing is sent in shadow.
-        halted_by_environment=transfers.halted or in_shadow(NAME),
+        # A second safeguard: nothing is ever sent in shadow mode.
+        halted_by_environment=transfers.halted or is_in_shadow_mode(NAME),
     )
 
 
-def _look_at_batch(
+def _dry_run_batch(
     context: dg.OpExecutionContext,
     config: ProcessBatchConfig,
     huntington: HuntingtonResource,
@@ -189,59 +189,59 @@ def _look_at_batch(
         rules=transfer_rules(huntington),
         batch_id=config.batch_id,
         holder=context.run_id,
-        asked_at=_asked_at(context),
+        requested_at=_requested_at(context),
     )
 
 
-def _asked_at(context: dg.OpExecutionContext) -> datetime:
+def _requested_at(context: dg.OpExecutionContext) -> datetime:
     record = context.instance.get_run_record_by_id(context.run_id)
     return record.create_timestamp if record is not None else datetime.now(UTC)
 
 
-def _why_wait(instance: dg.DagsterInstance, batch: QueuedBatch) -> str | None:
-    """Return why no run is asked for now: one is on its way, or the last ones failed a moment ago."""
+def _find_reason_to_wait(instance: dg.DagsterInstance, batch: QueuedBatch) -> str | None:
+    """Return why no run is requested now: one is already pending, or the last runs failed recently."""
     records = instance.get_run_records(dg.RunsFilter(job_name=NAME, tags={BATCH_TAG: str(batch.batch_id)}), limit=20)
     now = datetime.now(UTC)
     for record in records:
         if not record.dagster_run.is_finished and _will_claim(record, batch, now):
-            return f"Batch {batch.batch_id}: run {record.dagster_run.run_id} is on its way."
-    failures = list(_failures_in_a_row(records, batch))
+            return f"Batch {batch.batch_id}: run {record.dagster_run.run_id} is already pending."
+    failures = list(_consecutive_failures(records, batch))
     if not failures:
         return None
-    pause = min(FIRST_PAUSE * 2 ** (len(failures) - 1), LONGEST_PAUSE)
-    next_try = datetime.fromtimestamp(failures[0], UTC) + pause
-    if now >= next_try:
+    pause = min(FIRST_RETRY_PAUSE * 2 ** (len(failures) - 1), MAX_RETRY_PAUSE)
+    retry_at = datetime.fromtimestamp(failures[0], UTC) + pause
+    if now >= retry_at:
         return None
-    return f"Batch {batch.batch_id}: {len(failures)} runs in a row failed; the next is at {next_try:%H:%M:%S} UTC."
+    return f"Batch {batch.batch_id}: the last {len(failures)} runs failed. Next run at {retry_at:%H:%M:%S} UTC."
 
 
 def _will_claim(record: dg.RunRecord, batch: QueuedBatch, now: datetime) -> bool:
-    """Return whether a run under way may yet claim the batch, or has died without Dagster's knowing."""
+    """Return whether an unfinished run may still claim the batch, rather than having crashed unnoticed."""
     run = record.dagster_run
     if run.run_id == batch.last_holder:
-        return batch.given_back_at is not None and now - batch.given_back_at < TRY_AGAIN_WITHIN
+        return batch.lease_ended_at is not None and now - batch.lease_ended_at < SAME_RUN_RETRY_WINDOW
     if run.tags.get(GENERATION_TAG) != str(batch.generation):
         return False
-    return run.status is dg.DagsterRunStatus.QUEUED or now - record.update_timestamp < CLAIM_WITHIN
+    return run.status is dg.DagsterRunStatus.QUEUED or now - record.update_timestamp < CLAIM_TIMEOUT
 
 
-def _failures_in_a_row(records: Sequence[dg.RunRecord], batch: QueuedBatch) -> Iterator[float]:
-    """Yield when the last runs ended, newest first, back to one that went well or to when the batch was queued."""
+def _consecutive_failures(records: Sequence[dg.RunRecord], batch: QueuedBatch) -> Iterator[float]:
+    """Yield the end times of the latest failed runs, newest first, back to a success or to when it was queued."""
     for record in records:
         run = record.dagster_run
-        queued_since = batch.queued_at is not None and record.create_timestamp < batch.queued_at
-        if run.status is dg.DagsterRunStatus.SUCCESS or queued_since:
+        is_before_queueing = batch.queued_at is not None and record.create_timestamp < batch.queued_at
+        if run.status is dg.DagsterRunStatus.SUCCESS or is_before_queueing:
             return
         if record.end_time is not None and HALTED_TAG not in run.tags:
             yield record.end_time
 
 
 def _run_request(instance: dg.DagsterInstance, batch: QueuedBatch) -> dg.RunRequest:
-    """Ask for a run under a key of the batch, its generation, and how often that generation was tried."""
+    """Build the run request; its key is the batch, its generation, and the number of tries of that generation."""
     tags = {BATCH_TAG: str(batch.batch_id), GENERATION_TAG: str(batch.generation)}
     tries = instance.get_runs_count(dg.RunsFilter(job_name=NAME, tags=tags))
     return dg.RunRequest(
         run_key=f"huntington-batch-{batch.batch_id}-generation-{batch.generation}-try-{tries + 1}",
         run_config=dg.RunConfig(ops={NAME: ProcessBatchConfig(batch_id=batch.batch_id)}),
-        tags=run_tags(SEVERITY, priority_within=batch.priority) | tags,
+        tags=run_tags(SEVERITY, priority_offset=batch.priority) | tags,
     )

@@ -1,7 +1,6 @@
-"""The words in which the domain and a bank's client speak: an order to pay, and the answers there can be.
+"""The bank port: the transfer order that we send, every possible response, and the `Bank` protocol.
 
-Neither the wire format (the client's, in `resources/`) nor what follows from an answer (`domain/transfers/`)
-is here.
+The wire format is in `resources/huntington_schema`; what we do with each response is in `domain/transfers/`.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,12 +11,12 @@ from typing import Protocol
 
 from seedtrust_ops.errors import SeedTrustError, TransientError
 
-LOOK_UP_PAGE = 100
-"""How many keys or references the bank takes in one look-up (bank_api.yaml, find_transfers)."""
+LOOKUP_PAGE_SIZE = 100
+"""Maximum keys or references that the bank accepts in one look-up (bank_api.yaml, find_transfers)."""
 
 
 class AccountNumber:
-    """A payee's account number; only `reveal` shows more than its last four digits."""
+    """A payee's account number; only `reveal` exposes more than the last four digits."""
 
     __slots__ = ("_digits",)
 
@@ -25,7 +24,7 @@ class AccountNumber:
         self._digits = digits
 
     def reveal(self) -> str:
-        """Return all digits, for the request to the bank and nothing else."""
+        """Return all digits. Only for building the request to the bank."""
         return self._digits
 
     def __repr__(self) -> str:
@@ -36,7 +35,7 @@ class AccountNumber:
 
 @dataclass(frozen=True)
 class TransferOrder:
-    """One transfer as the bank is asked for it; `amount_cents` in US cents."""
+    """One transfer to request from the bank; `amount_cents` in US cents."""
 
     idempotency_key: str
     method: str
@@ -50,7 +49,7 @@ class TransferOrder:
 
 
 class BankStatus(StrEnum):
-    """What the bank says of a transfer (bank_api.yaml, Transfer.status)."""
+    """The bank's status of a transfer (bank_api.yaml, Transfer.status)."""
 
     ACCEPTED = "accepted"
     COMPLETED = "completed"
@@ -60,7 +59,7 @@ class BankStatus(StrEnum):
 
 @dataclass(frozen=True)
 class BankTransfer:
-    """A transfer as the bank has it; `updated_at` by the bank's clock, UTC."""
+    """A transfer as the bank reports it; `updated_at` is the bank's clock, UTC."""
 
     id: str
     idempotency_key: str
@@ -74,14 +73,14 @@ class BankTransfer:
 
 @dataclass(frozen=True)
 class Originated:
-    """The bank has the transfer, newly or since an earlier request with this key."""
+    """The bank has the transfer, from this request or an earlier one with the same key."""
 
     transfer: BankTransfer
 
 
 @dataclass(frozen=True)
 class Refused:
-    """Final: nothing moved and nothing will."""
+    """The bank refused the transfer (422). Final: no money moved or will move."""
 
     code: str
     message: str
@@ -89,62 +88,62 @@ class Refused:
 
 @dataclass(frozen=True)
 class IdempotencyConflict:
-    """The bank has this key with another body."""
+    """The bank already has this idempotency key with a different body (409)."""
 
 
 @dataclass(frozen=True)
 class Unauthorized:
-    """The bank does not know our API key; nothing moved, and it is not the transfer's fault."""
+    """The bank does not accept our API key (401). No money moved; the transfer itself is not at fault."""
 
 
 @dataclass(frozen=True)
 class RateLimited:
-    """Nothing moved; ask again after so many seconds."""
+    """The bank is rate limiting us (429). No money moved; retry after `retry_after_seconds`."""
 
     retry_after_seconds: float
 
 
 @dataclass(frozen=True)
 class NotSent:
-    """The request never left: no connection was made, or sending was stopped before."""
+    """No byte of the request was sent: there was no connection, or sending was stopped first."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class OutcomeUnknown:
-    """No readable answer: the transfer may or may not exist, and only a look-up can tell."""
+    """No readable response: the transfer may or may not exist. Only a look-up can determine that."""
 
     reason: str
 
 
-Answer = Originated | Refused | IdempotencyConflict | Unauthorized | RateLimited | NotSent | OutcomeUnknown
+TransferResponse = Originated | Refused | IdempotencyConflict | Unauthorized | RateLimited | NotSent | OutcomeUnknown
 
 
 class BankInquiryFailed(TransientError):
-    """A question to the bank got no readable answer."""
+    """A look-up at the bank got no readable response."""
 
 
 class BankUnauthorized(SeedTrustError):
-    """The bank refuses our API key."""
+    """The bank does not accept our API key (401)."""
 
 
 class Bank(Protocol):
-    """What the domain needs of a bank. Look-ups raise `BankInquiryFailed` or `BankUnauthorized`."""
+    """What the domain needs from a bank. Look-ups raise `BankInquiryFailed` or `BankUnauthorized`."""
 
-    async def create_transfer(self, order: TransferOrder, may_leave: Callable[[], bool]) -> Answer:
-        """Ask for one transfer once; every way it can end is an answer, none an exception.
+    async def create_transfer(self, order: TransferOrder, may_send: Callable[[], bool]) -> TransferResponse:
+        """Request one transfer, once. Every outcome is returned as a response; none is raised.
 
-        `may_leave` is asked when nothing but handing over the request is left to do; where it says no, none leaves.
+        `may_send` is called immediately before the request is written. If it returns False, nothing is sent.
         """
         ...
 
     async def find_by_keys(self, keys: Sequence[str]) -> list[BankTransfer]:
-        """Return the transfers that bear these idempotency keys, at most 100 keys a call."""
+        """Return the transfers with these idempotency keys, at most 100 keys per call."""
         ...
 
     async def find_by_references(self, references: Sequence[str]) -> list[BankTransfer]:
-        """Return the transfers that bear these references, at most 100 references a call."""
+        """Return the transfers with these references, at most 100 references per call."""
         ...
 
     def changed_since(self, moment: datetime) -> AsyncIterator[list[BankTransfer]]:

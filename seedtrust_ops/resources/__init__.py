@@ -1,1 +1,1 @@
-"""The outside world behind Dagster resources, one vendor a file; no business rule lives here."""
+"""Clients of external services, one vendor per module. No business rules, and no Dagster."""

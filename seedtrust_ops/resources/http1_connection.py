@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection to the bank, of which it is known to the byte whether a request has left.
+"""One HTTP/1.1 connection to the bank that knows, to the byte, whether a request was sent.
 
-Messages are h11's, sockets and TLS asyncio's. It has no redirects, cookies, proxies or second tries of a request, and
-it knows neither the bank's paths nor what an answer means.
+It uses h11 for messages and asyncio for sockets and TLS. It never redirects, retries a request, or uses cookies or
+proxies. Paths and the meaning of responses are in `huntington_client`.
 """
 
 import asyncio
@@ -15,27 +15,27 @@ import h11
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 CONNECT_RETRIES = 2
-"""How often a connection that could not be made is tried again; nothing has left by then."""
-NEXT_ADDRESS_SECONDS = 0.25
-"""After so long another address of the same host is tried beside the first (RFC 8305, 8)."""
+"""How often a failed connection attempt is retried; nothing has been sent at that point."""
+HAPPY_EYEBALLS_DELAY_SECONDS = 0.25
+"""After this long, another address of the same host is tried in parallel (RFC 8305, 8)."""
 Header = tuple[str, str]
 
 
 class RequestNotWritten(Exception):
-    """No byte of the request has left; says why."""
+    """No byte of the request was sent; the message is the reason."""
 
 
-class CalledBack(RequestNotWritten):
-    """Whoever asked did not want it to leave any more."""
+class RequestCanceled(RequestNotWritten):
+    """The caller canceled the request before it was sent."""
 
 
 class NoResponse(Exception):
-    """The request left, in part at least, and no whole answer came; says why."""
+    """The request was sent, at least in part, and no complete response arrived; the message is the reason."""
 
 
 @dataclass(frozen=True)
-class BankRequest:
-    """A request; `headers` beside Host and Content-Length."""
+class HttpRequest:
+    """A request; `headers` without Host and Content-Length, which are added."""
 
     method: str
     path: str
@@ -44,8 +44,8 @@ class BankRequest:
 
 
 @dataclass(frozen=True)
-class BankResponse:
-    """A whole answer; the names of `headers` are in lower case."""
+class HttpResponse:
+    """A complete response; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -53,65 +53,65 @@ class BankResponse:
 
 
 class BankConnection:
-    """Connects when it is first needed, and anew where the last connection can't be relied on."""
+    """Connects when first needed, and reconnects if the last connection is not reusable."""
 
     def __init__(self, url: str, tls: ssl.SSLContext | None, *, timeout_seconds: float) -> None:
-        """Take the bank's address, whom to trust if it is https, and the seconds for one whole exchange."""
+        """Take the bank's URL, the TLS context if it is https, and the timeout in seconds for one complete exchange."""
         parts = urlsplit(url)
-        self._host, self._shown_host, self._folder = parts.hostname or "", parts.netloc, parts.path
+        self._host, self._host_header, self._base_path = parts.hostname or "", parts.netloc, parts.path
         self._port = parts.port or (80 if tls is None else 443)
         self._tls = tls
         self._timeout_seconds = timeout_seconds
-        self._line: _Line | None = None
+        self._protocol: _Http11Protocol | None = None
 
-    async def exchange(self, request: BankRequest, may_leave: Callable[[], bool] = lambda: True) -> BankResponse:
-        """Send the request once and return its answer.
+    async def exchange(self, request: HttpRequest, may_send: Callable[[], bool] = lambda: True) -> HttpResponse:
+        """Send the request once and return its response.
 
         Args:
-            request: what is asked.
-            may_leave: asked when the next thing to do is to hand the first byte to the system.
+            request: the request.
+            may_send: called immediately before the first byte is written.
 
         Raises:
-            CalledBack: it might not leave.
-            RequestNotWritten: no connection could be made in time.
-            NoResponse: anything else; whether the bank has the request is open.
+            RequestCanceled: if `may_send` returned False.
+            RequestNotWritten: if no connection could be made in time.
+            NoResponse: for any other failure; it is unknown whether the bank has the request.
         """
-        has_left, answer = False, None
+        is_sent, response = False, None
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                line = await self._connected()
-                message = line.message_of(self._whole(request))
-                if not may_leave():
-                    raise CalledBack("it was called back before it left")
-                has_left = True
-                self._send(line, message)
-                answer = await self._receive(line)
-                return answer
+                protocol = await self._connect()
+                message = protocol.serialize(self._add_standard_headers(request))
+                if not may_send():
+                    raise RequestCanceled("the request was canceled before it was sent")
+                is_sent = True
+                self._send(protocol, message)
+                response = await self._receive(protocol)
+                return response
         except TimeoutError:
-            trouble = f"no answer within {self._timeout_seconds:g} seconds"
-            raise (NoResponse if has_left else RequestNotWritten)(trouble) from None
+            reason = f"no response within {self._timeout_seconds:g} seconds"
+            raise (NoResponse if is_sent else RequestNotWritten)(reason) from None
         except (OSError, UnicodeError, h11.ProtocolError) as error:
-            # UnicodeError: a host name that no name server can be asked for.
-            trouble = f"the connection failed ({type(error).__name__})"
-            raise (NoResponse if has_left else RequestNotWritten)(trouble) from None
+            # UnicodeError: a host name that cannot be encoded for DNS.
+            reason = f"the connection failed ({type(error).__name__})"
+            raise (NoResponse if is_sent else RequestNotWritten)(reason) from None
         finally:
-            if answer is None:
+            if response is None:
                 self.close()
 
     def close(self) -> None:
-        """Close the connection, if there is one; the next exchange makes another."""
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        """Close the connection, if there is one; the next exchange reconnects."""
+        if self._protocol is not None:
+            self._protocol.close()
+            self._protocol = None
 
-    def _send(self, line: "_Line", message: bytes) -> None:
-        line.send(message)
+    def _send(self, protocol: "_Http11Protocol", message: bytes) -> None:
+        protocol.send(message)
 
-    async def _receive(self, line: "_Line") -> BankResponse:
-        return await line.answer()
+    async def _receive(self, protocol: "_Http11Protocol") -> HttpResponse:
+        return await protocol.response()
 
-    async def _connected(self) -> "_Line":
-        if self._line is None or not self._line.is_fit:
+    async def _connect(self) -> "_Http11Protocol":
+        if self._protocol is None or not self._protocol.is_reusable:
             self.close()
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(OSError),
@@ -120,85 +120,89 @@ class BankConnection:
                 reraise=True,
             ):
                 with attempt:
-                    _, self._line = await asyncio.get_running_loop().create_connection(
-                        _Line, self._host, self._port, ssl=self._tls, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS
+                    _, self._protocol = await asyncio.get_running_loop().create_connection(
+                        _Http11Protocol,
+                        self._host,
+                        self._port,
+                        ssl=self._tls,
+                        happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_SECONDS,
                     )
-        assert self._line is not None
-        return self._line
+        assert self._protocol is not None
+        return self._protocol
 
-    def _whole(self, request: BankRequest) -> BankRequest:
+    def _add_standard_headers(self, request: HttpRequest) -> HttpRequest:
         length = [("Content-Length", str(len(request.body)))] if request.body else []
-        headers = [("Host", self._shown_host), *request.headers, *length]
-        return BankRequest(request.method, self._folder + request.path, headers, request.body)
+        headers = [("Host", self._host_header), *request.headers, *length]
+        return HttpRequest(request.method, self._base_path + request.path, headers, request.body)
 
 
-class _Line(asyncio.Protocol):
-    """A connection that was made. What comes unasked makes it unfit: it could be taken for the next answer."""
+class _Http11Protocol(asyncio.Protocol):
+    """An established connection. Unsolicited data makes it unusable: it could be mistaken for the next response."""
 
     def __init__(self) -> None:
         self._http = h11.Connection(h11.CLIENT)
         self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[BankResponse] | None = None
+        self._response: asyncio.Future[HttpResponse] | None = None
         self._head: h11.Response | None = None
         self._content = bytearray()
 
     @property
-    def is_fit(self) -> bool:
-        """Whether the next request may use it: it is open, and the system holds nothing that came on it."""
+    def is_reusable(self) -> bool:
+        """Whether the next request may use it: it is open, and the socket has no unread data."""
         if self._transport is None or self._transport.is_closing():
             return False
         poll = select.poll()
         poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not poll.poll(0)
 
-    def message_of(self, request: BankRequest) -> bytes:
-        """Return the request's bytes; raises h11.LocalProtocolError for one that can't be written."""
+    def serialize(self, request: HttpRequest) -> bytes:
+        """Return the request's bytes. Raises h11.LocalProtocolError if the request is not valid HTTP."""
         head = h11.Request(method=request.method, target=request.path, headers=list(request.headers))
         events = [head, h11.Data(request.body), h11.EndOfMessage()]
         return b"".join(self._http.send(event) or b"" for event in events)
 
     def send(self, message: bytes) -> None:
-        """Hand the request's bytes to the system."""
-        assert self._transport is not None, "a line is given out once it is connected"
-        self._answer = asyncio.get_running_loop().create_future()
+        """Write the request's bytes to the socket."""
+        assert self._transport is not None, "the connection is used only after it is established"
+        self._response = asyncio.get_running_loop().create_future()
         self._transport.write(message)
 
-    async def answer(self) -> BankResponse:
-        """Wait for the answer; raises OSError or h11.ProtocolError where no whole one came."""
-        assert self._answer is not None, "an answer is waited for once something was sent"
-        return await self._answer
+    async def response(self) -> HttpResponse:
+        """Wait for the response. Raises OSError or h11.ProtocolError if no complete response arrives."""
+        assert self._response is not None, "a response is awaited only after a request was sent"
+        return await self._response
 
     def close(self) -> None:
-        """Close it at once, whatever was not written yet."""
-        self._answer = None
+        """Close immediately, and discard unsent data."""
+        self._response = None
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Read on in the answer."""
-        if self._answer is None or self._answer.done():
+        """Parse more of the response."""
+        if self._response is None or self._response.done():
             self.close()
             return
         try:
             self._http.receive_data(data)
-            self._read()
+            self._parse_events()
         except h11.RemoteProtocolError as error:
-            self._end(error)
+            self._fail(error)
 
     def eof_received(self) -> None:
-        """Take what ends with the connection for whole where HTTP does."""
+        """Handle the end of the stream, which completes some HTTP responses."""
         self.data_received(b"")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits."""
-        self._end(exc or ConnectionAbortedError("the bank hung up"))
+        """Fail the pending response."""
+        self._fail(exc or ConnectionAbortedError("the bank closed the connection"))
 
-    def _read(self) -> None:
+    def _parse_events(self) -> None:
         while (event := self._http.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
             match event:
                 case h11.Response():
@@ -209,22 +213,22 @@ class _Line(asyncio.Protocol):
                     self._complete()
                     return
                 case h11.ConnectionClosed():
-                    self._end(ConnectionAbortedError("the bank hung up"))
+                    self._fail(ConnectionAbortedError("the bank closed the connection"))
                     return
 
     def _complete(self) -> None:
-        assert self._head is not None, "h11 gives the head before the end"
-        assert self._answer is not None, "what comes unasked is not read"
+        assert self._head is not None, "h11 emits the head before the end"
+        assert self._response is not None, "unsolicited data is never parsed"
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in self._head.headers}
-        self._answer.set_result(BankResponse(self._head.status_code, headers, bytes(self._content)))
+        self._response.set_result(HttpResponse(self._head.status_code, headers, bytes(self._content)))
         self._head, self._content = None, bytearray()
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE and not self._http.trailing_data[0]:
             self._http.start_next_cycle()
         else:
             self.close()
 
-    def _end(self, error: Exception) -> None:
-        waiting = self._answer
+    def _fail(self, error: Exception) -> None:
+        pending = self._response
         self.close()
-        if waiting is not None and not waiting.done():
-            waiting.set_exception(error)
+        if pending is not None and not pending.done():
+            pending.set_exception(error)

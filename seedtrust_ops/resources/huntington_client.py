@@ -1,7 +1,7 @@
-"""Speaks `bank_api.yaml` with the Huntington transfer gateway over HTTP.
+"""The client of Huntington's transfer API (`bank_api.yaml`).
 
-It knows the paths, `huntington_wire` the field names. It turns every way a request can end into an answer and
-decides nothing; no account number and no body is ever put into a message.
+It maps every outcome of a request to a response of `ports/bank` and makes no decisions; the JSON is in
+`huntington_schema`. Account numbers and bodies never appear in its messages.
 """
 
 import asyncio
@@ -21,7 +21,6 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from seedtrust_ops.config import HuntingtonSettings
 from seedtrust_ops.ports.bank import (
     LOOKUP_PAGE_SIZE,
-    TransferResponse,
     BankInquiryFailed,
     BankTransfer,
     BankUnauthorized,
@@ -29,38 +28,39 @@ from seedtrust_ops.ports.bank import (
     Originated,
     OutcomeUnknown,
     TransferOrder,
+    TransferResponse,
 )
 from seedtrust_ops.resources.http1_connection import (
     BankConnection,
     HttpRequest,
     HttpResponse,
-    RequestCanceled,
     NoResponse,
+    RequestCanceled,
     RequestNotWritten,
 )
 from seedtrust_ops.resources.huntington_schema import (
     WirePage,
-    to_request_body,
+    mask_digits,
     parse_response,
     retry_after_seconds,
-    mask_digits,
+    to_request_body,
 )
 
 _logger = logging.getLogger(__name__)
 
 TRANSFERS_PATH = "/v1/transfers"
 LOOKUP_ATTEMPTS = 3
-"""How often a look-up is asked before it counts as unanswered; asking moves nothing."""
+"""How often a look-up is tried before it fails; a look-up moves no money."""
 MAX_LOOKUP_WAIT_SECONDS = 30.0
-"""The longest Retry-After that a look-up waits for."""
+"""The longest Retry-After that a look-up waits for, in seconds."""
 
 
 class _LookupFailed(Exception):
-    """One try at a question got no readable answer."""
+    """One try of a look-up got no readable response."""
 
 
 class HuntingtonBank:
-    """The bank over a few HTTP connections; made by `open_huntington_bank`."""
+    """The bank, over a pool of HTTP connections; created by `open_huntington_bank`."""
 
     def __init__(self, connections: Sequence[BankConnection], settings: HuntingtonSettings) -> None:
         self._idle: asyncio.LifoQueue[BankConnection] = asyncio.LifoQueue()
@@ -76,80 +76,81 @@ class HuntingtonBank:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[BankConnection]:
-        """Lend a connection for one request and its answer."""
+        """Borrow a connection for one request and its response."""
         connection = await self._idle.get()
         try:
             yield connection
         finally:
             self._idle.put_nowait(connection)
 
-    async def create_transfer(self, order: TransferOrder, may_leave: Callable[[], bool]) -> TransferResponse:
-        """Ask for one transfer, once. Only a request of which no byte has left counts as not sent."""
+    async def create_transfer(self, order: TransferOrder, may_send: Callable[[], bool]) -> TransferResponse:
+        """Request one transfer, once. Only a request of which no byte was sent counts as `NotSent`."""
         headers = (*self._headers, ("Idempotency-Key", order.idempotency_key), ("Content-Type", "application/json"))
         request = HttpRequest("POST", TRANSFERS_PATH, headers, json.dumps(to_request_body(order)).encode())
         try:
             async with self._connection() as connection:
-                answer = parse_response(order, await connection.exchange(request, may_leave), self._clean)
-                if not isinstance(answer, Originated):
-                    # Only a transfer names its request. Said again late, anything else, a refusal above all, would be
-                    # taken for the answer to the next one.
+                response = parse_response(order, await connection.exchange(request, may_send), self._clean)
+                if not isinstance(response, Originated):
+                    # Only a transfer names its request. If the bank repeated any other response late, above all a
+                    # refusal, it would be mistaken for the response to the next request.
                     connection.close()
-                return answer
-        except RequestCanceled as trouble:
-            return NotSent(str(trouble))
-        except RequestNotWritten as trouble:
-            return NotSent(f"no connection to {self._url}: {trouble}")
-        except NoResponse as trouble:
-            return OutcomeUnknown(str(trouble))
+                return response
+        except RequestCanceled as error:
+            return NotSent(str(error))
+        except RequestNotWritten as error:
+            return NotSent(f"no connection to {self._url}: {error}")
+        except NoResponse as error:
+            return OutcomeUnknown(str(error))
 
     async def find_by_keys(self, keys: Sequence[str]) -> list[BankTransfer]:
-        """Return the transfers with these keys, at most 100 keys a call."""
-        return await self._found("idempotency_key", keys, lambda transfer: transfer.idempotency_key)
+        """Return the transfers with these idempotency keys, at most 100 keys per call."""
+        return await self._look_up("idempotency_key", keys, lambda transfer: transfer.idempotency_key)
 
     async def find_by_references(self, references: Sequence[str]) -> list[BankTransfer]:
-        """Return the transfers with these references, at most 100 references a call."""
-        return await self._found("reference", references, lambda transfer: transfer.reference)
+        """Return the transfers with these references, at most 100 references per call."""
+        return await self._look_up("reference", references, lambda transfer: transfer.reference)
 
-    async def _found(
-        self, parameter: str, asked: Sequence[str], of: Callable[[BankTransfer], str]
+    async def _look_up(
+        self, parameter: str, values: Sequence[str], value_of: Callable[[BankTransfer], str]
     ) -> list[BankTransfer]:
-        missing = set(asked)
+        missing = set(values)
         if not missing:
             return []
-        answered = [one async for page in self._pages([(parameter, word) for word in asked]) for one in page]
-        found = [one for one in answered if of(one) in missing]
-        missing -= {of(one) for one in found}
-        # What an answer to another question leaves out is not what the bank does not know.
-        if missing and len(found) < len(answered):
+        received = [one async for page in self._pages([(parameter, value) for value in values]) for one in page]
+        found = [one for one in received if value_of(one) in missing]
+        missing -= {value_of(one) for one in found}
+        # If the response belongs to another request, a transfer missing from it is not unknown to the bank.
+        if missing and len(found) < len(received):
             raise BankInquiryFailed(
-                f"The bank at {self._url} answered a look-up with transfers that were not asked for and without some "
-                "that were, so the answer may be somebody else's. Nothing moves by asking; it is asked again within a "
-                "minute."
+                f"A look-up at {self._url} returned transfers that were not requested and left out some that were, so "
+                "the response may belong to another request. No money moved; the look-up is repeated within a minute."
             )
         return found
 
     async def changed_since(self, moment: datetime) -> AsyncIterator[list[BankTransfer]]:
-        """Yield pages of what changed since `read_clocks`, oldest change first."""
+        """Yield pages of the transfers that changed since `moment`, oldest change first."""
         since = moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
         async for page in self._pages([("updated_since", since)]):
             yield page
 
-    async def _pages(self, question: list[tuple[str, str]]) -> AsyncIterator[list[BankTransfer]]:
-        if len(question) > LOOKUP_PAGE_SIZE:
-            raise ValueError(f"the bank takes {LOOKUP_PAGE_SIZE} keys or references in one look-up, not {len(question)}")
+    async def _pages(self, parameters: list[tuple[str, str]]) -> AsyncIterator[list[BankTransfer]]:
+        if len(parameters) > LOOKUP_PAGE_SIZE:
+            raise ValueError(
+                f"the bank accepts {LOOKUP_PAGE_SIZE} keys or references in one look-up, not {len(parameters)}"
+            )
         cursor: str | None = None
         seen: set[str] = set()
         while True:
-            page = await self._ask(question + ([("cursor", cursor)] if cursor else []))
-            yield [one.spoken(self._clean) for one in page.data]
+            page = await self._get_page(parameters + ([("cursor", cursor)] if cursor else []))
+            yield [one.to_bank_transfer(self._clean) for one in page.data]
             cursor = page.next_cursor
             if not cursor:
                 return
             if cursor in seen:
-                raise BankInquiryFailed("The bank's pages go round in a circle: it gave the same cursor twice.")
+                raise BankInquiryFailed("The bank's pages are circular: it returned the same cursor twice.")
             seen.add(cursor)
 
-    async def _ask(self, parameters: list[tuple[str, str]]) -> WirePage:
+    async def _get_page(self, parameters: list[tuple[str, str]]) -> WirePage:
         try:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(_LookupFailed),
@@ -158,45 +159,43 @@ class HuntingtonBank:
                 reraise=True,
             ):
                 with attempt:
-                    return await self._ask_once(parameters)
-        except _LookupFailed as silence:
+                    return await self._get_page_once(parameters)
+        except _LookupFailed as error:
             raise BankInquiryFailed(
-                f"The bank at {self._url} gave no readable answer to a look-up: {silence}. Nothing moves "
-                "by asking; it is asked again within a minute."
+                f"The bank at {self._url} gave no readable response to a look-up: {error}. No money moved; the look-up "
+                "is repeated within a minute."
             ) from None
         raise AssertionError("unreachable: the last try returns or raises")
 
-    async def _ask_once(self, parameters: list[tuple[str, str]]) -> WirePage:
+    async def _get_page_once(self, parameters: list[tuple[str, str]]) -> WirePage:
         request = HttpRequest("GET", f"{TRANSFERS_PATH}?{urlencode(parameters)}", self._headers)
         try:
             async with self._connection() as connection:
                 response = await connection.exchange(request)
                 page = _parse_page(response)
                 if page is None or not page.data:
-                    # As above: it names nobody.
+                    # As in `create_transfer`: nothing in it names its request.
                     connection.close()
-        except (RequestNotWritten, NoResponse) as trouble:
-            raise _LookupFailed(str(trouble)) from None
+        except (RequestNotWritten, NoResponse) as error:
+            raise _LookupFailed(str(error)) from None
         if response.status == HTTPStatus.UNAUTHORIZED:
-            raise BankUnauthorized(
-                "Huntington does not accept HUNTINGTON_API_KEY (401). Set the right key and restart."
-            )
+            raise BankUnauthorized("Huntington rejected HUNTINGTON_API_KEY (401). Set the right key and restart.")
         if response.status == HTTPStatus.TOO_MANY_REQUESTS:
             await asyncio.sleep(min(retry_after_seconds(response), MAX_LOOKUP_WAIT_SECONDS))
-            raise _LookupFailed("it asked to wait (429)")
+            raise _LookupFailed("rate limited (429)")
         if response.status != HTTPStatus.OK:
             raise _LookupFailed(f"HTTP {response.status}")
         if page is None:
-            raise _LookupFailed("the answer could not be read")
+            raise _LookupFailed("the response could not be parsed")
         return page
 
     def _clean(self, text: str) -> str:
-        """Return the bank's free text without what it may quote of our request: account numbers and our key."""
+        """Mask what the bank's free text may quote from our request: account numbers and our API key."""
         return mask_digits(text.replace(self._api_key.get_secret_value(), "•••"))
 
 
 def _parse_page(response: HttpResponse) -> WirePage | None:
-    """Return the page, None where it is none that can be read."""
+    """Return the parsed page, or None if the response is not a readable page."""
     if response.status != HTTPStatus.OK:
         return None
     try:
@@ -207,7 +206,7 @@ def _parse_page(response: HttpResponse) -> WirePage | None:
 
 @asynccontextmanager
 async def open_huntington_bank(settings: HuntingtonSettings) -> AsyncIterator[HuntingtonBank]:
-    """Open connections to the bank that `settings` names, for as long as the block lasts."""
+    """Open connections to the bank in `settings`; they are closed when the block ends."""
     if settings.uses_plaintext:
         _warn_about_plain_http(settings.api_url)
     tls = _tls_context() if settings.api_url.startswith("https:") else None
@@ -225,13 +224,13 @@ async def open_huntington_bank(settings: HuntingtonSettings) -> AsyncIterator[Hu
 @cache
 def _warn_about_plain_http(url: str) -> None:
     _logger.warning(
-        "HUNTINGTON_API_URL (%s) is plain http and not of this machine: account numbers and our key can be read on "
-        "their way. Use https, except for a test bank.",
+        "HUNTINGTON_API_URL (%s) uses plain http to another machine: account numbers and the API key can be read in "
+        "transit. Use https, except for a test bank.",
         url,
     )
 
 
 @cache
 def _tls_context() -> ssl.SSLContext:
-    # Reading all certificates of the machine takes a tenth of a second: once a process is enough.
+    # Loading the system's certificates takes a tenth of a second, so it is done once per process.
     return ssl.create_default_context()

@@ -1,6 +1,6 @@
-"""Reads and writes the JSON of `bank_api.yaml`: what an order looks like on the wire, and what an answer says.
+"""The JSON of `bank_api.yaml`: serializes transfer orders and parses responses.
 
-Connections and patience are `huntington_bank`'s. No account number and no body is ever put into a message.
+Connections, retries and timeouts are in `huntington_client`. Account numbers and bodies never appear in its messages.
 """
 
 import re
@@ -14,7 +14,6 @@ from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from seedtrust_ops.formatting import strip_control_chars
 from seedtrust_ops.ports.bank import (
-    Answer,
     BankStatus,
     BankTransfer,
     IdempotencyConflict,
@@ -23,25 +22,26 @@ from seedtrust_ops.ports.bank import (
     RateLimited,
     Refused,
     TransferOrder,
+    TransferResponse,
     Unauthorized,
 )
-from seedtrust_ops.resources.http1_connection import BankResponse
+from seedtrust_ops.resources.http1_connection import HttpResponse
 
 DEFAULT_RETRY_AFTER_SECONDS = 1.0
-"""How long a 429 without a readable Retry-After is waited for."""
-LONGEST_WAIT_SECONDS = 3600.0
-"""The longest Retry-After that is believed; after that the bank is asked again."""
+"""The wait after a 429 without a readable Retry-After."""
+MAX_RETRY_AFTER_SECONDS = 3600.0
+"""The longest Retry-After that is honored; after that, the request is retried."""
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
-# Digits with as much between them as people write between the groups of an account number.
+# Digits, with the separators that people write between the groups of an account number.
 _DIGITS = re.compile(r"\d(?:[\W_]{0,2}\d){3,}")
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 Clean = Callable[[str], str]
 
 
 class WireTransfer(BaseModel):
-    """A transfer as the bank writes it."""
+    """A transfer in the bank's JSON."""
 
-    # What a database could not hold makes the answer unreadable here, not a failed commit later.
+    # A value that the database cannot store is rejected here, so that it does not fail a commit later.
     id: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
     idempotency_key: str
     status: BankStatus
@@ -51,8 +51,8 @@ class WireTransfer(BaseModel):
     return_code: str | None = None
     reason: str | None = None
 
-    def spoken(self, clean: Clean) -> BankTransfer:
-        """Return it in the domain's words, its free text cleaned."""
+    def to_bank_transfer(self, clean: Clean) -> BankTransfer:
+        """Convert to the port's type, with its free text masked by `clean`."""
         return BankTransfer(
             id=self.id,
             idempotency_key=self.idempotency_key,
@@ -66,26 +66,26 @@ class WireTransfer(BaseModel):
 
 
 class WirePage(BaseModel):
-    """A page of transfers."""
+    """A page of transfers in the bank's JSON."""
 
     data: list[WireTransfer]
     next_cursor: str | None
 
 
-class WireProblem(BaseModel):
-    """Why the bank refused or failed."""
+class WireError(BaseModel):
+    """The bank's error JSON."""
 
     code: str
     message: str = ""
 
 
-def without_numbers(text: str) -> str:
-    """Return the bank's free text with every run of four or more digits masked: it may quote an account number."""
+def mask_digits(text: str) -> str:
+    """Mask every run of four or more digits in the bank's free text: it may quote an account number."""
     return _DIGITS.sub("••••", strip_control_chars(text))
 
 
-def body_of(order: TransferOrder) -> dict[str, Any]:
-    """Return the order as the bank reads it, with the whole account number."""
+def to_request_body(order: TransferOrder) -> dict[str, Any]:
+    """Return the JSON body for `order`, including the full account number."""
     return {
         "method": order.method,
         "amount_cents": order.amount_cents,
@@ -101,11 +101,11 @@ def body_of(order: TransferOrder) -> dict[str, Any]:
     }
 
 
-def read_answer(order: TransferOrder, response: BankResponse, clean: Clean) -> Answer:
-    """Return what the bank's answer to `order` says; what can't be read, or the contract does not name, is unknown."""
+def parse_response(order: TransferOrder, response: HttpResponse, clean: Clean) -> TransferResponse:
+    """Parse the bank's response to `order`; anything unreadable or outside the contract is `OutcomeUnknown`."""
     status = response.status
     if status in (HTTPStatus.OK, HTTPStatus.CREATED):
-        return _read_transfer(order, response, clean)
+        return _parse_transfer(order, response, clean)
     if status == HTTPStatus.UNAUTHORIZED:
         return Unauthorized()
     if status == HTTPStatus.CONFLICT:
@@ -113,39 +113,39 @@ def read_answer(order: TransferOrder, response: BankResponse, clean: Clean) -> A
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimited(retry_after_seconds(response))
     if status == HTTPStatus.UNPROCESSABLE_ENTITY:
-        return _read_refusal(response, clean)
+        return _parse_refusal(response, clean)
     return OutcomeUnknown(f"HTTP {status}")
 
 
-def _read_transfer(order: TransferOrder, response: BankResponse, clean: Clean) -> Answer:
+def _parse_transfer(order: TransferOrder, response: HttpResponse, clean: Clean) -> TransferResponse:
     try:
-        transfer = WireTransfer.model_validate_json(response.content).spoken(clean)
+        transfer = WireTransfer.model_validate_json(response.content).to_bank_transfer(clean)
     except ValidationError:
-        return OutcomeUnknown("the answer could not be read")
+        return OutcomeUnknown("the response could not be parsed")
     if transfer.idempotency_key != order.idempotency_key:
-        return OutcomeUnknown("the answer was about another transfer")
+        return OutcomeUnknown("the response was for another transfer")
     return Originated(transfer)
 
 
-def _read_refusal(response: BankResponse, clean: Clean) -> Answer:
+def _parse_refusal(response: HttpResponse, clean: Clean) -> TransferResponse:
     try:
-        problem = WireProblem.model_validate_json(response.content)
+        error = WireError.model_validate_json(response.content)
     except ValidationError:
-        # A refusal is final by the contract, but one that can't be read may come from something in between.
-        return OutcomeUnknown("HTTP 422 with an answer that could not be read")
-    code = problem.code if _CODE.fullmatch(problem.code) and clean(problem.code) == problem.code else "refused"
-    return Refused(code, clean(problem.message))
+        # A refusal is final by the contract, but an unreadable one may come from a proxy or gateway in between.
+        return OutcomeUnknown("HTTP 422 with a response that could not be parsed")
+    code = error.code if _CODE.fullmatch(error.code) and clean(error.code) == error.code else "refused"
+    return Refused(code, clean(error.message))
 
 
-def retry_after_seconds(response: BankResponse) -> float:
-    """Return Retry-After in seconds, given as a number or as an HTTP date (RFC 9110, 10.2.3)."""
+def retry_after_seconds(response: HttpResponse) -> float:
+    """Return Retry-After in seconds; the header is a number or an HTTP date (RFC 9110, 10.2.3)."""
     text = response.headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(text):
-        return min(float(text), LONGEST_WAIT_SECONDS)
+        return min(float(text), MAX_RETRY_AFTER_SECONDS)
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
         return DEFAULT_RETRY_AFTER_SECONDS
-    # Of the three forms of an HTTP date, one names no zone; all of them are in UTC.
+    # One of the three HTTP date formats has no zone; all of them are in UTC.
     seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(0.0, seconds), LONGEST_WAIT_SECONDS)
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)

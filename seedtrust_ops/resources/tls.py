@@ -1,4 +1,4 @@
-"""The authorities that HTTPS servers are trusted by, read once a process: it takes longer than most requests do."""
+"""The default TLS context for HTTPS clients, loaded once per process because loading is slower than most requests."""
 
 import ssl
 from functools import cache
@@ -7,6 +7,6 @@ import httpx
 
 
 @cache
-def certificates() -> ssl.SSLContext:
-    """Return what httpx trusts where it is told nothing."""
+def default_tls_context() -> ssl.SSLContext:
+    """Return httpx's default TLS context."""
     return httpx.create_ssl_context()

@@ -1,7 +1,7 @@
-"""Five deliberate breaks of the product, each in a copy of it, to see whether the checker would find a real one.
+"""Mutation testing: five deliberate bugs, each in a copy of the product, to prove that the invariants find a real one.
 
-A break is text that is replaced in the product's source; where that text is no longer there, the break fails loudly,
-for then nothing would be broken and nothing shown.
+A mutation replaces text in the product's source. If that text is no longer there, the mutation fails with an error,
+because it would change nothing and prove nothing.
 """
 
 import json
@@ -15,15 +15,15 @@ from tempfile import TemporaryDirectory
 
 import seedtrust_ops
 import seedtrust_ops_tests
-from seedtrust_ops_tests.chaos.environment import Ground
+from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
 
-PATIENCE_SECONDS = 600
+TIMEOUT_SECONDS = 600
 TRANSFERS = "seedtrust_ops/domain/transfers"
 
 
 @dataclass(frozen=True)
 class Edit:
-    """A piece of source text in one file, and what is put in its place."""
+    """Source text in one file, and its replacement."""
 
     file: str
     old: str
@@ -32,15 +32,15 @@ class Edit:
 
 @dataclass(frozen=True)
 class Mutation:
-    """One break of the product: what is wrong with it then, and how it is made."""
+    """One deliberate bug: its name, and the edits that introduce it."""
 
     name: str
     edits: tuple[Edit, ...]
-    needs_a_late_bank: bool = False
-    """Whether only a bank that commits late shows the harm, which takes its time."""
+    needs_slow_bank: bool = False
+    """Whether the bug does harm only if the bank commits late; those cases take longer."""
 
 
-UNBROKEN = Mutation("nothing is broken", (), needs_a_late_bank=True)
+BASELINE = Mutation("no mutation", (), needs_slow_bank=True)
 MUTATIONS = (
     Mutation(
         "idempotency key per attempt",
@@ -51,15 +51,15 @@ MUTATIONS = (
                 "idempotency_key=f\"{idempotency_key(transaction.id)}-{__import__('time').time_ns()}\",",
             ),
         ),
-        needs_a_late_bank=True,
+        needs_slow_bank=True,
     ),
     Mutation(
         "no commit before sending",
         (
             Edit(
                 f"{TRANSFERS}/sender.py",
-                "commit, self._sessions, lambda session: self._put_on_record(session, transaction_ids)",
-                "_rolled_back, self._sessions, lambda session: self._put_on_record(session, transaction_ids)",
+                "run_in_transaction, self._sessions, lambda session: self._record_attempts(session, transaction_ids)",
+                "_rolled_back, self._sessions, lambda session: self._record_attempts(session, transaction_ids)",
             ),
             Edit(
                 f"{TRANSFERS}/sender.py",
@@ -67,13 +67,13 @@ MUTATIONS = (
                 "def _rolled_back(sessions, work):\n    with sessions() as session:\n        return work(session)\n\n\n"
                 "class BatchSender:",
             ),
-            # What should have been on record before goes there with the answer.
+            # The attempt that should have been recorded before is recorded with the response.
             Edit(
                 f"{TRANSFERS}/sender.py",
-                "lambda session: record_answers(session, self._lease, answered)",
+                "lambda session: record_responses(session, self._lease, results)",
                 "lambda session: (\n"
-                "            self._put_on_record(session, [one.attempt.transaction_id for one in answered]),\n"
-                "            record_answers(session, self._lease, answered),\n"
+                "            self._record_attempts(session, [one.attempt.transaction_id for one in results]),\n"
+                "            record_responses(session, self._lease, results),\n"
                 "        )",
             ),
         ),
@@ -93,7 +93,7 @@ MUTATIONS = (
         (
             Edit(
                 f"{TRANSFERS}/leases.py",
-                "    if held is None:\n        raise lease_lost(lease)\n",
+                "    if held is None:\n        raise lease_lost_error(lease)\n",
                 "",
             ),
             Edit(
@@ -104,7 +104,7 @@ MUTATIONS = (
             ),
             Edit(
                 f"{TRANSFERS}/send_cancellation.py",
-                "return now.steady >= self._lease_ends_at.steady or now.wall >= self._lease_ends_at.wall",
+                "return now.monotonic >= self._lease_ends_at.monotonic or now.wall >= self._lease_ends_at.wall",
                 "return False",
             ),
         ),
@@ -138,59 +138,59 @@ MUTATIONS = (
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the checker found in a copy, by case; `missed` are the cases whose moment never came."""
+class MutationResult:
+    """The violations found in a copy, by case; `unreached` are cases whose injection point was not reached."""
 
     mutation: str
     cases: dict[str, list[str]]
-    missed: list[str]
+    unreached: list[str]
 
     @property
-    def caught_by(self) -> dict[str, list[str]]:
-        """The cases in which it found something."""
-        return {case: found for case, found in self.cases.items() if found}
+    def detected_by(self) -> dict[str, list[str]]:
+        """The cases in which violations were found, with those violations."""
+        return {case: violations for case, violations in self.cases.items() if violations}
 
 
-def judge_copy(ground: Ground, mutation: Mutation) -> Verdict:
-    """Break a copy of the product and run the cases on it, in a process that loads that copy and nothing else."""
+def run_mutation(environment: ChaosEnvironment, mutation: Mutation) -> MutationResult:
+    """Apply the mutation to a copy of the product and run the cases on it, in a process that loads only the copy."""
     with TemporaryDirectory(prefix="seedtrust-copy-") as name:
         copy = Path(name)
         for package in (seedtrust_ops, seedtrust_ops_tests):
             source = Path(str(package.__file__)).parent
             shutil.copytree(source, copy / source.name, ignore=shutil.ignore_patterns("__pycache__"))
         for edit in mutation.edits:
-            apply(edit, copy)
+            apply_edit(edit, copy)
         command = [sys.executable, "-m", "seedtrust_ops_tests.chaos.mutant_cases"]
         arguments = {
-            "server": ground.postgres_server.render_as_string(hide_password=False),
-            "template": ground.template,
-            "field_key": ground.field_key,
-            "folder": str(ground.folder),
-            "bank_is_late": mutation.needs_a_late_bank,
+            "server": environment.postgres_server.render_as_string(hide_password=False),
+            "template": environment.template,
+            "field_key": environment.field_key,
+            "folder": str(environment.folder),
+            "bank_is_slow": mutation.needs_slow_bank,
         }
-        ended = subprocess.run(
+        process = subprocess.run(
             command,
             input=json.dumps(arguments),
             cwd=copy,
             env=os.environ | {"PYTHONPATH": str(copy)},
             capture_output=True,
             text=True,
-            timeout=PATIENCE_SECONDS,
+            timeout=TIMEOUT_SECONDS,
             check=False,
         )
-    if ended.returncode:
-        raise AssertionError(f"The copy in which {mutation.name} could not be judged:\n{ended.stderr[-4000:]}")
-    told = json.loads(ended.stdout.splitlines()[-1])
-    return Verdict(mutation.name, told["cases"], told["missed"])
+    if process.returncode:
+        raise AssertionError(f"The cases on the copy with '{mutation.name}' could not run:\n{process.stderr[-4000:]}")
+    output = json.loads(process.stdout.splitlines()[-1])
+    return MutationResult(mutation.name, output["cases"], output["unreached"])
 
 
-def apply(edit: Edit, copy: Path) -> None:
-    """Make one edit; its text must be there exactly once."""
+def apply_edit(edit: Edit, copy: Path) -> None:
+    """Apply one edit to the copy; its old text must occur exactly once."""
     file = copy / edit.file
     source = file.read_text()
     if source.count(edit.old) != 1:
         raise AssertionError(
-            f"The text that the mutation check replaces is there {source.count(edit.old)} times in {edit.file}, and "
-            f"must be there once; adapt the mutation to the code:\n{edit.old}"
+            f"The text that the mutation replaces occurs {source.count(edit.old)} times in {edit.file}, but must occur "
+            f"once; adapt the mutation to the code:\n{edit.old}"
         )
     file.write_text(source.replace(edit.old, edit.new))

@@ -1,1 +1,1 @@
-"""A day of Huntington transfers: its batches, whether the bank agrees, and the thirty days that end with it."""
+"""Daily reconciliation of Huntington transfers: the day's batches, the comparison with the bank, and a 30-day chart."""

@@ -1,6 +1,6 @@
-"""Reads what became of the batches that were queued on a day of the office's calendar.
+"""Reads the batches that were queued on a calendar day of the office, with their results.
 
-A batch's day is the one on which it was queued (made, where it never was), as in the report of transfers.
+A batch's day is the day it was queued, or created if it never was, as in the report `huntington_transfers`.
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 
-BATCHES_SHOWN = 50
-GONE = ("submitted", "completed")
-"""Statuses of transactions whose money has left and has not come back."""
-OPEN = ("pending", "processing")
+MAX_BATCHES_SHOWN = 50
+SENT_STATUSES = ("submitted", "completed")
+"""Statuses of transactions whose money was sent and not returned."""
+OPEN_STATUSES = ("pending", "processing")
 
 
 @dataclass(frozen=True)
-class BatchOfDay:
-    """One batch: its transactions by what became of them, money in cents, times by the office's wall clock.
+class DailyBatch:
+    """One batch: its transactions by result, money in cents, times in the office's local time.
 
-    `run_id` is the run that had it last, None where none of ours ever did.
+    `run_id` is the run that held it last, or None if no run of this system ever did.
     """
 
     batch_id: int
@@ -31,8 +31,8 @@ class BatchOfDay:
     finished_at: datetime | None
     transactions: int
     amount_cents: int
-    gone: int
-    gone_cents: int
+    sent: int
+    sent_cents: int
     failed: int
     returned: int
     still_open: int
@@ -40,8 +40,8 @@ class BatchOfDay:
 
 
 @dataclass(frozen=True)
-class StatusOfDay:
-    """How many of the day's transactions have a status, and over how many cents."""
+class StatusTotal:
+    """The number of the day's transactions with a status, and their cents."""
 
     status: str
     transactions: int
@@ -49,75 +49,75 @@ class StatusOfDay:
 
 
 @dataclass(frozen=True)
-class TransferDay:
-    """A day: all its transactions by status, how many batches there are, and the first of them, troubled ones first."""
+class DailyTransfers:
+    """A day: all transactions by status, the number of batches, and the first batches, those with problems first."""
 
     day: date
     batches: int
-    shown: Sequence[BatchOfDay]
-    by_status: Sequence[StatusOfDay]
+    shown: Sequence[DailyBatch]
+    by_status: Sequence[StatusTotal]
 
     @property
     def transactions(self) -> int:
-        """How many transactions the day's batches have."""
+        """The number of transactions in the day's batches."""
         return sum(one.transactions for one in self.by_status)
 
     @property
-    def gone_cents(self) -> int:
-        """What has left and has not come back."""
-        return sum(one.amount_cents for one in self.by_status if one.status in GONE)
+    def sent_cents(self) -> int:
+        """Cents sent and not returned."""
+        return sum(one.amount_cents for one in self.by_status if one.status in SENT_STATUSES)
 
 
-def day_of_batch(zone: str) -> ColumnElement[date]:
-    """Return the day of a batch by the clock of `zone`, as a column."""
-    return cast(func.timezone(zone, _moment()), Date)
+def batch_date(zone: str) -> ColumnElement[date]:
+    """Return a batch's calendar day in `zone`, as an SQL expression."""
+    return cast(func.timezone(zone, _queued_at()), Date)
 
 
-def read_day(session: Session, day: date, zone: str) -> TransferDay:
-    """Return the batches of `day` by the clock of `zone`."""
+def read_day(session: Session, day: date, zone: str) -> DailyTransfers:
+    """Return the batches of calendar day `day` in `zone`."""
     by_status = session.execute(
         select(HuntingtonTransaction.status, func.count(), func.sum(HuntingtonTransaction.amount_cents))
         .join(HuntingtonBatch, HuntingtonBatch.id == HuntingtonTransaction.batch_id)
-        .where(day_of_batch(zone) == day)
+        .where(batch_date(zone) == day)
         .group_by(HuntingtonTransaction.status)
         .order_by(HuntingtonTransaction.status)
     )
-    batches = session.scalars(select(func.count()).select_from(HuntingtonBatch).where(day_of_batch(zone) == day)).one()
-    return TransferDay(
+    batches = session.scalars(select(func.count()).select_from(HuntingtonBatch).where(batch_date(zone) == day)).one()
+    return DailyTransfers(
         day=day,
         batches=batches,
         shown=_batches(session, day, zone),
-        by_status=[StatusOfDay(status, count, int(cents)) for status, count, cents in by_status],
+        by_status=[StatusTotal(status, count, int(cents)) for status, count, cents in by_status],
     )
 
 
-def _batches(session: Session, day: date, zone: str) -> list[BatchOfDay]:
+def _batches(session: Session, day: date, zone: str) -> list[DailyBatch]:
     status, cents = HuntingtonTransaction.status, func.sum(HuntingtonTransaction.amount_cents)
-    troubled = func.count().filter(status.in_(("failed", "returned", *OPEN)))
+    problems = func.count().filter(status.in_(("failed", "returned", *OPEN_STATUSES)))
     rows = session.execute(
         select(
             HuntingtonBatch.id.label("batch_id"),
             HuntingtonBatch.status,
-            func.timezone(zone, _moment()).label("queued_at"),
+            func.timezone(zone, _queued_at()).label("queued_at"),
             func.timezone(zone, HuntingtonBatch.finished_at).label("finished_at"),
             func.count(HuntingtonTransaction.id).label("transactions"),
             cast(func.coalesce(cents, 0), BigInteger).label("amount_cents"),
-            func.count().filter(status.in_(GONE)).label("gone"),
-            cast(func.coalesce(cents.filter(status.in_(GONE)), 0), BigInteger).label("gone_cents"),
+            func.count().filter(status.in_(SENT_STATUSES)).label("sent"),
+            cast(func.coalesce(cents.filter(status.in_(SENT_STATUSES)), 0), BigInteger).label("sent_cents"),
             func.count().filter(status == "failed").label("failed"),
             func.count().filter(status == "returned").label("returned"),
-            func.count().filter(status.in_(OPEN)).label("still_open"),
+            func.count().filter(status.in_(OPEN_STATUSES)).label("still_open"),
             BatchLease.holder.label("run_id"),
         )
         .outerjoin(HuntingtonTransaction, HuntingtonTransaction.batch_id == HuntingtonBatch.id)
         .outerjoin(BatchLease, BatchLease.batch_id == HuntingtonBatch.id)
-        .where(day_of_batch(zone) == day)
+        .where(batch_date(zone) == day)
         .group_by(HuntingtonBatch.id, BatchLease.holder)
-        .order_by(troubled.desc(), HuntingtonBatch.id)
-        .limit(BATCHES_SHOWN)
+        .order_by(problems.desc(), HuntingtonBatch.id)
+        .limit(MAX_BATCHES_SHOWN)
     )
-    return [BatchOfDay(**row._mapping) for row in rows]
+    return [DailyBatch(**row._mapping) for row in rows]
 
 
-def _moment() -> ColumnElement[datetime]:
+def _queued_at() -> ColumnElement[datetime]:
     return func.coalesce(HuntingtonBatch.queued_at, HuntingtonBatch.created_at)

@@ -1,5 +1,5 @@
-"""Moving money to payees through Huntington: claim, check, send, record, heal.
+"""Sends money to payees through Huntington: claim, preflight, send, record, auto-heal.
 
-The promise: every transaction of a queued batch reaches the bank exactly once, and what SeedTrust
-believes of it becomes what the bank says of it, whatever dies in between (design, section 4).
+The promise: every transaction of a queued batch reaches the bank exactly once, and its recorded status becomes the
+bank's status, regardless of crashes in between (design, section 4).
 """

@@ -1,7 +1,6 @@
-"""The one place where a payee's account number is decrypted: the function that builds the bank's request.
+"""Decrypts payees' account numbers, in one place only: `build_order`, which builds the request to the bank.
 
-Everything else, what says which numbers are wrong included, sees a `TransferOrder` whose number shows its last four
-digits at most.
+All other code, including the check for invalid numbers, sees a `TransferOrder` that shows at most the last four digits.
 """
 
 import re
@@ -15,8 +14,8 @@ from seedtrust_ops.errors import DamagedToken, SeedTrustError, UnreadableToken
 from seedtrust_ops.ports.bank import AccountNumber, TransferOrder
 from seedtrust_ops.tables import HuntingtonTransaction
 
-_ROWS_A_PAGE = 500
-_TOKENS_TO_COMPARE = 20
+_PAGE_SIZE = 500
+_MAX_TOKENS_COMPARED = 20
 
 
 class FieldCipher(Protocol):
@@ -26,29 +25,29 @@ class FieldCipher(Protocol):
         """Return the plain text of `token`, or raise `UnreadableToken`."""
         ...
 
-    def opens(self, token: str) -> bool:
-        """Return whether `token` was made with a key at hand, without showing what it holds."""
+    def can_decrypt(self, token: str) -> bool:
+        """Return whether one of the configured keys decrypts `token`, without returning the plain text."""
         ...
 
 
 class WrongFieldKey(SeedTrustError):
-    """SEEDTRUST_FIELD_KEY opens none of the account numbers."""
+    """SEEDTRUST_FIELD_KEY decrypts none of the account numbers."""
 
 
-class BadAccountNumber(Exception):
-    """What was decrypted is not an account number; the message says why without showing it."""
+class InvalidAccountNumber(Exception):
+    """The decrypted value is not a valid account number; the message gives the reason without the value."""
 
 
 def build_order(transaction: HuntingtonTransaction, cipher: FieldCipher, funding_account_id: str) -> TransferOrder:
-    """Return the bank's order for `transaction`, its account number decrypted.
+    """Return the order to send to the bank for `transaction`, with its account number decrypted.
 
     Raises:
-        UnreadableToken: when the stored token can't be decrypted.
-        BadAccountNumber: when the number is not 4 to 17 digits (bank_api.yaml, counterparty).
+        UnreadableToken: if the stored token cannot be decrypted.
+        InvalidAccountNumber: if the number is not 4 to 17 digits (bank_api.yaml, counterparty).
     """
     number = cipher.decrypt(transaction.account_number_encrypted)
     if not re.fullmatch(r"[0-9]{4,17}", number):
-        raise BadAccountNumber("the account number is not 4 to 17 digits")
+        raise InvalidAccountNumber("the account number is not 4 to 17 digits")
     return TransferOrder(
         idempotency_key=idempotency_key(transaction.id),
         method=transaction.method,
@@ -62,20 +61,20 @@ def build_order(transaction: HuntingtonTransaction, cipher: FieldCipher, funding
     )
 
 
-def account_number_problems(
+def find_account_number_problems(
     session: Session, batch_id: int, cipher: FieldCipher, funding_account_id: str
 ) -> dict[int, str]:
-    """Return what is wrong with the account numbers of the batch's pending transactions, by transaction id.
+    """Check the account numbers of the batch's pending transactions; return the problems by transaction id.
 
-    It is done before anything is locked, since decrypting takes its time.
+    Runs before any row is locked, because decryption is slow.
 
     Raises:
-        WrongFieldKey: when the key at hand opens no account number at all; nothing is changed.
+        WrongFieldKey: if the configured keys decrypt no account number at all; nothing is changed.
     """
     query = (
         select(HuntingtonTransaction)
         .where(HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status == "pending")
-        .execution_options(yield_per=_ROWS_A_PAGE)
+        .execution_options(yield_per=_PAGE_SIZE)
     )
     problems = {}
     seen = unreadable = 0
@@ -83,34 +82,34 @@ def account_number_problems(
         seen += 1
         try:
             build_order(transaction, cipher, funding_account_id)
-        except BadAccountNumber as error:
+        except InvalidAccountNumber as error:
             problems[transaction.id] = str(error)
         except UnreadableToken as error:
             unreadable += not isinstance(error, DamagedToken)
             problems[transaction.id] = (
-                "the account number can't be decrypted: its stored token is damaged, or its key is no longer in "
+                "the account number can't be decrypted: the stored token is damaged, or its key was removed from "
                 "SEEDTRUST_FIELD_KEY"
             )
     if unreadable and unreadable == seen:
-        _refuse_wrong_key(session, batch_id, cipher, alone=seen == 1)
+        _raise_if_wrong_key(session, batch_id, cipher, is_only_one=seen == 1)
     return problems
 
 
-def _refuse_wrong_key(session: Session, batch_id: int, cipher: FieldCipher, *, alone: bool) -> None:
-    """Tell a wrong key from a damaged token: the right key opens the account number of some other batch.
+def _raise_if_wrong_key(session: Session, batch_id: int, cipher: FieldCipher, *, is_only_one: bool) -> None:
+    """Distinguish a wrong key from a damaged token: the right key decrypts account numbers of other batches.
 
-    Where there is no other, one unreadable number alone is taken for damaged and several for a wrong key.
+    If there are no other batches, a single unreadable number counts as damaged and several count as a wrong key.
     """
     tokens = session.scalars(
         select(HuntingtonTransaction.account_number_encrypted)
         .where(or_(HuntingtonTransaction.batch_id != batch_id, HuntingtonTransaction.status != "pending"))
         .order_by(HuntingtonTransaction.id.desc())
-        .limit(_TOKENS_TO_COMPARE)
+        .limit(_MAX_TOKENS_COMPARED)
     ).all()
-    if any(cipher.opens(token) for token in tokens) or (alone and not tokens):
+    if any(cipher.can_decrypt(token) for token in tokens) or (is_only_one and not tokens):
         return
     raise WrongFieldKey(
-        f"SEEDTRUST_FIELD_KEY opens no account number of batch {batch_id}, nor of any other recent batch: it is "
-        "the wrong key, or the stored numbers are damaged. Nothing was sent and nothing was changed; set the "
-        "right key and the batch is sent."
+        f"SEEDTRUST_FIELD_KEY decrypts no account number of batch {batch_id} or of any other recent batch: it is "
+        "the wrong key, or the stored numbers are damaged. Nothing was sent or changed. Set the right key; the batch "
+        "will then be sent."
     )

@@ -1,6 +1,6 @@
-"""The record of attempts: what was about to be sent, and what came of it, one appended row each.
+"""The append-only log of transfer attempts: one row before each request and one for each outcome.
 
-It is history and evidence; a transaction's present status is the platform's column.
+It is evidence, not state: a transaction's current status is in `huntington_transactions.status`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,30 +19,30 @@ from seedtrust_ops.tables import TransferAttempt
 
 
 class Outcome(StrEnum):
-    """What a row of `ops.transfer_attempts` says."""
+    """The `outcome` column of `ops.transfer_attempts`."""
 
     STARTED = "started"
-    """Committed before the request leaves; the only outcome without `finished_at`."""
+    """Committed before the request is sent; the only outcome without `finished_at`."""
     ACCEPTED = "accepted"
     COMPLETED = "completed"
     REJECTED = "rejected"
     RETURNED = "returned"
     REFUSED = "refused"
-    """422: final, nothing moved."""
+    """422: final, no money moved."""
     KEY_REUSED = "key_reused"
-    """409: the bank has this key with another body."""
+    """409: the bank has this key with a different body."""
     UNAUTHORIZED = "unauthorized"
     RATE_LIMITED = "rate_limited"
     NOT_SENT = "not_sent"
     UNKNOWN = "unknown"
-    """No readable answer; the bank must be asked about the key before anything else happens."""
+    """No readable response; the key must be looked up at the bank before anything else happens."""
     UNKNOWN_TO_BANK = "unknown_to_bank"
-    """The bank said, after the grace time, that it does not know the key: back to pending."""
+    """The bank reported, after the grace period, that it does not know the key: back to `pending`."""
 
 
 @dataclass(frozen=True)
 class StartedAttempt:
-    """An attempt that was committed; `number` counts the transaction's requests from 1."""
+    """A committed attempt; `number` counts the transaction's requests from 1."""
 
     transaction_id: int
     number: int
@@ -51,31 +51,38 @@ class StartedAttempt:
 
 @dataclass(frozen=True)
 class AttemptEnd:
-    """What came of an attempt; `detail` is for people and holds no account number."""
+    """The outcome of an attempt; `detail` is for people and never contains an account number."""
 
     attempt: StartedAttempt
     outcome: Outcome
     bank_transfer_id: str | None = None
     detail: str | None = None
     key: str | None = None
-    """The bank's key of it, where it is not ours."""
+    """The bank's idempotency key, if it is not one of ours."""
 
 
 def start_attempts(session: Session, transaction_ids: Collection[int]) -> dict[int, StartedAttempt]:
-    """Record that a request for each of the transactions is about to leave; return the attempts by id."""
+    """Record that a request for each transaction is about to be sent; return the attempts by transaction id."""
     if not transaction_ids:
         return {}
-    latest = last_attempts(session, transaction_ids)
-    news = array_table(
-        "news",
+    latest = latest_attempts(session, transaction_ids)
+    new_rows = array_table(
+        "new_rows",
         [("transaction_id", BigInteger()), ("idempotency_key", Text()), ("attempt", Integer())],
-        [(one, idempotency_key(one), latest[one].number + 1 if one in latest else 1) for one in transaction_ids],
+        [
+            (
+                transaction_id,
+                idempotency_key(transaction_id),
+                latest[transaction_id].number + 1 if transaction_id in latest else 1,
+            )
+            for transaction_id in transaction_ids
+        ],
     )
     started = session.execute(
         insert(TransferAttempt)
         .from_select(
             ["transaction_id", "idempotency_key", "attempt", "outcome", "started_at"],
-            select(*news.c, literal(Outcome.STARTED.value), func.clock_timestamp()),
+            select(*new_rows.c, literal(Outcome.STARTED.value), func.clock_timestamp()),
         )
         .returning(TransferAttempt.transaction_id, TransferAttempt.attempt, TransferAttempt.started_at)
     )
@@ -83,11 +90,11 @@ def start_attempts(session: Session, transaction_ids: Collection[int]) -> dict[i
 
 
 def end_attempts(session: Session, ends: Sequence[AttemptEnd]) -> None:
-    """Append what came of attempts."""
+    """Append the outcomes of attempts."""
     if not ends:
         return
-    news = array_table(
-        "news",
+    new_rows = array_table(
+        "new_rows",
         [
             ("transaction_id", BigInteger()),
             ("idempotency_key", Text()),
@@ -111,16 +118,18 @@ def end_attempts(session: Session, ends: Sequence[AttemptEnd]) -> None:
         ],
     )
     session.execute(
-        insert(TransferAttempt).from_select([*news.c.keys(), "finished_at"], select(*news.c, func.clock_timestamp()))
+        insert(TransferAttempt).from_select(
+            [*new_rows.c.keys(), "finished_at"], select(*new_rows.c, func.clock_timestamp())
+        )
     )
 
 
-def found_at_bank(session: Session, found: Mapping[int, BankTransfer], detail: str) -> None:
-    """Append what asking the bank found of transactions, to their latest attempt.
+def record_bank_findings(session: Session, found: Mapping[int, BankTransfer], detail: str) -> None:
+    """Append the bank's current status of each transaction to its latest attempt.
 
-    Attempt 0 stands for a transfer that was never sent by us, but found at the bank by its reference.
+    Attempt 0 stands for a transfer that we never sent but found at the bank by its reference.
     """
-    latest = last_attempts(session, found)
+    latest = latest_attempts(session, found)
     end_attempts(
         session,
         [
@@ -136,8 +145,8 @@ def found_at_bank(session: Session, found: Mapping[int, BankTransfer], detail: s
     )
 
 
-def last_attempts(session: Session, transaction_ids: Collection[int]) -> dict[int, StartedAttempt]:
-    """Return the latest attempt of each transaction that we ever tried to send."""
+def latest_attempts(session: Session, transaction_ids: Collection[int]) -> dict[int, StartedAttempt]:
+    """Return the latest attempt of each transaction, by transaction id; those never sent are left out."""
     rows = session.execute(
         select(TransferAttempt.transaction_id, TransferAttempt.attempt, TransferAttempt.started_at)
         .ext(distinct_on(TransferAttempt.transaction_id))

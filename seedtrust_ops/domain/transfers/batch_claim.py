@@ -1,6 +1,6 @@
-"""Claims a queued batch for a worker, and takes over batches that a worker without leases (the legacy one) left.
+"""Claims a queued batch for a worker, and takes over batches that the legacy worker (which has no leases) left.
 
-What becomes of a batch that was claimed is in `batches`; the lease itself in `leases`.
+What happens to a batch after the claim is in `batch_lifecycle`; the lease itself is in `leases`.
 """
 
 from collections.abc import Collection
@@ -11,13 +11,13 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.sql_arrays import in_array
-from seedtrust_ops.domain.transfers.batch_lifecycle import FINISHED
-from seedtrust_ops.domain.transfers.leases import Holder, Lease, know_batches, take_lease
+from seedtrust_ops.domain.transfers.batch_lifecycle import FINISHED_STATUSES
+from seedtrust_ops.domain.transfers.leases import Lease, LeaseHolder, acquire_lease, ensure_lease_rows
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 
-LARGEST_ID = 2**63 - 1
-"""PostgreSQL's bigint; a larger number, such as a person may type, can't even be asked for."""
+MAX_ID = 2**63 - 1
+"""The maximum of PostgreSQL's bigint; a query with a larger number, which a person may type, is an error."""
 
 
 class UnknownBatch(SeedTrustError):
@@ -25,12 +25,12 @@ class UnknownBatch(SeedTrustError):
 
 
 class BatchNotQueued(SeedTrustError):
-    """The batch is in a status in which it must not be sent."""
+    """The batch is in a status that cannot be sent."""
 
 
 @dataclass(frozen=True)
 class AlreadyFinished:
-    """The batch needs no work: it was finished before this worker came to it."""
+    """The batch needs no work: it was finished before this worker claimed it."""
 
     status: str
     finished_at: datetime | None
@@ -42,52 +42,52 @@ def claim_batch(
     holder: str,
     *,
     lease_seconds: float,
-    asked_at: datetime,
+    requested_at: datetime,
     quiet_seconds: float,
-) -> Lease | Holder | AlreadyFinished:
-    """Claim a queued batch, or one whose worker died, for `holder`.
+) -> Lease | LeaseHolder | AlreadyFinished:
+    """Claim a queued batch, or one whose worker crashed, for `holder`.
 
     Args:
-        session: a session in a transaction of its own.
-        batch_id: which batch.
-        holder: the Dagster run that wants it.
+        session: a session with its own transaction.
+        batch_id: the batch to claim.
+        holder: the Dagster run that claims it.
         lease_seconds: how long the lease lasts between renewals.
-        asked_at: when this run was asked for (UTC). A batch finished by another worker since then is no
-            error: two runs were asked for and the other was first.
-        quiet_seconds: how long a batch that a worker without a lease (the legacy one) left in `processing`
-            must have been quiet before it is taken over.
+        requested_at: when this run was requested (UTC). If another worker finished the batch since then, it is not
+            an error: two runs were requested and the other one was first.
+        quiet_seconds: how long a batch that the legacy worker (which has no leases) left in `processing` must have
+            been unchanged before it is taken over.
 
     Returns:
-        The lease; or who holds the batch; or that it is finished already.
+        The lease, the current holder, or that the batch is already finished.
 
     Raises:
-        UnknownBatch: when there is no such batch.
-        BatchNotQueued: naming the status that it has instead.
+        UnknownBatch: if there is no such batch.
+        BatchNotQueued: if it has another status; the message names it.
     """
     batch = None
-    if batch_id <= LARGEST_ID:
+    if batch_id <= MAX_ID:
         batch = session.scalar(select(HuntingtonBatch).where(HuntingtonBatch.id == batch_id).with_for_update())
     if batch is None:
-        raise UnknownBatch(f"There is no batch {batch_id}. Check the number in the run's config; nothing was sent.")
+        raise UnknownBatch(f"There is no batch {batch_id}. Nothing was sent. Check the batch id in the run's config.")
     if batch.status == "completed" or (
-        batch.status in FINISHED and batch.finished_at is not None and batch.finished_at >= asked_at
+        batch.status in FINISHED_STATUSES and batch.finished_at is not None and batch.finished_at >= requested_at
     ):
         return AlreadyFinished(batch.status, batch.finished_at)
     if batch.status not in ("queued", "processing"):
         raise BatchNotQueued(
-            f"Batch {batch_id} is '{batch.status}', and only a queued batch is sent. Nothing was sent. "
-            "Queue it (again) if it should be."
+            f"Batch {batch_id} is '{batch.status}', and only a queued batch can be sent. Nothing was sent. "
+            "Queue the batch if it should be sent."
         )
-    if batch.status == "queued" and _was_begun_by_another(session, batch):
+    if batch.status == "queued" and _was_started_by_legacy_worker(session, batch):
         require_bank_inquiry(session, [batch_id])
-    anothers = select(HuntingtonBatch.id).where(HuntingtonBatch.id == batch_id, is_left_by_another())
-    if session.scalar(anothers) and not doubt_batches_without_lease(session, quiet_seconds, batch_id):
+    held_by_legacy = select(HuntingtonBatch.id).where(HuntingtonBatch.id == batch_id, is_held_by_legacy_worker())
+    if session.scalar(held_by_legacy) and not take_over_legacy_batches(session, quiet_seconds, batch_id):
         raise BatchNotQueued(
-            f"Batch {batch_id} is 'processing' in the hands of a worker that holds no lease (the legacy one), "
-            f"and was active within the last {quiet_seconds:g} seconds. Nothing was sent; try again when it "
-            "has been quiet for that long."
+            f"Batch {batch_id} is 'processing' by a worker that holds no lease (the legacy worker), and changed within "
+            f"the last {quiet_seconds:g} seconds. Nothing was sent. Try again after it has been unchanged for that "
+            "long."
         )
-    lease = take_lease(session, batch_id, holder, lease_seconds)
+    lease = acquire_lease(session, batch_id, holder, lease_seconds)
     if isinstance(lease, Lease):
         batch.status = "processing"
         batch.started_at = batch.started_at or func.now()
@@ -96,16 +96,17 @@ def claim_batch(
     return lease
 
 
-def _was_begun_by_another(session: Session, batch: HuntingtonBatch) -> bool:
-    """Return whether a worker without leases began this queued batch, before ours did or after ours gave it back."""
+def _was_started_by_legacy_worker(session: Session, batch: HuntingtonBatch) -> bool:
+    """Return whether the legacy worker started this queued batch, before our worker did or after ours released it."""
     lease = session.get(BatchLease, batch.id)
     return batch.started_at is not None and (lease is None or lease.acquired_at < batch.started_at)
 
 
-def is_left_by_another() -> ColumnElement[bool]:
-    """The condition that a batch in `processing` is in the hands of a worker without leases, or was when that died.
+def is_held_by_legacy_worker() -> ColumnElement[bool]:
+    """Return the SQL condition that a `processing` batch is held by the legacy worker, or was when that crashed.
 
-    Ours leave nothing pending in a batch that stays `processing`, unless they die, and then their lease has a token.
+    Our workers leave no pending transaction in a batch that stays `processing`, unless they crash, and then the lease
+    has a token.
     """
     lease = exists().where(BatchLease.batch_id == HuntingtonBatch.id)
     pending = exists().where(
@@ -117,14 +118,14 @@ def is_left_by_another() -> ColumnElement[bool]:
     )
 
 
-def doubt_batches_without_lease(session: Session, quiet_seconds: float, only: int | None = None) -> list[int]:
-    """Take over batches that a worker without leases (the legacy one) left in `processing`.
+def take_over_legacy_batches(session: Session, quiet_seconds: float, only_batch_id: int | None = None) -> list[int]:
+    """Take over batches that the legacy worker (which has no leases) left in `processing`.
 
-    Nobody knows which of their pending transactions that worker had sent when it died, so all of them
-    become `processing`: the bank is asked before any is sent again.
+    It is unknown which of their pending transactions that worker had sent when it crashed, so all of them become
+    `processing`: the bank is asked before any is sent again.
 
     Returns:
-        The batches that were taken over: those quiet for `quiet_seconds`.
+        The batches that were taken over: those unchanged for `quiet_seconds`.
     """
     last_change = (
         select(func.max(HuntingtonTransaction.updated_at))
@@ -132,20 +133,20 @@ def doubt_batches_without_lease(session: Session, quiet_seconds: float, only: in
         .scalar_subquery()
     )
     query = select(HuntingtonBatch.id).where(
-        is_left_by_another(),
+        is_held_by_legacy_worker(),
         func.greatest(HuntingtonBatch.created_at, HuntingtonBatch.started_at, last_change)
         <= func.clock_timestamp() - timedelta(seconds=quiet_seconds),
     )
-    if only is not None:
-        query = query.where(HuntingtonBatch.id == only)
+    if only_batch_id is not None:
+        query = query.where(HuntingtonBatch.id == only_batch_id)
     batch_ids = list(session.scalars(query.order_by(HuntingtonBatch.id).with_for_update()))
     require_bank_inquiry(session, batch_ids)
     return batch_ids
 
 
 def require_bank_inquiry(session: Session, batch_ids: Collection[int]) -> None:
-    """Have the bank asked about all that is pending in the batches before any of it is sent, and know them as ours."""
-    know_batches(session, batch_ids)
+    """Set the batches' pending transactions to `processing`, so that the bank is asked before any of them is sent."""
+    ensure_lease_rows(session, batch_ids)
     session.execute(
         update(HuntingtonTransaction)
         .where(in_array(HuntingtonTransaction.batch_id, batch_ids), HuntingtonTransaction.status == "pending")

@@ -1,6 +1,6 @@
-"""A batch's life: waiting in the queue, given back, put back by healing, and finished when all is settled.
+"""The batch status transitions after the claim: returned to the queue, requeued by auto-heal, and finished.
 
-How it is claimed is in `claiming`, what happens to its single transactions in `outcomes`.
+The claim is in `batch_claim`; the status transitions of single transactions are in `status_transitions`.
 """
 
 from collections.abc import Collection
@@ -15,28 +15,28 @@ from seedtrust_ops.domain.transfers.leases import Lease, is_live, lock_lease
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 
-FINISHED = ("completed", "completed_with_errors", "failed")
-OPEN = ("pending", "processing")
+FINISHED_STATUSES = ("completed", "completed_with_errors", "failed")
+OPEN_STATUSES = ("pending", "processing")
 
 
 class AllTransfersFailed(SeedTrustError):
-    """The batch was processed and not one of its transfers went through."""
+    """The batch was processed, and all of its transfers failed."""
 
 
 @dataclass(frozen=True)
 class QueuedBatch:
-    """A batch that waits to be sent; `generation` counts how often it was claimed before, by `last_holder` last."""
+    """A batch in the queue; `generation` counts its previous claims, and `last_holder` made the latest one."""
 
     batch_id: int
     priority: int
     queued_at: datetime | None
     generation: int
     last_holder: str | None
-    given_back_at: datetime | None
+    lease_ended_at: datetime | None
 
 
-def queued_batches(session: Session) -> list[QueuedBatch]:
-    """Return the batches that wait to be sent: highest priority first, then the longest queued."""
+def list_queued_batches(session: Session) -> list[QueuedBatch]:
+    """Return the batches in the queue: highest priority first, then oldest first."""
     rows = session.execute(
         select(
             HuntingtonBatch.id,
@@ -54,14 +54,14 @@ def queued_batches(session: Session) -> list[QueuedBatch]:
 
 
 def requeue_abandoned_batches(session: Session, batch_ids: Collection[int]) -> list[int]:
-    """Put those batches back into the queue whose worker died before it had sent all: they still have pending ones.
+    """Requeue the batches whose worker crashed before it had sent everything: they still have pending transactions.
 
     Args:
-        session: a session in a transaction of its own.
-        batch_ids: the batches whose leases were broken in this transaction.
+        session: a session with its own transaction.
+        batch_ids: the batches whose leases were revoked in this transaction.
 
     Returns:
-        The batches that were put back.
+        The batches that were requeued.
     """
     abandoned = (
         select(HuntingtonBatch.id)
@@ -79,7 +79,7 @@ def requeue_abandoned_batches(session: Session, batch_ids: Collection[int]) -> l
         .with_for_update(of=HuntingtonBatch)
     )
     locked = session.scalars(abandoned).all()
-    # Asked again now that the rows are locked: a worker may have claimed one in between.
+    # Checked again now that the rows are locked: a worker may have claimed one in between.
     live = select(BatchLease.batch_id).where(in_array(BatchLease.batch_id, locked), is_live())
     return sorted(
         session.scalars(
@@ -92,12 +92,12 @@ def requeue_abandoned_batches(session: Session, batch_ids: Collection[int]) -> l
 
 
 def requeue_batches(session: Session, batch_ids: Collection[int]) -> list[int]:
-    """Queue the batches again that healing gave pending transactions back to; held and draft ones stay.
+    """Requeue the batches in which auto-heal set transactions back to `pending`; held and draft batches stay.
 
-    `queued_at` says since when a batch has waited, so it is new only where the batch had been finished. The
-    caller holds the rows' locks and knows that no worker has a lease on them.
+    `queued_at` is the start of the wait, so it changes only if the batch had been finished. The caller holds the row
+    locks and has made sure that no worker has a lease on the batches.
     """
-    finished = HuntingtonBatch.status.in_(FINISHED)
+    finished = HuntingtonBatch.status.in_(FINISHED_STATUSES)
     return sorted(
         session.scalars(
             update(HuntingtonBatch)
@@ -114,10 +114,10 @@ def requeue_batches(session: Session, batch_ids: Collection[int]) -> list[int]:
 
 
 def return_to_queue(session: Session, lease: Lease, error: str | None) -> None:
-    """Put a batch that could not be sent to its end back into the queue, with the reason beside it.
+    """Return a batch that was not completely sent to the queue, and store the reason in its `error`.
 
-    `queued_at` stays: it says since when the batch has waited. A batch whose transactions were all sent
-    stays `processing` until its open ones are known.
+    `queued_at` stays: it is the start of the wait. A batch with no pending transaction left stays `processing` until
+    the status of its open transactions is known.
     """
     session.execute(select(HuntingtonBatch.id).where(HuntingtonBatch.id == lease.batch_id).with_for_update())
     lock_lease(session, lease)
@@ -132,8 +132,8 @@ def return_to_queue(session: Session, lease: Lease, error: str | None) -> None:
     )
 
 
-def unfinished_batches_without_work(session: Session) -> list[int]:
-    """Return the batches in `processing` that no worker holds and in which nothing is open any more."""
+def list_batches_ready_to_finish(session: Session) -> list[int]:
+    """Return the `processing` batches that no worker holds and that have no open transaction left."""
     return list(
         session.scalars(
             select(HuntingtonBatch.id)
@@ -142,7 +142,7 @@ def unfinished_batches_without_work(session: Session) -> list[int]:
                 ~exists().where(BatchLease.batch_id == HuntingtonBatch.id, is_live()),
                 ~exists().where(
                     HuntingtonTransaction.batch_id == HuntingtonBatch.id,
-                    HuntingtonTransaction.status.in_(OPEN),
+                    HuntingtonTransaction.status.in_(OPEN_STATUSES),
                 ),
             )
             .order_by(HuntingtonBatch.id)
@@ -152,22 +152,22 @@ def unfinished_batches_without_work(session: Session) -> list[int]:
 
 
 def finish_batches(session: Session, batch_ids: Collection[int]) -> dict[int, str]:
-    """Set the status of every batch whose transactions are all settled or submitted.
+    """Set the final status of every batch whose transactions are all settled or submitted.
 
-    A batch that was finished before is judged anew, since the bank may have changed its word (an ACH that
-    came back); its `finished_at` stays. A batch without transactions is `failed`.
+    A batch that was already finished is evaluated again, because the bank may have changed a status (an ACH return);
+    its `finished_at` stays. A batch without transactions is `failed`.
 
     Returns:
-        The batches whose status or error is new, with their status.
+        The batches whose status or error changed, with their status.
     """
-    went_through = func.count().filter(HuntingtonTransaction.status.in_(("submitted", "completed")))
-    did_not = func.count().filter(HuntingtonTransaction.status.in_(("failed", "returned")))
-    still_open = func.count().filter(HuntingtonTransaction.status.in_(OPEN))
+    succeeded = func.count().filter(HuntingtonTransaction.status.in_(("submitted", "completed")))
+    failed = func.count().filter(HuntingtonTransaction.status.in_(("failed", "returned")))
+    still_open = func.count().filter(HuntingtonTransaction.status.in_(OPEN_STATUSES))
     totals = (
         select(
             HuntingtonBatch.id.label("batch_id"),
-            went_through.label("went_through"),
-            did_not.label("did_not"),
+            succeeded.label("succeeded"),
+            failed.label("failed"),
             still_open.label("still_open"),
         )
         .outerjoin(HuntingtonTransaction, HuntingtonTransaction.batch_id == HuntingtonBatch.id)
@@ -176,13 +176,13 @@ def finish_batches(session: Session, batch_ids: Collection[int]) -> dict[int, st
         .subquery()
     )
     status = case(
-        (totals.c.went_through == 0, "failed"),
-        (totals.c.did_not > 0, "completed_with_errors"),
+        (totals.c.succeeded == 0, "failed"),
+        (totals.c.failed > 0, "completed_with_errors"),
         else_="completed",
     )
     error = case(
-        (totals.c.went_through + totals.c.did_not == 0, "The batch has no transactions."),
-        (totals.c.did_not > 0, func.concat(totals.c.did_not, " of its transfers did not go through.")),
+        (totals.c.succeeded + totals.c.failed == 0, "The batch has no transactions."),
+        (totals.c.failed > 0, func.concat(totals.c.failed, " of its transfers did not go through.")),
         else_=None,
     )
     rows = session.execute(
@@ -190,7 +190,7 @@ def finish_batches(session: Session, batch_ids: Collection[int]) -> dict[int, st
         .where(
             HuntingtonBatch.id == totals.c.batch_id,
             totals.c.still_open == 0,
-            HuntingtonBatch.status.in_(("processing", *FINISHED)),
+            HuntingtonBatch.status.in_(("processing", *FINISHED_STATUSES)),
             or_(
                 HuntingtonBatch.status != "processing",
                 ~exists().where(BatchLease.batch_id == HuntingtonBatch.id, is_live()),

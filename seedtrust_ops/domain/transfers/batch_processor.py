@@ -1,6 +1,6 @@
-"""Processes one batch from claim to end: the order of things, and what happens when they go wrong.
+"""Processes one batch from claim to finish: the order of the steps, and the handling of errors.
 
-Each step is a function elsewhere in this package; this module is what `process_huntington_batch` calls.
+Each step is implemented in another module of this package; the job `process_huntington_batch` calls this one.
 """
 
 import asyncio
@@ -14,22 +14,22 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.async_runner import run_in_loop
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
-from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, account_number_problems
+from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, find_account_number_problems
 from seedtrust_ops.domain.transfers.batch_claim import AlreadyFinished, claim_batch
 from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed, finish_batches, return_to_queue
-from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, why_halted
+from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
 from seedtrust_ops.domain.transfers.leases import (
     BatchStatusChanged,
-    Holder,
     Lease,
+    LeaseHolder,
     lock_lease,
     release_lease,
     renew_lease,
     require_processing,
 )
 from seedtrust_ops.domain.transfers.preflight import check_batch
-from seedtrust_ops.domain.transfers.response_recorder import tell_of_refused_key, tell_of_silence
-from seedtrust_ops.domain.transfers.send_cancellation import SendCancellation, moment
+from seedtrust_ops.domain.transfers.response_recorder import open_bank_silent_alert, open_unauthorized_alert
+from seedtrust_ops.domain.transfers.send_cancellation import SendCancellation, read_clocks
 from seedtrust_ops.domain.transfers.sender import BankNotResponding, BankUnreachable, BatchSender
 from seedtrust_ops.domain.transfers.status_inquiry import ask_about_open_transactions
 from seedtrust_ops.errors import SeedTrustError
@@ -38,14 +38,14 @@ from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
 OpenBank = Callable[[], AbstractAsyncContextManager[Bank]]
 
-WATCH_SECONDS = 1.0
-"""How often the switches and the batch's status are looked at while a batch is processed."""
-REASONS_SHOWN = 5
+WATCH_INTERVAL_SECONDS = 1.0
+"""How often the kill switch and the batch's status are checked while a batch is being processed."""
+MAX_REASONS_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class TransferRules:
-    """What configuration says of sending; times in seconds."""
+    """The configuration for sending; times in seconds."""
 
     funding_account_id: str
     concurrency: int
@@ -56,7 +56,7 @@ class TransferRules:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """How a batch stands when a worker leaves it: transactions and cents by status."""
+    """The state of a batch when a worker is done with it: transactions and cents by status."""
 
     batch_id: int
     status: str
@@ -66,7 +66,7 @@ class BatchReport:
 
     @property
     def still_open(self) -> int:
-        """How many transactions wait for the bank's word, for auto-heal to ask."""
+        """The number of transactions awaiting bank status, which auto-heal will look up."""
         return self.counts.get("processing", 0)
 
 
@@ -78,34 +78,35 @@ def process_batch(
     *,
     batch_id: int,
     holder: str,
-    asked_at: datetime,
+    requested_at: datetime,
 ) -> BatchReport:
-    """Send every transaction of a queued batch exactly once and record what the bank says.
+    """Send every transaction of a queued batch exactly once, and record the bank's responses.
 
     Args:
         sessions: the application's database.
-        open_bank: opens a connection to the bank for the length of the work.
+        open_bank: opens a connection to the bank for the duration of the work.
         cipher: decrypts account numbers.
-        rules: what configuration says of sending.
-        batch_id: which batch.
-        holder: the Dagster run that does it.
-        asked_at: when that run was asked for (UTC).
+        rules: the configuration for sending.
+        batch_id: the batch to process.
+        holder: the Dagster run that processes it.
+        requested_at: when that run was requested (UTC).
 
     Returns:
-        How the batch stands. Where another worker holds it, `held_by` says who and nothing was done.
+        The state of the batch. If another worker holds it, `held_by` names that worker and nothing was done.
 
     Raises:
         TransfersHalted, UnknownBatch, BatchNotQueued, WrongFieldKey: before anything was sent.
-        AllTransfersFailed: the batch was processed and `failed`.
-        BankUnauthorized, BankUnreachable, BankNotResponding, BatchStatusChanged: sending stopped; what was answered is
-            recorded, what was not sent is pending, and the batch is in the queue again (unless taken back).
-        LeaseLost: another worker took over.
+        AllTransfersFailed: if the batch was processed and is `failed`.
+        BankUnauthorized, BankUnreachable, BankNotResponding, BatchStatusChanged: if sending stopped. All responses
+            are recorded, unsent transactions are `pending`, and the batch is back in the queue (unless a person
+            changed its status).
+        LeaseLost: if another worker took the batch over.
     """
     with sessions() as session:
-        halted = why_halted(session, rules.halted_by_environment)
+        halted = get_halt_reason(session, rules.halted_by_environment)
     if halted is not None:
         raise TransfersHalted(f"{halted} Batch {batch_id} was not touched.")
-    claimed_at = moment()
+    claimed_at = read_clocks()
     claim = run_in_transaction(
         sessions,
         lambda session: claim_batch(
@@ -113,41 +114,41 @@ def process_batch(
             batch_id,
             holder,
             lease_seconds=rules.lease_seconds,
-            asked_at=asked_at,
+            requested_at=requested_at,
             quiet_seconds=rules.unknown_grace_seconds,
         ),
     )
-    if isinstance(claim, Holder):
+    if isinstance(claim, LeaseHolder):
         return _report(sessions, batch_id, held_by=claim.name)
     if isinstance(claim, AlreadyFinished):
         return _finished_report(sessions, batch_id)
-    stop = SendCancellation()
-    stop.lease_renewed(claimed_at, rules.lease_seconds)
+    cancellation = SendCancellation()
+    cancellation.record_renewal(claimed_at, rules.lease_seconds)
     try:
         run_in_loop(
-            lambda: _work(sessions, open_bank, cipher, rules, claim, stop),
-            interrupt=lambda: stop.raise_sign(
-                SeedTrustError("The run was interrupted, so sending stopped; the batch is queued again.")
+            lambda: _process_claimed(sessions, open_bank, cipher, rules, claim, cancellation),
+            interrupt=lambda: cancellation.cancel(
+                SeedTrustError("The run was interrupted. Sending stopped, and the batch is queued again.")
             ),
         )
     except BaseException as error:
-        _leave(sessions, claim, error)
+        _return_batch(sessions, claim, error)
         raise
     _finish(sessions, claim)
     return _finished_report(sessions, batch_id)
 
 
-async def _work(
+async def _process_claimed(
     sessions: Sessions,
     open_bank: OpenBank,
     cipher: FieldCipher,
     rules: TransferRules,
     lease: Lease,
-    stop: SendCancellation,
+    cancellation: SendCancellation,
 ) -> None:
     try:
-        async with asyncio.TaskGroup() as roles:
-            keeper = roles.create_task(_keep(sessions, rules, lease, stop))
+        async with asyncio.TaskGroup() as tasks:
+            lease_task = tasks.create_task(_maintain_lease(sessions, rules, lease, cancellation))
             async with open_bank() as bank:
                 await ask_about_open_transactions(
                     sessions, bank, unknown_grace_seconds=rules.unknown_grace_seconds, lease=lease
@@ -160,55 +161,57 @@ async def _work(
                     concurrency=rules.concurrency,
                     halted_by_environment=rules.halted_by_environment,
                     lease=lease,
-                    stop=stop,
+                    cancellation=cancellation,
                 )
-                # More than once around only where somebody adds transactions to a batch that is under way.
-                while stop.reason is None and (
-                    checked := await asyncio.to_thread(_check, sessions, lease, cipher, rules.funding_account_id)
+                # Repeats only if somebody adds transactions to the batch while it is being processed.
+                while cancellation.reason is None and (
+                    sendable := await asyncio.to_thread(_check, sessions, lease, cipher, rules.funding_account_id)
                 ):
-                    await sender.send(checked)
-            keeper.cancel()
+                    await sender.send(sendable)
+            lease_task.cancel()
     except BaseExceptionGroup as group:
-        raise _first(group) from None
-    if stop.reason is not None:
-        raise stop.reason
+        raise _first_exception(group) from None
+    if cancellation.reason is not None:
+        raise cancellation.reason
 
 
 def _check(sessions: Sessions, lease: Lease, cipher: FieldCipher, funding_account_id: str) -> list[int]:
     with sessions() as session:
-        problems = account_number_problems(session, lease.batch_id, cipher, funding_account_id)
+        problems = find_account_number_problems(session, lease.batch_id, cipher, funding_account_id)
     return run_in_transaction(sessions, lambda session: check_batch(session, lease, problems))
 
 
-async def _keep(sessions: Sessions, rules: TransferRules, lease: Lease, stop: SendCancellation) -> None:
-    """Renew the lease for as long as the work goes on, and watch for a reason to stop sending."""
-    every = min(WATCH_SECONDS, lease.seconds / 3)
+async def _maintain_lease(
+    sessions: Sessions, rules: TransferRules, lease: Lease, cancellation: SendCancellation
+) -> None:
+    """Renew the lease until the work ends, and check for a reason to stop sending."""
+    interval = min(WATCH_INTERVAL_SECONDS, lease.seconds / 3)
 
-    def watch(session: Session) -> None:
+    def check_for_stop(session: Session) -> None:
         require_processing(session, lease)
-        halted = why_halted(session, rules.halted_by_environment)
+        halted = get_halt_reason(session, rules.halted_by_environment)
         if halted is not None:
             raise TransfersHalted(halted)
 
     while True:
-        asked_at = moment()
+        requested_at = read_clocks()
         await asyncio.to_thread(run_in_transaction, sessions, lambda session: renew_lease(session, lease))
-        stop.lease_renewed(asked_at, lease.seconds)
-        if stop.reason is None:
+        cancellation.record_renewal(requested_at, lease.seconds)
+        if cancellation.reason is None:
             try:
-                await asyncio.to_thread(run_in_transaction, sessions, watch)
+                await asyncio.to_thread(run_in_transaction, sessions, check_for_stop)
             except (TransfersHalted, BatchStatusChanged) as reason:
-                stop.raise_sign(reason)
-        await asyncio.sleep(every)
+                cancellation.cancel(reason)
+        await asyncio.sleep(interval)
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _first_exception(group: BaseExceptionGroup[BaseException]) -> BaseException:
     first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+    return _first_exception(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _finish(sessions: Sessions, lease: Lease) -> None:
-    """Give the lease up and settle the batch, in one transaction."""
+    """Release the lease and finish the batch, in one transaction."""
 
     def finish(session: Session) -> None:
         session.execute(select(HuntingtonBatch.id).where(HuntingtonBatch.id == lease.batch_id).with_for_update())
@@ -219,37 +222,37 @@ def _finish(sessions: Sessions, lease: Lease) -> None:
     run_in_transaction(sessions, finish)
 
 
-def _in_words(error: BaseException) -> str:
-    """Return what people read beside the batch; a driver's own text would show them the rows that it was about."""
+def _describe_error(error: BaseException) -> str:
+    """Return the message to store with the batch. A database driver's own message would expose row values."""
     if isinstance(error, SeedTrustError):
         return str(error)
-    return f"The run that processed it broke ({type(error).__name__}); the run's own page in Dagster says where."
+    return f"The run that processed this batch crashed ({type(error).__name__}). See the run's page in Dagster."
 
 
-def _leave(sessions: Sessions, lease: Lease, error: BaseException) -> None:
-    """Give the batch back after trouble; where even that fails, the lease runs out and auto-heal does it."""
+def _return_batch(sessions: Sessions, lease: Lease, error: BaseException) -> None:
+    """Return the batch to the queue after an error. If even that fails, the lease expires and auto-heal does it."""
 
-    def leave(session: Session) -> None:
-        return_to_queue(session, lease, _in_words(error))
+    def return_batch(session: Session) -> None:
+        return_to_queue(session, lease, _describe_error(error))
         release_lease(session, lease)
         if isinstance(error, BankUnauthorized):
-            tell_of_refused_key(session)
+            open_unauthorized_alert(session)
         if isinstance(error, BankNotResponding | BankUnreachable):
-            tell_of_silence(session, str(error))
+            open_bank_silent_alert(session, str(error))
 
     try:
-        run_in_transaction(sessions, leave)
-    except Exception as trouble:  # noqa: BLE001
+        run_in_transaction(sessions, return_batch)
+    except Exception as return_error:  # noqa: BLE001
         error.add_note(
-            f"Batch {lease.batch_id} could not be given back ({type(trouble).__name__}); its lease ends within "
-            f"{lease.seconds:g} seconds and auto-heal then takes it up."
+            f"Batch {lease.batch_id} could not be returned to the queue ({type(return_error).__name__}). Its lease "
+            f"expires within {lease.seconds:g} seconds; auto-heal will then requeue the batch."
         )
 
 
 def _finished_report(sessions: Sessions, batch_id: int) -> BatchReport:
     report = _report(sessions, batch_id)
     if report.status == "failed":
-        raise AllTransfersFailed(_why_nothing(sessions, batch_id))
+        raise AllTransfersFailed(_explain_all_failed(sessions, batch_id))
     return report
 
 
@@ -270,7 +273,7 @@ def _report(sessions: Sessions, batch_id: int, held_by: str | None = None) -> Ba
     )
 
 
-def _why_nothing(sessions: Sessions, batch_id: int) -> str:
+def _explain_all_failed(sessions: Sessions, batch_id: int) -> str:
     with sessions() as session:
         rows = session.execute(
             select(HuntingtonTransaction.id, HuntingtonTransaction.status, HuntingtonTransaction.failure_reason)
@@ -278,10 +281,10 @@ def _why_nothing(sessions: Sessions, batch_id: int) -> str:
             .order_by(HuntingtonTransaction.id)
         ).all()
     if not rows:
-        return f"Batch {batch_id} has no transactions, so there was nothing to send. Its status is 'failed'."
-    reasons = "; ".join(f"transaction {row.id}: {row.failure_reason or row.status}" for row in rows[:REASONS_SHOWN])
-    more = f"; and {len(rows) - REASONS_SHOWN} more" if len(rows) > REASONS_SHOWN else ""
+        return f"Batch {batch_id} has no transactions, so there was nothing to send. Its status is now 'failed'."
+    reasons = "; ".join(f"transaction {row.id}: {row.failure_reason or row.status}" for row in rows[:MAX_REASONS_SHOWN])
+    more = f"; and {len(rows) - MAX_REASONS_SHOWN} more" if len(rows) > MAX_REASONS_SHOWN else ""
     return (
-        f"None of the {len(rows)} transfers of batch {batch_id} went through: {reasons}{more}. Mend what is wrong "
-        "and put the payments into a new batch."
+        f"All transfers of batch {batch_id} failed ({len(rows)}): {reasons}{more}. Fix the cause, and put the payments "
+        "into a new batch."
     )

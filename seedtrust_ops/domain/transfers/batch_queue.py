@@ -1,7 +1,7 @@
-"""Puts a batch into the queue for the bank, when a person says so; whatever can't be sent from there is refused.
+"""Queues a batch for sending when a person requests it; a batch that cannot be sent is rejected.
 
-How a queued batch is found is `batches`', how it is claimed `claiming`'s. It reads and writes the platform's tables
-alone, so that the platform's applications can call it under their own database role.
+Listing queued batches is in `batch_lifecycle`, the claim in `batch_claim`. This module uses only the platform's tables,
+so that the platform's applications can call it under their own database role.
 """
 
 from dataclasses import dataclass
@@ -10,26 +10,26 @@ from datetime import datetime
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.transfers.batch_claim import LARGEST_ID, UnknownBatch
+from seedtrust_ops.domain.transfers.batch_claim import MAX_ID, UnknownBatch
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
-QUEUEABLE = ("draft", "held", "failed")
-"""`failed` is one that was given up with transactions still pending, as the legacy worker did."""
+QUEUEABLE_STATUSES = ("draft", "held", "failed")
+"""`failed` covers batches that the legacy worker abandoned with transactions still pending."""
 
 
 class BatchNotQueueable(SeedTrustError):
-    """The batch can't be put into the queue as it is; `status` is what it has instead."""
+    """The batch cannot be queued in its current state; `status` is its current status."""
 
-    def __init__(self, sentence: str, batch_id: int, status: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, batch_id: int, status: str) -> None:
+        super().__init__(message)
         self.batch_id = batch_id
         self.status = status
 
 
 @dataclass(frozen=True)
 class BatchInQueue:
-    """A batch that waits to be sent: since when (UTC), and what of it is pending."""
+    """A batch in the queue: when it was queued (UTC), and its pending transactions and cents."""
 
     batch_id: int
     queued_at: datetime
@@ -38,21 +38,21 @@ class BatchInQueue:
 
 
 def queue_batch(session: Session, batch_id: int) -> BatchInQueue:
-    """Queue a batch that is a draft, held, or given up; a worker takes it as soon as the caller commits.
+    """Queue a draft, held or abandoned batch; a worker claims it as soon as the caller commits.
 
-    A batch that is queued already stays as it is. `started_at` stays too: by it `claim_batch` knows a batch that a
-    worker without a lease began, of whose pending transactions the bank is asked before any is sent.
+    A batch that is already queued stays as it is. `started_at` is kept: from it, `claim_batch` recognizes a batch that
+    the legacy worker started, and asks the bank about its pending transactions before it sends any.
 
     Args:
-        session: a session in the caller's transaction; the batch's row is locked until its end.
-        batch_id: which batch.
+        session: a session in the caller's transaction; the batch's row is locked until that ends.
+        batch_id: the batch to queue.
 
     Raises:
-        UnknownBatch: when there is no such batch.
-        BatchNotQueueable: when it is being sent or finished, or nothing of it is pending.
+        UnknownBatch: if there is no such batch.
+        BatchNotQueueable: if it is processing or finished, or has no pending transaction.
     """
     batch = None
-    if 0 < batch_id <= LARGEST_ID:
+    if 0 < batch_id <= MAX_ID:
         query = select(HuntingtonBatch.status, HuntingtonBatch.queued_at).where(HuntingtonBatch.id == batch_id)
         batch = session.execute(query.with_for_update()).one_or_none()
     if batch is None:
@@ -64,7 +64,7 @@ def queue_batch(session: Session, batch_id: int) -> BatchInQueue:
     ).one()
     queued_at = batch.queued_at
     if batch.status != "queued" or queued_at is None:
-        _refuse_what_can_not_be_queued(batch_id, batch.status, pending)
+        _require_queueable(batch_id, batch.status, pending)
         queued_at = session.scalars(
             update(HuntingtonBatch)
             .where(HuntingtonBatch.id == batch_id)
@@ -74,15 +74,15 @@ def queue_batch(session: Session, batch_id: int) -> BatchInQueue:
     return BatchInQueue(batch_id, queued_at, pending, int(amount_cents))
 
 
-def _refuse_what_can_not_be_queued(batch_id: int, status: str, pending: int) -> None:
+def _require_queueable(batch_id: int, status: str, pending: int) -> None:
     if status == "processing":
-        why = "is being sent already. Nothing needs to be done: what a worker leaves undone is taken up by itself."
-    elif status not in (*QUEUEABLE, "queued"):
-        why = f"is '{status}': the bank has its transfers. Put further payments into a batch of their own."
+        why = "is already being sent. No action is needed: if its worker stops, auto-heal requeues the batch."
+    elif status not in (*QUEUEABLE_STATUSES, "queued"):
+        why = f"is '{status}': its transfers are at the bank. Put further payments into a new batch."
     elif pending == 0:
         why = (
-            "has no pending transaction, so there is nothing to send. Put the payments that are still to be made into "
-            "it, or into a batch of their own where the bank has refused them."
+            "has no pending transaction, so there is nothing to send. Add the payments that are still to be made, or "
+            "put them into a new batch if the bank has refused them."
         )
     else:
         return

@@ -1,6 +1,6 @@
-"""The switch that stops all sending of transfers, and the sentence that says why it is on.
+"""The kill switch that stops all sending of transfers, and the message that says why it is on.
 
-Healing goes on while it is on: asking the bank moves no money.
+Auto-heal continues while it is on, because querying the bank moves no money.
 """
 
 from sqlalchemy import delete, select
@@ -14,30 +14,30 @@ TRANSFERS_HALTED = "transfers_halted"
 
 
 class TransfersHalted(SeedTrustError):
-    """Sending is switched off."""
+    """The kill switch is on: no transfer may be sent."""
 
 
-def why_halted(session: Session, halted_by_environment: bool) -> str | None:
-    """Return the sentence that says why nothing may be sent, None where sending is on.
+def get_halt_reason(session: Session, halted_by_environment: bool) -> str | None:
+    """Return the message that says why nothing may be sent, or None if sending is allowed.
 
-    Any row of `ops.switches` stops all sending (design, section 4), whatever it is called.
+    Any row of `ops.switches` stops all sending (design, section 4), regardless of its name.
     """
     if halted_by_environment:
-        return "Transfers are halted: SEEDTRUST_TRANSFERS_HALTED is set. Unset it and restart to send again."
+        return "Transfers are halted: SEEDTRUST_TRANSFERS_HALTED is set. Unset it and restart to resume sending."
     switch = session.scalars(select(Switch).order_by(Switch.set_at).limit(1)).first()
     if switch is None:
         return None
     return (
-        f"Transfers are halted since {switch.set_at:%Y-%m-%d %H:%M} UTC by {switch.set_by}: {switch.reason}. "
-        "`seedtrust-ops transfers resume` sends again."
+        f"Transfers were halted at {switch.set_at:%Y-%m-%d %H:%M} UTC by {switch.set_by}: {switch.reason}. "
+        "Run `seedtrust-ops transfers resume` to resume sending."
     )
 
 
 def halt(session: Session, reason: str, set_by: str) -> None:
-    """Stop all sending; a halt that is on already keeps its first reason."""
+    """Stop all sending; if the switch is already on, its first reason is kept."""
     session.execute(insert(Switch).values(name=TRANSFERS_HALTED, reason=reason, set_by=set_by).on_conflict_do_nothing())
 
 
 def resume(session: Session) -> bool:
-    """Send again; return whether the switch was on."""
+    """Allow sending again; return whether the switch was on."""
     return bool(session.scalars(delete(Switch).returning(Switch.name)).all())

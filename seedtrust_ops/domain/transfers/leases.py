@@ -1,7 +1,7 @@
-"""Leases on batches: who may write about a batch, and the fence that keeps a late writer out.
+"""Leases on batches: which worker may write to a batch, and the fence that blocks a late writer.
 
-A lease is a token with an expiry. Every write of a worker starts with `lock_lease`; once the lease has
-expired or was given to another, that worker can write nothing more.
+A lease is a token with an expiry. Every write by a worker starts with `lock_lease`; once the lease has expired or
+another worker has acquired it, the previous worker can write nothing more.
 """
 
 import uuid
@@ -19,7 +19,7 @@ from seedtrust_ops.tables import BatchLease, HuntingtonBatch
 
 
 class LeaseLost(TransientError):
-    """This worker's lease has expired or another worker has it; what it did last was not recorded."""
+    """This worker's lease has expired or another worker holds it; its last write was not recorded."""
 
 
 class BatchStatusChanged(SeedTrustError):
@@ -28,7 +28,7 @@ class BatchStatusChanged(SeedTrustError):
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to write about one batch; `seconds` is how long it lasts from each renewal."""
+    """The right to write to one batch; `seconds` is how long it lasts after each renewal."""
 
     batch_id: int
     token: str
@@ -37,26 +37,26 @@ class Lease:
 
 
 @dataclass(frozen=True)
-class Holder:
-    """Who holds a batch, and until when at the latest (UTC)."""
+class LeaseHolder:
+    """The worker that holds a batch, and when its lease expires unless renewed (UTC)."""
 
     name: str
     expires_at: datetime
 
 
-def take_lease(session: Session, batch_id: int, holder: str, seconds: float) -> Lease | Holder:
-    """Take the lease on a batch, or say who has it, at once.
+def acquire_lease(session: Session, batch_id: int, holder: str, seconds: float) -> Lease | LeaseHolder:
+    """Acquire the lease on a batch, or return its current holder, without waiting for it.
 
-    A live lease of the same `holder` (a run that retries its op) is taken over: the new token fences out
-    whatever is left of the former try.
+    A live lease of the same `holder` (a run that retries its op) is taken over: the new token fences out whatever is
+    left of the previous try.
     """
     other = _live_holder(session, batch_id)
     if other is not None and other.name != holder:
         return other
     token = uuid.uuid4().hex
     expires_at = func.clock_timestamp() + timedelta(seconds=seconds)
-    know_batches(session, [batch_id])
-    # Waits for every write that holds the fence, so that none is committed after this lease is taken.
+    ensure_lease_rows(session, [batch_id])
+    # Waits for every write that holds the fence, so that none is committed after this lease is acquired.
     session.execute(select(BatchLease.batch_id).where(BatchLease.batch_id == batch_id).with_for_update())
     other = _live_holder(session, batch_id)
     if other is not None and other.name != holder:
@@ -76,8 +76,8 @@ def take_lease(session: Session, batch_id: int, holder: str, seconds: float) -> 
     return Lease(batch_id, token, generation, seconds)
 
 
-def know_batches(session: Session, batch_ids: Collection[int]) -> None:
-    """Give batches that never had a lease a row that nobody holds: what a worker without leases did is now settled."""
+def ensure_lease_rows(session: Session, batch_ids: Collection[int]) -> None:
+    """Insert a lease row without a holder for batches that never had one: this marks them as taken over from legacy."""
     wanted = array_table("wanted", [("batch_id", BigInteger())], [(batch_id,) for batch_id in batch_ids])
     session.execute(
         insert(BatchLease)
@@ -89,11 +89,11 @@ def know_batches(session: Session, batch_ids: Collection[int]) -> None:
     )
 
 
-def _live_holder(session: Session, batch_id: int) -> Holder | None:
+def _live_holder(session: Session, batch_id: int) -> LeaseHolder | None:
     row = session.execute(
         select(BatchLease.holder, BatchLease.expires_at).where(BatchLease.batch_id == batch_id, is_live())
     ).first()
-    return Holder(row.holder, row.expires_at) if row is not None else None
+    return LeaseHolder(row.holder, row.expires_at) if row is not None else None
 
 
 def is_live() -> ColumnElement[bool]:
@@ -102,13 +102,13 @@ def is_live() -> ColumnElement[bool]:
 
 
 def lock_lease(session: Session, lease: Lease) -> None:
-    """Make sure, until this transaction ends, that the lease is ours; the first act of every write.
+    """Verify that we hold the lease, and keep it until this transaction ends; the first step of every write.
 
-    The lock on the lease's row makes a worker that wants to take the batch over wait for our commit, and lets
-    our own renewal through.
+    The lock on the lease row makes a worker that wants to take the batch over wait for our commit, but does not block
+    our own renewal.
 
     Raises:
-        LeaseLost: when it is no longer ours.
+        LeaseLost: if we no longer hold it.
     """
     held = session.execute(
         select(BatchLease.batch_id)
@@ -116,36 +116,36 @@ def lock_lease(session: Session, lease: Lease) -> None:
         .with_for_update(read=True, key_share=True)
     ).first()
     if held is None:
-        raise lease_lost(lease)
+        raise lease_lost_error(lease)
 
 
-def lease_lost(lease: Lease) -> LeaseLost:
-    """Return the error that says that `lease` is no longer its worker's."""
+def lease_lost_error(lease: Lease) -> LeaseLost:
+    """Return the error for a worker that no longer holds `lease`."""
     return LeaseLost(
-        f"The lease on batch {lease.batch_id} has expired or another worker took it over, so this worker "
-        "stopped writing. Nothing is lost: whoever has the batch now asks the bank about what is open."
+        f"The lease on batch {lease.batch_id} expired or another worker took it over. This worker stopped writing. "
+        "Nothing is lost: the next worker on the batch asks the bank about its open transactions."
     )
 
 
 def require_processing(session: Session, lease: Lease) -> None:
-    """Make sure that nobody took the batch out of `processing` (put it on hold, for one).
+    """Verify that the batch is still `processing` (that nobody has put it on hold, for example).
 
     Raises:
-        BatchStatusChanged: naming the status it has now.
+        BatchStatusChanged: if it has another status; the message names it.
     """
     status = session.scalar(select(HuntingtonBatch.status).where(HuntingtonBatch.id == lease.batch_id))
     if status != "processing":
         raise BatchStatusChanged(
-            f"Batch {lease.batch_id} was set to '{status}' while it was being processed. Sending stopped; what "
-            "was not sent stays pending. Queue the batch again to go on."
+            f"Batch {lease.batch_id} was set to '{status}' while it was being processed. Sending stopped; unsent "
+            "transactions stay pending. Queue the batch again to continue."
         )
 
 
 def renew_lease(session: Session, lease: Lease) -> None:
-    """Start the lease's time anew.
+    """Extend the lease by its full duration from now.
 
     Raises:
-        LeaseLost: when it is no longer ours.
+        LeaseLost: if we no longer hold it.
     """
     renewed = session.execute(
         update(BatchLease)
@@ -154,11 +154,11 @@ def renew_lease(session: Session, lease: Lease) -> None:
         .returning(BatchLease.batch_id)
     ).first()
     if renewed is None:
-        raise lease_lost(lease)
+        raise lease_lost_error(lease)
 
 
 def release_lease(session: Session, lease: Lease) -> None:
-    """Give the lease up; nothing happens where another has it by now."""
+    """Release the lease; has no effect if another worker holds it by now."""
     session.execute(
         update(BatchLease)
         .where(BatchLease.batch_id == lease.batch_id, BatchLease.token == lease.token)
@@ -166,14 +166,14 @@ def release_lease(session: Session, lease: Lease) -> None:
     )
 
 
-def break_expired_leases(session: Session) -> list[int]:
-    """Take the token from every lease that has expired, so that its late holder can never write again.
+def revoke_expired_leases(session: Session) -> list[int]:
+    """Remove the token from every expired lease, so that its late holder can never write again.
 
     Returns:
-        The batches concerned.
+        The batches of the revoked leases.
     """
     expired = (BatchLease.token.is_not(None), BatchLease.expires_at <= func.clock_timestamp())
-    # Waits, as `take_lease` does, for writes that began while the lease was live.
+    # Waits, as `acquire_lease` does, for writes that started while the lease was live.
     locked = session.scalars(
         select(BatchLease.batch_id).where(*expired).order_by(BatchLease.batch_id).with_for_update()
     ).all()

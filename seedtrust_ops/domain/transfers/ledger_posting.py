@@ -1,6 +1,6 @@
-"""Books transfers in the escrow ledger: one disbursement a transaction, and one reversal where it came back.
+"""Posts transfers to the escrow ledger: one disbursement per transaction, and one reversal if it was returned.
 
-It is called in the transaction that records the status; unique indexes on the ledger hold the 'one'.
+Called in the database transaction that records the status; unique indexes on the ledger enforce the 'one'.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import Account, Case, DisbursementRequest, HuntingtonTransaction, LedgerEntry, User
 
 
-class Recorded(Protocol):
-    """A transaction and the bank's word that is being recorded of it."""
+class TransferUpdate(Protocol):
+    """A transaction and the bank's transfer that is being recorded for it."""
 
     @property
     def transaction_id(self) -> int: ...
@@ -26,32 +26,32 @@ class Recorded(Protocol):
     def transfer(self) -> BankTransfer: ...
 
 
-def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
+def book_disbursements(session: Session, updates: Sequence[TransferUpdate]) -> None:
     """Post each transaction's disbursement, lower its account's balance, and mark its request paid.
 
-    A transfer that came back before it was ever seen completed is booked too, so that its reversal has
-    something to reverse and the ledger tells the whole story. Its request is left as people have set it meanwhile:
-    one that was denied must not be approved by the reversal.
+    A transfer that was returned before we saw it completed is booked too, so that its reversal has an entry to reverse
+    and the ledger is complete. Its request keeps a status that a person has set meanwhile: the reversal must not
+    approve a request that was denied.
     """
-    if not recorded:
+    if not updates:
         return
-    words = array_table(
-        "words",
+    transfers = array_table(
+        "transfers",
         [("id", BigInteger()), ("amount_cents", BigInteger()), ("bank_transfer_id", Text())],
-        [(one.transaction_id, one.transfer.amount_cents, one.transfer.id) for one in recorded],
+        [(one.transaction_id, one.transfer.amount_cents, one.transfer.id) for one in updates],
     )
     transaction = HuntingtonTransaction
     account_of = (
         select(
-            words.c.id,
+            transfers.c.id,
             Account.id.label("account_id"),
-            words.c.amount_cents,
-            words.c.bank_transfer_id,
+            transfers.c.amount_cents,
+            transfers.c.bank_transfer_id,
             transaction.method,
             DisbursementRequest.id.label("request_id"),
             DisbursementRequest.status.label("request_status"),
         )
-        .join(transaction, transaction.id == words.c.id)
+        .join(transaction, transaction.id == transfers.c.id)
         .join(DisbursementRequest, DisbursementRequest.id == transaction.disbursement_request_id)
         .join(Account, Account.case_id == DisbursementRequest.case_id)
     )
@@ -65,11 +65,9 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
         ],
     )
     request_of = {row.id: row.request_id for row in rows}
-    came_back = {one.transaction_id for one in recorded if one.transfer.status is BankStatus.RETURNED}
-    settled_by_people = {
-        row.id for row in rows if row.id in came_back and row.request_status not in ("approved", "paid")
-    }
-    paying = posted - settled_by_people
+    returned = {one.transaction_id for one in updates if one.transfer.status is BankStatus.RETURNED}
+    set_by_people = {row.id for row in rows if row.id in returned and row.request_status not in ("approved", "paid")}
+    paying = posted - set_by_people
     newly_paid = {request_of[transaction_id] for transaction_id in paying}
     marked = set(
         session.scalars(
@@ -79,7 +77,7 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
             .returning(DisbursementRequest.id)
         )
     )
-    for one in recorded:
+    for one in updates:
         request_id = request_of.get(one.transaction_id)
         if one.transaction_id in paying and request_id not in marked:
             open_alert(
@@ -87,9 +85,9 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
                 "request_paid_twice",
                 f"request {request_id}",
                 "CRITICAL",
-                f"Disbursement request {request_id} was paid already when transaction {one.transaction_id} moved "
-                f"another {_dollars(one.transfer.amount_cents)} (bank transfer {one.transfer.id}). Both are "
-                "booked: ask the payee or Huntington for one of them back.",
+                f"Disbursement request {request_id} was already paid when transaction {one.transaction_id} moved "
+                f"another {_dollars(one.transfer.amount_cents)} (bank transfer {one.transfer.id}). Both payments are "
+                "booked: ask the payee or Huntington to return one of them.",
             )
         if request_id is None:
             open_alert(
@@ -99,24 +97,24 @@ def book_disbursements(session: Session, recorded: Sequence[Recorded]) -> None:
                 "CRITICAL",
                 f"Transaction {one.transaction_id} moved {_dollars(one.transfer.amount_cents)} (bank transfer "
                 f"{one.transfer.id}), but it has no disbursement request whose case has an account, so no "
-                "ledger entry could be posted. Find the case and book it by hand.",
+                "ledger entry could be posted. Find the case, and book the payment by hand.",
             )
 
 
-def book_returns(session: Session, recorded: Sequence[Recorded]) -> None:
-    """Post each returned transaction's reversal, raise the balance, open its request again, and write a letter.
+def book_returns(session: Session, updates: Sequence[TransferUpdate]) -> None:
+    """Post each returned transaction's reversal, raise the balance, reopen its request, and queue an email.
 
-    The letter goes to the case's escrow specialist, if that user is active.
+    The email goes to the case's escrow specialist, if that user is active.
     """
-    if not recorded:
+    if not updates:
         return
-    ids = [one.transaction_id for one in recorded]
-    booked = session.execute(
+    ids = [one.transaction_id for one in updates]
+    disbursements = session.execute(
         select(LedgerEntry.account_id, LedgerEntry.huntington_transaction_id, LedgerEntry.amount_cents).where(
             in_array(LedgerEntry.huntington_transaction_id, ids), LedgerEntry.kind == "disbursement"
         )
     ).all()
-    codes = {one.transaction_id: one.transfer.return_code or "no code" for one in recorded}
+    codes = {one.transaction_id: one.transfer.return_code or "no code" for one in updates}
     _post(
         session,
         "reversal",
@@ -127,7 +125,7 @@ def book_returns(session: Session, recorded: Sequence[Recorded]) -> None:
                 row.huntington_transaction_id,
                 f"Returned by the bank ({codes[row.huntington_transaction_id]})",
             )
-            for row in booked
+            for row in disbursements
         ],
     )
     requests = select(HuntingtonTransaction.disbursement_request_id).where(in_array(HuntingtonTransaction.id, ids))
@@ -143,10 +141,10 @@ def book_returns(session: Session, recorded: Sequence[Recorded]) -> None:
         )
         .values(status="approved", paid_at=None)
     )
-    _write_to_escrow_specialists(session, ids, codes)
+    _email_escrow_specialists(session, ids, codes)
 
 
-def _write_to_escrow_specialists(session: Session, transaction_ids: list[int], codes: dict[int, str]) -> None:
+def _email_escrow_specialists(session: Session, transaction_ids: list[int], codes: dict[int, str]) -> None:
     rows = session.execute(
         select(
             HuntingtonTransaction.id,
@@ -186,7 +184,7 @@ def _write_to_escrow_specialists(session: Session, transaction_ids: list[int], c
 
 
 def _post(session: Session, kind: str, entries: Sequence[tuple[int, int, int, str]]) -> set[int]:
-    """Post entries (account, cents, transaction, memo) that are not posted yet, and move the balances with them.
+    """Post the entries (account, cents, transaction, memo) that are not posted yet, and adjust the balances.
 
     Returns:
         The transactions whose entries are new.
@@ -194,8 +192,8 @@ def _post(session: Session, kind: str, entries: Sequence[tuple[int, int, int, st
     if not entries:
         return set()
     _lock_accounts(session, [account_id for account_id, _, _, _ in entries])
-    news = array_table(
-        "news",
+    new_entries = array_table(
+        "new_entries",
         [
             ("account_id", BigInteger()),
             ("amount_cents", BigInteger()),
@@ -208,7 +206,7 @@ def _post(session: Session, kind: str, entries: Sequence[tuple[int, int, int, st
         insert(LedgerEntry)
         .from_select(
             ["account_id", "amount_cents", "huntington_transaction_id", "memo", "kind"],
-            select(*news.c, literal(kind)),
+            select(*new_entries.c, literal(kind)),
         )
         .on_conflict_do_nothing(
             index_elements=[LedgerEntry.huntington_transaction_id],
@@ -216,20 +214,19 @@ def _post(session: Session, kind: str, entries: Sequence[tuple[int, int, int, st
         )
         .returning(LedgerEntry.account_id, LedgerEntry.amount_cents, LedgerEntry.huntington_transaction_id)
     ).all()
-    _move_balances(session, [(row.account_id, row.amount_cents) for row in posted])
+    _adjust_balances(session, [(row.account_id, row.amount_cents) for row in posted])
     return {row.huntington_transaction_id for row in posted if row.huntington_transaction_id is not None}
 
 
 def _lock_accounts(session: Session, account_ids: Sequence[int]) -> None:
-    # In the order of their ids, everywhere: two recorders that touch the same accounts must not wait for
-    # each other in a circle.
+    # Always in the order of their ids, so that two transactions that touch the same accounts cannot deadlock.
     if account_ids:
         session.execute(
             select(Account.id).where(in_array(Account.id, account_ids)).order_by(Account.id).with_for_update()
         )
 
 
-def _move_balances(session: Session, postings: Sequence[tuple[int, int]]) -> None:
+def _adjust_balances(session: Session, postings: Sequence[tuple[int, int]]) -> None:
     sums: dict[int, int] = {}
     for account_id, amount_cents in postings:
         sums[account_id] = sums.get(account_id, 0) + amount_cents

@@ -1,6 +1,6 @@
-"""Records the answers that a worker got to its requests, fenced by its lease, many in one transaction.
+"""Records the bank's responses to a worker's requests, fenced by its lease, many in one transaction.
 
-What a transfer's status means is `outcomes`'; here each kind of answer finds its way there.
+It routes each kind of response; what a bank status changes is in `status_transitions`.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ from seedtrust_ops.domain.transfers.attempts import AttemptEnd, Outcome, Started
 from seedtrust_ops.domain.transfers.leases import Lease, lock_lease
 from seedtrust_ops.domain.transfers.status_transitions import apply_bank_statuses, fail_transactions, requeue
 from seedtrust_ops.ports.bank import (
-    Answer,
     BankTransfer,
     IdempotencyConflict,
     NotSent,
@@ -21,36 +20,37 @@ from seedtrust_ops.ports.bank import (
     OutcomeUnknown,
     RateLimited,
     Refused,
+    TransferResponse,
     Unauthorized,
 )
 
-BANK = "huntington"
+BANK_SUBJECT = "huntington"
 
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """An attempt, the bank's answer to it, and what a look-up by its key found where the answer left doubt."""
+    """An attempt, the bank's response, and the transfer found by a look-up if the response was inconclusive."""
 
     attempt: StartedAttempt
-    answer: Answer
+    response: TransferResponse
     found: BankTransfer | None = None
 
 
-def record_answers(session: Session, lease: Lease, answered: Sequence[AttemptResult]) -> None:
-    """Record `answered`: statuses, ledger, requests, letters, alerts and the ends of the attempts.
+def record_responses(session: Session, lease: Lease, results: Sequence[AttemptResult]) -> None:
+    """Record the results: statuses, ledger, requests, emails, alerts, and the outcomes of the attempts.
 
     Raises:
-        LeaseLost: when the batch is no longer this worker's; nothing is recorded then.
+        LeaseLost: if this worker no longer holds the batch; nothing is recorded then.
     """
     lock_lease(session, lease)
-    words: dict[int, BankTransfer] = {}
+    transfers: dict[int, BankTransfer] = {}
     refused: dict[int, str] = {}
     unsent: list[int] = []
-    for one in answered:
+    for one in results:
         transaction_id = one.attempt.transaction_id
-        match one.answer:
+        match one.response:
             case Originated(transfer):
-                words[transaction_id] = transfer
+                transfers[transaction_id] = transfer
             case Refused(code) if one.found is None:
                 refused[transaction_id] = code
             case Unauthorized() | NotSent() | RateLimited():
@@ -61,66 +61,66 @@ def record_answers(session: Session, lease: Lease, answered: Sequence[AttemptRes
                     "idempotency_key_reused",
                     f"transaction {transaction_id}",
                     "CRITICAL",
-                    _reused(one),
+                    _describe_conflict(one),
                 )
             case OutcomeUnknown():
                 pass
         if one.found is not None:
-            words[transaction_id] = one.found
-    apply_bank_statuses(session, words)
+            transfers[transaction_id] = one.found
+    apply_bank_statuses(session, transfers)
     fail_transactions(session, refused, was="processing")
     requeue(session, unsent)
-    end_attempts(session, [end_of(one) for one in answered])
-    _tell_of_our_key(session, answered)
+    end_attempts(session, [to_attempt_end(one) for one in results])
+    _update_bank_alerts(session, results)
 
 
-def _tell_of_our_key(session: Session, answered: Sequence[AttemptResult]) -> None:
-    if any(isinstance(one.answer, Unauthorized) for one in answered):
-        tell_of_refused_key(session)
-    elif any(isinstance(one.answer, Originated | Refused) for one in answered):
-        resolve_alert(session, "bank_unauthorized", BANK)
-        resolve_alert(session, "bank_silent", BANK)
-        resolve_alert(session, "bank_rate_limiting", BANK)
+def _update_bank_alerts(session: Session, results: Sequence[AttemptResult]) -> None:
+    if any(isinstance(one.response, Unauthorized) for one in results):
+        open_unauthorized_alert(session)
+    elif any(isinstance(one.response, Originated | Refused) for one in results):
+        resolve_alert(session, "bank_unauthorized", BANK_SUBJECT)
+        resolve_alert(session, "bank_silent", BANK_SUBJECT)
+        resolve_alert(session, "bank_rate_limiting", BANK_SUBJECT)
 
 
-def tell_of_refused_key(session: Session) -> None:
-    """Open the alert that the bank refuses our API key."""
-    open_alert(session, "bank_unauthorized", BANK, "CRITICAL", UNAUTHORIZED_SENTENCE)
+def open_unauthorized_alert(session: Session) -> None:
+    """Open the alert that the bank does not accept our API key."""
+    open_alert(session, "bank_unauthorized", BANK_SUBJECT, "CRITICAL", UNAUTHORIZED_MESSAGE)
 
 
-def tell_of_silence(session: Session, sentence: str) -> None:
-    """Open the alert that the bank answers no request to send, or can't be reached at all."""
-    open_alert(session, "bank_silent", BANK, "CRITICAL", sentence)
+def open_bank_silent_alert(session: Session, message: str) -> None:
+    """Open the alert that the bank does not respond to transfer requests or cannot be reached."""
+    open_alert(session, "bank_silent", BANK_SUBJECT, "CRITICAL", message)
 
 
-def tell_of_limits(session: Session, sentence: str) -> None:
-    """Open the alert that the bank has let nothing through for a long while."""
-    open_alert(session, "bank_rate_limiting", BANK, "HIGH", sentence)
+def open_rate_limit_alert(session: Session, message: str) -> None:
+    """Open the alert that the bank has been rate limiting all requests for a long time."""
+    open_alert(session, "bank_rate_limiting", BANK_SUBJECT, "HIGH", message)
 
 
-UNAUTHORIZED_SENTENCE = (
-    "Huntington does not accept HUNTINGTON_API_KEY (401). Nothing moved by the refused requests, and what was not "
-    "sent stays pending. Set the right key and restart; the batch is then sent by itself."
+UNAUTHORIZED_MESSAGE = (
+    "Huntington rejected HUNTINGTON_API_KEY (401). The rejected requests moved no money, and unsent transactions stay "
+    "pending. Set the right key and restart; the batch will then be sent automatically."
 )
 
 
-def _reused(one: AttemptResult) -> str:
+def _describe_conflict(one: AttemptResult) -> str:
     transaction_id = one.attempt.transaction_id
-    says = (
-        f"The bank has it as {one.found.amount_cents} cents, {one.found.status}, and that was recorded."
+    bank_version = (
+        f"The bank has it as {one.found.amount_cents} cents, {one.found.status}; this was recorded."
         if one.found is not None
-        else "A look-up of the key gave nothing yet; auto-heal goes on asking."
+        else "A look-up of the key found no transfer yet; auto-heal will check again."
     )
     return (
-        f"The bank already has transaction {transaction_id}'s key with another body (409): the transaction was "
-        f"changed after it was first sent, or somebody else uses our keys. {says} Compare both before anything "
-        "else is paid to this payee."
+        f"The bank already has the idempotency key of transaction {transaction_id} with a different body (409): the "
+        "transaction was changed after it was first sent, or somebody else uses our keys. "
+        f"{bank_version} Compare both versions before paying this payee again."
     )
 
 
-def end_of(one: AttemptResult) -> AttemptEnd:
-    """Return the end of the attempt that `one` answers, for the record."""
-    outcome, bank_transfer_id, detail = _what_came(one.answer)
+def to_attempt_end(one: AttemptResult) -> AttemptEnd:
+    """Return the attempt's outcome, as it is recorded in `ops.transfer_attempts`."""
+    outcome, bank_transfer_id, detail = _describe_response(one.response)
     if one.found is not None:
         outcome = Outcome(one.found.status)
         bank_transfer_id = one.found.id
@@ -128,18 +128,18 @@ def end_of(one: AttemptResult) -> AttemptEnd:
     return AttemptEnd(one.attempt, outcome, bank_transfer_id, detail)
 
 
-def _what_came(answer: Answer) -> tuple[Outcome, str | None, str | None]:
-    match answer:
+def _describe_response(response: TransferResponse) -> tuple[Outcome, str | None, str | None]:
+    match response:
         case Originated(transfer):
             return Outcome(transfer.status), transfer.id, transfer.return_code or transfer.reason
         case Refused(code, message):
             return Outcome.REFUSED, None, f"{code}: {message}"
         case IdempotencyConflict():
-            return Outcome.KEY_REUSED, None, "the bank has this key with another body"
+            return Outcome.KEY_REUSED, None, "the bank has this key with a different body"
         case Unauthorized():
             return Outcome.UNAUTHORIZED, None, None
         case RateLimited(retry_after_seconds):
-            return Outcome.RATE_LIMITED, None, f"asked to wait {retry_after_seconds:g} seconds"
+            return Outcome.RATE_LIMITED, None, f"retry after {retry_after_seconds:g} seconds"
         case NotSent(reason):
             return Outcome.NOT_SENT, None, reason
         case OutcomeUnknown(reason):

@@ -1,6 +1,6 @@
-"""Whether a worker may still send, and why not: a reason to stop, or a lease that may have run out unnoticed.
+"""Tells a worker's tasks to stop sending, because of a cancellation or because the lease may have expired.
 
-It is memory within one process; what other processes must know is in the database.
+It is in-process state only; what other processes must know is in the database.
 """
 
 import asyncio
@@ -10,48 +10,48 @@ from typing import NamedTuple
 from seedtrust_ops.errors import SeedTrustError
 
 
-class Moment(NamedTuple):
-    """This process's time by both of its clocks, in seconds.
+class ClockReading(NamedTuple):
+    """The current time of both process clocks, in seconds.
 
-    The one stands still while the machine is suspended, the other can be set back: neither alone tells how long ago
-    something was.
+    The monotonic clock stops while the machine is suspended, and the wall clock can be set back: neither alone is a
+    safe measure of elapsed time.
     """
 
-    steady: float
+    monotonic: float
     wall: float
 
 
-def moment() -> Moment:
-    """Return the present moment."""
-    return Moment(time.monotonic(), time.time())
+def read_clocks() -> ClockReading:
+    """Return the current time of both clocks."""
+    return ClockReading(time.monotonic(), time.time())
 
 
 class SendCancellation:
-    """Raised once by whoever finds a reason to stop; the first reason stays."""
+    """A request to stop sending, shared by the worker's tasks; the first reason is kept."""
 
     def __init__(self) -> None:
         self.reason: SeedTrustError | None = None
-        self._raised = asyncio.Event()
-        self._lease_ends_at = Moment(float("-inf"), float("-inf"))
+        self._canceled = asyncio.Event()
+        self._lease_ends_at = ClockReading(float("-inf"), float("-inf"))
 
-    def raise_sign(self, reason: SeedTrustError) -> None:
-        """Stop sending for `reason`."""
+    def cancel(self, reason: SeedTrustError) -> None:
+        """Stop sending because of `reason`; the first reason is kept."""
         self.reason = self.reason or reason
-        self._raised.set()
+        self._canceled.set()
 
     async def wait(self, seconds: float) -> None:
-        """Wait so many seconds, or until sending must stop if that is sooner."""
+        """Wait `seconds`, or until sending is canceled if that is sooner."""
         try:
-            await asyncio.wait_for(self._raised.wait(), seconds)
+            await asyncio.wait_for(self._canceled.wait(), seconds)
         except TimeoutError:
             return
 
-    def lease_renewed(self, asked_at: Moment, seconds: float) -> None:
-        """Note that the lease was renewed for so many seconds; `asked_at` is the moment before it was asked."""
-        self._lease_ends_at = Moment(asked_at.steady + seconds, asked_at.wall + seconds)
+    def record_renewal(self, requested_at: ClockReading, seconds: float) -> None:
+        """Record that the lease was renewed for `seconds`; `requested_at` was read just before the renewal."""
+        self._lease_ends_at = ClockReading(requested_at.monotonic + seconds, requested_at.wall + seconds)
 
     @property
     def lease_has_ended(self) -> bool:
-        """Whether the lease may be another's by now: this process may have been frozen and not know it yet."""
-        now = moment()
-        return now.steady >= self._lease_ends_at.steady or now.wall >= self._lease_ends_at.wall
+        """Whether the lease may belong to another worker by now, for example because this process was frozen."""
+        now = read_clocks()
+        return now.monotonic >= self._lease_ends_at.monotonic or now.wall >= self._lease_ends_at.wall

@@ -1,7 +1,7 @@
-"""Sends the checked transactions of one claimed batch: as many at once as the bank allows, each on record first.
+"""Sends the checked transactions of one claimed batch concurrently; each attempt is committed before it is sent.
 
-Three roles run side by side on one event loop: attempts are committed ahead of time, workers send what is
-committed, and answers are recorded many at once. Claiming, checking and finishing are `processing`'s.
+Three kinds of tasks share one event loop: one commits attempts ahead of time, workers send committed attempts, and one
+records responses, many per commit. Claim, preflight and finish are in `batch_processor`.
 """
 
 import asyncio
@@ -18,20 +18,25 @@ from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, build_order
 from seedtrust_ops.domain.transfers.attempts import StartedAttempt, start_attempts
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
-from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, why_halted
-from seedtrust_ops.domain.transfers.leases import BatchStatusChanged, Lease, lease_lost, lock_lease, require_processing
-from seedtrust_ops.domain.transfers.preflight import NOT_SENT
-from seedtrust_ops.domain.transfers.response_recorder import (
-    UNAUTHORIZED_SENTENCE,
-    AttemptResult,
-    record_answers,
-    tell_of_limits,
+from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
+from seedtrust_ops.domain.transfers.leases import (
+    BatchStatusChanged,
+    Lease,
+    lease_lost_error,
+    lock_lease,
+    require_processing,
 )
-from seedtrust_ops.domain.transfers.send_cancellation import Moment, SendCancellation, moment
+from seedtrust_ops.domain.transfers.preflight import NOT_SENT_PREFIX
+from seedtrust_ops.domain.transfers.response_recorder import (
+    UNAUTHORIZED_MESSAGE,
+    AttemptResult,
+    open_rate_limit_alert,
+    record_responses,
+)
+from seedtrust_ops.domain.transfers.send_cancellation import ClockReading, SendCancellation, read_clocks
 from seedtrust_ops.domain.transfers.status_transitions import fail_transactions
 from seedtrust_ops.errors import TransientError
 from seedtrust_ops.ports.bank import (
-    Answer,
     Bank,
     BankInquiryFailed,
     BankStatus,
@@ -42,53 +47,54 @@ from seedtrust_ops.ports.bank import (
     OutcomeUnknown,
     RateLimited,
     Refused,
+    TransferResponse,
     Unauthorized,
 )
 from seedtrust_ops.tables import DisbursementRequest, HuntingtonTransaction
 
-RECORD_AT_MOST = 200
-"""How many answers are recorded in one transaction."""
+MAX_RESPONSES_PER_COMMIT = 200
+"""Maximum responses recorded in one transaction."""
 LINGER_SECONDS = 0.1
-"""How long the first answer waits for others to be recorded with, unless all have come: one commit for many."""
-LEAST_SILENCE = 8
-"""After so many requests in a row (or one for each worker) without any answer, the bank is taken for down."""
-LEAST_WAIT_SECONDS = 0.5
-"""The least that a 429 is waited out, also where the bank says 0."""
-LONG_LIMIT_SECONDS = 300.0
-"""When 429s go on for so long, or one asks to wait for so long, people are told."""
-FRESH_SECONDS = 5.0
-"""A request that has not left so long after it was put on record (a slow bank, a frozen worker) is looked at anew."""
+"""How long the first response waits for others, so that one commit records many."""
+MIN_UNANSWERED_IN_A_ROW = 8
+"""After this many consecutive requests (or one per worker) without any response, the bank is considered down."""
+MIN_RATE_LIMIT_WAIT_SECONDS = 0.5
+"""The minimum wait after a 429, even if the bank asks for 0 seconds."""
+RATE_LIMIT_ALERT_SECONDS = 300.0
+"""An alert is opened after 429s for this long, or if one asks for a wait this long."""
+MAX_PREPARED_AGE_SECONDS = 5.0
+"""A request not sent this long after its attempt was recorded (slow bank, frozen worker) is checked again."""
 
 
 @dataclass(frozen=True)
 class PreparedTransfer:
-    """A transaction whose attempt is committed; `looked_at` is the moment before halts, batch and request were read."""
+    """A transaction with a committed attempt; `read_at` is just before kill switch, batch and request were read."""
 
     transaction: HuntingtonTransaction
     attempt: StartedAttempt
-    looked_at: Moment
+    read_at: ClockReading
 
     @property
     def is_fresh(self) -> bool:
-        """Whether its request may leave without another look."""
-        now = moment()
-        return max(now.steady - self.looked_at.steady, now.wall - self.looked_at.wall) < FRESH_SECONDS
+        """Whether its request may be sent without another check."""
+        now = read_clocks()
+        return max(now.monotonic - self.read_at.monotonic, now.wall - self.read_at.wall) < MAX_PREPARED_AGE_SECONDS
 
 
 @dataclass(frozen=True)
-class Waiting(NotSent):
-    """The request did not leave yet, and its transaction is to be looked at anew before it does."""
+class Postponed(NotSent):
+    """The request was not sent yet; its transaction must be checked again first."""
 
 
-TOO_LONG_AGO = Waiting("it had waited for too long")
+STALE = Postponed("it had waited too long since the last check")
 
 
 class BankUnreachable(TransientError):
-    """No connection to the bank could be made, so nothing left."""
+    """No connection to the bank could be made, so nothing was sent."""
 
 
 class BankNotResponding(TransientError):
-    """Request after request got no readable answer, nor did the look-ups."""
+    """Consecutive requests got no readable response, and the look-ups found nothing."""
 
 
 class BatchSender:
@@ -104,7 +110,7 @@ class BatchSender:
         concurrency: int,
         halted_by_environment: bool,
         lease: Lease,
-        stop: SendCancellation,
+        cancellation: SendCancellation,
     ) -> None:
         self._sessions = sessions
         self._bank = bank
@@ -113,53 +119,53 @@ class BatchSender:
         self._concurrency = concurrency
         self._halted_by_environment = halted_by_environment
         self._lease = lease
-        self._stop = stop
+        self._cancellation = cancellation
         self._resume_at = 0.0
-        self._silence = 0
+        self._unanswered_in_a_row = 0
         self._limited_since: float | None = None
         self._prepared: asyncio.Queue[PreparedTransfer | None] = asyncio.Queue(maxsize=2 * concurrency)
-        self._answered: asyncio.Queue[AttemptResult | None] = asyncio.Queue()
+        self._results: asyncio.Queue[AttemptResult | None] = asyncio.Queue()
 
     async def send(self, transaction_ids: Sequence[int]) -> None:
-        """Send the transactions and record every answer; return early when the stop sign is raised.
+        """Send the transactions and record every response; return early if sending is canceled.
 
         Raises:
-            LeaseLost: when another worker has the batch; what was answered last is then not recorded.
+            LeaseLost: if another worker has the batch; the latest responses are then not recorded.
         """
-        async with asyncio.TaskGroup() as roles:
-            recorder = roles.create_task(self._record())
-            roles.create_task(self._prepare(transaction_ids))
-            workers = [roles.create_task(self._work()) for _ in range(self._concurrency)]
+        async with asyncio.TaskGroup() as tasks:
+            recorder = tasks.create_task(self._record_results())
+            tasks.create_task(self._prepare(transaction_ids))
+            workers = [tasks.create_task(self._run_worker()) for _ in range(self._concurrency)]
             for worker in workers:
                 await worker
-            await self._answered.put(None)
+            await self._results.put(None)
             await recorder
 
     async def _prepare(self, transaction_ids: Sequence[int]) -> None:
-        for chunk in _slices(transaction_ids, 2 * self._concurrency):
-            if self._stop.reason is not None:
+        for chunk in _chunks(transaction_ids, 2 * self._concurrency):
+            if self._cancellation.reason is not None:
                 break
-            prepared = await self._begin(chunk)
+            prepared = await self._start_chunk(chunk)
             for one in prepared:
                 await self._prepared.put(one)
         for _ in range(self._concurrency):
             await self._prepared.put(None)
 
-    async def _begin(self, transaction_ids: Sequence[int]) -> list[PreparedTransfer]:
-        """Put on record which of the transactions are about to be sent; raise the stop sign where none may be."""
+    async def _start_chunk(self, transaction_ids: Sequence[int]) -> list[PreparedTransfer]:
+        """Commit the attempts of the transactions about to be sent; cancel sending if none may be sent."""
         try:
             return await asyncio.to_thread(
-                run_in_transaction, self._sessions, lambda session: self._put_on_record(session, transaction_ids)
+                run_in_transaction, self._sessions, lambda session: self._record_attempts(session, transaction_ids)
             )
         except (TransfersHalted, BatchStatusChanged) as reason:
-            self._stop.raise_sign(reason)
+            self._cancellation.cancel(reason)
             return []
 
-    def _put_on_record(self, session: Session, transaction_ids: Sequence[int]) -> list[PreparedTransfer]:
-        looked_at = moment()
+    def _record_attempts(self, session: Session, transaction_ids: Sequence[int]) -> list[PreparedTransfer]:
+        read_at = read_clocks()
         lock_lease(session, self._lease)
         require_processing(session, self._lease)
-        halted = why_halted(session, self._halted_by_environment)
+        halted = get_halt_reason(session, self._halted_by_environment)
         if halted is not None:
             raise TransfersHalted(halted)
         rows = session.execute(
@@ -168,14 +174,14 @@ class BatchSender:
             .where(
                 in_array(HuntingtonTransaction.id, transaction_ids),
                 HuntingtonTransaction.status == "pending",
-                # What was moved to another batch since the check waits for that one.
+                # A transaction that was moved to another batch since preflight is sent with that batch.
                 HuntingtonTransaction.batch_id == self._lease.batch_id,
             )
             .order_by(HuntingtonTransaction.id)
             .with_for_update(of=HuntingtonTransaction)
         ).all()
         changed = {
-            transaction.id: f"{NOT_SENT}disbursement request {request.id} was changed after the batch was checked"
+            transaction.id: f"{NOT_SENT_PREFIX}disbursement request {request.id} was changed after preflight"
             for transaction, request in rows
             if request.status != "approved" or request.amount_cents != transaction.amount_cents
         }
@@ -187,130 +193,134 @@ class BatchSender:
             .where(in_array(HuntingtonTransaction.id, attempts))
             .values(status="processing", updated_at=func.clock_timestamp())
         )
-        return [PreparedTransfer(transaction, attempts[transaction.id], looked_at) for transaction in sendable]
+        return [PreparedTransfer(transaction, attempts[transaction.id], read_at) for transaction in sendable]
 
-    async def _work(self) -> None:
+    async def _run_worker(self) -> None:
         while (one := await self._prepared.get()) is not None:
-            # Once only: where the database is so slow that nothing is ever fresh, sending must go on.
-            answered = await self._send_one(one) if one.is_fresh else AttemptResult(one.attempt, TOO_LONG_AGO)
-            while isinstance(answered.answer, RateLimited | Waiting) and self._stop.reason is None:
-                # While it waits the transaction is pending, and afterwards it is looked at anew: by then its request
-                # may have been taken back.
-                await self._record_now([answered])
-                await self._tell_of_a_long_limit()
-                await self._wait_for_the_bank()
-                again = await self._begin([one.transaction.id]) if self._stop.reason is None else []
+            # Only once: if the database is so slow that no attempt is ever fresh, sending must continue.
+            result = await self._send_one(one) if one.is_fresh else AttemptResult(one.attempt, STALE)
+            while isinstance(result.response, RateLimited | Postponed) and self._cancellation.reason is None:
+                # The transaction is pending while it waits and is checked again afterwards: by then its request may
+                # have been denied.
+                await self._record_now([result])
+                await self._alert_if_long_rate_limit()
+                await self._wait_for_rate_limit()
+                again = await self._start_chunk([one.transaction.id]) if self._cancellation.reason is None else []
                 if not again:
                     break
-                answered = await self._send_one(again[0])
+                result = await self._send_one(again[0])
             else:
-                await self._answered.put(answered)
+                await self._results.put(result)
 
-    async def _wait_for_the_bank(self) -> None:
-        while self._stop.reason is None and (seconds := self._resume_at - time.monotonic()) > 0:
-            await self._stop.wait(seconds)
+    async def _wait_for_rate_limit(self) -> None:
+        while self._cancellation.reason is None and (seconds := self._resume_at - time.monotonic()) > 0:
+            await self._cancellation.wait(seconds)
 
-    async def _tell_of_a_long_limit(self) -> None:
-        if self._limited_since is None or self._resume_at - self._limited_since < LONG_LIMIT_SECONDS:
+    async def _alert_if_long_rate_limit(self) -> None:
+        if self._limited_since is None or self._resume_at - self._limited_since < RATE_LIMIT_ALERT_SECONDS:
             return
-        sentence = (
-            f"The bank lets nothing of batch {self._lease.batch_id} through (429): it has asked to wait until "
-            f"{self._resume_at - self._limited_since:,.0f} seconds after it first did. Nothing is lost, and what was "
-            "not sent is sent by itself once the bank takes it. Ask Huntington about our limit; a lower "
-            "HUNTINGTON_CONCURRENCY sends more slowly."
+        message = (
+            f"Huntington is rate limiting batch {self._lease.batch_id} (429): it asked us to wait until "
+            f"{self._resume_at - self._limited_since:,.0f} seconds after its first 429. Nothing is lost; unsent "
+            "transactions will be sent once the bank accepts them. Ask Huntington about our rate limit, or lower "
+            "HUNTINGTON_CONCURRENCY to send more slowly."
         )
-        await asyncio.to_thread(run_in_transaction, self._sessions, lambda session: tell_of_limits(session, sentence))
+        await asyncio.to_thread(
+            run_in_transaction, self._sessions, lambda session: open_rate_limit_alert(session, message)
+        )
 
     async def _send_one(self, one: PreparedTransfer) -> AttemptResult:
-        if self._stop.reason is not None:
-            return AttemptResult(one.attempt, NotSent("sending was stopped before"))
+        if self._cancellation.reason is not None:
+            return AttemptResult(one.attempt, NotSent("sending was stopped first"))
         if self._resume_at > time.monotonic():
-            return AttemptResult(one.attempt, Waiting("the bank had asked to wait"))
+            return AttemptResult(one.attempt, Postponed("the bank asked us to wait"))
         order = build_order(one.transaction, self._cipher, self._funding_account_id)
-        answer = await self._bank.create_transfer(order, self._may_leave)
+        response = await self._bank.create_transfer(order, self._may_send)
         found = None
-        if isinstance(answer, OutcomeUnknown | IdempotencyConflict | Refused):
-            # A refusal bears no key either: one of another request must not stand for a transfer that was made.
+        if isinstance(response, OutcomeUnknown | IdempotencyConflict | Refused):
+            # A refusal carries no key: one that belongs to another request must not hide a transfer that was made.
             found = await self._look_up(one.attempt.transaction_id)
-        if isinstance(answer, Refused) and found is not None and found.status is BankStatus.REJECTED:
-            # Of a bank that keeps what it refused, the answer says why.
+        if isinstance(response, Refused) and found is not None and found.status is BankStatus.REJECTED:
+            # If the bank keeps refused transfers, the refusal has the reason.
             found = None
-        self._heed(answer, found)
-        return AttemptResult(one.attempt, answer, found)
+        self._react_to(response, found)
+        return AttemptResult(one.attempt, response, found)
 
-    def _may_leave(self) -> bool:
-        """Look a last time, for a worker may have been frozen while it connected, and must not wake up and send."""
-        if self._stop.lease_has_ended:
-            self._stop.raise_sign(lease_lost(self._lease))
-        return self._stop.reason is None
+    def _may_send(self) -> bool:
+        """Check once more: a worker that was frozen while it connected must not send after its lease has expired."""
+        if self._cancellation.lease_has_ended:
+            self._cancellation.cancel(lease_lost_error(self._lease))
+        return self._cancellation.reason is None
 
     async def _look_up(self, transaction_id: int) -> BankTransfer | None:
         try:
             transfers = await self._bank.find_by_keys([idempotency_key(transaction_id)])
         except BankInquiryFailed:
             return None
-        except BankUnauthorized as refusal:
-            self._stop.raise_sign(refusal)
+        except BankUnauthorized as error:
+            self._cancellation.cancel(error)
             return None
         return transfers[0] if transfers else None
 
-    def _heed(self, answer: Answer, found: BankTransfer | None) -> None:
-        """Slow down, stop, or count another request of which nothing came."""
-        if isinstance(answer, OutcomeUnknown) and found is None:
-            self._silence += 1
-            if self._silence >= max(self._concurrency, LEAST_SILENCE):
-                self._stop.raise_sign(
+    def _react_to(self, response: TransferResponse, found: BankTransfer | None) -> None:
+        """Slow down, cancel sending, or count a request without a response."""
+        if isinstance(response, OutcomeUnknown) and found is None:
+            self._unanswered_in_a_row += 1
+            if self._unanswered_in_a_row >= max(self._concurrency, MIN_UNANSWERED_IN_A_ROW):
+                self._cancellation.cancel(
                     BankNotResponding(
-                        f"Of {self._silence} requests in a row nothing came ({answer.reason}), so sending of batch "
-                        f"{self._lease.batch_id} stopped. What was sent is looked up by auto-heal, what was not "
-                        "stays pending, and the batch is queued again. See what is wrong at the bank."
+                        f"The last {self._unanswered_in_a_row} requests to Huntington got no response "
+                        f"({response.reason}). Stopped sending batch {self._lease.batch_id}; auto-heal will check what "
+                        "was sent, unsent transactions stay pending, and the batch is queued again. Check the bank's "
+                        "status."
                     )
                 )
             return
-        self._silence = 0
-        if not isinstance(answer, RateLimited | NotSent):
+        self._unanswered_in_a_row = 0
+        if not isinstance(response, RateLimited | NotSent):
             self._limited_since = None
-        match answer:
+        match response:
             case RateLimited(retry_after_seconds):
                 if self._limited_since is None:
                     self._limited_since = time.monotonic()
-                # The limit is on the caller, so every worker waits.
-                wait = max(retry_after_seconds, LEAST_WAIT_SECONDS)
+                # The limit applies to us as the caller, so every worker waits.
+                wait = max(retry_after_seconds, MIN_RATE_LIMIT_WAIT_SECONDS)
                 self._resume_at = max(self._resume_at, time.monotonic() + wait)
             case Unauthorized():
-                self._stop.raise_sign(BankUnauthorized(UNAUTHORIZED_SENTENCE))
+                self._cancellation.cancel(BankUnauthorized(UNAUTHORIZED_MESSAGE))
             case NotSent(reason):
-                self._stop.raise_sign(
+                self._cancellation.cancel(
                     BankUnreachable(
-                        f"The bank can't be reached: {reason}. Check HUNTINGTON_API_URL and the bank's state. What "
-                        f"was not sent of batch {self._lease.batch_id} stays pending, and the batch is queued again."
+                        f"Huntington can't be reached: {reason}. Check HUNTINGTON_API_URL and the bank's status. "
+                        f"Unsent transactions of batch {self._lease.batch_id} stay pending, and the batch is queued "
+                        "again."
                     )
                 )
 
-    async def _record_now(self, answered: Sequence[AttemptResult]) -> None:
+    async def _record_now(self, results: Sequence[AttemptResult]) -> None:
         await asyncio.to_thread(
-            run_in_transaction, self._sessions, lambda session: record_answers(session, self._lease, answered)
+            run_in_transaction, self._sessions, lambda session: record_responses(session, self._lease, results)
         )
 
-    async def _record(self) -> None:
+    async def _record_results(self) -> None:
         more = True
         while more:
-            waiting = await self._answers()
+            waiting = await self._next_results()
             more = None not in waiting
-            answered = [one for one in waiting if one is not None]
-            if answered:
-                await self._record_now(answered)
+            results = [one for one in waiting if one is not None]
+            if results:
+                await self._record_now(results)
 
-    async def _answers(self) -> list[AttemptResult | None]:
-        """Return the next answers, as many as come within the time that the first one waits; None ends them."""
-        waiting = [await self._answered.get()]
+    async def _next_results(self) -> list[AttemptResult | None]:
+        """Return the next results that arrive within LINGER_SECONDS of the first; None marks the end."""
+        waiting = [await self._results.get()]
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
-                while waiting[-1] is not None and len(waiting) < RECORD_AT_MOST:
-                    waiting.append(await self._answered.get())
+                while waiting[-1] is not None and len(waiting) < MAX_RESPONSES_PER_COMMIT:
+                    waiting.append(await self._results.get())
         return waiting
 
 
-def _slices(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -1,6 +1,6 @@
-"""Records what the bank says of transfers: status, ledger, balance, request and letter, all in one transaction.
+"""Applies the bank's statuses to transactions: status, ledger, balance, request and email in one database transaction.
 
-The rule of what follows what is the pure function `next_status`; recording the same word twice changes nothing.
+The allowed transitions are the pure function `next_status`; applying the same bank status twice changes nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from seedtrust_ops.domain.transfers.ledger_posting import book_disbursements, bo
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import HuntingtonTransaction
 
-_BECOMES = {
+_STATUS_BY_BANK_STATUS = {
     BankStatus.ACCEPTED: "submitted",
     BankStatus.COMPLETED: "completed",
     BankStatus.REJECTED: "failed",
     BankStatus.RETURNED: "returned",
 }
 
-# What the bank may still say of a transaction in each of our statuses. Answers can arrive late and out of
-# order: an older word (accepted after completed, anything after returned) never undoes a newer one.
-_STILL_OPEN_TO = {
+# The bank statuses that still change a transaction in each of our statuses. Responses can arrive late and out of order:
+# an older status (accepted after completed, anything after returned) never overrides a newer one.
+_ACCEPTED_BANK_STATUSES = {
     "pending": set(BankStatus),
     "processing": set(BankStatus),
     "failed": set(BankStatus),
@@ -34,14 +34,14 @@ _STILL_OPEN_TO = {
 }
 
 
-def next_status(current: str, said: BankStatus) -> str | None:
-    """Return the status that a transaction takes when the bank says `said` of it, None where it keeps its own."""
-    return _BECOMES[said] if said in _STILL_OPEN_TO[current] else None
+def next_status(current: str, bank_status: BankStatus) -> str | None:
+    """Return the new status of a transaction when the bank reports `bank_status`, or None if it does not change."""
+    return _STATUS_BY_BANK_STATUS[bank_status] if bank_status in _ACCEPTED_BANK_STATUSES[current] else None
 
 
 @dataclass(frozen=True)
-class Change:
-    """A transaction that took a new status."""
+class StatusChange:
+    """A transaction whose status changed."""
 
     transaction_id: int
     batch_id: int
@@ -50,14 +50,14 @@ class Change:
     transfer: BankTransfer
 
 
-def apply_bank_statuses(session: Session, words: Mapping[int, BankTransfer]) -> list[Change]:
-    """Record what the bank says of each transaction, by transaction id; return what changed.
+def apply_bank_statuses(session: Session, transfers: Mapping[int, BankTransfer]) -> list[StatusChange]:
+    """Record the bank's status of each transaction, by transaction id; return what changed.
 
-    A completed transfer posts one ledger entry, lowers the balance and marks the request paid; one that came
-    back posts its reversal, raises the balance, opens the request again and writes to the escrow specialist.
-    The amounts booked are the bank's (cents).
+    A completed transfer posts one ledger entry, lowers the balance and marks the request paid. A returned transfer
+    posts its reversal, raises the balance, reopens the request and emails the escrow specialist. The amounts booked
+    are the bank's, in cents.
     """
-    if not words:
+    if not transfers:
         return []
     rows = session.execute(
         select(
@@ -67,26 +67,26 @@ def apply_bank_statuses(session: Session, words: Mapping[int, BankTransfer]) -> 
             HuntingtonTransaction.failure_reason,
             HuntingtonTransaction.amount_cents,
         )
-        .where(in_array(HuntingtonTransaction.id, words))
+        .where(in_array(HuntingtonTransaction.id, transfers))
         .order_by(HuntingtonTransaction.id)
         .with_for_update()
     ).all()
     changes = []
     for row in rows:
-        transfer = words[row.id]
+        transfer = transfers[row.id]
         after = next_status(row.status, transfer.status)
         if after is not None and after == row.status and row.failure_reason == _reason(after, transfer):
             continue
         if after is not None:
-            changes.append(Change(row.id, row.batch_id, row.status, after, transfer))
+            changes.append(StatusChange(row.id, row.batch_id, row.status, after, transfer))
             if transfer.amount_cents != row.amount_cents:
                 open_alert(
                     session,
                     "amount_differs",
                     f"transaction {row.id}",
                     "CRITICAL",
-                    f"Transaction {row.id} is for {row.amount_cents} cents, and the bank's transfer {transfer.id} for "
-                    f"{transfer.amount_cents}. The bank's amount is what is booked: find out who changed it.",
+                    f"Transaction {row.id} is for {row.amount_cents} cents, but the bank's transfer {transfer.id} is "
+                    f"for {transfer.amount_cents} cents. The bank's amount is booked. Find out who changed the amount.",
                 )
         elif row.status == "completed" and transfer.status is BankStatus.REJECTED:
             open_alert(
@@ -94,8 +94,8 @@ def apply_bank_statuses(session: Session, words: Mapping[int, BankTransfer]) -> 
                 "bank_contradicts_itself",
                 f"transaction {row.id}",
                 "CRITICAL",
-                f"The bank said that transaction {row.id} (its transfer {transfer.id}) was completed, and now "
-                "that it was rejected. The ledger still has it as paid: ask Huntington what is true.",
+                f"The bank reported transaction {row.id} (bank transfer {transfer.id}) as completed, and now reports "
+                "it as rejected. The ledger still has it as paid. Ask Huntington which status is correct.",
             )
     if changes:
         _set_statuses(session, changes)
@@ -104,9 +104,9 @@ def apply_bank_statuses(session: Session, words: Mapping[int, BankTransfer]) -> 
     return changes
 
 
-def _set_statuses(session: Session, changes: Sequence[Change]) -> None:
-    news = array_table(
-        "news",
+def _set_statuses(session: Session, changes: Sequence[StatusChange]) -> None:
+    new_values = array_table(
+        "new_values",
         [("id", BigInteger()), ("status", Text()), ("failure_reason", Text()), ("bank_transfer_id", Text())],
         [
             (change.transaction_id, change.after, _reason(change.after, change.transfer), change.transfer.id)
@@ -115,13 +115,13 @@ def _set_statuses(session: Session, changes: Sequence[Change]) -> None:
     )
     session.execute(
         update(HuntingtonTransaction)
-        .where(HuntingtonTransaction.id == news.c.id)
+        .where(HuntingtonTransaction.id == new_values.c.id)
         .values(
-            status=news.c.status,
-            failure_reason=news.c.failure_reason,
-            bank_transfer_id=news.c.bank_transfer_id,
+            status=new_values.c.status,
+            failure_reason=new_values.c.failure_reason,
+            bank_transfer_id=new_values.c.bank_transfer_id,
             completed_at=case(
-                (news.c.status == "completed", func.clock_timestamp()),
+                (new_values.c.status == "completed", func.clock_timestamp()),
                 else_=HuntingtonTransaction.completed_at,
             ),
             updated_at=func.clock_timestamp(),
@@ -138,19 +138,19 @@ def _reason(status: str, transfer: BankTransfer) -> str | None:
 
 
 def fail_transactions(session: Session, reasons: Mapping[int, str], *, was: str) -> None:
-    """Set transactions that are still in status `was` to `failed`, each with its reason."""
+    """Set transactions that still have status `was` to `failed`, each with its reason."""
     if not reasons:
         return
-    news = array_table("news", [("id", BigInteger()), ("reason", Text())], reasons.items())
+    new_values = array_table("new_values", [("id", BigInteger()), ("reason", Text())], reasons.items())
     session.execute(
         update(HuntingtonTransaction)
-        .where(HuntingtonTransaction.id == news.c.id, HuntingtonTransaction.status == was)
-        .values(status="failed", failure_reason=news.c.reason, updated_at=func.clock_timestamp())
+        .where(HuntingtonTransaction.id == new_values.c.id, HuntingtonTransaction.status == was)
+        .values(status="failed", failure_reason=new_values.c.reason, updated_at=func.clock_timestamp())
     )
 
 
 def requeue(session: Session, transaction_ids: Sequence[int]) -> None:
-    """Set transactions whose request provably moved nothing from `processing` back to `pending`."""
+    """Set `processing` transactions whose request provably moved no money back to `pending`."""
     if transaction_ids:
         session.execute(
             update(HuntingtonTransaction)
