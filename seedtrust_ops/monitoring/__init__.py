@@ -1,1 +1,1 @@
-"""Watches the jobs from outside: every run mirrored into JobRun, the queue kept fresh, and trouble told."""
+"""Monitoring of the jobs: the JobRun mirror, queue expiry, and the health sensor that notifies people of alerts."""

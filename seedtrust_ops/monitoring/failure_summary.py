@@ -1,8 +1,8 @@
-"""Says of a failed run, in a sentence for people, how it failed, from what Dagster's events tell of it.
+"""Summarizes why a run failed, in a sentence for people, from Dagster's events.
 
-Dagster puts its own words around an op's last try ("Exceeded max_retries of 2") and has terse ones of its own for a
-process that died; what is wanted is the sentence of the error that it began with. The words of an error that is none
-of ours are left to the run's log: they may quote a person's name or an account number.
+Dagster wraps the error of an op's last attempt in its own message ("Exceeded max_retries of 2") and has terse messages
+for a crashed process; people need the message of the original error. The message of an unexpected error stays in the
+run's log, because it may quote a person's name or an account number.
 """
 
 from collections.abc import Iterator
@@ -14,24 +14,26 @@ from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.execution.plan.objects import ErrorSource, StepFailureData
 from dagster_shared.error import SerializableErrorInfo
 
-from seedtrust_ops.domain.json_safe import storable_text
+from seedtrust_ops.domain.json_safe import to_json_safe_text
 from seedtrust_ops.monitoring.run_events import RunEvents
-from seedtrust_ops.orchestration.user_facing_failures import KIND, MEANING, WHERE
+from seedtrust_ops.orchestration.user_facing_failures import ERROR_MEANING, ERROR_TYPE, TRACEBACK
 
-LONGEST_MESSAGE = 4_000
-LONGEST_TRACEBACK = 16_000
-WORKER_LOST = "Detected run worker status"
-"""How run monitoring begins what it says of a run whose process it found dead."""
-TOO_LONG = "Exceeded maximum runtime"
-UNFORESEEN = (
-    "an error that no job foresees, most likely a mistake in the program. Its words are in the run's log, where it was "
-    "is in the traceback."
+MAX_MESSAGE_CHARS = 4_000
+MAX_TRACEBACK_CHARS = 16_000
+WORKER_LOST_PREFIX = "Detected run worker status"
+"""How Dagster's run monitoring starts its message about a run whose process crashed."""
+MAX_RUNTIME_EXCEEDED = "Exceeded maximum runtime"
+UNEXPECTED_ERROR = (
+    "an unexpected error, most likely a bug. Its message is in the run's log; the traceback shows where it was raised."
 )
 
 
 @dataclass(frozen=True)
 class Failure:
-    """How a run failed: see `domain.job_failures.RunFailure`; `step` is the op or asset, None for the whole run."""
+    """Why a run failed; the fields are those of `domain.job_failures.RunFailure`.
+
+    `step` is the op or asset, None if the run failed as a whole.
+    """
 
     exception_type: str
     message: str
@@ -40,111 +42,116 @@ class Failure:
     step: str | None = None
 
 
-DIED = Failure(
+PROCESS_DIED = Failure(
     "RunProcessDied",
-    "The run's process died or was killed before it could finish. What it had committed is kept, and the next run of "
-    "the job takes up the rest.",
-    "The run's process died or was killed before it could finish.",
+    "The run's process crashed or was killed before it finished. Committed work is kept; the next run of the job does "
+    "the rest.",
+    "The run's process crashed or was killed before it finished.",
 )
-ENDED = Failure(
+PROCESS_ENDED = Failure(
     "RunProcessEnded",
-    "The run's process was told to end before it could finish, although nobody cancelled the run: the worker was "
-    "stopped, or its machine. What it had committed is kept, and the next run of the job takes up the rest.",
-    "The run's process was told to end before it could finish.",
+    "The run's process was terminated before it finished, although nobody canceled the run: the worker or its machine "
+    "was shut down. Committed work is kept; the next run of the job does the rest.",
+    "The run's process was terminated before it finished.",
 )
 NEVER_STARTED = Failure(
     "RunNeverStarted",
-    "The run left the queue and never started: the code server was away, or its process died at once. Nothing was "
-    "done; the next run of the job does its work.",
-    "The run left the queue and never started.",
+    "The run left the queue but never started: the code server was down, or the run's process crashed at once. No work "
+    "was done; the next run of the job does it.",
+    "The run left the queue but never started.",
 )
 NOT_LAUNCHED = Failure(
     "RunNotLaunched",
-    "The run could not be started when it left the queue; most likely the code server was away. Nothing was done; the "
-    "next run of the job does its work. The words of the error are in the run's log.",
-    "The run could not be started when it left the queue.",
+    "The run could not be launched when it left the queue, most likely because the code server was down. No work was "
+    "done; the next run of the job does it. The error is in the run's log.",
+    "The run could not be launched when it left the queue.",
 )
 TOOK_TOO_LONG = Failure(
     "RunTookTooLong",
-    "The run took longer than its job may take and was ended. What it had committed is kept; see in its log where it "
-    "was, and launch the job again if it is not launched by itself.",
-    "The run took longer than its job may take and was ended.",
+    "The run exceeded its job's maximum runtime and was terminated. Committed work is kept. Check its log for where it "
+    "was, and launch the job again unless it has a schedule or sensor.",
+    "The run exceeded its job's maximum runtime and was terminated.",
 )
-MARKED = Failure(
+MARKED_AS_FAILED = Failure(
     "MarkedAsFailed",
-    "The run was marked as failed from outside; its events don't say why.",
-    "The run was marked as failed from outside.",
+    "The run was marked as failed by Dagster or a person; its events do not say why. See the run's page in the Dagster "
+    "UI.",
+    "The run was marked as failed by Dagster or a person.",
 )
 
 
-def failure_of(events: RunEvents) -> Failure:
-    """Return how a run failed that Dagster has as failed."""
+def summarize_failure(events: RunEvents) -> Failure:
+    """Return why a failed run failed."""
     run_failure = events.run_failures[-1] if events.run_failures else None
     for event in events.step_failures:
-        what = event.step_failure_data
-        # An interrupted op failed because the run was ended, and the run's own failure says why.
-        if what.error_source is not ErrorSource.INTERRUPT and not _has(what.error, "DagsterExecutionInterruptedError"):
-            return _of_step(event.step_key, what)
-    return _of_run(run_failure, events) if run_failure is not None else MARKED
+        failure = event.step_failure_data
+        # An interrupted op failed because the run was terminated, and the run's own failure says why.
+        if failure.error_source is not ErrorSource.INTERRUPT and not _has(
+            failure.error, "DagsterExecutionInterruptedError"
+        ):
+            return _from_step(event.step_key, failure)
+    return _from_run(run_failure, events) if run_failure is not None else MARKED_AS_FAILED
 
 
-def _of_step(step: str | None, failed: StepFailureData) -> Failure:
-    told = failed.user_failure_data
-    if told is not None and told.description:
-        said = {name: str(value.value) for name, value in told.metadata.items()}
+def _from_step(step: str | None, failed: StepFailureData) -> Failure:
+    data = failed.user_failure_data
+    if data is not None and data.description:
+        metadata = {name: str(value.value) for name, value in data.metadata.items()}
         return Failure(
-            exception_type=said.get(KIND, "Failure"),
-            message=_shortened(told.description, LONGEST_MESSAGE),
-            meaning=said.get(MEANING, "A job said that it failed."),
-            traceback=_shortened(said[WHERE], LONGEST_TRACEBACK) if WHERE in said else _trace(failed.error),
+            exception_type=metadata.get(ERROR_TYPE, "Failure"),
+            message=_truncate(data.description, MAX_MESSAGE_CHARS),
+            meaning=metadata.get(ERROR_MEANING, "A job reported a failure."),
+            traceback=_truncate(metadata[TRACEBACK], MAX_TRACEBACK_CHARS)
+            if TRACEBACK in metadata
+            else _traceback(failed.error),
             step=step,
         )
-    return _of_error(failed.error, step)
+    return _from_error(failed.error, step)
 
 
-def _of_run(event: dg.DagsterEvent, events: RunEvents) -> Failure:
+def _from_run(event: dg.DagsterEvent, events: RunEvents) -> Failure:
     data = event.event_specific_data
     reason = data.failure_reason if isinstance(data, JobFailureData) else None
     text = event.message or ""
-    if text.startswith(WORKER_LOST):
-        return DIED
-    if TOO_LONG in text:
+    if text.startswith(WORKER_LOST_PREFIX):
+        return PROCESS_DIED
+    if MAX_RUNTIME_EXCEEDED in text:
         return TOOK_TOO_LONG
     if reason is RunFailureReason.START_TIMEOUT:
         return NEVER_STARTED
     if reason is RunFailureReason.UNEXPECTED_TERMINATION:
-        return ENDED
+        return PROCESS_ENDED
     if isinstance(data, JobFailureData) and data.error is not None:
-        return _of_error(data.error, None)
+        return _from_error(data.error, None)
     for engine_error in events.engine_errors:
         error = getattr(engine_error.event_specific_data, "error", None)
-        return _of_error(error, None) if error is not None and _sentence(error) else NOT_LAUNCHED
-    return MARKED
+        return _from_error(error, None) if error is not None and _own_message(error) else NOT_LAUNCHED
+    return MARKED_AS_FAILED
 
 
-def _of_error(error: SerializableErrorInfo | None, step: str | None) -> Failure:
-    """Return the failure of an error that was not made for people, or was and went past what makes it a failure."""
+def _from_error(error: SerializableErrorInfo | None, step: str | None) -> Failure:
+    """Return the failure for an error that did not pass through `user_facing_failures`."""
     if error is None:
-        return MARKED
+        return MARKED_AS_FAILED
     name = _first(error).cls_name or "Exception"
-    where = f"in {step}" if step is not None else "outside of the job's ops"
+    where = f"in {step}" if step is not None else "outside the job's ops"
     return Failure(
         exception_type=name,
-        message=_shortened(_sentence(error) or f"{name} {where}: {UNFORESEEN}", LONGEST_MESSAGE),
-        meaning="An error that no job foresees: most likely a mistake in the program.",
-        traceback=_trace(error),
+        message=_truncate(_own_message(error) or f"{name} {where}: {UNEXPECTED_ERROR}", MAX_MESSAGE_CHARS),
+        meaning="An unexpected error, most likely a bug.",
+        traceback=_traceback(error),
         step=step,
     )
 
 
-def _sentence(error: SerializableErrorInfo) -> str:
-    """Return the sentence that an error of ours began with; nothing where the error is none of ours."""
-    raised_as, _, sentence = _first(error).message.partition(": ")
-    return sentence.strip() if raised_as.startswith("seedtrust_ops.") else ""
+def _own_message(error: SerializableErrorInfo) -> str:
+    """Return the message of the original error if it is a class of this package, else an empty string."""
+    class_name, _, message = _first(error).message.partition(": ")
+    return message.strip() if class_name.startswith("seedtrust_ops.") else ""
 
 
 def _first(error: SerializableErrorInfo) -> SerializableErrorInfo:
-    """Return the error that the others were raised from."""
+    """Return the original error, from which the others were raised."""
     return list(_chain(error))[-1]
 
 
@@ -158,14 +165,14 @@ def _has(error: SerializableErrorInfo | None, class_name: str) -> bool:
     return any(one.cls_name == class_name for one in _chain(error))
 
 
-def _trace(error: SerializableErrorInfo | None) -> str | None:
-    """Return where the error was raised: frames alone, for its messages may quote what they are about."""
+def _traceback(error: SerializableErrorInfo | None) -> str | None:
+    """Return the stack frames without the error's message, which may quote data."""
     if error is None:
         return None
-    return _shortened("".join(_first(error).stack), LONGEST_TRACEBACK) or None
+    return _truncate("".join(_first(error).stack), MAX_TRACEBACK_CHARS) or None
 
 
-def _shortened(text: Any, longest: int) -> str:
-    """Return `text` without anything that PostgreSQL can't keep, its end left out where it is too long."""
-    plain = storable_text(text).strip()
-    return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
+def _truncate(text: Any, max_chars: int) -> str:
+    """Return `text` without characters that PostgreSQL can't store, truncated to `max_chars`."""
+    plain = to_json_safe_text(text).strip()
+    return plain if len(plain) <= max_chars else f"{plain[: max_chars - 1]}…"

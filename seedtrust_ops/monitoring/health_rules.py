@@ -1,4 +1,4 @@
-"""The ten health rules with their thresholds from the environment, and the facts from Dagster that two of them need."""
+"""Builds the ten health rules of `domain/health` with their thresholds, and reads the Dagster data that they need."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -36,42 +36,47 @@ from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.severity import Severity
 
 NO_JOB_SEVERITY = Severity.HIGH
-"""The severity of a sensor that launches no job: JobRun stands still without it, or nobody is told of trouble."""
-WATCHED_JOB_OF_RULE = {
+"""The severity of a sensor that launches no job: without it JobRun is not updated, or nobody is notified of alerts."""
+JOB_COVERED_BY_RULE = {
     TRANSFERS_HALTED: "process_huntington_batch",
     BATCH_STUCK: "process_huntington_batch",
     LEDGER_MISMATCH: "process_huntington_batch",
     REPORTS_WAITING: "report_generation",
     DRS_OVERDUE: "dr_auto_approval",
 }
-"""The rules that look at work rather than at our runs, by the job whose work it is: while that job is in shadow, a
-legacy system does the work, and its watchers are paged."""
+"""For rules that check work rather than runs: the job that does the work. While that job is in shadow mode, a legacy
+system does the work and its own monitoring covers it."""
 
 
 def health_rules(
-    repository: dg.RepositoryDefinition, *, now: datetime, awake_since: datetime, told: Sequence[Destination]
+    repository: dg.RepositoryDefinition,
+    *,
+    now: datetime,
+    daemon_up_since: datetime,
+    destinations: Sequence[Destination],
 ) -> list[Rule]:
-    """Return the rules, cheap ones first.
+    """Return the rules in the order of evaluation, cheap ones first.
 
     Args:
-        repository: what Dagster has loaded; its jobs and what launches them.
+        repository: the loaded definitions, with the jobs and the schedules and sensors that launch them.
         now: aware.
-        awake_since: when the daemon last came back (aware).
-        told: the destinations of events that are configured.
+        daemon_up_since: when the daemon last came back (aware).
+        destinations: the event destinations that are configured.
     """
-    watching, transfers = get_settings().health_thresholds, get_settings().transfers
-    launches = _launches(repository)
-    severities = {name: _severity_of(name) for launched in launches.values() for name in launched}
+    thresholds, transfers = get_settings().health_thresholds, get_settings().transfers
+    jobs_by_automation = _jobs_by_automation(repository)
+    severities = {name: _severity_of(name) for launched in jobs_by_automation.values() for name in launched}
     jobs = [
-        WatchedJob(name, severity, watching.failures_in_a_row(name, severity)) for name, severity in severities.items()
+        WatchedJob(name, severity, thresholds.failures_in_a_row(name, severity))
+        for name, severity in severities.items()
     ]
 
     def missed(_session: Session) -> Sequence[Finding]:
         return schedule_missed(
-            _automations(launches, now),
+            _automations(jobs_by_automation, now),
             now=now,
-            awake_since=awake_since,
-            missed_seconds=watching.missed_seconds,
+            daemon_up_since=daemon_up_since,
+            missed_seconds=thresholds.missed_seconds,
         )
 
     rules = [
@@ -80,47 +85,54 @@ def health_rules(
             BATCH_STUCK,
             partial(
                 batch_stuck,
-                queued_seconds=watching.batch_queued_seconds,
-                processing_seconds=watching.batch_stuck_seconds,
-                transaction_seconds=watching.transactions_stuck_seconds,
+                queued_seconds=thresholds.batch_queued_seconds,
+                processing_seconds=thresholds.batch_stuck_seconds,
+                transaction_seconds=thresholds.transactions_stuck_seconds,
                 halted_by_environment=transfers.halted,
             ),
         ),
         Rule(
             ERROR_SPIKE,
             partial(
-                error_spike, jobs=jobs, window_seconds=watching.window_seconds, most_in_window=watching.failed_runs
+                error_spike, jobs=jobs, window_seconds=thresholds.window_seconds, window_limit=thresholds.failed_runs
             ),
         ),
         Rule(
             EXPIRED_RUNS,
             partial(
-                expired_runs, jobs=jobs, window_seconds=watching.window_seconds, most_in_window=watching.expired_runs
+                expired_runs, jobs=jobs, window_seconds=thresholds.window_seconds, window_limit=thresholds.expired_runs
             ),
         ),
         Rule(
             PENDING_ACCUMULATING,
-            partial(pending_accumulating, most=watching.pending_runs, longest_seconds=watching.pending_seconds),
+            partial(
+                pending_accumulating, max_pending=thresholds.pending_runs, max_wait_seconds=thresholds.pending_seconds
+            ),
         ),
         Rule(SCHEDULE_MISSED, missed),
-        Rule(REPORTS_WAITING, partial(reports_waiting, longest_seconds=watching.reports_waiting_seconds)),
-        Rule(DRS_OVERDUE, partial(drs_overdue, longest_seconds=watching.drs_overdue_seconds)),
+        Rule(REPORTS_WAITING, partial(reports_waiting, max_wait_seconds=thresholds.reports_waiting_seconds)),
+        Rule(DRS_OVERDUE, partial(drs_overdue, max_overdue_seconds=thresholds.drs_overdue_seconds)),
         Rule(
             NOTIFICATIONS_FAILING,
-            partial(notifications_failing, longest_seconds=watching.outbox_wait_seconds, told=told),
+            partial(notifications_failing, max_wait_seconds=thresholds.outbox_wait_seconds, destinations=destinations),
         ),
-        Rule(LEDGER_MISMATCH, ledger_mismatch, every_seconds=watching.ledger_every_seconds),
+        Rule(LEDGER_MISMATCH, ledger_mismatch, min_interval_seconds=thresholds.ledger_every_seconds),
     ]
-    return [replace(rule, find=_nothing) if _is_in_shadow(WATCHED_JOB_OF_RULE.get(rule.name)) else rule for rule in rules]
+    return [
+        replace(rule, find=_find_nothing) if _is_in_shadow(JOB_COVERED_BY_RULE.get(rule.name)) else rule
+        for rule in rules
+    ]
 
 
-def _launches(repository: dg.RepositoryDefinition) -> dict[str, list[str]]:
-    """Return, by schedule or sensor, the names of the jobs that it launches."""
-    launches = {schedule.name: [schedule.job_name] for schedule in repository.schedule_defs}
-    return launches | {sensor.name: [target.job_name for target in sensor.targets] for sensor in repository.sensor_defs}
+def _jobs_by_automation(repository: dg.RepositoryDefinition) -> dict[str, list[str]]:
+    """Return the names of the jobs that each schedule or sensor launches."""
+    jobs_by_automation = {schedule.name: [schedule.job_name] for schedule in repository.schedule_defs}
+    return jobs_by_automation | {
+        sensor.name: [target.job_name for target in sensor.targets] for sensor in repository.sensor_defs
+    }
 
 
-def _automations(launches: Mapping[str, Sequence[str]], now: datetime) -> list[Automation]:
+def _automations(jobs_by_automation: Mapping[str, Sequence[str]], now: datetime) -> list[Automation]:
     engine = create_engine(dagster_url(), poolclass=NullPool)
     with engine.connect() as connection:
         ticking = read_ticks(
@@ -132,13 +144,13 @@ def _automations(launches: Mapping[str, Sequence[str]], now: datetime) -> list[A
     return [
         Automation(
             one.name,
-            _worst(launches[one.name]),
+            _worst_severity(jobs_by_automation[one.name]),
             one.due_at,
             None if one.last_tick_status in (None, "SUCCESS", "SKIPPED") else one.last_tick_status,
         )
         for one in ticking
-        # A name that the code knows no more is a schedule or sensor of an older release.
-        if one.due_at is not None and one.name in launches
+        # A name that is no longer in the code belongs to a schedule or sensor of an older release.
+        if one.due_at is not None and one.name in jobs_by_automation
     ]
 
 
@@ -146,19 +158,19 @@ def _is_in_shadow(job: str | None) -> bool:
     try:
         return job is not None and get_settings().shadow.covers(job)
     except ConfigurationError:
-        # Every job fails with it, and people are to hear of that.
+        # Every job fails with this error, so the rules must stay active for people to be notified.
         return False
 
 
-def _nothing(_session: Session) -> Sequence[Finding]:
+def _find_nothing(_session: Session) -> Sequence[Finding]:
     return ()
 
 
 def _severity_of(job: str) -> Severity:
-    """Return how bad it is when the job fails; in shadow it is never worth waking anybody."""
+    """Return the severity of the job's failures; in shadow mode it is always LOW."""
     return Severity.LOW if _is_in_shadow(job) else job_policy(job).severity
 
 
-def _worst(jobs: Sequence[str]) -> Severity:
+def _worst_severity(jobs: Sequence[str]) -> Severity:
     severities = [_severity_of(job) for job in jobs]
     return max(severities, key=lambda severity: severity.priority, default=NO_JOB_SEVERITY)

@@ -1,6 +1,6 @@
-"""Looks at the health rules again and again, tells people of what they find, and pings the monitor outside.
+"""The health sensor: evaluates the health rules, notifies people of alerts, and pings the external monitor.
 
-It launches nothing. The rules are `domain/health/`, what is told to whom `domain/alerting/`.
+It launches no runs. The rules are in `domain/health`; who is notified is decided in `domain/alert_notifications`.
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -15,7 +15,13 @@ from seedtrust_ops.domain.alert_notifications.digest import digest_day
 from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.domain.health.evaluator import Evaluation, evaluate
 from seedtrust_ops.errors import ConfigurationError
-from seedtrust_ops.monitoring.alert_channels import AlertDelivery, AlertChannels, send_due_notifications, enqueue_alert_notifications, configured_channels
+from seedtrust_ops.monitoring.alert_channels import (
+    AlertChannels,
+    AlertDelivery,
+    configured_channels,
+    enqueue_alert_notifications,
+    send_due_notifications,
+)
 from seedtrust_ops.monitoring.health_rules import health_rules
 from seedtrust_ops.orchestration.dagster_resources import (
     DatabaseResource,
@@ -29,22 +35,22 @@ from seedtrust_ops.orchestration.user_facing_failures import user_facing_failure
 
 MAX_RULES_SECONDS = 15.0
 DOWNTIME_THRESHOLD = timedelta(seconds=60)
-"""A look that comes so much later than it should have means that the daemon was away."""
+"""A tick that is this late means that the daemon was down."""
 
 
 class HealthCursor(BaseModel):
-    """What one look leaves to the next, in the sensor's cursor."""
+    """The sensor's cursor: what one tick passes on to the next."""
 
-    last_look: AwareDatetime | None = None
-    awake_since: AwareDatetime | None = None
-    last_asked: dict[str, AwareDatetime] = {}
+    last_tick_at: AwareDatetime | None = None
+    daemon_up_since: AwareDatetime | None = None
+    last_evaluated: dict[str, AwareDatetime] = {}
     digest_of: date | None = None
-    is_untold: bool = False
-    """Something was to be told, every way of telling failed, and none has worked since."""
+    has_unsent_notifications: bool = False
+    """People should have been notified, every channel failed, and none has worked since."""
 
 
 def _interval_seconds() -> int:
-    """Return how often to look. A threshold that can't be used must stop this sensor's ticks, and nothing else."""
+    """Return the interval between ticks. An invalid threshold must fail this sensor's ticks and nothing else."""
     try:
         return get_settings().health_thresholds.interval_seconds
     except ConfigurationError:
@@ -55,7 +61,7 @@ def _interval_seconds() -> int:
     name="job_health_sensor",
     minimum_interval_seconds=_interval_seconds(),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks for trouble that no run tells of by itself, and tells people once of each.",
+    description="Evaluates the health rules, notifies people once of each alert, and pings the external monitor.",
     **owners_and_tags("job_health_sensor"),
 )
 def job_health_sensor(
@@ -66,88 +72,96 @@ def job_health_sensor(
     posthog: PostHogResource,
     heartbeat: HeartbeatResource,
 ) -> dg.SkipReason:
-    """Ask the rules, tell what is new, deliver it, ping."""
+    """Evaluate the rules, notify people, ping the monitor."""
     assert context.repository_def is not None, "a sensor is evaluated in its code location"
     with user_facing_failures():
-        ways = configured_channels(mail, internal_api, posthog)
-        memory, words = look(context.repository_def, database.sessions(), ways, _recall(context.cursor))
-        context.update_cursor(memory.model_dump_json())
-        unheard = heartbeat.ping(telling_works=not memory.is_untold, words=words)
-    return dg.SkipReason(f"{words} {unheard}" if unheard else words)
+        channels = configured_channels(mail, internal_api, posthog)
+        cursor, summary = run_health_tick(
+            context.repository_def, database.sessions(), channels, _parse_cursor(context.cursor)
+        )
+        context.update_cursor(cursor.model_dump_json())
+        ping_error = heartbeat.ping(alerts_delivered=not cursor.has_unsent_notifications, summary=summary)
+    return dg.SkipReason(f"{summary} {ping_error}" if ping_error else summary)
 
 
-def look(
+def run_health_tick(
     repository: dg.RepositoryDefinition,
     sessions: Sessions,
-    ways: AlertChannels,
-    memory: HealthCursor,
+    channels: AlertChannels,
+    cursor: HealthCursor,
     *,
     now: datetime | None = None,
 ) -> tuple[HealthCursor, str]:
-    """Look once at everything, and tell people.
+    """Evaluate the rules that are due and notify people.
 
     Args:
-        repository: what Dagster has loaded.
+        repository: the loaded definitions.
         sessions: on the application's database.
-        ways: by which people can be told.
-        memory: what the last look left.
-        now: aware; the machine's clock where it is not given.
+        channels: the channels by which people are notified.
+        cursor: what the last tick passed on.
+        now: aware; None means the current time.
 
     Returns:
-        What to remember, and what came of it, in sentences.
+        The new cursor, and a summary in sentences.
     """
     now = now or datetime.now(UTC)
-    watching = get_settings().health_thresholds
-    awake_since = _awake_since(memory, now, timedelta(seconds=watching.interval_seconds))
+    thresholds = get_settings().health_thresholds
+    daemon_up_since = _daemon_up_since(cursor, now, timedelta(seconds=thresholds.interval_seconds))
     evaluation = evaluate(
         sessions,
-        health_rules(repository, now=now, awake_since=awake_since, told=list(ways.takers)),
+        health_rules(repository, now=now, daemon_up_since=daemon_up_since, destinations=list(channels.sinks)),
         now=now,
-        last_asked=memory.last_asked,
-        quiet_seconds=watching.quiet_seconds,
-        longest_seconds=MAX_RULES_SECONDS,
+        last_evaluated=cursor.last_evaluated,
+        quiet_seconds=thresholds.quiet_seconds,
+        max_seconds=MAX_RULES_SECONDS,
     )
-    day = digest_day(now, ZoneInfo(get_settings().location.timezone), watching.digest_hour)
-    told = enqueue_alert_notifications(sessions, ways, digest_of=None if day == memory.digest_of else day)
-    delivery = send_due_notifications(sessions, ways)
-    remembered = HealthCursor(
-        last_look=now,
-        awake_since=awake_since,
-        last_asked=memory.last_asked | dict.fromkeys(evaluation.asked, now),
-        digest_of=day or memory.digest_of,
-        is_untold=_is_untold(memory, ways, delivery, told),
+    day = digest_day(now, ZoneInfo(get_settings().location.timezone), thresholds.digest_hour)
+    notified = enqueue_alert_notifications(sessions, channels, digest_of=None if day == cursor.digest_of else day)
+    delivery = send_due_notifications(sessions, channels)
+    next_cursor = HealthCursor(
+        last_tick_at=now,
+        daemon_up_since=daemon_up_since,
+        last_evaluated=cursor.last_evaluated | dict.fromkeys(evaluation.evaluated, now),
+        digest_of=day or cursor.digest_of,
+        has_unsent_notifications=_has_unsent_notifications(cursor, channels, delivery, notified),
     )
-    return remembered, _in_words(evaluation, ways, delivery)
+    return next_cursor, _summarize(evaluation, channels, delivery)
 
 
-def _awake_since(memory: HealthCursor, now: datetime, interval: timedelta) -> datetime:
-    if memory.last_look is None or memory.awake_since is None or now - memory.last_look > interval + DOWNTIME_THRESHOLD:
+def _daemon_up_since(cursor: HealthCursor, now: datetime, interval: timedelta) -> datetime:
+    if (
+        cursor.last_tick_at is None
+        or cursor.daemon_up_since is None
+        or now - cursor.last_tick_at > interval + DOWNTIME_THRESHOLD
+    ):
         return now
-    return memory.awake_since
+    return cursor.daemon_up_since
 
 
-def _is_untold(memory: HealthCursor, ways: AlertChannels, delivery: AlertDelivery, told: int) -> bool:
-    if delivery.letters or delivery.events:
+def _has_unsent_notifications(
+    cursor: HealthCursor, channels: AlertChannels, delivery: AlertDelivery, notified: int
+) -> bool:
+    if delivery.emails or delivery.events:
         return False
-    configured = {*ways.takers, *(["letters"] if ways.emails else [])}
-    is_something_to_tell = told > 0 or bool(delivery.troubles)
-    return memory.is_untold or (is_something_to_tell and configured <= set(delivery.troubles))
+    configured = {*channels.sinks, *(["email"] if channels.emails else [])}
+    has_something_to_send = notified > 0 or bool(delivery.errors)
+    return cursor.has_unsent_notifications or (has_something_to_send and configured <= set(delivery.errors))
 
 
-def _in_words(evaluation: Evaluation, ways: AlertChannels, delivery: AlertDelivery) -> str:
+def _summarize(evaluation: Evaluation, channels: AlertChannels, delivery: AlertDelivery) -> str:
     sentences = [
-        f"{evaluation.found} in trouble; alerts: {evaluation.opened} opened, {evaluation.resolved} resolved; "
-        f"{delivery.letters} letters and {delivery.events} events delivered."
+        f"{evaluation.found} findings. Alerts: {evaluation.opened} opened, {evaluation.resolved} resolved. "
+        f"Sent {delivery.emails} emails and {delivery.events} events."
     ]
     sentences += evaluation.failures
-    if evaluation.unasked:
-        sentences.append(f"There was no time for {', '.join(evaluation.unasked)}.")
-    return " ".join([*sentences, *delivery.troubles.values(), *ways.missing.values()])
+    if evaluation.postponed:
+        sentences.append(f"Out of time: not evaluated on this tick: {', '.join(evaluation.postponed)}.")
+    return " ".join([*sentences, *delivery.errors.values(), *channels.missing.values()])
 
 
-def _recall(cursor: str | None) -> HealthCursor:
-    """Return what the cursor says; one that can't be read (people may edit it) means a first look."""
+def _parse_cursor(text: str | None) -> HealthCursor:
+    """Return the parsed cursor; an empty one, as on the first tick, if it is invalid (people may edit it)."""
     try:
-        return HealthCursor.model_validate_json(cursor or "{}")
+        return HealthCursor.model_validate_json(text or "{}")
     except ValidationError:
         return HealthCursor()

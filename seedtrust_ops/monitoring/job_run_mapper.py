@@ -1,6 +1,6 @@
-"""Says what Dagster knows of a run in JobRun's words: its status, arguments, priority, result, retries and failure.
+"""Maps a Dagster run to JobRun's columns: status, arguments, priority, result, retries and error.
 
-It reads nothing itself and decides nothing about the row; whether the news count is `domain/job_runs`'.
+It reads and writes no database; whether the row changes is decided in `domain/job_runs`.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -9,34 +9,34 @@ from typing import Any
 import dagster as dg
 
 from seedtrust_ops.domain.job_failures import RunFailure
-from seedtrust_ops.domain.job_runs import RunFact
-from seedtrust_ops.domain.json_safe import storable
+from seedtrust_ops.domain.job_runs import RunSnapshot
+from seedtrust_ops.domain.json_safe import to_json_safe
 from seedtrust_ops.job_policies import SEVERITY_TAG, job_policy
-from seedtrust_ops.monitoring.failure_summary import Failure, failure_of
+from seedtrust_ops.monitoring.failure_summary import Failure, summarize_failure
 from seedtrust_ops.monitoring.run_events import RunEvents
 from seedtrust_ops.orchestration.expiration_tags import has_expired
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.tag_names import IN_JOB_RUNS_WORDS, PROGRESS_TAG, progress_in
+from seedtrust_ops.tag_names import JOB_RUN_STATUSES, PROGRESS_TAG, parse_progress
 
-STATUS = {status: IN_JOB_RUNS_WORDS[status.value] for status in dg.DagsterRunStatus}
+STATUS = {status: JOB_RUN_STATUSES[status.value] for status in dg.DagsterRunStatus}
 
 
 def status_of(run: dg.DagsterRun) -> str:
-    """Return the run's status in JobRun's words."""
+    """Return the run's JobRun status."""
     status = STATUS[run.status]
     return "EXPIRED" if status == "REVOKED" and has_expired(run) else status
 
 
-def fact_of(record: dg.RunRecord, events: RunEvents | None = None) -> RunFact:
-    """Return what a run record and the run's events say; a run that was not started has none to tell of."""
+def to_run_snapshot(record: dg.RunRecord, events: RunEvents | None = None) -> RunSnapshot:
+    """Return the JobRun columns of a run; `events` is None for a run that was not started."""
     run, events = record.dagster_run, events or RunEvents()
     status = status_of(run)
-    return RunFact(
+    return RunSnapshot(
         run_id=run.run_id,
         task_name=run.job_name,
         status=status,
         arguments=_arguments(run.run_config),
-        priority=_whole_number(run.tags.get("dagster/priority")),
+        priority=_to_int32(run.tags.get("dagster/priority")),
         queued_at=record.create_timestamp,
         started_at=_time(record.start_time),
         finished_at=_time(record.end_time),
@@ -47,8 +47,8 @@ def fact_of(record: dg.RunRecord, events: RunEvents | None = None) -> RunFact:
 
 
 def failure_to_record(record: dg.RunRecord, events: RunEvents) -> RunFailure:
-    """Return what is to be recorded of a run that Dagster has as failed."""
-    run, failure = record.dagster_run, failure_of(events)
+    """Return the failure to record for a failed run."""
+    run, failure = record.dagster_run, summarize_failure(events)
     return RunFailure(
         run_id=run.run_id,
         task_name=run.job_name,
@@ -63,7 +63,7 @@ def failure_to_record(record: dg.RunRecord, events: RunEvents) -> RunFailure:
 
 
 def severity_of(run: dg.DagsterRun) -> Severity:
-    """Return the severity that the run's tag names, or its job's where there is no such tag or it is no severity."""
+    """Return the severity in the run's tag, or its job's severity if the tag is missing or invalid."""
     try:
         return Severity(run.tags.get(SEVERITY_TAG, ""))
     except ValueError:
@@ -71,8 +71,8 @@ def severity_of(run: dg.DagsterRun) -> Severity:
 
 
 def _context(run: dg.DagsterRun, failure: Failure, events: RunEvents) -> dict[str, Any]:
-    """Return what else is known of a failure; a run's arguments may name people and are in JobRun alone."""
-    known = {
+    """Return the other facts about a failure, without the run's arguments: those may name people and stay in JobRun."""
+    facts = {
         "run_id": run.run_id,
         "step": failure.step,
         "retries": events.retries,
@@ -81,43 +81,43 @@ def _context(run: dg.DagsterRun, failure: Failure, events: RunEvents) -> dict[st
         "sensor": run.tags.get("dagster/sensor_name"),
         "backfill": run.tags.get("dagster/backfill"),
     }
-    return {name: value for name, value in known.items() if value is not None}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _error(record: dg.RunRecord, status: str, events: RunEvents) -> str | None:
     if status == "ERROR":
-        return failure_of(events).message
+        return summarize_failure(events).message
     if status == "EXPIRED":
         waited = (_time(record.end_time) or record.update_timestamp) - record.create_timestamp
         return (
-            f"The run waited {timedelta(seconds=round(waited.total_seconds()))} in the queue, longer than its job "
-            "allows, and was cancelled. It did nothing."
+            f"Expired: waited {timedelta(seconds=round(waited.total_seconds()))} in the queue, longer than this job's "
+            "limit, and was canceled. No work was done."
         )
     return None
 
 
 def _progress(run: dg.DagsterRun, status: str) -> dict[str, Any] | None:
-    """Return how far a run has come that shows it; one that waits shows, at most, what its parent left in the tag."""
-    shown = progress_in(run.tags.get(PROGRESS_TAG))
-    if shown is None or status == "PENDING":
+    """Return the progress of a run that reports it; a pending run's tag is only a copy of its parent's."""
+    progress = parse_progress(run.tags.get(PROGRESS_TAG))
+    if progress is None or status == "PENDING":
         return None
-    return {"progress": {"done": shown[0], "total": shown[1]}}
+    return {"progress": {"done": progress[0], "total": progress[1]}}
 
 
 def _arguments(run_config: Any) -> dict[str, Any]:
-    """Return a run's arguments: the config of its one op, or the run config as it is where it has several."""
+    """Return a run's arguments: the config of its one op, or the whole run config if it has several."""
     ops = run_config.get("ops") if isinstance(run_config, dict) else None
     if isinstance(ops, dict) and len(ops) == 1:
         (op,) = ops.values()
         arguments = op.get("config") if isinstance(op, dict) else op
     else:
         arguments = run_config
-    plain = storable(arguments or {})
+    plain = to_json_safe(arguments or {})
     return plain if isinstance(plain, dict) else {"config": plain}
 
 
-def _whole_number(text: str | None) -> int:
-    """Return the number in a tag that anybody may write, within PostgreSQL's integer; 0 where it is none."""
+def _to_int32(text: str | None) -> int:
+    """Return the number in a tag that anyone may edit, clamped to PostgreSQL's integer; 0 if it is not a number."""
     try:
         number = int(text or 0)
     except ValueError:

@@ -1,8 +1,8 @@
-"""Mirrors every Dagster run into JobRun, whoever launched it, by paging run records in the order of their changes.
+"""Mirrors every Dagster run into JobRun by paging run records in order of their last change.
 
-Not Dagster's run-status sensors: they read a few events a tick and fall behind in silence (dagster issues
-19224 and 14779). The cursor is a time; each tick starts a little before it and looks again at every run whose
-end was not seen, and recording a run twice changes nothing.
+It does not use Dagster's run-status sensors: they read a few events per tick and silently fall behind (dagster issues
+19224 and 14779). The cursor is a time; each tick starts a little before it and rereads every unfinished run. Mirroring
+a run twice changes nothing.
 """
 
 import time
@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.job_failures import RunFailure, record_failures
-from seedtrust_ops.domain.job_runs import RunFact, mirror_runs, unfinished_runs
+from seedtrust_ops.domain.job_runs import RunSnapshot, mirror_runs, unfinished_runs
 from seedtrust_ops.monitoring.changed_runs import changed_runs
-from seedtrust_ops.monitoring.job_run_mapper import fact_of, failure_to_record, status_of
+from seedtrust_ops.monitoring.job_run_mapper import failure_to_record, status_of, to_run_snapshot
 from seedtrust_ops.monitoring.queue_expiry import cancel_expired_runs
 from seedtrust_ops.monitoring.run_events import read_events
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
@@ -25,10 +25,10 @@ from seedtrust_ops.orchestration.job_factory import owners_and_tags
 from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
 
 OVERLAP = timedelta(seconds=30)
-"""A run's update time is when the event happened; it may be stored a little later, behind a newer one's."""
-SECONDS_A_TICK = 20.0
-"""After so long a tick leaves the rest to the next one, which goes on where it stopped: Dagster ends one that takes
-60 seconds, and all that it did would be done again."""
+"""A run's update time is when its event happened; the event may be stored a little later, after a newer one."""
+MAX_TICK_SECONDS = 20.0
+"""After this time a tick leaves the rest to the next one, which continues where it stopped. Dagster terminates a tick
+after 60 seconds, and all its work would be repeated."""
 UNFINISHED_RUNS = 500
 
 
@@ -36,19 +36,19 @@ UNFINISHED_RUNS = 500
     name="job_run_sensor",
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Keeps JobRun, which every dashboard of the company reads, equal to Dagster's runs, and cancels those "
-    "that wait in the queue for longer than their job allows.",
+    description="Mirrors Dagster's runs into JobRun, which the company's dashboards read, and cancels runs that wait "
+    "in the queue longer than their job's limit.",
     **owners_and_tags("job_run_sensor"),
 )
 def job_run_sensor(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
-    """Mirror all that changed since the last tick, and cancel the runs that waited too long."""
+    """Mirror the runs that changed since the last tick, and cancel expired runs."""
     with user_facing_failures():
         changed, cursor = mirror_changed_runs(context.instance, database, _read_cursor(context.cursor))
     if cursor is not None:
         context.update_cursor(cursor.isoformat())
     expired = cancel_expired_runs(context.instance)
-    said = f"{changed} rows of JobRun are new or changed; this sensor never launches a run."
-    return dg.SkipReason(f"{said} {expired} runs waited too long and were cancelled." if expired else said)
+    summary = f"{changed} JobRun rows added or updated. This sensor never launches runs."
+    return dg.SkipReason(f"{summary} {expired} expired runs canceled." if expired else summary)
 
 
 def mirror_changed_runs(
@@ -57,11 +57,11 @@ def mirror_changed_runs(
     """Mirror the runs that changed since `cursor` (UTC; None: all), oldest change first, in bounded pages.
 
     Returns:
-        How many rows are new or changed, and the update time up to which all is mirrored.
+        The number of rows added or updated, and the update time up to which every run is mirrored.
     """
     sessions = database.sessions()
     changed = 0
-    deadline = time.monotonic() + SECONDS_A_TICK
+    deadline = time.monotonic() + MAX_TICK_SECONDS
     for page in changed_runs(instance, cursor - OVERLAP if cursor is not None else None):
         changed += _mirror(instance, sessions, page)
         newest = page[-1].update_timestamp
@@ -72,10 +72,10 @@ def mirror_changed_runs(
 
 
 def _mirror_unfinished(instance: dg.DagsterInstance, sessions: sessionmaker[Session]) -> int:
-    """Look again at the runs whose end JobRun has not seen.
+    """Mirror the runs again that are unfinished in JobRun.
 
-    An event bears the clock of the machine where it happened: one whose clock is behind, or that stored the
-    event late, leaves a run that changed before the cursor. And an op that is tried again changes no run.
+    An event has the time of the machine where it happened: if that clock is behind, or the event was stored late, the
+    run seems to have changed before the cursor. And a retry of an op does not change the run's update time.
     """
     with sessions() as session:
         run_ids = unfinished_runs(session, limit=UNFINISHED_RUNS)
@@ -85,23 +85,23 @@ def _mirror_unfinished(instance: dg.DagsterInstance, sessions: sessionmaker[Sess
 
 
 def _mirror(instance: dg.DagsterInstance, sessions: sessionmaker[Session], records: Sequence[dg.RunRecord]) -> int:
-    """Mirror these runs with what their events say, in one transaction; return how many rows are new or changed."""
-    begun = {record.dagster_run.run_id: record for record in records if status_of(record.dagster_run) != "PENDING"}
+    """Mirror these runs with their events in one transaction; return the number of rows added or updated."""
+    started = {record.dagster_run.run_id: record for record in records if status_of(record.dagster_run) != "PENDING"}
     failed = [record for record in records if record.dagster_run.status is dg.DagsterRunStatus.FAILURE]
-    events = read_events(instance, list(begun), failed=[record.dagster_run.run_id for record in failed])
-    facts = [fact_of(record, events.get(record.dagster_run.run_id)) for record in records]
+    events = read_events(instance, list(started), failed=[record.dagster_run.run_id for record in failed])
+    facts = [to_run_snapshot(record, events.get(record.dagster_run.run_id)) for record in records]
     failures = [failure_to_record(record, events[record.dagster_run.run_id]) for record in failed]
     return run_in_transaction(sessions, partial(_record, facts=facts, failures=failures))
 
 
-def _record(session: Session, facts: Sequence[RunFact], failures: Sequence[RunFailure]) -> int:
+def _record(session: Session, facts: Sequence[RunSnapshot], failures: Sequence[RunFailure]) -> int:
     changed = mirror_runs(session, facts)
     record_failures(session, failures)
     return changed
 
 
 def _read_cursor(text: str | None) -> datetime | None:
-    """Return the cursor's time; one that can't be read (people may edit it) means to mirror all runs again."""
+    """Return the cursor's time; None, which mirrors all runs again, if it can't be parsed (people may edit it)."""
     try:
         return datetime.fromisoformat(text or "").astimezone(UTC)
     except (ValueError, OverflowError):

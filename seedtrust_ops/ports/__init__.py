@@ -1,4 +1,4 @@
-"""What the domain needs from outside: one module for each kind of service, with its protocol, values and errors.
+"""What the domain needs from outside services: one module per kind of service, with its protocol, values and errors.
 
-The clients that implement them are in `resources`; what follows from an answer is decided in `domain`.
+The clients that implement the protocols are in `resources`; what a response leads to is decided in `domain`.
 """

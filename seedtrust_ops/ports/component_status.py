@@ -1,4 +1,4 @@
-"""How a part of the outside world is, in the words of the internal API (design, section 8)."""
+"""The status of an external component, as the internal API expects it (design, section 8), and the related errors."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ from seedtrust_ops.errors import SeedTrustError, TransientError
 
 
 class Component(StrEnum):
-    """What has a status."""
+    """A component whose status is posted."""
 
     S3 = "s3"
     CLOUDFRONT = "cloudfront"
@@ -16,7 +16,7 @@ class Component(StrEnum):
 
 
 class Status(StrEnum):
-    """How it is."""
+    """The state of a component."""
 
     UP = "up"
     DEGRADED = "degraded"
@@ -25,7 +25,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class ComponentStatus:
-    """How one component was at `checked_at` (aware); `latency_ms` is None where nothing answered."""
+    """The status of one component at `checked_at` (aware); `latency_ms` is None if there was no response."""
 
     component: Component
     status: Status
@@ -34,13 +34,13 @@ class ComponentStatus:
     detail: str
 
 
-class InternalApiRefused(SeedTrustError):
-    """The internal API does not take what we post, or does not know our key."""
+class InternalApiRejected(SeedTrustError):
+    """The internal API rejected our key or the posted status."""
 
 
-class InternalApiUnreachable(TransientError):
-    """The internal API gave no good answer."""
+class InternalApiUnavailable(TransientError):
+    """The internal API did not respond, or responded with an error that a retry may fix."""
 
 
-class PageNotServed(TransientError):
-    """A page behind CloudFront did not come, or came with an error."""
+class PageUnavailable(TransientError):
+    """A page behind CloudFront was not served, or was served with an error status."""

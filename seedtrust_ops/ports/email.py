@@ -1,6 +1,6 @@
-"""What the post says of a letter: the words that those who write letters and those who carry them share.
+"""The email port: the protocol and errors shared by `domain/outbox`, which queues emails, and `resources/smtp`.
 
-It knows neither SMTP nor the outbox.
+It contains no SMTP code and no SQL.
 """
 
 from email.message import Message
@@ -10,25 +10,31 @@ from seedtrust_ops.errors import TransientError
 
 
 class EmailRejected(Exception):
-    """This letter will never be taken as it is: the address is unknown, or the letter is too large."""
+    """This email will never be accepted as it is: the address is unknown, or the email is too large."""
 
 
 class EmailDeferred(Exception):
-    """This letter was not taken now, or nobody knows whether it was; others may still go."""
+    """This email was not accepted now, or its response was lost; other emails may still go out."""
 
 
 class MailServerUnavailable(TransientError):
-    """No letter can be handed in at present: the server is down, or does not let us in."""
+    """No email can be sent at present: the mail server is down or rejects our login."""
 
 
 class EmailTransport(Protocol):
-    """Where letters are handed in."""
+    """A connection to a mail server."""
 
     @property
     def sender(self) -> str:
-        """Who letters are from, as the From line says it."""
+        """The value of the From header."""
         ...
 
-    def send(self, letter: Message) -> None:
-        """Hand in one letter, or raise one of the words of `post`."""
+    def send(self, message: Message) -> None:
+        """Send one email; it is the mail server's responsibility once this returns.
+
+        Raises:
+            EmailRejected: this email will never be accepted.
+            EmailDeferred: it was not accepted now, or the response was lost.
+            MailServerUnavailable: no email can be sent now.
+        """
         ...

@@ -1,6 +1,6 @@
-"""What those who take events say of one: the words that the outbox of events and the resources share.
+"""The event port: the protocol and errors shared by `domain/outbox` and the clients that send events.
 
-It knows neither PostHog's nor the internal API's way of speaking.
+It contains nothing specific to PostHog's or the internal API's protocol.
 """
 
 from collections.abc import Mapping
@@ -10,26 +10,31 @@ from typing import Any, Protocol
 from seedtrust_ops.errors import SeedTrustError, TransientError
 
 
-class EventRefused(Exception):
-    """This event will never be taken as it is; others may be."""
+class EventRejected(Exception):
+    """This event will never be accepted as it is; others may be."""
 
 
-class PostHogRefused(SeedTrustError):
-    """PostHog does not know our project's key."""
+class PostHogRejected(SeedTrustError):
+    """PostHog rejected our project key."""
 
 
-class PostHogUnreachable(TransientError):
-    """PostHog gave no good answer."""
+class PostHogUnavailable(TransientError):
+    """PostHog did not respond, or responded with an error."""
 
 
 class EventSink(Protocol):
-    """Who takes the events of one destination."""
+    """Sends the events of one destination."""
 
-    def take(self, dedupe_key: str, body: Mapping[str, Any], at: datetime) -> None:
-        """Take one event, which happened `at`.
+    def send(self, dedupe_key: str, body: Mapping[str, Any], at: datetime) -> None:
+        """Send one event.
+
+        Args:
+            dedupe_key: identifies the event; a second send with the same key is a duplicate.
+            body: what the destination makes its request from.
+            at: when it happened (aware).
 
         Raises:
-            EventRefused: this one will never be taken.
-            SeedTrustError: none is taken at present, with a sentence that says why.
+            EventRejected: this event will never be accepted.
+            SeedTrustError: no event can be sent at present; the message says why.
         """
         ...

@@ -1,4 +1,4 @@
-"""What storage says: the words that those who keep files and those who carry them to S3 share."""
+"""The object storage port: the protocols and errors shared by the code that stores files and `resources/s3_storage`."""
 
 from pathlib import Path
 from typing import Protocol
@@ -6,45 +6,45 @@ from typing import Protocol
 from seedtrust_ops.errors import SeedTrustError, TransientError
 
 
-class StorageRefused(SeedTrustError):
-    """Storage will not do this as it is: there is no such bucket or object, or we are not let in."""
+class StorageRejected(SeedTrustError):
+    """Storage rejected the request: the bucket or object does not exist, or access is denied."""
 
 
-class StorageUnreachable(TransientError):
-    """Storage gave no good answer; it may give one in a moment."""
+class StorageUnavailable(TransientError):
+    """Storage did not respond, or responded with an error that a retry may fix."""
 
 
-class Storage(Protocol):
-    """Where reports are kept; each call raises an `SeedTrustError` where it fails."""
+class ReportStorage(Protocol):
+    """Where reports are stored; each call raises a `SeedTrustError` if it fails."""
 
     def put_file(self, key: str, path: Path, media_type: str) -> None:
-        """Keep the file at `path` under `key`."""
+        """Store the file at `path` under `key`."""
         ...
 
     def delete(self, key: str) -> None:
-        """Remove what is kept under `key`."""
+        """Delete the object at `key`."""
         ...
 
-    def link(self, key: str, filename: str) -> str:
-        """Return an address under which the file can be fetched for 7 days, as a file of that name."""
+    def presigned_url(self, key: str, filename: str) -> str:
+        """Return a URL that downloads the object as `filename` and works for 7 days."""
         ...
 
-    def place(self, key: str) -> str:
-        """Return where the file is, as people write it."""
+    def uri(self, key: str) -> str:
+        """Return the object's location for people, such as s3://bucket/key."""
         ...
 
 
 class ObjectStorage(Protocol):
-    """What the check needs of storage; each call raises an `SeedTrustError` where it fails."""
+    """What the status check needs from storage; each call raises a `SeedTrustError` if it fails."""
 
     def put(self, key: str, content: bytes) -> None:
-        """Keep `content` under `key`."""
+        """Store `content` under `key`."""
         ...
 
     def get(self, key: str) -> bytes:
-        """Return what is kept under `key`."""
+        """Return the content of the object at `key`."""
         ...
 
     def delete(self, key: str) -> None:
-        """Remove what is kept under `key`."""
+        """Delete the object at `key`."""
         ...

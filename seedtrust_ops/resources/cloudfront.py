@@ -1,10 +1,10 @@
-"""Fetches the page of CLOUDFRONT_URL, to see whether CloudFront serves and how fast."""
+"""Fetches the page at CLOUDFRONT_URL, to check that CloudFront serves it and how fast."""
 
 from time import monotonic
 
 import httpx
 
-from seedtrust_ops.ports.component_status import PageNotServed
+from seedtrust_ops.ports.component_status import PageUnavailable
 
 TIMEOUT_SECONDS = 10.0
 
@@ -17,24 +17,26 @@ class CloudFrontPage:
         self._timeout_seconds = timeout_seconds
 
     def fetch(self) -> int:
-        """Fetch the page and return how many milliseconds that took.
+        """Fetch the page and return the latency in milliseconds.
 
         Raises:
-            PageNotServed: where it does not come whole in time, or comes with an error.
+            PageUnavailable: the page was not served completely in time, or was served with an error status.
         """
-        began = monotonic()
+        started_at = monotonic()
         try:
             with (
                 httpx.Client(timeout=self._timeout_seconds, follow_redirects=True) as client,
                 client.stream("GET", self._url) as response,
             ):
                 for _ in response.iter_raw():
-                    # httpx's own timeouts start anew with every piece that drips in; this one does not.
-                    if monotonic() - began > self._timeout_seconds:
-                        raise PageNotServed(f"{self._url} was not whole after {self._timeout_seconds:g} seconds.")
+                    # httpx's timeouts restart with every chunk received; this one limits the whole download.
+                    if monotonic() - started_at > self._timeout_seconds:
+                        raise PageUnavailable(
+                            f"{self._url} was not fully downloaded after {self._timeout_seconds:g} seconds."
+                        )
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise PageNotServed(f"{self._url} did not answer: {reason.rstrip('.')}.") from error
+            raise PageUnavailable(f"{self._url} did not respond: {reason.rstrip('.')}.") from error
         if not response.is_success:
-            raise PageNotServed(f"{self._url} answered {response.status_code} {response.reason_phrase}.")
-        return round((monotonic() - began) * 1000)
+            raise PageUnavailable(f"{self._url} responded {response.status_code} {response.reason_phrase}.")
+        return round((monotonic() - started_at) * 1000)

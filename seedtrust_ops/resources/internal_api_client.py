@@ -1,16 +1,16 @@
-"""Posts to SeedTrust's internal API how a part of the outside world is (design, section 8)."""
+"""Posts the status of a component to SeedTrust's internal API (design, section 8)."""
 
 import httpx
 
 from seedtrust_ops.config.external_services import InternalApiSettings
-from seedtrust_ops.ports.component_status import ComponentStatus, InternalApiRefused, InternalApiUnreachable
-from seedtrust_ops.resources.tls import certificates
+from seedtrust_ops.ports.component_status import ComponentStatus, InternalApiRejected, InternalApiUnavailable
+from seedtrust_ops.resources.tls import default_tls_context
 
 TIMEOUT_SECONDS = 10.0
 
 
 class InternalApi:
-    """The API under our key."""
+    """A client for the internal API."""
 
     def __init__(self, settings: InternalApiSettings, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._url = f"{settings.url}/status"
@@ -18,11 +18,11 @@ class InternalApi:
         self._timeout_seconds = timeout_seconds
 
     def post(self, status: ComponentStatus) -> None:
-        """Post one status; any answer of 2xx is success.
+        """Post one status; any 2xx response is success.
 
         Raises:
-            InternalApiUnreachable: where no answer came, or 429 or 5xx.
-            InternalApiRefused: where it answered anything else; our key is never in the text.
+            InternalApiUnavailable: no response, 429 or 5xx.
+            InternalApiRejected: any other response. The message never contains our key.
         """
         body = {
             "component": status.component.value,
@@ -34,20 +34,20 @@ class InternalApi:
         headers = {"X-Internal-Api-Key": self._key.get_secret_value()}
         try:
             response = httpx.post(
-                self._url, json=body, headers=headers, timeout=self._timeout_seconds, verify=certificates()
+                self._url, json=body, headers=headers, timeout=self._timeout_seconds, verify=default_tls_context()
             )
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise InternalApiUnreachable(
-                f"The internal API {self._url} did not answer: {reason.rstrip('.')}. Check INTERNAL_API_URL; "
-                f"the status of {status.component} was not told."
+            raise InternalApiUnavailable(
+                f"The internal API {self._url} did not respond: {reason.rstrip('.')}. Check INTERNAL_API_URL. "
+                f"The status of {status.component} was not posted."
             ) from error
         if response.is_success:
             return
-        answered = f"The internal API {self._url} answered {response.status_code} {response.reason_phrase}".rstrip()
-        untold = f"the status of {status.component} was not told"
+        result = f"The internal API {self._url} responded {response.status_code} {response.reason_phrase}".rstrip()
+        consequence = f"The status of {status.component} was not posted"
         if response.status_code == 429 or response.is_server_error:
-            raise InternalApiUnreachable(f"{answered}; {untold}.")
+            raise InternalApiUnavailable(f"{result}. {consequence}.")
         if response.status_code in (401, 403):
-            raise InternalApiRefused(f"{answered}: check INTERNAL_API_KEY; {untold}.")
-        raise InternalApiRefused(f"{answered}: check INTERNAL_API_URL; {untold}.")
+            raise InternalApiRejected(f"{result}. Check INTERNAL_API_KEY. {consequence}.")
+        raise InternalApiRejected(f"{result}. Check INTERNAL_API_URL. {consequence}.")

@@ -1,6 +1,6 @@
-"""Tells PostHog of one event at a time, by the request of PostHog's own library.
+"""Sends events to PostHog one at a time, with the request function of PostHog's own library.
 
-Not by that library's client: it tells of a failure only in its debug mode, which logs every event.
+It does not use that library's client, which reports failures only in its debug mode, and that logs every event.
 """
 
 from collections.abc import Mapping
@@ -12,67 +12,68 @@ from uuid import NAMESPACE_URL, uuid5
 from posthog.request import APIError, RequestsTimeout, batch_post
 from pydantic import SecretStr
 
-from seedtrust_ops.ports.events import EventRefused, PostHogRefused, PostHogUnreachable
+from seedtrust_ops.ports.events import EventRejected, PostHogRejected, PostHogUnavailable
 
 TIMEOUT_SECONDS = 3.0
-WHO = "seedtrust-ops"
-"""Every event is the system's own; no person is told of."""
-NOT_LET_IN = (401, 403)
+DISTINCT_ID = "seedtrust-ops"
+"""Every event belongs to the system itself, never to a person."""
+KEY_REJECTED_STATUSES = (401, 403)
 
 
 class PostHog:
-    """One PostHog project."""
+    """A client for one PostHog project."""
 
     def __init__(self, host: str, key: SecretStr, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._host = host
         self._key = key
         self._timeout_seconds = timeout_seconds
 
-    def take(self, dedupe_key: str, body: Mapping[str, Any], at: datetime) -> None:
-        """Tell of one event.
+    def send(self, dedupe_key: str, body: Mapping[str, Any], at: datetime) -> None:
+        """Send one event.
 
-        PostHog drops a second event with the same name, who, day and uuid; the uuid follows from `dedupe_key` alone.
+        PostHog drops a duplicate with the same name, distinct id, day and uuid; the uuid depends on `dedupe_key` alone.
 
         Args:
-            dedupe_key: what makes the event one and the same.
+            dedupe_key: identifies the event.
             body: {"event": name, "properties": {...}}, or for a failure
                 {"exception": {"type", "message", "traceback"}, "properties": {...}}.
             at: when it happened (aware).
 
         Raises:
-            EventRefused: where PostHog will not take this one, or `body` is none of the two.
-            PostHogRefused: where it does not know our key.
-            PostHogUnreachable: where no answer came, or 429 or 5xx.
+            EventRejected: PostHog rejected this event, or `body` has neither form.
+            PostHogRejected: PostHog rejected our project key.
+            PostHogUnavailable: no response, 429 or 5xx.
         """
         name, properties = _event(body)
         event = {
             "event": name,
             "uuid": str(uuid5(NAMESPACE_URL, f"seedtrust-ops:{dedupe_key}")),
             "timestamp": at.isoformat(),
-            "properties": {"distinct_id": WHO, "$process_person_profile": False, "$geoip_disable": True} | properties,
+            "properties": {"distinct_id": DISTINCT_ID, "$process_person_profile": False, "$geoip_disable": True}
+            | properties,
         }
         try:
             batch_post(self._key.get_secret_value(), self._host, timeout=self._timeout_seconds, batch=[event])
         except APIError as error:
-            raise self._answered(int(error.status)) from None
+            raise self._error_for_status(int(error.status)) from None
         except OSError as error:
-            # `from None`, and not its text: that names paths and pools, which say nothing to people.
+            # Neither its text nor its traceback: they name file paths and connection pools, which help nobody.
             reason = "it timed out" if isinstance(error, RequestsTimeout) else type(error).__name__
-            raise PostHogUnreachable(
-                f"PostHog at {self._host} did not answer: {reason}. Check POSTHOG_HOST; events wait for up to a day."
+            raise PostHogUnavailable(
+                f"PostHog at {self._host} did not respond: {reason}. Check POSTHOG_HOST. Events are retried for a day."
             ) from None
 
-    def _answered(self, status: int) -> Exception:
-        answered = f"PostHog at {self._host} answered {status}"
+    def _error_for_status(self, status: int) -> Exception:
+        response = f"PostHog at {self._host} responded {status}"
         if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return PostHogUnreachable(f"{answered}; events wait for up to a day.")
-        if status in NOT_LET_IN:
-            return PostHogRefused(f"{answered}: check POSTHOG_API_KEY; events wait for up to a day.")
-        return EventRefused(f"{answered} to this event.")
+            return PostHogUnavailable(f"{response}. Events are retried for a day.")
+        if status in KEY_REJECTED_STATUSES:
+            return PostHogRejected(f"{response}. Check POSTHOG_API_KEY. Events are retried for a day.")
+        return EventRejected(f"{response} to this event, so it will not be retried.")
 
 
 def _event(body: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the name and properties of an event as PostHog wants them; a failure is its `$exception`."""
+    """Return the event's name and properties in PostHog's format; a failure becomes its `$exception` event."""
     try:
         properties = dict(body.get("properties", {}))
         if "exception" not in body:
@@ -89,6 +90,6 @@ def _event(body: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             "traceback": failure.get("traceback"),
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise EventRefused(
-            f"What was queued for PostHog is no event: {error!r} is missing or makes no sense."
+        raise EventRejected(
+            f"The row queued for PostHog is not a valid event: {error!r}. It will not be retried."
         ) from None

@@ -1,6 +1,6 @@
-"""Keeps files in the S3 bucket of REPORTS_BUCKET; endpoint, region and credentials are boto3's own variables.
+"""Stores files in the S3 bucket REPORTS_BUCKET; endpoint, region and credentials come from boto3's own variables.
 
-It turns every way in which S3 can fail into one of the words of `stored`; what is kept, and where, others decide.
+Every failure becomes one of the errors in `ports/object_storage`. The callers choose the keys and the content.
 """
 
 from collections.abc import Iterator
@@ -9,59 +9,66 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seedtrust_ops.ports.object_storage import StorageRefused, StorageUnreachable
+from seedtrust_ops.ports.object_storage import StorageRejected, StorageUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-LINK_LASTS = timedelta(days=7)
-"""Design, section 6. Seven days is also the most that a signature of S3's may last."""
+LINK_LIFETIME = timedelta(days=7)
+"""Design, section 6. Seven days is also the maximum lifetime of an S3 signature."""
 CONNECT_SECONDS = 5
 READ_SECONDS = 30
-TRIES = 3
+MAX_ATTEMPTS = 3
 
-# S3's error codes (Amazon S3 API Reference, "Error responses") and botocore's failures that another try may mend.
-_PASSING_CODES = {"InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "500", "502", "503", "504"}
-_NOT_LET_IN = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403"}
+# S3's error codes (Amazon S3 API Reference, "Error responses") and botocore's failures that a retry may fix.
+_TRANSIENT_CODES = {"InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "500", "502", "503", "504"}
+_DENIED_CODES = {
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "403",
+}
 
 
 class S3Storage:
-    """One bucket."""
+    """A client for one bucket."""
 
     def __init__(self, client: "S3Client", bucket: str) -> None:
         self._client = client
         self.bucket = bucket
 
     def put(self, key: str, content: bytes, media_type: str = "application/octet-stream") -> None:
-        """Keep `content` under `key`, in place of whatever was there.
+        """Store `content` under `key`, replacing any existing object.
 
         Raises:
-            StorageRefused, StorageUnreachable: as every call here does.
+            StorageRejected, StorageUnavailable: as every method of this class does.
         """
-        with self._sentences(key):
+        with self._translate_errors(key):
             self._client.put_object(Bucket=self.bucket, Key=key, Body=content, ContentType=media_type)
 
     def put_file(self, key: str, path: Path, media_type: str) -> None:
-        """Keep the file at `path` under `key`; it is read and sent in parts, never whole."""
-        with self._sentences(key):
+        """Store the file at `path` under `key`; it is uploaded in parts, never read into memory as a whole."""
+        with self._translate_errors(key):
             self._client.upload_file(str(path), self.bucket, key, ExtraArgs={"ContentType": media_type})
 
     def get(self, key: str) -> bytes:
-        """Return what is kept under `key`."""
-        with self._sentences(key):
+        """Return the content of the object at `key`."""
+        with self._translate_errors(key):
             return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
 
     def delete(self, key: str) -> None:
-        """Remove what is kept under `key`; it is no error where nothing is."""
-        with self._sentences(key):
+        """Delete the object at `key`; it is not an error if there is none."""
+        with self._translate_errors(key):
             self._client.delete_object(Bucket=self.bucket, Key=key)
 
-    def link(self, key: str, filename: str) -> str:
-        """Return an address under which anybody can fetch the object, as a file of that name, for 7 days.
+    def presigned_url(self, key: str, filename: str) -> str:
+        """Return a URL from which anyone can download the object as `filename` for 7 days.
 
-        It is signed with our credentials: where those are a role's, it ends with them.
+        It is signed with our credentials; if those are temporary, as a role's are, it expires with them.
         """
-        with self._sentences(key):
+        with self._translate_errors(key):
             return self._client.generate_presigned_url(
                 "get_object",
                 Params={
@@ -69,69 +76,69 @@ class S3Storage:
                     "Key": key,
                     "ResponseContentDisposition": f'attachment; filename="{filename}"',
                 },
-                ExpiresIn=int(LINK_LASTS.total_seconds()),
+                ExpiresIn=int(LINK_LIFETIME.total_seconds()),
             )
 
-    def place(self, key: str) -> str:
-        """Return where the object is, as people write it."""
+    def uri(self, key: str) -> str:
+        """Return the object's s3:// URI."""
         return f"s3://{self.bucket}/{key}"
 
     @contextmanager
-    def _sentences(self, key: str) -> Iterator[None]:
+    def _translate_errors(self, key: str) -> Iterator[None]:
         from boto3.exceptions import S3UploadFailedError
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             yield
         except S3UploadFailedError as error:
-            # The uploader wraps what S3 said; its own text is the same with a prefix.
+            # The uploader wraps S3's error; its own text only adds a prefix.
             cause = error.__cause__ or error.__context__
             if isinstance(cause, ClientError):
-                raise self._in_words(cause, key) from error
-            raise StorageUnreachable(self._unreachable(str(error))) from error
+                raise self._error_from_response(cause, key) from error
+            raise StorageUnavailable(self._unreachable(str(error))) from error
         except ClientError as error:
-            raise self._in_words(error, key) from error
+            raise self._error_from_response(error, key) from error
         except BotoCoreError as error:
-            raise self._without_answer(error) from error
+            raise self._error_without_response(error) from error
 
-    def _in_words(self, error: "Exception", key: str) -> StorageRefused | StorageUnreachable:
-        answer = getattr(error, "response", {}).get("Error", {})
-        code = str(answer.get("Code", ""))
-        if code in _PASSING_CODES:
-            return StorageUnreachable(self._unreachable(code))
+    def _error_from_response(self, error: "Exception", key: str) -> StorageRejected | StorageUnavailable:
+        response = getattr(error, "response", {}).get("Error", {})
+        code = str(response.get("Code", ""))
+        if code in _TRANSIENT_CODES:
+            return StorageUnavailable(self._unreachable(code))
         if code == "NoSuchBucket":
-            return StorageRefused(
-                f"There is no S3 bucket {self.bucket}. Make it, or correct REPORTS_BUCKET; nothing was kept."
+            return StorageRejected(
+                f"There is no S3 bucket {self.bucket}. Create it or correct REPORTS_BUCKET. Nothing was stored."
             )
         if code in ("NoSuchKey", "404"):
-            return StorageRefused(f"There is no object {key} in the S3 bucket {self.bucket}.")
-        if code in _NOT_LET_IN:
-            return StorageRefused(
-                f"S3 does not let us into the bucket {self.bucket} ({code}). Check the AWS credentials, and that they "
-                "may put, get and delete objects there."
+            return StorageRejected(f"There is no object {key} in the S3 bucket {self.bucket}.")
+        if code in _DENIED_CODES:
+            return StorageRejected(
+                f"S3 denied access to the bucket {self.bucket} ({code}). Check the AWS credentials, and that they "
+                "allow putting, getting and deleting objects there."
             )
-        return StorageRefused(
-            f"S3 refused a call on the bucket {self.bucket}: {code} {answer.get('Message', '')}".strip()
+        return StorageRejected(
+            f"S3 rejected a request to the bucket {self.bucket}: {code} {response.get('Message', '')}".strip()
         )
 
-    def _without_answer(self, error: "Exception") -> StorageRefused | StorageUnreachable:
+    def _error_without_response(self, error: "Exception") -> StorageRejected | StorageUnavailable:
         from botocore.exceptions import NoCredentialsError, NoRegionError, PartialCredentialsError
 
         if isinstance(error, NoCredentialsError | PartialCredentialsError | NoRegionError):
-            return StorageRefused(
+            return StorageRejected(
                 f"S3 can't be used: {error}. Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_DEFAULT_REGION, or "
-                "give this machine a role."
+                "give this machine an IAM role."
             )
-        return StorageUnreachable(self._unreachable(str(error)))
+        return StorageUnavailable(self._unreachable(str(error)))
 
     def _unreachable(self, reason: str) -> str:
-        said = " ".join(reason.split()).rstrip(".")
-        return f"S3 can't be used for the bucket {self.bucket}: {said}. It may be back in a moment."
+        text = " ".join(reason.split()).rstrip(".")
+        return f"S3 can't be used for the bucket {self.bucket}: {text}. This may be temporary: try again."
 
 
 def open_storage(bucket: str) -> S3Storage:
-    """Return `bucket` by boto3's own environment."""
-    # boto3 is a third of a second of imports, which only runs that keep files should pay.
+    """Return a client for `bucket`, configured by boto3's own environment variables."""
+    # Importing boto3 takes a third of a second, so only runs that store files import it.
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
@@ -139,12 +146,12 @@ def open_storage(bucket: str) -> S3Storage:
     config = Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
-        retries={"total_max_attempts": TRIES, "mode": "standard"},
+        retries={"total_max_attempts": MAX_ATTEMPTS, "mode": "standard"},
         signature_version="s3v4",
     )
     try:
-        # A session of its own: the default one keeps the credentials it found first, and threads may not share it.
+        # Not the default session: it keeps the credentials that it found first, and threads may not share it.
         client = boto3.session.Session().client("s3", config=config)
     except (BotoCoreError, ValueError) as error:
-        raise StorageRefused(f"S3 can't be used: {error}. Check AWS_ENDPOINT_URL and AWS_DEFAULT_REGION.") from error
+        raise StorageRejected(f"S3 can't be used: {error}. Check AWS_ENDPOINT_URL and AWS_DEFAULT_REGION.") from error
     return S3Storage(client, bucket)

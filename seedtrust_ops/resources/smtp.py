@@ -1,7 +1,7 @@
-"""Hands letters to a mail server over SMTP: many over one connection, which is opened when the first letter goes.
+"""Sends emails to a mail server over SMTP: many over one connection, which is opened for the first email.
 
-It turns every way in which that can end into one of the words of `post`; what is written in a letter, and whether
-it is tried again, is not decided here.
+Every failure becomes one of the errors in `ports/email`. The content of emails and their retries are in
+`domain/outbox`.
 """
 
 import re
@@ -16,58 +16,58 @@ from email.utils import parseaddr
 from seedtrust_ops.config.mail import MailSettings
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, MailServerUnavailable
 
-ANSWER_SECONDS = 30.0
-"""How long one answer of the mail server is waited for."""
-_NOT_LET_IN = {530, 535, 538}
-"""Replies about us and not about a letter: authentication is required, failed, or wants encryption first."""
-_CLOSING = 421
-_UNREADABLE = -1
-# RFC 5321, section 4.5.2: a dot at the start of a line is doubled, for a dot alone ends the letter.
+SMTP_TIMEOUT_SECONDS = 30.0
+"""The timeout for one response of the mail server."""
+_LOGIN_REQUIRED_CODES = {530, 535, 538}
+"""Replies about our login rather than the email: authentication is required, failed, or needs encryption first."""
+_SERVICE_CLOSING_CODE = 421
+_UNREADABLE_CODE = -1
+# RFC 5321, section 4.5.2: a dot at the start of a line is doubled, because a line with only a dot ends the email.
 _LEADING_DOT = re.compile(rb"^\.", re.MULTILINE)
-_LINES = compat32.clone(linesep="\r\n")
+_CRLF_POLICY = compat32.clone(linesep="\r\n")
 
 
-class SmtpPostOffice:
-    """A mail server over at most one connection at a time; made by `open_post_office`."""
+class SmtpTransport:
+    """A mail server, over at most one connection at a time; created by `open_smtp_transport`."""
 
-    def __init__(self, settings: MailSettings, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(self, settings: MailSettings, timeout_seconds: float = SMTP_TIMEOUT_SECONDS) -> None:
         self._settings = settings
-        self._answer_seconds = answer_seconds
+        self._timeout_seconds = timeout_seconds
         self._connection: smtplib.SMTP | None = None
         self._sender_address = parseaddr(settings.email_from)[1]
 
     @property
     def sender(self) -> str:
-        """Who letters are from, as their From line says it."""
+        """The value of the From header."""
         return self._settings.email_from
 
-    def send(self, letter: Message) -> None:
-        """Hand in one letter; it is the mail server's when this returns.
+    def send(self, message: Message) -> None:
+        """Send one email; it is the mail server's responsibility once this returns.
 
-        A connection that turns out to be gone before the letter left is made anew, once.
+        If the connection turns out to be closed before the email was sent, it is reopened once.
 
         Raises:
-            EmailRejected: this letter will never be taken.
-            EmailDeferred: it was not taken now, or the answer to it was lost.
-            MailServerUnavailable: no letter can be handed in now.
+            EmailRejected: this email will never be accepted.
+            EmailDeferred: it was not accepted now, or the response was lost.
+            MailServerUnavailable: no email can be sent now.
         """
-        address = parseaddr(str(letter["To"]))[1]
-        content = letter.as_bytes(policy=_LINES)
-        held = self._connection is not None
+        address = parseaddr(str(message["To"]))[1]
+        content = message.as_bytes(policy=_CRLF_POLICY)
+        was_connected = self._connection is not None
         try:
-            self._hand_in(address, content)
+            self._transmit(address, content)
         except smtplib.SMTPServerDisconnected as error:
             self.close()
-            if not held:
-                raise MailServerUnavailable(self._sentence(_words(error))) from error
+            if not was_connected:
+                raise self._unavailable(_error_text(error)) from error
             try:
-                self._hand_in(address, content)
-            except smtplib.SMTPServerDisconnected as again:
+                self._transmit(address, content)
+            except smtplib.SMTPServerDisconnected as second_error:
                 self.close()
-                raise MailServerUnavailable(self._sentence(_words(again))) from again
+                raise self._unavailable(_error_text(second_error)) from second_error
 
     def close(self) -> None:
-        """End the connection, if there is one."""
+        """Close the connection, if there is one."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -76,59 +76,57 @@ class SmtpPostOffice:
         except (smtplib.SMTPException, OSError):
             connection.close()
 
-    def _hand_in(self, address: str, content: bytes) -> None:
+    def _transmit(self, address: str, content: bytes) -> None:
         connection = self._connection = self._connection or self._connect()
-        code, words = connection.mail(self._sender_address)
+        code, reply = connection.mail(self._sender_address)
         if code != 250:
-            self._check_open(code, words)
+            self._raise_if_closed(code, reply)
             connection.rset()
-            raise MailServerUnavailable(
-                self._sentence(f"it takes nothing from {self._sender_address}, {code} {_text(words)}")
-            )
-        code, words = connection.rcpt(address)
+            raise self._unavailable(f"sender {self._sender_address} rejected ({code} {_decode(reply)})")
+        code, reply = connection.rcpt(address)
         if code not in (250, 251):
-            self._refused(connection, code, words)
-        code, words = self._deliver(connection, content)
+            self._raise_rejection(connection, code, reply)
+        code, reply = self._send_content(connection, content)
         if not 200 <= code < 300:
-            self._refused(connection, code, words)
+            self._raise_rejection(connection, code, reply)
 
-    def _deliver(self, connection: smtplib.SMTP, content: bytes) -> tuple[int, bytes]:
-        """Send the letter itself. From its first byte on, a lost answer means that nobody knows whose it is."""
-        code, words = connection.docmd("DATA")
+    def _send_content(self, connection: smtplib.SMTP, content: bytes) -> tuple[int, bytes]:
+        """Send the email itself. Once its first byte is sent, a lost response means that the outcome is unknown."""
+        code, reply = connection.docmd("DATA")
         if code != 354:
-            return code, words
+            return code, reply
         try:
             connection.send(
                 _LEADING_DOT.sub(b"..", content) + (b".\r\n" if content.endswith(b"\r\n") else b"\r\n.\r\n")
             )
-            code, words = connection.getreply()
+            code, reply = connection.getreply()
         except smtplib.SMTPServerDisconnected as error:
             self.close()
-            raise EmailDeferred(_lost(_words(error))) from error
-        if code == _UNREADABLE:
+            raise EmailDeferred(_response_lost(_error_text(error))) from error
+        if code == _UNREADABLE_CODE:
             self.close()
-            raise EmailDeferred(_lost(f"it said {_text(words)!r}"))
-        return code, words
+            raise EmailDeferred(_response_lost(f"unreadable reply {_decode(reply)!r}"))
+        return code, reply
 
-    def _refused(self, connection: smtplib.SMTP, code: int, words: bytes) -> None:
-        self._check_open(code, words)
+    def _raise_rejection(self, connection: smtplib.SMTP, code: int, reply: bytes) -> None:
+        self._raise_if_closed(code, reply)
         connection.rset()
-        reply = f"{code} {_text(words)}"
-        if code in _NOT_LET_IN:
-            raise MailServerUnavailable(self._sentence(f"it does not let us in, {reply}"))
+        text = f"{code} {_decode(reply)}"
+        if code in _LOGIN_REQUIRED_CODES:
+            raise self._unavailable(f"login required or rejected ({text})")
         if 500 <= code < 600:
-            raise EmailRejected(f"The mail server refused the letter: {reply}.")
-        raise EmailDeferred(f"The mail server did not take the letter now: {reply}.")
+            raise EmailRejected(f"The mail server rejected the email: {text}.")
+        raise EmailDeferred(f"The mail server deferred the email: {text}.")
 
-    def _check_open(self, code: int, words: bytes) -> None:
-        if code in (_CLOSING, _UNREADABLE):
-            raise smtplib.SMTPServerDisconnected(f"{code} {_text(words)}")
+    def _raise_if_closed(self, code: int, reply: bytes) -> None:
+        if code in (_SERVICE_CLOSING_CODE, _UNREADABLE_CODE):
+            raise smtplib.SMTPServerDisconnected(f"{code} {_decode(reply)}")
 
     def _connect(self) -> smtplib.SMTP:
         settings = self._settings
         connection: smtplib.SMTP | None = None
         try:
-            connection = smtplib.SMTP(settings.host, settings.port, timeout=self._answer_seconds)
+            connection = smtplib.SMTP(settings.host, settings.port, timeout=self._timeout_seconds)
             if settings.starttls:
                 connection.starttls(context=ssl.create_default_context())
             connection.ehlo_or_helo_if_needed()
@@ -137,40 +135,42 @@ class SmtpPostOffice:
         except (smtplib.SMTPException, OSError) as error:
             if connection is not None:
                 connection.close()
-            raise MailServerUnavailable(self._sentence(_words(error))) from error
+            raise self._unavailable(_error_text(error)) from error
         return connection
 
-    def _sentence(self, reason: str) -> str:
-        return (
+    def _unavailable(self, reason: str) -> MailServerUnavailable:
+        return MailServerUnavailable(
             f"The mail server {self._settings.host}:{self._settings.port} can't be used: {reason.rstrip('.')}. Check "
-            "SMTP_HOST, SMTP_PORT, SMTP_USERNAME, SMTP_PASSWORD, SMTP_STARTTLS and EMAIL_FROM; the letters stay queued."
+            "SMTP_HOST, SMTP_PORT, SMTP_USERNAME, SMTP_PASSWORD, SMTP_STARTTLS and EMAIL_FROM. Emails stay queued."
         )
 
 
 @contextmanager
-def open_post_office(settings: MailSettings, *, answer_seconds: float = ANSWER_SECONDS) -> Iterator[SmtpPostOffice]:
-    """Yield the mail server; whatever connection it opened is closed at the end."""
-    office = SmtpPostOffice(settings, answer_seconds)
+def open_smtp_transport(
+    settings: MailSettings, *, timeout_seconds: float = SMTP_TIMEOUT_SECONDS
+) -> Iterator[SmtpTransport]:
+    """Yield a transport for the mail server; its connection, if it opened one, is closed at the end."""
+    transport = SmtpTransport(settings, timeout_seconds)
     try:
-        yield office
+        yield transport
     finally:
-        office.close()
+        transport.close()
 
 
-def _lost(reason: str) -> str:
+def _response_lost(reason: str) -> str:
     return (
-        f"The mail server gave no answer to the letter ({reason}), so it may have taken it; it is sent again under "
-        "the same Message-ID."
+        f"The mail server's response to the email was lost ({reason}), so it may have accepted it. The email is sent "
+        "again under the same Message-ID."
     )
 
 
-def _words(error: Exception) -> str:
-    """Return what a server or the system said, on one line; never what we sent."""
+def _error_text(error: Exception) -> str:
+    """Return the server's or the operating system's text on one line; it never contains what we sent."""
     if isinstance(error, smtplib.SMTPResponseException):
-        return f"{error.smtp_code} {_text(error.smtp_error)}"
+        return f"{error.smtp_code} {_decode(error.smtp_error)}"
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _text(words: bytes | str) -> str:
-    text = words.decode("utf-8", "replace") if isinstance(words, bytes) else words
+def _decode(reply: bytes | str) -> str:
+    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""Tells people of alerts, once each: what is urgent at once by every channel, the rest in one letter a day.
+"""Notifies people of alerts, once each: CRITICAL and HIGH at once on every channel, the rest in a daily digest email.
 
-What is told is written to the outbox and to `ops.outgoing_events` in the transaction that notes that it was.
+Each notification is queued in the outbox in the same transaction that marks its alert as notified.
 """

@@ -1,4 +1,4 @@
-"""What a person does about an alert: look at it, say that they see to it, or close what only a person can settle."""
+"""What a person does with an alert: list alerts, acknowledge one, or resolve one that no rule resolves."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,15 @@ from seedtrust_ops.domain.alerts.store import severity_rank
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import Alert
 
-RESOLVED_LISTED = 200
+MAX_RESOLVED_LISTED = 200
 
 
 class UnknownAlert(SeedTrustError):
-    """There is no alert with that number."""
+    """No alert has that number."""
 
 
-class AlertIsOver(SeedTrustError):
-    """The alert was resolved, so there is nothing to do about it."""
+class AlertAlreadyResolved(SeedTrustError):
+    """The alert is already resolved, so it can't be acknowledged or resolved."""
 
 
 def open_alerts(session: Session) -> Sequence[Alert]:
@@ -28,18 +28,21 @@ def open_alerts(session: Session) -> Sequence[Alert]:
 
 
 def resolved_alerts(session: Session) -> Sequence[Alert]:
-    """Return the last RESOLVED_LISTED alerts that are over, newest first."""
+    """Return the last MAX_RESOLVED_LISTED resolved alerts, newest first."""
     return session.scalars(
-        select(Alert).where(Alert.resolved_at.is_not(None)).order_by(Alert.resolved_at.desc()).limit(RESOLVED_LISTED)
+        select(Alert)
+        .where(Alert.resolved_at.is_not(None))
+        .order_by(Alert.resolved_at.desc())
+        .limit(MAX_RESOLVED_LISTED)
     ).all()
 
 
 def acknowledge(session: Session, alert_id: int, by: str) -> Alert:
-    """Note that somebody sees to an open alert: nothing more is told of it, and its end is recorded in silence.
+    """Acknowledge an open alert: nobody is notified of it again, not even that it is resolved.
 
-    The first to say so stays the one. Raises `UnknownAlert` and `AlertIsOver`.
+    The first acknowledgement stays. Raises `UnknownAlert` and `AlertAlreadyResolved`.
     """
-    alert = _open_alert(session, alert_id)
+    alert = _lock_open_alert(session, alert_id)
     if alert.acknowledged_at is None:
         alert.acknowledged_at = func.now()
         alert.acknowledged_by = by
@@ -50,26 +53,26 @@ def acknowledge(session: Session, alert_id: int, by: str) -> Alert:
     return alert
 
 
-def resolve_by_hand(session: Session, alert_id: int, by: str) -> Alert:
-    """Close an open alert that somebody has settled; what a health rule still finds is opened anew by its next look.
+def resolve_manually(session: Session, alert_id: int, by: str) -> Alert:
+    """Resolve an open alert that a person has dealt with; if a health rule still finds it, the next tick reopens it.
 
-    Raises `UnknownAlert` and `AlertIsOver`.
+    Raises `UnknownAlert` and `AlertAlreadyResolved`.
     """
-    alert = _open_alert(session, alert_id)
+    alert = _lock_open_alert(session, alert_id)
     alert.resolved_at = func.now()
-    alert.detail = f"{alert.detail} Closed by {by}."
+    alert.detail = f"{alert.detail} Resolved by {by}."
     session.flush()
     session.refresh(alert)
     return alert
 
 
-def _open_alert(session: Session, alert_id: int) -> Alert:
+def _lock_open_alert(session: Session, alert_id: int) -> Alert:
     alert = session.scalars(select(Alert).where(Alert.id == alert_id).with_for_update()).one_or_none()
     if alert is None:
-        raise UnknownAlert(f"There is no alert with the number {alert_id}. `seedtrust-ops alerts` lists the open ones.")
+        raise UnknownAlert(f"No alert has the number {alert_id}. `seedtrust-ops alerts` lists the open ones.")
     if alert.resolved_at is not None:
-        raise AlertIsOver(
-            f"Alert {alert_id} ({alert.rule}, {alert.subject}) is over since {alert.resolved_at:%Y-%m-%d %H:%M} UTC: "
-            "there is nothing to do about it."
+        raise AlertAlreadyResolved(
+            f"Alert {alert_id} ({alert.rule}, {alert.subject}) was already resolved at "
+            f"{alert.resolved_at:%Y-%m-%d %H:%M} UTC. Nothing was changed."
         )
     return alert

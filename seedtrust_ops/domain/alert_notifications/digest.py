@@ -1,6 +1,7 @@
-"""Writes the day's digest: one letter to each address about all MEDIUM and LOW alerts, new, lasting and over.
+"""Queues the daily digest: one email per address about all MEDIUM and LOW alerts: new, still open, resolved.
 
-A day has one digest, whenever it is written; where there is nothing to tell, no letter.
+A day has one digest at most; if there is nothing to report, no email is queued. CRITICAL and HIGH alerts are in
+`notifier`.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from sqlalchemy import case, or_, select, update
 from sqlalchemy import func as sql
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alert_notifications.notifier import in_a_letter
+from seedtrust_ops.domain.alert_notifications.notifier import email_variables
 from seedtrust_ops.domain.alerts.store import severity_rank
 from seedtrust_ops.domain.notifications.notification_kinds import ALERT_DIGEST
 from seedtrust_ops.domain.outbox.email_store import Email, enqueue_emails
@@ -19,19 +20,19 @@ from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert, Notification
 
-ONCE_A_DAY = (Severity.MEDIUM.value, Severity.LOW.value)
-LISTED = 50
-"""So many alerts of each sort are listed in the letter; the others are counted."""
+DIGEST_SEVERITIES = (Severity.MEDIUM.value, Severity.LOW.value)
+MAX_LISTED_ALERTS = 50
+"""The email lists at most this many alerts per section; the others are counted."""
 
 
 def digest_day(now: datetime, zone: ZoneInfo, hour: int) -> date | None:
-    """Return the day whose digest is due at `now` (aware): today by the office's wall clock once it is `hour`:00."""
+    """Return the day whose digest is due at `now` (aware): today in the office's time zone from `hour`:00 on."""
     local = now.astimezone(zone)
     return local.date() if local.time() >= time(hour) else None
 
 
 def notify_digest(session: Session, emails: Sequence[str], day: date) -> int:
-    """Write the digest of `day` to each address, unless that was done; return how many letters were written."""
+    """Queue the digest of `day` for each address, unless it was queued before; return how many emails were queued."""
     keys = {address: f"alert-digest:{day}:{address}" for address in emails}
     if not keys or session.scalar(
         select(select(Notification.id).where(Notification.dedupe_key.in_(list(keys.values()))).exists())
@@ -42,10 +43,10 @@ def notify_digest(session: Session, emails: Sequence[str], day: date) -> int:
         .where(
             Alert.acknowledged_at.is_(None),
             or_(
-                Alert.resolved_at.is_(None) & Alert.severity.in_(ONCE_A_DAY),
+                Alert.resolved_at.is_(None) & Alert.severity.in_(DIGEST_SEVERITIES),
                 Alert.resolved_at.is_not(None)
                 & Alert.resolution_notified_at.is_(None)
-                & sql.coalesce(Alert.notified_severity, Alert.severity).in_(ONCE_A_DAY),
+                & sql.coalesce(Alert.notified_severity, Alert.severity).in_(DIGEST_SEVERITIES),
             ),
         )
         .order_by(severity_rank(Alert.severity).desc(), Alert.id)
@@ -53,14 +54,16 @@ def notify_digest(session: Session, emails: Sequence[str], day: date) -> int:
     ).all()
     if not alerts:
         return 0
-    sorts = {
-        "opened": [one for one in alerts if one.resolved_at is None and one.notified_at is None],
-        "still_open": [one for one in alerts if one.resolved_at is None and one.notified_at is not None],
-        "resolved": [one for one in alerts if one.resolved_at is not None],
+    sections = {
+        "opened": [alert for alert in alerts if alert.resolved_at is None and alert.notified_at is None],
+        "still_open": [alert for alert in alerts if alert.resolved_at is None and alert.notified_at is not None],
+        "resolved": [alert for alert in alerts if alert.resolved_at is not None],
     }
-    variables = {name: [in_a_letter(one) for one in some[:LISTED]] for name, some in sorts.items()} | {
+    variables = {
+        name: [email_variables(alert) for alert in listed[:MAX_LISTED_ALERTS]] for name, listed in sections.items()
+    } | {
         "as_of": day.isoformat(),
-        "left_out": sum(max(0, len(some) - LISTED) for some in sorts.values()),
+        "left_out": sum(max(0, len(listed) - MAX_LISTED_ALERTS) for listed in sections.values()),
     }
     session.execute(
         update(Alert)

@@ -1,6 +1,6 @@
-"""Tells the internal API how component `jobs` is: down, degraded or up, by the worst urgent alert that is open.
+"""Queues the status of component `jobs` for the internal API: down, degraded or up, by the worst urgent open alert.
 
-A status is told when it differs from the last one that was; one that was not delivered yet gives way to it.
+A status is queued if it differs from the last one queued, and supersedes one that was not sent yet.
 """
 
 from collections.abc import Sequence
@@ -10,23 +10,23 @@ from typing import Any
 from sqlalchemy import Row, func, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alert_notifications.notifier import AT_ONCE
+from seedtrust_ops.domain.alert_notifications.notifier import IMMEDIATE_SEVERITIES
 from seedtrust_ops.domain.alerts.store import severity_rank
-from seedtrust_ops.domain.outbox.event_store import Destination, Event, queue_events
+from seedtrust_ops.domain.outbox.event_store import Destination, Event, enqueue_events
 from seedtrust_ops.ports.component_status import Component, Status
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert, OutgoingEvent
 
-SUPERSEDED = "A newer status took its place."
-NAMED = 10
+SUPERSEDED = "Superseded by a newer status."
+MAX_NAMED_ALERTS = 10
 _KEY = "status:jobs:after:"
 
 
-def tell_component_status(session: Session) -> Status | None:
-    """Queue the status of `jobs` where it is not the one told last; return it, or None where nothing is new."""
+def enqueue_jobs_status(session: Session) -> Status | None:
+    """Queue the status of `jobs` if it differs from the last one queued; return it, or None if it has not changed."""
     alerts = session.execute(
         select(Alert.rule, Alert.subject, Alert.severity)
-        .where(Alert.resolved_at.is_(None), Alert.severity.in_(AT_ONCE))
+        .where(Alert.resolved_at.is_(None), Alert.severity.in_(IMMEDIATE_SEVERITIES))
         .order_by(severity_rank(Alert.severity).desc(), Alert.id)
     ).all()
     status, detail = _status(alerts), _detail(alerts)
@@ -59,8 +59,8 @@ def tell_component_status(session: Session) -> Status | None:
         "checked_at": datetime.now(UTC).isoformat(),
         "detail": detail,
     }
-    # Named after the one before it: two ticks at once queue the same one.
-    queue_events(session, [Event(Destination.INTERNAL_API, f"{_KEY}{last.id if last is not None else 0}", body)])
+    # The key names the previous status, so that two concurrent ticks queue the same event once.
+    enqueue_events(session, [Event(Destination.INTERNAL_API, f"{_KEY}{last.id if last is not None else 0}", body)])
     return status
 
 
@@ -73,6 +73,6 @@ def _status(alerts: Sequence[Row[*tuple[Any, ...]]]) -> Status:
 def _detail(alerts: Sequence[Row[*tuple[Any, ...]]]) -> str:
     if not alerts:
         return "No urgent alert is open."
-    named = ", ".join(f"{one.severity} {one.rule} ({one.subject})" for one in alerts[:NAMED])
-    more = f" and {len(alerts) - NAMED} more" if len(alerts) > NAMED else ""
+    named = ", ".join(f"{alert.severity} {alert.rule} ({alert.subject})" for alert in alerts[:MAX_NAMED_ALERTS])
+    more = f" and {len(alerts) - MAX_NAMED_ALERTS} more" if len(alerts) > MAX_NAMED_ALERTS else ""
     return f"Open alerts: {named}{more}."

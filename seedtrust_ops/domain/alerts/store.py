@@ -1,4 +1,4 @@
-"""The store of alerts: at most one open row of `ops.alerts` per rule and subject, opened, renewed and resolved here.
+"""Opens, renews and resolves alerts: at most one open row of `ops.alerts` per rule and subject.
 
 Who is notified of an alert, and when, is decided in `domain/alert_notifications`.
 """
@@ -28,7 +28,7 @@ from seedtrust_ops.tables import Alert
 
 
 def open_alert(session: Session, rule: str, subject: str, severity: str, detail: str) -> None:
-    """Open the alert of `rule` about `subject`, unless it is open already."""
+    """Open an alert of `rule` for `subject`, unless one is open."""
     session.execute(
         insert(Alert)
         .values(rule=rule, subject=subject, severity=severity, detail=detail)
@@ -37,7 +37,7 @@ def open_alert(session: Session, rule: str, subject: str, severity: str, detail:
 
 
 def resolve_alert(session: Session, rule: str, subject: str) -> None:
-    """Resolve the open alert of `rule` about `subject`; nothing happens where none is open."""
+    """Resolve the open alert of `rule` for `subject`; do nothing if none is open."""
     session.execute(
         update(Alert)
         .where(Alert.rule == rule, Alert.subject == subject, Alert.resolved_at.is_(None))
@@ -47,7 +47,7 @@ def resolve_alert(session: Session, rule: str, subject: str) -> None:
 
 @dataclass(frozen=True)
 class Finding:
-    """One subject in trouble; `detail` is a sentence or two for people, without personal data."""
+    """Something wrong with one subject; `detail` is one or two sentences for on-call, without personal data."""
 
     rule: str
     subject: str
@@ -58,19 +58,19 @@ class Finding:
 def record_findings(
     session: Session, *, rule: str, findings: Sequence[Finding], quiet_seconds: float
 ) -> tuple[int, int]:
-    """Open or renew an alert for each finding, and resolve the rule's others that were not found for a while.
+    """Open or renew an alert for each finding, and resolve the rule's other alerts if not found for `quiet_seconds`.
 
-    The severity of an open alert may rise and never falls. Trouble that comes back within `quiet_seconds` is the
-    same trouble.
+    The severity of an open alert may rise but never falls. A problem that recurs within `quiet_seconds` stays the
+    same alert.
 
     Returns:
-        How many alerts were opened, and how many resolved.
+        The number of alerts opened, and the number resolved.
     """
     return _open_or_renew(session, findings), _resolve_others(session, rule, findings, quiet_seconds)
 
 
 def record_failure(session: Session, *, failure: Finding) -> int:
-    """Open or renew the alert that a rule could not be asked; the rule's others stay. Return how many were opened."""
+    """Open or renew the alert that a rule could not be evaluated; return how many opened. Its other alerts stay."""
     return _open_or_renew(session, [failure])
 
 
@@ -86,20 +86,21 @@ def _open_or_renew(session: Session, findings: Sequence[Finding]) -> int:
     statement = insert(Alert).from_select(
         ["rule", "subject", "severity", "detail", "last_found_at"], select(*found.c, func.now())
     )
-    new = statement.excluded
+    excluded = statement.excluded
     upsert = (
         statement.on_conflict_do_update(
             index_elements=["rule", "subject"],
             index_where=Alert.resolved_at.is_(None),
             set_={
-                "detail": new.detail,
-                "last_found_at": new.last_found_at,
+                "detail": excluded.detail,
+                "last_found_at": excluded.last_found_at,
                 "severity": case(
-                    (severity_rank(new.severity) > severity_rank(Alert.severity), new.severity), else_=Alert.severity
+                    (severity_rank(excluded.severity) > severity_rank(Alert.severity), excluded.severity),
+                    else_=Alert.severity,
                 ),
             },
         )
-        # PostgreSQL: a row that this statement inserted has no xmax, one that it updated has.
+        # In PostgreSQL, a row inserted by this statement has no xmax; an updated one has.
         .returning(literal_column("xmax = 0", Boolean()))
     )
     return sum(session.scalars(upsert))
@@ -121,5 +122,5 @@ def _resolve_others(session: Session, rule: str, findings: Sequence[Finding], qu
 
 
 def severity_rank(severity: SQLColumnExpression[str]) -> ColumnElement[int]:
-    """Return the SQL expression that is higher the worse a severity is."""
+    """Return an SQL expression that ranks severities: the worse, the higher."""
     return case(*((severity == one.value, literal(one.priority)) for one in Severity), else_=literal(-1))

@@ -1,4 +1,4 @@
-"""The health rules: plain questions to the database, each answered with findings, a file a subject.
+"""The health rules: read-only queries that return findings, one module per subject.
 
-`evaluating` makes alerts of findings; whom those are told to is `domain/alerting/`'s.
+`evaluator` turns findings into alerts; who is notified of those is decided in `domain/alert_notifications`.
 """

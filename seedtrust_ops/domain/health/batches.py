@@ -1,6 +1,6 @@
-"""Health of the transfers: batches that are not sent or that no worker holds, transactions whose truth stays open.
+"""Health of the transfers: batches that are not sent or have no live lease, transactions with unknown outcomes.
 
-A transaction that the bank has accepted is in the bank's hands for days, and that is no trouble.
+A transaction that the bank has accepted may take days to settle; that is not a finding.
 """
 
 from datetime import datetime, timedelta
@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Select, SQLColumnExpression, func, or_, se
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
-from seedtrust_ops.domain.health.rule import SHOWN, in_time, the_rest
-from seedtrust_ops.domain.transfers.kill_switch import why_halted
+from seedtrust_ops.domain.health.rule import MAX_SEPARATE_FINDINGS, format_duration, remaining_finding
+from seedtrust_ops.domain.transfers.kill_switch import get_halt_reason
 from seedtrust_ops.domain.transfers.leases import is_live
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
@@ -19,8 +19,8 @@ from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransact
 BATCH_STUCK = "batch_stuck"
 TRANSFERS_HALTED = "transfers_halted"
 
-Stuck = Select[int, Any, int]
-"""The number of a batch, since how many seconds, and how many there are."""
+StuckQuery = Select[int, Any, int]
+"""A batch number, its age in seconds, and the total number of rows."""
 
 
 def batch_stuck(
@@ -31,52 +31,53 @@ def batch_stuck(
     transaction_seconds: float,
     halted_by_environment: bool,
 ) -> list[Finding]:
-    """Find what is stuck on its way to the bank.
+    """Find batches and transactions that are stuck on the way to the bank.
 
     Args:
         session: on the application's database.
-        queued_seconds: how long a batch may be queued; while all sending is halted, any time.
-        processing_seconds: how long a batch may be processing while nobody holds a live lease on it.
+        queued_seconds: how long a batch may be queued; unlimited while transfers are halted.
+        processing_seconds: how long a batch may be processing without a live lease.
         transaction_seconds: how long a transaction may be processing.
         halted_by_environment: whether SEEDTRUST_TRANSFERS_HALTED is set.
     """
     found = []
-    if why_halted(session, halted_by_environment) is None:
+    if get_halt_reason(session, halted_by_environment) is None:
         found += _found(
             session,
             _queued(queued_seconds),
             "batch",
-            "is queued for {} and was not sent. The last tick of huntington_batch_sensor in the Dagster UI says why.",
+            "has been queued for {} and was not sent. See the last tick of huntington_batch_sensor in the "
+            "Dagster UI for the reason.",
         )
     found += _found(
         session,
-        _held_by_nobody(processing_seconds),
+        _without_lease(processing_seconds),
         "batch",
-        "is processing and no worker has held it for {}. auto_heal_huntington_batches should have queued it again: "
-        "see its last runs.",
+        "is processing, but no worker has held a lease on it for {}. auto_heal_huntington_batches should have requeued "
+        "it: check its last runs.",
     )
     found += _found(
         session,
         _open_transactions(transaction_seconds),
         "transactions of batch",
-        "have been processing for up to {}: the bank has not said what became of them. See the last runs of "
-        "auto_heal_huntington_batches and the bank's state. Don't send them again by hand.",
+        "have been processing for up to {}: their outcome at the bank is unknown. Check the last runs of "
+        "auto_heal_huntington_batches and whether the bank is up. Do not send them again manually.",
     )
     return found
 
 
 def transfers_halted(session: Session, *, halted_by_environment: bool) -> list[Finding]:
-    """Find that all sending of transfers is switched off."""
-    sentence = why_halted(session, halted_by_environment)
-    return [] if sentence is None else [Finding(TRANSFERS_HALTED, "transfers", Severity.HIGH, sentence)]
+    """Find whether all sending of transfers is halted."""
+    reason = get_halt_reason(session, halted_by_environment)
+    return [] if reason is None else [Finding(TRANSFERS_HALTED, "transfers", Severity.HIGH, reason)]
 
 
-def _queued(seconds: float) -> Stuck:
+def _queued(seconds: float) -> StuckQuery:
     since = func.coalesce(HuntingtonBatch.queued_at, HuntingtonBatch.created_at)
     return _stuck(since, seconds).where(HuntingtonBatch.status == "queued")
 
 
-def _held_by_nobody(seconds: float) -> Stuck:
+def _without_lease(seconds: float) -> StuckQuery:
     since = func.greatest(BatchLease.expires_at, func.coalesce(HuntingtonBatch.started_at, HuntingtonBatch.created_at))
     return (
         _stuck(since, seconds)
@@ -85,7 +86,7 @@ def _held_by_nobody(seconds: float) -> Stuck:
     )
 
 
-def _open_transactions(seconds: float) -> Stuck:
+def _open_transactions(seconds: float) -> StuckQuery:
     since = func.min(HuntingtonTransaction.updated_at)
     return (
         select(HuntingtonTransaction.batch_id, _age(since), func.count().over())
@@ -98,7 +99,7 @@ def _open_transactions(seconds: float) -> Stuck:
     )
 
 
-def _stuck(since: SQLColumnExpression[datetime], seconds: float) -> Stuck:
+def _stuck(since: SQLColumnExpression[datetime], seconds: float) -> StuckQuery:
     return (
         select(HuntingtonBatch.id, _age(since), func.count().over())
         .where(since < func.now() - timedelta(seconds=seconds))
@@ -110,17 +111,17 @@ def _age(since: SQLColumnExpression[datetime]) -> ColumnElement[Any]:
     return func.extract("epoch", func.now() - since)
 
 
-def _found(session: Session, stuck: Stuck, subject: str, sentence: str) -> list[Finding]:
-    rows = session.execute(stuck.limit(SHOWN)).tuples().all()
+def _found(session: Session, stuck: StuckQuery, subject: str, problem: str) -> list[Finding]:
+    rows = session.execute(stuck.limit(MAX_SEPARATE_FINDINGS)).tuples().all()
     found = [
         Finding(
             BATCH_STUCK,
             f"{subject} {batch_id}",
             Severity.CRITICAL,
-            f"{subject.capitalize()} {batch_id} {sentence.format(in_time(float(seconds)))}",
+            f"{subject.capitalize()} {batch_id} {problem.format(format_duration(float(seconds)))}",
         )
         for batch_id, seconds, _ in rows
     ]
-    if rows and rows[0][2] > SHOWN:
-        found.append(the_rest(found[0], subject, rows[0][2] - SHOWN))
+    if rows and rows[0][2] > MAX_SEPARATE_FINDINGS:
+        found.append(remaining_finding(found[0], subject, rows[0][2] - MAX_SEPARATE_FINDINGS))
     return found

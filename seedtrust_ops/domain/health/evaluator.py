@@ -1,6 +1,7 @@
-"""Asks every rule that is due and makes alerts of what they find: opened once, raised where it gets worse, resolved.
+"""Evaluates every rule that is due and turns findings into alerts: opened once, raised if worse, resolved when gone.
 
-A rule that can't be asked stops no other, and its alerts stay as they are; that it could not be asked is an alert.
+A rule that can't be evaluated does not stop the others: its alerts stay as they are, and an alert says that it could
+not be evaluated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,23 +20,23 @@ from seedtrust_ops.domain.health.rule import Rule
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.severity import Severity
 
-THE_RULE_ITSELF = "the rule itself"
-STATEMENT_SECONDS = 15
-"""The longest that a statement of a rule may take."""
+RULE_EVALUATION = "rule evaluation"
+"""The subject of the alert that a rule could not be evaluated."""
+STATEMENT_TIMEOUT_SECONDS = 15
 
 
 @dataclass
 class Evaluation:
-    """What a look at the rules came to."""
+    """The result of evaluating the rules once."""
 
-    asked: list[str] = field(default_factory=list)
+    evaluated: list[str] = field(default_factory=list)
     found: int = 0
     opened: int = 0
     resolved: int = 0
     failures: list[str] = field(default_factory=list)
-    """A sentence for each rule that could not be asked."""
-    unasked: list[str] = field(default_factory=list)
-    """Rules that were due when the time was over."""
+    """A sentence for each rule that could not be evaluated."""
+    postponed: list[str] = field(default_factory=list)
+    """Rules that were due when the time was up; they are evaluated first on the next tick."""
 
 
 def evaluate(
@@ -43,62 +44,62 @@ def evaluate(
     rules: Sequence[Rule],
     *,
     now: datetime,
-    last_asked: Mapping[str, datetime],
+    last_evaluated: Mapping[str, datetime],
     quiet_seconds: float,
-    longest_seconds: float,
+    max_seconds: float,
 ) -> Evaluation:
-    """Ask the rules that are due, each in a transaction of its own, and open and resolve their alerts.
+    """Evaluate the rules that are due, each in its own transaction, and open and resolve their alerts.
 
     Args:
         sessions: on the application's database.
-        rules: in the order in which they are asked.
+        rules: in the order of evaluation.
         now: aware.
-        last_asked: by rule, when it was asked last (aware).
-        quiet_seconds: how long something must not have been found for until its alert is resolved.
-        longest_seconds: no rule is asked after so long; those left come first next time, being due.
+        last_evaluated: by rule, when it was last evaluated (aware).
+        quiet_seconds: how long a finding must be gone before its alert is resolved.
+        max_seconds: no rule is started after this time; the others stay due for the next tick.
     """
     evaluation = Evaluation()
-    end = monotonic() + longest_seconds
+    deadline = monotonic() + max_seconds
     for rule in rules:
-        last = last_asked.get(rule.name)
-        if last is not None and timedelta(0) <= now - last < timedelta(seconds=rule.every_seconds):
+        last = last_evaluated.get(rule.name)
+        if last is not None and timedelta(0) <= now - last < timedelta(seconds=rule.min_interval_seconds):
             continue
-        if monotonic() >= end:
-            evaluation.unasked.append(rule.name)
+        if monotonic() >= deadline:
+            evaluation.postponed.append(rule.name)
             continue
-        _ask(sessions, rule, evaluation, quiet_seconds)
+        _evaluate_rule(sessions, rule, evaluation, quiet_seconds)
     return evaluation
 
 
-def _ask(sessions: Sessions, rule: Rule, evaluation: Evaluation, quiet_seconds: float) -> None:
+def _evaluate_rule(sessions: Sessions, rule: Rule, evaluation: Evaluation, quiet_seconds: float) -> None:
     try:
         findings = run_in_transaction(sessions, partial(_find, rule))
-    except Exception as error:  # noqa: BLE001  Whatever is wrong with one rule is told, and stops no other.
-        failure = Finding(rule.name, THE_RULE_ITSELF, Severity.HIGH, _sentence(rule, error))
+    except Exception as error:  # noqa: BLE001  Any error of one rule becomes an alert and must not stop the others.
+        failure = Finding(rule.name, RULE_EVALUATION, Severity.HIGH, _failure_detail(rule, error))
         evaluation.failures.append(failure.detail)
         evaluation.opened += run_in_transaction(sessions, partial(record_failure, failure=failure))
         return
     opened, resolved = run_in_transaction(
         sessions, partial(record_findings, rule=rule.name, findings=findings, quiet_seconds=quiet_seconds)
     )
-    evaluation.asked.append(rule.name)
+    evaluation.evaluated.append(rule.name)
     evaluation.found += len(findings)
     evaluation.opened += opened
     evaluation.resolved += resolved
 
 
 def _find(rule: Rule, session: Session) -> Sequence[Finding]:
-    session.execute(text(f"set local statement_timeout = '{STATEMENT_SECONDS}s'"))
+    session.execute(text(f"set local statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s'"))
     return rule.find(session)
 
 
-def _sentence(rule: Rule, error: Exception) -> str:
-    """Return why the rule could not be asked. What a driver or a mistake of ours says may hold rows: it is left out."""
+def _failure_detail(rule: Rule, error: Exception) -> str:
+    """Return why the rule could not be evaluated, without the text of unexpected errors, which may contain row data."""
     if isinstance(error, SeedTrustError):
-        why = str(error)
+        reason = str(error)
     elif isinstance(error, DBAPIError):
         diagnosis = getattr(error.orig, "diag", None)
-        why = f"the database said: {getattr(diagnosis, 'message_primary', None) or type(error.orig).__name__}."
+        reason = f"database error: {getattr(diagnosis, 'message_primary', None) or type(error.orig).__name__}."
     else:
-        why = f"{type(error).__name__}, which is a mistake of this program or something that it does not expect."
-    return f"The health rule {rule.name} could not be asked, so nobody sees what it looks after: {why}"
+        reason = f"{type(error).__name__}, an unexpected error, most likely a bug in the rule."
+    return f"The health rule {rule.name} could not be evaluated, so nothing monitors what it covers: {reason}"

@@ -1,6 +1,7 @@
-"""Health of the books: every balance is the sum of its ledger, and every completed transfer is in it.
+"""Health of the books: every balance equals the sum of its ledger entries, and every completed transfer is booked.
 
-Each is one statement over the whole ledger and sees one moment of it; whoever posts moves both in one transaction.
+Each check is one statement over the whole ledger, so it sees one snapshot; balances and entries change in the same
+transaction.
 """
 
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
-from seedtrust_ops.domain.health.rule import SHOWN, the_rest
-from seedtrust_ops.domain.notifications.renderer import dollars
+from seedtrust_ops.domain.health.rule import MAX_SEPARATE_FINDINGS, remaining_finding
+from seedtrust_ops.domain.notifications.renderer import format_cents
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Account, HuntingtonTransaction, LedgerEntry
 
@@ -19,13 +20,13 @@ LEDGER_MISMATCH = "ledger_mismatch"
 
 
 def ledger_mismatch(session: Session) -> list[Finding]:
-    """Find accounts whose balance is not the sum of their ledger, and completed transactions that are not in it."""
-    return _found(session, _off_their_ledger(), "accounts", _about_an_account) + _found(
-        session, _not_booked(), "transactions", _about_a_transaction
+    """Find accounts whose balance differs from their ledger entries, and completed transactions without an entry."""
+    return _found(session, _mismatched_accounts(), "accounts", _account_finding) + _found(
+        session, _unbooked_transactions(), "transactions", _transaction_finding
     )
 
 
-def _off_their_ledger() -> Select[*tuple[Any, ...]]:
+def _mismatched_accounts() -> Select[*tuple[Any, ...]]:
     booked = (
         select(LedgerEntry.account_id, func.sum(LedgerEntry.amount_cents).label("cents"))
         .group_by(LedgerEntry.account_id)
@@ -40,7 +41,7 @@ def _off_their_ledger() -> Select[*tuple[Any, ...]]:
     )
 
 
-def _not_booked() -> Select[*tuple[Any, ...]]:
+def _unbooked_transactions() -> Select[*tuple[Any, ...]]:
     booked = select(LedgerEntry.id).where(
         LedgerEntry.huntington_transaction_id == HuntingtonTransaction.id, LedgerEntry.kind == "disbursement"
     )
@@ -52,32 +53,34 @@ def _not_booked() -> Select[*tuple[Any, ...]]:
 
 
 def _found(
-    session: Session, offending: Select[*tuple[Any, ...]], subjects: str, finding: Callable[[Row[Any]], Finding]
+    session: Session, violations: Select[*tuple[Any, ...]], subjects: str, finding: Callable[[Row[Any]], Finding]
 ) -> list[Finding]:
-    rows = session.execute(offending.add_columns(func.count().over().label("number")).limit(SHOWN)).all()
+    rows = session.execute(
+        violations.add_columns(func.count().over().label("number")).limit(MAX_SEPARATE_FINDINGS)
+    ).all()
     found = [finding(row) for row in rows]
-    if rows and rows[0].number > SHOWN:
-        found.append(the_rest(found[0], subjects, rows[0].number - SHOWN))
+    if rows and rows[0].number > MAX_SEPARATE_FINDINGS:
+        found.append(remaining_finding(found[0], subjects, rows[0].number - MAX_SEPARATE_FINDINGS))
     return found
 
 
-def _about_an_account(row: Row[Any]) -> Finding:
+def _account_finding(row: Row[Any]) -> Finding:
     difference = int(row.balance_cents - row.ledger_cents)
     return Finding(
         LEDGER_MISMATCH,
         f"account {row.id}",
         Severity.CRITICAL,
-        f"The balance of account {row.id} is {dollars(abs(difference))} {'more' if difference > 0 else 'less'} than "
-        "the sum of its ledger entries. Somebody changed one without the other: find out who before anything is paid "
-        "from it, then correct the wrong one by hand.",
+        f"The balance of account {row.id} is {format_cents(abs(difference))} {'more' if difference > 0 else 'less'} "
+        "than the sum of its ledger entries: one was changed without the other. Find out who changed it before "
+        "anything is paid from this account, then correct whichever is wrong.",
     )
 
 
-def _about_a_transaction(row: Row[Any]) -> Finding:
+def _transaction_finding(row: Row[Any]) -> Finding:
     return Finding(
         LEDGER_MISMATCH,
         f"transaction {row.id}",
         Severity.CRITICAL,
-        f"Transaction {row.id} over {dollars(row.amount_cents)} is completed and has no disbursement entry in the "
-        "ledger. Compare it with the bank's transfer, then post the entry and lower the balance by hand.",
+        f"Transaction {row.id} ({format_cents(row.amount_cents)}) is completed but has no disbursement entry in the "
+        "ledger. Compare it with the bank's transfer, then post the entry and reduce the balance manually.",
     )

@@ -1,6 +1,6 @@
-"""Health of telling people: letters that leave nobody's hands, and events that PostHog or the internal API don't take.
+"""Health of the outbox: emails that stay queued, and events that PostHog or the internal API do not accept.
 
-Single letters that fail for good have alerts of the same rule already, opened by `domain/notifications/claims`.
+Emails that fail permanently have alerts of the same rule, opened in `domain/outbox/email_claims`.
 """
 
 from collections.abc import Collection
@@ -10,35 +10,38 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
-from seedtrust_ops.domain.health.rule import in_time
-from seedtrust_ops.domain.outbox.email_claims import FAILING
+from seedtrust_ops.domain.health.rule import format_duration
+from seedtrust_ops.domain.outbox.email_claims import NOTIFICATIONS_FAILING
 from seedtrust_ops.domain.outbox.event_store import Destination
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Notification, OutgoingEvent
 
 _EVENTS = {
-    Destination.POSTHOG: ("PostHog events", "POSTHOG_HOST, POSTHOG_API_KEY"),
-    Destination.INTERNAL_API: ("internal API statuses", "INTERNAL_API_URL, INTERNAL_API_KEY"),
+    Destination.POSTHOG: ("PostHog events", "POSTHOG_HOST, POSTHOG_API_KEY", "PostHog"),
+    Destination.INTERNAL_API: ("internal API statuses", "INTERNAL_API_URL, INTERNAL_API_KEY", "the internal API"),
 }
 
 
-def notifications_failing(session: Session, *, longest_seconds: float, told: Collection[Destination]) -> list[Finding]:
-    """Find letters, and events for the destinations `told`, that have waited for more than `longest_seconds`."""
+def notifications_failing(
+    session: Session, *, max_wait_seconds: float, destinations: Collection[Destination]
+) -> list[Finding]:
+    """Find emails, and events for `destinations`, that have waited for more than `max_wait_seconds`."""
     found = []
     number = session.execute(
         select(func.count()).where(
             Notification.status == "queued",
-            Notification.created_at < func.now() - timedelta(seconds=longest_seconds),
+            Notification.created_at < func.now() - timedelta(seconds=max_wait_seconds),
         )
     ).scalar_one()
     if number:
         found.append(
             Finding(
-                FAILING,
+                NOTIFICATIONS_FAILING,
                 "outbox",
                 Severity.HIGH,
-                f"{number} letter{' has' if number == 1 else 's have'} waited for over {in_time(longest_seconds)} "
-                "to be sent. See SMTP_HOST and the mail server; they are sent by themselves once it takes them.",
+                f"{number} email{' has' if number == 1 else 's have'} been queued for more than "
+                f"{format_duration(max_wait_seconds)}. Check SMTP_HOST and the mail server. Queued emails are sent "
+                "automatically once it accepts them.",
             )
         )
     waiting = session.execute(
@@ -46,20 +49,20 @@ def notifications_failing(session: Session, *, longest_seconds: float, told: Col
         .where(
             OutgoingEvent.sent_at.is_(None),
             OutgoingEvent.abandoned_at.is_(None),
-            OutgoingEvent.destination.in_([one.value for one in told]),
-            OutgoingEvent.created_at < func.now() - timedelta(seconds=longest_seconds),
+            OutgoingEvent.destination.in_([destination.value for destination in destinations]),
+            OutgoingEvent.created_at < func.now() - timedelta(seconds=max_wait_seconds),
         )
         .group_by(OutgoingEvent.destination)
     )
     for row in waiting:
-        subject, variables = _EVENTS[Destination(row.destination)]
+        subject, variables, service = _EVENTS[Destination(row.destination)]
         found.append(
             Finding(
-                FAILING,
+                NOTIFICATIONS_FAILING,
                 subject,
                 Severity.HIGH,
-                f"{row.number} {subject} have waited for over {in_time(longest_seconds)} to be delivered. See "
-                f"{variables} and that server; they are delivered by themselves once it takes them.",
+                f"{row.number} {subject} have been queued for more than {format_duration(max_wait_seconds)}. Check "
+                f"{variables} and the service. They are sent automatically once {service} accepts them.",
             )
         )
     return found

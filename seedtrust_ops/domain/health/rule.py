@@ -1,4 +1,4 @@
-"""What a health rule is, and what it finds: one subject in trouble, how bad that is, and what to do about it."""
+"""What a health rule is, and helpers for its findings. The alerts made of findings are in `domain/alerts`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,35 +7,36 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
 
-SHOWN = 20
-"""So many subjects of one rule get an alert of their own; what is beyond is one more finding that counts the rest."""
+MAX_SEPARATE_FINDINGS = 20
+"""One rule opens at most this many alerts for single subjects; one more finding counts the others."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A question that is asked again and again, no sooner than `every_seconds` after the last time.
+    """A check that is evaluated repeatedly, at most once every `min_interval_seconds`.
 
-    `find` returns everything that is wrong now: what it does not return is over.
+    `find` returns everything that is wrong now; what it no longer returns is resolved.
     """
 
     name: str
     find: Callable[[Session], Sequence[Finding]]
-    every_seconds: float = 0
+    min_interval_seconds: float = 0
 
 
-def in_time(seconds: float) -> str:
-    """Return a duration as people say it: 45 seconds, 12 minutes, 5 hours, 3 days."""
+def format_duration(seconds: float) -> str:
+    """Return a duration for people: 45 seconds, 12 minutes, 5 hours, 3 days."""
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= 2 * length:
             return f"{int(seconds // length)} {unit}s"
     return f"{int(seconds)} second{'' if int(seconds) == 1 else 's'}"
 
 
-def the_rest(like: Finding, subjects: str, number: int) -> Finding:
-    """Return the finding about so many more `subjects` in the same trouble as the one of `like`."""
+def remaining_finding(example: Finding, subjects: str, number: int) -> Finding:
+    """Return the finding that counts the `number` subjects beyond those with alerts of their own."""
     return Finding(
-        like.rule,
+        example.rule,
         f"{subjects}: others",
-        like.severity,
-        f"{number} more are as {like.subject} is, beside the {SHOWN} that have alerts of their own.",
+        example.severity,
+        f"{number} more have the same problem as {example.subject}, in addition to the {MAX_SEPARATE_FINDINGS} that "
+        "have their own alerts.",
     )

@@ -1,6 +1,6 @@
-"""Health of the jobs' runs, read from JobRun: those that fail, those that expire, and those that wait too long.
+"""Health of the jobs' runs, read from JobRun: runs that fail, runs that expire, and runs that wait too long.
 
-A run that somebody revoked is no trouble, and jobs that only people launch are not watched.
+Revoked runs are not counted, and jobs that only people launch are not watched.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
-from seedtrust_ops.domain.health.rule import in_time
+from seedtrust_ops.domain.health.rule import format_duration
 from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import JobRun
@@ -22,145 +22,146 @@ ERROR_SPIKE = "error_spike"
 EXPIRED_RUNS = "expired_runs"
 PENDING_ACCUMULATING = "pending_accumulating"
 
-LOOKED_AT = 200
-"""So many of a job's last runs by their time in the queue are put into the order in which they ended."""
+RUNS_EXAMINED_PER_JOB = 200
+"""This many of a job's last runs, by queue time, are sorted by the time they ended."""
 ONE_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class WatchedJob:
-    """A job, how bad it is when it stops, and how many of its runs must go wrong in a row before that is trouble."""
+    """A job, the severity of its alerts, and how many consecutive runs must fail or expire before one opens."""
 
     name: str
     severity: Severity
-    in_a_row: int
+    consecutive_limit: int
 
 
 def error_spike(
-    session: Session, jobs: Sequence[WatchedJob], *, window_seconds: float, most_in_window: int
+    session: Session, jobs: Sequence[WatchedJob], *, window_seconds: float, window_limit: int
 ) -> list[Finding]:
-    """Find jobs whose last runs failed, and `most_in_window` failed runs or more of all jobs within the window.
+    """Find jobs whose last runs failed, and whether `window_limit` or more runs of all jobs failed in the window.
 
-    Where one failure is enough, it counts for as long as the window, whatever ended well since.
+    If one failure is enough for a job, it counts for the whole window, even if later runs succeeded.
     """
     found = [
         Finding(
             ERROR_SPIKE,
             f"job {row.job}",
             Severity(row.severity),
-            f"{_last_runs(row, 'failed')} Its sentence is in the Dagster UI, run {row.run_id}; the runbook says what "
-            "to do about each failure.",
+            f"{_last_runs(row, 'failed')} See run {row.run_id} in the Dagster UI for the error, and "
+            "docs/runbook.md for what to do about it.",
         )
-        for row in _gone_wrong(session, jobs, "ERROR", window_seconds)
+        for row in _unsuccessful_jobs(session, jobs, "ERROR", window_seconds)
     ]
     number = _in_window(session, jobs, "ERROR", window_seconds)
-    if number >= most_in_window:
+    if number >= window_limit:
         found.append(
             Finding(
                 ERROR_SPIKE,
                 "all jobs",
                 Severity.HIGH,
-                f"{number} runs failed within {in_time(window_seconds)}. See the failed runs in the Dagster UI: "
-                "many at once have most often one cause, such as the database, the network or a new release.",
+                f"{number} runs failed in the last {format_duration(window_seconds)}. Check the failed runs in the "
+                "Dagster UI: many at once usually have one cause, such as the database, the network or a new release.",
             )
         )
     return found
 
 
 def expired_runs(
-    session: Session, jobs: Sequence[WatchedJob], *, window_seconds: float, most_in_window: int
+    session: Session, jobs: Sequence[WatchedJob], *, window_seconds: float, window_limit: int
 ) -> list[Finding]:
-    """Find jobs whose last runs expired in the queue, and `most_in_window` such runs of all jobs within the window."""
+    """Find jobs whose last runs expired in the queue, and whether `window_limit` or more did so in the window."""
     found = [
         Finding(
             EXPIRED_RUNS,
             f"job {row.job}",
             Severity(row.severity),
-            f"{_last_runs(row, 'expired in the queue')} See with `seedtrust-ops status` what holds the queue; where "
-            "what it does is urgent, launch the job by hand.",
+            f"{_last_runs(row, 'expired in the queue')} No work was done. Run `seedtrust-ops status` to see what "
+            "blocks the queue; if the work is urgent, launch the job manually.",
         )
-        for row in _gone_wrong(session, jobs, "EXPIRED", window_seconds)
+        for row in _unsuccessful_jobs(session, jobs, "EXPIRED", window_seconds)
     ]
     number = _in_window(session, jobs, "EXPIRED", window_seconds)
-    if number >= most_in_window:
+    if number >= window_limit:
         found.append(
             Finding(
                 EXPIRED_RUNS,
                 "all jobs",
                 Severity.HIGH,
-                f"{number} runs expired in the queue within {in_time(window_seconds)}. See with `seedtrust-ops "
-                "status` whether the worker runs and which runs hold all the slots.",
+                f"{number} runs expired in the queue in the last {format_duration(window_seconds)}. Run `seedtrust-ops "
+                "status` to see whether the worker is running and which runs occupy the slots.",
             )
         )
     return found
 
 
-def pending_accumulating(session: Session, *, most: int, longest_seconds: float) -> list[Finding]:
-    """Find a queue that holds more than `most` runs, or one that has waited for more than `longest_seconds`."""
+def pending_accumulating(session: Session, *, max_pending: int, max_wait_seconds: float) -> list[Finding]:
+    """Find whether more than `max_pending` runs are queued, or one has waited for more than `max_wait_seconds`."""
     number, seconds = session.execute(
         select(func.count(), func.coalesce(func.extract("epoch", func.now() - func.min(JobRun.queued_at)), 0)).where(
             JobRun.status == "PENDING"
         )
     ).one()
-    if number <= most and seconds <= longest_seconds:
+    if number <= max_pending and seconds <= max_wait_seconds:
         return []
     return [
         Finding(
             PENDING_ACCUMULATING,
             "queue",
             Severity.HIGH,
-            f"{number} runs wait in the queue, the oldest for {in_time(float(seconds))}. See with `seedtrust-ops "
-            "status` whether the worker runs and which runs hold the slots; cancel in the Dagster UI what is stuck.",
+            f"{number} run{' is' if number == 1 else 's are'} queued, the oldest for "
+            f"{format_duration(float(seconds))}. Run `seedtrust-ops status` to see whether the worker is running and "
+            "which runs occupy the slots; cancel stuck runs in the Dagster UI.",
         )
     ]
 
 
-def _gone_wrong(
+def _unsuccessful_jobs(
     session: Session, jobs: Sequence[WatchedJob], status: str, window_seconds: float
 ) -> Sequence[Row[*tuple[Any, ...]]]:
-    """Return the jobs that have enough runs of `status` in a row, in one statement that reads few rows a job."""
+    """Return the jobs with enough consecutive runs of `status`, in one statement that reads few rows per job."""
     watched = array_table(
         "watched",
-        [("job", Text()), ("severity", Text()), ("in_a_row", Integer())],
-        [(job.name, job.severity.value, job.in_a_row) for job in jobs],
+        [("job", Text()), ("severity", Text()), ("consecutive_limit", Integer())],
+        [(job.name, job.severity.value, job.consecutive_limit) for job in jobs],
     )
     ended_at = func.coalesce(JobRun.finished_at, JobRun.updated_at)
     last_queued = (
         select(JobRun.run_id, JobRun.status, ended_at.label("ended_at"))
         .where(JobRun.task_name == watched.c.job, JobRun.status.in_(("COMPLETED", status)))
         .order_by(JobRun.queued_at.desc())
-        .limit(LOOKED_AT)
+        .limit(RUNS_EXAMINED_PER_JOB)
         .correlate(watched)
         .subquery()
     )
     last = select(
         last_queued.c.run_id,
         last_queued.c.ended_at,
-        (last_queued.c.status == status).label("is_wrong"),
-        func.row_number().over(order_by=last_queued.c.ended_at.desc()).label("place"),
+        (last_queued.c.status == status).label("is_match"),
+        func.row_number().over(order_by=last_queued.c.ended_at.desc()).label("recency"),
     ).lateral("last")
-    wrong_among_the_last = func.count().filter(last.c.is_wrong, last.c.place <= watched.c.in_a_row)
-    wrong_at = func.max(last.c.ended_at).filter(last.c.is_wrong)
-    run_ids = func.array_agg(aggregate_order_by(last.c.run_id, last.c.place)).filter(last.c.is_wrong)
+    recent_matches = func.count().filter(last.c.is_match, last.c.recency <= watched.c.consecutive_limit)
+    last_match_at = func.max(last.c.ended_at).filter(last.c.is_match)
+    run_ids = func.array_agg(aggregate_order_by(last.c.run_id, last.c.recency)).filter(last.c.is_match)
     return session.execute(
-        select(watched.c.job, watched.c.severity, watched.c.in_a_row, run_ids[1].label("run_id"))
+        select(watched.c.job, watched.c.severity, watched.c.consecutive_limit, run_ids[1].label("run_id"))
         .select_from(watched)
         .join(last, true())
-        .group_by(watched.c.job, watched.c.severity, watched.c.in_a_row)
+        .group_by(watched.c.job, watched.c.severity, watched.c.consecutive_limit)
         .having(
             or_(
-                wrong_among_the_last == watched.c.in_a_row,
-                (watched.c.in_a_row == 1) & (wrong_at > func.now() - timedelta(seconds=window_seconds)),
+                recent_matches == watched.c.consecutive_limit,
+                (watched.c.consecutive_limit == 1) & (last_match_at > func.now() - timedelta(seconds=window_seconds)),
             )
         )
         .order_by(watched.c.job)
     ).all()
 
 
-def _last_runs(row: Row[*tuple[Any, ...]], what: str) -> str:
-    if row.in_a_row == 1:
-        return f"A run of {row.job} {what}."
-    return f"The last {row.in_a_row} runs of {row.job} {what}."
+def _last_runs(row: Row[*tuple[Any, ...]], outcome: str) -> str:
+    if row.consecutive_limit == 1:
+        return f"A run of {row.job} {outcome}."
+    return f"The last {row.consecutive_limit} runs of {row.job} {outcome}."
 
 
 def _in_window(session: Session, jobs: Sequence[WatchedJob], status: str, window_seconds: float) -> int:
@@ -169,7 +170,7 @@ def _in_window(session: Session, jobs: Sequence[WatchedJob], status: str, window
         select(func.count()).where(
             JobRun.status == status,
             JobRun.task_name.in_([job.name for job in jobs]),
-            # The index is by the time in the queue; what waited there or ran for over a day is no spike.
+            # The index is on queued_at; runs that waited or ran for over a day are not a spike.
             JobRun.queued_at > since - ONE_DAY,
             func.coalesce(JobRun.finished_at, JobRun.updated_at) > since,
         )

@@ -1,6 +1,6 @@
-"""Health of the schedules and sensors: a tick that should have been and was not.
+"""Health of the schedules and sensors: a tick that was due and did not happen.
 
-What is switched off is left alone. Where the facts come from is `monitoring/`'s.
+Stopped schedules and sensors are not watched. The tick data is read in `monitoring/health_rules`.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from seedtrust_ops.domain.alerts.store import Finding
-from seedtrust_ops.domain.health.rule import in_time
+from seedtrust_ops.domain.health.rule import format_duration
 from seedtrust_ops.severity import Severity
 
 SCHEDULE_MISSED = "schedule_missed"
@@ -16,37 +16,37 @@ SCHEDULE_MISSED = "schedule_missed"
 
 @dataclass(frozen=True)
 class Automation:
-    """A schedule or sensor that is on: when the next tick after its last good one was due (aware), and how bad
-    it is when what it launches does not run."""
+    """A running schedule or sensor: `due_at` (aware) is when the tick after its last successful one was due, and
+    `severity` is the severity of the jobs that it launches."""
 
     name: str
     severity: Severity
     due_at: datetime
-    last_trouble: str | None = None
-    """What became of its newest tick, where that is no good end."""
+    last_tick_error: str | None = None
+    """The status of its newest tick if that was not successful."""
 
 
 def schedule_missed(
-    automations: Sequence[Automation], *, now: datetime, awake_since: datetime, missed_seconds: float
+    automations: Sequence[Automation], *, now: datetime, daemon_up_since: datetime, missed_seconds: float
 ) -> list[Finding]:
-    """Find those whose tick has been due for more than `missed_seconds`.
+    """Find schedules and sensors whose tick has been due for more than `missed_seconds`.
 
-    `awake_since` is when the daemon last came back: what was due before gets so long to be caught up with.
+    `daemon_up_since` is when the daemon last came back: ticks that were due before that get as long to catch up.
     """
     found = []
     for automation in automations:
-        late = now - max(automation.due_at, awake_since)
-        if late <= timedelta(seconds=missed_seconds):
+        overdue = now - max(automation.due_at, daemon_up_since)
+        if overdue <= timedelta(seconds=missed_seconds):
             continue
-        because = f" Its newest tick: {automation.last_trouble}." if automation.last_trouble else ""
+        last_tick = f" Its newest tick: {automation.last_tick_error}." if automation.last_tick_error else ""
         found.append(
             Finding(
                 SCHEDULE_MISSED,
                 automation.name,
                 automation.severity,
-                f"{automation.name} should have ticked {in_time((now - automation.due_at).total_seconds())} ago and "
-                f"did not.{because} See its ticks in the Dagster UI; if there are none, restart the worker, and "
-                "launch by hand what can't wait.",
+                f"{automation.name} has missed a tick that was due "
+                f"{format_duration((now - automation.due_at).total_seconds())} ago.{last_tick} Check its ticks in the "
+                "Dagster UI. If there are none, restart the worker. Launch urgent jobs manually.",
             )
         )
     return found

@@ -1,1 +1,1 @@
-"""What the emails are: their kinds, their templates and how they are rendered. Sending them is `domain/outbox`."""
+"""The content of emails: their kinds, their templates and the renderer. Sending them is in `domain/outbox`."""

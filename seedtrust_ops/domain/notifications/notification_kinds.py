@@ -1,8 +1,8 @@
-"""The kinds of letters: who gets one, its subject line, and the variables that whoever writes one must give.
+"""The kinds of emails: their recipients, their subject lines, and the variables that each needs.
 
-The templates beside it are named after the kind. `recipient_name` and `attachment_name` are added at delivery: the
-user's full name (empty for an address that is no user's) and the name of the attached file, if there is one.
-Money is integer cents, a moment is ISO 8601 with its offset, a day is YYYY-MM-DD: what PostgreSQL's
+The templates are in `templates/`, named after the kind. `recipient_name` and `attachment_name` are added on delivery:
+the user's full name (empty if the address is not a user's) and the name of the attached file, if there is one.
+Money is integer cents, a time is ISO 8601 with its offset, a day is YYYY-MM-DD: what PostgreSQL's
 `jsonb_build_object` makes of bigint, timestamptz and date.
 """
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One kind of letter; `variables` and `optional` say what each variable is."""
+class NotificationKind:
+    """One kind of email; `variables` and `optional` describe each variable."""
 
     name: str
-    told: str
+    recipients: str
     subject: str
     variables: Mapping[str, str]
     optional: Mapping[str, str] = field(default_factory=dict)
@@ -23,128 +23,128 @@ class Kind:
 
 _ALERT = {
     "rule": "the alert's rule",
-    "subject": "what is in trouble",
+    "subject": "what the alert is about",
     "severity": "CRITICAL, HIGH, MEDIUM or LOW",
-    "opened_at": "since when, a moment",
-    "detail": "a sentence or two that say what is wrong and what to do",
+    "opened_at": "when it was opened, a time",
+    "detail": "one or two sentences: what is wrong and what to do",
 }
-_ALERTS = "a list, worst first, of objects with rule, subject, severity, opened_at (a moment) and detail"
-ALERT_OPENED = Kind(
+_ALERTS = "a list, worst first, of objects with rule, subject, severity, opened_at (a time) and detail"
+ALERT_OPENED = NotificationKind(
     name="alert-opened",
-    told="The addresses in ALERT_EMAILS, when a CRITICAL or HIGH alert is opened or an alert becomes one.",
-    subject="{{ severity }}: {{ rule | words }}, {{ subject }}",
+    recipients="The addresses in ALERT_EMAILS, when a CRITICAL or HIGH alert opens or an alert rises to one.",
+    subject="{{ severity }}: {{ rule | humanize }}, {{ subject }}",
     variables=_ALERT,
-    optional={"has_risen": "true where it was told before and has become worse"},
+    optional={"has_risen": "true if people were notified before and the severity has risen"},
 )
-ALERT_RESOLVED = Kind(
+ALERT_RESOLVED = NotificationKind(
     name="alert-resolved",
-    told="The addresses in ALERT_EMAILS, when a CRITICAL or HIGH alert is over.",
-    subject="Over: {{ rule | words }}, {{ subject }}",
-    variables=_ALERT | {"resolved_at": "since when it is over, a moment"},
+    recipients="The addresses in ALERT_EMAILS, when a CRITICAL or HIGH alert is resolved.",
+    subject="Resolved: {{ rule | humanize }}, {{ subject }}",
+    variables=_ALERT | {"resolved_at": "when it was resolved, a time"},
 )
-ALERT_DIGEST = Kind(
+ALERT_DIGEST = NotificationKind(
     name="alert-digest",
-    told="The addresses in ALERT_EMAILS, once a day where there is any MEDIUM or LOW alert to tell of.",
+    recipients="The addresses in ALERT_EMAILS, once a day if there is any MEDIUM or LOW alert to report.",
     subject=(
-        "Alerts of {{ as_of | day }}: {{ opened | length }} new, {{ still_open | length }} still open, "
-        "{{ resolved | length }} over"
+        "Alerts for {{ as_of | day }}: {{ opened | length }} new, {{ still_open | length }} still open, "
+        "{{ resolved | length }} resolved"
     ),
     variables={
         "as_of": "the day of the digest",
         "opened": _ALERTS,
         "still_open": _ALERTS,
-        "resolved": f"{_ALERTS}, and resolved_at (a moment)",
-        "left_out": "how many more there are than the letter lists",
+        "resolved": f"{_ALERTS}, and resolved_at (a time)",
+        "left_out": "how many more alerts there are than the email lists",
     },
 )
-REPORT = Kind(
+REPORT = NotificationKind(
     name="report",
-    told="Who asked for a report, when it is ready: with the file attached, or with a link to it.",
+    recipients="The user who requested a report, when it is ready: with the file attached, or with a link to it.",
     subject="Your report is ready: {{ report_title }}",
     variables={
-        "report_title": "what the report is called among people, such as 'Case ledger'",
-        "rows": "how many rows it has",
-        "requested_at": "when it was asked for, a moment",
-        "link": "where it can be fetched, or null where the letter has the attachment",
-        "link_expires_at": "until when, a moment, or null where the letter has the attachment",
+        "report_title": "the report's title, such as 'Case ledger'",
+        "rows": "the number of rows",
+        "requested_at": "when it was requested, a time",
+        "link": "the download link, or null if the file is attached",
+        "link_expires_at": "when the link expires, a time, or null if the file is attached",
     },
-    optional={"about": "what it is about, such as 'Case ST-1042' or 'January 1 to March 31, 2026'"},
+    optional={"about": "what the report covers, such as 'Case ST-1042' or 'January 1 to March 31, 2026'"},
 )
-REPORT_FAILED = Kind(
+REPORT_FAILED = NotificationKind(
     name="report-failed",
-    told="Who asked for a report that could not be made.",
-    subject="Your report could not be made: {{ report_title }}",
+    recipients="The user who requested a report that could not be generated.",
+    subject="Your report could not be generated: {{ report_title }}",
     variables={
-        "report_title": "what the report is called among people, such as 'Case ledger'",
+        "report_title": "the report's title, such as 'Case ledger'",
         "request_id": "the number of the report request",
-        "requested_at": "when it was asked for, a moment",
-        "reason": "one or more sentences that say why, for people",
+        "requested_at": "when it was requested, a time",
+        "reason": "one or more sentences that say why",
     },
 )
-TRANSFER_RETURNED = Kind(
+TRANSFER_RETURNED = NotificationKind(
     name="transfer-returned",
-    told="The case's escrow specialist, when the bank returns a payment.",
+    recipients="The case's escrow specialist, when the bank returns a payment.",
     subject="Payment returned by the bank: case {{ case_number }}",
     variables={
-        "case_number": "the case's",
-        "disbursement_request_id": "the number of the request that is open again",
+        "case_number": "the case's number",
+        "disbursement_request_id": "the number of the disbursement request that is unpaid again",
         "transaction_id": "the number of the returned transaction",
-        "amount_cents": "cents that came back",
-        "payee_name": "who was to be paid",
+        "amount_cents": "cents that were returned",
+        "payee_name": "the payee's full name",
         "return_code": "the bank's R-code, such as R03",
     },
 )
-CASE_CLOSE = Kind(
+CASE_CLOSE = NotificationKind(
     name="case-close",
-    told="The case's escrow specialist on the day it is to be closed, or once afterwards if that day was missed.",
+    recipients="The case's escrow specialist on its close date, or once later if that day was missed.",
     subject=(
         "{% if late %}Closing is overdue: case {{ case_number }}, due {{ close_on | day }}"
         "{% else %}Closes today: case {{ case_number }}{% endif %}"
     ),
     variables={
-        "case_number": "the case's",
-        "close_on": "the day that it is to be closed on",
-        "late": "true where that day has passed",
+        "case_number": "the case's number",
+        "close_on": "the close date",
+        "late": "true if the close date has passed",
     },
     optional={
-        "balance_cents": "cents on its account",
-        "open_requests": "how many disbursement requests of it are pending or approved and not paid",
+        "balance_cents": "cents in the case's account",
+        "open_requests": "how many of its disbursement requests are pending, or approved and not paid",
     },
 )
-BALANCE_REMINDER = Kind(
+BALANCE_REMINDER = NotificationKind(
     name="balance-reminder",
-    told="Case managers and active admins: one letter a person, listing all their cases below the minimum.",
+    recipients="Case managers and active admins: one email per person, listing all their cases below the minimum.",
     subject=(
         "{{ cases | length + (cases_left_out | default(0)) }} "
         "{{ 'account is' if cases | length + (cases_left_out | default(0)) == 1 else 'accounts are' }} "
         "below the minimum balance"
     ),
     variables={
-        "as_of": "the day that the balances are of",
+        "as_of": "the date of the balances",
         "cases": "a list, largest shortfall first, of objects with case_number, balance_cents, "
         "minimum_balance_cents and shortfall_cents",
     },
-    optional={"cases_left_out": "how many more cases there are than the letter lists"},
+    optional={"cases_left_out": "how many more cases there are than the email lists"},
 )
-DR_APPROVED = Kind(
+DR_APPROVED = NotificationKind(
     name="dr-approved",
-    told="The case's intended parents, their representatives and its case manager, when a request is approved.",
+    recipients="The case's intended parents, their representatives and its case manager, when a request is approved.",
     subject="Disbursement request {{ disbursement_request_id }} was approved: case {{ case_number }}",
     variables={
-        "case_number": "the case's",
-        "disbursement_request_id": "the request's number",
-        "amount_cents": "cents that it is for",
-        "category": "the request's",
-        "payee_name": "the full name of who is paid",
-        "approved_at": "when it was approved, a moment",
+        "case_number": "the case's number",
+        "disbursement_request_id": "the number of the disbursement request",
+        "amount_cents": "the amount in cents",
+        "category": "the request's category",
+        "payee_name": "the payee's full name",
+        "approved_at": "when it was approved, a time",
     },
-    optional={"description": "the request's own words, may be empty"},
+    optional={"description": "the description that the request was given, may be empty"},
 )
 
 ALERT_KINDS = (ALERT_OPENED, ALERT_RESOLVED, ALERT_DIGEST)
-"""Letters about the system itself, which are tried again sooner and for longer than those to customers."""
-KINDS: Mapping[str, Kind] = {
-    # The order in which letters go out: no alert waits behind a hundred thousand approvals.
+"""Emails about the system itself; they are retried sooner and for longer than those to customers."""
+KINDS: Mapping[str, NotificationKind] = {
+    # The order is the sending order: no alert waits behind a hundred thousand approvals.
     kind.name: kind
     for kind in (
         *ALERT_KINDS,

@@ -1,7 +1,4 @@
-"""Example letters: one or more of every kind, to look at in a mail program and to render in tests.
-
-What is in them is made up.
-"""
+"""Example emails, one or more of every kind, for previews and for tests. All names and figures are invented."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,17 +15,17 @@ from seedtrust_ops.domain.notifications.notification_kinds import (
     REPORT_FAILED,
     TRANSFER_RETURNED,
 )
-from seedtrust_ops.domain.notifications.renderer import EmailRenderer, WrittenLetter
+from seedtrust_ops.domain.notifications.renderer import EmailRenderer, RenderedEmail
 from seedtrust_ops.errors import SeedTrustError
 
 
-class UnknownLetter(SeedTrustError):
-    """There is no such example."""
+class UnknownPreview(SeedTrustError):
+    """No example has that name."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """Variables that make a letter of a kind."""
+    """Example variables for a kind of email."""
 
     kind: str
     variables: Mapping[str, Any]
@@ -40,7 +37,7 @@ _ALERT = {
     "subject": "batch 118",
     "severity": "CRITICAL",
     "opened_at": "2026-03-03T14:05:00+00:00",
-    "detail": "Batch 118 has been processing for 42 minutes and no worker holds it.",
+    "detail": "Batch 118 has been processing for 42 minutes and no worker holds a lease on it.",
 }
 _REPORT = {"report_title": "Case ledger", "about": "Case ST-1042", "rows": 1284, "requested_at": "2026-03-03T15:00:00Z"}
 
@@ -99,7 +96,7 @@ EXAMPLES: Mapping[str, Example] = {
             "report_title": "Case ledger",
             "request_id": 77,
             "requested_at": "2026-03-03T15:00:00Z",
-            "reason": "There is no case with the number 99999. Check the number and ask for the report again.",
+            "reason": "There is no case with the number 99999. Check the number and request the report again.",
         },
     ),
     "transfer-returned": Example(
@@ -126,7 +123,7 @@ EXAMPLES: Mapping[str, Example] = {
                     "subject": "job aws_status_check",
                     "severity": "MEDIUM",
                     "opened_at": "2026-03-02T19:10:00Z",
-                    "detail": "The last 2 runs of aws_status_check failed. Its sentence is in the Dagster UI.",
+                    "detail": "The last 2 runs of aws_status_check failed. The error is in the Dagster UI.",
                 }
             ],
             "still_open": [],
@@ -146,12 +143,12 @@ EXAMPLES: Mapping[str, Example] = {
 }
 
 
-def preview(name: str, stationery: EmailRenderer) -> WrittenLetter:
-    """Return the example letter of this name; raises `UnknownLetter`, naming those that there are."""
+def render_preview(name: str, renderer: EmailRenderer) -> RenderedEmail:
+    """Return the example email with this name; raises `UnknownPreview`, which lists the valid names."""
     example = EXAMPLES.get(name)
     if example is None:
-        raise UnknownLetter(f"There is no letter called {name!r}; there are {', '.join(EXAMPLES)}.")
-    return stationery.write(
+        raise UnknownPreview(f"There is no email preview {name!r}. Choose one of: {', '.join(EXAMPLES)}.")
+    return renderer.render(
         example.kind,
         example.variables,
         recipient_name="Maria Alvarez",

@@ -1,7 +1,7 @@
-"""Writes a letter's subject, plain text and HTML from its kind's templates and its variables.
+"""Renders an email's subject, plain text and HTML from the templates of its kind and its variables.
 
-Money is shown in dollars, and days and moments in words on the office's wall clock. A variable that is missing or
-makes no sense is told as a sentence, and so is whatever else a template trips over.
+Money is shown in dollars, days and times are written out in the office's time zone. Every error, such as a missing or
+invalid variable, is raised as an `UnsendableEmail` with a message for people.
 """
 
 from collections.abc import Mapping
@@ -13,37 +13,37 @@ from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
 
-from seedtrust_ops.domain.notifications.notification_kinds import KINDS, Kind
+from seedtrust_ops.domain.notifications.notification_kinds import KINDS, NotificationKind
 from seedtrust_ops.formatting import single_line, strip_control_chars
 
 TEMPLATES = Path(__file__).parent / "templates"
-LONGEST_SUBJECT = 200
-"""Mail servers refuse lines of more than 998 characters (RFC 5322, 2.1.1)."""
+MAX_SUBJECT_CHARS = 200
+"""Mail servers reject lines of more than 998 characters (RFC 5322, 2.1.1)."""
 
-# Nacha's own words for the returns that a payee's account can cause; the others are told by their code.
+# Nacha's meanings of the return codes that a payee's account can cause; other codes are shown without a meaning.
 RETURN_REASONS = {
-    "R01": "the payee's bank account does not hold enough",
+    "R01": "the payee's bank account has insufficient funds",
     "R02": "the payee's bank account is closed",
-    "R03": "there is no such account, or it is not the payee's",
+    "R03": "the account does not exist, or does not belong to the payee",
     "R04": "the account number is not valid",
-    "R05": "the account is a consumer's and did not authorize this",
-    "R06": "the sending bank asked for it back",
+    "R05": "a consumer account that did not authorize this entry",
+    "R06": "returned at the request of the sending bank",
     "R07": "the payee has revoked the authorization",
     "R08": "the payee has stopped the payment",
-    "R09": "the money in the account is not yet available",
-    "R10": "the payee says that it was not authorized",
+    "R09": "the funds in the account are not yet available",
+    "R10": "the payee says that the transfer was not authorized",
     "R16": "the payee's account is frozen",
-    "R20": "the account takes no transfers of this kind",
+    "R20": "the account does not accept transfers of this kind",
 }
 
 
-class UnusableLetter(Exception):
-    """This letter can't be written out; the text says why, for people."""
+class UnsendableEmail(Exception):
+    """This email can't be rendered or addressed; the message says why, for people."""
 
 
 @dataclass(frozen=True)
-class WrittenLetter:
-    """A letter as its recipient will read it."""
+class RenderedEmail:
+    """An email as its recipient will read it."""
 
     subject: str
     text: str
@@ -51,30 +51,30 @@ class WrittenLetter:
 
 
 class EmailRenderer:
-    """The templates, read once and kept; safe to use for any number of letters."""
+    """Renders emails with templates that are loaded once; an instance can be used for any number of emails."""
 
     def __init__(self, timezone: ZoneInfo) -> None:
-        """Take the time zone in which days and moments are told."""
+        """Set the time zone in which times are shown."""
         self._timezone = timezone
         self._environment = Environment(
             loader=FileSystemLoader(TEMPLATES),
             undefined=StrictUndefined,
-            finalize=_shown,
+            finalize=_strip_text,
             autoescape=select_autoescape(["html.jinja"], default_for_string=False),
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
         )
         self._environment.filters |= {
-            "dollars": dollars,
-            "day": in_words,
-            "moment": self._moment,
-            "words": lambda name: str(name).replace("_", " "),
-            "return_reason": lambda code: RETURN_REASONS.get(code, "the bank gives no more than its code"),
+            "dollars": format_cents,
+            "day": format_day,
+            "date_time": self._format_time,
+            "humanize": lambda name: str(name).replace("_", " "),
+            "return_reason": lambda code: RETURN_REASONS.get(code, "the bank gave only the code"),
         }
         self._subjects = {kind.name: self._environment.from_string(kind.subject) for kind in KINDS.values()}
 
-    def write(
+    def render(
         self,
         kind: str,
         variables: Mapping[str, Any],
@@ -82,57 +82,57 @@ class EmailRenderer:
         recipient_name: str = "",
         attachment_name: str | None = None,
         subject: str = "",
-    ) -> WrittenLetter:
-        """Return the letter of this kind; an empty `subject` stands for the kind's own.
+    ) -> RenderedEmail:
+        """Return the email of this kind; an empty `subject` means the kind's default.
 
         Raises:
-            UnusableLetter: when there is no such kind, or a variable is missing or makes no sense.
+            UnsendableEmail: if the kind does not exist, or a variable is missing or invalid.
         """
         known = KINDS.get(kind)
         if known is None:
-            raise UnusableLetter(f"There is no kind of letter called {kind!r}; there are {', '.join(KINDS)}.")
-        _check(known, variables)
-        given = {**variables, "recipient_name": single_line(recipient_name)}
+            raise UnsendableEmail(f"There is no email kind {kind!r}. The kinds are: {', '.join(KINDS)}.")
+        _require_variables(known, variables)
+        values = {**variables, "recipient_name": single_line(recipient_name)}
         if attachment_name is not None:
-            given["attachment_name"] = attachment_name
+            values["attachment_name"] = attachment_name
         try:
-            return WrittenLetter(
-                subject=single_line(subject or self._subjects[kind].render(given), LONGEST_SUBJECT),
-                text=self._environment.get_template(f"{kind}.txt.jinja").render(given).strip() + "\n",
-                html=self._environment.get_template(f"{kind}.html.jinja").render(given),
+            return RenderedEmail(
+                subject=single_line(subject or self._subjects[kind].render(values), MAX_SUBJECT_CHARS),
+                text=self._environment.get_template(f"{kind}.txt.jinja").render(values).strip() + "\n",
+                html=self._environment.get_template(f"{kind}.html.jinja").render(values),
             )
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-            raise UnusableLetter(f"The letter ({kind}) can't be written: {single_line(str(error))}.") from error
+            raise UnsendableEmail(f"The email ({kind}) can't be rendered: {single_line(str(error))}.") from error
 
-    def _moment(self, text: str) -> str:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            raise ValueError(f"the moment {text} has no offset from UTC")
-        local = moment.astimezone(self._timezone)
+    def _format_time(self, text: str) -> str:
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is None:
+            raise ValueError(f"the time {text} has no offset from UTC")
+        local = time.astimezone(self._timezone)
         return f"{local:%B} {local.day}, {local.year} at {local:%I:%M %p %Z}".replace(" at 0", " at ")
 
 
-def dollars(cents: int) -> str:
-    """Return cents as people write money: -123456 is -$1,234.56. Raises TypeError for what is no whole number."""
+def format_cents(cents: int) -> str:
+    """Return cents as US dollars: -123456 is -$1,234.56. Raises TypeError for anything but an integer."""
     if not isinstance(cents, int) or isinstance(cents, bool):
-        raise TypeError(f"{cents} is no whole number of cents")
+        raise TypeError(f"{cents} is not a whole number of cents")
     return f"{'-' if cents < 0 else ''}${abs(cents) // 100:,}.{abs(cents) % 100:02}"
 
 
-def in_words(day: str) -> str:
-    """Return YYYY-MM-DD as Tuesday, March 3, 2026. Raises ValueError for what is no day."""
-    read = date.fromisoformat(day)
-    return f"{read:%A}, {read:%B} {read.day}, {read.year}"
+def format_day(day: str) -> str:
+    """Return YYYY-MM-DD as Tuesday, March 3, 2026. Raises ValueError if it is not a date."""
+    parsed = date.fromisoformat(day)
+    return f"{parsed:%A}, {parsed:%B} {parsed.day}, {parsed.year}"
 
 
-def _shown(value: Any) -> Any:
-    """Return what goes into a letter for `value`: no text of somebody's adds a line to what we say."""
-    # A macro's markup is a class of its own, and was written here.
+def _strip_text(value: Any) -> Any:
+    """Return `value` without control characters, so that no user's text can add a line to an email."""
+    # A macro's output is a subclass of str that our own templates wrote.
     return strip_control_chars(value) if type(value) is str else value
 
 
-def _check(kind: Kind, variables: Mapping[str, Any]) -> None:
+def _require_variables(kind: NotificationKind, variables: Mapping[str, Any]) -> None:
     missing = [name for name in kind.variables if name not in variables]
     if missing:
-        told = "; ".join(f"{name} ({kind.variables[name]})" for name in missing)
-        raise UnusableLetter(f"The letter ({kind.name}) can't be written, its variables lack: {told}.")
+        missing_text = "; ".join(f"{name} ({kind.variables[name]})" for name in missing)
+        raise UnsendableEmail(f"The email ({kind.name}) can't be rendered. Missing variables: {missing_text}.")

@@ -1,7 +1,7 @@
-"""Takes letters that are due, so that no two deliverers ever hold one at once, and records what became of each.
+"""Claims due emails, so that two dispatchers never hold the same one, and records the result of each attempt.
 
-A claim is a token and a time: whoever dies with letters in hand leaves them to the next deliverer as soon as that
-time has passed, and whoever comes back from a long sleep finds that they hold nothing any more.
+A claim is a token and a time. If a dispatcher crashes, another one may claim its emails once that time has passed; a
+dispatcher that was suspended past it finds that it no longer holds any.
 """
 
 import secrets
@@ -19,59 +19,60 @@ from seedtrust_ops.domain.notifications.notification_kinds import ALERT_KINDS, K
 from seedtrust_ops.domain.outbox.email_store import Attachment, is_due
 from seedtrust_ops.tables import Notification, NotificationAttachment, User
 
-FAILING = "notifications_failing"
-"""The rule of the alerts about letters."""
-ALERTS = frozenset(kind.name for kind in ALERT_KINDS)
-INACTIVE = "The recipient is not an active user, and inactive users get nothing."
+NOTIFICATIONS_FAILING = "notifications_failing"
+"""The rule of the alerts about emails and events that are not sent."""
+ALERT_KIND_NAMES = frozenset(kind.name for kind in ALERT_KINDS)
+INACTIVE_RECIPIENT = "The recipient is not an active user; inactive users receive no email."
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How letters are tried again.
+class EmailRetryPolicy:
+    """How often and how soon a failed attempt is repeated.
 
-    `hold` must be longer than one letter can take to be handed in: for so long nobody else tries it. With 30 seconds
-    for each answer, a connection that is found dead, made anew and used takes 7 minutes at the very most.
+    `hold` must be longer than sending one email can take, because no other dispatcher tries the email during that
+    time. With a timeout of 30 seconds per response, an email sent over a dead connection that has to be reopened takes
+    at most 7 minutes.
     """
 
-    attempts: int = 5
-    first_pause: timedelta = timedelta(minutes=1)
-    growth: int = 6
+    max_attempts: int = 5
+    first_delay: timedelta = timedelta(minutes=1)
+    backoff_factor: int = 6
     hold: timedelta = timedelta(minutes=10)
-    group: int = 50
+    batch_size: int = 50
 
-    def pause(self, attempts: int) -> timedelta:
-        """Return how long to wait after so many attempts: 1 minute, 6, 36, then 3.6 hours."""
-        return self.first_pause * int(self.growth ** (attempts - 1))
+    def delay(self, attempts: int) -> timedelta:
+        """Return the delay after this many attempts: 1 minute, 6 minutes, 36 minutes, 3.6 hours."""
+        return self.first_delay * int(self.backoff_factor ** (attempts - 1))
 
-    def about(self, kind: str) -> "Patience":
-        """Return the patience with letters of a kind: those about alerts are tried for most of a day, and sooner.
+    def for_kind(self, kind: str) -> "EmailRetryPolicy":
+        """Return the policy for emails of this kind: those about alerts are retried sooner, for most of a day.
 
-        Their pauses are half a minute, one, two, four and so on, so that people hear of an outage soon after it.
+        Their delays are 30 seconds, 1, 2, 4 minutes and so on, so that people hear of an outage soon after it.
         """
-        if kind not in ALERTS:
+        if kind not in ALERT_KIND_NAMES:
             return self
-        return replace(self, attempts=12, first_pause=self.first_pause / 2, growth=2)
+        return replace(self, max_attempts=12, first_delay=self.first_delay / 2, backoff_factor=2)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Letters that this deliverer alone may try, for a while."""
+    """Emails that only this dispatcher may try until the hold ends."""
 
     token: str
-    letter_ids: Sequence[int]
+    email_ids: Sequence[int]
 
 
-class Passed(Enum):
-    """Why a claimed letter is not handed in."""
+class NotSentReason(Enum):
+    """Why a claimed email is not sent."""
 
-    NOT_OURS = "somebody else holds it, or has sent it"
-    WITHHELD = "its recipient is not active any more"
-    GIVEN_UP = "deliverers that died have used up its attempts"
+    CLAIM_LOST = "another dispatcher holds it or has sent it"
+    INACTIVE_RECIPIENT = "its recipient is no longer an active user"
+    ATTEMPTS_EXHAUSTED = "dispatchers that crashed used up its attempts"
 
 
 @dataclass(frozen=True)
-class DueLetter:
-    """A letter whose attempt has been counted, with all that is needed to write it out."""
+class DueEmail:
+    """An email whose attempt has been counted, with everything that is needed to render and send it."""
 
     id: int
     dedupe_key: str
@@ -84,21 +85,21 @@ class DueLetter:
     attachment: Attachment | None
 
 
-def claim_letters(session: Session, patience: Patience, kinds: Sequence[str] | None = None) -> Claim | None:
-    """Take a group of letters of the most urgent kind that has any due; None where there is none.
+def claim_emails(session: Session, retry_policy: EmailRetryPolicy, kinds: Sequence[str] | None = None) -> Claim | None:
+    """Claim a batch of due emails of the most urgent kind that has any; return None if none is due.
 
     Args:
         session: on the application's database.
-        patience: how many are taken, and how long they are nobody else's.
-        kinds: those to take from; None stands for all, unknown ones last.
+        retry_policy: its `batch_size` limits the claim, its `hold` is how long the claim lasts.
+        kinds: the kinds to claim from; None means all, unknown kinds last.
     """
-    known = [Notification.kind == kind for kind in (KINDS if kinds is None else kinds)]
-    for of_kind in known if kinds is not None else (*known, Notification.kind.not_in(list(KINDS))):
+    conditions = [Notification.kind == kind for kind in (KINDS if kinds is None else kinds)]
+    for is_kind in conditions if kinds is not None else (*conditions, Notification.kind.not_in(list(KINDS))):
         ids = session.scalars(
             select(Notification.id)
-            .where(*is_due(), of_kind)
+            .where(*is_due(), is_kind)
             .order_by(Notification.next_attempt_at, Notification.id)
-            .limit(patience.group)
+            .limit(retry_policy.batch_size)
             .with_for_update(skip_locked=True)
         ).all()
         if ids:
@@ -106,38 +107,40 @@ def claim_letters(session: Session, patience: Patience, kinds: Sequence[str] | N
             session.execute(
                 update(Notification)
                 .where(Notification.id.in_(ids))
-                .values(claim_token=claim.token, next_attempt_at=func.now() + patience.hold)
+                .values(claim_token=claim.token, next_attempt_at=func.now() + retry_policy.hold)
             )
             return claim
     return None
 
 
-def start_attempt(session: Session, claim: Claim, letter_id: int, patience: Patience) -> DueLetter | Passed:
-    """Count an attempt at one claimed letter and return it; the commit must come before the letter leaves.
+def start_attempt(
+    session: Session, claim: Claim, email_id: int, retry_policy: EmailRetryPolicy
+) -> DueEmail | NotSentReason:
+    """Count an attempt at one claimed email and return the email; commit before sending it.
 
-    Where it must not be sent, return why not; that it was withheld or given up is recorded here.
+    If it must not be sent, return the reason; an inactive recipient or exhausted attempts are recorded here.
     """
-    mine = session.execute(
+    claimed = session.execute(
         select(Notification, User.full_name, User.is_active, NotificationAttachment)
         .outerjoin(User, User.id == Notification.recipient_id)
         .outerjoin(NotificationAttachment, NotificationAttachment.notification_id == Notification.id)
-        .where(Notification.id == letter_id, Notification.claim_token == claim.token, Notification.status == "queued")
+        .where(Notification.id == email_id, Notification.claim_token == claim.token, Notification.status == "queued")
         .with_for_update(of=Notification)
     ).one_or_none()
-    if mine is None:
-        return Passed.NOT_OURS
-    row, full_name, is_active, attachment = mine
+    if claimed is None:
+        return NotSentReason.CLAIM_LOST
+    row, full_name, is_active, attachment = claimed
     if row.recipient_id is not None and not is_active:
-        record_failed(session, row.id, row.kind, INACTIVE, alert=False)
-        return Passed.WITHHELD
-    if row.attempts >= patience.about(row.kind).attempts:
-        record_failed(session, row.id, row.kind, f"It was tried {row.attempts} times, and no try came to an end.")
-        return Passed.GIVEN_UP
+        record_failed(session, row.id, row.kind, INACTIVE_RECIPIENT, alert=False)
+        return NotSentReason.INACTIVE_RECIPIENT
+    if row.attempts >= retry_policy.for_kind(row.kind).max_attempts:
+        record_failed(session, row.id, row.kind, f"All {row.attempts} attempts were interrupted before a result.")
+        return NotSentReason.ATTEMPTS_EXHAUSTED
     row.attempts += 1
     row.attempted_at = func.now()
-    row.next_attempt_at = func.now() + patience.hold
+    row.next_attempt_at = func.now() + retry_policy.hold
     session.flush()
-    return DueLetter(
+    return DueEmail(
         id=row.id,
         dedupe_key=row.dedupe_key,
         kind=row.kind,
@@ -154,52 +157,54 @@ def _attachment_of(row: NotificationAttachment | None) -> Attachment | None:
     return None if row is None else Attachment(row.filename, row.media_type, row.content)
 
 
-def record_sent(session: Session, letter: DueLetter, subject: str) -> None:
-    """Record that the letter is the mail server's, whoever holds it by now, and drop its file."""
+def record_sent(session: Session, email: DueEmail, subject: str) -> None:
+    """Record that the mail server accepted the email, even if the claim was lost since, and delete its attachment."""
     session.execute(
         update(Notification)
-        .where(Notification.id == letter.id)
+        .where(Notification.id == email.id)
         .values(status="sent", sent_at=func.now(), subject=subject, claim_token=None, last_error=None)
     )
-    if letter.attachment is not None:
-        session.execute(delete(NotificationAttachment).where(NotificationAttachment.notification_id == letter.id))
+    if email.attachment is not None:
+        session.execute(delete(NotificationAttachment).where(NotificationAttachment.notification_id == email.id))
 
 
-def record_postponed(session: Session, claim: Claim, letter: DueLetter, trouble: str, patience: Patience) -> None:
-    """Record that the attempt failed and when the next may be; after the last one the letter has failed."""
-    patience = patience.about(letter.kind)
-    if letter.attempts >= patience.attempts:
-        record_failed(session, letter.id, letter.kind, f"{trouble} That was attempt {letter.attempts}, the last.")
+def record_deferred(
+    session: Session, claim: Claim, email: DueEmail, error: str, retry_policy: EmailRetryPolicy
+) -> None:
+    """Record that the attempt failed and schedule the next one; after the last attempt, record the email as failed."""
+    retry_policy = retry_policy.for_kind(email.kind)
+    if email.attempts >= retry_policy.max_attempts:
+        record_failed(session, email.id, email.kind, f"{error} This was attempt {email.attempts}, the last one.")
         return
     session.execute(
         update(Notification)
-        .where(Notification.id == letter.id, Notification.claim_token == claim.token, Notification.status == "queued")
-        .values(claim_token=None, last_error=trouble, next_attempt_at=func.now() + patience.pause(letter.attempts))
+        .where(Notification.id == email.id, Notification.claim_token == claim.token, Notification.status == "queued")
+        .values(claim_token=None, last_error=error, next_attempt_at=func.now() + retry_policy.delay(email.attempts))
     )
 
 
-def record_failed(session: Session, letter_id: int, kind: str, trouble: str, *, alert: bool = True) -> None:
-    """Record that the letter will not be sent, and open the alert of its kind unless told not to."""
+def record_failed(session: Session, email_id: int, kind: str, error: str, *, alert: bool = True) -> None:
+    """Record that the email has failed permanently, and open the alert for its kind unless `alert` is False."""
     failed = session.execute(
         update(Notification)
-        .where(Notification.id == letter_id, Notification.status == "queued")
-        .values(status="failed", claim_token=None, last_error=trouble)
+        .where(Notification.id == email_id, Notification.status == "queued")
+        .values(status="failed", claim_token=None, last_error=error)
         .returning(Notification.id)
     ).first()
     if failed is not None and alert:
-        # Not the trouble itself: a mail server's words often hold the recipient's address.
+        # The alert leaves out the error, because a mail server's reply often contains the recipient's address.
         open_alert(
             session,
-            FAILING,
+            NOTIFICATIONS_FAILING,
             alert_subject(kind),
             "HIGH",
-            f"Letter {letter_id} ({kind}) was not sent; its row in ops.notifications says why. Mend that, then "
-            "`seedtrust-ops notifications retry`.",
+            f"Email {email_id} ({kind}) failed and will not be retried. The reason is in last_error of its row in "
+            "ops.notifications. Fix the cause, then run `seedtrust-ops notifications retry`.",
         )
 
 
-def release(session: Session, claim: Claim) -> None:
-    """Give back, untried, what is left of a claim."""
+def release_claim(session: Session, claim: Claim) -> None:
+    """Release the emails of a claim that were not tried; they are due at once."""
     session.execute(
         update(Notification)
         .where(Notification.claim_token == claim.token, Notification.status == "queued")
@@ -207,23 +212,23 @@ def release(session: Session, claim: Claim) -> None:
     )
 
 
-def queue_again(session: Session) -> int:
-    """Give every failed letter all its attempts anew, unless its recipient is inactive; return how many.
+def requeue_failed(session: Session) -> int:
+    """Requeue every failed email with all its attempts, unless its recipient is inactive; return how many.
 
-    The alerts about them are resolved: who calls this has seen to what they were about.
+    It also resolves the alerts about them: the caller has dealt with their cause.
     """
     active = select(User.id).where(User.id == Notification.recipient_id, User.is_active)
-    again = session.scalars(
+    requeued_kinds = session.scalars(
         update(Notification)
         .where(Notification.status == "failed", or_(Notification.recipient_id.is_(None), active.exists()))
         .values(status="queued", attempts=0, next_attempt_at=func.now(), claim_token=None)
         .returning(Notification.kind)
     ).all()
-    for kind in set(again):
-        resolve_alert(session, FAILING, alert_subject(kind))
-    return len(again)
+    for kind in set(requeued_kinds):
+        resolve_alert(session, NOTIFICATIONS_FAILING, alert_subject(kind))
+    return len(requeued_kinds)
 
 
 def alert_subject(kind: str) -> str:
-    """Return the subject of the alert that letters of this kind were not sent."""
-    return f"{kind} letters"
+    """Return the subject of the alert about failed emails of this kind."""
+    return f"{kind} emails"

@@ -1,7 +1,7 @@
-"""Delivers what is due in the outbox: claim a group, count an attempt, hand the letter in, record the answer.
+"""Sends the emails that are due: claim a batch, count an attempt, send the email, record the result.
 
-Each attempt is committed before its letter leaves and each answer before the next letter does, so that whatever
-dies in between can cost at most one letter a second copy, under the same Message-ID.
+Each attempt is committed before its email leaves, and each result before the next email does, so that a crash in
+between duplicates at most one email, under the same Message-ID.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,152 +14,158 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
-from seedtrust_ops.domain.notifications.renderer import EmailRenderer, UnusableLetter
+from seedtrust_ops.domain.notifications.renderer import EmailRenderer, UnsendableEmail
 from seedtrust_ops.domain.outbox.email_claims import (
-    FAILING,
+    NOTIFICATIONS_FAILING,
     Claim,
-    DueLetter,
-    Passed,
-    Patience,
-    claim_letters,
+    DueEmail,
+    EmailRetryPolicy,
+    NotSentReason,
+    claim_emails,
+    record_deferred,
     record_failed,
-    record_postponed,
     record_sent,
-    release,
+    release_claim,
     start_attempt,
 )
-from seedtrust_ops.domain.outbox.email_store import due_letters, has_waited
-from seedtrust_ops.domain.outbox.mime_messages import write_out
+from seedtrust_ops.domain.outbox.email_store import count_due_emails, has_queued_email_older_than
+from seedtrust_ops.domain.outbox.mime_messages import build_message
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, EmailTransport, MailServerUnavailable
 
 MAIL_SERVER = "mail server"
-"""The subject of the alert that no letter can be handed in."""
-TELL_AFTER = timedelta(minutes=10)
-"""A mail server that is away for less is no news."""
+"""The subject of the alert that no email can be sent."""
+NOTIFY_AFTER = timedelta(minutes=10)
+"""An outage of the mail server opens an alert once an email has waited this long."""
 
-Note = Callable[[Session], object]
+RecordOutcome = Callable[[Session], object]
 
 
 @dataclass
 class DeliveryReport:
-    """What a delivery came to: letters sent, to be tried again, given up; and how many still wait, due, untried."""
+    """The counts of one delivery; `withheld` are emails to inactive users, `still_due` are due and were not tried."""
 
     sent: int = 0
-    postponed: int = 0
+    will_retry: int = 0
     failed: int = 0
     withheld: int = 0
     still_due: int = 0
-    trouble: str | None = None
-    """Why the mail server can't be used, None where it can."""
+    error: str | None = None
+    """Why the mail server can't be used; None if it can."""
 
 
 def send_due_emails(
     sessions: Sessions,
-    post_office: EmailTransport,
-    stationery: EmailRenderer,
+    transport: EmailTransport,
+    renderer: EmailRenderer,
     *,
-    patience: Patience | None = None,
-    longest_seconds: float = 600,
+    retry_policy: EmailRetryPolicy | None = None,
+    max_seconds: float = 600,
     kinds: Sequence[str] | None = None,
 ) -> DeliveryReport:
-    """Send the letters that are due, most urgent kind first, until none is or `longest_seconds` have passed.
+    """Send the emails that are due, most urgent kind first, until none is left or `max_seconds` have passed.
 
-    Only letters of `kinds` are sent, where they are given.
+    If `kinds` is given, only emails of these kinds are sent.
 
-    Any number of deliverers may run at once. A letter that can't be written out or is refused fails alone. Where
-    the mail server can't be used, the one letter that found out has had an attempt and the others have not.
+    Any number of dispatchers may run at once. An email that can't be rendered or is rejected fails alone. If the mail
+    server can't be used, an attempt is counted for the one email that was being sent and for no other.
     """
-    delivery = _Delivery(sessions, post_office, stationery, patience or Patience())
-    end = monotonic() + longest_seconds
-    while monotonic() < end and delivery.report.trouble is None:
-        claim = run_in_transaction(sessions, lambda session: claim_letters(session, delivery.patience, kinds))
+    delivery = _Delivery(sessions, transport, renderer, retry_policy or EmailRetryPolicy())
+    deadline = monotonic() + max_seconds
+    while monotonic() < deadline and delivery.report.error is None:
+        claim = run_in_transaction(sessions, lambda session: claim_emails(session, delivery.retry_policy, kinds))
         if claim is None:
             break
-        delivery.deliver(claim, end)
-    delivery.report.still_due = run_in_transaction(sessions, due_letters)
+        delivery.send_claimed(claim, deadline)
+    delivery.report.still_due = run_in_transaction(sessions, count_due_emails)
     return delivery.report
 
 
 class _Delivery:
-    """One delivery under way."""
+    """A delivery in progress."""
 
     def __init__(
-        self, sessions: Sessions, post_office: EmailTransport, stationery: EmailRenderer, patience: Patience
+        self,
+        sessions: Sessions,
+        transport: EmailTransport,
+        renderer: EmailRenderer,
+        retry_policy: EmailRetryPolicy,
     ) -> None:
         self.sessions = sessions
-        self.post_office = post_office
-        self.stationery = stationery
-        self.patience = patience
+        self.transport = transport
+        self.renderer = renderer
+        self.retry_policy = retry_policy
         self.report = DeliveryReport()
 
-    def deliver(self, claim: Claim, end: float) -> None:
-        """Deliver one group. The note on a letter and the start of the next are one transaction."""
-        note: Note = _nothing
-        for letter_id in claim.letter_ids:
-            if monotonic() >= end or self.report.trouble is not None:
+    def send_claimed(self, claim: Claim, deadline: float) -> None:
+        """Send one batch. The result of an email and the start of the next one are one transaction."""
+        record: RecordOutcome = _record_nothing
+        for email_id in claim.email_ids:
+            if monotonic() >= deadline or self.report.error is not None:
                 break
-            started = run_in_transaction(self.sessions, partial(_note_and_start, note, claim, letter_id, self.patience))
-            note = self._hand_in(claim, started) if isinstance(started, DueLetter) else self._passed(started)
-        run_in_transaction(self.sessions, partial(_note_and_release, note, claim))
+            started = run_in_transaction(
+                self.sessions, partial(_record_and_start, record, claim, email_id, self.retry_policy)
+            )
+            record = self._send(claim, started) if isinstance(started, DueEmail) else self._count_not_sent(started)
+        run_in_transaction(self.sessions, partial(_record_and_release, record, claim))
 
-    def _hand_in(self, claim: Claim, letter: DueLetter) -> Note:
-        """Hand the letter in, and return what is to be recorded of that."""
+    def _send(self, claim: Claim, email: DueEmail) -> RecordOutcome:
+        """Send the email, and return the function that records the result."""
         try:
-            message, subject = write_out(letter, self.stationery, self.post_office.sender)
-            self.post_office.send(message)
-        except (UnusableLetter, EmailRejected) as error:
+            message, subject = build_message(email, self.renderer, self.transport.sender)
+            self.transport.send(message)
+        except (UnsendableEmail, EmailRejected) as error:
             self.report.failed += 1
-            return partial(_note_failed, letter, str(error))
+            return partial(_record_rejection, email, str(error))
         except EmailDeferred as error:
-            return self._postponed(claim, letter, str(error))
+            return self._defer(claim, email, str(error))
         except MailServerUnavailable as error:
-            self.report.trouble = str(error)
-            postponed = self._postponed(claim, letter, str(error))
-            return partial(_note_unreachable, postponed, str(error))
+            self.report.error = str(error)
+            record_retry = self._defer(claim, email, str(error))
+            return partial(_record_outage, record_retry, str(error))
         self.report.sent += 1
-        return partial(_note_sent, letter, subject, self.report.sent == 1)
+        return partial(_record_success, email, subject, self.report.sent == 1)
 
-    def _postponed(self, claim: Claim, letter: DueLetter, trouble: str) -> Note:
-        if letter.attempts >= self.patience.about(letter.kind).attempts:
+    def _defer(self, claim: Claim, email: DueEmail, error: str) -> RecordOutcome:
+        if email.attempts >= self.retry_policy.for_kind(email.kind).max_attempts:
             self.report.failed += 1
         else:
-            self.report.postponed += 1
-        return lambda session: record_postponed(session, claim, letter, trouble, self.patience)
+            self.report.will_retry += 1
+        return lambda session: record_deferred(session, claim, email, error, self.retry_policy)
 
-    def _passed(self, why: Passed) -> Note:
-        self.report.withheld += why is Passed.WITHHELD
-        self.report.failed += why is Passed.GIVEN_UP
-        return _nothing
+    def _count_not_sent(self, reason: NotSentReason) -> RecordOutcome:
+        self.report.withheld += reason is NotSentReason.INACTIVE_RECIPIENT
+        self.report.failed += reason is NotSentReason.ATTEMPTS_EXHAUSTED
+        return _record_nothing
 
 
-def _nothing(_session: Session) -> None:
+def _record_nothing(_session: Session) -> None:
     return None
 
 
-def _note_and_start(
-    note: Note, claim: Claim, letter_id: int, patience: Patience, session: Session
-) -> DueLetter | Passed:
-    note(session)
-    return start_attempt(session, claim, letter_id, patience)
+def _record_and_start(
+    record: RecordOutcome, claim: Claim, email_id: int, retry_policy: EmailRetryPolicy, session: Session
+) -> DueEmail | NotSentReason:
+    record(session)
+    return start_attempt(session, claim, email_id, retry_policy)
 
 
-def _note_and_release(note: Note, claim: Claim, session: Session) -> None:
-    note(session)
-    release(session, claim)
+def _record_and_release(record: RecordOutcome, claim: Claim, session: Session) -> None:
+    record(session)
+    release_claim(session, claim)
 
 
-def _note_failed(letter: DueLetter, trouble: str, session: Session) -> None:
-    record_failed(session, letter.id, letter.kind, trouble)
+def _record_rejection(email: DueEmail, error: str, session: Session) -> None:
+    record_failed(session, email.id, email.kind, error)
 
 
-def _note_sent(letter: DueLetter, subject: str, is_first: bool, session: Session) -> None:
-    record_sent(session, letter, subject)
+def _record_success(email: DueEmail, subject: str, is_first: bool, session: Session) -> None:
+    record_sent(session, email, subject)
     if is_first:
-        resolve_alert(session, FAILING, MAIL_SERVER)
+        resolve_alert(session, NOTIFICATIONS_FAILING, MAIL_SERVER)
 
 
-def _note_unreachable(postponed: Note, trouble: str, session: Session) -> None:
-    is_news = has_waited(session, TELL_AFTER)
-    postponed(session)
-    if is_news:
-        open_alert(session, FAILING, MAIL_SERVER, "HIGH", trouble)
+def _record_outage(record_retry: RecordOutcome, error: str, session: Session) -> None:
+    must_alert = has_queued_email_older_than(session, NOTIFY_AFTER)
+    record_retry(session)
+    if must_alert:
+        open_alert(session, NOTIFICATIONS_FAILING, MAIL_SERVER, "HIGH", error)

@@ -1,8 +1,8 @@
-"""The outbox: letters are rows, written in the transaction that causes them.
+"""The email outbox: emails are rows of `ops.notifications`, written in the transaction that causes them.
 
-A letter's `dedupe_key` names what it is about and for whom, so that no letter is written twice. Whoever writes
-thousands at once may insert into `ops.notifications` directly: dedupe_key, kind, recipient_id, recipient_email,
-variables, and subject (empty: the kind's own) are all that delivery needs.
+An email's `dedupe_key` identifies its topic and recipient, so that no email is queued twice. Code that queues
+thousands at once may insert into `ops.notifications` directly: delivery needs only dedupe_key, kind, recipient_id,
+recipient_email, variables and subject (empty: the kind's default).
 """
 
 import json
@@ -21,7 +21,7 @@ from seedtrust_ops.tables import Notification, NotificationAttachment
 
 @dataclass(frozen=True)
 class Attachment:
-    """A file that goes with one letter; it is kept in the database until the letter is sent."""
+    """A file attached to one email; it is stored in the database until the email is sent."""
 
     filename: str
     media_type: str
@@ -30,10 +30,10 @@ class Attachment:
 
 @dataclass(frozen=True)
 class Email:
-    """One letter to one active user; `variables` are what `kinds` says that its template needs.
+    """One email to one active user; `variables` are those that `notification_kinds` lists for its template.
 
-    `recipient_id` is None where the recipient is no user (an address of `ALERT_EMAILS`). An empty `subject`
-    stands for the kind's own.
+    `recipient_id` is None if the recipient is not a user (an address in `ALERT_EMAILS`). An empty `subject` means
+    the kind's default.
     """
 
     dedupe_key: str
@@ -45,12 +45,12 @@ class Email:
     attachment: Attachment | None = None
 
 
-def enqueue_emails(session: Session, letters: Sequence[Email]) -> int:
-    """Put `letters` into the outbox and return how many were new."""
-    if not letters:
+def enqueue_emails(session: Session, emails: Sequence[Email]) -> int:
+    """Add `emails` to the outbox; return how many were new. One whose `dedupe_key` exists changes nothing."""
+    if not emails:
         return 0
-    written = array_table(
-        "letters",
+    new_rows = array_table(
+        "emails",
         [
             ("dedupe_key", Text()),
             ("kind", Text()),
@@ -61,11 +61,11 @@ def enqueue_emails(session: Session, letters: Sequence[Email]) -> int:
         ],
         [
             (one.dedupe_key, one.kind, one.recipient_id, one.recipient_email, one.subject, json.dumps(one.variables))
-            for one in letters
+            for one in emails
         ],
     )
-    columns = written.c
-    new = session.execute(
+    columns = new_rows.c
+    inserted = session.execute(
         insert(Notification)
         .from_select(
             ["dedupe_key", "kind", "recipient_id", "recipient_email", "subject", "variables"],
@@ -81,37 +81,37 @@ def enqueue_emails(session: Session, letters: Sequence[Email]) -> int:
         .on_conflict_do_nothing(index_elements=["dedupe_key"])
         .returning(Notification.dedupe_key, Notification.id)
     ).all()
-    ids = {row.dedupe_key: row.id for row in new}
-    for letter in letters:
-        # The first of several with one key is the one that was written.
-        notification_id = ids.pop(letter.dedupe_key, None)
-        if notification_id is not None and letter.attachment is not None:
+    ids = {row.dedupe_key: row.id for row in inserted}
+    for email in emails:
+        # If several share a key, the first was inserted.
+        notification_id = ids.pop(email.dedupe_key, None)
+        if notification_id is not None and email.attachment is not None:
             session.add(
                 NotificationAttachment(
                     notification_id=notification_id,
-                    filename=letter.attachment.filename,
-                    media_type=letter.attachment.media_type,
-                    content=letter.attachment.content,
+                    filename=email.attachment.filename,
+                    media_type=email.attachment.media_type,
+                    content=email.attachment.content,
                 )
             )
     session.flush()
-    return len(new)
+    return len(inserted)
 
 
-def due_letters(session: Session, kinds: Sequence[str] | None = None) -> int:
-    """Return how many letters (of `kinds`; None: of all) wait to be sent now: new ones, and those after a pause."""
+def count_due_emails(session: Session, kinds: Sequence[str] | None = None) -> int:
+    """Return how many emails (of `kinds`; None: of all kinds) are due now: new ones, and those whose retry is due."""
     of_kinds = () if kinds is None else (Notification.kind.in_(kinds),)
     return session.scalar(select(func.count()).select_from(Notification).where(*is_due(), *of_kinds)) or 0
 
 
 def is_due() -> tuple[Any, ...]:
-    """Return the conditions of a letter that may be tried now."""
+    """Return the conditions for an email that may be sent now."""
     return Notification.status == "queued", Notification.next_attempt_at <= func.now()
 
 
-def has_waited(session: Session, long: timedelta) -> bool:
-    """Return whether a letter that is still to be sent was written so long ago."""
+def has_queued_email_older_than(session: Session, age: timedelta) -> bool:
+    """Return whether any email still in the queue was written at least `age` ago."""
     overdue = select(Notification.id).where(
-        Notification.status == "queued", Notification.created_at <= func.now() - long
+        Notification.status == "queued", Notification.created_at <= func.now() - age
     )
     return bool(session.scalar(select(overdue.exists())))

@@ -1,6 +1,6 @@
-"""What is to be told to PostHog and the internal API: queued in the transaction that causes it, delivered later.
+"""The event outbox: events for PostHog and the internal API, queued in the transaction that causes them, sent later.
 
-So that neither of them, slow or down, can delay or fail a job. How each is spoken to is its resource's.
+If either service is slow or down, no job is delayed or fails. The protocols of both are in `resources`.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from seedtrust_ops.tables import OutgoingEvent
 
 
 class Destination(StrEnum):
-    """Whom an event is for."""
+    """The service that an event is sent to."""
 
     POSTHOG = "posthog"
     INTERNAL_API = "internal_api"
@@ -25,24 +25,24 @@ class Destination(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """One thing to tell; the same `dedupe_key` is told once. `body` holds no personal data."""
+    """One event; a `dedupe_key` is sent once. `body` contains no personal data."""
 
     destination: Destination
     dedupe_key: str
     body: dict[str, Any]
 
 
-def queue_events(session: Session, events: Sequence[Event]) -> None:
-    """Queue `events`, in the caller's transaction; one whose key was queued before changes nothing."""
+def enqueue_events(session: Session, events: Sequence[Event]) -> None:
+    """Queue `events` in the caller's transaction; one whose `dedupe_key` exists changes nothing."""
     if not events:
         return
-    news = array_table(
-        "news",
+    new_rows = array_table(
+        "events",
         [("destination", Text()), ("dedupe_key", Text()), ("body", JSONB())],
         [(event.destination.value, event.dedupe_key, event.body) for event in events],
     )
     session.execute(
         insert(OutgoingEvent)
-        .from_select(["destination", "dedupe_key", "body"], select(*news.c))
+        .from_select(["destination", "dedupe_key", "body"], select(*new_rows.c))
         .on_conflict_do_nothing(index_elements=[OutgoingEvent.dedupe_key])
     )
