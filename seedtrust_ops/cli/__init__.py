@@ -1,4 +1,4 @@
-"""`seedtrust-ops`: the command line, one file a group of commands. No rule lives here: each command is one call.
+"""The command line `seedtrust-ops`, with one module per group of commands; each command calls one function elsewhere.
 
-`main` registers every group; whatever is slow to import is imported inside the command.
+`main` registers the commands. Modules that are slow to import are imported inside the commands.
 """

@@ -1,6 +1,6 @@
-"""`seedtrust-ops alerts`: what is in trouble, who sees to it, and closing what only a person can settle.
+"""`seedtrust-ops alerts`: lists, acknowledges and resolves alerts.
 
-The commands are registered in `cli`; whatever is slow to import is imported inside them.
+What an acknowledgement or a manual resolution changes is in `domain/alert_notifications/acknowledgement.py`.
 """
 
 import json
@@ -17,29 +17,27 @@ if TYPE_CHECKING:
 
     from seedtrust_ops.tables import Alert
 
-_COLOURS = {"CRITICAL": "bold red", "HIGH": "red", "MEDIUM": "yellow"}
+_COLORS = {"CRITICAL": "bold red", "HIGH": "red", "MEDIUM": "yellow"}
 
-alerts = typer.Typer(help="List open alerts, say that you see to one, close one.")
+alerts = typer.Typer(help="List, acknowledge and resolve alerts.\n\nWithout a command, it lists the open alerts.")
 
-AlertNumber = Annotated[
-    int, typer.Argument(metavar="ID", help="The alert's number, as `seedtrust-ops alerts` shows it.")
-]
-By = Annotated[str, typer.Option("--by", help="Who says so; else the name that this machine knows you by.")]
+AlertId = Annotated[int, typer.Argument(metavar="ID", help="The alert's ID, as listed by `seedtrust-ops alerts`.")]
+By = Annotated[str, typer.Option("--by", help="Your name.", show_default="your login name")]
 
 
 @alerts.callback(invoke_without_command=True)
-def listed(
+def list_alerts(
     context: typer.Context,
-    everything: Annotated[bool, typer.Option("--all", help="Those that are over, too: the last 200.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Also list the last 200 resolved alerts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """List the open alerts, worst first."""
+    """List open alerts, most severe first."""
     if context.invoked_subcommand is not None:
         return
     from seedtrust_ops.domain.alert_notifications.acknowledgement import open_alerts, resolved_alerts
 
     with _session() as session:
-        found = [*open_alerts(session), *(resolved_alerts(session) if everything else [])]
+        found = [*open_alerts(session), *(resolved_alerts(session) if show_all else [])]
         if as_json:
             typer.echo(json.dumps([_as_json(alert) for alert in found], indent=2))
             return
@@ -47,45 +45,51 @@ def listed(
 
 
 @alerts.command()
-def ack(alert: AlertNumber, by: By = "") -> None:
-    """Say that you see to an alert: nothing more is told of it, neither that it got worse nor that it is over."""
+def ack(alert: AlertId, by: By = "") -> None:
+    """Acknowledge an alert: you are working on it.
+
+    Nobody is notified of it again, neither when it gets worse nor when it is resolved.
+    """
     from seedtrust_ops.domain.alert_notifications.acknowledgement import acknowledge
 
     with _session() as session:
-        row = acknowledge(session, alert, by or _myself())
-        typer.echo(strip_control_chars(f"{row.acknowledged_by} sees to alert {row.id}: {row.rule}, {row.subject}."))
+        row = acknowledge(session, alert, by or _login_name())
+        typer.echo(
+            strip_control_chars(f"Alert {row.id} ({row.rule}, {row.subject}) is acknowledged by {row.acknowledged_by}.")
+        )
 
 
 @alerts.command()
-def resolve(alert: AlertNumber, by: By = "") -> None:
-    """Close an alert that is settled and that no rule resolves by itself."""
-    from seedtrust_ops.domain.alert_notifications.acknowledgement import resolve_by_hand
+def resolve(alert: AlertId, by: By = "") -> None:
+    """Resolve an alert that no health rule resolves automatically.
+
+    If a health rule still finds the problem, it opens the alert again.
+    """
+    from seedtrust_ops.domain.alert_notifications.acknowledgement import resolve_manually
 
     with _session() as session:
-        row = resolve_by_hand(session, alert, by or _myself())
-        typer.echo(strip_control_chars(f"Alert {row.id} is closed: {row.rule}, {row.subject}."))
+        row = resolve_manually(session, alert, by or _login_name())
+        typer.echo(strip_control_chars(f"Alert {row.id} ({row.rule}, {row.subject}) is resolved."))
 
 
 @contextmanager
 def _session() -> "Iterator[Session]":
-    from seedtrust_ops.database.engine import application_engine, application_sessions, plain_database_errors
+    from seedtrust_ops.database.engine import application_engine, application_sessions, translate_database_errors
 
-    with plain_database_errors(application_engine().url), application_sessions().begin() as session:
+    with translate_database_errors(application_engine().url), application_sessions().begin() as session:
         yield session
 
 
-def _myself() -> str:
+def _login_name() -> str:
     from getpass import getuser
 
     return getuser()
 
 
 def _as_json(alert: "Alert") -> dict[str, Any]:
-    moments = ("opened_at", "resolved_at", "notified_at", "resolution_notified_at", "acknowledged_at")
-    words = {name: getattr(alert, name) for name in ("id", "rule", "subject", "severity", "detail", "acknowledged_by")}
-    return words | {
-        name: moment.isoformat() if (moment := getattr(alert, name)) is not None else None for name in moments
-    }
+    times = ("opened_at", "resolved_at", "notified_at", "resolution_notified_at", "acknowledged_at")
+    fields = {name: getattr(alert, name) for name in ("id", "rule", "subject", "severity", "detail", "acknowledged_by")}
+    return fields | {name: value.isoformat() if (value := getattr(alert, name)) is not None else None for name in times}
 
 
 def _show(found: "list[Alert]") -> None:
@@ -95,16 +99,16 @@ def _show(found: "list[Alert]") -> None:
 
     console = Console(highlight=False)
     if not found:
-        console.print("No alert is open.")
+        console.print("No open alerts.")
     for alert in found:
-        colour = "" if alert.resolved_at is not None else _COLOURS.get(alert.severity, "")
-        console.print(Text(strip_control_chars(f"{alert.id}  {alert.severity}  {alert.rule}, {alert.subject}"), colour))
-        since = f"Since {alert.opened_at:%d %b %H:%M} UTC, {_state(alert)}."
-        console.print(Padding(Text(strip_control_chars(since)), (0, 0, 0, 4)))
+        color = "" if alert.resolved_at is not None else _COLORS.get(alert.severity, "")
+        console.print(Text(strip_control_chars(f"{alert.id}  {alert.severity}  {alert.rule}, {alert.subject}"), color))
+        state = f"Opened {alert.opened_at:%b %d %H:%M} UTC, {_state(alert)}."
+        console.print(Padding(Text(strip_control_chars(state)), (0, 0, 0, 4)))
         console.print(Padding(Text(strip_control_chars(alert.detail)), (0, 0, 1, 4)))
 
 
 def _state(alert: "Alert") -> str:
     if alert.resolved_at is not None:
-        return f"over since {alert.resolved_at:%d %b %H:%M} UTC"
-    return f"seen to by {alert.acknowledged_by}" if alert.acknowledged_at is not None else "open"
+        return f"resolved {alert.resolved_at:%b %d %H:%M} UTC"
+    return f"acknowledged by {alert.acknowledged_by}" if alert.acknowledged_at is not None else "open"

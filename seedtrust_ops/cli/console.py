@@ -1,6 +1,6 @@
-"""A console on which texts of the database only show: nothing in them is obeyed, by Rich or by the terminal.
+"""A console that prints text from the database literally, without Rich markup or terminal control sequences.
 
-Import it inside commands: Rich is slow to load.
+Import it inside commands: Rich is slow to import.
 """
 
 from typing import Any
@@ -12,12 +12,12 @@ from seedtrust_ops.formatting import strip_control_chars
 
 
 class PlainConsole(Console):
-    """A console that takes no square brackets for markup, and lets no control sequence through.
+    """A console that does not interpret square brackets as markup and removes control characters.
 
-    What is given as a `Text` must have gone through `strip_control_chars` before.
+    Text in a `Text` object must have gone through `strip_control_chars` before.
     """
 
-    def render_str(self, text: str, **how: Any) -> Text:
-        """Return text as it stands, whatever is in it."""
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return the text unchanged, except for control characters."""
         lines = "\n".join(strip_control_chars(line) for line in text.split("\n"))
-        return super().render_str(lines, **(how | {"markup": False, "emoji": False, "highlight": False}))
+        return super().render_str(lines, **(options | {"markup": False, "emoji": False, "highlight": False}))

@@ -1,6 +1,6 @@
-"""`seedtrust-ops keys`: which keys encrypted account numbers are under, and how to bring all under the newest.
+"""`seedtrust-ops keys`: shows which keys encrypt the stored account numbers, and rotates to the newest key.
 
-The commands are registered in `cli`; whatever is slow to import is imported inside them.
+The rotation itself is in `domain/key_rotation.py`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,133 +15,143 @@ from seedtrust_ops.errors import SeedTrustError
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
 
-    from seedtrust_ops.domain.key_rotation import KeyUse
+    from seedtrust_ops.domain.key_rotation import KeyUsage
     from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 
-keys = typer.Typer(no_args_is_help=True, help="The keys of encrypted account numbers: which are in use, and rotation.")
+keys = typer.Typer(no_args_is_help=True, help="Check and rotate the encryption keys of account numbers.")
 
-IDS_NAMED = 200
+MAX_LISTED_IDS = 200
 
 
-class TokensUnreadable(SeedTrustError):
-    """Stored account numbers are damaged, or under a key that is not at hand."""
+class UnreadableTokens(SeedTrustError):
+    """Stored account numbers are damaged, or encrypted with a key that is not in SEEDTRUST_FIELD_KEY."""
 
 
 class OlderKeyInUse(SeedTrustError):
-    """Account numbers are still being encrypted with an older key."""
+    """An application still encrypts account numbers with an older key."""
 
 
 @keys.command()
 def check() -> None:
-    """Count the stored account numbers under each key of SEEDTRUST_FIELD_KEY; nothing is changed."""
-    from seedtrust_ops.domain.key_rotation import look_at_keys
+    """Count the account numbers encrypted with each key of SEEDTRUST_FIELD_KEY.
 
-    with _stored_tokens() as stored, _progress("Looking at tokens", stored.count) as looked_at:
-        use = look_at_keys(stored.sessions, stored.ring, looked_at)
-    for place in range(stored.keys):
-        typer.echo(f"Key {place + 1}{' (the newest)' if place == 0 else ''}: {use.tokens[place]} account numbers.")
-    _refuse_unreadable(use)
+    Nothing is changed. The exit code is 1 if an account number cannot be decrypted.
+    """
+    from seedtrust_ops.domain.key_rotation import count_key_usage
+
+    with _open_tokens() as stored, _progress("Checking account numbers", stored.token_count) as advance:
+        use = count_key_usage(stored.sessions, stored.ring, advance)
+    for index in range(stored.key_count):
+        label = f"Key {index + 1}{' (newest)' if index == 0 else ''}"
+        typer.echo(f"{label}: {use.tokens[index]} account numbers.")
+    _require_readable(use)
 
 
 @keys.command()
 def rotate(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be encrypted anew.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only count the account numbers that would be re-encrypted.")
+    ] = False,
 ) -> None:
-    """Encrypt every account number anew that is not under the newest key; break it off and repeat it at will."""
+    """Re-encrypt all account numbers with the newest key.
+
+    You can interrupt it at any time and run it again. It tells you when old keys can be removed.
+    """
     if dry_run:
-        _count_what_would_be_rotated()
+        _preview_rotation()
     else:
         _rotate()
 
 
-def _count_what_would_be_rotated() -> None:
-    from seedtrust_ops.domain.key_rotation import look_at_keys
+def _preview_rotation() -> None:
+    from seedtrust_ops.domain.key_rotation import count_key_usage
 
-    with _stored_tokens() as stored, _progress("Looking at tokens", stored.count) as looked_at:
-        use = look_at_keys(stored.sessions, stored.ring, looked_at)
-    typer.echo(f"{use.under_older_keys} of {stored.count} account numbers would be encrypted anew.")
-    _refuse_unreadable(use)
+    with _open_tokens() as stored, _progress("Checking account numbers", stored.token_count) as advance:
+        use = count_key_usage(stored.sessions, stored.ring, advance)
+    typer.echo(f"{use.older_key_count} of {stored.token_count} account numbers would be re-encrypted.")
+    _require_readable(use)
 
 
 def _rotate() -> None:
     from seedtrust_ops.domain.key_rotation import rotate
 
-    # Once to encrypt, and once more to see that nothing is left.
-    with _stored_tokens() as stored, _progress("Rotating", 2 * stored.count) as looked_at:
-        rotation = rotate(stored.sessions, stored.ring, looked_at)
-    typer.echo(f"{rotation.renewed} of {stored.count} account numbers were encrypted anew.")
-    _refuse_unreadable(rotation.use)
-    if not rotation.complete:
+    # Every account number is read twice: once to re-encrypt it, once to verify the result.
+    with _open_tokens() as stored, _progress("Rotating account numbers", 2 * stored.token_count) as advance:
+        rotation = rotate(stored.sessions, stored.ring, advance)
+    typer.echo(f"{rotation.reencrypted} of {stored.token_count} account numbers were re-encrypted.")
+    _require_readable(rotation.usage)
+    if not rotation.is_complete:
         raise OlderKeyInUse(
-            f"{rotation.use.under_older_keys} account numbers are under an older key again: an application still "
-            "encrypts with it. Give every application the newest key first in its list and restart it, then run this "
-            "again; keep the older keys until then."
+            f"{rotation.usage.older_key_count} account numbers were encrypted with an older key during the rotation: "
+            "an application still uses it. Put the newest key first in the SEEDTRUST_FIELD_KEY of every application, "
+            "restart them, and run this command again. Keep the older keys until then."
         )
-    may_go = "the old key can be removed from SEEDTRUST_FIELD_KEY, as soon as no application encrypts with it"
-    only_one = "it is the only one in SEEDTRUST_FIELD_KEY"
+    old_keys = "Old keys can be removed from SEEDTRUST_FIELD_KEY once no application encrypts with them."
+    only_key = "It is the only key in SEEDTRUST_FIELD_KEY."
     typer.echo(
-        "All of them were looked at once more, and each is under the newest key: "
-        f"{may_go if stored.keys > 1 else only_one}."
+        "Verified: every account number is encrypted with the newest key. "
+        f"{old_keys if stored.key_count > 1 else only_key}"
     )
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """Where the tokens are, what may open them with how many keys, and how many tokens there are."""
+class _StoredTokens:
+    """The database with the tokens, the cipher that decrypts them, and the number of keys and tokens."""
 
     sessions: "sessionmaker[Session]"
     ring: "FernetFieldCipher"
-    keys: int
-    count: int
+    key_count: int
+    token_count: int
 
 
 @contextmanager
-def _stored_tokens() -> Iterator[_Stored]:
-    """Yield the database's tokens; trouble with it in the block is told in a sentence."""
+def _open_tokens() -> Iterator[_StoredTokens]:
+    """Yield access to the encrypted account numbers; database errors in the block become one-line messages."""
     from seedtrust_ops.config import get_settings
-    from seedtrust_ops.database.engine import application_engine, application_sessions, plain_database_errors
+    from seedtrust_ops.database.engine import application_engine, application_sessions, translate_database_errors
     from seedtrust_ops.domain.key_rotation import count_tokens
     from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 
     configured = get_settings().field_keys.keys
     ring = FernetFieldCipher(configured)
-    with plain_database_errors(application_engine().url):
+    with translate_database_errors(application_engine().url):
         sessions = application_sessions()
         with sessions() as session:
             count = count_tokens(session)
-        yield _Stored(sessions, ring, len(configured), count)
+        yield _StoredTokens(sessions, ring, len(configured), count)
 
 
-def _refuse_unreadable(use: "KeyUse") -> None:
-    if use.readable:
+def _require_readable(use: "KeyUsage") -> None:
+    if use.is_readable:
         return
-    sentences = []
-    if use.of_unknown_keys:
-        sentences.append(
-            f"{len(use.of_unknown_keys)} account numbers are opened by no key in SEEDTRUST_FIELD_KEY (transactions "
-            f"{_named(use.of_unknown_keys)}): add the key that they were encrypted with at its end and run this again."
+    problems = []
+    if use.unknown_key_transactions:
+        problems.append(
+            f"No key in SEEDTRUST_FIELD_KEY decrypts {len(use.unknown_key_transactions)} account numbers (transactions "
+            f"{_list_ids(use.unknown_key_transactions)}). Add the key that encrypted them to the end of the "
+            "variable, and run this command again."
         )
     if use.damaged:
-        sentences.append(
-            f"{len(use.damaged)} account numbers are damaged, and no key could open them (transactions "
-            f"{_named(use.damaged)}): ask the payees for their account numbers and enter them again."
+        problems.append(
+            f"{len(use.damaged)} account numbers are damaged, so no key can decrypt them (transactions "
+            f"{_list_ids(use.damaged)}). Ask the payees for their account numbers and enter them again."
         )
-    raise TokensUnreadable(" ".join([*sentences, "Remove no key until that is seen to."]))
+    raise UnreadableTokens(" ".join([*problems, "Do not remove any key until this is resolved."]))
 
 
-def _named(transaction_ids: Sequence[int]) -> str:
-    shown = ", ".join(str(one) for one in transaction_ids[:IDS_NAMED])
-    more = len(transaction_ids) - IDS_NAMED
-    return f"{shown} and {more} more" if more > 0 else shown
+def _list_ids(transaction_ids: Sequence[int]) -> str:
+    listed = ", ".join(str(one) for one in transaction_ids[:MAX_LISTED_IDS])
+    more = len(transaction_ids) - MAX_LISTED_IDS
+    return f"{listed} and {more} more" if more > 0 else listed
 
 
 @contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar until the block ends; yields what moves it on."""
+def _progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar until the block ends; yield the function that advances it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(description, total=total)
         yield lambda tokens: progress.advance(task, tokens)

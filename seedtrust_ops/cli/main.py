@@ -1,6 +1,6 @@
-"""`seedtrust-ops`: what people type. Each command is one call into the module that does it.
+"""The entry point of `seedtrust-ops`: registers all commands and turns expected errors into one-line messages.
 
-Whatever is slow to import is imported inside the command, so that `--help` answers at once.
+Modules that are slow to import are imported inside the commands, so that `--help` answers at once.
 """
 
 from typing import Annotated, Any
@@ -17,9 +17,16 @@ from seedtrust_ops.cli.status import health, status, watchdog
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.formatting import strip_control_chars
 
+PANELS = (MONITORING, OPERATIONS, DEPLOYMENT, DEVELOPMENT) = (
+    "Monitoring",
+    "Operations",
+    "Deployment",
+    "Local development",
+)
 
-class _InSentences(TyperGroup):
-    """Prints trouble that people should read about as one sentence, without a traceback."""
+
+class _ErrorHandlingGroup(TyperGroup):
+    """Prints a `SeedTrustError` as one line on stderr and exits with code 1, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -28,106 +35,135 @@ class _InSentences(TyperGroup):
             typer.echo(strip_control_chars(str(error)), err=True)
             raise typer.Exit(1) from None
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """List the commands by help panel, because Typer would list all groups after all single commands."""
+        return sorted(super().list_commands(ctx), key=lambda name: PANELS.index(self.commands[name].rich_help_panel))
+
 
 app = typer.Typer(
-    cls=_InSentences,
+    cls=_ErrorHandlingGroup,
     no_args_is_help=True,
     add_completion=False,
-    help="SeedTrust's background work: run it, look at it, try it out on a laptop.",
+    rich_markup_mode="markdown",
+    help="Run, monitor and operate SeedTrust's background jobs.",
 )
-transfers = typer.Typer(no_args_is_help=True, help="Stop and resume the sending of transfers.")
-app.add_typer(transfers, name="transfers")
-app.add_typer(keys, name="keys")
-app.add_typer(alerts, name="alerts")
-app.add_typer(notifications, name="notifications")
-app.add_typer(rules, name="rules")
-app.add_typer(shadow, name="shadow")
+transfers = typer.Typer(no_args_is_help=True, help="Halt and resume the sending of transfers.")
 for command in (status, health, watchdog):
-    app.command()(command)
+    app.command(rich_help_panel=MONITORING)(command)
+app.add_typer(alerts, name="alerts", rich_help_panel=MONITORING)
+app.add_typer(transfers, name="transfers", rich_help_panel=OPERATIONS)
+app.add_typer(rules, name="rules", rich_help_panel=OPERATIONS)
+app.add_typer(notifications, name="notifications", rich_help_panel=OPERATIONS)
+app.add_typer(keys, name="keys", rich_help_panel=OPERATIONS)
+app.add_typer(shadow, name="shadow", rich_help_panel=OPERATIONS)
 
 
-@app.command()
+@app.command(rich_help_panel=DEPLOYMENT)
 def migrate(
     platform: Annotated[
-        bool, typer.Option("--platform", help="Also create the platform's own tables (laptops, tests).")
+        bool,
+        typer.Option("--platform", help="Also create the platform's tables, if there are none. For laptops and tests."),
     ] = False,
 ) -> None:
-    """Bring schema ops up to date and check that the platform's tables have what the jobs use."""
-    from seedtrust_ops.database.engine import application_url, create_application_engine, plain_database_errors
-    from seedtrust_ops.migrations.migrator import migrate as bring_up_to_date
+    """Migrate schema ops to the newest revision.
+
+    Before that, it checks that the platform's tables have every column that the jobs use. If one is missing, it
+    names it and changes nothing.
+    """
+    from seedtrust_ops.database.engine import application_url, create_application_engine, translate_database_errors
+    from seedtrust_ops.migrations.migrator import migrate as run_migrations
 
     engine = create_application_engine(application_url())
-    with plain_database_errors(engine.url):
-        for sentence in bring_up_to_date(engine, create_platform=platform):
-            typer.echo(sentence)
+    with translate_database_errors(engine.url):
+        for message in run_migrations(engine, create_platform=platform):
+            typer.echo(message)
 
 
-@app.command()
+@app.command(rich_help_panel=DEVELOPMENT)
 def seed(
-    cases: Annotated[int, typer.Option(help="How many cases the company has.")] = 200,
-    seed: Annotated[int, typer.Option(help="Decides everything that is left to chance.")] = 1,
+    cases: Annotated[int, typer.Option(help="The number of cases to create.")] = 200,
+    seed: Annotated[int, typer.Option(help="The random seed. The same seed gives the same data.")] = 1,
 ) -> None:
-    """Fill an empty database with a made-up company."""
+    """Fill an empty database with sample data.
+
+    If the database already contains sample data, nothing is added. Any other data is refused.
+    """
     from seedtrust_ops.config import get_settings
-    from seedtrust_ops.database.engine import application_engine, plain_database_errors
+    from seedtrust_ops.database.engine import application_engine, translate_database_errors
     from seedtrust_ops.resources.field_encryption import FernetFieldCipher
     from seedtrust_ops.sandbox.seed.seeder import seed_company
 
     cipher = FernetFieldCipher(get_settings().field_keys.keys)
     engine = application_engine()
-    with plain_database_errors(engine.url):
+    with translate_database_errors(engine.url):
         company = seed_company(engine, cases=cases, seed=seed, encrypt=cipher.encrypt)
     rows = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in company.rows.items())
-    typer.echo(
-        f"{'Seeded' if company.added else 'Nothing was added: the database holds a seeded company already'}: {rows}."
-    )
+    prefix = "Added sample data" if company.added else "Nothing added, because the database already has sample data"
+    typer.echo(f"{prefix}: {rows}.")
 
 
-@app.command()
+@app.command(rich_help_panel=DEVELOPMENT)
 def sandbox() -> None:
-    """Run the servers of the outside world until Ctrl-C, and print the environment that names them."""
+    """Run local stand-ins for all external services until Ctrl-C.
+
+    It starts a bank, mail server, S3, PostHog and internal API, and prints the environment variables to reach them.
+    """
     from seedtrust_ops.sandbox.dev import run_sandbox
 
     run_sandbox()
 
 
-@app.command()
+@app.command(rich_help_panel=DEVELOPMENT)
 def demo(
-    short: Annotated[bool, typer.Option("--short", help="Only the halt, the kill, timeouts and the legacy.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="Run a shorter selection of scenarios.")] = False,
 ) -> None:
-    """Show a company's transfers surviving every fault that the sandbox bank knows, and both ledgers agreeing."""
+    """Demonstrate transfers that survive every fault of the sandbox bank.
+
+    It runs on a sandbox of its own and shows at the end that the bank's records and SeedTrust's ledger agree.
+    """
     from seedtrust_ops.sandbox.demo.report import run_demo
 
     raise typer.Exit(run_demo(short=short))
 
 
-@app.command()
+@app.command(rich_help_panel=DEVELOPMENT)
 def gameday(
-    only: Annotated[list[str] | None, typer.Option(help="Only this trouble; may be given several times.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="Run only this incident. Repeat the option for more.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Cause each trouble on a sandbox of its own, and see that it is noticed, told, mended, and the money right."""
+    """Run incident drills on sandboxes.
+
+    It causes each incident on a sandbox of its own, and verifies that it is detected, reported and resolved, and that
+    every cent is accounted for.
+    """
     from seedtrust_ops.sandbox.gameday.report import run_gameday
 
     raise typer.Exit(run_gameday(only or (), as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=DEVELOPMENT)
 def dev(
-    worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Run the daemon too.")] = True,
+    worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Also run the worker.")] = True,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Where the UI is; without it 3000, or any that is free.")
+        int | None,
+        typer.Option(min=1, max=65_535, help="The port of the Dagster UI.", show_default="3000, or any free port"),
     ] = None,
 ) -> None:
-    """Run everything on this laptop: database, sandbox, a seeded company, web server and worker; Ctrl-C stops all."""
+    """Run everything on this laptop until Ctrl-C.
+
+    It starts the embedded database with sample data, the sandbox, the Dagster UI and the worker.
+    """
     from seedtrust_ops.sandbox.dev import run_dev
 
     run_dev(with_worker=worker, port=port)
 
 
-@app.command()
+@app.command(rich_help_panel=DEPLOYMENT)
 def worker() -> None:
-    """Run the code server and Dagster's daemon, starting again what dies, until SIGTERM or Ctrl-C."""
+    """Run the jobs: the code server and Dagster's daemon.
+
+    It restarts a process that crashes, and runs until SIGTERM or Ctrl-C.
+    """
     from seedtrust_ops.config import dagster_home, environment_for_child
     from seedtrust_ops.supervisor.worker_main import run_worker
 
@@ -137,9 +173,12 @@ def worker() -> None:
 
 @transfers.command()
 def halt(
-    reason: Annotated[str, typer.Option(help="Why, for everybody who wonders later.")],
+    reason: Annotated[str, typer.Option(help="Why transfers are halted. Shown in status, alerts and the Dagster UI.")],
 ) -> None:
-    """Stop all sending of transfers at once; healing goes on."""
+    """Stop sending transfers immediately, in all batches.
+
+    Auto-heal continues to query the bank about transfers that were already sent.
+    """
     from getpass import getuser
 
     from seedtrust_ops.database.engine import application_sessions
@@ -147,24 +186,23 @@ def halt(
 
     with application_sessions().begin() as session:
         kill_switch.halt(session, reason, set_by=getuser())
-        typer.echo(strip_control_chars(kill_switch.why_halted(session, halted_by_environment=False) or ""))
+        typer.echo(strip_control_chars(kill_switch.get_halt_reason(session, halted_by_environment=False) or ""))
 
 
 @transfers.command()
 def resume() -> None:
-    """Send transfers again."""
+    """Resume sending transfers."""
     from seedtrust_ops.config import get_settings
     from seedtrust_ops.database.engine import application_sessions
     from seedtrust_ops.domain.transfers import kill_switch
 
     with application_sessions().begin() as session:
         was_halted = kill_switch.resume(session)
-        still = kill_switch.why_halted(session, get_settings().transfers.halted)
-    typer.echo(
-        strip_control_chars(still)
-        if still
-        else ("Transfers are sent again." if was_halted else "Transfers were not halted.")
-    )
+        halt_reason = kill_switch.get_halt_reason(session, get_settings().transfers.halted)
+    if halt_reason is not None:
+        typer.echo(strip_control_chars(halt_reason))
+    else:
+        typer.echo("Transfers resumed." if was_halted else "Transfers were not halted. Nothing was changed.")
 
 
 if __name__ == "__main__":

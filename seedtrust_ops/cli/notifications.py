@@ -1,6 +1,6 @@
-"""`seedtrust-ops notifications`: look at letters before anybody gets them, and send again what failed.
+"""`seedtrust-ops notifications`: lists and previews the kinds of email, and requeues failed email.
 
-The commands are registered in `cli`; whatever is slow to import is imported inside them.
+Rendering is in `domain/notifications/`, the outbox in `domain/outbox/`.
 """
 
 from pathlib import Path
@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
-notifications = typer.Typer(no_args_is_help=True, help="Look at letters, and send again what failed.")
+notifications = typer.Typer(no_args_is_help=True, help="List and preview email notifications, and retry failed ones.")
 
 
 @notifications.command()
 def kinds() -> None:
-    """List the kinds of letters, who gets each, and the variables that its templates need."""
+    """List all kinds of email, their recipients, and the variables of their templates."""
     from seedtrust_ops.domain.notifications.notification_kinds import KINDS
 
     for kind in KINDS.values():
-        typer.echo(f"{kind.name}\n  {kind.told}")
+        typer.echo(f"{kind.name}\n  {kind.recipients}")
         for name, meaning in kind.variables.items():
             typer.echo(f"  {name}: {meaning}")
         for name, meaning in kind.optional.items():
@@ -26,29 +26,35 @@ def kinds() -> None:
 
 @notifications.command()
 def preview(
-    kind: Annotated[str, typer.Argument(help="A kind of letter, or one of its variants, such as case-close-late.")],
-    output: Annotated[Path | None, typer.Option(help="Where to write the HTML; else <kind>.html here.")] = None,
+    kind: Annotated[str, typer.Argument(help="The kind of email, or a variant such as case-close-late.")],
+    output: Annotated[Path | None, typer.Option(help="The HTML file to write.", show_default="KIND.html")] = None,
 ) -> None:
-    """Write a letter with made-up content to an HTML file, and show its subject and plain text."""
+    """Render an email with sample data.
+
+    It writes the HTML to a file and prints the subject and the plain text. Nothing is sent.
+    """
     from zoneinfo import ZoneInfo
 
     from seedtrust_ops.config import get_settings
-    from seedtrust_ops.domain.notifications.previews import preview as written
+    from seedtrust_ops.domain.notifications.previews import render_preview
     from seedtrust_ops.domain.notifications.renderer import EmailRenderer
 
-    letter = written(kind, EmailRenderer(ZoneInfo(get_settings().location.timezone)))
+    email = render_preview(kind, EmailRenderer(ZoneInfo(get_settings().location.timezone)))
     path = output or Path(f"{kind}.html")
-    path.write_text(letter.html, encoding="utf-8")
-    typer.echo(f"Subject: {letter.subject}\n\n{letter.text}")
-    typer.echo(f"The HTML is in {path}.")
+    path.write_text(email.html, encoding="utf-8")
+    typer.echo(f"Subject: {email.subject}\n\n{email.text}")
+    typer.echo(f"Wrote the HTML to {path}.")
 
 
 @notifications.command()
 def retry() -> None:
-    """Queue every failed letter again, once what made them fail has been seen to; the next run sends them."""
+    """Requeue all failed email.
+
+    Run it after you have fixed what made the email fail. The next run of a job that sends email delivers it.
+    """
     from seedtrust_ops.database.engine import application_sessions
-    from seedtrust_ops.domain.outbox.email_claims import queue_again
+    from seedtrust_ops.domain.outbox.email_claims import requeue_failed
 
     with application_sessions().begin() as session:
-        count = queue_again(session)
-    typer.echo(f"{count} letters are queued again.")
+        count = requeue_failed(session)
+    typer.echo(f"Requeued {count} failed {'email' if count == 1 else 'emails'}.")

@@ -1,6 +1,6 @@
-"""`seedtrust-ops rules`: why a disbursement request is approved by the approval rules, or is not.
+"""`seedtrust-ops rules`: explains which approval rules match a disbursement request.
 
-The command is registered in `cli`; the words and the judgement are `domain/approvals`'.
+The rules and their explanation are in `domain/approvals/`.
 """
 
 from typing import Annotated
@@ -9,25 +9,28 @@ import typer
 
 from seedtrust_ops.formatting import strip_control_chars
 
-rules = typer.Typer(no_args_is_help=True, help="The rules of the bulk auto-approver.")
+rules = typer.Typer(no_args_is_help=True, help="Explain decisions of the approval rules.")
 
 
 @rules.callback()
 def _rules() -> None:
-    """Keep `explain` a command of its own, also while it is the only one."""
+    """Keep `explain` a subcommand, although it is the only one."""
 
 
 @rules.command()
 def explain(
-    request: Annotated[int, typer.Argument(metavar="DR", help="The number of the disbursement request.")],
+    request: Annotated[int, typer.Argument(metavar="REQUEST", help="The ID of the disbursement request.")],
 ) -> None:
-    """Print, rule by rule, why a disbursement request is approved or not; nothing is changed."""
+    """Explain, rule by rule, why a disbursement request is or is not approved.
+
+    Nothing is changed.
+    """
     from zoneinfo import ZoneInfo
 
     from seedtrust_ops.config import get_settings
-    from seedtrust_ops.database.engine import application_engine, application_sessions, plain_database_errors
+    from seedtrust_ops.database.engine import application_engine, application_sessions, translate_database_errors
     from seedtrust_ops.domain.approvals import explanation
 
-    with plain_database_errors(application_engine().url), application_sessions()() as session:
+    with translate_database_errors(application_engine().url), application_sessions()() as session:
         for line in explanation.explain(session, request, ZoneInfo(get_settings().location.timezone)):
             typer.echo(strip_control_chars(line))

@@ -1,6 +1,6 @@
-"""`seedtrust-ops status`, `health` and `watchdog`: how things stand, and who looks while nobody does.
+"""`seedtrust-ops status`, `health` and `watchdog`: the state of the system, on demand or continuously.
 
-The commands are registered in `cli`. None of them loads Dagster: they must answer at once, and when it is dead.
+None of them imports Dagster: they must answer at once, and also while Dagster is down.
 """
 
 from typing import TYPE_CHECKING, Annotated
@@ -14,77 +14,98 @@ if TYPE_CHECKING:
     from seedtrust_ops.status.health import Health
     from seedtrust_ops.status.models import StatusReport
 
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 def status(as_json: AsJson = False) -> None:
-    """Show each job's last run and next tick, the queue, batches on their way, what waits, and open alerts."""
+    """Show the state of the system on one screen.
+
+    It lists each job's last run and next tick, the run queue, batches in progress, pending email, events and reports,
+    and open alerts.
+    """
     from seedtrust_ops.cli.console import PlainConsole
     from seedtrust_ops.status import renderer
 
-    standing, health = _standing_and_health()
+    report, current_health = _collect()
     if as_json:
-        typer.echo(renderer.as_json(standing, health))
+        typer.echo(renderer.status_as_json(report, current_health))
     else:
-        renderer.print_standing(PlainConsole(), standing, health)
+        renderer.print_status(PlainConsole(), report, current_health)
 
 
 def health(as_json: AsJson = False) -> None:
-    """Say in one word how things stand, and why; exit 0 when well, 1 when degraded, 2 when down."""
+    """Check whether the system is healthy, degraded or down, and say why.
+
+    Exit codes: 0 healthy, 1 degraded, 2 down.
+    """
     from seedtrust_ops.cli.console import PlainConsole
     from seedtrust_ops.status import renderer
 
     try:
-        standing, judged = _standing_and_health()
+        report, current_health = _collect()
     except SeedTrustError as error:
-        # Nobody can say how things stand, and whoever asks must not take that for well, nor for a little ill.
+        # The state is unknown. Exit 2, because a caller must not take that for healthy or degraded.
         typer.echo(strip_control_chars(str(error)), err=True)
         raise typer.Exit(2) from None
     if as_json:
-        typer.echo(renderer.health_as_json(standing, judged))
+        typer.echo(renderer.health_as_json(report, current_health))
     else:
-        renderer.print_health(PlainConsole(), judged)
-    raise typer.Exit(judged.level.value)
+        renderer.print_health(PlainConsole(), current_health)
+    raise typer.Exit(current_health.level.value)
 
 
 def watchdog(
     once: Annotated[
-        bool, typer.Option("--once", help="Look once and exit: 0, or 1 where there is trouble. For cron.")
+        bool,
+        typer.Option("--once", help="Run one round and exit: 0 if all is well, 1 if there is an incident. For cron."),
     ] = False,
     interval: Annotated[
         float | None,
         typer.Option(
-            min=0.1, max=60, help="Seconds between two looks, instead of SEEDTRUST_WATCHDOG_INTERVAL_SECONDS."
+            min=0.1,
+            max=60,
+            help="Seconds between two rounds.",
+            show_default="15, or as configured",
         ),
     ] = None,
 ) -> None:
-    """Watch Dagster's daemon, its ticks and the databases from outside, and tell people by letter when they stop."""
+    """Alert people when Dagster or a database stops.
+
+    It checks the heartbeats of Dagster's daemon, the ticks of schedules and sensors, and both databases from a
+    separate process, and notifies people by email, PostHog and the internal API. It runs until Ctrl-C or SIGTERM.
+    """
     from seedtrust_ops.config import dagster_home, get_settings
-    from seedtrust_ops.supervisor.worker_main import told_to_stop
-    from seedtrust_ops.watchdog.watchdog_loop import FOLDER, Watchdog, now_in_words, only_watchdog, watch
+    from seedtrust_ops.supervisor.worker_main import stop_on_signals
+    from seedtrust_ops.watchdog.watchdog_loop import (
+        STATE_FOLDER,
+        Watchdog,
+        hold_watchdog_lock,
+        log_timestamp,
+        run_until_stopped,
+    )
 
-    def say(line: str) -> None:
-        typer.echo(f"{now_in_words()}  {line}")
+    def log(line: str) -> None:
+        typer.echo(f"{log_timestamp()}  {line}")
 
-    folder = dagster_home() / FOLDER
+    folder = dagster_home() / STATE_FOLDER
     settings = get_settings().watchdog
-    with told_to_stop() as stop, only_watchdog(folder):
-        dog = Watchdog(folder, settings, say)
+    with stop_on_signals() as stop, hold_watchdog_lock(folder):
+        dog = Watchdog(folder, settings, log)
         if once:
-            raise typer.Exit(1 if dog.look() else 0)
+            raise typer.Exit(1 if dog.run_once() else 0)
         seconds = interval or settings.interval_seconds
-        say(f"The watchdog looks every {seconds:g} s, and prints what changes.")
-        watch(dog, stop, interval_seconds=seconds, say=say)
+        log(f"Watchdog started. It checks every {seconds:g} s and logs changes only.")
+        run_until_stopped(dog, stop, interval_seconds=seconds, log=log)
 
 
-def _standing_and_health() -> "tuple[StatusReport, Health]":
+def _collect() -> "tuple[StatusReport, Health]":
     from seedtrust_ops.config import get_settings
     from seedtrust_ops.status.collector import collect_status
-    from seedtrust_ops.status.health import judge_health
+    from seedtrust_ops.status.health import evaluate_health
 
-    standing = collect_status()
-    return standing, judge_health(
-        standing,
+    report = collect_status()
+    return report, evaluate_health(
+        report,
         heartbeat_seconds=get_settings().watchdog.heartbeat_seconds,
         dev_env=get_settings().location.dev_env,
     )

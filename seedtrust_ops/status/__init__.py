@@ -1,5 +1,5 @@
-"""How things stand, for `seedtrust-ops status` and `seedtrust-ops health`; nothing here loads Dagster.
+"""The system's status for `seedtrust-ops status` and `seedtrust-ops health`; nothing here imports Dagster.
 
-`facts` names what is known, `runs` and `work` read it from the two databases, `gathering` asks both, `health` judges
-and `showing` prints.
+`models` are the types, `runs` and `workload` read the two databases, `collector` queries both, `health` rates the
+result, and `renderer` prints it.
 """

@@ -1,4 +1,4 @@
-"""Asks both databases how things stand, each with a deadline; one that is away is a sentence, not an error."""
+"""Collects the status from both databases, each with a deadline; an unavailable database becomes an error message."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,58 +10,58 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.migrations.migrator import HEAD_REVISION, current_revision
-from seedtrust_ops.status.models import StatusReport, WorkStanding
-from seedtrust_ops.status.runs import read_runs
-from seedtrust_ops.status.workload import read_work
-from seedtrust_ops.watchdog.probes import NoResponse, TimedQuery, application_database, dagster_database
+from seedtrust_ops.status.models import StatusReport, Workload
+from seedtrust_ops.status.runs import read_dagster_status
+from seedtrust_ops.status.workload import read_workload
+from seedtrust_ops.watchdog.probes import QueryFailed, TimedQuery, application_database_url, dagster_database_url
 
 DEADLINE_SECONDS = 15.0
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
-class _NotMigrated(NoResponse):
-    """Schema ops is not at the revision of this code."""
+class _NotMigrated(QueryFailed):
+    """Schema ops is not at the revision that this code needs."""
 
 
 def collect_status() -> StatusReport:
-    """Return how things stand now.
+    """Return the current status.
 
     Raises:
-        ConfigurationError: where a variable can't be used.
+        ConfigurationError: if an environment variable is invalid.
     """
     location = get_settings().location
     halted = get_settings().transfers.halted
     shadow = get_settings().shadow
     now = datetime.now(UTC)
-    application = TimedQuery("SEEDTRUST_DATABASE_URL", application_database, DEADLINE_SECONDS)
-    dagster = TimedQuery("DAGSTER_POSTGRES_URL", dagster_database, DEADLINE_SECONDS)
-    work, application_trouble = _asked(application, lambda connection: _read_work(connection, halted))
-    runs, dagster_trouble = _asked(
+    application = TimedQuery("SEEDTRUST_DATABASE_URL", application_database_url, DEADLINE_SECONDS)
+    dagster = TimedQuery("DAGSTER_POSTGRES_URL", dagster_database_url, DEADLINE_SECONDS)
+    workload, application_error = _query(application, lambda connection: _read_workload(connection, halted))
+    dagster_status, dagster_error = _query(
         dagster,
-        lambda connection: read_runs(
+        lambda connection: read_dagster_status(
             connection,
             zone=ZoneInfo(location.timezone),
             dev_env=location.dev_env,
             now=now,
-            in_shadow=shadow.covers,
+            is_in_shadow_mode=shadow.covers,
         ),
     )
-    return StatusReport(now, dagster_trouble, application_trouble, runs, work)
+    return StatusReport(now, dagster_error, application_error, dagster_status, workload)
 
 
-def _asked(inquirer: TimedQuery, question: Callable[[Connection], Found]) -> tuple[Found | None, str | None]:
+def _query(database: TimedQuery, query: Callable[[Connection], Result]) -> tuple[Result | None, str | None]:
     try:
-        return inquirer.ask(question), None
-    except NoResponse as trouble:
-        return None, str(trouble)
+        return database.run(query), None
+    except QueryFailed as error:
+        return None, str(error)
 
 
-def _read_work(connection: Connection, halted_by_environment: bool) -> WorkStanding:
+def _read_workload(connection: Connection, halted_by_environment: bool) -> Workload:
     revision = current_revision(connection)
     if revision != HEAD_REVISION:
         raise _NotMigrated(
-            f"Schema ops is at revision {revision or 'nothing'} and this code wants {HEAD_REVISION}: run "
+            f"Schema ops is at revision {revision or 'none'}, but this code needs {HEAD_REVISION}. Run "
             "`seedtrust-ops migrate`."
         )
-    return read_work(Session(connection), halted_by_environment=halted_by_environment)
+    return read_workload(Session(connection), halted_by_environment=halted_by_environment)

@@ -1,4 +1,4 @@
-"""Judges how things stand: well, degraded or down; one pure function over facts."""
+"""Rates a status report as healthy, degraded or down: one pure function."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,29 +6,29 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.status.models import DagsterStanding, StatusReport, WorkStanding
-from seedtrust_ops.watchdog.evaluator import RULES, SCHEDULER_SLEEPS
+from seedtrust_ops.status.models import DagsterStatus, StatusReport, Workload
+from seedtrust_ops.watchdog.evaluator import RULES, SCHEDULER_INTERVAL
 
-SENDER = "huntington_batch_sensor"
-NOTHING_IS_SENT = frozenset({"bank_unauthorized", "bank_silent"})
-"""The alerts while which no transfer leaves."""
-URGENT = frozenset({Severity.CRITICAL.value, Severity.HIGH.value})
+BATCH_SENSOR = "huntington_batch_sensor"
+BLOCKING_ALERT_RULES = frozenset({"bank_unauthorized", "bank_silent"})
+"""Alert rules that mean no transfers can be sent while an alert is open."""
+URGENT_SEVERITIES = frozenset({Severity.CRITICAL.value, Severity.HIGH.value})
 
 
 class Level(IntEnum):
-    """How things stand; the number is the exit code of `seedtrust-ops health` (design, section 7)."""
+    """The health level; its number is the exit code of `seedtrust-ops health` (design, section 7)."""
 
-    WELL = 0
+    HEALTHY = 0
     DEGRADED = 1
     DOWN = 2
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One thing that is not well, as a sentence."""
+    """One reason why the system is not healthy."""
 
     level: Level
-    sentence: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -39,72 +39,73 @@ class Health:
     reasons: list[Reason]
 
 
-def judge_health(standing: StatusReport, *, heartbeat_seconds: float, dev_env: bool) -> Health:
-    """Return how things stand.
+def evaluate_health(report: StatusReport, *, heartbeat_seconds: float, dev_env: bool) -> Health:
+    """Return the health level and its reasons.
 
-    DOWN: a database is away, the daemon's heart does not beat, or transfers can't be sent (halted, refused or not
-    answered by the bank, or their sensor off or silent). DEGRADED: an urgent alert is open that nobody has
-    acknowledged, or a schedule or sensor has stopped ticking. While the daemon is silent, nothing is said of ticks.
+    DOWN: a database is unavailable, the daemon is silent, or transfers cannot be sent (they are halted, the bank
+    rejects us or does not respond, or the batch sensor is off or silent). DEGRADED: a CRITICAL or HIGH alert is open
+    and not acknowledged, or a schedule or sensor has stopped ticking. While the daemon is silent, ticks are ignored.
 
     Args:
-        standing: the facts.
+        report: the status.
         heartbeat_seconds: how long the daemon may send no heartbeat.
-        dev_env: whether it is a developer's machine, where production's sensors start switched off.
+        dev_env: whether this is a developer's machine, where production sensors start switched off.
     """
-    reasons = [Reason(Level.DOWN, trouble) for trouble in standing.troubles]
-    if standing.dagster is not None:
-        silent = _silence(standing.dagster, standing.at, timedelta(seconds=heartbeat_seconds))
-        reasons += [silent] if silent is not None else _ticks(standing.dagster, standing.at, dev_env)
-    if standing.work is not None:
-        reasons += _work(standing.work)
+    reasons = [Reason(Level.DOWN, error) for error in report.errors]
+    if report.dagster is not None:
+        silent = _check_daemon(report.dagster, report.at, timedelta(seconds=heartbeat_seconds))
+        reasons += [silent] if silent is not None else _check_ticks(report.dagster, report.at, dev_env)
+    if report.workload is not None:
+        reasons += _check_workload(report.workload)
     reasons.sort(key=lambda reason: -reason.level)
-    return Health(max((reason.level for reason in reasons), default=Level.WELL), reasons)
+    return Health(max((reason.level for reason in reasons), default=Level.HEALTHY), reasons)
 
 
-def _silence(dagster: DagsterStanding, now: datetime, borne: timedelta) -> Reason | None:
+def _check_daemon(dagster: DagsterStatus, now: datetime, limit: timedelta) -> Reason | None:
     if not dagster.heartbeats:
-        return Reason(Level.DOWN, "Dagster's daemon has never run on this database: start `seedtrust-ops worker`.")
+        return Reason(Level.DOWN, "Dagster's daemon has never run on this database. Start `seedtrust-ops worker`.")
     newest = max(dagster.heartbeats.values())
-    if now - newest >= borne:
+    if now - newest >= limit:
         return Reason(
             Level.DOWN,
-            f"Dagster's daemon has sent no heartbeat since {newest:%Y-%m-%d %H:%M:%S} UTC: see whether "
-            "`seedtrust-ops worker` runs.",
+            f"Dagster's daemon has sent no heartbeat since {newest:%Y-%m-%d %H:%M:%S} UTC. Check whether "
+            "`seedtrust-ops worker` is running.",
         )
-    hanging = [part for part, beat in dagster.heartbeats.items() if now - beat >= borne + SCHEDULER_SLEEPS]
+    hanging = [
+        daemon for daemon, heartbeat in dagster.heartbeats.items() if now - heartbeat >= limit + SCHEDULER_INTERVAL
+    ]
     if hanging:
         return Reason(
             Level.DOWN,
-            f"Part {' and '.join(sorted(hanging))} of Dagster's daemon sends no heartbeat: restart "
-            "`seedtrust-ops worker`.",
+            f"Dagster's daemon {' and '.join(sorted(hanging))} sends no heartbeat. Restart `seedtrust-ops worker`.",
         )
     return None
 
 
-def _ticks(dagster: DagsterStanding, now: datetime, dev_env: bool) -> Iterator[Reason]:
+def _check_ticks(dagster: DagsterStatus, now: datetime, dev_env: bool) -> Iterator[Reason]:
     for job in dagster.jobs:
-        if job.automation == SENDER and job.state == "STOPPED" and not dev_env:
+        if job.automation == BATCH_SENSOR and job.state == "STOPPED" and not dev_env:
             yield Reason(
-                Level.DOWN, f"Transfers can't be sent: {SENDER} is switched off. Switch it on in the Dagster UI."
+                Level.DOWN, f"Transfers cannot be sent: {BATCH_SENSOR} is switched off. Switch it on in the Dagster UI."
             )
         if job.state != "RUNNING" or job.silent_at is None or now < job.silent_at:
             continue
-        stopped = f"{job.automation} has stopped ticking; its newest tick is {job.last_tick_status or 'none'}."
-        if job.automation == SENDER:
-            yield Reason(Level.DOWN, f"Transfers can't be sent: {stopped}")
+        stopped = f"{job.automation} has stopped ticking; its last tick is {job.last_tick_status or 'none'}."
+        if job.automation == BATCH_SENSOR:
+            yield Reason(Level.DOWN, f"Transfers cannot be sent: {stopped}")
         else:
             yield Reason(Level.DEGRADED, stopped)
 
 
-def _work(work: WorkStanding) -> Iterator[Reason]:
-    if work.halted is not None:
-        yield Reason(Level.DOWN, work.halted)
-    for alert in work.alerts:
+def _check_workload(workload: Workload) -> Iterator[Reason]:
+    if workload.halted_reason is not None:
+        yield Reason(Level.DOWN, workload.halted_reason)
+    for alert in workload.alerts:
         if alert.rule in RULES:
-            # What the watchdog finds was looked at first hand above.
+            # The checks above cover the watchdog's rules with current data.
             continue
-        said = f"{alert.severity} alert {alert.id}, {alert.rule} ({alert.subject}): {alert.detail}"
-        if alert.rule in NOTHING_IS_SENT:
-            yield Reason(Level.DOWN, f"Transfers can't be sent. {said}")
-        elif alert.severity in URGENT and alert.acknowledged_by is None:
-            yield Reason(Level.DEGRADED, said)
+        message = f"{alert.severity} alert {alert.id}, {alert.rule} ({alert.subject}): {alert.detail}"
+        if alert.rule in BLOCKING_ALERT_RULES:
+            yield Reason(Level.DOWN, f"Transfers cannot be sent. {message}")
+        elif alert.severity in URGENT_SEVERITIES and alert.acknowledged_by is None:
+            yield Reason(Level.DEGRADED, message)

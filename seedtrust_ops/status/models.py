@@ -1,7 +1,4 @@
-"""What is known of how things stand: plain values, times aware and in UTC, money in cents.
-
-Whether that is well or ill is for `health` to judge.
-"""
+"""The types of a status report: plain values, times in UTC, money in cents; `health` rates them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +6,13 @@ from datetime import datetime
 
 
 @dataclass(frozen=True)
-class JobStanding:
-    """A job, or a sensor that launches none (its `severity` is None).
+class JobStatus:
+    """A job with its schedule or sensor, or a sensor that launches no job (its `severity` is None).
 
-    `state` is RUNNING or STOPPED, None where nothing launches it by itself. `last_run_seconds` is how long it took, or
-    has taken so far. `last_tick_at` and `next_tick_at` are its schedule's or sensor's, None where none is known;
-    the next one may be past: it is late then, and has stopped from `silent_at` on. `in_shadow` where it only records
-    what it would have done.
+    `state` is RUNNING or STOPPED, or None if the job has no schedule or sensor. `last_run_seconds` is the duration of
+    the last run, so far if it is running. Ticks are those of the schedule or sensor, None if unknown. A
+    `next_tick_at` in the past is late; from `silent_at` on the schedule or sensor has stopped. `is_in_shadow_mode`
+    means that the job only records what it would have done.
     """
 
     name: str
@@ -30,12 +27,12 @@ class JobStanding:
     last_tick_status: str | None
     next_tick_at: datetime | None
     silent_at: datetime | None
-    in_shadow: bool = False
+    is_in_shadow_mode: bool = False
 
 
 @dataclass(frozen=True)
-class QueueStanding:
-    """The runs of one job that wait in Dagster's queue, or those that are under way, and since when the oldest does."""
+class RunCount:
+    """The number of queued runs, or of runs in progress, of one job, and the time of the oldest."""
 
     job: str
     runs: int
@@ -43,20 +40,20 @@ class QueueStanding:
 
 
 @dataclass(frozen=True)
-class DagsterStanding:
-    """What Dagster's database knows; `heartbeats` is by part of the daemon, empty where none ever ran."""
+class DagsterStatus:
+    """Status from Dagster's database. `heartbeats` is by daemon type; it is empty if no daemon ever ran."""
 
     heartbeats: Mapping[str, datetime]
-    jobs: list[JobStanding]
-    queued: list[QueueStanding]
-    under_way: list[QueueStanding]
+    jobs: list[JobStatus]
+    queued: list[RunCount]
+    in_progress: list[RunCount]
 
 
 @dataclass(frozen=True)
-class BatchStanding:
-    """A batch on its way: `sent` of its `transactions` are with the bank or settled, `failed` among them.
+class BatchProgress:
+    """A queued or processing batch; `sent` counts its transactions at the bank or settled, including `failed`.
 
-    `held_by` is the run that holds it, None where nobody does.
+    `held_by` is the run that holds the lease, None if there is none.
     """
 
     batch_id: int
@@ -70,8 +67,8 @@ class BatchStanding:
 
 
 @dataclass(frozen=True)
-class AlertStanding:
-    """An open alert; `acknowledged_by` is who sees to it."""
+class OpenAlert:
+    """An open alert; `acknowledged_by` is the person who acknowledged it."""
 
     id: int
     severity: str
@@ -83,45 +80,47 @@ class AlertStanding:
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """Something that waits to be done: how many, since when the oldest waits, and how many failed for good."""
+class Backlog:
+    """Work that waits: how many items, the time of the oldest, and how many failed permanently."""
 
-    waiting: int
+    pending: int
     oldest_at: datetime | None
     failed: int
 
 
 @dataclass(frozen=True)
-class WorkStanding:
-    """What the application's database knows. `batches` counts all by status, `on_their_way` lists the oldest.
+class Workload:
+    """Status from the application's database.
 
-    `transactions_in_flight` counts those whose truth is open by status; `halted` says why nothing is sent.
+    `halted_reason` says why no transfers are sent, None if they are. `batches` counts all batches by status;
+    `batches_in_progress` lists the oldest queued and processing ones. `transactions_in_flight` counts the
+    transactions in `processing` and `submitted` by status.
     """
 
-    halted: str | None
+    halted_reason: str | None
     batches: Mapping[str, int]
-    on_their_way: list[BatchStanding]
+    batches_in_progress: list[BatchProgress]
     transactions_in_flight: Mapping[str, int]
     cents_in_flight: int
-    letters: Waiting
-    events: Waiting
-    reports: Waiting
-    reports_under_way: int
-    alerts: list[AlertStanding]
+    emails: Backlog
+    events: Backlog
+    reports: Backlog
+    reports_in_progress: int
+    alerts: list[OpenAlert]
     alerts_open: int
 
 
 @dataclass(frozen=True)
 class StatusReport:
-    """How things stood at `at`. Of each database either it was asked or the trouble is a sentence."""
+    """The status at `at`. For each database there is either its part of the report or an error message."""
 
     at: datetime
-    dagster_trouble: str | None
-    application_trouble: str | None
-    dagster: DagsterStanding | None
-    work: WorkStanding | None
+    dagster_error: str | None
+    application_error: str | None
+    dagster: DagsterStatus | None
+    workload: Workload | None
 
     @property
-    def troubles(self) -> list[str]:
-        """Why a database could not be asked, each sentence once."""
-        return list(dict.fromkeys(filter(None, (self.application_trouble, self.dagster_trouble))))
+    def errors(self) -> list[str]:
+        """Why a database could not be queried, without duplicates."""
+        return list(dict.fromkeys(filter(None, (self.application_error, self.dagster_error))))

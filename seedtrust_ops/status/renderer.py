@@ -1,4 +1,4 @@
-"""Prints how things stand: for people on one screen of 80 columns or more, or as one JSON object."""
+"""Renders a status report: for people on one screen of 80 or more columns, or as one JSON object."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,234 +14,250 @@ from rich.text import Text
 from seedtrust_ops.formatting import single_line, strip_control_chars
 from seedtrust_ops.status.health import Health, Level
 from seedtrust_ops.status.models import (
-    AlertStanding,
-    BatchStanding,
-    DagsterStanding,
-    JobStanding,
-    QueueStanding,
+    Backlog,
+    BatchProgress,
+    DagsterStatus,
+    JobStatus,
+    OpenAlert,
+    RunCount,
     StatusReport,
-    Waiting,
-    WorkStanding,
+    Workload,
 )
 
-WIDE = 118
+WIDE_CONSOLE_COLUMNS = 118
 HEARTBEAT_LATE_SECONDS = 75
-"""A daemon that lives beats every 30 s, its scheduler every 60 s."""
-_SEVERITIES = {
+"""A running daemon sends a heartbeat every 30 s, its scheduler every 60 s."""
+_SEVERITY_LABELS = {
     "CRITICAL": ("CRIT", "bold red"),
     "HIGH": ("HIGH", "red"),
     "MEDIUM": ("MED", "yellow"),
     "LOW": ("LOW", ""),
 }
-_RUNS = {
+_RUN_LABELS = {
     "SUCCESS": ("ok", "green"),
     "FAILURE": ("failed", "bold red"),
-    "CANCELED": ("cancelled", "yellow"),
+    "CANCELED": ("canceled", "yellow"),
     "CANCELING": ("stopping", "yellow"),
     "QUEUED": ("queued", "cyan"),
     "NOT_STARTED": ("queued", "cyan"),
     "STARTING": ("starting", "cyan"),
     "STARTED": ("running", "cyan"),
 }
-_LEVELS = {Level.WELL: ("well", "green"), Level.DEGRADED: ("degraded", "yellow"), Level.DOWN: ("down", "bold red")}
+_LEVEL_LABELS = {
+    Level.HEALTHY: ("healthy", "green"),
+    Level.DEGRADED: ("degraded", "yellow"),
+    Level.DOWN: ("down", "bold red"),
+}
 
 
-def as_json(standing: StatusReport, health: Health) -> str:
+def status_as_json(report: StatusReport, health: Health) -> str:
     """Return everything as one JSON object; times are ISO 8601 in UTC, money is cents."""
-    judged = {"level": health.level.name.lower(), "reasons": [reason.sentence for reason in health.reasons]}
-    return json.dumps({"health": judged, **asdict(standing)}, default=_plain, indent=2)
+    summary = {"level": health.level.name.lower(), "reasons": [reason.message for reason in health.reasons]}
+    return json.dumps({"health": summary, **asdict(report)}, default=_encode, indent=2)
 
 
-def health_as_json(standing: StatusReport, health: Health) -> str:
-    """Return what `health` found as one JSON object."""
-    reasons = [{"level": reason.level.name.lower(), "sentence": reason.sentence} for reason in health.reasons]
-    told = {"level": health.level.name.lower(), "exit_code": health.level.value, "at": standing.at, "reasons": reasons}
-    return json.dumps(told, default=_plain, indent=2)
+def health_as_json(report: StatusReport, health: Health) -> str:
+    """Return the health level and its reasons as one JSON object."""
+    reasons = [{"level": reason.level.name.lower(), "message": reason.message} for reason in health.reasons]
+    level = {"level": health.level.name.lower(), "exit_code": health.level.value}
+    return json.dumps({**level, "at": report.at, "reasons": reasons}, default=_encode, indent=2)
 
 
 def print_health(console: Console, health: Health) -> None:
-    """Print how things stand in one word, and why, a line a reason."""
-    word, style = _LEVELS[health.level]
-    console.print(Text.assemble("SeedTrust Ops is ", (word, style), "."))
+    """Print the health level and one line per reason."""
+    label, style = _LEVEL_LABELS[health.level]
+    console.print(Text.assemble("SeedTrust Ops is ", (label, style), "."))
     for reason in health.reasons:
-        console.print(Text(f"- {strip_control_chars(reason.sentence)}", _LEVELS[reason.level][1]), soft_wrap=True)
+        console.print(Text(f"- {strip_control_chars(reason.message)}", _LEVEL_LABELS[reason.level][1]), soft_wrap=True)
 
 
-def print_standing(console: Console, standing: StatusReport, health: Health) -> None:
-    """Print everything that an engineer on call wants to see at once."""
-    word, style = _LEVELS[health.level]
-    console.print(Text.assemble(f"{standing.at:%Y-%m-%d %H:%M:%S} UTC: SeedTrust Ops is ", (word, style), "."))
-    for trouble in standing.troubles:
-        console.print(Text(strip_control_chars(trouble), "bold red"))
-    if standing.work is not None and standing.work.halted is not None:
-        console.print(Text(strip_control_chars(standing.work.halted), "bold red"))
-    if standing.dagster is not None:
-        console.print(_daemon(standing.dagster, standing.at))
-        for note in _shadow(standing.dagster.jobs):
+def print_status(console: Console, report: StatusReport, health: Health) -> None:
+    """Print the whole status for an on-call engineer."""
+    label, style = _LEVEL_LABELS[health.level]
+    console.print(Text.assemble(f"{report.at:%Y-%m-%d %H:%M:%S} UTC: SeedTrust Ops is ", (label, style), "."))
+    for error in report.errors:
+        console.print(Text(strip_control_chars(error), "bold red"))
+    if report.workload is not None and report.workload.halted_reason is not None:
+        console.print(Text(strip_control_chars(report.workload.halted_reason), "bold red"))
+    if report.dagster is not None:
+        console.print(_daemon_line(report.dagster, report.at))
+        for note in _shadow_line(report.dagster.jobs):
             console.print(note, soft_wrap=True)
-        console.print(_jobs(standing.dagster.jobs, standing.at, wide=console.width >= WIDE))
-        console.print(_queue(standing.dagster, standing.at))
-    if standing.work is not None:
-        for line in _work(standing.work, standing.at):
+        console.print(_jobs_table(report.dagster.jobs, report.at, wide=console.width >= WIDE_CONSOLE_COLUMNS))
+        console.print(_queue_line(report.dagster, report.at))
+    if report.workload is not None:
+        for line in _workload_lines(report.workload, report.at):
             console.print(line)
-        console.print(_alerts(standing.work, standing.at))
+        console.print(_alerts_table(report.workload, report.at))
 
 
-def ago(moment: datetime, now: datetime) -> str:
-    """Return how long ago something was, or is to come, as short as it can be read: 5s, 12m, 3h, 4d."""
-    return in_short(abs((now - moment).total_seconds()))
+def format_age(moment: datetime, now: datetime) -> str:
+    """Return the time between `moment` and `now` in short form: 5s, 12m, 3h, 4d."""
+    return format_duration(abs((now - moment).total_seconds()))
 
 
-def in_short(seconds: float) -> str:
-    """Return a duration in its largest unit of which there are at least two: 95s, 12m, 47h, 4d."""
+def format_duration(seconds: float) -> str:
+    """Return a duration in the largest unit that gives at least 2: 95s, 12m, 47h, 4d."""
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= 2 * length:
             return f"{int(seconds // length)}{unit}"
     return f"{int(seconds)}s"
 
 
-def _daemon(dagster: DagsterStanding, now: datetime) -> Text:
+def _daemon_line(dagster: DagsterStatus, now: datetime) -> Text:
     if not dagster.heartbeats:
-        return Text("Daemon: it has never run on this database; start `seedtrust-ops worker`.", "bold red")
+        return Text("Daemon: never run on this database. Start `seedtrust-ops worker`.", "bold red")
     late = {
-        part: beat for part, beat in dagster.heartbeats.items() if (now - beat).total_seconds() > HEARTBEAT_LATE_SECONDS
+        daemon: heartbeat
+        for daemon, heartbeat in dagster.heartbeats.items()
+        if (now - heartbeat).total_seconds() > HEARTBEAT_LATE_SECONDS
     }
     newest = max(dagster.heartbeats.values())
     if not late:
-        return Text(f"Daemon: its heart beats, last {ago(newest, now)} ago.")
-    parts = ", ".join(f"{part.replace('_', ' ').lower()} {ago(beat, now)} ago" for part, beat in sorted(late.items()))
-    return Text(f"Daemon: no heartbeat of {parts}.", "bold red")
+        return Text(f"Daemon: running, last heartbeat {format_age(newest, now)} ago.")
+    ages = ", ".join(
+        f"{daemon.replace('_', ' ').lower()} {format_age(heartbeat, now)} ago"
+        for daemon, heartbeat in sorted(late.items())
+    )
+    return Text(f"Daemon: late heartbeats, last from {ages}.", "bold red")
 
 
-def _shadow(jobs: Sequence[JobStanding]) -> Iterator[Text]:
-    """Yield the line that says which jobs only record what they would have done, where there are any."""
-    names = [job.name for job in jobs if job.in_shadow]
+def _shadow_line(jobs: Sequence[JobStatus]) -> Iterator[Text]:
+    """Yield the line that lists the jobs in shadow mode, if there are any."""
+    names = [job.name for job in jobs if job.is_in_shadow_mode]
     if names:
-        yield Text(f"In shadow, recording only what they would have done: {', '.join(names)}.", "bold magenta")
+        yield Text(f"Shadow mode (these jobs only record decisions): {', '.join(names)}.", "bold magenta")
 
 
-def _jobs(jobs: Sequence[JobStanding], now: datetime, *, wide: bool) -> Table:
+def _jobs_table(jobs: Sequence[JobStatus], now: datetime, *, wide: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     headers = ["job or sensor", "sev", "last run", "ago", "took", "next tick"]
     for header in headers + (["launched by"] if wide else []):
         table.add_column(header, no_wrap=True, justify="right" if header in ("ago", "took") else "left")
     for job in jobs:
-        word, style = _SEVERITIES.get(job.severity or "", ("", ""))
-        run, run_style = _RUNS.get(job.last_run_status or "", ((job.last_run_status or "-").lower(), ""))
+        label, style = _SEVERITY_LABELS.get(job.severity or "", ("", ""))
+        run_label, run_style = _RUN_LABELS.get(job.last_run_status or "", ((job.last_run_status or "-").lower(), ""))
         cells = [
             Text(job.name),
-            Text(word, style),
-            Text(run, run_style) if job.severity else Text(""),
-            Text(ago(job.last_run_at, now) if job.last_run_at else ""),
-            Text(in_short(job.last_run_seconds) if job.last_run_seconds is not None else ""),
+            Text(label, style),
+            Text(run_label, run_style) if job.severity else Text(""),
+            Text(format_age(job.last_run_at, now) if job.last_run_at else ""),
+            Text(format_duration(job.last_run_seconds) if job.last_run_seconds is not None else ""),
             _tick(job, now),
         ]
         launched_by = job.automation if job.automation != job.name else ""
-        table.add_row(*cells, *([Text(launched_by or "by hand")] if wide and job.severity else []))
+        table.add_row(*cells, *([Text(launched_by or "manual")] if wide and job.severity else []))
     return table
 
 
-def _tick(job: JobStanding, now: datetime) -> Text:
+def _tick(job: JobStatus, now: datetime) -> Text:
     if job.automation is None:
-        return Text("by hand", "dim")
+        return Text("manual", "dim")
     if job.state == "STOPPED":
         return Text("off", "yellow")
     failed = " failed" if job.last_tick_status == "FAILURE" else ""
     if job.silent_at is not None and now >= job.silent_at:
-        return Text(f"stopped {ago(job.last_tick_at or job.silent_at, now)} ago", "bold red")
+        return Text(f"stopped {format_age(job.last_tick_at or job.silent_at, now)} ago", "bold red")
     if job.next_tick_at is None:
-        return Text("with the daemon", "dim")
+        return Text("when daemon starts", "dim")
     if job.automation.endswith("_sensor"):
-        last = f"last {ago(job.last_tick_at, now)} ago" if job.last_tick_at else "first is due"
+        last = f"last {format_age(job.last_tick_at, now)} ago" if job.last_tick_at else "first due"
         return Text(last + failed, "red" if failed else "")
     if job.next_tick_at > now:
-        return Text(f"in {ago(job.next_tick_at, now)}" + (", last" + failed if failed else ""), "red" if failed else "")
-    return Text(f"due {ago(job.next_tick_at, now)} ago" + failed, "red" if failed else "yellow")
+        return Text(
+            f"in {format_age(job.next_tick_at, now)}" + (", last" + failed if failed else ""), "red" if failed else ""
+        )
+    return Text(f"due {format_age(job.next_tick_at, now)} ago" + failed, "red" if failed else "yellow")
 
 
-def _queue(dagster: DagsterStanding, now: datetime) -> Text:
-    waiting = _by_job(dagster.queued, now) or "none"
-    under_way = _by_job(dagster.under_way, now) or "none"
-    return Text.assemble("Runs queued: ", (waiting, "cyan" if dagster.queued else ""), f". Under way: {under_way}.")
+def _queue_line(dagster: DagsterStatus, now: datetime) -> Text:
+    queued = _summarize_runs(dagster.queued, now) or "none"
+    in_progress = _summarize_runs(dagster.in_progress, now) or "none"
+    return Text.assemble("Runs queued: ", (queued, "cyan" if dagster.queued else ""), f". In progress: {in_progress}.")
 
 
-def _by_job(queue: Iterable[QueueStanding], now: datetime) -> str:
-    return ", ".join(f"{strip_control_chars(one.job)} {one.runs} (oldest {ago(one.oldest_at, now)})" for one in queue)
+def _summarize_runs(counts: Iterable[RunCount], now: datetime) -> str:
+    return ", ".join(
+        f"{strip_control_chars(one.job)} {one.runs} (oldest {format_age(one.oldest_at, now)})" for one in counts
+    )
 
 
-def _work(work: WorkStanding, now: datetime) -> Iterator[Text | Table]:
-    counted = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in work.batches.items())
-    flight = ", ".join(f"{number} {status}" for status, number in work.transactions_in_flight.items())
+def _workload_lines(workload: Workload, now: datetime) -> Iterator[Text | Table]:
+    batches = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in workload.batches.items())
+    in_flight = ", ".join(f"{count} {status}" for status, count in workload.transactions_in_flight.items())
     yield Text(
-        f"Batches: {counted or 'none'}. In flight: {flight or 'nothing'}"
-        + (f" (${work.cents_in_flight / 100:,.2f})." if flight else ".")
+        f"Batches: {batches or 'none'}. Transactions in flight: {in_flight or 'none'}"
+        + (f" (${workload.cents_in_flight / 100:,.2f})." if in_flight else ".")
     )
-    if work.on_their_way:
-        yield _batches(work.on_their_way, now)
+    if workload.batches_in_progress:
+        yield _batches_table(workload.batches_in_progress, now)
     yield Text.assemble(
-        "Letters: ",
-        *_waiting(work.letters, now, "wait"),
+        "Email: ",
+        *_backlog(workload.emails, now, "queued"),
         ". Events: ",
-        *_waiting(work.events, now, "wait"),
+        *_backlog(workload.events, now, "queued"),
         ". Reports: ",
-        *_waiting(work.reports, now, "pending"),
-        f", {work.reports_under_way} being made." if work.reports_under_way else ".",
+        *_backlog(workload.reports, now, "pending"),
+        f", {workload.reports_in_progress} in progress." if workload.reports_in_progress else ".",
     )
 
 
-def _waiting(one: Waiting, now: datetime, word: str) -> Iterator[tuple[str, str]]:
-    oldest = f" (oldest {ago(one.oldest_at, now)})" if one.oldest_at is not None else ""
-    yield (f"{one.waiting} {word}{oldest}" if one.waiting else f"none {word}", "")
+def _backlog(one: Backlog, now: datetime, label: str) -> Iterator[tuple[str, str]]:
+    oldest = f" (oldest {format_age(one.oldest_at, now)})" if one.oldest_at is not None else ""
+    yield (f"{one.pending} {label}{oldest}" if one.pending else f"none {label}", "")
     if one.failed:
         yield (f", {one.failed} failed", "red")
 
 
-def _batches(batches: Sequence[BatchStanding], now: datetime) -> Table:
+def _batches_table(batches: Sequence[BatchProgress], now: datetime) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for header in ("batch", "is", "since", "sent", "failed", "amount", "held by run"):
+    for header in ("batch", "status", "age", "sent", "failed", "amount", "lease held by"):
         table.add_column(
-            header, no_wrap=True, justify="right" if header in ("since", "sent", "amount", "failed") else "left"
+            header, no_wrap=True, justify="right" if header in ("age", "sent", "amount", "failed") else "left"
         )
     for batch in batches:
         table.add_row(
             Text(str(batch.batch_id)),
             Text(batch.status, "cyan"),
-            Text(ago(batch.since, now)),
+            Text(format_age(batch.since, now)),
             Text(f"{batch.sent} of {batch.transactions}"),
             Text(str(batch.failed) if batch.failed else "", "red"),
             Text(f"${batch.cents / 100:,.2f}"),
-            Text(strip_control_chars(batch.held_by or "nobody")[:8]),
+            Text(strip_control_chars(batch.held_by or "none")[:8]),
         )
     return table
 
 
-def _alerts(work: WorkStanding, now: datetime) -> Table | Text:
-    if not work.alerts:
+def _alerts_table(workload: Workload, now: datetime) -> Table | Text:
+    if not workload.alerts:
         return Text("Open alerts: none.", "green")
     table = Table(
-        title=f"Open alerts: {work.alerts_open}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+        title=f"Open alerts: {workload.alerts_open}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
     )
-    for header in ("id", "sev", "what", "age"):
-        table.add_column(header, no_wrap=header != "what", justify="right" if header in ("id", "age") else "left")
-    for alert in work.alerts:
-        word, style = _SEVERITIES.get(alert.severity, (strip_control_chars(alert.severity), ""))
-        quiet = alert.acknowledged_by is not None
+    for header in ("id", "sev", "alert", "age"):
+        table.add_column(header, no_wrap=header != "alert", justify="right" if header in ("id", "age") else "left")
+    for alert in workload.alerts:
+        label, style = _SEVERITY_LABELS.get(alert.severity, (strip_control_chars(alert.severity), ""))
+        is_acknowledged = alert.acknowledged_by is not None
         table.add_row(
-            Text(str(alert.id)), Text(word, "dim" if quiet else style), _alert(alert), Text(ago(alert.opened_at, now)),
-            style="dim" if quiet else "",
-        )  # fmt: skip
+            Text(str(alert.id)),
+            Text(label, "dim" if is_acknowledged else style),
+            _alert_text(alert),
+            Text(format_age(alert.opened_at, now)),
+            style="dim" if is_acknowledged else "",
+        )
     return table
 
 
-def _alert(alert: AlertStanding) -> Text:
-    seen = f" {strip_control_chars(alert.acknowledged_by)} sees to it." if alert.acknowledged_by else ""
+def _alert_text(alert: OpenAlert) -> Text:
+    acknowledged = f" Acknowledged by {strip_control_chars(alert.acknowledged_by)}." if alert.acknowledged_by else ""
     return Text.assemble(
         (f"{strip_control_chars(alert.rule)} ({strip_control_chars(alert.subject)})", "bold"),
-        f" {single_line(alert.detail, 240)}{seen}",
+        f" {single_line(alert.detail, 240)}{acknowledged}",
     )
 
 
-def _plain(value: Any) -> str:
+def _encode(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is no JSON")
+    raise TypeError(f"{type(value).__name__} cannot be encoded as JSON")

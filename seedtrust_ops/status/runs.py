@@ -1,6 +1,6 @@
-"""Reads from Dagster's own tables how jobs, their schedules and sensors, and the run queue stand; by plain SQL.
+"""Reads the status of jobs, schedules, sensors and the run queue from Dagster's tables with plain SQL.
 
-Dagster's own ways of reading need seconds to load, and a status must be there at once.
+Importing Dagster takes seconds, and `seedtrust-ops status` must answer at once.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,16 +12,16 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, text
 
 from seedtrust_ops.dagster_db.heartbeats import read_heartbeats
-from seedtrust_ops.dagster_db.ticks import ALWAYS_ON, Ticking, read_ticks
+from seedtrust_ops.dagster_db.ticks import ALWAYS_ON, AutomationTicks, read_ticks
 from seedtrust_ops.job_policies import JOB_POLICIES
-from seedtrust_ops.status.models import DagsterStanding, JobStanding, QueueStanding
+from seedtrust_ops.status.models import DagsterStatus, JobStatus, RunCount
 
-SENSOR_OF = {"process_huntington_batch": "huntington_batch_sensor", "rule_based_approval": "pending_dr_sensor"}
-"""What launches a job where that is no schedule; a schedule bears its job's name (design, section 1)."""
-BY_HAND = frozenset({"example", "example_error", "example_progress", "example_with_args"})
-"""Jobs that nothing launches by itself; they exist where DEV_ENV=1."""
+SENSOR_BY_JOB = {"process_huntington_batch": "huntington_batch_sensor", "rule_based_approval": "pending_dr_sensor"}
+"""The sensor of each job that has no schedule; a schedule is named after its job (design, section 1)."""
+MANUAL_JOBS = frozenset({"example", "example_error", "example_progress", "example_with_args"})
+"""Jobs without a schedule or sensor; they exist only if DEV_ENV=1."""
 
-# Dagster keeps these columns without a zone, in UTC.
+# Dagster stores these columns in UTC, without a time zone.
 _LAST_RUNS = text(
     """
     select job.name, run.run_id, run.status, run.start_time, run.end_time,
@@ -32,7 +32,7 @@ _LAST_RUNS = text(
     ) run on true
     """
 )
-_QUEUE = text(
+_RUN_COUNTS = text(
     """
     select pipeline_name as job, count(*) as runs,
            extract(epoch from min(create_timestamp) at time zone 'UTC') as oldest
@@ -41,73 +41,75 @@ _QUEUE = text(
 )
 
 
-def read_runs(
-    connection: Connection, *, zone: ZoneInfo, dev_env: bool, now: datetime, in_shadow: Callable[[str], bool]
-) -> DagsterStanding:
-    """Return what Dagster's database knows; where no Dagster ever used it, that no job ever ran."""
+def read_dagster_status(
+    connection: Connection, *, zone: ZoneInfo, dev_env: bool, now: datetime, is_in_shadow_mode: Callable[[str], bool]
+) -> DagsterStatus:
+    """Return the status from Dagster's database; if Dagster has never used it, no job has ever run."""
     ticks = {one.name: one for one in read_ticks(connection, zone=zone, dev_env=dev_env, now=now)}
-    names = [name for name in JOB_POLICIES if dev_env or name not in BY_HAND]
+    names = [name for name in JOB_POLICIES if dev_env or name not in MANUAL_JOBS]
     has_runs = connection.scalar(text("select to_regclass('runs') is not null"))
-    last = {row.name: row for row in connection.execute(_LAST_RUNS, {"jobs": names})} if has_runs else {}
+    last_runs = {row.name: row for row in connection.execute(_LAST_RUNS, {"jobs": names})} if has_runs else {}
     jobs = [
-        _standing(name, JOB_POLICIES[name].severity.value, automation_of(name), ticks, last.get(name), dev_env, now)
+        _job_status(
+            name, JOB_POLICIES[name].severity.value, automation_of(name), ticks, last_runs.get(name), dev_env, now
+        )
         for name in sorted(names, key=lambda name: -JOB_POLICIES[name].severity.priority)
     ]
-    sensors = [_standing(name, None, name, ticks, None, dev_env, now) for name in sorted(ALWAYS_ON)]
-    return DagsterStanding(
+    sensors = [_job_status(name, None, name, ticks, None, dev_env, now) for name in sorted(ALWAYS_ON)]
+    return DagsterStatus(
         heartbeats=read_heartbeats(connection),
-        jobs=[replace(job, in_shadow=in_shadow(job.name)) for job in jobs] + sensors,
-        queued=_queue(connection, ["QUEUED"]) if has_runs else [],
-        under_way=_queue(connection, ["STARTING", "STARTED", "CANCELING"]) if has_runs else [],
+        jobs=[replace(job, is_in_shadow_mode=is_in_shadow_mode(job.name)) for job in jobs] + sensors,
+        queued=_count_runs(connection, ["QUEUED"]) if has_runs else [],
+        in_progress=_count_runs(connection, ["STARTING", "STARTED", "CANCELING"]) if has_runs else [],
     )
 
 
 def automation_of(job: str) -> str | None:
-    """Return the name of the schedule or sensor that launches the job, None where people do."""
-    return None if job in BY_HAND else SENSOR_OF.get(job, f"{job}_schedule")
+    """Return the name of the schedule or sensor that launches the job, or None if only people launch it."""
+    return None if job in MANUAL_JOBS else SENSOR_BY_JOB.get(job, f"{job}_schedule")
 
 
-def _standing(
+def _job_status(
     name: str,
     severity: str | None,
     automation: str | None,
-    ticks: dict[str, Ticking],
+    ticks: dict[str, AutomationTicks],
     run: Any,
     dev_env: bool,
     now: datetime,
-) -> JobStanding:
-    ticking = ticks.get(automation or "")
+) -> JobStatus:
+    own_ticks = ticks.get(automation or "")
     state = None
     if automation is not None:
-        # What no daemon has looked at yet, or what its code declares stopped, has no row.
-        is_on = ticking.is_on if ticking is not None else automation in ALWAYS_ON or not dev_env
+        # A schedule or sensor that no daemon has evaluated yet, or that is stopped by default, has no row.
+        is_on = own_ticks.is_on if own_ticks is not None else automation in ALWAYS_ON or not dev_env
         state = "RUNNING" if is_on else "STOPPED"
-    return JobStanding(
+    return JobStatus(
         name=name,
         severity=severity,
         automation=automation,
         state=state,
         last_run_id=run.run_id if run else None,
         last_run_status=run.status if run else None,
-        last_run_at=_time(run.created) if run else None,
-        last_run_seconds=_seconds(run, now) if run else None,
-        last_tick_at=ticking.last_tick_at if ticking else None,
-        last_tick_status=ticking.last_tick_status if ticking else None,
-        next_tick_at=ticking.due_at if ticking else None,
-        silent_at=ticking.silent_at if ticking else None,
+        last_run_at=_parse_time(run.created) if run else None,
+        last_run_seconds=_run_seconds(run, now) if run else None,
+        last_tick_at=own_ticks.last_tick_at if own_ticks else None,
+        last_tick_status=own_ticks.last_tick_status if own_ticks else None,
+        next_tick_at=own_ticks.due_at if own_ticks else None,
+        silent_at=own_ticks.silent_at if own_ticks else None,
     )
 
 
-def _seconds(run: Any, now: datetime) -> float | None:
+def _run_seconds(run: Any, now: datetime) -> float | None:
     if run.start_time is None:
         return None
     return float((run.end_time or now.timestamp()) - run.start_time)
 
 
-def _queue(connection: Connection, statuses: Iterable[str]) -> list[QueueStanding]:
-    rows = connection.execute(_QUEUE, {"statuses": list(statuses)})
-    return [QueueStanding(row.job, row.runs, _time(row.oldest)) for row in rows]
+def _count_runs(connection: Connection, statuses: Iterable[str]) -> list[RunCount]:
+    rows = connection.execute(_RUN_COUNTS, {"statuses": list(statuses)})
+    return [RunCount(row.job, row.runs, _parse_time(row.oldest)) for row in rows]
 
 
-def _time(seconds: Any) -> datetime:
+def _parse_time(seconds: Any) -> datetime:
     return datetime.fromtimestamp(float(seconds), UTC)

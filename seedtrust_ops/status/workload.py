@@ -1,4 +1,4 @@
-"""Reads from the application's database how the work stands: batches, letters, reports, alerts."""
+"""Reads the workload from the application's database: batches, email, events, reports and alerts."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.sql_arrays import in_array
-from seedtrust_ops.domain.transfers.kill_switch import why_halted
+from seedtrust_ops.domain.transfers.kill_switch import get_halt_reason
 from seedtrust_ops.domain.transfers.leases import is_live
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.status.models import AlertStanding, BatchStanding, Waiting, WorkStanding
+from seedtrust_ops.status.models import Backlog, BatchProgress, OpenAlert, Workload
 from seedtrust_ops.tables import (
     Alert,
     BatchLease,
@@ -20,14 +20,14 @@ from seedtrust_ops.tables import (
     ReportRequest,
 )
 
-BATCHES_SHOWN = 10
-ALERTS_SHOWN = 20
+MAX_BATCHES = 10
+MAX_ALERTS = 20
 REPORT_PENDING, REPORT_IN_PROGRESS = 1, 2
 UNSENT = ("pending", "processing")
 
 
-def read_work(session: Session, *, halted_by_environment: bool) -> WorkStanding:
-    """Return how the work stands."""
+def read_workload(session: Session, *, halted_by_environment: bool) -> Workload:
+    """Return the current workload."""
     in_flight = session.execute(
         select(HuntingtonTransaction.status, func.count(), func.sum(HuntingtonTransaction.amount_cents))
         .where(HuntingtonTransaction.status.in_(("processing", "submitted")))
@@ -37,41 +37,41 @@ def read_work(session: Session, *, halted_by_environment: bool) -> WorkStanding:
     batches = session.execute(
         select(HuntingtonBatch.status, func.count()).group_by(HuntingtonBatch.status).order_by(HuntingtonBatch.status)
     )
-    return WorkStanding(
-        halted=why_halted(session, halted_by_environment),
-        batches={status: int(number) for status, number in batches},
-        on_their_way=_on_their_way(session),
-        transactions_in_flight={status: int(number) for status, number, _ in in_flight},
+    return Workload(
+        halted_reason=get_halt_reason(session, halted_by_environment),
+        batches={status: int(count) for status, count in batches},
+        batches_in_progress=_read_batches(session),
+        transactions_in_flight={status: int(count) for status, count, _ in in_flight},
         cents_in_flight=sum(int(cents) for _, _, cents in in_flight),
-        letters=_waiting(
+        emails=_read_backlog(
             session, Notification.created_at, Notification.status == "queued", Notification.status == "failed"
         ),
-        events=_waiting(
+        events=_read_backlog(
             session,
             OutgoingEvent.created_at,
             OutgoingEvent.sent_at.is_(None) & OutgoingEvent.abandoned_at.is_(None),
             OutgoingEvent.abandoned_at.is_not(None),
         ),
-        reports=_waiting(
+        reports=_read_backlog(
             session, ReportRequest.requested_at, ReportRequest.status == REPORT_PENDING, ReportRequest.status == 4
         ),
-        reports_under_way=session.scalar(
+        reports_in_progress=session.scalar(
             select(func.count()).select_from(ReportRequest).where(ReportRequest.status == REPORT_IN_PROGRESS)
         )
         or 0,
-        alerts=_alerts(session),
+        alerts=_read_alerts(session),
         alerts_open=session.scalar(select(func.count()).select_from(Alert).where(Alert.resolved_at.is_(None))) or 0,
     )
 
 
-def _on_their_way(session: Session) -> list[BatchStanding]:
+def _read_batches(session: Session) -> list[BatchProgress]:
     since = func.coalesce(HuntingtonBatch.queued_at, HuntingtonBatch.created_at)
     batches = session.execute(
         select(HuntingtonBatch.id, HuntingtonBatch.status, since.label("since"))
         .where(HuntingtonBatch.status.in_(("queued", "processing")))
-        # What is being sent comes first.
+        # `processing` sorts before `queued`: batches that are being sent come first.
         .order_by(HuntingtonBatch.status, since, HuntingtonBatch.id)
-        .limit(BATCHES_SHOWN)
+        .limit(MAX_BATCHES)
     ).all()
     batch_ids = [batch.id for batch in batches]
     of_batch = in_array(HuntingtonTransaction.batch_id, batch_ids)
@@ -91,11 +91,11 @@ def _on_their_way(session: Session) -> list[BatchStanding]:
         select(BatchLease.batch_id, BatchLease.holder).where(in_array(BatchLease.batch_id, batch_ids), is_live())
     )
     holders = {row.batch_id: row.holder for row in leases}
-    return [_batch(batch, counts.get(batch.id), holders.get(batch.id)) for batch in batches]
+    return [_batch_progress(batch, counts.get(batch.id), holders.get(batch.id)) for batch in batches]
 
 
-def _batch(batch: Any, counts: Any, held_by: str | None) -> BatchStanding:
-    return BatchStanding(
+def _batch_progress(batch: Any, counts: Any, held_by: str | None) -> BatchProgress:
+    return BatchProgress(
         batch_id=batch.id,
         status=batch.status,
         since=batch.since,
@@ -107,32 +107,34 @@ def _batch(batch: Any, counts: Any, held_by: str | None) -> BatchStanding:
     )
 
 
-def _waiting(session: Session, since: Any, waits: ColumnElement[bool], has_failed: ColumnElement[bool]) -> Waiting:
-    waiting, oldest_at = session.execute(select(func.count(), func.min(since)).where(waits)).one()
+def _read_backlog(
+    session: Session, since: Any, is_pending: ColumnElement[bool], has_failed: ColumnElement[bool]
+) -> Backlog:
+    pending, oldest_at = session.execute(select(func.count(), func.min(since)).where(is_pending)).one()
     failed = session.scalar(select(func.count(since)).where(has_failed))
-    return Waiting(waiting, oldest_at, failed or 0)
+    return Backlog(pending, oldest_at, failed or 0)
 
 
-def _alerts(session: Session) -> list[AlertStanding]:
+def _read_alerts(session: Session) -> list[OpenAlert]:
     worst_first = case(
-        *((Alert.severity == severity.value, place) for place, severity in enumerate(Severity)), else_=99
+        *((Alert.severity == severity.value, position) for position, severity in enumerate(Severity)), else_=99
     )
     alerts = session.scalars(
         select(Alert)
         .where(Alert.resolved_at.is_(None))
         .order_by(Alert.acknowledged_at.is_not(None), worst_first, Alert.opened_at)
-        .limit(ALERTS_SHOWN)
+        .limit(MAX_ALERTS)
     )
     return [
-        AlertStanding(
+        OpenAlert(
             alert.id,
             alert.severity,
             alert.rule,
             alert.subject,
             alert.opened_at,
             alert.detail,
-            # Somebody did, even where the name is empty.
-            (alert.acknowledged_by or "somebody") if alert.acknowledged_at is not None else None,
+            # It is acknowledged even if the name is empty.
+            (alert.acknowledged_by or "unknown") if alert.acknowledged_at is not None else None,
         )
         for alert in alerts
     ]

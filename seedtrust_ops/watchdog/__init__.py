@@ -1,5 +1,5 @@
-"""The second process that looks whether Dagster lives: it imports no Dagster, and tells people by ways of its own.
+"""The watchdog: a second process that alerts when Dagster or a database stops; it imports no Dagster.
 
-`looking` finds facts, `judging` decides what is trouble, `remembering` keeps what was told, `telling` and
-`recording` make it known, and `watching` is the loop.
+`probes` collects facts, `evaluator` decides what is an incident, `state_file` keeps the state between rounds,
+`notifier` and `channels` notify people, `alert_rows` mirrors incidents to `ops.alerts`, `watchdog_loop` is the loop.
 """

@@ -1,4 +1,4 @@
-"""The watchdog's ways to reach people: letters by SMTP, PostHog and the internal API, as far as they are configured."""
+"""The watchdog's notification channels: email, PostHog and the internal API, each if it is configured."""
 
 import socket
 from collections.abc import Callable, Sequence
@@ -11,124 +11,126 @@ from seedtrust_ops.config.mail import MailSettings
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.ports.component_status import Component, ComponentStatus, Status
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected
-from seedtrust_ops.ports.events import EventRefused
+from seedtrust_ops.ports.events import EventRejected
 from seedtrust_ops.resources.internal_api_client import InternalApi
 from seedtrust_ops.resources.posthog_client import PostHog
-from seedtrust_ops.resources.smtp import open_post_office
+from seedtrust_ops.resources.smtp import open_smtp_transport
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.watchdog.notifier import Channel, News, NotTold
-from seedtrust_ops.watchdog.state_file import Told
+from seedtrust_ops.watchdog.notifier import Changes, Channel, NotificationFailed
+from seedtrust_ops.watchdog.state_file import NotifiedIncident
 
-ANSWER_SECONDS = 10.0
-"""How long one answer of the mail server is waited for: the next look must not wait for long."""
+SMTP_TIMEOUT_SECONDS = 10.0
+"""Timeout of one response of the mail server. It is short, because the next probe waits for it."""
 
-WorstOpen = Callable[[], Severity | None]
-"""Returns the worst severity of all urgent alerts that are open, whoever opened them."""
+ReadWorstSeverity = Callable[[], Severity | None]
+"""Returns the highest severity of all open CRITICAL and HIGH alerts, the watchdog's and all others."""
 
 
-class Letters:
-    """One letter a look to each of ALERT_EMAILS."""
+class EmailChannel:
+    """Sends one email per round to each address of ALERT_EMAILS."""
 
-    name = "letters"
+    name = "email"
 
     def __init__(self, settings: MailSettings, addresses: Sequence[str]) -> None:
         self._settings = settings
         self._addresses = addresses
 
-    def tell(self, news: News) -> None:
-        """Write to all; reaching one of them is enough not to write to all again."""
-        reached = False
-        trouble = ""
-        with open_post_office(self._settings, answer_seconds=ANSWER_SECONDS) as office:
+    def notify(self, changes: Changes) -> None:
+        """Email everybody. If at least one email was sent, none is sent again."""
+        is_sent = False
+        error = ""
+        with open_smtp_transport(self._settings, timeout_seconds=SMTP_TIMEOUT_SECONDS) as transport:
             for address in self._addresses:
                 try:
-                    office.send(self._letter(address, news))
-                except (EmailRejected, EmailDeferred) as refusal:
-                    trouble = str(refusal)
+                    transport.send(self._build_email(address, changes))
+                except (EmailRejected, EmailDeferred) as rejection:
+                    error = str(rejection)
                 else:
-                    reached = True
-        if not reached:
-            raise NotTold(trouble)
+                    is_sent = True
+        if not is_sent:
+            raise NotificationFailed(error)
 
-    def _letter(self, address: str, news: News) -> EmailMessage:
-        letter = EmailMessage()
-        letter["From"] = self._settings.email_from
-        letter["To"] = address
-        letter["Subject"] = _subject(news)
-        letter["Date"] = formatdate()
-        letter["Message-ID"] = make_msgid(domain=parseaddr(self._settings.email_from)[1].rpartition("@")[2])
-        letter["Auto-Submitted"] = "auto-generated"
-        letter.set_content(_text(news))
-        return letter
+    def _build_email(self, address: str, changes: Changes) -> EmailMessage:
+        message = EmailMessage()
+        message["From"] = self._settings.email_from
+        message["To"] = address
+        message["Subject"] = _subject(changes)
+        message["Date"] = formatdate()
+        message["Message-ID"] = make_msgid(domain=parseaddr(self._settings.email_from)[1].rpartition("@")[2])
+        message["Auto-Submitted"] = "auto-generated"
+        message.set_content(_text(changes))
+        return message
 
 
-class Events:
-    """An event of PostHog's for each trouble that began or is over, as for every other alert."""
+class PostHogChannel:
+    """Captures a PostHog event for each incident that opened or was resolved, as for every other alert."""
 
     name = "PostHog"
 
     def __init__(self, project: PostHog) -> None:
         self._project = project
 
-    def tell(self, news: News) -> None:
-        """Tell them one by one; PostHog drops those that it has."""
-        for one in news.begun:
-            self._take("alert_opened", one, one.trouble.since)
-        for one in news.over:
-            self._take("alert_resolved", one, one.over_at or one.trouble.since)
+    def notify(self, changes: Changes) -> None:
+        """Capture one event per change; PostHog ignores duplicates."""
+        for one in changes.opened:
+            self._capture("alert_opened", one, one.incident.since)
+        for one in changes.resolved:
+            self._capture("alert_resolved", one, one.resolved_at or one.incident.since)
 
-    def _take(self, event: str, one: Told, at: datetime) -> None:
-        trouble = one.trouble
+    def _capture(self, event: str, one: NotifiedIncident, at: datetime) -> None:
+        incident = one.incident
         properties = {
-            "rule": trouble.rule,
-            "subject": trouble.subject,
-            "severity": trouble.severity.value,
-            "opened_at": trouble.since.isoformat(),
-            "detail": trouble.detail,
+            "rule": incident.rule,
+            "subject": incident.subject,
+            "severity": incident.severity.value,
+            "opened_at": incident.since.isoformat(),
+            "detail": incident.detail,
         }
-        key = f"watchdog:{trouble.rule}:{trouble.subject}:{trouble.since.isoformat()}:{event}"
+        key = f"watchdog:{incident.rule}:{incident.subject}:{incident.since.isoformat()}:{event}"
         try:
-            self._project.take(key, {"event": event, "properties": properties}, at)
-        except EventRefused as refusal:
-            raise NotTold(str(refusal)) from None
+            self._project.send(key, {"event": event, "properties": properties}, at)
+        except EventRejected as rejection:
+            raise NotificationFailed(str(rejection)) from None
 
 
-class StatusPosts:
-    """The status of component `jobs` at the internal API, as bad as the worst alert that is open."""
+class InternalApiChannel:
+    """Posts the status of component `jobs` to the internal API, by the highest severity of all open alerts."""
 
     name = "internal API"
 
-    def __init__(self, api: InternalApi, worst_open: WorstOpen) -> None:
+    def __init__(self, api: InternalApi, read_worst_severity: ReadWorstSeverity) -> None:
         self._api = api
-        self._worst_open = worst_open
+        self._read_worst_severity = read_worst_severity
 
-    def tell(self, news: News) -> None:
-        """Post how the jobs are now."""
-        severities = [one.trouble.severity for one in news.lasting]
-        worst = max([*severities, *filter(None, [self._worst_open()])], key=lambda one: one.priority, default=None)
-        detail = " ".join(one.trouble.detail for one in news.lasting) or "What the watchdog told of is over."
+    def notify(self, changes: Changes) -> None:
+        """Post the current status of the jobs."""
+        severities = [one.incident.severity for one in changes.ongoing]
+        worst = max(
+            [*severities, *filter(None, [self._read_worst_severity()])], key=lambda one: one.priority, default=None
+        )
+        detail = " ".join(one.incident.detail for one in changes.ongoing) or "All watchdog incidents are resolved."
         self._api.post(ComponentStatus(Component.JOBS, _status(worst), None, datetime.now(UTC), detail))
 
 
-def open_channels(worst_open: WorstOpen) -> tuple[list[Channel], list[str]]:
-    """Return the ways that are configured, and a sentence for each that is not or can't be used."""
+def open_channels(read_worst_severity: ReadWorstSeverity) -> tuple[list[Channel], list[str]]:
+    """Return the channels that are configured, and a message for each that is missing or misconfigured."""
     channels: list[Channel] = []
-    lacking = []
+    problems = []
     try:
-        channels.append(Letters(get_settings().mail, get_settings().alert_letters.emails))
+        channels.append(EmailChannel(get_settings().mail, get_settings().alert_emails.emails))
     except ConfigurationError as error:
-        lacking.append(f"No letters are written: {error}")
+        problems.append(f"The watchdog sends no email: {error}")
     try:
         posthog = get_settings().posthog
         if posthog.key is not None:
-            channels.append(Events(PostHog(posthog.host, posthog.key)))
+            channels.append(PostHogChannel(PostHog(posthog.host, posthog.key)))
     except ConfigurationError as error:
-        lacking.append(f"PostHog is not told: {error}")
+        problems.append(f"The watchdog sends no PostHog events: {error}")
     try:
-        channels.append(StatusPosts(InternalApi(get_settings().internal_api), worst_open))
+        channels.append(InternalApiChannel(InternalApi(get_settings().internal_api), read_worst_severity))
     except ConfigurationError as error:
-        lacking.append(f"The internal API is not told: {error}")
-    return channels, lacking
+        problems.append(f"The watchdog does not post to the internal API: {error}")
+    return channels, problems
 
 
 def _status(worst: Severity | None) -> Status:
@@ -137,27 +139,27 @@ def _status(worst: Severity | None) -> Status:
     return Status.DOWN if worst is Severity.CRITICAL else Status.DEGRADED
 
 
-def _subject(news: News) -> str:
-    lasting = [one for one in news.begun if one.over_at is None]
-    named = sorted(lasting or news.over, key=lambda one: -one.trouble.severity.priority)
-    first = named[0].trouble
-    more = f" and {len(named) - 1} more" if len(named) > 1 else ""
-    said = first.severity.value if lasting else "over"
-    return f"SeedTrust Ops, {said}: {first.rule.replace('_', ' ')} ({first.subject}){more}"
+def _subject(changes: Changes) -> str:
+    ongoing = [one for one in changes.opened if one.resolved_at is None]
+    listed = sorted(ongoing or changes.resolved, key=lambda one: -one.incident.severity.priority)
+    first = listed[0].incident
+    more = f" and {len(listed) - 1} more" if len(listed) > 1 else ""
+    state = first.severity.value if ongoing else "resolved"
+    return f"SeedTrust Ops, {state}: {first.rule.replace('_', ' ')} ({first.subject}){more}"
 
 
-def _text(news: News) -> str:
+def _text(changes: Changes) -> str:
     paragraphs = [
-        f"{one.trouble.severity}: {one.trouble.rule} ({one.trouble.subject})\n{one.trouble.detail}"
-        for one in news.begun
+        f"{one.incident.severity}: {one.incident.rule} ({one.incident.subject})\n{one.incident.detail}"
+        for one in changes.opened
     ]
     paragraphs += [
-        f"Over since {one.over_at:%Y-%m-%d %H:%M:%S} UTC: {one.trouble.rule} ({one.trouble.subject}), "
-        f"which began at {one.trouble.since:%Y-%m-%d %H:%M:%S} UTC."
-        for one in news.over
+        f"Resolved at {one.resolved_at:%Y-%m-%d %H:%M:%S} UTC: {one.incident.rule} ({one.incident.subject}), "
+        f"which began at {one.incident.since:%Y-%m-%d %H:%M:%S} UTC."
+        for one in changes.resolved
     ]
     paragraphs.append(
-        f"Written by `seedtrust-ops watchdog` on {socket.gethostname()}. docs/runbook.md says what each rule means and "
-        "what to do; `seedtrust-ops health` says how things are now."
+        f"Sent by `seedtrust-ops watchdog` on {socket.gethostname()}. docs/runbook.md explains each rule and what to "
+        "do. `seedtrust-ops health` shows the current state."
     )
     return "\n\n".join(paragraphs) + "\n"

@@ -1,6 +1,6 @@
-"""Tells people of trouble that began and trouble that is over, by every way that is configured, each until it worked.
+"""Notifies every configured channel of incidents that opened or were resolved, and retries each until it succeeds.
 
-The ways are the watchdog's own: none of them needs a database or Dagster.
+The channels themselves are in `channels`; none of them needs a database or Dagster.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,59 +8,76 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from seedtrust_ops.errors import SeedTrustError
-from seedtrust_ops.watchdog.state_file import Memory, Told
+from seedtrust_ops.watchdog.state_file import NotifiedIncident, WatchdogState
 
 
-class NotTold(Exception):
-    """Nobody was reached on this way; the text says why. It is tried again at the next look."""
+class NotificationFailed(Exception):
+    """A channel notified nobody; the message says why. The next round tries again."""
 
 
 @dataclass(frozen=True)
-class News:
-    """What one channel has not heard yet, and all that lasts; an `over` may be news in `begun` too."""
+class Changes:
+    """What one channel must still notify, and all ongoing incidents.
 
-    begun: Sequence[Told]
-    over: Sequence[Told]
-    lasting: Sequence[Told]
+    An incident that was resolved before the channel reported it is in both `opened` and `resolved`.
+    """
+
+    opened: Sequence[NotifiedIncident]
+    resolved: Sequence[NotifiedIncident]
+    ongoing: Sequence[NotifiedIncident]
 
 
 class Channel(Protocol):
-    """One way to reach people."""
+    """One way to notify people."""
 
     @property
     def name(self) -> str:
-        """What is remembered of it."""
+        """The channel's name in the state file and in log lines."""
 
-    def tell(self, news: News) -> None:
-        """Tell all of it at once; raises NotTold or an SeedTrustError where that did not work."""
+    def notify(self, changes: Changes) -> None:
+        """Notify people of all changes.
+
+        Raises:
+            NotificationFailed, SeedTrustError: if nobody was notified.
+        """
 
 
-def tell(memory: Memory, channels: Sequence[Channel]) -> tuple[Memory, list[str]]:
-    """Tell each channel what it has not heard; return what to remember, and a sentence for each that failed.
+def notify_channels(state: WatchdogState, channels: Sequence[Channel]) -> tuple[WatchdogState, list[str]]:
+    """Notify each channel of its pending changes; return the new state, and a message for each channel that failed.
 
-    What is over and known to be so everywhere is forgotten.
+    Incidents that are resolved and whose resolution every channel has reported are removed from the state.
     """
-    told: Mapping[tuple[str, str], Told] = memory.told
+    incidents: Mapping[tuple[str, str], NotifiedIncident] = state.incidents
     failures = []
     for channel in channels:
-        begun = [one for one in told.values() if channel.name not in one.of_beginning]
-        over = [one for one in told.values() if one.over_at is not None and channel.name not in one.of_end]
-        if not begun and not over:
+        opened = [one for one in incidents.values() if channel.name not in one.opening_notified]
+        resolved = [
+            one
+            for one in incidents.values()
+            if one.resolved_at is not None and channel.name not in one.resolution_notified
+        ]
+        if not opened and not resolved:
             continue
         try:
-            channel.tell(News(begun, over, [one for one in told.values() if one.over_at is None]))
-        except (NotTold, SeedTrustError) as trouble:
-            failures.append(f"{channel.name}: {trouble} It is tried again at the next look.")
+            channel.notify(Changes(opened, resolved, [one for one in incidents.values() if one.resolved_at is None]))
+        except (NotificationFailed, SeedTrustError) as error:
+            failures.append(f"Channel {channel.name} failed and will be retried in the next round: {error}")
             continue
-        told = {key: _heard(one, channel.name) for key, one in told.items()}
-    everywhere = {channel.name for channel in channels}
-    lasting = {key: one for key, one in told.items() if one.over_at is None or not everywhere <= one.of_end}
-    return Memory(memory.past, lasting), failures
+        incidents = {key: _mark_notified(one, channel.name) for key, one in incidents.items()}
+    all_channels = {channel.name for channel in channels}
+    pending = {
+        key: one
+        for key, one in incidents.items()
+        if one.resolved_at is None or not all_channels <= one.resolution_notified
+    }
+    return WatchdogState(state.history, pending), failures
 
 
-def _heard(one: Told, channel: str) -> Told:
+def _mark_notified(one: NotifiedIncident, channel: str) -> NotifiedIncident:
     return replace(
         one,
-        of_beginning=one.of_beginning | {channel},
-        of_end=one.of_end | {channel} if one.over_at is not None else one.of_end,
+        opening_notified=one.opening_notified | {channel},
+        resolution_notified=(
+            one.resolution_notified | {channel} if one.resolved_at is not None else one.resolution_notified
+        ),
     )

@@ -1,6 +1,6 @@
-"""Asks both databases with a deadline, so that one that hangs stops nobody who looks.
+"""Queries both databases with a deadline, so that a hanging database cannot block the watchdog or `status`.
 
-What it finds are facts; what is trouble is `judging`'s. It never starts the embedded server: one that is down is down.
+It returns facts; `evaluator` decides what is an incident. It never starts the embedded PostgreSQL server.
 """
 
 import threading
@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_db.heartbeats import read_heartbeats
-from seedtrust_ops.dagster_db.ticks import Ticking, read_ticks
+from seedtrust_ops.dagster_db.ticks import AutomationTicks, read_ticks
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import APPLICATION_DATABASE, DAGSTER_DATABASE
 from seedtrust_ops.errors import SeedTrustError
@@ -26,67 +26,73 @@ from seedtrust_ops.errors import SeedTrustError
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 10
 DEADLINE_SECONDS = 20.0
-"""A server that is frozen, or whose host is gone, keeps neither of the two."""
+"""A frozen server, or one whose host is gone, respects neither of the two timeouts above."""
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
-class NoResponse(Exception):
-    """A database was not reached, or gave no answer."""
+class QueryFailed(Exception):
+    """A database could not be reached, or did not respond in time."""
 
 
 @dataclass(frozen=True)
 class DagsterFacts:
-    """What Dagster's own database holds: the last heartbeat (UTC) of each part that ever sent one, and all ticks."""
+    """Facts from Dagster's database: the last heartbeat (UTC) of each daemon that ever sent one, and all ticks."""
 
     heartbeats: Mapping[str, datetime]
-    ticks: tuple[Ticking, ...]
+    ticks: tuple[AutomationTicks, ...]
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was found at `at` (UTC). Of each database either it was reached or the trouble is a sentence."""
+class ProbeResult:
+    """The result of one probe at `at` (UTC). An error is None if its database responded."""
 
     at: datetime
-    application_trouble: str | None
-    dagster_trouble: str | None
+    application_error: str | None
+    dagster_error: str | None
     dagster: DagsterFacts | None
 
 
 class TimedQuery:
-    """Asks one database questions, each on a connection of its own, and waits for no answer beyond the deadline."""
+    """Runs queries on one database, each on its own connection, and stops waiting at a deadline."""
 
     def __init__(self, variable: str, url: Callable[[], URL], deadline_seconds: float = DEADLINE_SECONDS) -> None:
-        """Take the variable that names the database, what finds it (may raise SeedTrustError), and the deadline."""
+        """Create it.
+
+        Args:
+            variable: the environment variable of the database's URL, for messages.
+            url: returns the URL; may raise SeedTrustError.
+            deadline_seconds: the maximum time to wait for one query.
+        """
         self._variable = variable
         self._url = url
         self._deadline_seconds = deadline_seconds
-        self._open: Future[Any] | None = None
+        self._pending: Future[Any] | None = None
 
-    def ask(self, question: Callable[[Connection], Found]) -> Found:
-        """Return what `question` returns, in a transaction that is then committed.
+    def run(self, query: Callable[[Connection], Result]) -> Result:
+        """Run `query` in a transaction, commit it, and return its result.
 
         Raises:
-            NoResponse: why there is no answer, as a sentence without passwords.
+            QueryFailed: if there is no result in time; the message contains no password.
         """
-        if self._open is None or self._open.done():
-            # While one question hangs, a second one would hang beside it.
-            self._open = Future()
-            threading.Thread(target=self._work, args=(question, self._open), daemon=True).start()
+        if self._pending is None or self._pending.done():
+            self._pending = Future()
+            threading.Thread(target=self._run_in_thread, args=(query, self._pending), daemon=True).start()
         else:
-            raise NoResponse(self._hangs())
+            # The earlier query still hangs, and a second one would hang too.
+            raise QueryFailed(self._timeout_message())
         try:
-            answer: Found = self._open.result(self._deadline_seconds)
+            result: Result = self._pending.result(self._deadline_seconds)
         except TimeoutError:
-            raise NoResponse(self._hangs()) from None
+            raise QueryFailed(self._timeout_message()) from None
         except SeedTrustError as error:
-            raise NoResponse(str(error)) from None
+            raise QueryFailed(str(error)) from None
         except SQLAlchemyError as error:
-            words = " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".?")
-            raise NoResponse(f"The database of {self._variable} can't be used: {words}.") from None
-        return answer
+            reason = " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".?")
+            raise QueryFailed(f"The database in {self._variable} is unavailable: {reason}.") from None
+        return result
 
-    def _work(self, question: Callable[[Connection], Any], answer: Future[Any]) -> None:
+    def _run_in_thread(self, query: Callable[[Connection], Any], future: Future[Any]) -> None:
         try:
             engine = create_engine(
                 self._url().set(drivername="postgresql+psycopg"),
@@ -96,42 +102,47 @@ class TimedQuery:
             )
             with engine.begin() as connection:
                 connection.execute(text(f"set local statement_timeout = '{STATEMENT_SECONDS}s'"))
-                found = question(connection)
-        except BaseException as error:  # noqa: BLE001  whoever waits for the answer gets it raised
-            answer.set_exception(error)
+                result = query(connection)
+        except BaseException as error:  # noqa: BLE001  raised in the thread that waits for the result
+            future.set_exception(error)
         else:
-            answer.set_result(found)
+            future.set_result(result)
 
-    def _hangs(self) -> str:
+    def _timeout_message(self) -> str:
         return (
-            f"The database of {self._variable} gave no answer for {self._deadline_seconds:g} s: it hangs, or its "
-            "machine or the network does."
+            f"The database in {self._variable} did not respond within {self._deadline_seconds:g} s. PostgreSQL, its "
+            "machine or the network may be hanging."
         )
 
 
 class Prober:
-    """Looks at both databases."""
+    """Probes both databases."""
 
     def __init__(self, *, grace_seconds: float, deadline_seconds: float = DEADLINE_SECONDS) -> None:
-        """Take what a schedule or sensor is borne beyond two intervals, and how long one database may take."""
+        """Create it.
+
+        Args:
+            grace_seconds: how long, beyond two of its intervals, a schedule or sensor may go without a tick.
+            deadline_seconds: the maximum time to wait for one database.
+        """
         self._grace_seconds = grace_seconds
-        self.application = TimedQuery("SEEDTRUST_DATABASE_URL", application_database, deadline_seconds)
-        self.dagster = TimedQuery("DAGSTER_POSTGRES_URL", dagster_database, deadline_seconds)
+        self.application = TimedQuery("SEEDTRUST_DATABASE_URL", application_database_url, deadline_seconds)
+        self.dagster = TimedQuery("DAGSTER_POSTGRES_URL", dagster_database_url, deadline_seconds)
 
-    def look(self) -> Look:
-        """Look at both; takes at most two deadlines, and raises nothing that a database's state can cause."""
-        application_trouble, dagster_trouble, facts = None, None, None
+    def probe(self) -> ProbeResult:
+        """Probe both databases. It takes at most two deadlines, and no state of a database makes it raise."""
+        application_error, dagster_error, facts = None, None, None
         try:
-            self.application.ask(lambda connection: connection.execute(text("select 1")).one())
-        except NoResponse as trouble:
-            application_trouble = str(trouble)
+            self.application.run(lambda connection: connection.execute(text("select 1")).one())
+        except QueryFailed as error:
+            application_error = str(error)
         try:
-            facts = self.dagster.ask(self._facts)
-        except NoResponse as trouble:
-            dagster_trouble = str(trouble)
-        return Look(datetime.now(UTC), application_trouble, dagster_trouble, facts)
+            facts = self.dagster.run(self._read_facts)
+        except QueryFailed as error:
+            dagster_error = str(error)
+        return ProbeResult(datetime.now(UTC), application_error, dagster_error, facts)
 
-    def _facts(self, connection: Connection) -> DagsterFacts:
+    def _read_facts(self, connection: Connection) -> DagsterFacts:
         location = get_settings().location
         ticks = read_ticks(
             connection,
@@ -144,25 +155,25 @@ class Prober:
 
 
 class EmbeddedServerDown(SeedTrustError):
-    """No database is configured, and the embedded PostgreSQL does not run."""
+    """No database is configured, and the embedded PostgreSQL server is not running."""
 
 
-def application_database() -> URL:
-    """Return where the application's database is; raises `EmbeddedServerDown` instead of starting a server."""
-    return get_settings().databases.application_url or _embedded(APPLICATION_DATABASE)
+def application_database_url() -> URL:
+    """Return the URL of the application's database; raises `EmbeddedServerDown` instead of starting a server."""
+    return get_settings().databases.application_url or _embedded_url(APPLICATION_DATABASE)
 
 
-def dagster_database() -> URL:
-    """Return where Dagster's database is; raises `EmbeddedServerDown` instead of starting a server."""
-    return get_settings().databases.dagster_url or _embedded(DAGSTER_DATABASE)
+def dagster_database_url() -> URL:
+    """Return the URL of Dagster's database; raises `EmbeddedServerDown` instead of starting a server."""
+    return get_settings().databases.dagster_url or _embedded_url(DAGSTER_DATABASE)
 
 
-def _embedded(name: str) -> URL:
+def _embedded_url(name: str) -> URL:
     folder = get_settings().databases.embedded_directory
-    server = embedded_postgres.url_of_running(folder)
+    server = embedded_postgres.get_running_url(folder)
     if server is None:
         raise EmbeddedServerDown(
-            f"No database is configured, and the embedded PostgreSQL in {folder} does not run: set "
-            "SEEDTRUST_DATABASE_URL and DAGSTER_POSTGRES_URL, or start `seedtrust-ops dev` or `worker`."
+            f"No database is configured, and the embedded PostgreSQL in {folder} is not running. Set "
+            "SEEDTRUST_DATABASE_URL and DAGSTER_POSTGRES_URL, or start `seedtrust-ops dev` or `seedtrust-ops worker`."
         )
     return server.set(database=name)

@@ -1,6 +1,6 @@
-"""What the watchdog knows from before: trouble that it told of and the looks behind it, in a small file of its own.
+"""The watchdog's state between rounds and restarts: the probe history, and which channels know of which incident.
 
-A file and not the database, because the database may be what is down. One that can't be read is as none.
+It is a file, because the database may be down. An unreadable file counts as missing.
 """
 
 import json
@@ -12,111 +12,113 @@ from pathlib import Path
 from typing import Any
 
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.watchdog.evaluator import Past, ProbeVerdict, Trouble
+from seedtrust_ops.watchdog.evaluator import Incident, ProbeHistory, ProbeVerdict
 
-FILE = "state.json"
+STATE_FILE = "state.json"
 
 
 @dataclass(frozen=True)
-class Told:
-    """One trouble and who was told of it: the channels that know of its beginning, and those that know of its end.
+class NotifiedIncident:
+    """An incident, with the names of the channels that have reported its opening and its resolution.
 
-    `over_at` is None while it lasts.
+    `resolved_at` is None while the incident is ongoing.
     """
 
-    trouble: Trouble
-    over_at: datetime | None = None
-    of_beginning: frozenset[str] = frozenset()
-    of_end: frozenset[str] = frozenset()
+    incident: Incident
+    resolved_at: datetime | None = None
+    opening_notified: frozenset[str] = frozenset()
+    resolution_notified: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
-class Memory:
-    """All of it, by the trouble's rule and subject."""
+class WatchdogState:
+    """The whole state; incidents are by rule and subject."""
 
-    past: Past
-    told: Mapping[tuple[str, str], Told] = field(default_factory=dict)
+    history: ProbeHistory
+    incidents: Mapping[tuple[str, str], NotifiedIncident] = field(default_factory=dict)
 
 
-def follow(memory: Memory, judgement: ProbeVerdict, now: datetime) -> Memory:
-    """Return the memory with what is new begun, what is over ended, and what nobody can tell left as it was."""
-    told = dict(memory.told)
-    found = {trouble.key: trouble for trouble in judgement.troubles}
-    for key, trouble in found.items():
-        before = told.get(key)
+def update_state(state: WatchdogState, verdict: ProbeVerdict, now: datetime) -> WatchdogState:
+    """Return the state with new incidents opened, absent ones resolved, and those of unknown rules unchanged."""
+    incidents = dict(state.incidents)
+    current = {incident.key: incident for incident in verdict.incidents}
+    for key, incident in current.items():
+        before = incidents.get(key)
         if before is None:
-            told[key] = Told(trouble)
-        elif before.over_at is not None:
-            # Back again before everybody knew that it was over: whoever does not know yet need not be told.
-            told[key] = Told(trouble, of_beginning=before.of_beginning - before.of_end)
-    for key, one in memory.told.items():
-        if key not in found and one.over_at is None and one.trouble.rule not in judgement.unknown:
-            told[key] = replace(one, over_at=now)
-    return Memory(judgement.past, told)
+            incidents[key] = NotifiedIncident(incident)
+        elif before.resolved_at is not None:
+            # It came back before every channel had reported its resolution. The channels that had not need no message.
+            incidents[key] = NotifiedIncident(
+                incident, opening_notified=before.opening_notified - before.resolution_notified
+            )
+    for key, one in state.incidents.items():
+        if key not in current and one.resolved_at is None and one.incident.rule not in verdict.unknown_rules:
+            incidents[key] = replace(one, resolved_at=now)
+    return WatchdogState(verdict.history, incidents)
 
 
-def read(folder: Path) -> Memory | None:
-    """Return what `folder` holds of before, None where there is nothing to be read."""
+def read_state(folder: Path) -> WatchdogState | None:
+    """Return the state from `folder`, or None if it is missing or unreadable."""
     try:
-        stored = json.loads((folder / FILE).read_text())
-        past = stored["past"]
-        return Memory(
-            Past(
-                datetime.fromisoformat(past["watching_since"]),
-                {name: datetime.fromisoformat(since) for name, since in past["unreached_since"].items()},
-                past["beats_late"],
-                _moment(past["recovered_at"]),
+        stored = json.loads((folder / STATE_FILE).read_text())
+        history = stored["history"]
+        return WatchdogState(
+            ProbeHistory(
+                datetime.fromisoformat(history["watching_since"]),
+                {name: datetime.fromisoformat(since) for name, since in history["unreachable_since"].items()},
+                history["are_heartbeats_late"],
+                _parse_time(history["recovered_at"]),
             ),
-            {one.trouble.key: one for one in map(_told, stored["told"])},
+            {one.incident.key: one for one in map(_parse_incident, stored["incidents"])},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def write(folder: Path, memory: Memory) -> None:
-    """Keep `memory` in `folder`, whole or not at all."""
+def write_state(folder: Path, state: WatchdogState) -> None:
+    """Write the state to `folder` atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    past = memory.past
+    history = state.history
     stored = {
-        "past": {
-            "watching_since": past.watching_since.isoformat(),
-            "unreached_since": {name: since.isoformat() for name, since in past.unreached_since.items()},
-            "beats_late": past.beats_late,
-            "recovered_at": past.recovered_at.isoformat() if past.recovered_at else None,
+        "history": {
+            "watching_since": history.watching_since.isoformat(),
+            "unreachable_since": {name: since.isoformat() for name, since in history.unreachable_since.items()},
+            "are_heartbeats_late": history.are_heartbeats_late,
+            "recovered_at": history.recovered_at.isoformat() if history.recovered_at else None,
         },
-        "told": [
+        "incidents": [
             {
-                "rule": one.trouble.rule,
-                "subject": one.trouble.subject,
-                "severity": one.trouble.severity.value,
-                "detail": one.trouble.detail,
-                "since": one.trouble.since.isoformat(),
-                "over_at": one.over_at.isoformat() if one.over_at else None,
-                "of_beginning": sorted(one.of_beginning),
-                "of_end": sorted(one.of_end),
+                "rule": one.incident.rule,
+                "subject": one.incident.subject,
+                "severity": one.incident.severity.value,
+                "detail": one.incident.detail,
+                "since": one.incident.since.isoformat(),
+                "resolved_at": one.resolved_at.isoformat() if one.resolved_at else None,
+                "opening_notified": sorted(one.opening_notified),
+                "resolution_notified": sorted(one.resolution_notified),
             }
-            for one in memory.told.values()
+            for one in state.incidents.values()
         ],
     }
-    fresh = folder / f"{FILE}.new"
-    fresh.write_text(json.dumps(stored, indent=1))
-    os.replace(fresh, folder / FILE)
+    new_file = folder / f"{STATE_FILE}.new"
+    new_file.write_text(json.dumps(stored, indent=1))
+    os.replace(new_file, folder / STATE_FILE)
 
 
-def _told(stored: dict[str, Any]) -> Told:
-    return Told(
-        Trouble(
+def _parse_incident(stored: dict[str, Any]) -> NotifiedIncident:
+    return NotifiedIncident(
+        Incident(
             stored["rule"],
             stored["subject"],
             Severity(stored["severity"]),
             stored["detail"],
             datetime.fromisoformat(stored["since"]),
         ),
-        _moment(stored["over_at"]),
-        frozenset(stored["of_beginning"]),
-        frozenset(stored["of_end"]),
+        _parse_time(stored["resolved_at"]),
+        frozenset(stored["opening_notified"]),
+        frozenset(stored["resolution_notified"]),
     )
 
 
-def _moment(text: str | None) -> datetime | None:
+def _parse_time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text is not None else None

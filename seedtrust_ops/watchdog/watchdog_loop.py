@@ -1,4 +1,4 @@
-"""The watchdog's round: look, judge, remember, record, tell; and the loop that goes on whatever befalls it."""
+"""The watchdog's round (probe, evaluate, save the state, record alerts, notify), and the loop that repeats it."""
 
 import fcntl
 import traceback
@@ -16,122 +16,135 @@ from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert
 from seedtrust_ops.watchdog import state_file
-from seedtrust_ops.watchdog.alert_rows import record, recorded
+from seedtrust_ops.watchdog.alert_rows import read_open_incidents, sync_alert_rows
 from seedtrust_ops.watchdog.channels import open_channels
-from seedtrust_ops.watchdog.evaluator import Past, judge
-from seedtrust_ops.watchdog.notifier import tell
-from seedtrust_ops.watchdog.probes import NoResponse, Prober
-from seedtrust_ops.watchdog.state_file import Memory, Told, follow
+from seedtrust_ops.watchdog.evaluator import ProbeHistory, evaluate
+from seedtrust_ops.watchdog.notifier import notify_channels
+from seedtrust_ops.watchdog.probes import Prober, QueryFailed
+from seedtrust_ops.watchdog.state_file import NotifiedIncident, WatchdogState, update_state
 
-FOLDER = Path(".seedtrust") / "watchdog"
+STATE_FOLDER = Path(".seedtrust") / "watchdog"
 
-Say = Callable[[str], None]
-"""Prints one line for whoever reads the watchdog's output."""
+Log = Callable[[str], None]
+"""Prints one line of the watchdog's log."""
 
 
-class AnotherWatchdog(SeedTrustError):
-    """A watchdog of the same DAGSTER_HOME runs already, and both would tell everything."""
+class WatchdogAlreadyRunning(SeedTrustError):
+    """A watchdog is already running for this DAGSTER_HOME."""
 
 
 class Watchdog:
-    """What looks, and what it knows; made for one process."""
+    """The watchdog of one process: its prober, its channels and its state."""
 
-    def __init__(self, folder: Path, settings: WatchdogSettings, say: Say) -> None:
-        """Take the folder of its memory, its patience, and what prints a line."""
+    def __init__(self, folder: Path, settings: WatchdogSettings, log: Log) -> None:
+        """Create it.
+
+        Args:
+            folder: where the state file is kept.
+            settings: the intervals and thresholds.
+            log: prints one line.
+        """
         self._folder = folder
         self._settings = settings
-        self._lookout = Prober(grace_seconds=settings.grace_seconds)
-        self._channels, lacking = open_channels(self._worst_open)
-        self._say = say
-        self._said: set[str] = set()
-        self._memory = state_file.read(folder)
-        self._say_new(lacking)
+        self._prober = Prober(grace_seconds=settings.grace_seconds)
+        self._channels, problems = open_channels(self._read_worst_severity)
+        self._log = log
+        self._logged: set[str] = set()
+        self._state = state_file.read_state(folder)
+        self._log_new(problems)
 
-    def look(self) -> list[Told]:
-        """Do one round; return the trouble that lasts."""
-        look = self._lookout.look()
-        before = self._memory or self._recall(look.at)
-        judgement = judge(look, before.past, self._settings)
-        memory = follow(before, judgement, look.at)
-        for key, one in memory.told.items():
-            was = before.told.get(key)
-            if was is None or (was.over_at is None) != (one.over_at is None):
-                self._say(f"{'over' if one.over_at else one.trouble.severity}: {' '.join(key)}: {one.trouble.detail}")
-        self._keep(memory)
+    def run_once(self) -> list[NotifiedIncident]:
+        """Run one round; return the ongoing incidents."""
+        result = self._prober.probe()
+        before = self._state or self._restore_state(result.at)
+        verdict = evaluate(result, before.history, self._settings)
+        state = update_state(before, verdict, result.at)
+        for key, one in state.incidents.items():
+            earlier = before.incidents.get(key)
+            if earlier is None or (earlier.resolved_at is None) != (one.resolved_at is None):
+                label = "RESOLVED" if one.resolved_at else one.incident.severity
+                self._log(f"{label}: {' '.join(key)}: {one.incident.detail}")
+        self._save(state)
         failures = []
-        if look.application_trouble is None:
+        if result.application_error is None:
             try:
-                self._lookout.application.ask(lambda connection: _record(connection, memory))
-            except NoResponse as trouble:
-                failures.append(f"Not recorded in ops.alerts: {trouble}")
-        memory, untold = tell(memory, self._channels)
-        self._keep(memory)
-        self._say_new(failures + untold)
-        return [one for one in memory.told.values() if one.over_at is None]
+                self._prober.application.run(lambda connection: _sync_alert_rows(connection, state))
+            except QueryFailed as error:
+                failures.append(f"Could not record incidents in ops.alerts; the next round tries again. {error}")
+        state, channel_failures = notify_channels(state, self._channels)
+        self._save(state)
+        self._log_new(failures + channel_failures)
+        return [one for one in state.incidents.values() if one.resolved_at is None]
 
-    def _recall(self, now: datetime) -> Memory:
-        """Return what is known of before without the file: what `ops.alerts` has open was told to everybody."""
-        heard = frozenset(channel.name for channel in self._channels)
+    def _restore_state(self, now: datetime) -> WatchdogState:
+        """Return the state if the file is lost: the open incidents of `ops.alerts`, as reported by every channel."""
+        channels = frozenset(channel.name for channel in self._channels)
         try:
-            troubles = self._lookout.application.ask(lambda connection: recorded(Session(connection)))
-        except NoResponse:
-            troubles = []
-        return Memory(Past(now), {one.key: Told(one, of_beginning=heard) for one in troubles})
+            incidents = self._prober.application.run(lambda connection: read_open_incidents(Session(connection)))
+        except QueryFailed:
+            incidents = []
+        return WatchdogState(
+            ProbeHistory(now), {one.key: NotifiedIncident(one, opening_notified=channels) for one in incidents}
+        )
 
-    def _keep(self, memory: Memory) -> None:
-        self._memory = memory
-        state_file.write(self._folder, memory)
+    def _save(self, state: WatchdogState) -> None:
+        self._state = state
+        state_file.write_state(self._folder, state)
 
-    def _worst_open(self) -> Severity | None:
+    def _read_worst_severity(self) -> Severity | None:
         try:
-            severities = self._lookout.application.ask(_open_severities)
-        except NoResponse:
+            severities = self._prober.application.run(_read_open_severities)
+        except QueryFailed:
             return None
         return max(severities, key=lambda severity: severity.priority, default=None)
 
-    def _say_new(self, sentences: list[str]) -> None:
-        """Print what was not said at the look before."""
-        for sentence in sentences:
-            if sentence not in self._said:
-                self._say(sentence)
-        self._said = set(sentences)
+    def _log_new(self, messages: list[str]) -> None:
+        """Log the messages that the previous round did not log."""
+        for message in messages:
+            if message not in self._logged:
+                self._log(message)
+        self._logged = set(messages)
 
 
-def watch(watchdog: Watchdog, stop: Event, *, interval_seconds: float, say: Say) -> None:
-    """Look again and again until `stop` is set; an error of the watchdog's own is printed, and the next look comes."""
+def run_until_stopped(watchdog: Watchdog, stop: Event, *, interval_seconds: float, log: Log) -> None:
+    """Run rounds until `stop` is set; a round that raises is logged, and the next one follows."""
     while not stop.is_set():
         try:
-            watchdog.look()
-        except Exception:  # noqa: BLE001  whatever it is: who watches must go on watching
-            say(f"This look failed, and the next one comes in {interval_seconds:g} s:\n{traceback.format_exc()}")
+            watchdog.run_once()
+        except Exception:  # noqa: BLE001  no error may stop the watchdog
+            log(f"This round failed. The next one starts in {interval_seconds:g} s.\n{traceback.format_exc()}")
         stop.wait(interval_seconds)
 
 
 @contextmanager
-def only_watchdog(folder: Path) -> Iterator[None]:
-    """Hold the lock that one watchdog of a DAGSTER_HOME has; raises AnotherWatchdog where another holds it."""
+def hold_watchdog_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of this DAGSTER_HOME's watchdog.
+
+    Raises:
+        WatchdogAlreadyRunning: if another watchdog holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AnotherWatchdog(
-                f"A watchdog runs already for {folder.parent.parent}, and two would tell everything twice. Stop that "
-                "one first, or leave it."
+            raise WatchdogAlreadyRunning(
+                f"A watchdog is already running for {folder.parent.parent}. A second one would duplicate every alert. "
+                "Stop the other one first, or leave it running."
             ) from None
         yield
 
 
-def now_in_words() -> str:
-    """Return the time as the watchdog's lines begin."""
+def log_timestamp() -> str:
+    """Return the current time in the format of the watchdog's log lines."""
     return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _record(connection: Connection, memory: Memory) -> None:
-    record(Session(connection), memory.told.values())
+def _sync_alert_rows(connection: Connection, state: WatchdogState) -> None:
+    sync_alert_rows(Session(connection), state.incidents.values())
 
 
-def _open_severities(connection: Connection) -> list[Severity]:
+def _read_open_severities(connection: Connection) -> list[Severity]:
     urgent = (Severity.CRITICAL.value, Severity.HIGH.value)
-    open_ones = select(Alert.severity).where(Alert.resolved_at.is_(None), Alert.severity.in_(urgent)).distinct()
-    return [Severity(severity) for severity in connection.scalars(open_ones)]
+    query = select(Alert.severity).where(Alert.resolved_at.is_(None), Alert.severity.in_(urgent)).distinct()
+    return [Severity(severity) for severity in connection.scalars(query)]

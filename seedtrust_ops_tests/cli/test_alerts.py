@@ -1,4 +1,4 @@
-"""`seedtrust-ops alerts`: lists what is open, quiets what somebody sees to, and closes what is settled."""
+"""`seedtrust-ops alerts`: lists open alerts, acknowledges them, and resolves them manually."""
 
 import json
 
@@ -13,60 +13,63 @@ from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 pytestmark = pytest.mark.usefixtures("bank_environment")
 
 
-def alerts(*arguments: str) -> tuple[int, str]:
+def run_alerts(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(app, ["alerts", *arguments])
     return result.exit_code, " ".join(result.output.split())
 
 
 @pytest.fixture
-def numbers(sessions: sessionmaker[Session]) -> list[int]:
-    """A HIGH alert, a CRITICAL one, and one that is over."""
+def alert_ids(sessions: sessionmaker[Session]) -> list[int]:
+    """The IDs of an open HIGH alert, an open CRITICAL alert, and a resolved one."""
     with sessions.begin() as session:
         open_alert(session, "reports_waiting", "report requests", "HIGH", "3 wait.")
         open_alert(session, "batch_stuck", "batch 7", "CRITICAL", "Batch 7 is stuck.")
-        open_alert(session, "bank_silent", "Huntington", "CRITICAL", "It says nothing.")
+        open_alert(session, "bank_silent", "Huntington", "CRITICAL", "It does not respond.")
         resolve_alert(session, "bank_silent", "Huntington")
         return list(session.scalars(text("select id from ops.alerts order by id")))
 
 
-def test_nothing_open_is_said_in_words(sessions: sessionmaker[Session]) -> None:
-    assert alerts() == (0, "No alert is open.")
+def test_empty_list_says_no_open_alerts(sessions: sessionmaker[Session]) -> None:
+    assert run_alerts() == (0, "No open alerts.")
 
 
-def test_open_alerts_are_listed_worst_first_and_those_that_are_over_on_request(numbers: list[int]) -> None:
-    high, critical, over = numbers
-    listed = json.loads(alerts("--json")[1])
+def test_open_alerts_are_listed_worst_first_and_resolved_ones_with_all(alert_ids: list[int]) -> None:
+    high, critical, resolved = alert_ids
+    listed = json.loads(run_alerts("--json")[1])
     assert [one["id"] for one in listed] == [critical, high]
     assert listed[0]["detail"] == "Batch 7 is stuck."
-    assert [one["id"] for one in json.loads(alerts("--all", "--json")[1])] == [critical, high, over]
-    said = alerts("--all")[1]
-    assert said.index("batch_stuck") < said.index("reports_waiting") < said.index("bank_silent")
+    assert [one["id"] for one in json.loads(run_alerts("--all", "--json")[1])] == [critical, high, resolved]
+    output = run_alerts("--all")[1]
+    assert output.index("batch_stuck") < output.index("reports_waiting") < output.index("bank_silent")
 
 
-def test_acknowledging_names_who_sees_to_it_and_the_first_stays(numbers: list[int]) -> None:
-    high = str(numbers[0])
-    assert alerts("ack", high, "--by", "Maria") == (
+def test_acknowledgement_names_the_person_and_the_first_one_stays(alert_ids: list[int]) -> None:
+    high = str(alert_ids[0])
+    assert run_alerts("ack", high, "--by", "Maria") == (
         0,
-        f"Maria sees to alert {high}: reports_waiting, report requests.",
+        f"Alert {high} (reports_waiting, report requests) is acknowledged by Maria.",
     )
-    assert alerts("ack", high, "--by", "Tom")[1].startswith("Maria sees to alert")
-    (acknowledged,) = [one for one in json.loads(alerts("--json")[1]) if one["acknowledged_at"]]
-    assert (acknowledged["id"], acknowledged["acknowledged_by"]) == (numbers[0], "Maria")
+    assert run_alerts("ack", high, "--by", "Tom")[1].endswith("is acknowledged by Maria.")
+    (acknowledged,) = [one for one in json.loads(run_alerts("--json")[1]) if one["acknowledged_at"]]
+    assert (acknowledged["id"], acknowledged["acknowledged_by"]) == (alert_ids[0], "Maria")
 
 
 @pytest.mark.parametrize("command", ["ack", "resolve"])
-def test_unknown_and_resolved_alerts_are_told_in_a_sentence(numbers: list[int], command: str) -> None:
-    assert alerts(command, "999999") == (
+def test_unknown_and_resolved_alerts_are_one_line_errors(alert_ids: list[int], command: str) -> None:
+    assert run_alerts(command, "999999") == (
         1,
-        "There is no alert with the number 999999. `seedtrust-ops alerts` lists the open ones.",
+        "No alert has the number 999999. `seedtrust-ops alerts` lists the open ones.",
     )
-    code, said = alerts(command, str(numbers[2]))
+    code, output = run_alerts(command, str(alert_ids[2]))
     assert code == 1
-    assert said.startswith(f"Alert {numbers[2]} (bank_silent, Huntington) is over since ")
+    assert output.startswith(f"Alert {alert_ids[2]} (bank_silent, Huntington) was already resolved at ")
 
 
-def test_what_is_settled_is_closed_under_the_name_of_who_did_it(numbers: list[int]) -> None:
-    critical = str(numbers[1])
-    assert alerts("resolve", critical, "--by", "Maria") == (0, f"Alert {critical} is closed: batch_stuck, batch 7.")
-    over = [one for one in json.loads(alerts("--all", "--json")[1]) if one["id"] == numbers[1]]
-    assert [one["detail"] for one in over] == ["Batch 7 is stuck. Closed by Maria."]
+def test_manual_resolution_records_the_person(alert_ids: list[int]) -> None:
+    critical = str(alert_ids[1])
+    assert run_alerts("resolve", critical, "--by", "Maria") == (
+        0,
+        f"Alert {critical} (batch_stuck, batch 7) is resolved.",
+    )
+    resolved = [one for one in json.loads(run_alerts("--all", "--json")[1]) if one["id"] == alert_ids[1]]
+    assert [one["detail"] for one in resolved] == ["Batch 7 is stuck. Resolved by Maria."]

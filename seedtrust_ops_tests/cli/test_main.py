@@ -1,4 +1,4 @@
-"""The command line: its errors are one sentence and exit code 1, and asking for help loads nothing heavy."""
+"""The command line: errors are one line with exit code 1, and `--help` imports nothing slow."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from seedtrust_ops.cli.main import app
 from seedtrust_ops.config import dagster_home, get_settings
 from seedtrust_ops.errors import ConfigurationError
-from seedtrust_ops_tests.support.databases import own_database, plain
+from seedtrust_ops_tests.support.databases import plain_url, temporary_database
 from seedtrust_ops_tests.support.factories import Company
 
 
@@ -19,7 +19,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_help_is_fast_because_it_loads_nothing_heavy() -> None:
+def test_help_imports_nothing_slow() -> None:
     loaded = subprocess.run(
         [
             *(sys.executable, "-c"),
@@ -33,35 +33,35 @@ def test_help_is_fast_because_it_loads_nothing_heavy() -> None:
     assert loaded.stdout.strip() == "set()"
 
 
-def test_trouble_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_is_one_line_without_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDTRUST_DATABASE_URL", "mysql://somewhere/else")
     get_settings.cache_clear()
-    code, output, said = run("migrate")
+    code, output, errors = run("migrate")
     get_settings.cache_clear()
     assert code == 1
     assert output == ""
-    assert said.startswith("SEEDTRUST_DATABASE_URL can't be used")
-    assert "Traceback" not in said
-    assert said.count("\n") == 1
+    assert errors.startswith("SEEDTRUST_DATABASE_URL is invalid")
+    assert "Traceback" not in errors
+    assert errors.count("\n") == 1
 
 
-def test_trouble_in_a_group_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_in_a_group_is_printed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDTRUST_DATABASE_URL", "postgresql://somebody:secret@127.0.0.1:1/nothing")
     get_settings.cache_clear()
-    code, _, said = run("transfers", "resume")
+    code, _, errors = run("transfers", "resume")
     get_settings.cache_clear()
     assert code == 1
-    assert said.count("can't be used") == 1
-    assert "secret" not in said
+    assert errors.count("can't be used") == 1
+    assert "secret" not in errors
 
 
-def test_migrate_says_what_it_did(monkeypatch: pytest.MonkeyPatch, postgres_server: object) -> None:
-    with own_database(postgres_server) as url:  # type: ignore[arg-type]
-        monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain(url))
+def test_migrate_reports_what_it_did(monkeypatch: pytest.MonkeyPatch, postgres_server: object) -> None:
+    with temporary_database(postgres_server) as url:  # type: ignore[arg-type]
+        monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain_url(url))
         get_settings.cache_clear()
-        code, _, said = run("migrate")
+        code, _, errors = run("migrate")
         assert code == 1
-        assert "migrate --platform" in said
+        assert "migrate --platform" in errors
         code, output, _ = run("migrate", "--platform")
         assert code == 0
         assert "Created the platform's tables" in output
@@ -69,25 +69,25 @@ def test_migrate_says_what_it_did(monkeypatch: pytest.MonkeyPatch, postgres_serv
 
 
 @pytest.mark.usefixtures("bank_environment")
-def test_halt_and_resume() -> None:
-    code, output, _ = run("transfers", "halt", "--reason", "the bank is moving house")
+def test_transfers_are_halted_and_resumed() -> None:
+    code, output, _ = run("transfers", "halt", "--reason", "the bank is migrating")
     assert code == 0
-    assert "the bank is moving house" in output
-    assert run("transfers", "resume")[1] == "Transfers are sent again.\n"
-    assert run("transfers", "resume")[1] == "Transfers were not halted.\n"
+    assert "the bank is migrating" in output
+    assert run("transfers", "resume")[1] == "Transfers resumed.\n"
+    assert run("transfers", "resume")[1] == "Transfers were not halted. Nothing was changed.\n"
 
 
 @pytest.mark.usefixtures("bank_environment")
-def test_seed_refuses_a_company_of_somebody_else(company: Company) -> None:
+def test_seed_refuses_a_database_with_other_data(company: Company) -> None:
     company.case()
-    code, _, said = run("seed", "--cases", "10")
+    code, _, errors = run("seed", "--cases", "10")
     assert code == 1
-    assert "that the seed did not make" in said
+    assert "that the seed did not make" in errors
 
 
-def test_a_home_without_dagster_yaml_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_dagster_home_without_dagster_yaml_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     get_settings.cache_clear()
-    with pytest.raises(ConfigurationError, match=r"There is no dagster\.yaml in"):
+    with pytest.raises(ConfigurationError, match=r"No dagster\.yaml in"):
         dagster_home()
     get_settings.cache_clear()

@@ -1,4 +1,4 @@
-"""`seedtrust-ops notifications`: previews go to a file, unknown kinds are named, failed letters are queued again."""
+"""`seedtrust-ops notifications`: previews, the list of kinds, and requeueing of failed email."""
 
 from pathlib import Path
 
@@ -13,26 +13,26 @@ from seedtrust_ops.domain.notifications.previews import EXAMPLES
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
-def test_preview_writes_the_html_to_a_file_and_shows_the_rest(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / "letter.html"
+def test_preview_writes_html_and_prints_subject_and_text(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "email.html"
     result = CliRunner().invoke(app, ["notifications", "preview", kind, "--output", str(path)])
     assert result.exit_code == 0, result.output
     assert result.output.startswith("Subject: ")
     assert path.read_text(encoding="utf-8").lstrip().startswith("<!DOCTYPE html>")
 
 
-def test_preview_of_an_unknown_kind_names_those_that_there_are() -> None:
+def test_preview_of_an_unknown_kind_lists_the_known_ones() -> None:
     result = CliRunner().invoke(app, ["notifications", "preview", "birthday"])
     assert result.exit_code == 1
     assert "there are dr-approved, case-close" in result.output
 
 
 def test_kinds_are_listed_with_their_variables() -> None:
-    said = CliRunner().invoke(app, ["notifications", "kinds"]).output
-    assert all(f"  {variable}: " in said for kind in KINDS.values() for variable in kind.variables)
+    output = CliRunner().invoke(app, ["notifications", "kinds"]).output
+    assert all(f"  {variable}: " in output for kind in KINDS.values() for variable in kind.variables)
 
 
-def test_failed_letters_are_queued_again(bank_environment: dict[str, str], sessions: sessionmaker[Session]) -> None:
+def test_failed_email_is_requeued(bank_environment: dict[str, str], sessions: sessionmaker[Session]) -> None:
     with sessions.begin() as session:
         session.execute(
             text(
@@ -41,7 +41,7 @@ def test_failed_letters_are_queued_again(bank_environment: dict[str, str], sessi
                 " ('b', 'alert', 'b@example.test', '', 'sent', 1)"
             )
         )
-    assert CliRunner().invoke(app, ["notifications", "retry"]).output == "1 letters are queued again.\n"
+    assert CliRunner().invoke(app, ["notifications", "retry"]).output == "Requeued 1 failed email.\n"
     with sessions() as session:
         assert session.execute(text("select status, attempts from ops.notifications order by 1")).all() == [
             ("queued", 0),

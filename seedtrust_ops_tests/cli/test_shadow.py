@@ -1,4 +1,4 @@
-"""`seedtrust-ops shadow compare`: what it takes for a time and for a log, and what it says where nobody looked."""
+"""`seedtrust-ops shadow compare`: time formats, the legacy email log, and jobs that never ran in shadow mode."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -9,15 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 from seedtrust_ops.cli.main import app
-from seedtrust_ops.cli.shadow import UnreadableMoment, moment_of
-from seedtrust_ops.domain.shadow_mode.comparison.emails import SentLetter, UnreadableLetterLog, read_letter_log
+from seedtrust_ops.cli.shadow import InvalidTime, parse_time
+from seedtrust_ops.domain.shadow_mode.comparison.emails import SentEmail, UnreadableEmailLog, read_email_log
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 OFFICE = ZoneInfo("America/New_York")
 
 
 @pytest.mark.parametrize(
-    ("text", "moment"),
+    ("text", "expected"),
     [
         ("90m", NOW - timedelta(minutes=90)),
         ("12h", NOW - timedelta(hours=12)),
@@ -27,25 +27,25 @@ OFFICE = ZoneInfo("America/New_York")
         ("2026-11-17T06:00:00+00:00", datetime(2026, 11, 17, 6, tzinfo=UTC)),
     ],
 )
-def test_a_time_is_the_offices_or_so_long_ago(text: str, moment: datetime) -> None:
-    assert moment_of(text, NOW, OFFICE) == moment
+def test_times_are_in_the_office_time_zone_or_an_age(text: str, expected: datetime) -> None:
+    assert parse_time(text, NOW, OFFICE) == expected
 
 
 @pytest.mark.parametrize("text", ["yesterday", "7 days", "24.11.2026", ""])
-def test_what_is_no_time_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(UnreadableMoment, match="7d for seven days ago"):
-        moment_of(text, NOW, OFFICE)
+def test_invalid_time_is_rejected_with_an_example(text: str) -> None:
+    with pytest.raises(InvalidTime, match="an age like 7d"):
+        parse_time(text, NOW, OFFICE)
 
 
-def test_a_log_of_letters_is_read_by_its_columns() -> None:
+def test_email_log_is_read_by_column_name() -> None:
     lines = ["to,kind,subject,sent_at", "Ann@Staff.example,case-close,Closing,2026-11-24T06:00:00-05:00"]
-    assert read_letter_log(lines) == [
-        SentLetter(datetime(2026, 11, 24, 11, tzinfo=UTC), "case-close", "ann@staff.example")
+    assert read_email_log(lines) == [
+        SentEmail(datetime(2026, 11, 24, 11, tzinfo=UTC), "case-close", "ann@staff.example")
     ]
 
 
 @pytest.mark.parametrize(
-    ("lines", "sentence"),
+    ("lines", "message"),
     [
         (["sent_at,to", "2026-11-24T06:00:00-05:00,a@b.example"], "needs the columns sent_at, kind, to"),
         (["sent_at,kind,to", "2026-11-24 06:00,case-close,a@b.example"], "Line 2 of the log"),
@@ -53,18 +53,18 @@ def test_a_log_of_letters_is_read_by_its_columns() -> None:
         (["sent_at,kind,to", "2026-11-24T06:00:00Z,case-close"], "Line 2 of the log"),
     ],
 )
-def test_a_log_that_can_not_be_read_names_the_line_and_what_it_should_hold(lines: list[str], sentence: str) -> None:
-    with pytest.raises(UnreadableLetterLog, match=sentence):
-        read_letter_log(lines)
+def test_invalid_email_log_names_the_line_and_the_expected_format(lines: list[str], message: str) -> None:
+    with pytest.raises(UnreadableEmailLog, match=message):
+        read_email_log(lines)
 
 
 @pytest.mark.usefixtures("bank_environment")
-def test_where_no_job_was_in_shadow_it_says_so_and_exits_well(tmp_path: Path) -> None:
-    answer = CliRunner().invoke(app, ["shadow", "compare", "--since", "7d", "--json"])
-    assert answer.exit_code == 0
-    told = json.loads(answer.stdout)
-    assert told["differences"] == 0
-    assert "it has never looked in shadow" in told["jobs"][0]["note"]
-    refused = CliRunner().invoke(app, ["shadow", "compare", "--since", "soon"])
-    assert refused.exit_code == 1
-    assert refused.stderr.startswith("'soon' is no time.")
+def test_comparison_without_shadow_runs_says_so(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["shadow", "compare", "--since", "7d", "--json"])
+    assert result.exit_code == 0
+    output = json.loads(result.stdout)
+    assert output["differences"] == 0
+    assert "it has never run in shadow mode" in output["jobs"][0]["note"]
+    rejected = CliRunner().invoke(app, ["shadow", "compare", "--since", "soon"])
+    assert rejected.exit_code == 1
+    assert rejected.stderr.startswith("'soon' is not a time.")

@@ -1,4 +1,4 @@
-"""What counts as well, degraded and down, over one table of what can be found; the exit code follows."""
+"""What counts as healthy, degraded and down, in one table of status reports; the exit code is the level."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from seedtrust_ops.status.health import Health, Level, judge_health
-from seedtrust_ops.status.models import AlertStanding, DagsterStanding, JobStanding, StatusReport, Waiting, WorkStanding
+from seedtrust_ops.status.health import Health, Level, evaluate_health
+from seedtrust_ops.status.models import Backlog, DagsterStatus, JobStatus, OpenAlert, StatusReport, Workload
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
-NOTHING = Waiting(0, None, 0)
+EMPTY_BACKLOG = Backlog(0, None, 0)
 
 
 def ago(seconds: float) -> datetime:
@@ -19,9 +19,9 @@ def ago(seconds: float) -> datetime:
 
 def job(
     automation: str = "huntington_batch_sensor", *, silent: float | None = -10, state: str = "RUNNING"
-) -> JobStanding:
-    """A job whose automation has been silent for so many seconds; below 0: will be."""
-    return JobStanding(
+) -> JobStatus:
+    """A job whose schedule or sensor has been silent for `silent` seconds; negative: not yet silent."""
+    return JobStatus(
         name="some_job",
         severity="CRITICAL",
         automation=automation,
@@ -37,85 +37,108 @@ def job(
     )
 
 
-def alert(rule: str = "batch_stuck", severity: str = "HIGH", *, seen_to: bool = False) -> AlertStanding:
-    return AlertStanding(7, severity, rule, "some batch", ago(60), "It is stuck.", "maria" if seen_to else None)
+def alert(rule: str = "batch_stuck", severity: str = "HIGH", *, is_acknowledged: bool = False) -> OpenAlert:
+    return OpenAlert(7, severity, rule, "some batch", ago(60), "It is stuck.", "maria" if is_acknowledged else None)
 
 
-def beats(seconds: float = 10, **parts: float) -> dict[str, datetime]:
-    return {part: ago(parts.get(part, seconds)) for part in ("SENSOR", "SCHEDULER", "MONITORING")}
+def heartbeats_aged(seconds: float = 10, **by_daemon: float) -> dict[str, datetime]:
+    return {daemon: ago(by_daemon.get(daemon, seconds)) for daemon in ("SENSOR", "SCHEDULER", "MONITORING")}
 
 
-def stood(
-    *jobs: JobStanding,
+def status_report(
+    *jobs: JobStatus,
     heartbeats: dict[str, datetime] | None = None,
-    alerts: tuple[AlertStanding, ...] = (),
+    alerts: tuple[OpenAlert, ...] = (),
     halted: str | None = None,
-    **troubles: Any,
+    **errors: Any,
 ) -> StatusReport:
-    dagster = DagsterStanding(beats() if heartbeats is None else heartbeats, list(jobs), [], [])
-    work = WorkStanding(halted, {}, [], {}, 0, NOTHING, NOTHING, NOTHING, 0, list(alerts), len(alerts))
-    standing = StatusReport(NOW, None, None, dagster, work)
-    if "application_trouble" in troubles:
-        standing = replace(standing, work=None)
-    if "dagster_trouble" in troubles:
-        standing = replace(standing, dagster=None)
-    return replace(standing, **troubles)
+    dagster = DagsterStatus(heartbeats_aged() if heartbeats is None else heartbeats, list(jobs), [], [])
+    workload = Workload(
+        halted, {}, [], {}, 0, EMPTY_BACKLOG, EMPTY_BACKLOG, EMPTY_BACKLOG, 0, list(alerts), len(alerts)
+    )
+    report = StatusReport(NOW, None, None, dagster, workload)
+    if "application_error" in errors:
+        report = replace(report, workload=None)
+    if "dagster_error" in errors:
+        report = replace(report, dagster=None)
+    return replace(report, **errors)
 
 
-def judged(standing: StatusReport, *, dev_env: bool = False) -> Health:
-    return judge_health(standing, heartbeat_seconds=120, dev_env=dev_env)
+def evaluate(report: StatusReport, *, dev_env: bool = False) -> Health:
+    return evaluate_health(report, heartbeat_seconds=120, dev_env=dev_env)
 
 
 @pytest.mark.parametrize(
-    ("standing", "level", "says"),
+    ("report", "level", "message"),
     [
-        pytest.param(stood(job(), job("some_schedule", silent=None)), Level.WELL, None, id="all is well"),
-        pytest.param(stood(application_trouble="It is away."), Level.DOWN, "It is away.", id="no application database"),
-        pytest.param(stood(dagster_trouble="It is away."), Level.DOWN, "It is away.", id="no Dagster database"),
-        pytest.param(stood(heartbeats={}), Level.DOWN, "never run", id="no daemon ever"),
-        pytest.param(stood(heartbeats=beats(119)), Level.WELL, None, id="heartbeats are late, and borne"),
-        pytest.param(stood(heartbeats=beats(120)), Level.DOWN, "no heartbeat since", id="the daemon is silent"),
-        pytest.param(stood(heartbeats=beats(SENSOR=180)), Level.DOWN, "Part SENSOR", id="a part hangs"),
-        pytest.param(stood(halted="Transfers are halted."), Level.DOWN, "Transfers are halted.", id="halted"),
-        pytest.param(stood(job(silent=0)), Level.DOWN, "Transfers can't be sent", id="the sender is silent"),
-        pytest.param(stood(job(silent=-1)), Level.WELL, None, id="the sender is late, and borne"),
-        pytest.param(stood(job(state="STOPPED", silent=None)), Level.DOWN, "switched off", id="the sender is off"),
-        pytest.param(stood(job("x_schedule", silent=9)), Level.DEGRADED, "x_schedule has stopped", id="ticks stopped"),
-        pytest.param(stood(job("x_schedule", state="STOPPED")), Level.WELL, None, id="another one is off"),
-        pytest.param(stood(alerts=(alert(),)), Level.DEGRADED, "HIGH alert 7", id="an urgent alert"),
-        pytest.param(stood(alerts=(alert(severity="CRITICAL"),)), Level.DEGRADED, "CRITICAL", id="a critical alert"),
-        pytest.param(stood(alerts=(alert(severity="MEDIUM"),)), Level.WELL, None, id="an alert that is not urgent"),
-        pytest.param(stood(alerts=(alert(seen_to=True),)), Level.WELL, None, id="somebody sees to the alert"),
-        pytest.param(stood(alerts=(alert("daemon_silent"),)), Level.WELL, None, id="the watchdog has not seen the end"),
+        pytest.param(status_report(job(), job("some_schedule", silent=None)), Level.HEALTHY, None, id="all healthy"),
         pytest.param(
-            stood(alerts=(alert("bank_unauthorized", seen_to=True),)),
+            status_report(application_error="It is down."), Level.DOWN, "It is down.", id="no application database"
+        ),
+        pytest.param(status_report(dagster_error="It is down."), Level.DOWN, "It is down.", id="no Dagster database"),
+        pytest.param(status_report(heartbeats={}), Level.DOWN, "never run", id="no daemon ever ran"),
+        pytest.param(
+            status_report(heartbeats=heartbeats_aged(119)),
+            Level.HEALTHY,
+            None,
+            id="heartbeats late, below the threshold",
+        ),
+        pytest.param(
+            status_report(heartbeats=heartbeats_aged(120)), Level.DOWN, "no heartbeat since", id="daemon silent"
+        ),
+        pytest.param(
+            status_report(heartbeats=heartbeats_aged(SENSOR=180)), Level.DOWN, "daemon SENSOR", id="one daemon hangs"
+        ),
+        pytest.param(status_report(halted="Transfers are halted."), Level.DOWN, "Transfers are halted.", id="halted"),
+        pytest.param(status_report(job(silent=0)), Level.DOWN, "Transfers cannot be sent", id="batch sensor silent"),
+        pytest.param(status_report(job(silent=-1)), Level.HEALTHY, None, id="batch sensor late, below the threshold"),
+        pytest.param(
+            status_report(job(state="STOPPED", silent=None)), Level.DOWN, "switched off", id="batch sensor off"
+        ),
+        pytest.param(
+            status_report(job("x_schedule", silent=9)), Level.DEGRADED, "x_schedule has stopped", id="ticks stopped"
+        ),
+        pytest.param(status_report(job("x_schedule", state="STOPPED")), Level.HEALTHY, None, id="another schedule off"),
+        pytest.param(status_report(alerts=(alert(),)), Level.DEGRADED, "HIGH alert 7", id="HIGH alert"),
+        pytest.param(
+            status_report(alerts=(alert(severity="CRITICAL"),)), Level.DEGRADED, "CRITICAL", id="CRITICAL alert"
+        ),
+        pytest.param(status_report(alerts=(alert(severity="MEDIUM"),)), Level.HEALTHY, None, id="MEDIUM alert"),
+        pytest.param(
+            status_report(alerts=(alert(is_acknowledged=True),)), Level.HEALTHY, None, id="acknowledged alert"
+        ),
+        pytest.param(
+            status_report(alerts=(alert("daemon_silent"),)), Level.HEALTHY, None, id="watchdog alert not resolved yet"
+        ),
+        pytest.param(
+            status_report(alerts=(alert("bank_unauthorized", is_acknowledged=True),)),
             Level.DOWN,
-            "Transfers can't be sent",
-            id="the bank refuses us, whoever sees to it",
+            "Transfers cannot be sent",
+            id="bank rejects us, even if acknowledged",
         ),
     ],
 )
-def test_level(standing: StatusReport, level: Level, says: str | None) -> None:
-    health = judged(standing)
+def test_health_level_and_reasons(report: StatusReport, level: Level, message: str | None) -> None:
+    health = evaluate(report)
     assert health.level is level
-    assert [reason for reason in health.reasons if says is None or says in reason.sentence] == health.reasons
-    assert bool(health.reasons) == (level is not Level.WELL)
+    assert [reason for reason in health.reasons if message is None or message in reason.message] == health.reasons
+    assert bool(health.reasons) == (level is not Level.HEALTHY)
 
 
-def test_the_worst_comes_first_and_decides() -> None:
-    health = judged(stood(job("x_schedule", silent=9), alerts=(alert(),), halted="Transfers are halted."))
+def test_worst_reason_comes_first_and_sets_the_level() -> None:
+    health = evaluate(status_report(job("x_schedule", silent=9), alerts=(alert(),), halted="Transfers are halted."))
     assert health.level is Level.DOWN
     assert [reason.level for reason in health.reasons] == [Level.DOWN, Level.DEGRADED, Level.DEGRADED]
 
 
-def test_daemon_that_is_silent_is_one_reason() -> None:
-    health = judged(stood(job(silent=9), job("x_schedule", silent=9), heartbeats=beats(300)))
+def test_silent_daemon_is_one_reason() -> None:
+    health = evaluate(status_report(job(silent=9), job("x_schedule", silent=9), heartbeats=heartbeats_aged(300)))
     assert len(health.reasons) == 1
 
 
-def test_one_cause_of_both_databases_is_one_sentence() -> None:
-    assert len(judged(stood(application_trouble="No server.", dagster_trouble="No server.")).reasons) == 1
+def test_same_error_of_both_databases_is_one_reason() -> None:
+    assert len(evaluate(status_report(application_error="No server.", dagster_error="No server.")).reasons) == 1
 
 
-def test_on_a_developers_machine_the_sender_may_be_off() -> None:
-    assert judged(stood(job(state="STOPPED", silent=None)), dev_env=True).level is Level.WELL
+def test_batch_sensor_may_be_off_on_a_developer_machine() -> None:
+    assert evaluate(status_report(job(state="STOPPED", silent=None)), dev_env=True).level is Level.HEALTHY

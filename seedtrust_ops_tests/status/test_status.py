@@ -1,4 +1,4 @@
-"""`status` and `health` over real databases: what they say is there, and they say something whatever is dead."""
+"""`status` and `health` on real databases: what they report, also if a database or the daemon is down."""
 
 import json
 import subprocess
@@ -21,17 +21,17 @@ from seedtrust_ops.cli.main import app
 from seedtrust_ops.config import environment_for_child, get_settings
 from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.alerts.store import open_alert
-from seedtrust_ops.domain.transfers.leases import take_lease
+from seedtrust_ops.domain.transfers.leases import acquire_lease
 from seedtrust_ops.status.collector import collect_status
-from seedtrust_ops.status.health import judge_health
-from seedtrust_ops.status.renderer import print_standing
-from seedtrust_ops.status.runs import BY_HAND, automation_of
+from seedtrust_ops.status.health import evaluate_health
+from seedtrust_ops.status.renderer import print_status
+from seedtrust_ops.status.runs import MANUAL_JOBS, automation_of
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
-from seedtrust_ops_tests.support.databases import own_database, plain
+from seedtrust_ops_tests.support.databases import plain_url, temporary_database
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.ticks import Ticker, beat
+from seedtrust_ops_tests.support.ticks import TickRecorder, record_heartbeat
 
-NOBODY = "postgresql://somebody:secret@127.0.0.1:1/nothing"
+UNREACHABLE = "postgresql://somebody:secret@127.0.0.1:1/nothing"
 
 
 @pytest.fixture
@@ -56,50 +56,50 @@ def as_json(*arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("set_environment")
-def test_everything_is_told(
+def test_status_reports_daemon_jobs_batches_and_alerts(
     company: Company, instance: dg.DagsterInstance, sessions: "sessionmaker[Session]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = datetime.now(UTC)
-    beat(instance, at=now - timedelta(seconds=20))
+    record_heartbeat(instance, at=now - timedelta(seconds=20))
     minute = now.replace(second=0, microsecond=0)
-    healing = Ticker(instance, "auto_heal_huntington_batches_schedule", InstigatorType.SCHEDULE)
-    healing.known(ScheduleInstigatorData("* * * * *", (now - timedelta(days=1)).timestamp()))
-    healing.tick(minute, "SKIPPED")
-    sender = Ticker(instance, "huntington_batch_sensor", InstigatorType.SENSOR)
-    sender.known(SensorInstigatorData(min_interval=5), "STOPPED")
+    heal_schedule = TickRecorder(instance, "auto_heal_huntington_batches_schedule", InstigatorType.SCHEDULE)
+    heal_schedule.known(ScheduleInstigatorData("* * * * *", (now - timedelta(days=1)).timestamp()))
+    heal_schedule.tick(minute, "SKIPPED")
+    batch_sensor = TickRecorder(instance, "huntington_batch_sensor", InstigatorType.SENSOR)
+    batch_sensor.known(SensorInstigatorData(min_interval=5), "STOPPED")
     for status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED):
         last_id = create_run_for_test(instance, job_name="process_huntington_batch", status=status).run_id
     sent, queued = company.batch([1_000, 2_000]), company.batch([4_000])
     with sessions.begin() as session:
-        take_lease(session, sent, "run-of-the-batch", 60)
+        acquire_lease(session, sent, "run-of-the-batch", 60)
         open_alert(session, "batch_stuck", f"batch {queued}", "HIGH", "It is \x1b[31mstuck\x1b[0m [red]for long[/red].")
-    code, told = as_json("status")
+    code, output = as_json("status")
     assert code == 0
-    assert set(told["dagster"]["heartbeats"]) == {"SENSOR", "SCHEDULER", "QUEUED_RUN_COORDINATOR", "MONITORING"}
-    jobs = {job["name"]: job for job in told["dagster"]["jobs"]}
+    assert set(output["dagster"]["heartbeats"]) == {"SENSOR", "SCHEDULER", "QUEUED_RUN_COORDINATOR", "MONITORING"}
+    jobs = {job["name"]: job for job in output["dagster"]["jobs"]}
     assert datetime.fromisoformat(jobs["auto_heal_huntington_batches"]["next_tick_at"]) == minute + timedelta(minutes=1)
     assert jobs["auto_heal_huntington_batches"]["last_tick_status"] == "SKIPPED"
     processing = jobs["process_huntington_batch"]
     assert (processing["state"], processing["automation"]) == ("STOPPED", "huntington_batch_sensor")
     assert (processing["last_run_status"], processing["last_run_id"]) == ("STARTED", last_id)
     assert jobs["dr_auto_approval"]["last_run_status"] is None
-    assert [(one["job"], one["runs"]) for one in told["dagster"]["under_way"]] == [("process_huntington_batch", 1)]
-    assert told["work"]["batches"] == {"queued": 2}
-    on_their_way = {batch["batch_id"]: batch for batch in told["work"]["on_their_way"]}
-    assert on_their_way[sent]["held_by"] == "run-of-the-batch"
-    assert (on_their_way[sent]["transactions"], on_their_way[sent]["cents"]) == (2, 3_000)
-    assert on_their_way[queued]["held_by"] is None
-    assert [one["subject"] for one in told["work"]["alerts"]] == [f"batch {queued}"]
-    assert told["health"]["level"] == "down"
-    assert any("huntington_batch_sensor is switched off" in reason for reason in told["health"]["reasons"])
+    assert [(one["job"], one["runs"]) for one in output["dagster"]["in_progress"]] == [("process_huntington_batch", 1)]
+    assert output["workload"]["batches"] == {"queued": 2}
+    in_progress = {batch["batch_id"]: batch for batch in output["workload"]["batches_in_progress"]}
+    assert in_progress[sent]["held_by"] == "run-of-the-batch"
+    assert (in_progress[sent]["transactions"], in_progress[sent]["cents"]) == (2, 3_000)
+    assert in_progress[queued]["held_by"] is None
+    assert [one["subject"] for one in output["workload"]["alerts"]] == [f"batch {queued}"]
+    assert output["health"]["level"] == "down"
+    assert any("huntington_batch_sensor is switched off" in reason for reason in output["health"]["reasons"])
 
 
 @pytest.mark.usefixtures("set_environment")
 @pytest.mark.parametrize("columns", [80, 120])
-def test_status_fits_its_terminal_and_obeys_nothing_that_it_shows(
+def test_status_fits_the_terminal_and_shows_text_literally(
     columns: int, company: Company, instance: dg.DagsterInstance, sessions: "sessionmaker[Session]"
 ) -> None:
-    beat(instance)
+    record_heartbeat(instance)
     company.batch([1_000] * 3)
     with sessions.begin() as session:
         for number in range(3):
@@ -110,9 +110,9 @@ def test_status_fits_its_terminal_and_obeys_nothing_that_it_shows(
                 "HIGH",
                 "\x1b[31mIt is stuck\x1b[0m [red]for long[/red]. " * 9,
             )
-    standing = collect_status()
+    report = collect_status()
     console = PlainConsole(width=columns, record=True, force_terminal=False, file=_nowhere())
-    print_standing(console, standing, judge_health(standing, heartbeat_seconds=120, dev_env=False))
+    print_status(console, report, evaluate_health(report, heartbeat_seconds=120, dev_env=False))
     lines = console.export_text().splitlines()
     assert max(len(line.rstrip()) for line in lines) <= columns
     shown = "\n".join(lines)
@@ -120,7 +120,7 @@ def test_status_fits_its_terminal_and_obeys_nothing_that_it_shows(
     assert "Open alerts: 3" in shown
     assert "[red]" in shown
     assert "\x1b" not in shown
-    # No cell of the jobs' table was cut.
+    # No cell of the job table was truncated.
     assert "…" not in "".join(line for line in lines if "_sensor" in line or "_batch" in line)
 
 
@@ -130,35 +130,35 @@ def _nowhere() -> Any:
 
 @pytest.mark.usefixtures("bank_environment")
 def test_status_works_before_any_daemon_ran(monkeypatch: pytest.MonkeyPatch, postgres_server: URL) -> None:
-    with own_database(postgres_server) as url:
-        monkeypatch.setenv("DAGSTER_POSTGRES_URL", plain(url))
+    with temporary_database(postgres_server) as url:
+        monkeypatch.setenv("DAGSTER_POSTGRES_URL", plain_url(url))
         get_settings.cache_clear()
-        code, told = as_json("status")
+        code, output = as_json("status")
         assert code == 0
-        assert "Daemon: it has never run" in run("status")[1]
-    jobs = {job["name"]: job for job in told["dagster"]["jobs"]}
+        assert "Daemon: never run" in run("status")[1]
+    jobs = {job["name"]: job for job in output["dagster"]["jobs"]}
     assert jobs["dr_auto_approval"] | {"state": "RUNNING", "next_tick_at": None} == jobs["dr_auto_approval"]
     assert jobs["job_run_sensor"]["severity"] is None
 
 
 @pytest.mark.usefixtures("set_environment")
-def test_health_with_a_live_daemon_is_well_and_each_trouble_changes_the_exit_code(
+def test_health_exit_code_follows_alerts_and_the_kill_switch(
     instance: dg.DagsterInstance, sessions: "sessionmaker[Session]"
 ) -> None:
     assert run("health")[0] == 2
-    beat(instance)
-    assert run("health") == (0, "SeedTrust Ops is well.\n")
+    record_heartbeat(instance)
+    assert run("health") == (0, "SeedTrust Ops is healthy.\n")
     with sessions.begin() as session:
         open_alert(session, "batch_stuck", "batch 3", "HIGH", "It is stuck.")
-    code, told = as_json("health")
-    assert (code, told["level"], told["exit_code"]) == (1, "degraded", 1)
-    run("transfers", "halt", "--reason", "the bank is moving house")
-    code, told = as_json("health")
-    assert (code, told["level"]) == (2, "down")
-    assert "the bank is moving house" in told["reasons"][0]["sentence"]
+    code, output = as_json("health")
+    assert (code, output["level"], output["exit_code"]) == (1, "degraded", 1)
+    run("transfers", "halt", "--reason", "the bank is migrating")
+    code, output = as_json("health")
+    assert (code, output["level"]) == (2, "down")
+    assert "the bank is migrating" in output["reasons"][0]["message"]
 
 
-def test_dead_databases_are_down_and_one_sentence_each_without_dagster_in_the_process() -> None:
+def test_unreachable_databases_mean_down_without_importing_dagster() -> None:
     script = (
         "import sys\n"
         "from seedtrust_ops.cli.main import app\n"
@@ -166,31 +166,31 @@ def test_dead_databases_are_down_and_one_sentence_each_without_dagster_in_the_pr
         "except SystemExit as end:\n    print('exit code', end.code)\n"
         "print('dagster', [name for name in sys.modules if name.partition('.')[0].startswith('dagster')])\n"
     )
-    variables = environment_for_child({"SEEDTRUST_DATABASE_URL": NOBODY, "DAGSTER_POSTGRES_URL": NOBODY})
+    variables = environment_for_child({"SEEDTRUST_DATABASE_URL": UNREACHABLE, "DAGSTER_POSTGRES_URL": UNREACHABLE})
     for command, code in (("health", 2), ("status", 0)):
         done = subprocess.run(
             [sys.executable, "-c", script, command], env=variables, capture_output=True, text=True, check=True
         )
         assert f"exit code {code}\n" in done.stdout
         assert "dagster []" in done.stdout
-        assert "The database of SEEDTRUST_DATABASE_URL can't be used" in " ".join(done.stdout.split())
+        assert "The database in SEEDTRUST_DATABASE_URL is unavailable" in " ".join(done.stdout.split())
         assert "secret" not in done.stdout + done.stderr
 
 
-def test_variable_that_makes_no_sense_is_down_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_variable_means_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDTRUST_TIMEZONE", "Nowhere/Atall")
     get_settings.cache_clear()
     result = CliRunner().invoke(app, ["health"])
     get_settings.cache_clear()
     assert result.exit_code == 2
-    assert result.stderr.startswith("SEEDTRUST_TIMEZONE can't be used")
+    assert result.stderr.startswith("SEEDTRUST_TIMEZONE is invalid")
 
 
-def test_each_job_is_launched_by_what_is_said_to_launch_it() -> None:
+def test_automation_names_match_the_definitions() -> None:
     repository = defs.get_repository_def()
     launches = {one.job_name: one.name for one in repository.schedule_defs}
     for sensor in repository.sensor_defs:
         launches |= {target.job_name: sensor.name for target in sensor.targets}
-    names = {one.name for one in repository.get_all_jobs() if not one.name.startswith("__")} - BY_HAND
+    names = {one.name for one in repository.get_all_jobs() if not one.name.startswith("__")} - MANUAL_JOBS
     assert {name: automation_of(name) for name in names} == launches
-    assert all(automation_of(name) is None for name in BY_HAND)
+    assert all(automation_of(name) is None for name in MANUAL_JOBS)

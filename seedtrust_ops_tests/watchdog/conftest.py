@@ -1,4 +1,4 @@
-"""The watchdog with everybody whom it tells: a mailbox, PostHog and the internal API of this test session's own."""
+"""A watchdog with its notification channels: a mailbox, PostHog and the internal API of this test session."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,33 +34,33 @@ def posthog_server() -> Iterator[PostHogServer]:
 
 
 @dataclass
-class Watch:
-    """Starts watchdogs on one folder, as if each were a process of its own, and has what they said and told."""
+class WatchdogSetup:
+    """Creates watchdogs on one folder, as if each were a process, and collects their log lines and notifications."""
 
     folder: Path
     mailbox: MailboxProcess
     internal_api: InternalApiServer
     posthog: PostHogServer
-    said: list[str] = field(default_factory=list)
+    log_lines: list[str] = field(default_factory=list)
 
-    def start(self, **patience: Any) -> Watchdog:
-        """Patience may be shorter here than people may configure: the daemon of these tests beats faster."""
-        return Watchdog(self.folder, WatchdogSettings.model_construct(**patience), self.said.append)
+    def create(self, **thresholds: Any) -> Watchdog:
+        """Create a watchdog; thresholds may be below the configurable minimum, because the test daemon is faster."""
+        return Watchdog(self.folder, WatchdogSettings.model_construct(**thresholds), self.log_lines.append)
 
     @property
     def subjects(self) -> list[str]:
-        """Those of the letters, oldest first."""
-        return [letter.subject for letter in self.mailbox.control.letters(ON_CALL)]
+        """The subjects of the sent emails, oldest first."""
+        return [email.subject for email in self.mailbox.control.emails(ON_CALL)]
 
 
 @pytest.fixture
-def watch(
+def watchdog_setup(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     mailbox: MailboxProcess,
     internal_api_server: InternalApiServer,
     posthog_server: PostHogServer,
-) -> Iterator[Watch]:
+) -> Iterator[WatchdogSetup]:
     servers = (internal_api_server, posthog_server)
     for server in servers:
         server.clear()
@@ -68,20 +68,20 @@ def watch(
     for name, value in {**variables, **internal_api_server.environment, **posthog_server.environment}.items():
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()
-    yield Watch(tmp_path / "watchdog", mailbox, internal_api_server, posthog_server)
+    yield WatchdogSetup(tmp_path / "watchdog", mailbox, internal_api_server, posthog_server)
     get_settings.cache_clear()
 
 
-Change = Callable[..., None]
+SetVariables = Callable[..., None]
 
 
 @pytest.fixture
-def change(monkeypatch: pytest.MonkeyPatch) -> Change:
-    """Changes variables, as if the process had been started with them."""
+def set_variables(monkeypatch: pytest.MonkeyPatch) -> SetVariables:
+    """Sets environment variables, as if the process had been started with them."""
 
-    def change_variables(**variables: str) -> None:
+    def set_all(**variables: str) -> None:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         get_settings.cache_clear()
 
-    return change_variables
+    return set_all

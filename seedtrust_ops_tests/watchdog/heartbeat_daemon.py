@@ -1,6 +1,6 @@
-"""Dagster's daemon with nothing to do, whose heart beats every second, for the watchdog's tests to kill.
+"""Dagster's daemon without work and with a heartbeat every second, for the watchdog tests to kill.
 
-Run as `python -m seedtrust_ops_tests.watchdog.heartbeat_daemon`. The beat of `dagster-daemon run` is fixed at 30 s.
+Run as `python -m seedtrust_ops_tests.watchdog.heartbeat_daemon`. `dagster-daemon run` has a fixed interval of 30 s.
 """
 
 import dagster as dg

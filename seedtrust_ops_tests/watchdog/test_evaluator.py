@@ -1,4 +1,4 @@
-"""What the watchdog takes for trouble: one cause is one trouble, and nothing is told before its time."""
+"""The watchdog's evaluator: one cause is one incident, and no incident opens before its threshold."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from seedtrust_ops.config.watchdog import WatchdogSettings
-from seedtrust_ops.dagster_db.heartbeats import PARTS
-from seedtrust_ops.dagster_db.ticks import Kind, Ticking
-from seedtrust_ops.watchdog.evaluator import Past, ProbeVerdict, judge
-from seedtrust_ops.watchdog.probes import DagsterFacts, Look
+from seedtrust_ops.dagster_db.heartbeats import DAEMON_TYPES
+from seedtrust_ops.dagster_db.ticks import AutomationKind, AutomationTicks
+from seedtrust_ops.watchdog.evaluator import ProbeHistory, ProbeVerdict, evaluate
+from seedtrust_ops.watchdog.probes import DagsterFacts, ProbeResult
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=1)
@@ -19,16 +19,18 @@ def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
 
 
-def beats(seconds: float = 10, **of_parts: float) -> dict[str, datetime]:
-    """Every part's last heartbeat, so many seconds ago."""
-    return {part: ago(of_parts.get(part, seconds)) for part in PARTS}
+def heartbeats(seconds: float = 10, **by_daemon: float) -> dict[str, datetime]:
+    """The last heartbeat of every daemon type, by its age in seconds."""
+    return {daemon: ago(by_daemon.get(daemon, seconds)) for daemon in DAEMON_TYPES}
 
 
-def ticking(name: str = "some_sensor", *, silent: float | None = -10, status: str | None = "SKIPPED") -> Ticking:
-    """A sensor that is silent for so many seconds; below 0: will be; None: it is off."""
-    return Ticking(
+def sensor_ticks(
+    name: str = "some_sensor", *, silent: float | None = -10, status: str | None = "SKIPPED"
+) -> AutomationTicks:
+    """A sensor that has been silent for `silent` seconds; negative: not yet silent; None: switched off."""
+    return AutomationTicks(
         name=name,
-        kind=Kind.SENSOR,
+        kind=AutomationKind.SENSOR,
         is_on=silent is not None,
         on_since=LONG_AGO,
         interval_seconds=5,
@@ -40,120 +42,134 @@ def ticking(name: str = "some_sensor", *, silent: float | None = -10, status: st
     )
 
 
-def seen(
-    heartbeats: dict[str, datetime] | None = None,
-    ticks: tuple[Ticking, ...] = (),
+def probe_result(
+    beats: dict[str, datetime] | None = None,
+    ticks: tuple[AutomationTicks, ...] = (),
     *,
     application: str | None = None,
     dagster: str | None = None,
-) -> Look:
-    facts = None if dagster else DagsterFacts(beats() if heartbeats is None else heartbeats, ticks)
-    return Look(NOW, application, dagster, facts)
+) -> ProbeResult:
+    facts = None if dagster else DagsterFacts(heartbeats() if beats is None else beats, ticks)
+    return ProbeResult(NOW, application, dagster, facts)
 
 
-def judged(look: Look, **past: Any) -> ProbeVerdict:
-    return judge(look, Past(**{"watching_since": LONG_AGO} | past), WatchdogSettings())
+def verdict(result: ProbeResult, **history: Any) -> ProbeVerdict:
+    return evaluate(result, ProbeHistory(**{"watching_since": LONG_AGO} | history), WatchdogSettings())
 
 
 @pytest.mark.parametrize(
-    ("look", "past", "expected"),
+    ("result", "history", "expected"),
     [
-        pytest.param(seen(), {}, set(), id="all is well"),
-        pytest.param(seen(beats(119)), {}, set(), id="heartbeats are late, and still borne"),
-        pytest.param(seen(beats(120)), {}, {"daemon_silent daemon"}, id="no part beats"),
-        pytest.param(seen(beats(SENSOR=179)), {}, set(), id="one part is late, as the scheduler may be"),
-        pytest.param(seen(beats(SENSOR=180)), {}, {"daemon_silent daemon"}, id="one part hangs"),
-        pytest.param(seen({}), {}, {"daemon_silent daemon"}, id="no daemon ever beat"),
-        pytest.param(seen({}), {"watching_since": ago(119)}, set(), id="the first daemon may be starting"),
-        pytest.param(seen(ticks=(ticking(silent=-1),)), {}, set(), id="a tick is late, and still borne"),
-        pytest.param(seen(ticks=(ticking(silent=0),)), {}, {"ticks_stopped some_sensor"}, id="ticks stopped"),
-        pytest.param(seen(ticks=(ticking(silent=None),)), {}, set(), id="what is off need not tick"),
+        pytest.param(probe_result(), {}, set(), id="all healthy"),
+        pytest.param(probe_result(heartbeats(119)), {}, set(), id="heartbeats late, below the threshold"),
+        pytest.param(probe_result(heartbeats(120)), {}, {"daemon_silent daemon"}, id="no heartbeats"),
+        pytest.param(probe_result(heartbeats(SENSOR=179)), {}, set(), id="one daemon late, as the scheduler may be"),
+        pytest.param(probe_result(heartbeats(SENSOR=180)), {}, {"daemon_silent daemon"}, id="one daemon hangs"),
+        pytest.param(probe_result({}), {}, {"daemon_silent daemon"}, id="no daemon ever ran"),
+        pytest.param(probe_result({}), {"watching_since": ago(119)}, set(), id="the first daemon may be starting"),
+        pytest.param(probe_result(ticks=(sensor_ticks(silent=-1),)), {}, set(), id="tick late, below the threshold"),
         pytest.param(
-            seen(beats(130), (ticking(silent=60),)),
+            probe_result(ticks=(sensor_ticks(silent=0),)), {}, {"ticks_stopped some_sensor"}, id="ticks stopped"
+        ),
+        pytest.param(
+            probe_result(ticks=(sensor_ticks(silent=None),)), {}, set(), id="switched-off sensor need not tick"
+        ),
+        pytest.param(
+            probe_result(heartbeats(130), (sensor_ticks(silent=60),)),
             {},
             {"daemon_silent daemon"},
-            id="the daemon's silence explains ticks",
+            id="silent daemon explains missing ticks",
         ),
-        pytest.param(seen(beats(50), (ticking(silent=9),)), {}, set(), id="the daemon may be dying, and ticks with it"),
         pytest.param(
-            seen(ticks=(ticking(silent=500),)),
+            probe_result(heartbeats(50), (sensor_ticks(silent=9),)),
+            {},
+            set(),
+            id="late heartbeats may explain missing ticks",
+        ),
+        pytest.param(
+            probe_result(ticks=(sensor_ticks(silent=500),)),
             {"recovered_at": ago(119)},
             set(),
-            id="what came back needs until the next minute, and the grace",
+            id="after recovery, ticks get a minute and the grace period",
         ),
         pytest.param(
-            seen(ticks=(ticking(silent=500),)),
+            probe_result(ticks=(sensor_ticks(silent=500),)),
             {"recovered_at": ago(120)},
             {"ticks_stopped some_sensor"},
-            id="it came back, and this one did not",
+            id="no tick after recovery",
         ),
         pytest.param(
-            seen(beats(900)),
-            {"unreached_since": {"dagster": ago(800)}},
+            probe_result(heartbeats(900)),
+            {"unreachable_since": {"dagster": ago(800)}},
             set(),
-            id="no heartbeat was stored in an outage",
+            id="no heartbeats during a database outage",
         ),
         pytest.param(
-            seen(beats(900)), {"recovered_at": ago(120)}, {"daemon_silent daemon"}, id="nor since the outage ended"
+            probe_result(heartbeats(900)),
+            {"recovered_at": ago(120)},
+            {"daemon_silent daemon"},
+            id="no heartbeats since the outage ended",
         ),
-        pytest.param(seen(dagster="It is down."), {}, set(), id="a database is away for one look"),
+        pytest.param(probe_result(dagster="It is down."), {}, set(), id="database down for one probe"),
         pytest.param(
-            seen(dagster="It is down."),
-            {"unreached_since": {"dagster": ago(30)}},
+            probe_result(dagster="It is down."),
+            {"unreachable_since": {"dagster": ago(30)}},
             {"database_down dagster"},
-            id="a database is away",
+            id="one database down",
         ),
         pytest.param(
-            seen(application="It is down.", dagster="It is down."),
-            {"unreached_since": {"dagster": ago(31), "application": ago(31)}},
+            probe_result(application="It is down.", dagster="It is down."),
+            {"unreachable_since": {"dagster": ago(31), "application": ago(31)}},
             {"database_down dagster", "database_down application"},
-            id="both are away",
+            id="both databases down",
         ),
         pytest.param(
-            seen(ticks=(ticking(silent=99, status="FAILURE"),), application="It is down."),
-            {"unreached_since": {"application": ago(31)}},
+            probe_result(ticks=(sensor_ticks(silent=99, status="FAILURE"),), application="It is down."),
+            {"unreachable_since": {"application": ago(31)}},
             {"database_down application"},
-            id="ticks fail while the application's database is away",
+            id="ticks fail while the application database is down",
         ),
     ],
 )
-def test_trouble(look: Look, past: dict[str, Any], expected: set[str]) -> None:
-    assert {" ".join(trouble.key) for trouble in judged(look, **past).troubles} == expected
+def test_incidents_of_a_probe(result: ProbeResult, history: dict[str, Any], expected: set[str]) -> None:
+    assert {" ".join(incident.key) for incident in verdict(result, **history).incidents} == expected
 
 
 @pytest.mark.parametrize(
-    ("look", "unknown"),
+    ("result", "unknown_rules"),
     [
-        (seen(), set()),
-        (seen(dagster="It is down."), {"daemon_silent", "ticks_stopped"}),
-        (seen(application="It is down."), {"ticks_stopped"}),
-        (seen(beats(130)), {"ticks_stopped"}),
-        (seen(beats(50)), {"ticks_stopped"}),
+        (probe_result(), set()),
+        (probe_result(dagster="It is down."), {"daemon_silent", "ticks_stopped"}),
+        (probe_result(application="It is down."), {"ticks_stopped"}),
+        (probe_result(heartbeats(130)), {"ticks_stopped"}),
+        (probe_result(heartbeats(50)), {"ticks_stopped"}),
     ],
 )
-def test_what_can_not_be_told_is_not_taken_for_over(look: Look, unknown: set[str]) -> None:
-    assert judged(look).unknown == unknown
+def test_unverifiable_incidents_are_not_resolved(result: ProbeResult, unknown_rules: set[str]) -> None:
+    assert verdict(result).unknown_rules == unknown_rules
 
 
-def test_recovery_counts_from_the_first_look_at_which_all_is_reached_and_beats() -> None:
-    down = judged(seen(dagster="It is down."), unreached_since={"dagster": ago(300)})
-    assert down.past.unreached_since == {"dagster": ago(300)}
-    assert judge(seen(), down.past, WatchdogSettings()).past.recovered_at == NOW
-    late = judged(seen(beats(50)))
-    assert late.past.recovered_at is None
-    assert judge(seen(), late.past, WatchdogSettings()).past.recovered_at == NOW
-    assert judged(seen(), recovered_at=ago(7)).past.recovered_at == ago(7)
+def test_recovery_starts_at_the_first_fully_healthy_probe() -> None:
+    down = verdict(probe_result(dagster="It is down."), unreachable_since={"dagster": ago(300)})
+    assert down.history.unreachable_since == {"dagster": ago(300)}
+    assert evaluate(probe_result(), down.history, WatchdogSettings()).history.recovered_at == NOW
+    late = verdict(probe_result(heartbeats(50)))
+    assert late.history.recovered_at is None
+    assert evaluate(probe_result(), late.history, WatchdogSettings()).history.recovered_at == NOW
+    assert verdict(probe_result(), recovered_at=ago(7)).history.recovered_at == ago(7)
 
 
-def test_sentences_say_since_when_what_and_what_to_do() -> None:
-    (silent,) = judged(seen(beats(130))).troubles
+def test_incident_details_say_what_since_when_and_what_to_do() -> None:
+    (silent,) = verdict(probe_result(heartbeats(130))).incidents
     assert silent.severity == "CRITICAL"
     assert "no heartbeat since 2026-07-01 11:57:50 UTC" in silent.detail
     assert "seedtrust-ops worker" in silent.detail
-    (hangs,) = judged(seen(beats(SCHEDULER=300))).troubles
-    assert "its part SCHEDULER has sent no heartbeat" in hangs.detail
-    (stopped,) = judged(seen(ticks=(ticking(silent=60, status="STARTED"),))).troubles
+    (hangs,) = verdict(probe_result(heartbeats(SCHEDULER=300))).incidents
+    assert "SCHEDULER has sent no heartbeat" in hangs.detail
+    (stopped,) = verdict(probe_result(ticks=(sensor_ticks(silent=60, status="STARTED"),))).incidents
     assert stopped.severity == "HIGH"
-    assert "since 2026-07-01 11:57:50 UTC, and should every 5 seconds; its newest tick is STARTED" in stopped.detail
-    (down,) = judged(seen(dagster="It refused."), unreached_since={"dagster": ago(60)}).troubles
-    assert down.detail.startswith("It refused. Unreached since 11:59:00 UTC.")
+    assert (
+        "since 2026-07-01 11:57:50 UTC; it should tick every 5 seconds, and its last tick is STARTED" in stopped.detail
+    )
+    (down,) = verdict(probe_result(dagster="It refused."), unreachable_since={"dagster": ago(60)}).incidents
+    assert down.detail.startswith("It refused. Unreachable since 11:59:00 UTC.")

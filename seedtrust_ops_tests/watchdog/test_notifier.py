@@ -1,4 +1,4 @@
-"""Trouble is told once on every way, and once that it is over, whatever fails, restarts and comes back meanwhile."""
+"""Each channel reports an incident's opening once and its resolution once, across failures, restarts and relapses."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,130 +11,139 @@ from hypothesis import strategies as st
 
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.watchdog import state_file
-from seedtrust_ops.watchdog.evaluator import DAEMON_SILENT, DATABASE_DOWN, TICKS_STOPPED, Past, ProbeVerdict, Trouble
-from seedtrust_ops.watchdog.notifier import News, NotTold, tell
-from seedtrust_ops.watchdog.state_file import Memory, Told, follow
+from seedtrust_ops.watchdog.evaluator import (
+    DAEMON_SILENT,
+    DATABASE_DOWN,
+    TICKS_STOPPED,
+    Incident,
+    ProbeHistory,
+    ProbeVerdict,
+)
+from seedtrust_ops.watchdog.notifier import Changes, NotificationFailed, notify_channels
+from seedtrust_ops.watchdog.state_file import NotifiedIncident, WatchdogState, update_state
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
-PAST = Past(NOON)
+HISTORY = ProbeHistory(NOON)
 
 
-def trouble(rule: str = DAEMON_SILENT, subject: str = "daemon", *, since: datetime = NOON) -> Trouble:
-    return Trouble(rule, subject, Severity.CRITICAL, "It is silent.", since)
+def incident(rule: str = DAEMON_SILENT, subject: str = "daemon", *, since: datetime = NOON) -> Incident:
+    return Incident(rule, subject, Severity.CRITICAL, "It is silent.", since)
 
 
-class Listener:
-    """A channel that keeps what it hears, unless it is deaf."""
+class FakeChannel:
+    """A channel that records its notifications, or fails if it is down."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.is_deaf = False
-        self.heard: list[str] = []
+        self.is_down = False
+        self.notified: list[str] = []
 
-    def tell(self, news: News) -> None:
-        if self.is_deaf:
-            raise NotTold("Nobody is there.")
-        self.heard += [f"begun {one.trouble.subject}" for one in news.begun]
-        self.heard += [f"over {one.trouble.subject}" for one in news.over]
-
-
-def looked(memory: Memory, *troubles: Trouble, unknown: Sequence[str] = ()) -> Memory:
-    return follow(memory, ProbeVerdict(troubles, frozenset(unknown), PAST), NOON)
+    def notify(self, changes: Changes) -> None:
+        if self.is_down:
+            raise NotificationFailed("No connection.")
+        self.notified += [f"opened {one.incident.subject}" for one in changes.opened]
+        self.notified += [f"resolved {one.incident.subject}" for one in changes.resolved]
 
 
-def test_each_channel_hears_once_of_the_beginning_and_once_of_the_end() -> None:
-    letters, posts = Listener("letters"), Listener("posts")
-    memory = Memory(PAST)
-    for troubles in ([trouble()], [trouble()], [], []):
-        memory, failures = tell(looked(memory, *troubles), [letters, posts])
+def probed(state: WatchdogState, *incidents: Incident, unknown: Sequence[str] = ()) -> WatchdogState:
+    return update_state(state, ProbeVerdict(incidents, frozenset(unknown), HISTORY), NOON)
+
+
+def test_channels_report_opening_once_and_resolution_once() -> None:
+    email, posts = FakeChannel("email"), FakeChannel("posts")
+    state = WatchdogState(HISTORY)
+    for incidents in ([incident()], [incident()], [], []):
+        state, failures = notify_channels(probed(state, *incidents), [email, posts])
         assert failures == []
-    assert letters.heard == posts.heard == ["begun daemon", "over daemon"]
-    assert memory.told == {}
+    assert email.notified == posts.notified == ["opened daemon", "resolved daemon"]
+    assert state.incidents == {}
 
 
-def test_deaf_channel_hears_later_and_the_other_once() -> None:
-    letters, posts = Listener("letters"), Listener("posts")
-    letters.is_deaf = True
-    memory, failures = tell(looked(Memory(PAST), trouble()), [letters, posts])
-    assert failures == ["letters: Nobody is there. It is tried again at the next look."]
-    letters.is_deaf = False
-    memory, _ = tell(looked(memory, trouble()), [letters, posts])
-    assert letters.heard == posts.heard == ["begun daemon"]
+def test_failed_channel_is_retried_and_others_are_not_repeated() -> None:
+    email, posts = FakeChannel("email"), FakeChannel("posts")
+    email.is_down = True
+    state, failures = notify_channels(probed(WatchdogState(HISTORY), incident()), [email, posts])
+    assert failures == ["Channel email failed and will be retried in the next round: No connection."]
+    email.is_down = False
+    state, _ = notify_channels(probed(state, incident()), [email, posts])
+    assert email.notified == posts.notified == ["opened daemon"]
 
 
-def test_trouble_that_was_over_before_anybody_could_hear_is_still_told() -> None:
-    letters = Listener("letters")
-    letters.is_deaf = True
-    memory, _ = tell(looked(Memory(PAST), trouble()), [letters])
-    letters.is_deaf = False
-    memory, _ = tell(looked(memory), [letters])
-    assert letters.heard == ["begun daemon", "over daemon"]
-    assert memory.told == {}
+def test_incident_resolved_before_any_notification_is_still_reported() -> None:
+    email = FakeChannel("email")
+    email.is_down = True
+    state, _ = notify_channels(probed(WatchdogState(HISTORY), incident()), [email])
+    email.is_down = False
+    state, _ = notify_channels(probed(state), [email])
+    assert email.notified == ["opened daemon", "resolved daemon"]
+    assert state.incidents == {}
 
 
-def test_what_comes_back_before_its_end_was_told_is_no_news_to_whoever_knows_of_it() -> None:
-    letters = Listener("letters")
-    memory, _ = tell(looked(Memory(PAST), trouble()), [letters])
-    memory = looked(memory)
-    memory, _ = tell(looked(memory, trouble(since=NOON + timedelta(minutes=1))), [letters])
-    assert letters.heard == ["begun daemon"]
+def test_relapse_before_the_resolution_was_reported_is_not_reported() -> None:
+    email = FakeChannel("email")
+    state, _ = notify_channels(probed(WatchdogState(HISTORY), incident()), [email])
+    state = probed(state)
+    state, _ = notify_channels(probed(state, incident(since=NOON + timedelta(minutes=1))), [email])
+    assert email.notified == ["opened daemon"]
 
 
-def test_what_nobody_can_tell_now_lasts() -> None:
-    silent, stopped, down = trouble(), trouble(TICKS_STOPPED, "some_sensor"), trouble(DATABASE_DOWN, "dagster")
-    memory = looked(Memory(PAST), silent, stopped)
-    memory = looked(memory, down, unknown=[DAEMON_SILENT, TICKS_STOPPED])
-    assert all(one.over_at is None for one in memory.told.values())
-    assert [one.over_at for one in looked(memory, silent).told.values()] == [None, NOON, NOON]
+def test_incident_of_an_unknown_rule_stays_open() -> None:
+    silent, stopped, down = incident(), incident(TICKS_STOPPED, "some_sensor"), incident(DATABASE_DOWN, "dagster")
+    state = probed(WatchdogState(HISTORY), silent, stopped)
+    state = probed(state, down, unknown=[DAEMON_SILENT, TICKS_STOPPED])
+    assert all(one.resolved_at is None for one in state.incidents.values())
+    assert [one.resolved_at for one in probed(state, silent).incidents.values()] == [None, NOON, NOON]
 
 
-moments = st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  the zone is beside
-tolds = st.builds(
-    Told,
+times = st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  `timezones` sets the zone
+notified_incidents = st.builds(
+    NotifiedIncident,
     st.builds(
-        Trouble,
+        Incident,
         st.sampled_from([DAEMON_SILENT, TICKS_STOPPED]),
         st.text(),
         st.sampled_from(Severity),
         st.text(),
-        moments,
+        times,
     ),
-    st.none() | moments,
+    st.none() | times,
     st.frozensets(st.text()),
     st.frozensets(st.text()),
 )
-memories = st.builds(
-    Memory,
+states = st.builds(
+    WatchdogState,
     st.builds(
-        Past,
-        moments,
-        st.dictionaries(st.sampled_from(["application", "dagster"]), moments),
+        ProbeHistory,
+        times,
+        st.dictionaries(st.sampled_from(["application", "dagster"]), times),
         st.booleans(),
-        st.none() | moments,
+        st.none() | times,
     ),
-    st.lists(tolds).map(lambda found: {one.trouble.key: one for one in found}),
+    st.lists(notified_incidents).map(lambda found: {one.incident.key: one for one in found}),
 )
 
 
-@given(memory=memories)
-def test_memory_is_read_as_it_was_written(memory: Memory, tmp_path_factory: pytest.TempPathFactory) -> None:
+@given(state=states)
+def test_state_file_round_trips(state: WatchdogState, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp() / "watchdog"
-    state_file.write(folder, memory)
-    assert state_file.read(folder) == memory
+    state_file.write_state(folder, state)
+    assert state_file.read_state(folder) == state
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"past": 3, "told": []}', '{"past": {"watching_since": "x"}}'])
-def test_memory_that_can_not_be_read_is_none(content: str, tmp_path: Path) -> None:
-    assert state_file.read(tmp_path) is None
-    (tmp_path / state_file.FILE).write_text(content)
-    assert state_file.read(tmp_path) is None
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", '{"history": 3, "incidents": []}', '{"history": {"watching_since": "x"}}']
+)
+def test_unreadable_state_file_counts_as_missing(content: str, tmp_path: Path) -> None:
+    assert state_file.read_state(tmp_path) is None
+    (tmp_path / state_file.STATE_FILE).write_text(content)
+    assert state_file.read_state(tmp_path) is None
 
 
-def test_what_was_told_stays_told_across_a_restart(tmp_path: Path) -> None:
-    letters = Listener("letters")
-    memory, _ = tell(looked(Memory(PAST), trouble()), [letters])
-    state_file.write(tmp_path, memory)
-    again = state_file.read(tmp_path)
-    assert again is not None
-    tell(looked(again, replace(trouble(), detail="It is still silent.")), [letters])
-    assert letters.heard == ["begun daemon"]
+def test_notifications_are_not_repeated_after_a_restart(tmp_path: Path) -> None:
+    email = FakeChannel("email")
+    state, _ = notify_channels(probed(WatchdogState(HISTORY), incident()), [email])
+    state_file.write_state(tmp_path, state)
+    restored = state_file.read_state(tmp_path)
+    assert restored is not None
+    notify_channels(probed(restored, replace(incident(), detail="It is still silent.")), [email])
+    assert email.notified == ["opened daemon"]

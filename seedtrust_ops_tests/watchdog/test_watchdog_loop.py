@@ -1,4 +1,4 @@
-"""The watchdog against the real thing: a daemon that is killed or frozen, a server that is stopped, ticks that hang."""
+"""The watchdog with real processes: a killed or frozen daemon, a stopped database server, and hanging ticks."""
 
 import signal
 import subprocess
@@ -18,24 +18,24 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import environment_for_child, get_settings
 from seedtrust_ops.config.databases import DatabaseSettings
-from seedtrust_ops.dagster_db.heartbeats import PARTS
+from seedtrust_ops.dagster_db.heartbeats import DAEMON_TYPES
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import APPLICATION_DATABASE, DAGSTER_DATABASE, create_application_engine
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.tables import Alert
 from seedtrust_ops.watchdog import state_file, watchdog_loop
-from seedtrust_ops.watchdog.probes import NoResponse, TimedQuery, application_database
-from seedtrust_ops.watchdog.watchdog_loop import AnotherWatchdog, only_watchdog
+from seedtrust_ops.watchdog.probes import QueryFailed, TimedQuery, application_database_url
+from seedtrust_ops.watchdog.watchdog_loop import WatchdogAlreadyRunning, hold_watchdog_lock
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
-from seedtrust_ops_tests.support.databases import folder_for_a_server, plain
-from seedtrust_ops_tests.support.ticks import Ticker, beat
+from seedtrust_ops_tests.support.databases import plain_url, postgres_folder
+from seedtrust_ops_tests.support.ticks import TickRecorder, record_heartbeat
 from seedtrust_ops_tests.support.waiters import wait_until
-from seedtrust_ops_tests.watchdog.conftest import Change, Watch
+from seedtrust_ops_tests.watchdog.conftest import SetVariables, WatchdogSetup
 
-# Servers and daemons are started here, which takes its time on a busy machine.
+# Starting servers and daemons takes long on a busy machine.
 pytestmark = pytest.mark.timeout(900)
 
-PATIENCE_SECONDS = 4.0
+HEARTBEAT_LIMIT_SECONDS = 4.0
 
 
 @contextmanager
@@ -54,100 +54,109 @@ def daemon(home: DagsterHome) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 @pytest.mark.usefixtures("bank_environment")
-def test_killed_and_frozen_daemons_are_told_once_each_and_once_that_they_are_back(
-    watch: Watch, change: Change, dagster_home: DagsterHome, sessions: sessionmaker[Session]
+def test_killed_and_frozen_daemons_alert_once_and_resolve_once(
+    watchdog_setup: WatchdogSetup,
+    set_variables: SetVariables,
+    dagster_home: DagsterHome,
+    sessions: sessionmaker[Session],
 ) -> None:
-    change(**dagster_home.variables)
-    dog = watch.start(heartbeat_seconds=PATIENCE_SECONDS)
-    dog.look()
-    wait_until(dog.look, every=0.5, seconds=120, what="the silence of a daemon that never was")
+    set_variables(**dagster_home.variables)
+    watchdog = watchdog_setup.create(heartbeat_seconds=HEARTBEAT_LIMIT_SECONDS)
+    watchdog.run_once()
+    wait_until(watchdog.run_once, every=0.5, seconds=120, what="an incident without any daemon")
     with daemon(dagster_home) as process:
-        wait_until(lambda: not dog.look(), every=0.5, seconds=120, what="the first heartbeats")
+        wait_until(lambda: not watchdog.run_once(), every=0.5, seconds=120, what="the first heartbeats")
         process.send_signal(signal.SIGSTOP)
-        wait_until(dog.look, every=0.5, seconds=120, what="the frozen daemon's silence")
+        wait_until(watchdog.run_once, every=0.5, seconds=120, what="the frozen daemon's silence")
         process.send_signal(signal.SIGCONT)
-        wait_until(lambda: not dog.look(), every=0.5, seconds=120, what="the thawed daemon's heartbeats")
+        wait_until(lambda: not watchdog.run_once(), every=0.5, seconds=120, what="the resumed daemon's heartbeats")
         process.kill()
-        wait_until(dog.look, every=0.5, seconds=120, what="the killed daemon's silence")
-        # Whoever starts the watchdog again must not be told again.
-        watch.start(heartbeat_seconds=PATIENCE_SECONDS).look()
-    begun, over = "SeedTrust Ops, CRITICAL: daemon silent (daemon)", "SeedTrust Ops, over: daemon silent (daemon)"
-    subjects = watch.subjects
-    # On a machine that starves the daemon it may seem silent once more in between; told in pairs it always is.
-    assert subjects == [begun, over] * (len(subjects) // 2) + [begun]
+        wait_until(watchdog.run_once, every=0.5, seconds=120, what="the killed daemon's silence")
+        # A restarted watchdog must not repeat the alert.
+        watchdog_setup.create(heartbeat_seconds=HEARTBEAT_LIMIT_SECONDS).run_once()
+    opened, resolved = (
+        "SeedTrust Ops, CRITICAL: daemon silent (daemon)",
+        "SeedTrust Ops, resolved: daemon silent (daemon)",
+    )
+    subjects = watchdog_setup.subjects
+    # On an overloaded machine the daemon may be silent once more in between, but emails always come in pairs.
+    assert subjects == [opened, resolved] * (len(subjects) // 2) + [opened]
     assert len(subjects) >= 5
     with sessions() as session:
         alerts = session.scalars(select(Alert).order_by(Alert.id)).all()
-    assert len(alerts) == subjects.count(begun)
+    assert len(alerts) == subjects.count(opened)
     assert all(alert.notified_at is not None and alert.rule == "daemon_silent" for alert in alerts)
     assert [alert.resolved_at is None for alert in alerts] == [False] * (len(alerts) - 1) + [True]
     assert all(alert.resolution_notified_at for alert in alerts[:-1])
-    assert [post["status"] for post in watch.internal_api.posts()][-3:] == ["down", "up", "down"]
+    assert [post["status"] for post in watchdog_setup.internal_api.posted_statuses()][-3:] == ["down", "up", "down"]
 
 
 @pytest.mark.usefixtures("bank_environment")
-def test_ticks_that_hang_while_the_heart_beats_are_told(
-    watch: Watch, change: Change, dagster_home: DagsterHome, instance: dg.DagsterInstance
+def test_hanging_ticks_alert_while_heartbeats_continue(
+    watchdog_setup: WatchdogSetup, set_variables: SetVariables, dagster_home: DagsterHome, instance: dg.DagsterInstance
 ) -> None:
-    change(**dagster_home.variables)
+    set_variables(**dagster_home.variables)
     ago = datetime.now(UTC) - timedelta(minutes=10)
     for name in ("job_health_sensor", "pending_dr_sensor", "job_run_sensor"):
-        ticker = Ticker(instance, name, InstigatorType.SENSOR)
+        ticker = TickRecorder(instance, name, InstigatorType.SENSOR)
         ticker.known(SensorInstigatorData(min_interval=5, last_sensor_start_timestamp=ago.timestamp()))
         ticker.tick(ago)
         ticker.tick(ago + timedelta(seconds=5), "STARTED")
     ticker.tick(datetime.now(UTC))
-    beat(instance)
-    dog = watch.start()
-    assert {one.trouble.subject for one in dog.look()} == {"job_health_sensor", "pending_dr_sensor"}
-    dog.look()
-    assert watch.subjects == ["SeedTrust Ops, HIGH: ticks stopped (job_health_sensor) and 1 more"]
-    Ticker(instance, "job_health_sensor", InstigatorType.SENSOR).tick(datetime.now(UTC))
-    Ticker(instance, "pending_dr_sensor", InstigatorType.SENSOR).tick(datetime.now(UTC))
-    beat(instance)
-    assert dog.look() == []
-    assert watch.subjects[1:] == ["SeedTrust Ops, over: ticks stopped (job_health_sensor) and 1 more"]
-    assert [post["status"] for post in watch.internal_api.posts()] == ["degraded", "up"]
-    assert {event["properties"]["subject"] for event in watch.posthog.events("alert_resolved")} == {
+    record_heartbeat(instance)
+    watchdog = watchdog_setup.create()
+    assert {one.incident.subject for one in watchdog.run_once()} == {"job_health_sensor", "pending_dr_sensor"}
+    watchdog.run_once()
+    assert watchdog_setup.subjects == ["SeedTrust Ops, HIGH: ticks stopped (job_health_sensor) and 1 more"]
+    TickRecorder(instance, "job_health_sensor", InstigatorType.SENSOR).tick(datetime.now(UTC))
+    TickRecorder(instance, "pending_dr_sensor", InstigatorType.SENSOR).tick(datetime.now(UTC))
+    record_heartbeat(instance)
+    assert watchdog.run_once() == []
+    assert watchdog_setup.subjects[1:] == ["SeedTrust Ops, resolved: ticks stopped (job_health_sensor) and 1 more"]
+    assert [post["status"] for post in watchdog_setup.internal_api.posted_statuses()] == ["degraded", "up"]
+    assert {event["properties"]["subject"] for event in watchdog_setup.posthog.events("alert_resolved")} == {
         "job_health_sensor",
         "pending_dr_sensor",
     }
 
 
 @pytest.fixture
-def own_server(change: Change) -> Iterator[Path]:
-    """A server with both databases that a test may stop, and the variables that name it."""
-    with folder_for_a_server() as folder:
+def own_server(set_variables: SetVariables) -> Iterator[Path]:
+    """A server with both databases that a test may stop; the environment variables point to it."""
+    with postgres_folder() as folder:
         server = embedded_postgres.start(folder / "d")
         application = embedded_postgres.ensure_database(server, APPLICATION_DATABASE)
         engine = create_application_engine(application)
         migrate(engine, create_platform=True)
         engine.dispose()
         dagster = embedded_postgres.ensure_database(server, DAGSTER_DATABASE)
-        change(SEEDTRUST_DATABASE_URL=plain(application), DAGSTER_POSTGRES_URL=plain(dagster))
+        set_variables(SEEDTRUST_DATABASE_URL=plain_url(application), DAGSTER_POSTGRES_URL=plain_url(dagster))
         yield folder / "d"
         embedded_postgres.stop(folder / "d")
 
 
-def test_a_server_that_is_down_is_told_without_it_and_is_on_record_once_it_is_back(
-    own_server: Path, watch: Watch
+def test_database_outage_alerts_at_once_and_is_recorded_afterwards(
+    own_server: Path, watchdog_setup: WatchdogSetup
 ) -> None:
-    assert watch.start(database_seconds=0).look() == []
+    assert watchdog_setup.create(database_seconds=0).run_once() == []
     embedded_postgres.stop(own_server)
-    watch.mailbox.control.order("postpone", times=1)
-    dog = watch.start(database_seconds=0)
-    assert {one.trouble.key for one in dog.look()} == {("database_down", "application"), ("database_down", "dagster")}
-    assert watch.subjects == []
-    assert any("tried again at the next look" in line for line in watch.said)
-    dog.look()
-    watch.start(database_seconds=0).look()
-    assert watch.subjects == ["SeedTrust Ops, CRITICAL: database down (application) and 1 more"]
-    (letter,) = watch.mailbox.control.letters()
-    assert "SEEDTRUST_DATABASE_URL can't be used" in letter.text
-    assert "DAGSTER_POSTGRES_URL can't be used" in letter.text
+    watchdog_setup.mailbox.control.inject_fault("defer", times=1)
+    watchdog = watchdog_setup.create(database_seconds=0)
+    assert {one.incident.key for one in watchdog.run_once()} == {
+        ("database_down", "application"),
+        ("database_down", "dagster"),
+    }
+    assert watchdog_setup.subjects == []
+    assert any("will be retried in the next round" in line for line in watchdog_setup.log_lines)
+    watchdog.run_once()
+    watchdog_setup.create(database_seconds=0).run_once()
+    assert watchdog_setup.subjects == ["SeedTrust Ops, CRITICAL: database down (application) and 1 more"]
+    (email,) = watchdog_setup.mailbox.control.emails()
+    assert "SEEDTRUST_DATABASE_URL is unavailable" in email.text
+    assert "DAGSTER_POSTGRES_URL is unavailable" in email.text
     server = embedded_postgres.start(own_server)
-    assert dog.look() == []
-    assert watch.subjects[1:] == ["SeedTrust Ops, over: database down (application) and 1 more"]
+    assert watchdog.run_once() == []
+    assert watchdog_setup.subjects[1:] == ["SeedTrust Ops, resolved: database down (application) and 1 more"]
     engine = create_application_engine(server.set(drivername="postgresql+psycopg", database=APPLICATION_DATABASE))
     with Session(engine) as session:
         alerts = session.scalars(select(Alert).order_by(Alert.subject)).all()
@@ -157,89 +166,93 @@ def test_a_server_that_is_down_is_told_without_it_and_is_on_record_once_it_is_ba
         ("database_down", "dagster"),
     ]
     assert all(alert.resolved_at and alert.notified_at and alert.resolution_notified_at for alert in alerts)
-    assert [post["status"] for post in watch.internal_api.posts()] == ["down", "up"]
-    assert len(watch.posthog.events("alert_opened")) == len(watch.posthog.events("alert_resolved")) == 2
+    assert [post["status"] for post in watchdog_setup.internal_api.posted_statuses()] == ["down", "up"]
+    assert (
+        len(watchdog_setup.posthog.events("alert_opened")) == len(watchdog_setup.posthog.events("alert_resolved")) == 2
+    )
 
 
 @pytest.mark.usefixtures("bank_environment")
-def test_lost_memory_is_made_up_for_by_the_alerts_that_are_open(
-    watch: Watch, change: Change, dagster_home: DagsterHome
+def test_lost_state_file_is_restored_from_open_alerts(
+    watchdog_setup: WatchdogSetup, set_variables: SetVariables, dagster_home: DagsterHome
 ) -> None:
-    change(**dagster_home.variables)
-    dog = watch.start(heartbeat_seconds=0)
-    assert len(dog.look()) == 1
-    (watch.folder / state_file.FILE).unlink()
-    assert len(watch.start(heartbeat_seconds=0).look()) == 1
-    assert len(watch.subjects) == 1
+    set_variables(**dagster_home.variables)
+    watchdog = watchdog_setup.create(heartbeat_seconds=0)
+    assert len(watchdog.run_once()) == 1
+    (watchdog_setup.folder / state_file.STATE_FILE).unlink()
+    assert len(watchdog_setup.create(heartbeat_seconds=0).run_once()) == 1
+    assert len(watchdog_setup.subjects) == 1
 
 
-def test_a_question_that_hangs_is_given_up_and_no_second_one_hangs_beside_it(database_url: URL) -> None:
-    inquirer = TimedQuery("SEEDTRUST_DATABASE_URL", lambda: database_url, deadline_seconds=0.3)
+def test_hanging_query_times_out_and_blocks_a_second_one(database_url: URL) -> None:
+    database = TimedQuery("SEEDTRUST_DATABASE_URL", lambda: database_url, deadline_seconds=0.3)
     release = threading.Event()
-    asked = []
+    started = []
 
     def hang(_connection: object) -> None:
-        asked.append(1)
+        started.append(1)
         release.wait(300)
 
     for _ in range(3):
-        with pytest.raises(NoResponse, match=r"gave no answer for 0\.3 s"):
-            inquirer.ask(hang)
-    # Its connection may take longer than the deadline.
-    wait_until(lambda: asked, what="the question to be asked")
-    with pytest.raises(NoResponse, match=r"gave no answer for 0\.3 s"):
-        inquirer.ask(hang)
-    assert len(asked) == 1
+        with pytest.raises(QueryFailed, match=r"did not respond within 0\.3 s"):
+            database.run(hang)
+    # Connecting may take longer than the deadline.
+    wait_until(lambda: started, what="the query to start")
+    with pytest.raises(QueryFailed, match=r"did not respond within 0\.3 s"):
+        database.run(hang)
+    assert len(started) == 1
     release.set()
-    patient = TimedQuery("SEEDTRUST_DATABASE_URL", lambda: database_url)
-    assert patient.ask(lambda connection: connection.scalar(text("select 1"))) == 1
+    patient_database = TimedQuery("SEEDTRUST_DATABASE_URL", lambda: database_url)
+    assert patient_database.run(lambda connection: connection.scalar(text("select 1"))) == 1
 
 
-def test_embedded_server_is_found_where_it_runs_and_never_started(
-    own_server: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_embedded_server_is_found_but_never_started(own_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEEDTRUST_DATABASE_URL")
     monkeypatch.setattr(DatabaseSettings, "embedded_directory", own_server)
     get_settings.cache_clear()
-    inquirer = TimedQuery("SEEDTRUST_DATABASE_URL", application_database)
-    assert inquirer.ask(lambda connection: connection.scalar(text("select count(*) from users"))) == 0
+    database = TimedQuery("SEEDTRUST_DATABASE_URL", application_database_url)
+    assert database.run(lambda connection: connection.scalar(text("select count(*) from users"))) == 0
     embedded_postgres.stop(own_server)
-    with pytest.raises(NoResponse, match="does not run"):
-        inquirer.ask(lambda connection: connection.scalar(text("select 1")))
+    with pytest.raises(QueryFailed, match="is not running"):
+        database.run(lambda connection: connection.scalar(text("select 1")))
     assert not embedded_postgres.is_running(own_server)
     get_settings.cache_clear()
 
 
 @pytest.mark.usefixtures("bank_environment")
-def test_an_error_of_its_own_is_printed_and_the_next_look_comes(
-    watch: Watch, change: Change, dagster_home: DagsterHome
+def test_failed_round_is_logged_and_the_next_one_follows(
+    watchdog_setup: WatchdogSetup, set_variables: SetVariables, dagster_home: DagsterHome
 ) -> None:
-    change(**dagster_home.variables)
-    dog = watch.start()
-    in_the_way = watch.folder / state_file.FILE
-    in_the_way.mkdir(parents=True)
+    set_variables(**dagster_home.variables)
+    watchdog = watchdog_setup.create()
+    blocking_path = watchdog_setup.folder / state_file.STATE_FILE
+    blocking_path.mkdir(parents=True)
     stop = threading.Event()
     loop = threading.Thread(
-        target=watchdog_loop.watch, args=(dog, stop), kwargs={"interval_seconds": 0.05, "say": watch.said.append}
+        target=watchdog_loop.run_until_stopped,
+        args=(watchdog, stop),
+        kwargs={"interval_seconds": 0.05, "log": watchdog_setup.log_lines.append},
     )
     loop.start()
     try:
-        wait_until(lambda: sum("This look failed" in line for line in watch.said) >= 2, what="two looks that failed")
-        in_the_way.rmdir()
-        wait_until(in_the_way.is_file, what="a look that worked")
+        wait_until(
+            lambda: sum("This round failed" in line for line in watchdog_setup.log_lines) >= 2, what="two failed rounds"
+        )
+        blocking_path.rmdir()
+        wait_until(blocking_path.is_file, what="a successful round")
     finally:
         stop.set()
         loop.join(120)
 
 
-def test_one_watchdog_a_home(tmp_path: Path) -> None:
-    with only_watchdog(tmp_path), pytest.raises(AnotherWatchdog), only_watchdog(tmp_path):
+def test_second_watchdog_of_a_home_is_refused(tmp_path: Path) -> None:
+    with hold_watchdog_lock(tmp_path), pytest.raises(WatchdogAlreadyRunning), hold_watchdog_lock(tmp_path):
         pass
-    with only_watchdog(tmp_path):
+    with hold_watchdog_lock(tmp_path):
         pass
 
 
-def test_it_works_by_command_without_dagster_in_its_process(own_server: Path, tmp_path: Path, watch: Watch) -> None:
+def test_watchdog_command_imports_no_dagster(own_server: Path, tmp_path: Path, watchdog_setup: WatchdogSetup) -> None:
     (tmp_path / "dagster.yaml").touch()
     script = (
         "import sys\n"
@@ -254,15 +267,15 @@ def test_it_works_by_command_without_dagster_in_its_process(own_server: Path, tm
         done = subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True, check=True)
         return done.stdout
 
-    # Nobody ever started a daemon here, which is borne for a while.
+    # No daemon has ever run here, which is not an incident until the heartbeat limit has passed.
     assert "exit code 0\ndagster []" in run()
     embedded_postgres.stop(own_server)
     variables["SEEDTRUST_WATCHDOG_DATABASE_SECONDS"] = "0"
-    ended = run()
-    assert "CRITICAL: database_down dagster: The database of DAGSTER_POSTGRES_URL can't be used" in ended
-    assert "exit code 1\ndagster []" in ended
-    assert len(watch.subjects) == 1
+    output = run()
+    assert "CRITICAL: database_down dagster: The database in DAGSTER_POSTGRES_URL is unavailable" in output
+    assert "exit code 1\ndagster []" in output
+    assert len(watchdog_setup.subjects) == 1
 
 
-def test_the_parts_that_are_watched_are_parts_that_this_projects_daemon_has(instance: dg.DagsterInstance) -> None:
-    assert set(PARTS) <= set(instance.get_required_daemon_types())
+def test_watched_daemon_types_are_required_by_this_instance(instance: dg.DagsterInstance) -> None:
+    assert set(DAEMON_TYPES) <= set(instance.get_required_daemon_types())
