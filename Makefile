@@ -1,9 +1,9 @@
-# Each target sets up what it needs. PYTHON names the interpreter that makes the virtual environment.
+# Each target sets up what it needs. PYTHON is the interpreter that creates the virtual environment.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Two workers, each with servers of its own; a file's tests stay together.
+# Two workers, each with its own servers; the tests of a file stay on one worker.
 PYTEST ?= -n 2 --dist loadfile
 
 .PHONY: setup check test browser bench demo dev chaos format constraints clean
@@ -12,7 +12,7 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing what pyproject.toml names, pinned by constraints.txt ..."
+	@echo "Installing the dependencies of pyproject.toml, pinned by constraints.txt ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sandbox,development]'
 	@touch $(READY)
 
@@ -29,11 +29,11 @@ format: setup
 test: setup browser
 	$(BIN)/pytest $(PYTEST)
 
-# The browser tests drive a Chromium of this machine's; without one they fail and say so.
+# The browser tests need Chromium on this machine; without it they fail and say so.
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 	{ [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } || \
-	echo "No browser is installed, and the tests of the UI need one: install Debian's with 'sudo apt-get install chromium'." >&2
+	echo "No browser is installed, and the UI tests need one: install it with 'sudo apt-get install chromium'." >&2
 
 demo: setup
 	$(BIN)/seedtrust-ops demo
@@ -41,18 +41,18 @@ demo: setup
 dev: setup
 	$(BIN)/seedtrust-ops dev
 
-# Every crash, fault and race as a table, kept in docs/safety.md with the date and the seed.
+# Every crash, fault and race, as a table in docs/safety.md with the date and the seed.
 SEED ?= 1
 chaos: setup
 	$(BIN)/python -m seedtrust_ops_tests.chaos --seed $(SEED)
 
-# Ours beside stock Dagster and Huey, in about 35 minutes: bench/results.md. PARTS="a c" measures those alone and keeps
-# the others as they are; LARGE=1 also 10,000 transactions and 1,000,000 rows, and takes an hour and a half.
+# SeedTrust Ops compared with stock Dagster and Huey, about 35 minutes: bench/results.md. PARTS="a c" measures only those
+# parts and keeps the others; LARGE=1 adds 10,000 transactions and 1,000,000 rows and takes an hour and a half.
 bench: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sandbox,development,bench]'
 	$(BIN)/python -m bench $(PARTS) $(if $(LARGE),--large)
 
-# Pins every version; records no download address.
+# Pins every version, without download addresses.
 constraints:
 	uv pip compile --universal --no-emit-index-url --no-annotate --python-version 3.11 --extra sandbox --extra development --extra ecs --extra kubernetes --extra bench pyproject.toml -o constraints.txt
 

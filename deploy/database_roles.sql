@@ -1,13 +1,13 @@
--- The roles that this project's processes and people have in the applications' database, each with what it needs
--- and nothing else. Run it as a superuser (or your provider's equal) in that database:
+-- The roles of this project's processes and people in the application database, each with the privileges it needs and
+-- no others. Run it as a superuser (or your provider's equivalent) in that database:
 --
 --     psql --single-transaction --set ON_ERROR_STOP=1 --file deploy/database_roles.sql "$ADMIN_DATABASE_URL"
 --
 -- Run it after the first `seedtrust-ops migrate`, which the owner of the platform's tables runs, and again after every
--- migration: it can be run as often as you like, and takes away whatever it does not name. Passwords are not here
+-- migration. It can be repeated, and revokes whatever it does not name. Set passwords separately
 -- (`\password seedtrust_ops_app`). docs/security.md says which process has which role.
 
--- Roles belong to the whole server, so another database of it may have made them already.
+-- Roles belong to the whole server, so another database may have created them already.
 do $$
 declare
     wanted text;
@@ -21,7 +21,7 @@ begin
     end loop;
 end $$;
 
--- From nothing: whatever an older version of this file, or somebody by hand, has granted is gone.
+-- Start clean: revoke whatever an older version of this file, or a person, has granted.
 do $$
 declare
     role_name text;
@@ -33,17 +33,17 @@ begin
         execute format('revoke all on schema public, ops from %I', role_name);
     end loop;
 end $$;
--- Columns are granted apart from their tables; revoking a table takes those away too. What everybody may do in ops:
+-- Revoking a table also revokes grants on its columns. Privileges of PUBLIC in ops:
 revoke all on schema ops from public;
 revoke all on all tables in schema ops from public;
 revoke all on all functions in schema ops from public;
 
 ------------------------------------------------------------------------------------------------------------------------
--- seedtrust_ops_migrate: `seedtrust-ops migrate`, and nothing that runs all day.
+-- seedtrust_ops_migrate: only `seedtrust-ops migrate`, no long-running process.
 --
--- It owns schema ops. Our migrations also put triggers and indexes on platform tables, and PostgreSQL lets only a
--- table's owner make an index: so it is a member of the platform's owning role. It needs that while it migrates, and no
--- longer; where that is too much, have the platform's owner migrate, and take the membership away.
+-- It owns schema ops. Our migrations also create triggers and indexes on platform tables, and PostgreSQL lets only a
+-- table's owner create an index, so it is a member of the platform's owning role. It needs the membership only while it
+-- migrates; if that is too much, let the platform's owner migrate, and revoke the membership.
 do $$
 declare
     relation record;
@@ -77,7 +77,7 @@ begin
 end $$;
 
 ------------------------------------------------------------------------------------------------------------------------
--- seedtrust_ops_app: the worker, every job, sensor and schedule, and the command line but for `migrate` and `keys rotate`.
+-- seedtrust_ops_app: the worker, all jobs, sensors and schedules, and all commands except `migrate` and `keys rotate`.
 
 grant usage on schema public, ops to seedtrust_ops_app;
 
@@ -90,13 +90,13 @@ grant select on
 grant update (is_on_site) on public.users to seedtrust_ops_app;
 grant update (balance_cents) on public.accounts to seedtrust_ops_app;
 grant update (status, approved_at, approved_by, paid_at) on public.disbursement_requests to seedtrust_ops_app;
--- Rules are locked while they approve, and PostgreSQL asks for the right to update some column of what is locked. A
--- rule's name decides nothing.
+-- Rules are locked while they approve, and locking a row requires the privilege to update one of its columns. The name
+-- of a rule affects nothing.
 grant update (name) on public.approval_rules to seedtrust_ops_app;
 grant update (status, queued_at, started_at, finished_at, error) on public.huntington_batches to seedtrust_ops_app;
 grant update (status, failure_reason, bank_transfer_id, completed_at, updated_at)
     on public.huntington_transactions to seedtrust_ops_app;
--- The ledger is only ever added to.
+-- The ledger is append-only.
 grant insert (account_id, amount_cents, kind, huntington_transaction_id, memo)
     on public.ledger_entries to seedtrust_ops_app;
 grant update (status, started_at, finished_at, error) on public.report_requests to seedtrust_ops_app;
@@ -104,7 +104,7 @@ grant select, delete on public.viewing_drs, public.viewing_payments to seedtrust
 grant insert, update on public.job_runs to seedtrust_ops_app;
 grant insert on public.errors to seedtrust_ops_app;
 
--- Our own: no table is emptied, altered or dropped, and the record of attempts is only ever added to.
+-- Our own tables: none can be emptied, altered or dropped, and the record of attempts is append-only.
 grant select on all tables in schema ops to seedtrust_ops_app;
 grant insert on ops.transfer_attempts to seedtrust_ops_app;
 grant insert, update on
@@ -113,13 +113,13 @@ grant insert, update on
 grant insert, update, delete on ops.report_claims, ops.switches, ops.outgoing_events to seedtrust_ops_app;
 grant insert, delete on ops.notification_attachments to seedtrust_ops_app;
 
--- A job that hangs must not hold others up. The engine sets the last two itself; here they bind every client.
-alter role seedtrust_ops_app set statement_timeout = '10min'; -- no shorter than a report may take
+-- A job that hangs must not block others. The engine sets the last two itself; here they apply to every client.
+alter role seedtrust_ops_app set statement_timeout = '10min'; -- not shorter than a report may take
 alter role seedtrust_ops_app set lock_timeout = '20s';
 alter role seedtrust_ops_app set idle_in_transaction_session_timeout = '10s';
 
 ------------------------------------------------------------------------------------------------------------------------
--- seedtrust_ops_keys: `seedtrust-ops keys`, by whoever rotates the keys of account numbers.
+-- seedtrust_ops_keys: `seedtrust-ops keys`, for the person who rotates the keys of account numbers.
 
 grant usage on schema public, ops to seedtrust_ops_keys;
 grant select (id, account_number_encrypted), update (account_number_encrypted)
@@ -129,7 +129,7 @@ alter role seedtrust_ops_keys set lock_timeout = '20s';
 alter role seedtrust_ops_keys set idle_in_transaction_session_timeout = '10s';
 
 ------------------------------------------------------------------------------------------------------------------------
--- seedtrust_ops_read: people who look, and dashboards. No account number, encrypted or not, and no file of a letter.
+-- seedtrust_ops_read: people who read, and dashboards. No account number, encrypted or not, and no email attachment.
 
 grant usage on schema public, ops to seedtrust_ops_read;
 grant select on
@@ -150,12 +150,12 @@ alter role seedtrust_ops_read set lock_timeout = '2s';
 alter role seedtrust_ops_read set idle_in_transaction_session_timeout = '60s';
 
 ------------------------------------------------------------------------------------------------------------------------
--- seedtrust_ops_migrate waits for a lock for a moment only: whoever queues behind a waiting `alter table` waits too.
+-- seedtrust_ops_migrate waits only briefly for a lock: everything that queues behind a waiting `alter table` waits too.
 alter role seedtrust_ops_migrate set lock_timeout = '5s';
 
 ------------------------------------------------------------------------------------------------------------------------
--- seedtrust_ops_dagster: the user in DAGSTER_POSTGRES_URL. It has a database of its own, in which Dagster makes its own
--- tables, and nothing in this one. Once, outside a transaction:
+-- seedtrust_ops_dagster: the user in DAGSTER_POSTGRES_URL. It has a database of its own, in which Dagster creates its
+-- tables, and no privileges in this one. Once, outside a transaction:
 --
 --     create database dagster owner seedtrust_ops_dagster;
 --     revoke all on database dagster from public;

@@ -1,4 +1,4 @@
-"""The applications' database as production has it: platform tables with an owner of their own, and our roles."""
+"""The application database as in production: platform tables with their own owner, and our roles."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,19 +13,19 @@ ROLES_SQL = Path(seedtrust_ops.__file__).parents[1] / "deploy" / "database_roles
 PLATFORM_OWNER = "seedtrust_platform"
 APP, MIGRATE, KEYS, READ, DAGSTER = (f"seedtrust_ops_{name}" for name in ("app", "migrate", "keys", "read", "dagster"))
 
-As = Callable[[str], Connection]
+ConnectAs = Callable[[str], Connection]
 
 
 def apply_roles(superuser: URL) -> None:
-    """Run deploy/database_roles.sql, as its first lines say."""
+    """Run deploy/database_roles.sql in one transaction, as its header says."""
     engine = create_engine(superuser)
     with engine.begin() as connection:
         connection.exec_driver_sql(ROLES_SQL.read_text().replace("%", "%%"))
     engine.dispose()
 
 
-def give_to_an_owner_of_its_own(superuser: URL) -> None:
-    """Make the platform's tables belong to the platform's role, who is no superuser."""
+def assign_platform_owner(superuser: URL) -> None:
+    """Make PLATFORM_OWNER, which is not a superuser, the owner of the platform's tables."""
     engine = create_engine(superuser)
     with engine.begin() as connection:
         connection.execute(
@@ -44,24 +44,24 @@ def give_to_an_owner_of_its_own(superuser: URL) -> None:
 
 @pytest.fixture
 def roles(database_url: URL) -> URL:
-    """The test's database with its roles; the URL is a superuser's."""
-    give_to_an_owner_of_its_own(database_url)
+    """The test database with its roles; the URL is a superuser's."""
+    assign_platform_owner(database_url)
     apply_roles(database_url)
     return database_url
 
 
 @pytest.fixture
-def connect_as(roles: URL) -> Iterator[As]:
-    """Opens connections of a role; what they do is never committed."""
+def connect_as(roles: URL) -> Iterator[ConnectAs]:
+    """Opens connections as a role; nothing is committed."""
     opened: list[Connection] = []
 
-    def open_one(role: str) -> Connection:
+    def open_connection(role: str) -> Connection:
         engine = create_engine(roles.set(username=role))
         connection = engine.connect()
         opened.append(connection)
         return connection
 
-    yield open_one
+    yield open_connection
     for connection in opened:
         connection.close()
         connection.engine.dispose()

@@ -1,4 +1,4 @@
-"""The variables that the settings know, and which of them are secrets, for the tests of what deployments are told."""
+"""The variables that the settings define, and which are secrets, for the tests of the deployment files."""
 
 import importlib
 import pkgutil
@@ -8,14 +8,14 @@ import seedtrust_ops.config
 from seedtrust_ops.config.settings_base import SettingsGroup
 
 SECRET = re.compile(r"KEY$|PASSWORD|DATABASE_URL|POSTGRES_URL|HEARTBEAT_URL")
-OF_BOTO3 = {"AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"}
-OF_DAGSTER = {"DAGSTER_CLI_API_GRPC_MAX_WORKERS", "DAGSTER_CURRENT_IMAGE"}
-HERE = {"DAGSTER_HOME"}
-"""What each deployment sets in its own place."""
+BOTO3_VARIABLES = {"AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"}
+DAGSTER_VARIABLES = {"DAGSTER_CLI_API_GRPC_MAX_WORKERS", "DAGSTER_CURRENT_IMAGE"}
+SET_PER_DEPLOYMENT = {"DAGSTER_HOME"}
+"""Each deployment sets this elsewhere, not in its list of variables."""
 
 
-def known() -> dict[str, bool]:
-    """The names of all variables of ours, and whether a job fails that lacks it."""
+def setting_variables() -> dict[str, bool]:
+    """Return every variable of our settings, and whether a job fails without it."""
     for module in pkgutil.iter_modules(seedtrust_ops.config.__path__, "seedtrust_ops.config."):
         importlib.import_module(module.name)
     return {
@@ -25,9 +25,9 @@ def known() -> dict[str, bool]:
     }
 
 
-def needed() -> set[str]:
-    """The names of the variables without which some job fails, and of the databases', which laptops do without."""
-    return {name for name, is_needed in known().items() if is_needed} | {
+def required_variables() -> set[str]:
+    """Return the variables without which some job fails, and the database URLs, which only laptops can omit."""
+    return {name for name, is_required in setting_variables().items() if is_required} | {
         "SEEDTRUST_DATABASE_URL",
         "DAGSTER_POSTGRES_URL",
     }

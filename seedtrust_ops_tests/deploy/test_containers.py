@@ -1,7 +1,7 @@
-"""deploy/ecs and deploy/kubernetes: settings that differ from one machine's where they must, and variables of ours.
+"""deploy/ecs and deploy/kubernetes: Dagster settings, variables, commands, permissions and network policies.
 
-The launchers of Dagster that they name are not among the project's packages; their config was held to the packages'
-own schemas by hand, with the versions in constraints.txt.
+Dagster's ECS and Kubernetes launchers are not installed here; their config was validated by hand against the schemas
+of the versions in constraints.txt.
 """
 
 import json
@@ -16,8 +16,14 @@ from typer.testing import CliRunner
 
 import seedtrust_ops
 from seedtrust_ops.cli.main import app
-from seedtrust_ops.supervisor.worker_stack import CALLS_AT_ONCE, DEFINITIONS
-from seedtrust_ops_tests.deploy.environment_variables import OF_BOTO3, OF_DAGSTER, SECRET, known, needed
+from seedtrust_ops.supervisor.worker_stack import DEFINITIONS, MAX_CONCURRENT_CALLS
+from seedtrust_ops_tests.deploy.environment_variables import (
+    BOTO3_VARIABLES,
+    DAGSTER_VARIABLES,
+    SECRET,
+    required_variables,
+    setting_variables,
+)
 
 ROOT = Path(seedtrust_ops.__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -36,10 +42,10 @@ PODS = {
     for one in OBJECTS
     if one["kind"] in ("Deployment", "Job")
 }
-HERE_ALONE = {"run_launcher", "compute_logs", "run_monitoring"}
+PLATFORM_SPECIFIC = {"run_launcher", "compute_logs", "run_monitoring"}
 
 
-def named(kind: str, name: str) -> dict[str, Any]:
+def find_object(kind: str, name: str) -> dict[str, Any]:
     (found,) = [one for one in OBJECTS if one["kind"] == kind and one["metadata"].get("name") == name]
     return dict(found)
 
@@ -51,30 +57,30 @@ def commands() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("platform", ["ecs", "kubernetes"])
-def test_dagster_is_told_the_same_as_on_one_machine_but_for_where_runs_are(platform: str) -> None:
-    here, there = (yaml.safe_load((folder / "dagster.yaml").read_text()) for folder in (ROOT, DEPLOY / platform))
-    assert {name for name in here if here[name] != there[name]} == HERE_ALONE
-    assert here.keys() == there.keys()
-    monitoring = here["run_monitoring"] | there["run_monitoring"]
+def test_dagster_settings_differ_only_in_launcher_and_output(platform: str) -> None:
+    local, scaled_out = (yaml.safe_load((folder / "dagster.yaml").read_text()) for folder in (ROOT, DEPLOY / platform))
+    assert {name for name in local if local[name] != scaled_out[name]} == PLATFORM_SPECIFIC
+    assert local.keys() == scaled_out.keys()
+    monitoring = local["run_monitoring"] | scaled_out["run_monitoring"]
     assert monitoring["enabled"]
     assert monitoring["max_resume_run_attempts"] == 0
-    assert there["compute_logs"]["config"]["bucket"] == {"env": "REPORTS_BUCKET"}
+    assert scaled_out["compute_logs"]["config"]["bucket"] == {"env": "REPORTS_BUCKET"}
 
 
 @pytest.mark.parametrize("platform", ["ecs", "kubernetes"])
-def test_the_workspace_names_the_code_location_that_applications_launch_in(platform: str) -> None:
+def test_workspace_names_the_code_location_of_the_client(platform: str) -> None:
     (entry,) = yaml.safe_load((DEPLOY / platform / "workspace.yaml").read_text())["load_from"]
     assert entry["grpc_server"]["location_name"] == "seedtrust_ops"
-    serving = [command for command in commands() if "code-server" in command]
-    assert len(serving) == 2
-    for command in serving:
-        said = " ".join(command).replace("=", " ")
-        assert f"-m {DEFINITIONS} " in said
-        assert f"--port {entry['grpc_server']['port']} " in said
-        assert said.endswith(f"--location-name seedtrust_ops --max-workers {CALLS_AT_ONCE}")
+    code_servers = [command for command in commands() if "code-server" in command]
+    assert len(code_servers) == 2
+    for command in code_servers:
+        line = " ".join(command).replace("=", " ")
+        assert f"-m {DEFINITIONS} " in line
+        assert f"--port {entry['grpc_server']['port']} " in line
+        assert line.endswith(f"--location-name seedtrust_ops --max-workers {MAX_CONCURRENT_CALLS}")
 
 
-def test_every_command_is_one_of_ours_or_of_dagsters() -> None:
+def test_commands_exist() -> None:
     for program, *arguments in commands():
         if program == "seedtrust-ops":
             assert CliRunner().invoke(app, [*arguments, "--help"]).exit_code == 0
@@ -85,26 +91,26 @@ def test_every_command_is_one_of_ours_or_of_dagsters() -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_ecs_takes_the_task_definitions(name: str) -> None:
-    shape = boto3.Session().client("ecs", region_name="us-east-1").meta.service_model
-    wanted = shape.operation_model("RegisterTaskDefinition").input_shape
-    assert ParamValidator().validate(TASKS[name], wanted).generate_report() == ""
+def test_task_definitions_are_valid_for_ecs(name: str) -> None:
+    service = boto3.Session().client("ecs", region_name="us-east-1").meta.service_model
+    expected = service.operation_model("RegisterTaskDefinition").input_shape
+    assert ParamValidator().validate(TASKS[name], expected).generate_report() == ""
     assert TASKS[name]["family"] == f"seedtrust-ops-{name}"
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_no_secret_of_a_task_lies_open_and_every_variable_is_known(name: str) -> None:
+def test_task_secrets_are_not_plain_variables(name: str) -> None:
     container = CONTAINERS[name]
     secrets = {one["name"] for one in container["secrets"]}
-    open_ones = {one["name"] for one in container.get("environment", ())}
-    assert not {one for one in open_ones if SECRET.search(one)}
-    assert secrets | open_ones <= known().keys() | OF_BOTO3 | OF_DAGSTER
+    plain_variables = {one["name"] for one in container.get("environment", ())}
+    assert not {one for one in plain_variables if SECRET.search(one)}
+    assert secrets | plain_variables <= setting_variables().keys() | BOTO3_VARIABLES | DAGSTER_VARIABLES
     assert container["user"] == "10001"
     if name in ("code-server", "daemon", "web", "run"):
-        assert secrets >= {one for one in needed() if SECRET.search(one)}
+        assert secrets >= {one for one in required_variables() if SECRET.search(one)}
 
 
-def test_the_launcher_of_ecs_finds_the_run_and_may_start_it() -> None:
+def test_ecs_launcher_finds_the_run_task_and_may_start_it() -> None:
     launcher = yaml.safe_load((DEPLOY / "ecs" / "dagster.yaml").read_text())["run_launcher"]["config"]
     (run,) = [task for task in TASKS.values() if task["family"] == launcher["task_definition"]]
     assert [container["name"] for container in run["containerDefinitions"]] == [launcher["container_name"]]
@@ -112,28 +118,28 @@ def test_the_launcher_of_ecs_finds_the_run_and_may_start_it() -> None:
     assert {run["taskRoleArn"], run["executionRoleArn"]} == allowed
 
 
-def test_the_launcher_of_kubernetes_names_what_is_there() -> None:
+def test_kubernetes_launcher_names_existing_objects() -> None:
     config = yaml.safe_load((KUBERNETES / "dagster.yaml").read_text())["run_launcher"]["config"]
-    assert named("Namespace", config["job_namespace"])
-    assert named("ServiceAccount", config["service_account_name"])
-    assert [named("ConfigMap", name) for name in config["env_config_maps"]]
-    assert [named("Secret", name) for name in config["env_secrets"]]
+    assert find_object("Namespace", config["job_namespace"])
+    assert find_object("ServiceAccount", config["service_account_name"])
+    assert [find_object("ConfigMap", name) for name in config["env_config_maps"]]
+    assert [find_object("Secret", name) for name in config["env_secrets"]]
     generated = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["configMapGenerator"]
     assert [one["name"] for one in generated] == [config["instance_config_map"]]
 
 
-def test_no_secret_of_the_cluster_lies_open_and_every_variable_is_known() -> None:
-    open_ones = named("ConfigMap", "seedtrust-ops-environment")["data"].keys()
-    secrets = named("Secret", "seedtrust-ops-secrets")["stringData"].keys()
-    assert not {one for one in open_ones if SECRET.search(one)}
+def test_cluster_secrets_are_not_in_the_config_map() -> None:
+    plain_variables = find_object("ConfigMap", "seedtrust-ops-environment")["data"].keys()
+    secrets = find_object("Secret", "seedtrust-ops-secrets")["stringData"].keys()
+    assert not {one for one in plain_variables if SECRET.search(one)}
     assert {one for one in secrets if not SECRET.search(one)} == set()
-    assert needed() <= open_ones | secrets <= known().keys() | OF_BOTO3
+    assert required_variables() <= plain_variables | secrets <= setting_variables().keys() | BOTO3_VARIABLES
     own = {one["name"] for pod in PODS.values() for each in pod["spec"]["containers"] for one in each.get("env", ())}
-    assert own <= OF_DAGSTER
+    assert own <= DAGSTER_VARIABLES
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_every_pod_runs_without_rights_on_its_node(name: str) -> None:
+def test_pods_run_without_privileges(name: str) -> None:
     spec = PODS[name]["spec"]
     assert spec["securityContext"]["runAsNonRoot"]
     for container in spec["containers"]:
@@ -143,8 +149,8 @@ def test_every_pod_runs_without_rights_on_its_node(name: str) -> None:
         assert "memory" in container["resources"]["limits"]
 
 
-def test_every_pod_that_serves_is_reached_by_those_alone_that_a_policy_names() -> None:
-    assert named("NetworkPolicy", "nobody")["spec"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+def test_services_are_reachable_only_as_a_policy_allows() -> None:
+    assert find_object("NetworkPolicy", "nobody")["spec"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
     for service in (one for one in OBJECTS if one["kind"] == "Service"):
         assert service["spec"]["type"] == "ClusterIP"
         policies = [
@@ -160,6 +166,6 @@ def test_every_pod_that_serves_is_reached_by_those_alone_that_a_policy_names() -
 
 
 @pytest.mark.parametrize("name", ["daemon", "watchdog"])
-def test_what_must_be_alone_is_never_there_twice(name: str) -> None:
-    spec = named("Deployment", f"seedtrust-ops-{name}")["spec"]
+def test_daemon_and_watchdog_never_run_twice(name: str) -> None:
+    spec = find_object("Deployment", f"seedtrust-ops-{name}")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})

@@ -1,4 +1,4 @@
-"""deploy/database_roles.sql: every job runs as its role, and no role can do what it has no business with."""
+"""deploy/database_roles.sql: every job runs as its role, and no role can do more than it needs."""
 
 from collections.abc import Iterator
 
@@ -22,33 +22,39 @@ from seedtrust_ops_tests.deploy.conftest import (
     MIGRATE,
     PLATFORM_OWNER,
     READ,
-    As,
+    ConnectAs,
     apply_roles,
-    give_to_an_owner_of_its_own,
+    assign_platform_owner,
 )
 from seedtrust_ops_tests.jobs.job_runner import run
-from seedtrust_ops_tests.support.dagster_homes import DagsterHome, instance_of
-from seedtrust_ops_tests.support.databases import create_platform, own_database, plain
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
+from seedtrust_ops_tests.support.databases import create_platform_schema, plain_url, temporary_database
 from seedtrust_ops_tests.support.every_job import (
-    PATIENCE,
-    failures,
+    LONG_TIMEOUTS,
+    create_work_for_every_job,
+    evaluate_every_automation,
     queue_another_batch,
     run_every_job,
-    tick_every_automation,
-    work_for_every_job,
+    unexpected_failures,
 )
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import Change, change, jobs_environment, outside, outside_servers
+from seedtrust_ops_tests.support.job_environment import (
+    SetVariables,
+    external_services,
+    jobs_environment,
+    set_variables,
+    shared_external_services,
+)
 from seedtrust_ops_tests.support.rotated_keys import new_key
 
-__all__ = ["change", "jobs_environment", "outside", "outside_servers"]
+__all__ = ["external_services", "jobs_environment", "set_variables", "shared_external_services"]
 
 
-NO_PRIVILEGE = "42501"
+INSUFFICIENT_PRIVILEGE = "42501"
 
 
-def user_of(url: URL, role: str) -> str:
-    return plain(url.set(username=role))
+def url_as(url: URL, role: str) -> str:
+    return plain_url(url.set(username=role))
 
 
 @pytest.fixture
@@ -57,42 +63,42 @@ def as_app(
     jobs_environment: dict[str, str],
     bank_environment: dict[str, str],
     mail_environment: dict[str, str],
-    change: Change,
+    set_variables: SetVariables,
 ) -> None:
     """The environment of a production process whose database user is the jobs' role."""
-    change(SEEDTRUST_DATABASE_URL=user_of(roles, APP), **PATIENCE)
+    set_variables(SEEDTRUST_DATABASE_URL=url_as(roles, APP), **LONG_TIMEOUTS)
     with application_engine().connect() as connection:
         assert connection.scalar(text("select current_user")) == APP
 
 
 @pytest.fixture
 def refused() -> Iterator[list[str]]:
-    """Every statement that is refused for want of a privilege, whoever hears of it and whatever they make of it."""
+    """Every statement that is refused for lack of a privilege, even if the caller handles the error."""
     statements: list[str] = []
 
-    def hear(context: ExceptionContext) -> None:
-        if getattr(context.original_exception, "sqlstate", None) == NO_PRIVILEGE:
+    def record(context: ExceptionContext) -> None:
+        if getattr(context.original_exception, "sqlstate", None) == INSUFFICIENT_PRIVILEGE:
             statements.append(context.statement or "")
 
-    event.listen(Engine, "handle_error", hear)
+    event.listen(Engine, "handle_error", record)
     yield statements
-    event.remove(Engine, "handle_error", hear)
+    event.remove(Engine, "handle_error", record)
 
 
 @pytest.mark.timeout(600)  # on a busy machine; it takes about 10 s on a quiet one
 @pytest.mark.usefixtures("as_app")
-def test_every_job_sensor_and_schedule_runs_as_the_jobs_role(
+def test_jobs_sensors_and_schedules_run_as_the_jobs_role(
     company: Company, bank: BankProcess, instance: dg.DagsterInstance, refused: list[str]
 ) -> None:
-    batch_id = work_for_every_job(company)
+    batch_id = create_work_for_every_job(company)
     results = run_every_job(instance, bank, batch_id, company.sessions)
-    assert failures(results) == {}
+    assert unexpected_failures(results) == {}
     assert company.statuses(batch_id) == ["completed", "completed", "returned", "failed"]
     assert company.unbalanced_accounts() == []
     queue_another_batch(company)
-    asked = tick_every_automation(instance)
+    launched = evaluate_every_automation(instance)
     assert refused == []
-    assert set(asked) >= {"huntington_batch_sensor", "job_run_sensor", "report_generation_schedule"}
+    assert set(launched) >= {"huntington_batch_sensor", "job_run_sensor", "report_generation_schedule"}
     with company.sessions() as session:
         assert session.scalar(text("select count(*) from ops.notifications where status = 'sent'")) > 10
         assert session.scalar(text("select count(*) from job_runs where status = 'COMPLETED'")) > 5
@@ -112,7 +118,7 @@ def test_every_job_sensor_and_schedule_runs_as_the_jobs_role(
     ],
     ids=" ".join,
 )
-def test_what_people_type_works_as_the_jobs_role(
+def test_commands_work_as_the_jobs_role(
     command: tuple[str, ...], company: Company, instance: dg.DagsterInstance
 ) -> None:
     company.request(company.case(), 100)
@@ -120,15 +126,15 @@ def test_what_people_type_works_as_the_jobs_role(
     assert result.exit_code == 0, result.output
 
 
-def test_keys_are_rotated_as_their_own_role_and_not_as_the_jobs(
-    roles: URL, company: Company, change: Change, field_key: str
+def test_key_rotation_needs_the_keys_role(
+    roles: URL, company: Company, set_variables: SetVariables, field_key: str
 ) -> None:
     company.batch([100, 100])
     newest = new_key()
-    change(SEEDTRUST_FIELD_KEY=f"{newest},{field_key}", SEEDTRUST_DATABASE_URL=user_of(roles, APP))
+    set_variables(SEEDTRUST_FIELD_KEY=f"{newest},{field_key}", SEEDTRUST_DATABASE_URL=url_as(roles, APP))
     with pytest.raises(ProgrammingError, match="permission denied"):
         CliRunner().invoke(app, ["keys", "rotate"], catch_exceptions=False)
-    change(SEEDTRUST_DATABASE_URL=user_of(roles, KEYS))
+    set_variables(SEEDTRUST_DATABASE_URL=url_as(roles, KEYS))
     assert "2 of 2 account numbers" in CliRunner().invoke(app, ["keys", "rotate"]).output
 
 
@@ -221,8 +227,8 @@ FORBIDDEN = {
 }
 
 
-def test_what_no_role_can_do(connect_as: As, company: Company, roles: URL) -> None:
-    """Every statement is refused for want of a privilege, and not because something else is wrong with it."""
+def test_roles_cannot_do_forbidden_statements(connect_as: ConnectAs, company: Company, roles: URL) -> None:
+    """Every statement is refused for lack of a privilege, not because it is otherwise invalid."""
     company.batch([100])
     engine = create_engine(roles)
     with engine.begin() as superuser:
@@ -241,14 +247,14 @@ def test_what_no_role_can_do(connect_as: As, company: Company, roles: URL) -> No
                     connection.execute(text(part))
                 allowed.append((role, statement))
             except ProgrammingError as error:
-                if getattr(error.orig, "sqlstate", None) != NO_PRIVILEGE:
+                if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
                     allowed.append((role, f"{statement}: {error.orig}"))
             connection.rollback()
     engine.dispose()
     assert allowed == []
 
 
-def test_people_who_look_see_every_table_but_no_account_number(connect_as: As, company: Company) -> None:
+def test_read_role_sees_every_table_but_no_account_number(connect_as: ConnectAs, company: Company) -> None:
     company.batch([100])
     connection = connect_as(READ)
     hidden = {"account_number_encrypted", "routing_number", "content"}
@@ -258,21 +264,21 @@ def test_people_who_look_see_every_table_but_no_account_number(connect_as: As, c
     assert connection.scalar(text("show transaction_read_only")) == "on"
 
 
-def test_what_a_role_was_given_beside_the_file_is_taken_away(roles: URL, connect_as: As) -> None:
+def test_extra_privileges_are_revoked_by_the_file(roles: URL, connect_as: ConnectAs) -> None:
     engine = create_engine(roles)
-    before = privileges(roles)
+    before = read_privileges(roles)
     with engine.begin() as superuser:
         superuser.execute(text(f"grant all on all tables in schema public, ops to {APP}, {READ}, {KEYS}"))
         superuser.execute(text(f"grant update (email) on public.users to {READ}"))
         superuser.execute(text("grant select on ops.alerts to public"))
-    assert privileges(roles) != before
+    assert read_privileges(roles) != before
     apply_roles(roles)
-    assert privileges(roles) == before
+    assert read_privileges(roles) == before
     engine.dispose()
 
 
-def privileges(url: URL) -> list[tuple[object, ...]]:
-    """All that our roles, and everybody, may do with tables and columns."""
+def read_privileges(url: URL) -> list[tuple[object, ...]]:
+    """Return every table and column privilege of our roles and of PUBLIC."""
     engine = create_engine(url)
     with engine.connect() as connection:
         rows = connection.execute(
@@ -289,32 +295,32 @@ def privileges(url: URL) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.usefixtures("bank_environment")
-def test_dagster_keeps_its_tables_in_a_database_of_its_own(roles: URL, dagster_home: DagsterHome) -> None:
-    with own_database(roles) as url:
+def test_dagster_role_works_in_its_own_database(roles: URL, dagster_home: DagsterHome) -> None:
+    with temporary_database(roles) as url:
         superuser = create_engine(url)
         with superuser.begin() as connection:
             connection.execute(text(f"alter database {url.database} owner to {DAGSTER}"))
         superuser.dispose()
-        with instance_of(DagsterHome(dagster_home.folder, url.set(username=DAGSTER))) as instance:
+        with open_instance(DagsterHome(dagster_home.folder, url.set(username=DAGSTER))) as instance:
             assert run("off_site_tracking", instance=instance).success
             assert instance.get_runs_count() == 1
 
 
 def test_migrations_run_as_their_own_role(postgres_server: URL) -> None:
-    with own_database(postgres_server) as url:
-        create_platform(url)
-        give_to_an_owner_of_its_own(url)
+    with temporary_database(postgres_server) as url:
+        create_platform_schema(url)
+        assign_platform_owner(url)
         first = create_engine(url.set(username=PLATFORM_OWNER))
         migrate(first)
         first.dispose()
         apply_roles(url)
-        # As if no migration had ever run, so that all of them do, with their indexes and triggers on platform tables.
+        # Drop ops, so that every migration runs again, with its indexes and triggers on platform tables.
         superuser = create_engine(url)
         with superuser.begin() as connection:
             connection.execute(text("drop schema ops cascade"))
         superuser.dispose()
         migrator = create_application_engine(url.set(username=MIGRATE))
-        assert migrate(migrator) == [f"Brought schema ops from nothing to revision {HEAD_REVISION}."]
+        assert migrate(migrator) == [f"Migrated schema ops from revision none to {HEAD_REVISION}."]
         migrator.dispose()
         apply_roles(url)
         jobs = create_application_engine(url.set(username=APP))

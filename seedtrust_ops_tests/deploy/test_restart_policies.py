@@ -1,6 +1,6 @@
-"""A restart of the worker: what runs is let finish and is in JobRun, and the web server finds the next worker itself.
+"""A restart of the worker: running jobs finish and reach JobRun, and the web server finds the next worker.
 
-Stopped as KillMode=mixed stops it: SIGTERM to the supervisor alone.
+The worker is stopped as KillMode=mixed stops it: SIGTERM to the supervisor only.
 """
 
 from contextlib import ExitStack
@@ -19,8 +19,8 @@ from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.waiters import wait_until
 
 
-def under_way(operations: OpsClient) -> str:
-    """Launch a run of a few seconds; return its id while it works. One that was over before it was seen is no use."""
+def start_run(operations: OpsClient) -> str:
+    """Launch a run of a few seconds and return its id while it is STARTED; if it ended too soon, launch another."""
     while True:
         run_id = operations.launch("example_progress", {"steps": 10, "seconds_a_step": 0.5})
         wait_until(
@@ -34,7 +34,7 @@ def under_way(operations: OpsClient) -> str:
 
 
 @pytest.mark.timeout(900)
-def test_a_restart_of_the_worker_costs_no_run_and_no_web_server(
+def test_worker_restart_loses_no_run_and_no_web_server(
     dagster_home: DagsterHome, database_url: URL, field_key: str, tmp_path: Path
 ) -> None:
     variables, log = variables_of(dagster_home, database_url, field_key), tmp_path / "processes.log"
@@ -45,22 +45,22 @@ def test_a_restart_of_the_worker_costs_no_run_and_no_web_server(
             workspace = first.enter_context(working(dagster_home, variables, log))
             url = stack.enter_context(serving(workspace, variables, log))
             operations = stack.enter_context(OpsClient(url, application="a-test", timeout_seconds=60))
-            run_id = under_way(operations)
-        # The worker is gone, and it let the run finish; nobody has told JobRun yet.
+            run_id = start_run(operations)
+        # The worker is gone and let the run finish; JobRun does not have its end yet.
         assert operations.job_run(run_id).status is RunStatus.COMPLETED
         stack.enter_context(working(dagster_home, variables, log))
 
-        def mirrored() -> str | None:
+        def mirrored_status() -> str | None:
             with sessionmaker(engine)() as session:
                 return session.scalar(select(JobRun.status).where(JobRun.run_id == run_id))
 
-        wait_until(lambda: mirrored() == "COMPLETED", seconds=240, every=0.5, what="the run's end in JobRun")
+        wait_until(lambda: mirrored_status() == "COMPLETED", seconds=240, every=0.5, what="the run's end in JobRun")
 
-        def launched() -> bool:
+        def can_launch() -> bool:
             try:
                 return bool(operations.launch("example"))
             except SeedTrustError:
-                # The web server looks for the code server every few seconds.
+                # The web server reconnects to the code server every few seconds.
                 return False
 
-        wait_until(launched, seconds=240, every=1, what="a launch by the web server that was never restarted")
+        wait_until(can_launch, seconds=240, every=1, what="a launch by the web server that was never restarted")
