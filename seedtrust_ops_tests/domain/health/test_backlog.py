@@ -1,4 +1,4 @@
-"""What people wait for, ticks that did not come, and news that is not delivered: just within bounds and just beyond."""
+"""Rules about backlogs, missed ticks and undelivered notifications, each just below and just above its threshold."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.health.backlog import drs_overdue, reports_waiting
 from seedtrust_ops.domain.health.outbox_backlog import notifications_failing
-from seedtrust_ops.domain.health.rule import in_time
+from seedtrust_ops.domain.health.rule import format_duration
 from seedtrust_ops.domain.health.schedule_ticks import Automation, schedule_missed
 from seedtrust_ops.domain.outbox.event_store import Destination
 from seedtrust_ops.severity import Severity
@@ -29,16 +29,16 @@ def ago(seconds: float) -> datetime:
     return datetime.now(UTC) - timedelta(seconds=seconds)
 
 
-def test_report_waits_too_long_while_nobody_begins_it(sessions: sessionmaker[Session], office: Office) -> None:
+def test_pending_report_alerts_after_its_maximum_wait(sessions: sessionmaker[Session], office: Office) -> None:
     user = office.user("admin")
     cases = [(1, 200, False), (2, 9_000, False), (3, 9_000, False), (4, 9_000, False), (1, 320, True)]
-    for status, seconds, is_late in cases:
+    for status, seconds, is_finding in cases:
         with sessions.begin() as session:
             session.add(ReportRequest(user_id=user, kind="disbursements", status=status, requested_at=ago(seconds)))
         with sessions() as session:
-            found = reports_waiting(session, longest_seconds=300)
-        assert [finding.subject for finding in found] == (["report requests"] if is_late else []), (status, seconds)
-    assert found[0].detail.startswith("2 report requests wait, the oldest for 5 minutes.")
+            found = reports_waiting(session, max_wait_seconds=300)
+        assert [finding.subject for finding in found] == (["report requests"] if is_finding else []), (status, seconds)
+    assert found[0].detail.startswith("2 report requests are waiting, the oldest for 5 minutes.")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_report_waits_too_long_while_nobody_begins_it(sessions: sessionmaker[Ses
     ],
     ids=["within a day", "over a day", "on hold", "denied", "closed", "closing", "inactive payee", "no date"],
 )
-def test_request_is_overdue_where_it_could_be_approved_and_its_date_is_long_past(
+def test_approvable_request_past_its_date_is_overdue(
     sessions: sessionmaker[Session],
     office: Office,
     columns: dict[str, Any],
@@ -68,33 +68,36 @@ def test_request_is_overdue_where_it_could_be_approved_and_its_date_is_long_past
     seconds = columns["auto_authorize_at"]
     office.request(case, **(columns | {"auto_authorize_at": ago(seconds) if seconds is not None else None}))
     with sessions() as session:
-        found = drs_overdue(session, longest_seconds=DAY)
+        found = drs_overdue(session, max_overdue_seconds=DAY)
     assert [finding.subject for finding in found] == (["disbursement requests"] if is_overdue else [])
 
 
 @pytest.mark.parametrize(
-    ("due_ago", "awake_for", "is_missed"),
+    ("due_ago", "daemon_up_for", "is_missed"),
     [
         (-600, 90_000, False),
         (110, 90_000, False),
         (130, 90_000, True),
-        # The daemon was away and is back: it gets as long to catch up.
+        # The daemon was down and came back: ticks get as long to catch up.
         (9_000, 110, False),
         (9_000, 130, True),
     ],
 )
-def test_tick_is_missed_when_it_was_due_for_too_long_while_the_daemon_was_there(
-    due_ago: float, awake_for: float, is_missed: bool
+def test_overdue_tick_is_missed_unless_the_daemon_just_came_back(
+    due_ago: float, daemon_up_for: float, is_missed: bool
 ) -> None:
-    automation = Automation("heals_schedule", Severity.HIGH, NOW - timedelta(seconds=due_ago), "FAILURE")
-    found = schedule_missed([automation], now=NOW, awake_since=NOW - timedelta(seconds=awake_for), missed_seconds=120)
-    assert [(one.subject, one.severity) for one in found] == ([("heals_schedule", Severity.HIGH)] if is_missed else [])
+    automation = Automation("auto_heal_schedule", Severity.HIGH, NOW - timedelta(seconds=due_ago), "FAILURE")
+    daemon_up_since = NOW - timedelta(seconds=daemon_up_for)
+    found = schedule_missed([automation], now=NOW, daemon_up_since=daemon_up_since, missed_seconds=120)
+    assert [(one.subject, one.severity) for one in found] == (
+        [("auto_heal_schedule", Severity.HIGH)] if is_missed else []
+    )
     assert all("Its newest tick: FAILURE." in one.detail for one in found)
 
 
-def failing(sessions: sessionmaker[Session], *told: Destination) -> dict[str, Severity]:
+def failing(sessions: sessionmaker[Session], *destinations: Destination) -> dict[str, Severity]:
     with sessions() as session:
-        found = notifications_failing(session, longest_seconds=900, told=told)
+        found = notifications_failing(session, max_wait_seconds=900, destinations=destinations)
         return {finding.subject: finding.severity for finding in found}
 
 
@@ -102,7 +105,7 @@ def failing(sessions: sessionmaker[Session], *told: Destination) -> dict[str, Se
     ("status", "seconds", "is_failing"),
     [("queued", 700, False), ("queued", 920, True), ("sent", 9_000, False), ("failed", 9_000, False)],
 )
-def test_letters_that_wait_for_long_are_failing(
+def test_queued_email_is_failing_after_its_maximum_wait(
     sessions: sessionmaker[Session], status: str, seconds: float, is_failing: bool
 ) -> None:
     with sessions.begin() as session:
@@ -127,9 +130,9 @@ def test_letters_that_wait_for_long_are_failing(
         ({"sent_at": func.now()}, 9_000, False),
         ({"abandoned_at": func.now()}, 9_000, False),
     ],
-    ids=["young", "old", "sent", "given up"],
+    ids=["recent", "old", "sent", "abandoned"],
 )
-def test_events_that_wait_for_long_are_failing_where_their_destination_is_told_at_all(
+def test_waiting_events_are_failing_only_for_configured_destinations(
     sessions: sessionmaker[Session], columns: dict[str, Any], seconds: float, is_failing: bool
 ) -> None:
     with sessions.begin() as session:
@@ -145,9 +148,9 @@ def test_events_that_wait_for_long_are_failing_where_their_destination_is_told_a
     assert failing(sessions) == {}
 
 
-def test_durations_are_told_as_people_say_them() -> None:
-    told = {seconds: in_time(seconds) for seconds in (1, 45, 119, 120, 719, 7_199, 7_200, 172_800)}
-    assert list(told.values()) == [
+def test_durations_are_formatted_in_the_largest_fitting_unit() -> None:
+    texts = {seconds: format_duration(seconds) for seconds in (1, 45, 119, 120, 719, 7_199, 7_200, 172_800)}
+    assert list(texts.values()) == [
         "1 second",
         "45 seconds",
         "119 seconds",

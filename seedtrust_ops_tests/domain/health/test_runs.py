@@ -1,4 +1,4 @@
-"""Runs that fail, expire or wait: each rule just below and just above its threshold, on JobRun's own rows."""
+"""Runs that fail, expire or wait: each rule just below and just above its threshold, on rows of JobRun."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,41 +12,41 @@ from seedtrust_ops.domain.health.runs import WatchedJob, error_spike, expired_ru
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import JobRun
 
-CRITICAL = WatchedJob("pays", Severity.CRITICAL, 1)
-MINUTELY = WatchedJob("heals", Severity.HIGH, 3)
-LOW = WatchedJob("tidies", Severity.LOW, 3)
+CRITICAL = WatchedJob("pay", Severity.CRITICAL, 1)
+MINUTELY = WatchedJob("heal", Severity.HIGH, 3)
+LOW = WatchedJob("clean_up", Severity.LOW, 3)
 JOBS = (CRITICAL, MINUTELY, LOW)
 WINDOW = 600
 
 
-def write(
+def add_runs(
     sessions: sessionmaker[Session], job: str, statuses: str, *, every_seconds: float = 60, last_ago: float = 30
 ) -> None:
     """Write runs of a job, oldest first: C completed, E failed, X expired, R revoked, P waiting."""
-    words = {"C": "COMPLETED", "E": "ERROR", "X": "EXPIRED", "R": "REVOKED", "P": "PENDING"}
+    names = {"C": "COMPLETED", "E": "ERROR", "X": "EXPIRED", "R": "REVOKED", "P": "PENDING"}
     now = datetime.now(UTC)
     with sessions.begin() as session:
-        for place, letter in enumerate(statuses):
-            ended = now - timedelta(seconds=last_ago + every_seconds * (len(statuses) - 1 - place))
+        for position, code in enumerate(statuses):
+            ended = now - timedelta(seconds=last_ago + every_seconds * (len(statuses) - 1 - position))
             session.add(
                 JobRun(
-                    run_id=f"{job}-{place}-{letter}-{last_ago}",
+                    run_id=f"{job}-{position}-{code}-{last_ago}",
                     task_name=job,
-                    status=words[letter],
-                    resolution=None if letter == "P" else words[letter],
+                    status=names[code],
+                    resolution=None if code == "P" else names[code],
                     queued_at=ended - timedelta(seconds=5),
-                    finished_at=None if letter == "P" else ended,
+                    finished_at=None if code == "P" else ended,
                 )
             )
 
 
-def told(findings: Sequence[Finding]) -> dict[str, Severity]:
+def severities(findings: Sequence[Finding]) -> dict[str, Severity]:
     return {finding.subject: finding.severity for finding in findings}
 
 
-def errors(sessions: sessionmaker[Session], most: int = 100) -> dict[str, Severity]:
+def failed_jobs(sessions: sessionmaker[Session], window_limit: int = 100) -> dict[str, Severity]:
     with sessions() as session:
-        return told(error_spike(session, JOBS, window_seconds=WINDOW, most_in_window=most))
+        return severities(error_spike(session, JOBS, window_seconds=WINDOW, window_limit=window_limit))
 
 
 FAILURES = [
@@ -70,38 +70,38 @@ FAILURES = [
 ]
 
 
-def test_job_is_in_trouble_after_as_many_failures_in_a_row_as_its_threshold_says(
+def test_job_alerts_after_its_number_of_consecutive_failures(
     sessions: sessionmaker[Session],
 ) -> None:
-    jobs = [replace(like, name=f"{place}: {statuses}") for place, (like, statuses, *_) in enumerate(FAILURES)]
+    jobs = [replace(like, name=f"{position}: {statuses}") for position, (like, statuses, *_) in enumerate(FAILURES)]
     for job, (_, statuses, last_ago, _) in zip(jobs, FAILURES, strict=True):
-        write(sessions, job.name, statuses, last_ago=last_ago)
+        add_runs(sessions, job.name, statuses, last_ago=last_ago)
     with sessions() as session:
-        found = told(error_spike(session, jobs, window_seconds=WINDOW, most_in_window=100))
+        found = severities(error_spike(session, jobs, window_seconds=WINDOW, window_limit=100))
     assert found == {
-        f"job {job.name}": job.severity for job, (*_, is_trouble) in zip(jobs, FAILURES, strict=True) if is_trouble
+        f"job {job.name}": job.severity for job, (*_, is_finding) in zip(jobs, FAILURES, strict=True) if is_finding
     }
 
 
-def test_failure_of_a_long_run_counts_although_a_short_one_was_queued_after_it(
+def test_failure_counts_by_end_time_not_queue_time(
     sessions: sessionmaker[Session],
 ) -> None:
-    write(sessions, CRITICAL.name, "C", last_ago=10_000)
-    write(sessions, CRITICAL.name, "E", last_ago=9_000)
+    add_runs(sessions, CRITICAL.name, "C", last_ago=10_000)
+    add_runs(sessions, CRITICAL.name, "E", last_ago=9_000)
     with sessions.begin() as session:
         failed = session.query(JobRun).filter_by(status="ERROR").one()
         failed.queued_at = datetime.now(UTC) - timedelta(seconds=20_000)
-    assert errors(sessions) == {"job pays": Severity.CRITICAL}
+    assert failed_jobs(sessions) == {"job pay": Severity.CRITICAL}
 
 
 @pytest.mark.parametrize(("failed", "is_spike"), [(4, False), (5, True)])
-def test_failures_of_all_watched_jobs_together_are_a_spike_within_the_window(
+def test_failures_of_all_watched_jobs_in_the_window_are_a_spike(
     sessions: sessionmaker[Session], failed: int, is_spike: bool
 ) -> None:
-    write(sessions, LOW.name, "CE" * failed + "C", every_seconds=10)
-    write(sessions, "example_error", "E" * 20)
-    write(sessions, MINUTELY.name, "ECECEC", last_ago=WINDOW + 60)
-    assert errors(sessions, most=5) == ({"all jobs": Severity.HIGH} if is_spike else {})
+    add_runs(sessions, LOW.name, "CE" * failed + "C", every_seconds=10)
+    add_runs(sessions, "example_error", "E" * 20)
+    add_runs(sessions, MINUTELY.name, "ECECEC", last_ago=WINDOW + 60)
+    assert failed_jobs(sessions, window_limit=5) == ({"all jobs": Severity.HIGH} if is_spike else {})
 
 
 EXPIRIES = [
@@ -114,30 +114,30 @@ EXPIRIES = [
 ]
 
 
-def test_runs_that_expire_in_the_queue_are_told_apart_from_those_that_fail(sessions: sessionmaker[Session]) -> None:
-    jobs = [replace(like, name=f"{place}: {statuses}") for place, (like, statuses, _) in enumerate(EXPIRIES)]
+def test_expired_runs_are_counted_apart_from_failed_runs(sessions: sessionmaker[Session]) -> None:
+    jobs = [replace(like, name=f"{position}: {statuses}") for position, (like, statuses, _) in enumerate(EXPIRIES)]
     for job, (_, statuses, _) in zip(jobs, EXPIRIES, strict=True):
-        write(sessions, job.name, statuses, every_seconds=10)
+        add_runs(sessions, job.name, statuses, every_seconds=10)
     expired = sum(statuses.count("X") for _, statuses, _ in EXPIRIES)
     with sessions() as session:
-        below = told(expired_runs(session, jobs, window_seconds=WINDOW, most_in_window=expired + 1))
-        spike = told(expired_runs(session, jobs, window_seconds=WINDOW, most_in_window=expired))
-    wrong = {
-        f"job {job.name}": job.severity for job, (*_, is_trouble) in zip(jobs, EXPIRIES, strict=True) if is_trouble
+        below = severities(expired_runs(session, jobs, window_seconds=WINDOW, window_limit=expired + 1))
+        spike = severities(expired_runs(session, jobs, window_seconds=WINDOW, window_limit=expired))
+    expected = {
+        f"job {job.name}": job.severity for job, (*_, is_finding) in zip(jobs, EXPIRIES, strict=True) if is_finding
     }
-    assert below == wrong
-    assert spike == wrong | {"all jobs": Severity.HIGH}
+    assert below == expected
+    assert spike == expected | {"all jobs": Severity.HIGH}
 
 
 @pytest.mark.parametrize(
-    ("waiting", "oldest_seconds", "is_trouble"),
+    ("waiting", "oldest_seconds", "is_finding"),
     [(0, 0, False), (3, 150, False), (1, 310, True), (4, 30, True)],
 )
-def test_queue_is_in_trouble_when_it_is_too_long_or_too_slow(
-    sessions: sessionmaker[Session], waiting: int, oldest_seconds: float, is_trouble: bool
+def test_queue_alerts_when_too_long_or_too_slow(
+    sessions: sessionmaker[Session], waiting: int, oldest_seconds: float, is_finding: bool
 ) -> None:
-    write(sessions, LOW.name, "P" * waiting, every_seconds=0, last_ago=oldest_seconds - 5)
-    write(sessions, CRITICAL.name, "CCCCC")
+    add_runs(sessions, LOW.name, "P" * waiting, every_seconds=0, last_ago=oldest_seconds - 5)
+    add_runs(sessions, CRITICAL.name, "CCCCC")
     with sessions() as session:
-        found = told(pending_accumulating(session, most=3, longest_seconds=300))
-    assert found == ({"queue": Severity.HIGH} if is_trouble else {})
+        found = severities(pending_accumulating(session, max_pending=3, max_wait_seconds=300))
+    assert found == ({"queue": Severity.HIGH} if is_finding else {})

@@ -1,4 +1,4 @@
-"""Stuck batches, halted transfers and books that don't agree: each case just within bounds and just beyond."""
+"""Stuck batches, halted transfers and ledger mismatches, each just below and just above its threshold."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.health.batches import batch_stuck, transfers_halted
 from seedtrust_ops.domain.health.ledger import ledger_mismatch
-from seedtrust_ops.domain.health.rule import SHOWN
+from seedtrust_ops.domain.health.rule import MAX_SEPARATE_FINDINGS
 from seedtrust_ops.domain.transfers.kill_switch import halt
 from seedtrust_ops.tables import Account, BatchLease, LedgerEntry
 from seedtrust_ops_tests.support.factories import Company
@@ -41,15 +41,15 @@ def stuck(sessions: sessionmaker[Session], *, halted: bool = False) -> list[str]
         ({"status": "completed", "queued_at": ago(90_000)}, None, False),
         ({"status": "processing", "started_at": 150}, None, False),
         ({"status": "processing", "started_at": 320}, None, True),
-        # A worker holds it, however long that takes.
+        # A worker holds the lease, however long that takes.
         ({"status": "processing", "started_at": ago(90_000)}, ("token", -300), False),
-        # Nobody holds it: its lease has expired, or was given up.
+        # The lease has expired or was released.
         ({"status": "processing", "started_at": ago(90_000)}, ("token", 150), False),
         ({"status": "processing", "started_at": ago(90_000)}, ("token", 320), True),
         ({"status": "processing", "started_at": ago(90_000)}, (None, 320), True),
     ],
 )
-def test_batch_is_stuck_when_it_waits_or_nobody_holds_it_for_too_long(
+def test_batch_is_stuck_after_waiting_or_lacking_a_lease_too_long(
     company: Company,
     sessions: sessionmaker[Session],
     columns: dict[str, Any],
@@ -68,7 +68,7 @@ def test_batch_is_stuck_when_it_waits_or_nobody_holds_it_for_too_long(
     ("status", "seconds", "is_stuck"),
     [("processing", 3000, False), ("processing", 3620, True), ("submitted", 900_000, False)],
 )
-def test_transactions_whose_truth_stays_open_are_stuck(
+def test_transactions_with_unknown_outcome_too_long_are_stuck(
     company: Company, sessions: sessionmaker[Session], status: str, seconds: float, is_stuck: bool
 ) -> None:
     case = company.case()
@@ -78,17 +78,15 @@ def test_transactions_whose_truth_stays_open_are_stuck(
     assert stuck(sessions) == ([f"transactions of batch {batch_id}"] if is_stuck else [])
 
 
-def test_batches_beyond_those_that_have_alerts_of_their_own_are_counted(
+def test_stuck_batches_beyond_the_limit_are_counted_in_one_alert(
     company: Company, sessions: sessionmaker[Session]
 ) -> None:
-    batches = [company.batch(queued_at=ago(1000)) for _ in range(SHOWN + 3)]
+    batches = [company.batch(queued_at=ago(1000)) for _ in range(MAX_SEPARATE_FINDINGS + 3)]
     subjects = stuck(sessions)
-    assert subjects == [*(f"batch {one}" for one in batches[:SHOWN]), "batch: others"]
+    assert subjects == [*(f"batch {one}" for one in batches[:MAX_SEPARATE_FINDINGS]), "batch: others"]
 
 
-def test_halted_transfers_are_told_and_queued_batches_then_are_not(
-    company: Company, sessions: sessionmaker[Session]
-) -> None:
+def test_halted_transfers_alert_instead_of_queued_batches(company: Company, sessions: sessionmaker[Session]) -> None:
     company.batch([500], queued_at=ago(5000))
     with sessions() as session:
         assert transfers_halted(session, halted_by_environment=False) == []
@@ -97,10 +95,10 @@ def test_halted_transfers_are_told_and_queued_batches_then_are_not(
     assert stuck(sessions, halted=True) == []
     assert len(stuck(sessions)) == 1
     with sessions.begin() as session:
-        halt(session, "the bank moves", set_by="Maria")
+        halt(session, "bank migration", set_by="Maria")
     with sessions() as session:
         (finding,) = transfers_halted(session, halted_by_environment=False)
-    assert "by Maria: the bank moves." in finding.detail
+    assert "by Maria: bank migration." in finding.detail
     assert stuck(sessions) == []
 
 
@@ -109,9 +107,9 @@ def mismatches(sessions: sessionmaker[Session]) -> dict[str, str]:
         return {finding.subject: finding.detail for finding in ledger_mismatch(session)}
 
 
-@pytest.mark.parametrize(("tampered_cents", "words"), [(0, None), (1, "$0.01 more"), (-250_000, "$2,500.00 less")])
-def test_balance_that_is_not_the_sum_of_its_ledger_is_found_to_the_cent(
-    company: Company, sessions: sessionmaker[Session], tampered_cents: int, words: str | None
+@pytest.mark.parametrize(("tampered_cents", "difference"), [(0, None), (1, "$0.01 more"), (-250_000, "$2,500.00 less")])
+def test_balance_that_differs_from_its_ledger_is_found_to_the_cent(
+    company: Company, sessions: sessionmaker[Session], tampered_cents: int, difference: str | None
 ) -> None:
     company.case(balance_cents=5_000)
     case = company.case(balance_cents=1_000_000)
@@ -119,11 +117,11 @@ def test_balance_that_is_not_the_sum_of_its_ledger_is_found_to_the_cent(
         session.add(LedgerEntry(account_id=case.account_id, amount_cents=-400, kind="fee"))
         session.get_one(Account, case.account_id).balance_cents = 1_000_000 - 400 + tampered_cents
     found = mismatches(sessions)
-    assert list(found) == ([f"account {case.account_id}"] if words else [])
-    assert words is None or words in found[f"account {case.account_id}"]
+    assert list(found) == ([f"account {case.account_id}"] if difference else [])
+    assert difference is None or difference in found[f"account {case.account_id}"]
 
 
-def test_balance_without_any_entry_is_found(company: Company, sessions: sessionmaker[Session]) -> None:
+def test_balance_without_any_ledger_entry_is_found(company: Company, sessions: sessionmaker[Session]) -> None:
     case = company.case(balance_cents=0)
     assert mismatches(sessions) == {}
     with sessions.begin() as session:
@@ -141,7 +139,7 @@ def test_balance_without_any_entry_is_found(company: Company, sessions: sessionm
         ("failed", None, False),
     ],
 )
-def test_completed_transaction_without_its_disbursement_entry_is_found(
+def test_completed_transaction_without_disbursement_entry_is_found(
     company: Company, sessions: sessionmaker[Session], status: str, kind: str | None, is_found: bool
 ) -> None:
     case = company.case(balance_cents=10_000)
@@ -157,11 +155,11 @@ def test_completed_transaction_without_its_disbursement_entry_is_found(
     assert list(mismatches(sessions)) == ([f"transaction {transaction_id}"] if is_found else [])
 
 
-def test_books_in_ruins_are_told_in_few_alerts(company: Company, sessions: sessionmaker[Session]) -> None:
-    for _ in range(SHOWN + 2):
+def test_many_mismatches_open_a_bounded_number_of_alerts(company: Company, sessions: sessionmaker[Session]) -> None:
+    for _ in range(MAX_SEPARATE_FINDINGS + 2):
         company.case(balance_cents=100)
     with sessions.begin() as session:
         session.execute(text("update accounts set balance_cents = 0"))
     found = mismatches(sessions)
-    assert len(found) == SHOWN + 1
-    assert found["accounts: others"].startswith("2 more are as account ")
+    assert len(found) == MAX_SEPARATE_FINDINGS + 1
+    assert found["accounts: others"].startswith("2 more have the same problem as account ")

@@ -1,7 +1,7 @@
-"""A deliverer in a process of its own: `python -m ... [STEP NUMBER]` dies at that step of that letter, from 1.
+"""A dispatcher in its own process: `python -m ... [STEP NUMBER]` exits at that step of that email, counted from 1.
 
-Without arguments it delivers what is due and prints what it sent and the megabytes by which its memory grew after
-the first thousand letters.
+Without arguments it sends what is due, and prints the number of emails sent and the megabytes by which its memory grew
+after the first thousand emails.
 """
 
 import os
@@ -14,68 +14,68 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_sessions
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer
 from seedtrust_ops.domain.outbox import email_dispatcher
-from seedtrust_ops.resources.smtp import SmtpPostOffice, open_post_office
+from seedtrust_ops.resources.smtp import SmtpTransport, open_smtp_transport
 
-STEPS = ("claimed", "started", "handed in", "noting", "noted")
-"""Between which a deliverer can die: what it has done by then."""
-BIG_MEMORY_AFTER = 1000
+STEPS = ("claimed", "started", "sent", "recording", "recorded")
+"""The points at which a dispatcher can crash, named after what it has done by then."""
+MEMORY_BASELINE_AFTER = 1000
 
 
-class MortalPostOffice:
-    """The real one; it ends the process before or after a letter, as a power cut would."""
+class CrashingTransport:
+    """The real SMTP transport, which ends the process before or after an email, as a power failure would."""
 
-    def __init__(self, office: SmtpPostOffice, step: str, number: int) -> None:
-        self._office = office
+    def __init__(self, transport: SmtpTransport, step: str, number: int) -> None:
+        self._transport = transport
         self._step = step
         self._number = number
         self.sent = 0
         self.memory_before = 0
-        self.sender = office.sender
+        self.sender = transport.sender
 
-    def send(self, letter: Message) -> None:
+    def send(self, message: Message) -> None:
         self.sent += 1
-        if self.sent == BIG_MEMORY_AFTER:
+        if self.sent == MEMORY_BASELINE_AFTER:
             self.memory_before = _peak_memory()
         if (self._step, self._number) == ("started", self.sent):
             os._exit(9)
-        self._office.send(letter)
-        if (self._step, self._number) == ("handed in", self.sent):
+        self._transport.send(message)
+        if (self._step, self._number) == ("sent", self.sent):
             os._exit(9)
 
 
 def main() -> None:
     step, number = (sys.argv[1], int(sys.argv[2])) if len(sys.argv) > 1 else ("", 0)
-    with open_post_office(get_settings().mail) as real:
-        office = MortalPostOffice(real, step, number)
-        _die_around_the_commit(office, step, number)
+    with open_smtp_transport(get_settings().mail) as real:
+        transport = CrashingTransport(real, step, number)
+        _crash_around_commit(transport, step, number)
         report = email_dispatcher.send_due_emails(
-            application_sessions(), office, EmailRenderer(ZoneInfo("America/New_York")), longest_seconds=600
+            application_sessions(), transport, EmailRenderer(ZoneInfo("America/New_York")), max_seconds=600
         )
-    grown = _peak_memory() - office.memory_before if office.memory_before else 0
+    grown = _peak_memory() - transport.memory_before if transport.memory_before else 0
     sys.stdout.write(f"{report.sent} {grown // 1024}\n")
 
 
-def _die_around_the_commit(office: MortalPostOffice, step: str, number: int) -> None:
-    start, commit = email_dispatcher.start_attempt, email_dispatcher.commit
+def _crash_around_commit(transport: CrashingTransport, step: str, number: int) -> None:
+    start, commit = email_dispatcher.start_attempt, email_dispatcher.run_in_transaction
 
-    def mortal_start(*arguments: object) -> object:
-        # It is called in the transaction that also holds the note on the letter before.
-        if (step, number) in (("claimed", office.sent + 1), ("noting", office.sent)):
+    def crashing_start(*arguments: object) -> object:
+        # This is called in the transaction that also records the result of the previous email.
+        if (step, number) in (("claimed", transport.sent + 1), ("recording", transport.sent)):
             os._exit(9)
         return start(*arguments)  # type: ignore[arg-type]
 
-    def mortal_commit(*arguments: object) -> object:
+    def crashing_commit(*arguments: object) -> object:
         result = commit(*arguments)  # type: ignore[arg-type,var-annotated]
-        if (step, number) == ("noted", office.sent):
+        if (step, number) == ("recorded", transport.sent):
             os._exit(9)
         return result
 
-    email_dispatcher.start_attempt = mortal_start  # type: ignore[assignment]
-    email_dispatcher.commit = mortal_commit  # type: ignore[assignment]
+    email_dispatcher.start_attempt = crashing_start  # type: ignore[assignment]
+    email_dispatcher.run_in_transaction = crashing_commit  # type: ignore[assignment]
 
 
 def _peak_memory() -> int:
-    """The most memory that this process ever held, in kilobytes."""
+    """Return the peak memory of this process in kilobytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

@@ -1,4 +1,4 @@
-"""An outbox with letters in it, deliverers that send them to the real mail server, and what both then hold."""
+"""A test harness: adds emails to an outbox, sends them to the sandbox mail server, and reads the state of both."""
 
 import itertools
 import os
@@ -18,9 +18,9 @@ from seedtrust_ops.config.mail import MailSettings
 from seedtrust_ops.domain.notifications.previews import EXAMPLES
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer
 from seedtrust_ops.domain.outbox import Email, enqueue_emails
-from seedtrust_ops.domain.outbox.email_claims import Patience
+from seedtrust_ops.domain.outbox.email_claims import EmailRetryPolicy
 from seedtrust_ops.domain.outbox.email_dispatcher import DeliveryReport, send_due_emails
-from seedtrust_ops.resources.smtp import open_post_office
+from seedtrust_ops.resources.smtp import open_smtp_transport
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import Alert, Notification, User
 
@@ -28,25 +28,25 @@ _numbers = itertools.count(1)
 
 
 @dataclass
-class Post:
-    """The outbox of one test and its mail server."""
+class EmailOutbox:
+    """The email outbox of one test, and its mail server."""
 
     sessions: sessionmaker[Session]
     mailbox: MailboxProcess
-    patience: Patience = field(default_factory=Patience)
-    stationery: EmailRenderer = field(default_factory=lambda: EmailRenderer(ZoneInfo("America/New_York")))
+    retry_policy: EmailRetryPolicy = field(default_factory=EmailRetryPolicy)
+    renderer: EmailRenderer = field(default_factory=lambda: EmailRenderer(ZoneInfo("America/New_York")))
 
-    def user(self, *, is_active: bool = True, **columns: Any) -> User:
+    def add_user(self, *, is_active: bool = True, **columns: Any) -> User:
         number = next(_numbers)
-        sound = {"email": f"reader{number}@example.test", "full_name": f"Reader {number}", "role": "admin"}
+        defaults = {"email": f"reader{number}@example.test", "full_name": f"Reader {number}", "role": "admin"}
         with self.sessions.begin() as session:
-            user = User(**(sound | columns), is_active=is_active)
+            user = User(**(defaults | columns), is_active=is_active)
             session.add(user)
         return user
 
-    def queue(self, user: User | None = None, *, kind: str = "dr-approved", **changes: Any) -> int:
-        """Write one letter, of the kind's example variables unless told otherwise, and return its number."""
-        user = user or self.user()
+    def enqueue(self, user: User | None = None, *, kind: str = "dr-approved", **changes: Any) -> int:
+        """Enqueue one email, by default with the kind's example variables, and return its id."""
+        user = user or self.add_user()
         columns = {
             "dedupe_key": f"{kind}:{next(_numbers)}:{user.id}",
             "recipient_id": user.id,
@@ -59,40 +59,40 @@ class Post:
                 select(Notification.id).where(Notification.dedupe_key == columns["dedupe_key"])
             ).one()
 
-    def deliver(self, *, answer_seconds: float = 60, longest_seconds: float = 600) -> DeliveryReport:
+    def send_due(self, *, timeout_seconds: float = 60, max_seconds: float = 600) -> DeliveryReport:
         settings = MailSettings(**self.mailbox.environment)
-        with open_post_office(settings, answer_seconds=answer_seconds) as office:
+        with open_smtp_transport(settings, timeout_seconds=timeout_seconds) as transport:
             return send_due_emails(
-                self.sessions, office, self.stationery, patience=self.patience, longest_seconds=longest_seconds
+                self.sessions, transport, self.renderer, retry_policy=self.retry_policy, max_seconds=max_seconds
             )
 
-    def letter(self, letter_id: int) -> Notification:
+    def row(self, email_id: int) -> Notification:
         with self.sessions() as session:
-            return session.scalars(select(Notification).where(Notification.id == letter_id)).one()
+            return session.scalars(select(Notification).where(Notification.id == email_id)).one()
 
     def statuses(self) -> dict[str, int]:
         with self.sessions() as session:
             rows = session.execute(select(Notification.status, func.count()).group_by(Notification.status))
             return {row.status: row[1] for row in rows}
 
-    def pause_of(self, letter_id: int) -> timedelta:
-        """How long the letter waits now before it is tried again."""
+    def retry_delay(self, email_id: int) -> timedelta:
+        """Return the time between the last attempt and the next one."""
         with self.sessions() as session:
-            pause = session.scalars(
-                select(Notification.next_attempt_at - Notification.attempted_at).where(Notification.id == letter_id)
+            delay = session.scalars(
+                select(Notification.next_attempt_at - Notification.attempted_at).where(Notification.id == email_id)
             ).one()
-            assert isinstance(pause, timedelta)
-            return pause
+            assert isinstance(delay, timedelta)
+            return delay
 
-    def let_time_pass(self) -> None:
-        """Let every pause and every dead deliverer's hold be over."""
+    def make_all_due(self) -> None:
+        """End every retry delay and the hold of every crashed dispatcher."""
         with self.sessions.begin() as session:
             session.execute(
                 update(Notification).where(Notification.status == "queued").values(next_attempt_at=func.now())
             )
 
-    def alerts(self) -> dict[str, str]:
-        """Subject and detail of each open alert about letters."""
+    def open_alerts(self) -> dict[str, str]:
+        """Return the subject and detail of each open alert about notifications."""
         with self.sessions() as session:
             rows = session.execute(
                 select(Alert.subject, Alert.detail).where(
@@ -101,13 +101,13 @@ class Post:
             )
             return {row.subject: row.detail for row in rows}
 
-    def received(self) -> list[str]:
-        """The recipients of all letters that the mail server holds, in order."""
+    def received_recipients(self) -> list[str]:
+        """Return the recipients of all emails that the mail server received, in order."""
         return [recipient for recipient, _ in self.mailbox.control.message_ids()]
 
     @contextmanager
-    def deliverer(self, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-        """A deliverer in a process of its own, which a test may kill; see `deliverer_process`."""
+    def dispatcher_process(self, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+        """Run a dispatcher in its own process, which a test may kill; see `dispatcher_process.py`."""
         url = self.sessions.kw["bind"].url.set(drivername="postgresql").render_as_string(hide_password=False)
         process = subprocess.Popen(
             [sys.executable, "-m", "seedtrust_ops_tests.domain.outbox.dispatcher_process", *arguments],
@@ -120,5 +120,5 @@ class Post:
         finally:
             process.kill()
             process.wait()
-            assert process.stdout is not None, "it is opened above"
+            assert process.stdout is not None, "stdout is a pipe"
             process.stdout.close()

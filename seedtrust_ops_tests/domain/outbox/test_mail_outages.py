@@ -1,4 +1,4 @@
-"""A mail server that is away or gives no answer: letters are tried later, and people are told where that lasts."""
+"""A mail server that is down or does not respond: emails are retried, and on-call is alerted if it lasts."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,110 +6,106 @@ from pathlib import Path
 from sqlalchemy import text
 
 from seedtrust_ops.sandbox.mailbox.process import start_mailbox
-from seedtrust_ops_tests.domain.outbox.email_outbox import Post
+from seedtrust_ops_tests.domain.outbox.email_outbox import EmailOutbox
 
 
-def test_server_that_is_down_costs_one_letter_an_attempt_and_the_others_none(post: Post, tmp_path: Path) -> None:
-    first, second = post.queue(), post.queue()
+def test_server_outage_costs_only_one_email_an_attempt(outbox: EmailOutbox, tmp_path: Path) -> None:
+    first, second = outbox.enqueue(), outbox.enqueue()
     gone = start_mailbox(tmp_path / "gone.sqlite")
     port = gone.smtp_port
     gone.kill()
-    up, post.mailbox = post.mailbox, gone
+    up, outbox.mailbox = outbox.mailbox, gone
 
-    report = post.deliver()
+    report = outbox.send_due()
 
-    assert (report.sent, report.postponed, report.still_due) == (0, 1, 1)
-    assert f"The mail server 127.0.0.1:{port} can't be used: " in (report.trouble or "")
-    assert "Check SMTP_HOST" in (report.trouble or "")
-    assert [post.letter(one).attempts for one in (first, second)] == [1, 0]
-    assert post.alerts() == {}
+    assert (report.sent, report.will_retry, report.still_due) == (0, 1, 1)
+    assert f"The mail server 127.0.0.1:{port} can't be used: " in (report.error or "")
+    assert "Check SMTP_HOST" in (report.error or "")
+    assert [outbox.row(one).attempts for one in (first, second)] == [1, 0]
+    assert outbox.open_alerts() == {}
 
-    post.mailbox = up
-    assert post.deliver().sent == 1
-    post.let_time_pass()
-    assert post.deliver().sent == 1
+    outbox.mailbox = up
+    assert outbox.send_due().sent == 1
+    outbox.make_all_due()
+    assert outbox.send_due().sent == 1
 
 
-def test_server_that_comes_back_at_its_port_gets_everything(post: Post, tmp_path: Path) -> None:
+def test_server_that_comes_back_receives_every_email(outbox: EmailOutbox, tmp_path: Path) -> None:
     for _ in range(3):
-        post.queue()
+        outbox.enqueue()
     gone = start_mailbox(tmp_path / "mailbox.sqlite")
     gone.kill()
-    post.mailbox = gone
-    post.deliver()
+    outbox.mailbox = gone
+    outbox.send_due()
     with start_mailbox(tmp_path / "mailbox.sqlite", smtp_port=gone.smtp_port) as back:
-        post.mailbox = back
-        post.let_time_pass()
-        assert post.deliver().sent == 3
-        assert len(post.received()) == 3
+        outbox.mailbox = back
+        outbox.make_all_due()
+        assert outbox.send_due().sent == 3
+        assert len(outbox.received_recipients()) == 3
 
 
-def test_letter_fails_after_five_attempts_at_a_server_that_is_down_and_an_alert_says_so(
-    post: Post, tmp_path: Path
-) -> None:
-    letter_id = post.queue()
+def test_email_fails_with_an_alert_after_five_attempts_in_an_outage(outbox: EmailOutbox, tmp_path: Path) -> None:
+    email_id = outbox.enqueue()
     gone = start_mailbox(tmp_path / "gone.sqlite")
     gone.kill()
-    post.mailbox = gone
+    outbox.mailbox = gone
     for _ in range(5):
-        assert post.letter(letter_id).status == "queued"
-        post.deliver()
-        post.let_time_pass()
-    assert post.deliver().trouble is None
-    row = post.letter(letter_id)
+        assert outbox.row(email_id).status == "queued"
+        outbox.send_due()
+        outbox.make_all_due()
+    assert outbox.send_due().error is None
+    row = outbox.row(email_id)
     assert (row.status, row.attempts) == ("failed", 5)
-    assert list(post.alerts()) == ["dr-approved letters"]
+    assert list(outbox.open_alerts()) == ["dr-approved emails"]
 
 
-def test_outage_that_has_kept_a_letter_waiting_for_ten_minutes_is_told_and_resolved_by_the_first_letter(
-    post: Post, tmp_path: Path
-) -> None:
-    post.queue()
-    with post.sessions.begin() as session:
+def test_outage_of_ten_minutes_alerts_until_the_next_email_is_sent(outbox: EmailOutbox, tmp_path: Path) -> None:
+    outbox.enqueue()
+    with outbox.sessions.begin() as session:
         session.execute(text("update ops.notifications set created_at = now() - interval '11 minutes'"))
     gone = start_mailbox(tmp_path / "gone.sqlite")
     gone.kill()
-    up, post.mailbox = post.mailbox, gone
-    post.deliver()
-    assert list(post.alerts()) == ["mail server"]
+    up, outbox.mailbox = outbox.mailbox, gone
+    outbox.send_due()
+    assert list(outbox.open_alerts()) == ["mail server"]
 
-    post.mailbox = up
-    post.let_time_pass()
-    assert post.deliver().sent == 1
-    assert post.alerts() == {}
-
-
-def test_answer_that_comes_too_late_is_a_lost_one(post: Post) -> None:
-    letter_id = post.queue()
-    # Longer than a busy machine stands still: the answer to the letter is late, and no other.
-    post.mailbox.control.order("delay", seconds=30)
-    report = post.deliver(answer_seconds=4)
-    assert (report.postponed, report.trouble) == (1, None)
-    assert "gave no answer to the letter" in (post.letter(letter_id).trouble or "")
+    outbox.mailbox = up
+    outbox.make_all_due()
+    assert outbox.send_due().sent == 1
+    assert outbox.open_alerts() == {}
 
 
-def test_lost_answer_sends_the_same_message_id_again_and_no_other_letter_twice(post: Post) -> None:
-    first, lost, last = post.queue(), post.queue(), post.queue()
-    post.mailbox.control.order("drop_after_accepting", recipient=post.letter(lost).recipient_email)
+def test_late_response_counts_as_lost(outbox: EmailOutbox) -> None:
+    email_id = outbox.enqueue()
+    # Only the response to the email is late; the delay is longer than a busy machine might stall.
+    outbox.mailbox.control.inject_fault("delay", seconds=30)
+    report = outbox.send_due(timeout_seconds=4)
+    assert (report.will_retry, report.error) == (1, None)
+    assert "response to the email was lost" in (outbox.row(email_id).last_error or "")
 
-    report = post.deliver()
 
-    assert (report.sent, report.postponed) == (2, 1)
-    assert "so it may have taken it" in (post.letter(lost).trouble or "")
-    post.let_time_pass()
-    assert post.deliver().sent == 1
-    copies = Counter(post.mailbox.control.message_ids())
+def test_lost_response_repeats_the_same_message_id_and_no_other_email(outbox: EmailOutbox) -> None:
+    first, lost, last = outbox.enqueue(), outbox.enqueue(), outbox.enqueue()
+    outbox.mailbox.control.inject_fault("drop_after_accepting", recipient=outbox.row(lost).recipient_email)
+
+    report = outbox.send_due()
+
+    assert (report.sent, report.will_retry) == (2, 1)
+    assert "so it may have accepted it" in (outbox.row(lost).last_error or "")
+    outbox.make_all_due()
+    assert outbox.send_due().sent == 1
+    copies = Counter(outbox.mailbox.control.message_ids())
     assert {address: count for (address, _), count in copies.items()} == {
-        post.letter(first).recipient_email: 1,
-        post.letter(lost).recipient_email: 2,
-        post.letter(last).recipient_email: 1,
+        outbox.row(first).recipient_email: 1,
+        outbox.row(lost).recipient_email: 2,
+        outbox.row(last).recipient_email: 1,
     }
 
 
-def test_letter_dropped_before_it_was_accepted_arrives_once(post: Post) -> None:
-    post.queue()
-    post.mailbox.control.order("drop_before_accepting")
-    assert post.deliver().postponed == 1
-    post.let_time_pass()
-    assert post.deliver().sent == 1
-    assert len(post.received()) == 1
+def test_email_dropped_before_acceptance_arrives_once(outbox: EmailOutbox) -> None:
+    outbox.enqueue()
+    outbox.mailbox.control.inject_fault("drop_before_accepting")
+    assert outbox.send_due().will_retry == 1
+    outbox.make_all_due()
+    assert outbox.send_due().sent == 1
+    assert len(outbox.received_recipients()) == 1
