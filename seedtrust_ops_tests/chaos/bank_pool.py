@@ -1,7 +1,7 @@
-"""Banks that are new for every case, behind one address: hundreds of cases, and no bank's process is started for them.
+"""A fresh bank for every case behind one address, so that hundreds of cases need no process of their own.
 
-So that a case meets an empty feed, and transaction ids that were used before. A bank that must be killed is started
-by `sandbox.bank.process.start_bank` instead.
+Every case meets an empty transfer feed and can reuse transaction ids. A bank that must be killed is started by
+`sandbox.bank.process.start_bank` instead.
 """
 
 import secrets
@@ -21,8 +21,8 @@ from seedtrust_ops.sandbox.bank.server import Bank, BankSettings
 OPENING_CENTS = 10**12
 
 
-class FreshBanks:
-    """One listener on loopback, and behind it the bank of the case; made by `serve_fresh_banks`."""
+class BankPool:
+    """One listener on loopback, and behind it the current case's bank. Created by `serve_bank_pool`."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
@@ -30,24 +30,24 @@ class FreshBanks:
         self.funding_account_id = "acct_escrow"
         self.control = SandboxBank(url)
         self._folder = folder
-        self.renew()
+        self.replace_bank()
 
-    def renew(self, **settings: Any) -> None:
-        """Put a bank in place that never saw a request; `settings` are `BankSettings`'."""
-        sound = {"api_key": self.api_key, "funding_account_id": self.funding_account_id}
+    def replace_bank(self, **settings: Any) -> None:
+        """Switch to a bank that has never seen a request; `settings` are fields of `BankSettings`."""
+        defaults = {"api_key": self.api_key, "funding_account_id": self.funding_account_id}
         file = self._folder / f"bank-{secrets.token_hex(8)}.sqlite"
-        self._bank = Bank(BankSettings(database=file, **({"available_cents": OPENING_CENTS} | sound | settings)))
+        self._bank = Bank(BankSettings(database=file, **({"available_cents": OPENING_CENTS} | defaults | settings)))
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a request as the case's bank does (ASGI)."""
+        """Pass a request to the current bank (ASGI)."""
         await self._bank.app(scope, receive, send)
 
 
 @contextmanager
-def serve_fresh_banks(folder: Path) -> Iterator[FreshBanks]:
-    """Serve banks, each with a file of its own in `folder`, from a thread of this process."""
+def serve_bank_pool(folder: Path) -> Iterator[BankPool]:
+    """Serve banks from a thread of this process; each keeps its database in `folder`."""
     listener = listen(0)
-    banks = FreshBanks(f"http://127.0.0.1:{listener.getsockname()[1]}", folder)
+    banks = BankPool(f"http://127.0.0.1:{listener.getsockname()[1]}", folder)
     server = uvicorn.Server(
         uvicorn.Config(
             banks.app,
@@ -55,7 +55,7 @@ def serve_fresh_banks(folder: Path) -> Iterator[FreshBanks]:
             http=BankProtocol,
             ws="none",
             lifespan="off",
-            # A case that is over cuts off the answers that are late.
+            # A finished case cuts off its late responses; uvicorn need not log that.
             log_level="critical",
             access_log=False,
             proxy_headers=False,

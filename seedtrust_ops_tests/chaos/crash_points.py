@@ -1,7 +1,7 @@
-"""Every crash point of processing and healing: a worker dies just before and just after each of its I/O steps.
+"""Part `crashes`: a worker crashes just before and just after each I/O step of batch processing and of auto-heal.
 
-Every step, not a sample: a run in which nothing happens says which there are. What a restart then makes of it is the
-product's, and whether that is right the checker's.
+Every step, not a sample: a run without a fault records which steps there are. Recovery is the product's own, and
+`invariants` judges the outcome.
 """
 
 import os
@@ -9,55 +9,66 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from seedtrust_ops.sandbox.bank.control_client import SeenRequest
-from seedtrust_ops_tests.chaos.environment import Ground
-from seedtrust_ops_tests.chaos.injection_points import Moment
-from seedtrust_ops_tests.chaos.recovery import end_leases, restart
-from seedtrust_ops_tests.chaos.shards import Group, Lane, Outcome, group, in_lanes
-from seedtrust_ops_tests.chaos.tasks import Errand
+from seedtrust_ops.domain.transfers.sender import BatchSender
+from seedtrust_ops.sandbox.bank.control_client import LoggedRequest
+from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
+from seedtrust_ops_tests.chaos.injection_points import InjectionPoint
+from seedtrust_ops_tests.chaos.recovery import expire_leases, recover
+from seedtrust_ops_tests.chaos.shards import CaseResult, ScenarioResult, Shard, collect_results, run_in_shards
+from seedtrust_ops_tests.chaos.tasks import Task
 from seedtrust_ops_tests.chaos.template_batch import SENT, template_with_batch
-from seedtrust_ops_tests.chaos.transfer_cases import TRIES, Play, Scene, judge, let_the_bank_go_on, run_play, scene
-from seedtrust_ops_tests.chaos.worker_processes import PATIENCE_SECONDS, run, sent_on
+from seedtrust_ops_tests.chaos.transfer_cases import (
+    MAX_TRIES,
+    Scenario,
+    TransferCase,
+    advance_bank,
+    open_case,
+    recover_and_check,
+    run_scenario,
+)
+from seedtrust_ops_tests.chaos.worker_processes import TIMEOUT_SECONDS, run_worker, start_worker
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.waiters import wait_until
 
+RECORD_RESPONSES_STEP = f"commit of {BatchSender._record_now.__qualname__}"
+START_ATTEMPTS_STEP = f"commit of {BatchSender._start_chunk.__qualname__}"
 LEGACY_CENTS = 4_321
 
 
-def leave_everything_open(set_up: Scene) -> None:
-    """Let a worker die when all is sent and nothing recorded, and the bank go on: it settles, and sends one back.
+def leave_transfers_open(case: TransferCase) -> None:
+    """Crash a worker when everything is sent and nothing is recorded, then let the bank settle and return transfers.
 
-    Beside that batch there is one of the legacy worker's, with a failure that was none.
+    A batch of the legacy worker, with a transaction that it wrongly marked as failed, is added beside it.
     """
-    place = set_up.place
-    all_at_once = Errand("process", place.with_concurrency(8), Moment("commit of BatchSender._record_now", 1, False))
-    assert run(all_at_once) is None, "The worker that was to leave everything open did not die."
-    end_leases(set_up.sessions)
-    company = Company(set_up.sessions, place.cipher)
-    legacy = company.batch(case=company.case(), status="completed_with_errors")
+    before_recording = InjectionPoint(RECORD_RESPONSES_STEP, 1, is_after=False)
+    task = Task("process", case.config.with_concurrency(8), before_recording)
+    assert run_worker(task) is None, "The worker that should have crashed before recording responses did not crash."
+    expire_leases(case.sessions)
+    company = Company(case.sessions, case.config.cipher)
+    legacy_batch = company.batch(case=company.case(), status="completed_with_errors")
     transaction_id = company.transaction(
-        legacy,
+        legacy_batch,
         company.request(company.case(), LEGACY_CENTS),
         LEGACY_CENTS,
         status="failed",
         failure_reason="timeout: no answer from the bank",
     )
-    set_up.banks.control.plant_transfer(str(transaction_id), LEGACY_CENTS)
-    let_the_bank_go_on(set_up.banks.control)
+    case.banks.control.insert_transfer(str(transaction_id), LEGACY_CENTS)
+    advance_bank(case.banks.control)
 
 
-PLAYS = (
-    Play("worker dies at each step, one request at a time", "process"),
-    Play("worker dies at each step, eight requests at once", "process", concurrency=8),
-    Play("healing dies at each step", "heal", arrange=leave_everything_open),
+SCENARIOS = (
+    Scenario("worker crashes at each step, one request at a time", "process"),
+    Scenario("worker crashes at each step, eight concurrent requests", "process", concurrency=8),
+    Scenario("auto-heal crashes at each step", "heal", prepare=leave_transfers_open),
 )
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A worker that is killed while it waits for the answer to one request, before or after the bank has committed.
+class KillDuringRequest:
+    """A worker is killed while it waits for the response to one request, before or after the bank has committed.
 
-    The bank takes so many seconds over it: where it has not committed yet, it does so when others are at work already.
+    The bank takes `seconds` to respond: if it has not committed by the kill, it commits while other workers recover.
     """
 
     transaction_id: int
@@ -65,68 +76,68 @@ class Waiting:
     seconds: float = 1
 
     def __str__(self) -> str:
-        """As a test's failure names it."""
+        """The text that a test failure shows."""
         side = "after" if self.is_committed else "before"
-        return f"killed while it waited for the answer to transaction {self.transaction_id}, {side} the bank's commit"
+        return f"killed while waiting for the response to transaction {self.transaction_id}, {side} the bank's commit"
 
 
-def killed_while_waiting(ground: Ground) -> Group:
-    """Kill a worker (SIGKILL) in each of its waits for an answer."""
-    cases = [Waiting(one, is_committed) for one in SENT for is_committed in (False, True)]
-    with template_with_batch(ground) as template:
-        return group(
-            "worker is killed while it waits for an answer",
-            in_lanes(ground, cases, lambda lane, case: kill(lane, template, case)),
+def kill_during_requests(environment: ChaosEnvironment) -> ScenarioResult:
+    """Kill a worker (SIGKILL) while it waits for each of its responses."""
+    cases = [KillDuringRequest(one, is_committed) for one in SENT for is_committed in (False, True)]
+    with template_with_batch(environment) as template:
+        return collect_results(
+            "worker killed while waiting for a bank response",
+            run_in_shards(environment, cases, lambda shard, kill: run_kill_case(shard, template, kill)),
         )
 
 
-def kill(lane: Lane, template: str, case: Waiting) -> Outcome | str:
-    """Run one case to its end; a name alone says that the worker ended before, as it may on a busy machine."""
-    outcome: Outcome | str = ""
-    for _ in range(TRIES):
-        outcome = _kill(lane, template, case)
-        if isinstance(outcome, Outcome):
+def run_kill_case(shard: Shard, template: str, kill: KillDuringRequest) -> CaseResult | str:
+    """Run one case to its verdict; return only a name if the worker ended first, as it may on a busy machine."""
+    result: CaseResult | str = ""
+    for _ in range(MAX_TRIES):
+        result = _try_kill_case(shard, template, kill)
+        if isinstance(result, CaseResult):
             break
-    return outcome
+    return result
 
 
-def _kill(lane: Lane, template: str, case: Waiting) -> Outcome | str:
+def _try_kill_case(shard: Shard, template: str, kill: KillDuringRequest) -> CaseResult | str:
     fault = {
-        "kind": "answer_late_after_commit" if case.is_committed else "answer_late_before_commit",
+        "kind": "late_response_after_commit" if kill.is_committed else "late_response_before_commit",
         "method": "POST",
-        "reference": str(case.transaction_id),
-        "seconds": case.seconds,
+        "reference": str(kill.transaction_id),
+        "seconds": kill.seconds,
     }
-    with scene(lane, template, first_fault=fault) as set_up:
-        with sent_on(Errand("process", set_up.place)) as runner:
+    with open_case(shard, template, first_fault=fault) as case:
+        with start_worker(Task("process", case.config)) as worker:
             wait_until(
-                lambda: runner.has_spoken or _first_request(set_up, case.transaction_id) is not None,
-                seconds=PATIENCE_SECONDS,
-                what=f"the request for transaction {case.transaction_id}",
+                lambda: worker.has_message or _first_request(case, kill.transaction_id) is not None,
+                seconds=TIMEOUT_SECONDS,
+                what=f"the request for transaction {kill.transaction_id}",
             )
-            if runner.has_spoken:
-                return f"{case}: the worker came to its end before, {runner.end()}"
-            os.kill(runner.pid, signal.SIGKILL)
-        restart(set_up.sessions, set_up.place)
+            if worker.has_message:
+                return f"{kill}: the worker ended first, with {worker.wait()}"
+            os.kill(worker.pid, signal.SIGKILL)
+        recover(case.sessions, case.config)
         wait_until(
-            lambda: _is_answered(_first_request(set_up, case.transaction_id)),
-            seconds=case.seconds + PATIENCE_SECONDS,
-            what="the bank to be done with what the killed worker had asked for",
+            lambda: _has_response(_first_request(case, kill.transaction_id)),
+            seconds=kill.seconds + TIMEOUT_SECONDS,
+            what="the bank to finish the killed worker's request",
         )
-        return Outcome(str(case), judge(set_up))
+        return CaseResult(str(kill), recover_and_check(case))
 
 
-def _first_request(set_up: Scene, transaction_id: int) -> SeenRequest | None:
-    requests = set_up.banks.control.requests()
+def _first_request(case: TransferCase, transaction_id: int) -> LoggedRequest | None:
+    requests = case.banks.control.requests()
     return next((one for one in requests if one["reference"] == str(transaction_id)), None)
 
 
-def _is_answered(request: SeenRequest | None) -> bool:
+def _has_response(request: LoggedRequest | None) -> bool:
     return request is not None and request["status"] is not None
 
 
-def run_all(ground: Ground) -> Iterator[Group]:
-    """Run all of this part."""
-    for play in PLAYS:
-        yield run_play(ground, play)
-    yield killed_while_waiting(ground)
+def run_all(environment: ChaosEnvironment) -> Iterator[ScenarioResult]:
+    """Run every scenario of this part."""
+    for scenario in SCENARIOS:
+        yield run_scenario(environment, scenario)
+    yield kill_during_requests(environment)

@@ -1,7 +1,7 @@
-"""The database's worst day: connections that end, conflicts, a full disk, too many connections, a restart in mid-batch.
+"""Parts `statements` and `server`: lost connections, conflicts, a full disk, too few connections, a server restart.
 
-Conflicts and the full disk are raised by the server itself, by a statement that the test puts in the place of the
-product's: the code and the lost transaction are PostgreSQL's own, the cause is not.
+Conflicts and the full disk are raised by the server itself, through a statement that the test runs in place of the
+product's: the error code and the lost transaction are PostgreSQL's own, only the cause is not.
 """
 
 import os
@@ -16,177 +16,193 @@ import psutil
 from sqlalchemy import create_engine, text
 
 from seedtrust_ops.database import embedded_postgres
-from seedtrust_ops_tests.chaos.crash_points import leave_everything_open
-from seedtrust_ops_tests.chaos.environment import Ground
+from seedtrust_ops_tests.chaos.crash_points import leave_transfers_open
+from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
 from seedtrust_ops_tests.chaos.environment_setup import TEMPLATE, prepare_server
-from seedtrust_ops_tests.chaos.faults import Strike
-from seedtrust_ops_tests.chaos.injection_points import Moment
-from seedtrust_ops_tests.chaos.shards import Group, Lane, Outcome, group, in_lanes, open_lane
-from seedtrust_ops_tests.chaos.tasks import Errand
+from seedtrust_ops_tests.chaos.faults import Fault
+from seedtrust_ops_tests.chaos.injection_points import InjectionPoint
+from seedtrust_ops_tests.chaos.shards import (
+    CaseResult,
+    ScenarioResult,
+    Shard,
+    collect_results,
+    open_shard,
+    run_in_shards,
+)
+from seedtrust_ops_tests.chaos.tasks import Task
 from seedtrust_ops_tests.chaos.template_batch import template_with_batch
-from seedtrust_ops_tests.chaos.transfer_cases import TRIES, Play, Scene, judge, moments_in, scene
-from seedtrust_ops_tests.chaos.worker_processes import run, sent_on
-from seedtrust_ops_tests.support.databases import folder_for_a_server
+from seedtrust_ops_tests.chaos.transfer_cases import (
+    MAX_TRIES,
+    Scenario,
+    TransferCase,
+    find_injection_points,
+    open_case,
+    recover_and_check,
+)
+from seedtrust_ops_tests.chaos.worker_processes import run_worker, start_worker
+from seedtrust_ops_tests.support.databases import postgres_folder
 from seedtrust_ops_tests.support.waiters import wait_until
 
-EVERY_STATEMENT = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
-WRITING = ("INSERT", "UPDATE")
+ALL_STATEMENTS = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
+WRITE_STATEMENTS = ("INSERT", "UPDATE")
 BEFORE = (False,)
 
-PLAYS = (
-    Play(
-        "connection is ended before each statement of processing",
+SCENARIOS = (
+    Scenario(
+        "connection lost before each statement of batch processing",
         "process",
-        statements=EVERY_STATEMENT,
-        strike=Strike.SEVER,
-        verb="lost its connection",
+        statements=ALL_STATEMENTS,
+        fault=Fault.DISCONNECT,
+        event="lost its connection",
         sides=BEFORE,
     ),
-    Play(
-        "connection is ended before each statement of healing",
+    Scenario(
+        "connection lost before each statement of auto-heal",
         "heal",
-        arrange=leave_everything_open,
-        statements=EVERY_STATEMENT,
-        strike=Strike.SEVER,
-        verb="lost its connection",
+        prepare=leave_transfers_open,
+        statements=ALL_STATEMENTS,
+        fault=Fault.DISCONNECT,
+        event="lost its connection",
         sides=BEFORE,
     ),
-    Play(
+    Scenario(
         "serialization failure at each commit",
         "process",
-        strike=Strike.SERIALIZATION,
-        verb="met a serialization failure",
+        fault=Fault.SERIALIZATION,
+        event="got a serialization failure",
         sides=BEFORE,
-        only="commit",
+        step_prefix="commit",
     ),
-    Play(
+    Scenario(
         "deadlock at each commit",
         "process",
-        strike=Strike.DEADLOCK,
-        verb="met a deadlock",
+        fault=Fault.DEADLOCK,
+        event="got a deadlock",
         sides=BEFORE,
-        only="commit",
+        step_prefix="commit",
     ),
-    Play(
-        "disk is full from each insert or update on",
+    Scenario(
+        "disk full from each INSERT or UPDATE onward",
         "process",
-        statements=WRITING,
-        strike=Strike.DISK_FULL,
-        goes_on=True,
-        verb="found the disk full",
+        statements=WRITE_STATEMENTS,
+        fault=Fault.DISK_FULL,
+        is_persistent=True,
+        event="got a full disk",
         sides=BEFORE,
     ),
 )
 
-MOST_CONNECTIONS = 5
-"""The size of the product's pool: with so many, none is refused."""
+MAX_CONNECTIONS = 5
+"""The size of the product's connection pool: with this many, none is refused."""
 
 
-def too_few_connections(ground: Ground) -> Group:
+def limit_connections(environment: ChaosEnvironment) -> ScenarioResult:
     """Process and heal as a role that the server allows 0 to 5 connections."""
-    cases = list(product(("process", "heal"), range(MOST_CONNECTIONS + 1)))
-    with template_with_batch(ground) as template:
-        return group(
-            "server refuses connections beyond a limit",
-            in_lanes(ground, cases, lambda lane, case: _with_few(lane, template, *case)),
+    cases = list(product(("process", "heal"), range(MAX_CONNECTIONS + 1)))
+    with template_with_batch(environment) as template:
+        return collect_results(
+            "server limits the number of connections",
+            run_in_shards(environment, cases, lambda shard, case: _run_with_connection_limit(shard, template, *case)),
         )
 
 
-def _with_few(lane: Lane, template: str, work: str, limit: int) -> Outcome:
+def _run_with_connection_limit(shard: Shard, template: str, task_name: str, limit: int) -> CaseResult:
     with (
-        scene(lane, template, concurrency=8) as set_up,
-        _limited_role(lane.ground, limit) as role,
+        open_case(shard, template, concurrency=8) as case,
+        _limited_role(shard.environment, limit) as role,
     ):
-        if work == "heal":
-            leave_everything_open(set_up)
-        place = set_up.place
-        run(Errand(work, replace(place, database=place.database.set(username=role, password=role))))
-        return Outcome(f"{work} with {limit} connections", judge(set_up))
+        if task_name == "heal":
+            leave_transfers_open(case)
+        config = case.config
+        run_worker(Task(task_name, replace(config, database=config.database.set(username=role, password=role))))
+        return CaseResult(f"{task_name} with {limit} connections", recover_and_check(case))
 
 
 @contextmanager
-def _limited_role(ground: Ground, limit: int) -> Iterator[str]:
-    """A role that may read and write everything, with so many connections at a time."""
-    # A superuser, as the tests' own role is, is never refused.
+def _limited_role(environment: ChaosEnvironment, limit: int) -> Iterator[str]:
+    """A role that may read and write everything, with at most `limit` connections at a time."""
+    # The tests' own role is a superuser, and the server never refuses a superuser's connection.
     role = f"chaos_{os.urandom(6).hex()}"
-    control = create_engine(
-        ground.postgres_server.set(drivername="postgresql+psycopg", database="postgres"),
+    admin_engine = create_engine(
+        environment.postgres_server.set(drivername="postgresql+psycopg", database="postgres"),
         isolation_level="AUTOCOMMIT",
     )
-    with control.connect() as connection:
+    with admin_engine.connect() as connection:
         connection.execute(text(f"create role {role} login password '{role}' connection limit {limit}"))
         connection.execute(text(f"grant pg_read_all_data, pg_write_all_data to {role}"))
         try:
             yield role
         finally:
             connection.execute(text(f"drop role {role}"))
-    control.dispose()
+    admin_engine.dispose()
 
 
-RESTART = Play(
-    "server is restarted at each commit of a batch",
+RESTART_SCENARIO = Scenario(
+    "server restarts at each commit of a batch",
     "process",
     concurrency=8,
-    strike=Strike.TELL,
-    verb="saw the server restart",
+    fault=Fault.PAUSE,
+    event="saw the server restart",
     sides=BEFORE,
-    only="commit",
+    step_prefix="commit",
 )
 
 
-def restarts_in_mid_batch(ground: Ground) -> Group:
-    """Crash a server of this part's own (SIGQUIT) and start it again, at each commit of a batch."""
-    with folder_for_a_server() as folder:
+def restart_during_batch(environment: ChaosEnvironment) -> ScenarioResult:
+    """Crash a separate server (SIGQUIT) and start it again, at each commit of a batch."""
+    with postgres_folder() as folder:
         data = folder / "postgres"
         server = embedded_postgres.start(data)
         try:
             prepare_server(server)
-            own = replace(ground, postgres_server=server, template=TEMPLATE)
-            with template_with_batch(own) as template, open_lane(own) as lane:
-                moments = moments_in(lane, template, RESTART)
-                return group(RESTART.fault, [_restart(lane, template, moment, data) for moment in moments])
+            own_environment = replace(environment, postgres_server=server, template=TEMPLATE)
+            with template_with_batch(own_environment) as template, open_shard(own_environment) as shard:
+                points = find_injection_points(shard, template, RESTART_SCENARIO)
+                return collect_results(
+                    RESTART_SCENARIO.name, [_run_restart_case(shard, template, point, data) for point in points]
+                )
         finally:
             embedded_postgres.stop(data)
 
 
-def _restart(lane: Lane, template: str, moment: Moment, data: Path) -> Outcome | str:
-    name = f"{RESTART.verb} {moment}"
-    for _ in range(TRIES):
+def _run_restart_case(shard: Shard, template: str, point: InjectionPoint, data: Path) -> CaseResult | str:
+    name = f"{RESTART_SCENARIO.event} {point}"
+    for _ in range(MAX_TRIES):
         with (
-            scene(lane, template, concurrency=RESTART.concurrency) as set_up,
-            _on_disk(set_up),
-            sent_on(Errand(RESTART.work, set_up.place, moment, strike=RESTART.strike)) as runner,
+            open_case(shard, template, concurrency=RESTART_SCENARIO.concurrency) as case,
+            _checkpointed(case),
+            start_worker(Task(RESTART_SCENARIO.task_name, case.config, point, fault=RESTART_SCENARIO.fault)) as worker,
         ):
-            if runner.hear() != "here":
+            if worker.receive() != "paused":
                 continue
-            _crash_and_start(data)
-            runner.go_on()
-            runner.end()
-            return Outcome(name, judge(set_up))
+            _crash_and_restart(data)
+            worker.resume()
+            worker.wait()
+            return CaseResult(name, recover_and_check(case))
     return name
 
 
 @contextmanager
-def _on_disk(set_up: Scene) -> Iterator[None]:
-    """Have the fresh copy of the database written out before anything crashes.
+def _checkpointed(case: TransferCase) -> Iterator[None]:
+    """Write the fresh copy of the database to disk before anything crashes.
 
-    PostgreSQL writes ahead 32 values of a sequence and takes those of a copied one for written, although that was
-    the original's: until the next checkpoint a crash would give numbers out twice.
+    PostgreSQL logs 32 sequence values ahead, and in a copied database it assumes that those are logged although only
+    the original's were: until the next checkpoint, a crash would hand out numbers twice.
     """
-    with set_up.sessions() as session:
+    with case.sessions() as session:
         session.execute(text("checkpoint"))
     yield
 
 
-def _crash_and_start(data: Path) -> None:
+def _crash_and_restart(data: Path) -> None:
     postmaster = psutil.Process(int((data / "postmaster.pid").read_text().split("\n", 1)[0]))
-    # Immediate shutdown: every backend is cut off, and the next start recovers from the log.
+    # Immediate shutdown: every backend is cut off, and the next start recovers from the write-ahead log.
     postmaster.send_signal(signal.SIGQUIT)
-    wait_until(lambda: not embedded_postgres.is_running(data), what="the server to end")
+    wait_until(lambda: not embedded_postgres.is_running(data), what="the server to stop")
     embedded_postgres.start(data)
 
 
-def server_troubles(ground: Ground) -> Iterator[Group]:
-    """Run what befalls the server and not a single statement."""
-    yield too_few_connections(ground)
-    yield restarts_in_mid_batch(ground)
+def run_server_faults(environment: ChaosEnvironment) -> Iterator[ScenarioResult]:
+    """Run the scenarios in which the server fails and not a single statement."""
+    yield limit_connections(environment)
+    yield restart_during_batch(environment)

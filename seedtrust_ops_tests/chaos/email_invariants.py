@@ -1,7 +1,7 @@
-"""What must hold of approvals, reports and letters once all is quiet, by SeedTrust's tables and the mail server alone.
+"""What must hold of emails once all jobs have finished, judged by SeedTrust's tables and the mail server alone.
 
-A letter can't be promised to arrive once: a worker that dies between the mail server's answer and its own commit
-leaves nobody who knows. What is promised is one such letter a crash, under the same Message-ID.
+Exactly-once delivery cannot be promised: if a worker crashes between the mail server's reply and its own commit, it is
+unknown whether the email was sent. The promise is at most one duplicate per crash, with the same Message-ID.
 """
 
 from collections import Counter
@@ -11,51 +11,53 @@ from sqlalchemy import text
 
 from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.sandbox.mailbox.control_client import SandboxMailbox
-from seedtrust_ops_tests.chaos.violations import Kind, Violation
+from seedtrust_ops_tests.chaos.violations import Violation, ViolationKind
 
-LETTERS = """
+NOTIFICATIONS = """
     select n.dedupe_key, n.kind, n.status, n.recipient_email, u.is_active
       from ops.notifications n left join users u on u.id = n.recipient_id
 """
-COPIES_A_CRASH = 1
+MAX_DUPLICATES_PER_CRASH = 1
 
 
-def check_letters(sessions: Sessions, mailbox: SandboxMailbox, *, expected: Counter[str]) -> list[Violation]:
-    """Return what is wrong with the letters after one crash; `expected` counts them by kind."""
+def check_emails(sessions: Sessions, mailbox: SandboxMailbox, *, expected: Counter[str]) -> list[Violation]:
+    """Return the violations among the emails after one crash; `expected` counts the emails by kind."""
     with sessions() as session:
-        letters = session.execute(text(LETTERS)).all()
-    arrived: dict[str, list[str]] = {}
-    ours = {letter.recipient_email for letter in letters}
+        notifications = session.execute(text(NOTIFICATIONS)).all()
+    received: dict[str, list[str]] = {}
+    recipients = {notification.recipient_email for notification in notifications}
     for recipient, message_id in mailbox.message_ids():
-        if recipient in ours:
-            arrived.setdefault(recipient, []).append(message_id)
+        if recipient in recipients:
+            received.setdefault(recipient, []).append(message_id)
     return [
-        *_not_as_many_as_expected(Counter(letter.kind for letter in letters), expected),
-        *_not_sent(letters),
-        *_not_arrived_once(Counter(letter.recipient_email for letter in letters), arrived),
+        *_wrong_counts(Counter(notification.kind for notification in notifications), expected),
+        *_unsent(notifications),
+        *_not_received_once(Counter(notification.recipient_email for notification in notifications), received),
     ]
 
 
-def _not_as_many_as_expected(written: Counter[str], expected: Counter[str]) -> Iterator[Violation]:
-    if written != expected:
-        yield Violation(Kind.UNEXPLAINED, f"Letters were written: {dict(written)}, and not {dict(expected)}.")
+def _wrong_counts(queued: Counter[str], expected: Counter[str]) -> Iterator[Violation]:
+    if queued != expected:
+        yield Violation(ViolationKind.UNEXPLAINED, f"Emails queued by kind: {dict(queued)}, expected {dict(expected)}.")
 
 
-def _not_sent(letters: list) -> Iterator[Violation]:
-    for letter in letters:
-        if letter.status != "sent":
-            yield Violation(Kind.UNEXPLAINED, f"Letter {letter.dedupe_key} is '{letter.status}'.")
-
-
-def _not_arrived_once(written: Counter[str], arrived: dict[str, list[str]]) -> Iterator[Violation]:
-    copies = 0
-    for recipient, letters in written.items():
-        message_ids = arrived.get(recipient, [])
-        if len(set(message_ids)) != letters:
+def _unsent(notifications: list) -> Iterator[Violation]:
+    for notification in notifications:
+        if notification.status != "sent":
             yield Violation(
-                Kind.UNEXPLAINED,
-                f"{recipient} was written {letters} letters, and {len(set(message_ids))} different ones arrived.",
+                ViolationKind.UNEXPLAINED, f"Email {notification.dedupe_key} is '{notification.status}', not 'sent'."
             )
-        copies += len(message_ids) - len(set(message_ids))
-    if copies > COPIES_A_CRASH:
-        yield Violation(Kind.UNEXPLAINED, f"After one crash {copies} letters arrived a second time.")
+
+
+def _not_received_once(queued: Counter[str], received: dict[str, list[str]]) -> Iterator[Violation]:
+    duplicates = 0
+    for recipient, emails in queued.items():
+        message_ids = received.get(recipient, [])
+        if len(set(message_ids)) != emails:
+            yield Violation(
+                ViolationKind.UNEXPLAINED,
+                f"{recipient} should receive {emails} emails, but received {len(set(message_ids))} different ones.",
+            )
+        duplicates += len(message_ids) - len(set(message_ids))
+    if duplicates > MAX_DUPLICATES_PER_CRASH:
+        yield Violation(ViolationKind.UNEXPLAINED, f"After one crash, {duplicates} duplicate emails were received.")

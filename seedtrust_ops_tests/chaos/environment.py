@@ -1,7 +1,7 @@
-"""The ground that chaos is let loose on: one PostgreSQL, one mail server, and a fresh database and bank for each case.
+"""The chaos suite's environment: one PostgreSQL, one mail server, and a fresh database and bank for each case.
 
-The tests take the servers from their session, `make chaos` starts its own; what is broken on them, and what must
-hold afterwards, is not decided here.
+Tests use their session's servers (`conftest`); `make chaos` starts its own (`environment_setup`). Faults and checks
+are defined elsewhere.
 """
 
 import secrets
@@ -17,44 +17,44 @@ from sqlalchemy.pool import NullPool
 
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
-from seedtrust_ops_tests.chaos.bank_pool import FreshBanks
+from seedtrust_ops_tests.chaos.bank_pool import BankPool
 
 
 @dataclass(frozen=True)
-class Ground:
-    """Servers that outlive a case.
+class ChaosEnvironment:
+    """The servers that all cases share.
 
-    `template` is a database with the platform's tables and schema `ops`; `folder` is for files such as a
-    bank's; `mailbox` is None where no letter is sent.
+    `template` is a database with the platform's tables and schema `ops`; `folder` holds files such as a bank's
+    database; `mailbox` is None if no email is sent.
     """
 
     postgres_server: URL
     template: str
-    banks: FreshBanks
+    banks: BankPool
     mailbox: MailboxProcess | None
     field_key: str
     folder: Path
 
     @property
     def cipher(self) -> FernetFieldCipher:
-        """What encrypts account numbers in every case's database."""
+        """Encrypts account numbers in every case's database."""
         return FernetFieldCipher([SecretStr(self.field_key)])
 
     @contextmanager
     def database(self, *, template: str | None = None, name: str | None = None) -> Iterator[URL]:
-        """A fresh copy of `template`, dropped afterwards, whoever is still connected."""
+        """A fresh copy of `template`, dropped at the end even if something is still connected."""
         name = name or f"chaos_{secrets.token_hex(6)}"
-        control = create_engine(
+        admin_engine = create_engine(
             self.postgres_server.set(drivername="postgresql+psycopg", database="postgres"),
             isolation_level="AUTOCOMMIT",
-            # The server may have been restarted since.
+            # No pooled connections: the server may have been restarted since.
             poolclass=NullPool,
         )
         try:
-            with control.connect() as connection:
+            with admin_engine.connect() as connection:
                 connection.execute(text(f"create database {name} template {template or self.template}"))
             yield self.postgres_server.set(drivername="postgresql+psycopg", database=name)
         finally:
-            with control.connect() as connection:
+            with admin_engine.connect() as connection:
                 connection.execute(text(f"drop database if exists {name} with (force)"))
-            control.dispose()
+            admin_engine.dispose()

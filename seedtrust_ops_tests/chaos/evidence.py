@@ -1,7 +1,7 @@
-"""What the checker judges by: the bank's books and journal on one side, SeedTrust's tables on the other.
+"""The evidence that the invariants are checked on: the bank's ledger and request log, and SeedTrust's tables.
 
-It is read with plain SQL and the bank's control client, and asks the product nothing; what may be and what may
-not is `checking`'s.
+It is read with plain SQL and the bank's control client and calls none of the product's code. The invariants are in
+`invariants` and `final_invariants`.
 """
 
 from collections import defaultdict
@@ -12,11 +12,11 @@ from typing import TypeVar
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.sandbox.bank.control_client import Movement, SandboxBank, SeenRequest, Transfer
+from seedtrust_ops.sandbox.bank.control_client import LoggedRequest, Movement, SandboxBank, Transfer
 
-Booked = TypeVar("Booked", Movement, Transfer)
+Record = TypeVar("Record", Movement, Transfer)
 
-FORGOTTEN = "transfer_forgotten_by_bank"
+FORGOTTEN_RULE = "transfer_forgotten_by_bank"
 TRANSACTIONS = """
     select t.id, t.batch_id, t.disbursement_request_id as request_id, t.amount_cents, t.status, t.failure_reason,
            t.bank_transfer_id, b.status as batch_status, coalesce(l.generation, 0) as claims, a.id as account_id,
@@ -31,7 +31,7 @@ TRANSACTIONS = """
 """
 BATCHES = """
     select b.id, b.status, b.finished_at is not null as is_finished,
-           coalesce(l.token is not null and l.expires_at > clock_timestamp(), false) as is_held,
+           coalesce(l.token is not null and l.expires_at > clock_timestamp(), false) as is_leased,
            coalesce(l.generation, 0) as claims
       from huntington_batches b left join ops.batch_leases l on l.batch_id = b.id
      order by b.id
@@ -62,7 +62,7 @@ IDS = """
 
 @dataclass(frozen=True)
 class Transaction:
-    """One of SeedTrust's transactions, with what concerns it; `started` counts the requests put on record."""
+    """One of SeedTrust's transactions and what belongs to it; `started` counts its recorded attempts."""
 
     id: int
     batch_id: int
@@ -79,18 +79,18 @@ class Transaction:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch; `claims` counts how often a worker took it, `is_held` says that one has it now."""
+    """A batch; `claims` counts how often a worker claimed it, `is_leased` says that a lease is live now."""
 
     id: int
     status: str
     is_finished: bool
-    is_held: bool
+    is_leased: bool
     claims: int
 
 
 @dataclass(frozen=True)
 class Request:
-    """A disbursement request that transactions were made for, and how many of them are completed."""
+    """A disbursement request with transactions, and how many of them are completed."""
 
     id: int
     status: str
@@ -101,7 +101,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Account:
-    """An escrow account's balance and the sum of its ledger, in cents."""
+    """An escrow account's balance and the sum of its ledger entries, in cents."""
 
     id: int
     balance_cents: int
@@ -110,7 +110,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Entry:
-    """A ledger entry of a transaction, in cents."""
+    """One ledger entry of a transaction, in cents."""
 
     transaction_id: int
     account_id: int
@@ -120,7 +120,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Both sides' books at one moment; the bank's are only those that concern this database's transactions."""
+    """Both sides' records at one time; of the bank's, only those of this database's transactions."""
 
     transactions: dict[int, Transaction]
     batches: list[Batch]
@@ -131,35 +131,35 @@ class Evidence:
     is_halted: bool
     transfers: list[Transfer]
     movements: list[Movement]
-    posts: list[SeenRequest]
+    posts: list[LoggedRequest]
 
     @cached_property
     def movements_of(self) -> dict[int, list[Movement]]:
-        """Every time that money moved for a transaction, oldest first."""
+        """All movements of money by transaction id, oldest first."""
         return _by_reference(self.movements)
 
     @cached_property
     def transfers_of(self) -> dict[int, list[Transfer]]:
-        """The transfers that bear a transaction's number as their reference."""
+        """The bank's transfers by the transaction id in their reference."""
         return _by_reference(self.transfers)
 
     @cached_property
     def entries_of(self) -> dict[int, list[Entry]]:
-        """A transaction's ledger entries."""
+        """The ledger entries by transaction id."""
         entries: defaultdict[int, list[Entry]] = defaultdict(list)
         for entry in self.entries:
             entries[entry.transaction_id].append(entry)
         return dict(entries)
 
     def out_cents(self, transaction_id: int) -> int:
-        """What left the bank for a transaction and did not come back, in cents."""
+        """What left the bank for a transaction and was not returned, in cents."""
         return sum(
             one["amount_cents"] if one["direction"] == "out" else -one["amount_cents"]
             for one in self.movements_of.get(transaction_id, [])
         )
 
     def transfer_of(self, transaction: Transaction) -> Transfer | None:
-        """The bank's transfer of a transaction: the one that SeedTrust names, or else the only one there is."""
+        """The bank's transfer for a transaction: the one whose id SeedTrust stored, or else the only one there is."""
         transfers = self.transfers_of.get(transaction.id, [])
         named = [one for one in transfers if one["id"] == transaction.bank_transfer_id]
         if named or transaction.bank_transfer_id is not None:
@@ -167,24 +167,24 @@ class Evidence:
         return transfers[0] if len(transfers) == 1 else None
 
     @property
-    def tells_of_a_forgetful_bank(self) -> bool:
-        """Whether an alert is open that the bank has forgotten a transfer, so that its 'unknown' is no word."""
-        return any(rule == FORGOTTEN for rule, _ in self.alerts)
+    def bank_lost_transfers(self) -> bool:
+        """Whether an alert is open that the bank lost a transfer, so that its "unknown" proves nothing."""
+        return any(rule == FORGOTTEN_RULE for rule, _ in self.alerts)
 
-    def tells(self, transaction: Transaction, *rules: str) -> bool:
-        """Whether an alert of one of the rules is open about the transaction or its request."""
+    def has_alert(self, transaction: Transaction, *rules: str) -> bool:
+        """Whether an alert of one of the rules is open about the transaction or its disbursement request."""
         subjects = (f"transaction {transaction.id}", f"request {transaction.request_id}")
         return any((rule, subject) in self.alerts for rule in rules for subject in subjects)
 
 
 def read_evidence(sessions: sessionmaker[Session], bank: SandboxBank) -> Evidence:
-    """Read both sides; nobody may be at work meanwhile, or the two moments differ."""
-    books, requests = bank.ledger(), bank.requests()
+    """Read both sides. No worker may be running, or the two sides are read at different times."""
+    ledger, requests = bank.ledger(), bank.requests()
     with sessions() as session:
         ids = session.execute(text(IDS)).one()
         lowest, highest = ids.lowest or 1, ids.highest or 0
 
-        def concerns(reference: str | None) -> bool:
+        def is_ours(reference: str | None) -> bool:
             return reference is not None and reference.isdecimal() and lowest <= int(reference) <= highest
 
         return Evidence(
@@ -195,14 +195,14 @@ def read_evidence(sessions: sessionmaker[Session], bank: SandboxBank) -> Evidenc
             entries=[Entry(*row) for row in session.execute(text(LEDGER))],
             alerts={(row.rule, row.subject) for row in session.execute(text(ALERTS))},
             is_halted=bool(session.scalar(text(SWITCHES))),
-            transfers=[one for one in books["transfers"] if concerns(one["reference"])],
-            movements=[one for one in books["movements"] if concerns(one["reference"])],
-            posts=[one for one in requests if one["method"] == "POST" and concerns(one["reference"])],
+            transfers=[one for one in ledger["transfers"] if is_ours(one["reference"])],
+            movements=[one for one in ledger["movements"] if is_ours(one["reference"])],
+            posts=[one for one in requests if one["method"] == "POST" and is_ours(one["reference"])],
         )
 
 
-def _by_reference(rows: list[Booked]) -> dict[int, list[Booked]]:
-    found: defaultdict[int, list[Booked]] = defaultdict(list)
+def _by_reference(rows: list[Record]) -> dict[int, list[Record]]:
+    found: defaultdict[int, list[Record]] = defaultdict(list)
     for row in rows:
         found[int(row["reference"])].append(row)
     return dict(found)

@@ -1,7 +1,7 @@
-"""What can befall a worker at a step: it dies, is frozen, loses its connection, or is refused by the server.
+"""The faults that a worker can meet at a step: a crash, a freeze, a lost connection, or a database error.
 
-A strike is given the means by which the step is taken, a database connection for one. What it returns is run in
-place of the statement that was about to be.
+The fault is given the resource that the step uses, for example a database connection. If it returns a SQL statement,
+that statement runs in place of the product's.
 """
 
 import os
@@ -14,57 +14,63 @@ from typing import Any
 
 import psycopg
 
-DIED = 86
-"""The exit status of a worker that died at its moment, which nothing else ends with."""
+CRASH_EXIT_STATUS = 86
+"""The exit status of a worker that crashed at its injection point; no other ending uses it."""
 
 # PostgreSQL's documentation, appendix A.
 SERIALIZATION_FAILURE, DEADLOCK_DETECTED, DISK_FULL = "40001", "40P01", "53100"
 
 
-class Strike(StrEnum):
-    """The kinds of strike."""
+class Fault(StrEnum):
+    """The kinds of fault."""
 
-    DIE = "die"
+    CRASH = "crash"
     FREEZE = "freeze"
-    TELL = "tell"
-    """Say so, and wait for leave to go on: what happens meanwhile is the test's business."""
-    SEVER = "sever"
+    PAUSE = "pause"
+    """Report the injection point and wait until the test lets the worker continue; the test acts in between."""
+    DISCONNECT = "disconnect"
     SERIALIZATION = "serialization"
     DEADLOCK = "deadlock"
     DISK_FULL = "disk full"
 
 
-def prepare(strike: Strike, database: str, line: Connection) -> Callable[[Any], Any]:
-    """Return what carries out `strike`; `line` leads to the test, `database` is where connections are ended."""
+def build_fault(fault: Fault, database: str, pipe: Connection) -> Callable[[Any], Any]:
+    """Return the function that injects `fault`.
 
-    def die(_: Any) -> None:
-        # No clean-up of any kind, as after SIGKILL.
-        os._exit(DIED)
+    Args:
+        fault: the kind of fault.
+        database: the URL of the database whose connections `DISCONNECT` ends.
+        pipe: the connection to the test, for `PAUSE`.
+    """
+
+    def crash(_: Any) -> None:
+        # No cleanup of any kind, as after SIGKILL.
+        os._exit(CRASH_EXIT_STATUS)
 
     def freeze(_: Any) -> None:
-        # To this thread and not to the process, whose other threads may be slow to take it: this one would go on.
+        # Sent to this thread, not to the process: another thread could take the signal late, and this one would go on.
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
-    def tell(_: Any) -> None:
-        line.send("here")
-        line.recv()
+    def pause(_: Any) -> None:
+        pipe.send("paused")
+        pipe.recv()
 
-    def sever(connection: psycopg.Connection[Any]) -> None:
+    def disconnect(connection: psycopg.Connection[Any]) -> None:
         with psycopg.connect(database, autocommit=True) as other:
-            # Until it is gone, or 5 s at the most.
+            # Waits until the backend has ended, at most 5 s.
             other.execute("select pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
 
     return {
-        Strike.DIE: die,
-        Strike.FREEZE: freeze,
-        Strike.TELL: tell,
-        Strike.SEVER: sever,
-        Strike.SERIALIZATION: lambda connection: connection.execute(_refusal(SERIALIZATION_FAILURE)),
-        Strike.DEADLOCK: lambda connection: connection.execute(_refusal(DEADLOCK_DETECTED)),
-        Strike.DISK_FULL: lambda _: _refusal(DISK_FULL),
-    }[strike]
+        Fault.CRASH: crash,
+        Fault.FREEZE: freeze,
+        Fault.PAUSE: pause,
+        Fault.DISCONNECT: disconnect,
+        Fault.SERIALIZATION: lambda connection: connection.execute(_failing_statement(SERIALIZATION_FAILURE)),
+        Fault.DEADLOCK: lambda connection: connection.execute(_failing_statement(DEADLOCK_DETECTED)),
+        Fault.DISK_FULL: lambda _: _failing_statement(DISK_FULL),
+    }[fault]
 
 
-def _refusal(sqlstate: str) -> str:
-    """A statement that the server itself refuses with this code; the transaction is lost as by the real error."""
+def _failing_statement(sqlstate: str) -> str:
+    """A statement that the server itself fails with this code; the transaction is lost as after the real error."""
     return f"do $$ begin raise exception 'refused by the test' using errcode = '{sqlstate}'; end $$"

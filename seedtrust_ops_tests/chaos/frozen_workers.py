@@ -1,7 +1,7 @@
-"""Every freezing point: a worker stops at a step until its lease is over and another has done its work, and wakes up.
+"""Part `freezes`: a worker freezes at a step until its lease has expired and another worker has finished, then resumes.
 
-Meanwhile a request whose payment had not left is denied: a worker that wakes up and pays it all the same has broken
-the promise, however well the bank tells one key from another.
+In the meantime a disbursement request whose payment has not left is denied: if the resumed worker still pays it, the
+promise is broken even if the bank deduplicates by key.
 """
 
 import os
@@ -12,95 +12,114 @@ from dataclasses import replace
 import psutil
 from sqlalchemy import text
 
-from seedtrust_ops_tests.chaos.environment import Ground
-from seedtrust_ops_tests.chaos.faults import Strike
-from seedtrust_ops_tests.chaos.injection_points import Moment
-from seedtrust_ops_tests.chaos.invariants import Ban, last_request
-from seedtrust_ops_tests.chaos.recovery import restart
-from seedtrust_ops_tests.chaos.shards import Group, Lane, Outcome, group, in_lanes, open_lane
-from seedtrust_ops_tests.chaos.tasks import Errand
+from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
+from seedtrust_ops_tests.chaos.faults import Fault
+from seedtrust_ops_tests.chaos.injection_points import InjectionPoint
+from seedtrust_ops_tests.chaos.invariants import SendBan, last_request_id
+from seedtrust_ops_tests.chaos.recovery import recover
+from seedtrust_ops_tests.chaos.shards import (
+    CaseResult,
+    ScenarioResult,
+    Shard,
+    collect_results,
+    open_shard,
+    run_in_shards,
+)
+from seedtrust_ops_tests.chaos.tasks import Task
 from seedtrust_ops_tests.chaos.template_batch import SENT, template_with_batch
-from seedtrust_ops_tests.chaos.transfer_cases import TRIES, Play, Scene, judge, moments_in, scene
-from seedtrust_ops_tests.chaos.worker_processes import PATIENCE_SECONDS, Runner, sent_on
+from seedtrust_ops_tests.chaos.transfer_cases import (
+    MAX_TRIES,
+    Scenario,
+    TransferCase,
+    find_injection_points,
+    open_case,
+    recover_and_check,
+)
+from seedtrust_ops_tests.chaos.worker_processes import TIMEOUT_SECONDS, WorkerProcess, start_worker
 from seedtrust_ops_tests.support.waiters import wait_until
 
 LEASE_SECONDS = 2.0
-"""Short, for it is waited out; a lease that is ended by hand would not end by the worker's own clock."""
-PLAY = Play("worker freezes at each step and wakes up late", "process")
+"""Short, because each case waits for it: a lease expired by an UPDATE would not expire by the worker's own clock."""
+SCENARIO = Scenario("worker freezes at each step and resumes after its lease", "process")
 
 
-def freeze(lane: Lane, template: str, moment: Moment) -> Outcome | str:
-    """Run one case to its end; a name alone says that the moment never came."""
-    name = f"froze {moment}"
-    for _ in range(TRIES):
+def run_freeze_case(shard: Shard, template: str, point: InjectionPoint) -> CaseResult | str:
+    """Run one case from freeze to verdict; return only its name if the injection point was not reached."""
+    name = f"froze {point}"
+    for _ in range(MAX_TRIES):
         with (
-            scene(lane, template, lease_seconds=LEASE_SECONDS) as set_up,
-            sent_on(Errand(PLAY.work, set_up.place, moment, strike=Strike.FREEZE)) as runner,
+            open_case(shard, template, lease_seconds=LEASE_SECONDS) as case,
+            start_worker(Task(SCENARIO.task_name, case.config, point, fault=Fault.FREEZE)) as worker,
         ):
-            if not _freezes(runner):
+            if not _wait_until_frozen(worker):
                 continue
-            _wait_out_its_lease(set_up)
-            ban = _deny_one_that_was_not_sent(set_up)
-            restart(set_up.sessions, replace(set_up.place, lease_seconds=30))
-            os.kill(runner.pid, signal.SIGCONT)
-            told = runner.end()
-            # What had passed the product's last look before the freeze is beyond anybody's reach.
-            bans = [replace(ban, but_not=told.were_leaving)] if ban and told else []
-            return Outcome(name, judge(set_up, bans))
+            _wait_until_lease_expires(case)
+            ban = _deny_unsent_request(case)
+            recover(case.sessions, replace(case.config, lease_seconds=30))
+            os.kill(worker.pid, signal.SIGCONT)
+            result = worker.wait()
+            # A request that had passed the product's last check before the freeze can no longer be stopped.
+            bans = [replace(ban, exempt_ids=result.leaving_when_injected)] if ban and result else []
+            return CaseResult(name, recover_and_check(case, bans))
     return name
 
 
-def _freezes(runner: Runner) -> bool:
-    """Wait until the worker is frozen, or has come to its end without."""
+def _wait_until_frozen(worker: WorkerProcess) -> bool:
+    """Wait until the worker is frozen or has ended; return whether it is frozen."""
     wait_until(
-        lambda: runner.has_spoken or _is_stopped(runner.pid),
-        seconds=PATIENCE_SECONDS,
+        lambda: worker.has_message or _is_stopped(worker.pid),
+        seconds=TIMEOUT_SECONDS,
         what="the worker to freeze",
     )
-    return not runner.has_spoken
+    return not worker.has_message
 
 
 def _is_stopped(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_STOPPED
     except psutil.NoSuchProcess:
-        # It has come to its end, and what it said is there to be heard.
+        # It has ended, and its messages can still be received.
         return False
 
 
-def _wait_out_its_lease(set_up: Scene) -> None:
-    def is_over() -> bool:
+def _wait_until_lease_expires(case: TransferCase) -> None:
+    def is_expired() -> bool:
         live = "select count(*) from ops.batch_leases where token is not null and expires_at > clock_timestamp()"
-        with set_up.sessions() as session:
+        with case.sessions() as session:
             return not session.scalar(text(live))
 
-    wait_until(is_over, what="the lease to end")
+    wait_until(is_expired, what="the lease to expire")
 
 
-def _deny_one_that_was_not_sent(set_up: Scene) -> Ban | None:
-    """Deny the first request whose payment has not left, though the worker be about to send it."""
-    bank = set_up.banks.control
+def _deny_unsent_request(case: TransferCase) -> SendBan | None:
+    """Deny the first disbursement request whose payment has not left, even if the worker is about to send it."""
+    bank = case.banks.control
     seen = {one["reference"] for one in bank.requests()}
-    waiting = [one for one in SENT if str(one) not in seen]
-    if not waiting:
+    unsent = [one for one in SENT if str(one) not in seen]
+    if not unsent:
         return None
     denial = """
         update disbursement_requests set status = 'denied'
          where id = (select disbursement_request_id from huntington_transactions where id = :transaction_id)
     """
-    with set_up.sessions.begin() as session:
-        session.execute(text(denial), {"transaction_id": waiting[0]})
-    return Ban("its request had been denied", last_request(bank), transaction_ids=frozenset(waiting[:1]))
+    with case.sessions.begin() as session:
+        session.execute(text(denial), {"transaction_id": unsent[0]})
+    return SendBan(
+        "its disbursement request had been denied", last_request_id(bank), transaction_ids=frozenset(unsent[:1])
+    )
 
 
-def frozen_at_each_step(ground: Ground, *, one_in: int = 1) -> Group:
-    """Run every case, or one in so many."""
-    with template_with_batch(ground) as template:
-        with open_lane(ground) as lane:
-            moments = moments_in(lane, template, PLAY)[::one_in]
-        return group(PLAY.fault, in_lanes(ground, moments, lambda lane, moment: freeze(lane, template, moment)))
+def freeze_at_each_step(environment: ChaosEnvironment, *, one_in: int = 1) -> ScenarioResult:
+    """Run every case, or only one in `one_in`."""
+    with template_with_batch(environment) as template:
+        with open_shard(environment) as shard:
+            points = find_injection_points(shard, template, SCENARIO)[::one_in]
+        return collect_results(
+            SCENARIO.name,
+            run_in_shards(environment, points, lambda shard, point: run_freeze_case(shard, template, point)),
+        )
 
 
-def run_all(ground: Ground) -> Iterator[Group]:
-    """Run all of this part."""
-    yield frozen_at_each_step(ground)
+def run_all(environment: ChaosEnvironment) -> Iterator[ScenarioResult]:
+    """Run every scenario of this part."""
+    yield freeze_at_each_step(environment)

@@ -1,7 +1,7 @@
-"""The moments at which a worker can be struck: just before and just after each of its I/O steps.
+"""Injection points: a worker can meet its fault just before or just after each of its I/O steps.
 
-A step is known by what it is and how often that came before ("commit of claim_batch", the first), so that it is
-found again in a run in which other steps came in another order.
+A step is identified by its label and its occurrence ("commit of approve_due", the first), so that it is found again in
+a run whose steps come in another order.
 """
 
 from collections import Counter
@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from threading import RLock
 from typing import Any
 
-RENEWALS = ("commit of _keep", "commit of _keep: watch", "UPDATE in renew_lease")
-"""Steps that come once a second for as long as a batch is processed: the first of them stands for all."""
+LEASE_RENEWAL_STEPS = (
+    "commit of _maintain_lease",
+    "commit of _maintain_lease: check_for_stop",
+    "UPDATE in renew_lease",
+)
+"""Steps that recur once a second while a batch is processed: the first of each stands for all."""
 
 
 @dataclass(frozen=True)
-class Moment:
-    """One side of one step; `number` is the step's place in the run that was recorded, for people."""
+class InjectionPoint:
+    """One side of one step. `number` is the step's position in the recorded run; it is only shown, never compared."""
 
     label: str
     occurrence: int
@@ -24,77 +28,81 @@ class Moment:
     number: int = 0
 
     def __str__(self) -> str:
-        """As a test's failure names it."""
+        """The text that a test failure shows."""
         side = "after" if self.is_after else "before"
-        again = f" ({self.occurrence})" if self.occurrence > 1 else ""
-        place = f"step {self.number}: " if self.number else ""
-        return f"{side} {place}{self.label}{again}"
+        repetition = f" ({self.occurrence})" if self.occurrence > 1 else ""
+        position = f"step {self.number}: " if self.number else ""
+        return f"{side} {position}{self.label}{repetition}"
 
-    def is_same(self, other: "Moment") -> bool:
-        """Whether both are the same side of the same step, whatever its place was."""
+    def matches(self, other: "InjectionPoint") -> bool:
+        """Whether both are the same side of the same step, whatever its position was."""
         return (self.label, self.occurrence, self.is_after) == (other.label, other.occurrence, other.is_after)
 
 
-class Steps:
-    """Counts the steps of this process as they come, from whichever thread, and strikes at one moment."""
+class FaultInjector:
+    """Counts the steps of this process, from any thread, and injects a fault at one injection point."""
 
     def __init__(
-        self, strike_at: Moment | None = None, strike: Callable[[Any], Any] | None = None, *, goes_on: bool = False
+        self,
+        injection_point: InjectionPoint | None = None,
+        inject: Callable[[Any], Any] | None = None,
+        *,
+        is_persistent: bool = False,
     ) -> None:
-        """Take the moment and what is then to be done; with neither, steps are recorded alone.
+        """Take the injection point and the function to call there; without them, steps are only recorded.
 
-        A strike that `goes_on` meets every step from that moment on, as a disk does that is full.
+        If `is_persistent`, the function is called at every step from the injection point on, as for a full disk.
         """
-        self._strike_at = strike_at
-        self._strike = strike
-        self._goes_on = goes_on
+        self._injection_point = injection_point
+        self._inject = inject
+        self._is_persistent = is_persistent
         self._begun: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()
         self._lock = RLock()
-        self.recorded: list[str] = []
-        self.has_struck = False
+        self.recorded_steps: list[str] = []
+        self.fault_injected = False
         self.leaving: set[int] = set()
-        """Transactions that the product has looked at for the last time, and of which no byte has left."""
-        self.were_leaving: frozenset[int] = frozenset()
-        """Those that were so when the strike fell."""
+        """Transaction ids that passed the product's last check before sending, and of which no byte has left."""
+        self.leaving_when_injected: frozenset[int] = frozenset()
+        """The value of `leaving` when the fault was injected."""
 
-    def begin(self, label: str, means: Any = None) -> Any:
-        """Say that a step is about to be taken, and by what means; return what the strike returned, if any."""
+    def begin_step(self, label: str, resource: Any = None) -> Any:
+        """Record that a step is about to run on `resource`; return what the fault returned, if it was injected."""
         with self._lock:
             self._begun[label] += 1
-            self.recorded.append(label)
-            return self._look(Moment(label, self._begun[label], is_after=False), means)
+            self.recorded_steps.append(label)
+            return self._inject_at(InjectionPoint(label, self._begun[label], is_after=False), resource)
 
-    def end(self, label: str, means: Any = None) -> None:
-        """Say that a step has been taken."""
+    def end_step(self, label: str, resource: Any = None) -> None:
+        """Record that a step has run."""
         with self._lock:
             self._ended[label] += 1
-            self._look(Moment(label, self._ended[label], is_after=True), means)
+            self._inject_at(InjectionPoint(label, self._ended[label], is_after=True), resource)
 
-    def _look(self, moment: Moment, means: Any) -> Any:
-        if self._strike is None or self._strike_at is None:
+    def _inject_at(self, point: InjectionPoint, resource: Any) -> Any:
+        if self._inject is None or self._injection_point is None:
             return None
-        if self._strike_at.is_same(moment) or (self.has_struck and self._goes_on):
-            self.has_struck = True
-            self.were_leaving = frozenset(self.leaving)
-            return self._strike(means)
+        if self._injection_point.matches(point) or (self.fault_injected and self._is_persistent):
+            self.fault_injected = True
+            self.leaving_when_injected = frozenset(self.leaving)
+            return self._inject(resource)
         return None
 
 
-def moments_of(
-    recorded: Sequence[str], *, once: Sequence[str] = (), sides: Sequence[bool] = (False, True)
-) -> list[Moment]:
-    """Return every moment of a run that was recorded.
+def list_injection_points(
+    recorded_steps: Sequence[str], *, first_only: Sequence[str] = (), sides: Sequence[bool] = (False, True)
+) -> list[InjectionPoint]:
+    """Return every injection point of a recorded run.
 
     Args:
-        recorded: its steps, by label, in their order.
-        once: labels of steps that come as often as the run is long, of which the first stands for all.
+        recorded_steps: the labels of its steps, in order.
+        first_only: labels of steps that recur as long as the run lasts; only their first occurrence is used.
         sides: before (false), after (true), or both.
     """
     seen: Counter[str] = Counter()
-    moments = []
-    for number, label in enumerate(recorded, 1):
+    points = []
+    for number, label in enumerate(recorded_steps, 1):
         seen[label] += 1
-        if seen[label] == 1 or label not in once:
-            moments += [Moment(label, seen[label], is_after, number) for is_after in sides]
-    return moments
+        if seen[label] == 1 or label not in first_only:
+            points += [InjectionPoint(label, seen[label], is_after, number) for is_after in sides]
+    return points

@@ -1,7 +1,7 @@
-"""Every crash point of `dr_auto_approval`, `report_generation` and the delivery of letters.
+"""Part `jobs`: a worker of `dr_auto_approval`, `report_generation` or email delivery crashes at each I/O step.
 
-A worker dies just before and just after each of its commits, each letter that it sends, each reply of the mail
-server to one, and each request to the object store; then time passes, and the next run goes on.
+It crashes just before and just after each commit, each email it sends, each reply of the mail server to one, and each
+request to the object store. Then time passes and the next run continues.
 """
 
 import secrets
@@ -18,54 +18,65 @@ from seedtrust_ops.domain.approvals.by_date import approve_due
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.sandbox.external_services.control_client import start_storage
 from seedtrust_ops.tables import ReportRequest
-from seedtrust_ops_tests.chaos.email_invariants import check_letters
-from seedtrust_ops_tests.chaos.environment import Ground
-from seedtrust_ops_tests.chaos.injection_points import Moment, moments_of
-from seedtrust_ops_tests.chaos.shards import Group, Lane, Outcome, group, in_lanes, open_lane
-from seedtrust_ops_tests.chaos.tasks import Errand
-from seedtrust_ops_tests.chaos.violations import Kind, Violation
-from seedtrust_ops_tests.chaos.worker_environment import Workplace
-from seedtrust_ops_tests.chaos.worker_processes import run
+from seedtrust_ops_tests.chaos.email_invariants import check_emails
+from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
+from seedtrust_ops_tests.chaos.injection_points import InjectionPoint, list_injection_points
+from seedtrust_ops_tests.chaos.shards import (
+    CaseResult,
+    ScenarioResult,
+    Shard,
+    collect_results,
+    open_shard,
+    run_in_shards,
+)
+from seedtrust_ops_tests.chaos.tasks import Task
+from seedtrust_ops_tests.chaos.violations import Violation, ViolationKind
+from seedtrust_ops_tests.chaos.worker_config import WorkerConfig
+from seedtrust_ops_tests.chaos.worker_processes import run_worker
 from seedtrust_ops_tests.support.office_factory import Office
 
-LETTERS_A_REQUEST = 3
+EMAILS_PER_APPROVAL = 3
 """To the intended parent, the representative and the case manager."""
-AS_TIME_WOULD = (
+TIME_PASSES = (
     "update ops.notifications set next_attempt_at = now() - interval '1 s' where status = 'queued'",
     "update ops.report_claims set not_before = now() - interval '1 s' where not_before is not null",
     "update report_requests set started_at = now() - interval '11 minutes' where status = 2",
 )
-MOST_ROUNDS = 4
+MAX_ROUNDS = 4
 
 
 @dataclass(frozen=True)
-class OfficeWork:
-    """A job's work, the rows that it finds, and what must have become of them."""
+class JobScenario:
+    """A job's task, the rows that it finds, and the emails and rows that must result.
 
-    fault: str
-    work: str
+    `name` is the label in the results table; `expected_emails` counts them by kind, and `expected_rows` are the rows
+    that `query` must return.
+    """
+
+    name: str
+    task_name: str
     prepare: Callable[[Office], None]
-    letters: Counter[str]
+    expected_emails: Counter[str]
     query: str
-    answer: list[tuple[int | str, ...]]
+    expected_rows: list[tuple[int | str, ...]]
 
 
-def a_request_is_due(office: Office) -> None:
-    """A request whose date has come, one that is on hold, and one whose date is to come."""
+def add_due_request(office: Office) -> None:
+    """Add a request that is due, one on hold, and one that is not due yet."""
     case = office.case()
     office.request(case)
     office.request(case, on_hold=True)
     office.request(case, auto_authorize_at=datetime.now(UTC) + timedelta(days=1))
 
 
-def letters_are_due(office: Office) -> None:
-    """The letters of an approval that was made by a run that could not deliver them."""
-    a_request_is_due(office)
+def add_due_emails(office: Office) -> None:
+    """Add the emails of an approval run that could not send them."""
+    add_due_request(office)
     run_in_transaction(office.sessions, approve_due)
 
 
-def reports_are_asked_for(office: Office) -> None:
-    """Two reports, and one of a kind that there is not."""
+def add_report_requests(office: Office) -> None:
+    """Add two valid report requests and one of an unknown kind."""
     office.case()
     wanted = [
         ("account_balances", "csv"),
@@ -77,28 +88,28 @@ def reports_are_asked_for(office: Office) -> None:
         session.add_all([ReportRequest(user_id=user_id, kind=kind, format=format_) for kind, format_ in wanted])
 
 
-APPROVED = "select approved_by, count(*) from disbursement_requests group by approved_by order by approved_by"
-WORKS = (
-    OfficeWork(
-        "dr_auto_approval dies at each step",
+APPROVALS = "select approved_by, count(*) from disbursement_requests group by approved_by order by approved_by"
+SCENARIOS = (
+    JobScenario(
+        "dr_auto_approval crashes at each step",
         "approve",
-        a_request_is_due,
-        Counter({"dr-approved": LETTERS_A_REQUEST}),
-        APPROVED,
+        add_due_request,
+        Counter({"dr-approved": EMAILS_PER_APPROVAL}),
+        APPROVALS,
         [("auto:date", 1), (None, 2)],
     ),
-    OfficeWork(
-        "delivery of letters dies at each step",
+    JobScenario(
+        "email delivery crashes at each step",
         "deliver",
-        letters_are_due,
-        Counter({"dr-approved": LETTERS_A_REQUEST}),
-        APPROVED,
+        add_due_emails,
+        Counter({"dr-approved": EMAILS_PER_APPROVAL}),
+        APPROVALS,
         [("auto:date", 1), (None, 2)],
     ),
-    OfficeWork(
-        "report_generation dies at each step",
+    JobScenario(
+        "report_generation crashes at each step",
         "report",
-        reports_are_asked_for,
+        add_report_requests,
         Counter({"report": 2, "report-failed": 1}),
         "select status, count(*) from report_requests group by status order by status",
         [(3, 2), (4, 1)],
@@ -107,86 +118,96 @@ WORKS = (
 
 
 @contextmanager
-def _template(ground: Ground, work: OfficeWork) -> Iterator[str]:
-    with ground.database() as url:
+def _template(environment: ChaosEnvironment, scenario: JobScenario) -> Iterator[str]:
+    with environment.database() as url:
         engine = create_engine(url)
-        work.prepare(Office(sessionmaker(engine, expire_on_commit=False)))
+        scenario.prepare(Office(sessionmaker(engine, expire_on_commit=False)))
         engine.dispose()
         yield str(url.database)
 
 
-def run_work(ground: Ground, work: OfficeWork, *, one_in: int = 1) -> Group:
-    """Run every case of one job's work, or one in so many."""
+def run_job_scenario(environment: ChaosEnvironment, scenario: JobScenario, *, one_in: int = 1) -> ScenarioResult:
+    """Run every case of one job's scenario, or only one in `one_in`."""
     with ExitStack() as stack:
-        storage = stack.enter_context(start_storage("chaos")).environment if work.work == "report" else {}
-        template = stack.enter_context(_template(ground, work))
-        with open_lane(ground) as lane, _scene(lane, template, storage) as (place, _):
-            told = run(Errand(work.work, place))
-            assert told is not None, "A worker that nothing befell did not come to its end."
-            assert told.trouble is None, told.trouble
-        return group(
-            work.fault,
-            in_lanes(
-                ground,
-                moments_of(told.steps)[::one_in],
-                lambda lane, moment: _strike(lane, template, storage, work, moment),
+        storage = stack.enter_context(start_storage("chaos")).environment if scenario.task_name == "report" else {}
+        template = stack.enter_context(_template(environment, scenario))
+        with open_shard(environment) as shard, _open_case(shard, template, storage) as (config, _):
+            result = run_worker(Task(scenario.task_name, config))
+            assert result is not None, "A worker without an injected fault crashed."
+            assert result.error is None, result.error
+        return collect_results(
+            scenario.name,
+            run_in_shards(
+                environment,
+                list_injection_points(result.steps)[::one_in],
+                lambda shard, point: _run_case(shard, template, storage, scenario, point),
             ),
         )
 
 
 @contextmanager
-def _scene(lane: Lane, template: str, storage: dict[str, str]) -> Iterator[tuple[Workplace, Sessions]]:
-    with lane.database(template) as (database, sessions):
-        # All cases share one mail server, so each has recipients of its own.
-        mark = {"mark": f"{secrets.token_hex(4)}-"}
+def _open_case(shard: Shard, template: str, storage: dict[str, str]) -> Iterator[tuple[WorkerConfig, Sessions]]:
+    with shard.database(template) as (database, sessions):
+        # All cases share one mail server, so each case has its own recipients.
+        prefix = {"prefix": f"{secrets.token_hex(4)}-"}
         with sessions.begin() as session:
-            session.execute(text("update users set email = :mark || email"), mark)
-            session.execute(text("update ops.notifications set recipient_email = :mark || recipient_email"), mark)
-        banks, ground = lane.banks, lane.ground
+            session.execute(text("update users set email = :prefix || email"), prefix)
+            session.execute(text("update ops.notifications set recipient_email = :prefix || recipient_email"), prefix)
+        banks, environment = shard.banks, shard.environment
         yield (
-            Workplace(
+            WorkerConfig(
                 database,
                 banks.url,
                 banks.api_key,
                 banks.funding_account_id,
-                ground.field_key,
-                mail=ground.mailbox.environment,
+                environment.field_key,
+                mail=environment.mailbox.environment,
                 storage=storage,
             ),
             sessions,
         )
 
 
-def _strike(lane: Lane, template: str, storage: dict[str, str], work: OfficeWork, moment: Moment) -> Outcome | str:
-    with _scene(lane, template, storage) as (place, sessions):
-        told = run(Errand(work.work, place, moment))
-        if told is not None:
-            return f"died {moment}"
-        for _ in range(MOST_ROUNDS):
+def _run_case(
+    shard: Shard, template: str, storage: dict[str, str], scenario: JobScenario, point: InjectionPoint
+) -> CaseResult | str:
+    with _open_case(shard, template, storage) as (config, sessions):
+        if run_worker(Task(scenario.task_name, config, point)) is not None:
+            return f"crashed {point}"
+        for _ in range(MAX_ROUNDS):
             with sessions.begin() as session:
-                for passing in AS_TIME_WOULD:
-                    session.execute(text(passing))
-            told = run(Errand(work.work, place))
-            assert told is not None, "A worker that nothing befell did not come to its end."
-            if _is_quiet(sessions):
+                for statement in TIME_PASSES:
+                    session.execute(text(statement))
+            result = run_worker(Task(scenario.task_name, config))
+            assert result is not None, "A worker without an injected fault crashed."
+            if _is_finished(sessions):
                 break
         with sessions() as session:
-            rows = [tuple(row) for row in session.execute(text(work.query))]
-        wrong = [] if rows == work.answer else [Violation(Kind.UNEXPLAINED, f"{work.query}: {rows}")]
-        letters = check_letters(sessions, lane.ground.mailbox.control, expected=work.letters)
-        return Outcome(f"died {moment}", [*wrong, *letters])
+            rows = [tuple(row) for row in session.execute(text(scenario.query))]
+        violations = (
+            []
+            if rows == scenario.expected_rows
+            else [
+                Violation(
+                    ViolationKind.UNEXPLAINED,
+                    f"{scenario.query}: returned {rows}, expected {scenario.expected_rows}.",
+                )
+            ]
+        )
+        violations += check_emails(sessions, shard.environment.mailbox.control, expected=scenario.expected_emails)
+        return CaseResult(f"crashed {point}", violations)
 
 
-def _is_quiet(sessions: Sessions) -> bool:
-    waiting = """
+def _is_finished(sessions: Sessions) -> bool:
+    unfinished = """
         select (select count(*) from ops.notifications where status = 'queued')
              + (select count(*) from report_requests where status in (1, 2))
     """
     with sessions() as session:
-        return not session.scalar(text(waiting))
+        return not session.scalar(text(unfinished))
 
 
-def run_all(ground: Ground) -> Iterator[Group]:
-    """Run all of this part."""
-    for work in WORKS:
-        yield run_work(ground, work)
+def run_all(environment: ChaosEnvironment) -> Iterator[ScenarioResult]:
+    """Run every scenario of this part."""
+    for scenario in SCENARIOS:
+        yield run_job_scenario(environment, scenario)

@@ -1,6 +1,6 @@
-"""The crash cases that a copy of the product must stand: `python -m ...`, started in the copy's folder by `mutations`.
+"""The cases that run on a mutated copy of the product: `python -m ...`, started in the copy's folder by `mutations`.
 
-It reads from standard input where the servers are, and prints what the checker found, as JSON.
+It reads the servers' addresses from standard input and prints the violations, as JSON.
 """
 
 import json
@@ -10,47 +10,54 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 
 import seedtrust_ops
-from seedtrust_ops_tests.chaos.bank_pool import serve_fresh_banks
-from seedtrust_ops_tests.chaos.crash_points import Waiting, kill
-from seedtrust_ops_tests.chaos.environment import Ground
-from seedtrust_ops_tests.chaos.frozen_workers import freeze
-from seedtrust_ops_tests.chaos.injection_points import Moment
-from seedtrust_ops_tests.chaos.shards import Lane, Outcome, group, in_lanes
-from seedtrust_ops_tests.chaos.template_batch import COMPLETED, template_with_batch
-from seedtrust_ops_tests.chaos.transfer_cases import Play, strike
-
-PLAY = Play("a copy of the product", "process")
-DEATHS = (
-    Moment("the request for transaction 1 is sent", 1, is_after=True),
-    Moment("the request for transaction 1 is answered", 1, is_after=True),
-    Moment("commit of BatchSender._record_now", 1, is_after=True),
+from seedtrust_ops_tests.chaos.bank_pool import serve_bank_pool
+from seedtrust_ops_tests.chaos.crash_points import (
+    RECORD_RESPONSES_STEP,
+    START_ATTEMPTS_STEP,
+    KillDuringRequest,
+    run_kill_case,
 )
-WAITS = (Waiting(COMPLETED, is_committed=False, seconds=20),)
-"""Longer than a restart takes: the bank commits what a killed worker asked for when another has asked again."""
-FREEZES = (Moment("commit of BatchSender._begin", 1, is_after=True),)
+from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
+from seedtrust_ops_tests.chaos.frozen_workers import run_freeze_case
+from seedtrust_ops_tests.chaos.injection_points import InjectionPoint
+from seedtrust_ops_tests.chaos.shards import CaseResult, Shard, collect_results, run_in_shards
+from seedtrust_ops_tests.chaos.template_batch import COMPLETED, template_with_batch
+from seedtrust_ops_tests.chaos.transfer_cases import Scenario, run_case
+
+SCENARIO = Scenario("a copy of the product", "process")
+CRASHES = (
+    InjectionPoint("the request for transaction 1 is sent", 1, is_after=True),
+    InjectionPoint("the request for transaction 1 gets its response", 1, is_after=True),
+    InjectionPoint(RECORD_RESPONSES_STEP, 1, is_after=True),
+)
+KILLS = (KillDuringRequest(COMPLETED, is_committed=False, seconds=20),)
+"""Longer than recovery takes: the bank commits the killed worker's request after another worker has asked again."""
+FREEZES = (InjectionPoint(START_ATTEMPTS_STEP, 1, is_after=True),)
 
 
 def main() -> None:
-    """Run every case."""
+    """Run every case and print the violations by case."""
     here = Path.cwd()
-    assert here in Path(str(seedtrust_ops.__file__)).parents, "It is not the copy that was loaded."
-    told = json.load(sys.stdin)
-    folder = Path(told["folder"])
-    waits = WAITS if told["bank_is_late"] else ()
-    with serve_fresh_banks(folder) as banks:
-        ground = Ground(make_url(told["server"]), told["template"], banks, None, told["field_key"], folder)
-        with template_with_batch(ground) as template:
+    assert here in Path(str(seedtrust_ops.__file__)).parents, "The product was not loaded from the copy."
+    arguments = json.load(sys.stdin)
+    folder = Path(arguments["folder"])
+    kills = KILLS if arguments["bank_is_slow"] else ()
+    with serve_bank_pool(folder) as banks:
+        environment = ChaosEnvironment(
+            make_url(arguments["server"]), arguments["template"], banks, None, arguments["field_key"], folder
+        )
+        with template_with_batch(environment) as template:
 
-            def run(lane: Lane, case: Moment | Waiting) -> Outcome | str:
-                if isinstance(case, Waiting):
-                    return kill(lane, template, case)
+            def run(shard: Shard, case: InjectionPoint | KillDuringRequest) -> CaseResult | str:
+                if isinstance(case, KillDuringRequest):
+                    return run_kill_case(shard, template, case)
                 if case in FREEZES:
-                    return freeze(lane, template, case)
-                return strike(lane, template, PLAY, case)
+                    return run_freeze_case(shard, template, case)
+                return run_case(shard, template, SCENARIO, case)
 
-            all_of_them = group(PLAY.fault, in_lanes(ground, (*waits, *DEATHS, *FREEZES), run))
-    cases = {one.case: [str(violation) for violation in one.violations] for one in all_of_them.outcomes}
-    sys.stdout.write(json.dumps({"cases": cases, "missed": all_of_them.missed}) + "\n")
+            result = collect_results(SCENARIO.name, run_in_shards(environment, (*kills, *CRASHES, *FREEZES), run))
+    cases = {one.case: [str(violation) for violation in one.violations] for one in result.cases}
+    sys.stdout.write(json.dumps({"cases": cases, "unreached": result.unreached}) + "\n")
 
 
 if __name__ == "__main__":

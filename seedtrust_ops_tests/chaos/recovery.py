@@ -1,6 +1,6 @@
-"""What production does after a crash, in the order in which time brings it: leases end, healing, the sensor's re-queue.
+"""What production does after a crash, in order: leases expire, auto-heal runs, and the sensor's runs process the queue.
 
-It calls the product's own healing and processing and nothing else; whether all came right is the checker's to say.
+It calls the product's own auto-heal and batch processing and nothing else; the checks are in `invariants`.
 """
 
 from collections.abc import Callable
@@ -11,54 +11,54 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.transfers.auto_heal import heal
-from seedtrust_ops.domain.transfers.batch_lifecycle import queued_batches
+from seedtrust_ops.domain.transfers.batch_lifecycle import list_queued_batches
 from seedtrust_ops.domain.transfers.batch_processor import process_batch
 from seedtrust_ops.errors import SeedTrustError
-from seedtrust_ops_tests.chaos.worker_environment import Workplace
+from seedtrust_ops_tests.chaos.worker_config import WorkerConfig
 
 Sessions = sessionmaker[Session]
 
-MOST_ROUNDS = 12
-"""More than any crash needs, on a machine on which answers are late; what is then not at rest, the checker finds."""
+MAX_ROUNDS = 12
+"""More than any crash needs, even if responses are late; what is still open afterwards is a violation."""
 
 
-def end_leases(sessions: Sessions) -> None:
-    """Let the time pass that every lease has left."""
+def expire_leases(sessions: Sessions) -> None:
+    """Let every lease expire, as if its time had passed."""
     with sessions.begin() as session:
         session.execute(
             text("update ops.batch_leases set expires_at = clock_timestamp() - interval '1 s' where token is not null")
         )
 
 
-def restart(sessions: Sessions, place: Workplace) -> None:
-    """Heal and process until a healing got all its answers, nothing is queued and no batch is in work."""
-    for number in range(MOST_ROUNDS):
-        end_leases(sessions)
-        is_healed = _attempt(lambda: heal(sessions, place.open_bank, unknown_grace_seconds=0))
+def recover(sessions: Sessions, config: WorkerConfig) -> None:
+    """Heal and process until auto-heal got all its responses and no batch is queued or processing."""
+    for number in range(MAX_ROUNDS):
+        expire_leases(sessions)
+        is_healed = _succeeds(lambda: heal(sessions, config.open_bank, unknown_grace_seconds=0))
         with sessions() as session:
-            queued = [batch.batch_id for batch in queued_batches(session)]
+            queued = [batch.batch_id for batch in list_queued_batches(session)]
         for batch_id in queued:
-            _attempt(partial(_process, sessions, place, batch_id, f"run {number}"))
+            _succeeds(partial(_process, sessions, config, batch_id, f"run {number}"))
         with sessions() as session:
-            under_way = "select count(*) from huntington_batches where status in ('queued', 'processing')"
-            if is_healed and not session.scalar(text(under_way)):
+            unfinished = "select count(*) from huntington_batches where status in ('queued', 'processing')"
+            if is_healed and not session.scalar(text(unfinished)):
                 break
 
 
-def _process(sessions: Sessions, place: Workplace, batch_id: int, holder: str) -> None:
+def _process(sessions: Sessions, config: WorkerConfig, batch_id: int, holder: str) -> None:
     process_batch(
         sessions,
-        place.open_bank,
-        place.cipher,
-        place.rules,
+        config.open_bank,
+        config.cipher,
+        config.rules,
         batch_id=batch_id,
         holder=holder,
-        asked_at=datetime.now(UTC),
+        requested_at=datetime.now(UTC),
     )
 
 
-def _attempt(work: Callable[[], object]) -> bool:
-    """Do as a run does: where it fails, the next run goes on. Return whether it went well."""
+def _succeeds(work: Callable[[], object]) -> bool:
+    """Do the work as a run does: if it fails, the next run continues. Return whether it succeeded."""
     try:
         work()
     except SeedTrustError:

@@ -1,6 +1,6 @@
-"""The table of faults: what a part of the chaos suite hands in, and how it is printed and kept.
+"""The results table: one row per scenario, printed on the terminal and kept in `docs/safety.md`.
 
-A part is a module with `run(ground, seed) -> list[Row]`; what is a double or a lost payment, the checker says.
+What counts as a double or lost payment is decided in `violations`.
 """
 
 from collections.abc import Iterable
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-COLUMNS = ("fault", "cases run", "double payments", "lost payments", "unexplained")
+COLUMNS = ("scenario", "cases run", "double payments", "lost payments", "unexplained")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of fault: how many distinct cases of it ran, and what the checker found in them.
+    """One scenario: how many distinct cases ran, and how many violations of each kind were found in them.
 
-    `double`: money moved twice for one transaction. `lost`: a payment that the bank made or should have made and
-    that nobody will learn of. `unexplained`: any other difference from what the design promises.
+    `double`: money moved twice for one transaction. `lost`: a payment that the bank made or should have made and that
+    no person will learn of. `unexplained`: any other difference from what the design promises.
     """
 
-    fault: str
+    scenario: str
     cases: int
     double: int = 0
     lost: int = 0
@@ -27,20 +27,20 @@ class Row:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was found."""
+        """Whether no violation was found."""
         return not (self.double or self.lost or self.unexplained)
 
     @property
     def cells(self) -> tuple[str, ...]:
         """The row as text, in the order of `COLUMNS`."""
-        return (self.fault, *(f"{number:,}" for number in (self.cases, self.double, self.lost, self.unexplained)))
+        return (self.scenario, *(f"{number:,}" for number in (self.cases, self.double, self.lost, self.unexplained)))
 
 
-def total(rows: Iterable[Row]) -> Row:
+def sum_rows(rows: Iterable[Row]) -> Row:
     """Return the sum of the rows."""
     listed = list(rows)
     return Row(
-        "all",
+        "total",
         cases=sum(row.cases for row in listed),
         double=sum(row.double for row in listed),
         lost=sum(row.lost for row in listed),
@@ -48,7 +48,7 @@ def total(rows: Iterable[Row]) -> Row:
     )
 
 
-def as_rich(rows: Iterable[Row], title: str) -> Table:
+def to_rich_table(rows: Iterable[Row], title: str) -> Table:
     """Return the rows and their sum as a table for the terminal."""
     listed = list(rows)
     table = Table(title=title, show_footer=False)
@@ -58,27 +58,27 @@ def as_rich(rows: Iterable[Row], title: str) -> Table:
     for row in listed:
         table.add_row(*row.cells, style=None if row.is_clean else "red")
     table.add_section()
-    table.add_row(*total(listed).cells, style="bold")
+    table.add_row(*sum_rows(listed).cells, style="bold")
     return table
 
 
-def as_markdown(rows: Iterable[Row]) -> str:
-    """Return the rows and their sum as a table in Markdown."""
+def to_markdown(rows: Iterable[Row]) -> str:
+    """Return the rows and their sum as a Markdown table."""
     listed = list(rows)
     lines = [
-        _line(COLUMNS),
-        _line(("---", *("---:" for _ in COLUMNS[1:]))),
-        *(_line(row.cells) for row in listed),
-        _line(f"**{cell}**" for cell in total(listed).cells),
+        _to_line(COLUMNS),
+        _to_line(("---", *("---:" for _ in COLUMNS[1:]))),
+        *(_to_line(row.cells) for row in listed),
+        _to_line(f"**{cell}**" for cell in sum_rows(listed).cells),
     ]
     return "\n".join(lines)
 
 
-def from_markdown(line: str) -> Row:
-    """Return the row that `as_markdown` wrote as `line`."""
-    fault, *numbers = (cell.strip() for cell in line.strip("| ").split(" | "))
-    return Row(fault, *(int(number.replace(",", "")) for number in numbers))
+def parse_row(line: str) -> Row:
+    """Return the row that `to_markdown` wrote as `line`."""
+    scenario, *numbers = (cell.strip() for cell in line.strip("| ").split(" | "))
+    return Row(scenario, *(int(number.replace(",", "")) for number in numbers))
 
 
-def _line(cells: Iterable[str]) -> str:
+def _to_line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"

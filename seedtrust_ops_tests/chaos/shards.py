@@ -1,6 +1,6 @@
-"""Runs cases in a few lanes, for most of a case is waiting: for a bank that is late, for a process to end.
+"""Runs the cases of a scenario in a few parallel shards, because most of a case is waiting for a bank or a process.
 
-Each lane has banks of its own; what a case is, its part knows.
+Each shard has its own bank and database. What a case does is defined by its part of the suite.
 """
 
 import secrets
@@ -17,71 +17,71 @@ from sqlalchemy.orm import sessionmaker
 
 from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.domain.db_transaction import Sessions
-from seedtrust_ops_tests.chaos.bank_pool import FreshBanks, serve_fresh_banks
-from seedtrust_ops_tests.chaos.environment import Ground
+from seedtrust_ops_tests.chaos.bank_pool import BankPool, serve_bank_pool
+from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
 from seedtrust_ops_tests.chaos.results_table import Row
-from seedtrust_ops_tests.chaos.violations import Violation, as_row
+from seedtrust_ops_tests.chaos.violations import Violation, build_row
 
-LANES = 3
+SHARD_COUNT = 3
 
 Case = TypeVar("Case")
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the checker found in one case, whose name says what befell whom and when."""
+class CaseResult:
+    """The violations found in one case; its name says which fault was injected where."""
 
     case: str
     violations: Sequence[Violation]
 
 
 @dataclass(frozen=True)
-class Group:
-    """All cases of one fault; `missed` are those whose moment never came, so that nothing was shown by them."""
+class ScenarioResult:
+    """All cases of one scenario; `unreached` are those whose injection point was not reached, so they prove nothing."""
 
-    fault: str
-    outcomes: Sequence[Outcome]
-    missed: Sequence[str] = ()
+    scenario: str
+    cases: Sequence[CaseResult]
+    unreached: Sequence[str] = ()
 
     @property
     def row(self) -> Row:
-        """The group's row of the table."""
-        return as_row(self.fault, len(self.outcomes), chain.from_iterable(one.violations for one in self.outcomes))
+        """The scenario's row in the results table."""
+        return build_row(self.scenario, len(self.cases), chain.from_iterable(one.violations for one in self.cases))
 
     @property
     def findings(self) -> dict[str, list[str]]:
-        """What was found, by case: empty where all is well."""
-        return {one.case: [str(violation) for violation in one.violations] for one in self.outcomes if one.violations}
+        """The violations by case; empty if there are none."""
+        return {one.case: [str(violation) for violation in one.violations] for one in self.cases if one.violations}
 
 
-def group(fault: str, outcomes: Iterable[Outcome | str]) -> Group:
-    """Return the group of these outcomes; one that is but a name was missed."""
-    listed = list(outcomes)
-    return Group(
-        fault,
-        [one for one in listed if isinstance(one, Outcome)],
+def collect_results(scenario: str, results: Iterable[CaseResult | str]) -> ScenarioResult:
+    """Return the scenario's result; a result that is only a name is a case whose injection point was not reached."""
+    listed = list(results)
+    return ScenarioResult(
+        scenario,
+        [one for one in listed if isinstance(one, CaseResult)],
         [one for one in listed if isinstance(one, str)],
     )
 
 
-class Lane:
-    """Banks, and a database that is new for every case and always has the same name.
+class Shard:
+    """A bank, and a database that is recreated under the same name for every case.
 
-    So that one engine does for all of them: what it has compiled is most of what a case would cost.
+    The fixed name lets all cases share one engine: compiling its statements is most of what a case would cost.
     """
 
-    def __init__(self, ground: Ground, banks: FreshBanks) -> None:
-        self.ground = ground
+    def __init__(self, environment: ChaosEnvironment, banks: BankPool) -> None:
+        self.environment = environment
         self.banks = banks
         self._name = f"chaos_{secrets.token_hex(6)}"
         self._engine = create_application_engine(
-            ground.postgres_server.set(drivername="postgresql+psycopg", database=self._name)
+            environment.postgres_server.set(drivername="postgresql+psycopg", database=self._name)
         )
 
     @contextmanager
     def database(self, template: str) -> Iterator[tuple[URL, Sessions]]:
-        """A case's own copy of `template`, and sessions on it through the product's own engine."""
-        with self.ground.database(template=template, name=self._name) as url:
+        """A case's own copy of `template`, and sessions on it through the product's engine."""
+        with self.environment.database(template=template, name=self._name) as url:
             try:
                 yield url, sessionmaker(self._engine, expire_on_commit=False)
             finally:
@@ -89,27 +89,27 @@ class Lane:
 
 
 @contextmanager
-def open_lane(ground: Ground) -> Iterator[Lane]:
-    """Open a lane."""
-    with serve_fresh_banks(ground.folder) as banks:
-        yield Lane(ground, banks)
+def open_shard(environment: ChaosEnvironment) -> Iterator[Shard]:
+    """Open one shard."""
+    with serve_bank_pool(environment.folder) as banks:
+        yield Shard(environment, banks)
 
 
-def in_lanes(
-    ground: Ground, cases: Sequence[Case], run: Callable[[Lane, Case], Outcome | str]
-) -> Iterator[Outcome | str]:
-    """Run each case in a lane that is free, and yield the outcomes in the order of the cases."""
-    idle: LifoQueue[Lane] = LifoQueue()
+def run_in_shards(
+    environment: ChaosEnvironment, cases: Sequence[Case], run: Callable[[Shard, Case], CaseResult | str]
+) -> Iterator[CaseResult | str]:
+    """Run each case in a free shard and yield the results in the order of the cases."""
+    idle: LifoQueue[Shard] = LifoQueue()
 
-    def run_in_lane(case: Case) -> Outcome | str:
-        lane = idle.get()
+    def run_in_shard(case: Case) -> CaseResult | str:
+        shard = idle.get()
         try:
-            return run(lane, case)
+            return run(shard, case)
         finally:
-            idle.put(lane)
+            idle.put(shard)
 
     with ExitStack() as stack:
-        for _ in range(LANES):
-            idle.put(stack.enter_context(open_lane(ground)))
-        with ThreadPoolExecutor(LANES) as pool:
-            yield from pool.map(run_in_lane, cases)
+        for _ in range(SHARD_COUNT):
+            idle.put(stack.enter_context(open_shard(environment)))
+        with ThreadPoolExecutor(SHARD_COUNT) as pool:
+            yield from pool.map(run_in_shard, cases)

@@ -1,4 +1,4 @@
-"""What a worker does on an errand: it puts the hooks on, does the work, and tells how that went.
+"""Runs a task inside a worker process: installs the I/O hooks, does the work, and reports the result.
 
 Loaded once by the server that workers are forked from; nothing here runs in the test's own process.
 """
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from zoneinfo import ZoneInfo
 
-import boto3  # noqa: F401 - loaded before anybody is forked, as what writes reports is
+import boto3  # noqa: F401 - loaded before any worker is forked, like the report writers
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.database import engine as database_engine
@@ -22,89 +22,93 @@ from seedtrust_ops.domain.transfers import sender
 from seedtrust_ops.domain.transfers.auto_heal import heal
 from seedtrust_ops.domain.transfers.batch_processor import process_batch
 from seedtrust_ops.resources.s3_storage import open_storage
-from seedtrust_ops.resources.smtp import open_post_office
+from seedtrust_ops.resources.smtp import open_smtp_transport
 from seedtrust_ops_tests.chaos import io_hooks
-from seedtrust_ops_tests.chaos.faults import Strike, prepare
-from seedtrust_ops_tests.chaos.injection_points import Steps
-from seedtrust_ops_tests.chaos.tasks import Errand, Told
-from seedtrust_ops_tests.chaos.worker_environment import Workplace
-from seedtrust_ops_tests.support.databases import plain
+from seedtrust_ops_tests.chaos.faults import Fault, build_fault
+from seedtrust_ops_tests.chaos.injection_points import FaultInjector
+from seedtrust_ops_tests.chaos.tasks import Task, TaskResult
+from seedtrust_ops_tests.chaos.worker_config import WorkerConfig
+from seedtrust_ops_tests.support.databases import plain_url
 
 Sessions = sessionmaker[Session]
 
-OFFICE = "America/New_York"
+TIME_ZONE = "America/New_York"
 FROZEN_IN_TRANSACTION_SECONDS = 1
 
 
-def work(errand: Errand, line: Connection) -> None:
-    """Do the errand's work and tell of it, unless the strike is deadly."""
-    if errand.strike is Strike.FREEZE:
-        # What a frozen worker has locked, others wait for until the server ends its transaction.
+def run_task(task: Task, pipe: Connection) -> None:
+    """Run the task and send its result through `pipe`, unless the fault ends the process."""
+    if task.fault is Fault.FREEZE:
+        # Other workers wait for a frozen worker's locks until the server ends its transaction.
         database_engine.IDLE_IN_TRANSACTION_SECONDS = FROZEN_IN_TRANSACTION_SECONDS
-    engine = database_engine.create_application_engine(errand.place.database)
-    steps = Steps(errand.moment, prepare(errand.strike, plain(errand.place.database), line), goes_on=errand.goes_on)
-    if errand.statements:
-        io_hooks.count_statements(
-            engine, steps, lambda statement: statement.lstrip().upper().startswith(errand.statements)
+    engine = database_engine.create_application_engine(task.config.database)
+    injector = FaultInjector(
+        task.injection_point,
+        build_fault(task.fault, plain_url(task.config.database), pipe),
+        is_persistent=task.is_persistent,
+    )
+    if task.statements:
+        io_hooks.hook_statements(
+            engine, injector, lambda statement: statement.lstrip().upper().startswith(task.statements)
         )
     else:
-        io_hooks.count_commits(engine, steps)
-        io_hooks.count_bank_requests(steps)
-        io_hooks.count_mail(steps)
-        io_hooks.count_storage_requests(steps)
-    trouble = None
+        io_hooks.hook_commits(engine, injector)
+        io_hooks.hook_bank_requests(injector)
+        io_hooks.hook_smtp(injector)
+        io_hooks.hook_storage_requests(injector)
+    failure = None
     try:
-        WORKS[errand.work](sessionmaker(engine, expire_on_commit=False), errand.place)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-        trouble = f"{type(error).__name__}: {error}"
-    line.send(Told(steps.recorded, steps.has_struck, trouble, steps.were_leaving))
+        TASKS[task.name](sessionmaker(engine, expire_on_commit=False), task.config)
+    except Exception as error:  # noqa: BLE001 - any error is part of the result
+        failure = f"{type(error).__name__}: {error}"
+    pipe.send(TaskResult(injector.recorded_steps, injector.fault_injected, failure, injector.leaving_when_injected))
 
 
-def process_first_batch(sessions: Sessions, place: Workplace) -> None:
-    """Process batch 1. With one request at a time, each answer is recorded by itself, so that the steps are known."""
-    if place.concurrency == 1:
-        sender.RECORD_AT_MOST, sender.LINGER_SECONDS = 1, 0
+def process_first_batch(sessions: Sessions, config: WorkerConfig) -> None:
+    """Process batch 1. With one request at a time, each response is recorded by itself, so the steps are known."""
+    if config.concurrency == 1:
+        sender.MAX_RESPONSES_PER_COMMIT, sender.LINGER_SECONDS = 1, 0
     process_batch(
         sessions,
-        place.open_bank,
-        place.cipher,
-        place.rules,
+        config.open_bank,
+        config.cipher,
+        config.rules,
         batch_id=1,
         holder="the first worker",
-        asked_at=datetime.now(UTC),
+        requested_at=datetime.now(UTC),
     )
 
 
-def heal_all(sessions: Sessions, place: Workplace) -> None:
-    """Heal whatever is open."""
-    heal(sessions, place.open_bank, unknown_grace_seconds=0)
+def auto_heal(sessions: Sessions, config: WorkerConfig) -> None:
+    """Run auto-heal on everything that is open."""
+    heal(sessions, config.open_bank, unknown_grace_seconds=0)
 
 
-def deliver(sessions: Sessions, place: Workplace) -> None:
-    """Deliver the letters that are due."""
-    with open_post_office(place.mail_settings) as post_office:
-        send_due_emails(sessions, post_office, EmailRenderer(ZoneInfo(OFFICE)))
+def send_emails(sessions: Sessions, config: WorkerConfig) -> None:
+    """Send the emails that are due."""
+    with open_smtp_transport(config.mail_settings) as transport:
+        send_due_emails(sessions, transport, EmailRenderer(ZoneInfo(TIME_ZONE)))
 
 
-def approve_and_deliver(sessions: Sessions, place: Workplace) -> None:
-    """Approve what is due by date, and deliver the letters about it."""
+def approve_and_send_emails(sessions: Sessions, config: WorkerConfig) -> None:
+    """Approve the requests that are due by date, and send the emails about them."""
     run_in_transaction(sessions, approve_due)
-    deliver(sessions, place)
+    send_emails(sessions, config)
 
 
-def make_reports(sessions: Sessions, place: Workplace) -> None:
-    """Make the reports that are asked for, and deliver the letters about them."""
-    # boto3 reads its variables itself.
-    os.environ.update(place.storage)
-    for _ in generate_reports(sessions, open_storage(place.storage["REPORTS_BUCKET"]), zone=OFFICE):
+def generate_and_send_reports(sessions: Sessions, config: WorkerConfig) -> None:
+    """Generate the requested reports, and send the emails about them."""
+    # boto3 reads its own environment variables.
+    os.environ.update(config.storage)
+    for _ in generate_reports(sessions, open_storage(config.storage["REPORTS_BUCKET"]), zone=TIME_ZONE):
         pass
-    deliver(sessions, place)
+    send_emails(sessions, config)
 
 
-WORKS: dict[str, Callable[[Sessions, Workplace], None]] = {
+TASKS: dict[str, Callable[[Sessions, WorkerConfig], None]] = {
     "process": process_first_batch,
-    "heal": heal_all,
-    "deliver": deliver,
-    "approve": approve_and_deliver,
-    "report": make_reports,
+    "heal": auto_heal,
+    "deliver": send_emails,
+    "approve": approve_and_send_emails,
+    "report": generate_and_send_reports,
 }

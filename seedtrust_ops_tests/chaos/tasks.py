@@ -1,40 +1,42 @@
-"""Errands: one job's work, what befalls the worker that does it, and what it tells of that.
+"""What a test and its worker process send each other: the task, and the result of running it.
 
-They are what a test and its worker's process say to each other.
+The functions that do the work are in `task_runner`; the process itself is in `worker_processes`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seedtrust_ops_tests.chaos.faults import Strike
-from seedtrust_ops_tests.chaos.injection_points import Moment
-from seedtrust_ops_tests.chaos.worker_environment import Workplace
+from seedtrust_ops_tests.chaos.faults import Fault
+from seedtrust_ops_tests.chaos.injection_points import InjectionPoint
+from seedtrust_ops_tests.chaos.worker_config import WorkerConfig
 
 
 @dataclass(frozen=True)
-class Errand:
-    """What a worker is to do, where, and what befalls it.
+class Task:
+    """What a worker runs, with which configuration, and which fault it meets.
 
-    `work` names one of the functions in `works`; without `moment` nothing befalls it and its steps are recorded.
-    `statements` are the SQL verbs whose statements count as steps in the place of everything else.
+    `name` is a key of `task_runner.TASKS`. Without an `injection_point` no fault is injected and the steps are only
+    recorded. If `is_persistent`, the fault recurs at every step after the injection point. `statements` are SQL verbs:
+    if given, only statements that start with one of them count as steps.
     """
 
-    work: str
-    place: Workplace
-    moment: Moment | None = None
-    strike: Strike = Strike.DIE
-    goes_on: bool = False
+    name: str
+    config: WorkerConfig
+    injection_point: InjectionPoint | None = None
+    fault: Fault = Fault.CRASH
+    is_persistent: bool = False
     statements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a worker told before it ended: its steps, whether it was struck, and what it raised, if it did.
+class TaskResult:
+    """What a worker reports at its end: its steps, whether the fault was injected, and its error, if any.
 
-    `were_leaving` are the transactions whose request was on its way out of the process when it was struck.
+    `leaving_when_injected` are the transaction ids that had passed the product's last check when the fault was
+    injected, but had not been sent yet.
     """
 
     steps: Sequence[str]
-    was_struck: bool
-    trouble: str | None
-    were_leaving: frozenset[int]
+    fault_injected: bool
+    error: str | None
+    leaving_when_injected: frozenset[int]

@@ -1,4 +1,4 @@
-"""The checker finds every kind of broken promise: each is planted by hand into books that were sound before."""
+"""The invariants detect every kind of violation: each is introduced by hand into books that were correct before."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import text
 
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops_tests.chaos.invariants import Ban, check, last_request
-from seedtrust_ops_tests.chaos.violations import Kind, Violation, as_row
+from seedtrust_ops_tests.chaos.invariants import SendBan, check_invariants, last_request_id
+from seedtrust_ops_tests.chaos.violations import Violation, ViolationKind, build_row
 from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker, rules_for, settings_for
 from seedtrust_ops_tests.support.factories import Company
 
@@ -16,8 +16,8 @@ CENTS = 5_000
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A finished batch in which every ending occurs once, and the means to spoil it."""
+class FinishedBatch:
+    """A finished batch with one transaction for every outcome, and methods to corrupt it."""
 
     worker: Worker
     batch_id: int
@@ -26,7 +26,7 @@ class Scene:
     returned: int
     rejected: int
     refused: int
-    unchecked: int
+    preflight_failed: int
 
     @property
     def company(self) -> Company:
@@ -39,12 +39,12 @@ class Scene:
     def set(self, transaction_id: int, assignments: str) -> None:
         self.sql(f"update huntington_transactions set {assignments} where id = :id", id=transaction_id)
 
-    def check(self, *, quiet: bool = True, bans: tuple[Ban, ...] = ()) -> list[Violation]:
-        return check(self.company.sessions, self.worker.bank.control, quiet=quiet, bans=bans)
+    def check(self, *, is_final: bool = True, bans: tuple[SendBan, ...] = ()) -> list[Violation]:
+        return check_invariants(self.company.sessions, self.worker.bank.control, is_final=is_final, bans=bans)
 
 
 @pytest.fixture
-def scene(company: Company, bank: BankProcess) -> Scene:
+def batch(company: Company, bank: BankProcess) -> FinishedBatch:
     worker = Worker(company, bank, settings_for(bank), rules_for(bank))
     case = company.case()
     batch_id = company.batch(case=case)
@@ -58,229 +58,251 @@ def scene(company: Company, bank: BankProcess) -> Scene:
         "returned": transaction(method="ach"),
         "rejected": transaction(method="ach"),
         "refused": transaction(account_number="4220000001"),
-        "unchecked": transaction(routing_number="123456789"),
+        "preflight_failed": transaction(routing_number="123456789"),
     }
     worker.process(batch_id)
     bank.control.return_reference(str(ids["returned"]), "R03")
     bank.control.reject_reference(str(ids["rejected"]), "account is frozen")
     worker.heal()
-    return Scene(worker, batch_id, **ids)
+    return FinishedBatch(worker, batch_id, **ids)
 
 
-def _pay_again(scene: Scene) -> None:
-    scene.worker.bank.control.forget(f"seedtrust-transaction-{scene.paid}")
-    scene.set(scene.paid, "status = 'pending', bank_transfer_id = null")
-    scene.sql("delete from ledger_entries where huntington_transaction_id = :id", id=scene.paid)
-    scene.sql("update disbursement_requests set status = 'approved' where status = 'paid'")
-    scene.sql("update huntington_batches set status = 'queued'")
-    scene.worker.process(scene.batch_id)
+def _pay_again(batch: FinishedBatch) -> None:
+    batch.worker.bank.control.forget_key(f"seedtrust-transaction-{batch.paid}")
+    batch.set(batch.paid, "status = 'pending', bank_transfer_id = null")
+    batch.sql("delete from ledger_entries where huntington_transaction_id = :id", id=batch.paid)
+    batch.sql("update disbursement_requests set status = 'approved' where status = 'paid'")
+    batch.sql("update huntington_batches set status = 'queued'")
+    batch.worker.process(batch.batch_id)
 
 
-def _pay_the_request_by_another(scene: Scene) -> None:
-    scene.sql("update disbursement_requests set status = 'approved' where status = 'paid'")
-    scene.sql(
+def _pay_request_with_second_transaction(batch: FinishedBatch) -> None:
+    batch.sql("update disbursement_requests set status = 'approved' where status = 'paid'")
+    batch.sql(
         "update huntington_transactions set disbursement_request_id = null where id = :id",
-        id=scene.paid,
+        id=batch.paid,
     )
-    batch_id = scene.company.batch()
-    with scene.company.sessions() as session:
+    batch_id = batch.company.batch()
+    with batch.company.sessions() as session:
         request_id = session.scalar(
             text("select id from disbursement_requests r where status = 'approved' order by id limit 1")
         )
-    scene.company.transaction(batch_id, request_id, CENTS)
-    scene.worker.process(batch_id)
-    scene.set(scene.paid, f"disbursement_request_id = {request_id}")
+    batch.company.transaction(batch_id, request_id, CENTS)
+    batch.worker.process(batch_id)
+    batch.set(batch.paid, f"disbursement_request_id = {request_id}")
 
 
-def _post_without_record(scene: Scene) -> None:
-    scene.sql("alter table ops.transfer_attempts disable trigger user")
-    scene.sql("delete from ops.transfer_attempts where transaction_id = :id", id=scene.paid)
+def _delete_attempts(batch: FinishedBatch) -> None:
+    batch.sql("alter table ops.transfer_attempts disable trigger user")
+    batch.sql("delete from ops.transfer_attempts where transaction_id = :id", id=batch.paid)
 
 
-def _plant_beside(scene: Scene) -> None:
-    scene.worker.bank.control.plant_transfer(str(scene.paid), CENTS)
+def _pay_outside_seedtrust(batch: FinishedBatch) -> None:
+    batch.worker.bank.control.insert_transfer(str(batch.paid), CENTS)
 
 
-def _unpaid_batch(scene: Scene, status: str) -> None:
-    scene.company.batch([100], status=status)
+def _unpaid_batch(batch: FinishedBatch, status: str) -> None:
+    batch.company.batch([100], status=status)
 
 
-def _set(who: str, assignments: str) -> Callable[[Scene], None]:
-    return lambda scene: scene.set(getattr(scene, who), assignments)
+def _set(transaction: str, assignments: str) -> Callable[[FinishedBatch], None]:
+    return lambda batch: batch.set(getattr(batch, transaction), assignments)
 
 
-def _sql(statement: str) -> Callable[[Scene], None]:
-    return lambda scene: scene.sql(statement)
+def _sql(statement: str) -> Callable[[FinishedBatch], None]:
+    return lambda batch: batch.sql(statement)
 
 
-PLANTED: dict[str, tuple[Callable[[Scene], None], Kind, str]] = {
-    "a key pays twice": (_pay_again, Kind.DOUBLE_PAYMENT, "moved money 2 times"),
-    "a request is paid by two transactions": (_pay_the_request_by_another, Kind.DOUBLE_PAYMENT, "was paid by 2"),
-    "somebody else pays too, and nobody is told": (_plant_beside, Kind.DOUBLE_PAYMENT, "no alert tells"),
-    "a request is not on record": (_post_without_record, Kind.SENT_WITHOUT_LEAVE, "only 0 are on record"),
-    "a draft is sent": (
+CORRUPTIONS: dict[str, tuple[Callable[[FinishedBatch], None], ViolationKind, str]] = {
+    "one key pays twice": (_pay_again, ViolationKind.DOUBLE_PAYMENT, "moved money 2 times"),
+    "one request paid by two transactions": (
+        _pay_request_with_second_transaction,
+        ViolationKind.DOUBLE_PAYMENT,
+        "was paid by 2",
+    ),
+    "paid outside SeedTrust without an alert": (
+        _pay_outside_seedtrust,
+        ViolationKind.DOUBLE_PAYMENT,
+        "no alert says so",
+    ),
+    "attempt not recorded": (_delete_attempts, ViolationKind.SENT_WITHOUT_PERMISSION, "only 0 attempts"),
+    "draft sent": (
         _sql("update huntington_batches set status = 'draft'"),
-        Kind.SENT_WITHOUT_LEAVE,
-        "nobody claimed",
+        ViolationKind.SENT_WITHOUT_PERMISSION,
+        "no worker claimed",
     ),
-    "a batch without a claim is sent": (
+    "unclaimed batch sent": (
         _sql("delete from ops.batch_leases"),
-        Kind.SENT_WITHOUT_LEAVE,
-        "nobody claimed",
+        ViolationKind.SENT_WITHOUT_PERMISSION,
+        "no worker claimed",
     ),
-    "a transaction without a request is sent": (
+    "transaction without request sent": (
         _set("paid", "disbursement_request_id = null"),
-        Kind.SENT_WITHOUT_LEAVE,
-        "belongs to no request",
+        ViolationKind.SENT_WITHOUT_PERMISSION,
+        "has no disbursement request",
     ),
-    "another amount is sent": (_set("paid", "amount_cents = 1"), Kind.SENT_WITHOUT_LEAVE, "another amount"),
-    "a refused payment is called completed": (
+    "different amount sent": (
+        _set("paid", "amount_cents = 1"),
+        ViolationKind.SENT_WITHOUT_PERMISSION,
+        "different amount",
+    ),
+    "refused payment marked completed": (
         _set("refused", "status = 'completed'"),
-        Kind.LOST_PAYMENT,
+        ViolationKind.LOST_PAYMENT,
         "never moved its money",
     ),
-    "a payment that is under way is called completed": (
+    "submitted payment marked completed": (
         _set("submitted", "status = 'completed'"),
-        Kind.NOT_THE_BANKS_WORD,
+        ViolationKind.STATUS_MISMATCH,
         "the bank says 'accepted'",
     ),
-    "a completed payment is called returned": (
+    "completed payment marked returned": (
         _set("paid", "status = 'returned'"),
-        Kind.NOT_THE_BANKS_WORD,
+        ViolationKind.STATUS_MISMATCH,
         "the bank says 'completed'",
     ),
-    "a return bears another code": (_set("returned", "failure_reason = 'R01'"), Kind.NOT_THE_BANKS_WORD, "R01"),
-    "a balance is not its ledger's sum": (
-        _sql("update accounts set balance_cents = balance_cents + 1"),
-        Kind.BOOKS_DIFFER,
-        "and its ledger",
+    "return with a different code": (
+        _set("returned", "failure_reason = 'R01'"),
+        ViolationKind.STATUS_MISMATCH,
+        "R01",
     ),
-    "a payment is not in the ledger": (
+    "balance differs from ledger": (
+        _sql("update accounts set balance_cents = balance_cents + 1"),
+        ViolationKind.LEDGER_MISMATCH,
+        "its ledger entries sum to",
+    ),
+    "payment missing in ledger": (
         _sql("delete from ledger_entries where kind = 'disbursement'"),
-        Kind.LOST_PAYMENT,
+        ViolationKind.LOST_PAYMENT,
         "the ledger has 0",
     ),
-    "a payment is in the ledger with other cents": (
+    "payment in ledger with wrong amount": (
         _sql("update ledger_entries set amount_cents = amount_cents - 1 where kind = 'disbursement'"),
-        Kind.BOOKS_DIFFER,
+        ViolationKind.LEDGER_MISMATCH,
         "not what the bank moved",
     ),
-    "what came back is not in the ledger": (
+    "return missing in ledger": (
         _sql("delete from ledger_entries where kind = 'reversal'"),
-        Kind.BOOKS_DIFFER,
+        ViolationKind.LEDGER_MISMATCH,
         "its ledger entries are ['disbursement']",
     ),
-    "a request is paid without a payment": (
+    "request paid without payment": (
         _sql("update disbursement_requests set status = 'paid'"),
-        Kind.BOOKS_DIFFER,
+        ViolationKind.LEDGER_MISMATCH,
         "with 0 completed",
     ),
-    "a paid request is open to be paid again": (
+    "paid request payable again": (
         _sql("update disbursement_requests set status = 'approved'"),
-        Kind.BOOKS_DIFFER,
+        ViolationKind.LEDGER_MISMATCH,
         "with 1 completed",
     ),
-    "a payment is called failed": (
+    "payment marked failed": (
         _set("submitted", "status = 'failed', failure_reason = 'limit_exceeded'"),
-        Kind.LOST_PAYMENT,
-        "the bank paid it all the same",
+        ViolationKind.LOST_PAYMENT,
+        "but the bank paid it",
     ),
-    "a failure has no reason that counts": (
-        _set("unchecked", "failure_reason = 'timeout after 30 s'"),
-        Kind.UNEXPLAINED,
-        "neither the bank's word nor the check's",
+    "failure without a valid reason": (
+        _set("preflight_failed", "failure_reason = 'timeout after 30 s'"),
+        ViolationKind.UNEXPLAINED,
+        "neither the bank nor preflight",
     ),
-    "a refusal is made up": (
-        _set("unchecked", "failure_reason = 'limit_exceeded'"),
-        Kind.UNEXPLAINED,
-        "neither the bank's word nor the check's",
+    "refusal that never happened": (
+        _set("preflight_failed", "failure_reason = 'limit_exceeded'"),
+        ViolationKind.UNEXPLAINED,
+        "neither the bank nor preflight",
     ),
-    "a payment is left pending": (_set("unchecked", "status = 'pending'"), Kind.LOST_PAYMENT, "nobody will send it"),
-    "a payment is left in doubt": (_set("paid", "status = 'processing'"), Kind.UNEXPLAINED, "no alert says why"),
-    "the bank forgets and nobody is told": (
-        lambda scene: scene.worker.bank.control.forget(f"seedtrust-transaction-{scene.submitted}"),
-        Kind.UNEXPLAINED,
-        "no alert tells",
+    "payment left pending": (
+        _set("preflight_failed", "status = 'pending'"),
+        ViolationKind.LOST_PAYMENT,
+        "will never be sent",
     ),
-    "a queued batch is left": (lambda scene: _unpaid_batch(scene, "queued"), Kind.UNEXPLAINED, "rests as 'queued'"),
-    "a batch is called completed": (
+    "payment left unknown": (_set("paid", "status = 'processing'"), ViolationKind.UNEXPLAINED, "no alert says why"),
+    "bank loses transfer without an alert": (
+        lambda batch: batch.worker.bank.control.forget_key(f"seedtrust-transaction-{batch.submitted}"),
+        ViolationKind.UNEXPLAINED,
+        "no alert says so",
+    ),
+    "batch left queued": (lambda batch: _unpaid_batch(batch, "queued"), ViolationKind.UNEXPLAINED, "ended as 'queued'"),
+    "batch marked completed": (
         _sql("update huntington_batches set status = 'completed'"),
-        Kind.UNEXPLAINED,
-        "rests as 'completed'",
+        ViolationKind.UNEXPLAINED,
+        "ended as 'completed'",
     ),
-    "a finished batch has no end": (
+    "finished batch without finish time": (
         _sql("update huntington_batches set finished_at = null"),
-        Kind.UNEXPLAINED,
-        "without having been finished",
+        ViolationKind.UNEXPLAINED,
+        "has no finish time",
     ),
-    "a lease outlives its worker": (
+    "lease outlives its worker": (
         _sql("update ops.batch_leases set token = 'x', expires_at = now() + interval '1 hour'"),
-        Kind.UNEXPLAINED,
-        "still held",
+        ViolationKind.UNEXPLAINED,
+        "still leased",
     ),
 }
 
 
-def test_sound_books_hold_nothing_to_find(scene: Scene) -> None:
-    statuses = scene.company.statuses(scene.batch_id)
+def test_correct_books_have_no_violations(batch: FinishedBatch) -> None:
+    statuses = batch.company.statuses(batch.batch_id)
     assert statuses == ["completed", "submitted", "returned", "failed", "failed", "failed"]
-    assert scene.check() == []
+    assert batch.check() == []
 
 
-@pytest.mark.parametrize("name", PLANTED)
-def test_checker_finds(scene: Scene, name: str) -> None:
-    plant, kind, words = PLANTED[name]
-    plant(scene)
-    assert [one for one in scene.check() if one.kind is kind and words in one.sentence]
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_violation_is_detected(batch: FinishedBatch, name: str) -> None:
+    corrupt, kind, message = CORRUPTIONS[name]
+    corrupt(batch)
+    assert [one for one in batch.check() if one.kind is kind and message in one.message]
 
 
-def test_every_kind_of_violation_is_planted() -> None:
-    assert {kind for _, kind, _ in PLANTED.values()} == set(Kind)
+def test_violation_kinds_are_all_covered() -> None:
+    assert {kind for _, kind, _ in CORRUPTIONS.values()} == set(ViolationKind)
 
 
-@pytest.mark.parametrize("whom", ["all", "the sender", "another"])
-def test_what_is_sent_in_a_forbidden_time_is_found_by_the_banks_request_numbers(scene: Scene, whom: str) -> None:
-    before = last_request(scene.worker.bank.control)
-    batch_id = scene.company.batch([CENTS])
-    (sent,) = scene.company.transactions(batch_id)
-    ids = {"all": None, "the sender": frozenset([sent.id]), "another": frozenset([scene.paid])}[whom]
+@pytest.mark.parametrize("banned", ["all", "the sent transaction", "another"])
+def test_send_ban_is_checked_by_the_banks_request_ids(batch: FinishedBatch, banned: str) -> None:
+    before = last_request_id(batch.worker.bank.control)
+    batch_id = batch.company.batch([CENTS])
+    (sent,) = batch.company.transactions(batch_id)
+    ids = {"all": None, "the sent transaction": frozenset([sent.id]), "another": frozenset([batch.paid])}[banned]
 
-    def found(*, until: int | None) -> list[Violation]:
-        return scene.check(quiet=False, bans=(Ban("all was halted", before, until, ids),))
+    def violations(*, until: int | None) -> list[Violation]:
+        return batch.check(is_final=False, bans=(SendBan("sending was halted", before, until, ids),))
 
-    scene.worker.process(batch_id)
+    batch.worker.process(batch_id)
 
-    assert found(until=before) == []
-    assert [one.kind for one in found(until=None)] == ([] if whom == "another" else [Kind.SENT_WITHOUT_LEAVE])
-
-
-def test_what_is_merely_open_breaks_nothing_before_all_is_quiet(scene: Scene) -> None:
-    scene.set(scene.unchecked, "status = 'pending'")
-    _unpaid_batch(scene, "queued")
-    assert scene.check(quiet=False) == []
-    assert len(scene.check()) == 3
-
-
-def test_held_and_halted_payments_rest_by_a_persons_decision(scene: Scene) -> None:
-    _unpaid_batch(scene, "held")
-    assert scene.check() == []
-    _unpaid_batch(scene, "queued")
-    assert len(scene.check()) == 2
-    scene.sql("insert into ops.switches (name) values ('transfers_halted')")
-    assert scene.check() == []
-
-
-def test_alert_of_the_right_rule_explains_and_one_of_another_does_not(scene: Scene) -> None:
-    scene.worker.bank.control.forget(f"seedtrust-transaction-{scene.submitted}")
-    scene.sql(
-        "insert into ops.alerts (rule, subject, severity) values ('amount_differs', :who, 'CRITICAL')",
-        who=f"transaction {scene.submitted}",
+    assert violations(until=before) == []
+    assert [one.kind for one in violations(until=None)] == (
+        [] if banned == "another" else [ViolationKind.SENT_WITHOUT_PERMISSION]
     )
-    assert len(scene.check()) == 1
-    scene.sql("update ops.alerts set rule = 'transfer_forgotten_by_bank'")
-    assert scene.check() == []
 
 
-def test_row_of_the_table_counts_what_is_neither_double_nor_lost_as_unexplained() -> None:
-    row = as_row("resets", 7, [Violation(kind, "a sentence") for kind in Kind])
-    assert (row.cases, row.double, row.lost, row.unexplained) == (7, 1, 1, len(Kind) - 2)
+def test_open_items_are_allowed_before_the_final_check(batch: FinishedBatch) -> None:
+    batch.set(batch.preflight_failed, "status = 'pending'")
+    _unpaid_batch(batch, "queued")
+    assert batch.check(is_final=False) == []
+    assert len(batch.check()) == 3
+
+
+def test_held_or_halted_batch_may_stay_open(batch: FinishedBatch) -> None:
+    _unpaid_batch(batch, "held")
+    assert batch.check() == []
+    _unpaid_batch(batch, "queued")
+    assert len(batch.check()) == 2
+    batch.sql("insert into ops.switches (name) values ('transfers_halted')")
+    assert batch.check() == []
+
+
+def test_alert_explains_only_its_own_incident(batch: FinishedBatch) -> None:
+    batch.worker.bank.control.forget_key(f"seedtrust-transaction-{batch.submitted}")
+    batch.sql(
+        "insert into ops.alerts (rule, subject, severity) values ('amount_differs', :subject, 'CRITICAL')",
+        subject=f"transaction {batch.submitted}",
+    )
+    assert len(batch.check()) == 1
+    batch.sql("update ops.alerts set rule = 'transfer_forgotten_by_bank'")
+    assert batch.check() == []
+
+
+def test_row_counts_other_violation_kinds_as_unexplained() -> None:
+    row = build_row("resets", 7, [Violation(kind, "a message") for kind in ViolationKind])
+    assert (row.cases, row.double, row.lost, row.unexplained) == (7, 1, 1, len(ViolationKind) - 2)

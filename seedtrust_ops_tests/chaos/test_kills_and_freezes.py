@@ -1,27 +1,27 @@
-"""Workers killed while they wait, or frozen and woken late; a server that restarts or has no connection left."""
+"""Workers killed while they wait, or frozen until too late; a server that restarts or has no free connection."""
 
 from collections.abc import Callable
 
 import pytest
 
-from seedtrust_ops_tests.chaos.crash_points import killed_while_waiting
-from seedtrust_ops_tests.chaos.database_faults import restarts_in_mid_batch, too_few_connections
-from seedtrust_ops_tests.chaos.environment import Ground
-from seedtrust_ops_tests.chaos.expectations import must_be_clean
-from seedtrust_ops_tests.chaos.frozen_workers import frozen_at_each_step
-from seedtrust_ops_tests.chaos.shards import Group
+from seedtrust_ops_tests.chaos.assertions import assert_clean
+from seedtrust_ops_tests.chaos.crash_points import kill_during_requests
+from seedtrust_ops_tests.chaos.database_faults import limit_connections, restart_during_batch
+from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
+from seedtrust_ops_tests.chaos.frozen_workers import freeze_at_each_step
+from seedtrust_ops_tests.chaos.shards import ScenarioResult
 
-# Many cases a test, on a machine that may be busy.
+# Each test runs many cases, on a machine that may be busy.
 pytestmark = [pytest.mark.timeout(900), pytest.mark.long_chaos]
 
 
-@pytest.mark.parametrize("run", [killed_while_waiting, too_few_connections, restarts_in_mid_batch])
-def test_money_moves_once_and_books_agree_whatever_befalls_worker_or_server(
-    ground: Ground, run: Callable[[Ground], Group]
+@pytest.mark.parametrize("run", [kill_during_requests, limit_connections, restart_during_batch])
+def test_worker_kill_or_server_fault_moves_money_once(
+    environment: ChaosEnvironment, run: Callable[[ChaosEnvironment], ScenarioResult]
 ) -> None:
-    must_be_clean(run(ground))
+    assert_clean(run(environment))
 
 
-def test_worker_that_wakes_up_late_at_any_step_sends_nothing_that_was_denied_meanwhile(ground: Ground) -> None:
-    # One step in so many; `make chaos` freezes it at each.
-    must_be_clean(frozen_at_each_step(ground, one_in=8))
+def test_frozen_worker_sends_nothing_denied_while_it_was_frozen(environment: ChaosEnvironment) -> None:
+    # One step in eight; `make chaos` freezes the worker at each.
+    assert_clean(freeze_at_each_step(environment, one_in=8))

@@ -1,6 +1,6 @@
-"""One case of a batch that something befalls: a database and a bank of its own, a worker that is struck, a restart.
+"""One case with a batch of transfers: its own database and bank, a worker that meets a fault, and the recovery.
 
-What strikes, and when, the parts say; the checker says what came of it.
+Which fault is injected where is defined by the scenarios in `crash_points`, `frozen_workers` and `database_faults`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,125 +9,135 @@ from dataclasses import dataclass
 from typing import Any
 
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
-from seedtrust_ops_tests.chaos.bank_pool import FreshBanks
-from seedtrust_ops_tests.chaos.environment import Ground
-from seedtrust_ops_tests.chaos.faults import Strike
-from seedtrust_ops_tests.chaos.injection_points import RENEWALS, Moment, moments_of
-from seedtrust_ops_tests.chaos.invariants import Ban, check
-from seedtrust_ops_tests.chaos.recovery import Sessions, restart
-from seedtrust_ops_tests.chaos.shards import Group, Lane, Outcome, group, in_lanes, open_lane
-from seedtrust_ops_tests.chaos.tasks import Errand
+from seedtrust_ops_tests.chaos.bank_pool import BankPool
+from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
+from seedtrust_ops_tests.chaos.faults import Fault
+from seedtrust_ops_tests.chaos.injection_points import LEASE_RENEWAL_STEPS, InjectionPoint, list_injection_points
+from seedtrust_ops_tests.chaos.invariants import SendBan, check_invariants
+from seedtrust_ops_tests.chaos.recovery import Sessions, recover
+from seedtrust_ops_tests.chaos.shards import (
+    CaseResult,
+    ScenarioResult,
+    Shard,
+    collect_results,
+    open_shard,
+    run_in_shards,
+)
+from seedtrust_ops_tests.chaos.tasks import Task
 from seedtrust_ops_tests.chaos.template_batch import RETURNED, prepare_bank, template_with_batch
 from seedtrust_ops_tests.chaos.violations import Violation
-from seedtrust_ops_tests.chaos.worker_environment import Workplace
-from seedtrust_ops_tests.chaos.worker_processes import run
+from seedtrust_ops_tests.chaos.worker_config import WorkerConfig
+from seedtrust_ops_tests.chaos.worker_processes import run_worker
 
-TRIES = 3
-"""How often a case is tried whose moment does not come: a busy machine may take another way through the batch."""
+MAX_TRIES = 3
+"""How often a case is tried until its injection point is reached: a busy machine may run other steps."""
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A case's own world, and the test's own view of its database."""
+class TransferCase:
+    """One case's bank and database: how the worker reaches them, and how the test does."""
 
-    place: Workplace
-    banks: FreshBanks
+    config: WorkerConfig
+    banks: BankPool
     sessions: Sessions
 
 
 @dataclass(frozen=True)
-class Play:
-    """What is done in each case of a fault.
+class Scenario:
+    """One fault in one task, run once per injection point.
 
-    `work` is the errand that is struck, `arrange` makes the world in which it begins, and `verb` says for people what
-    befell the worker.
+    `name` is the label in the results table, `prepare` runs before the worker starts, `event` says in a case's name
+    what happened to the worker, and `statements` and `is_persistent` are as in `Task`.
     """
 
-    fault: str
-    work: str
+    name: str
+    task_name: str
     concurrency: int = 1
-    arrange: Callable[[Scene], None] = lambda _: None
-    strike: Strike = Strike.DIE
-    verb: str = "died"
+    prepare: Callable[[TransferCase], None] = lambda _: None
+    fault: Fault = Fault.CRASH
+    event: str = "crashed"
     statements: tuple[str, ...] = ()
-    goes_on: bool = False
+    is_persistent: bool = False
     sides: tuple[bool, ...] = (False, True)
-    only: str = ""
-    """How the labels of the steps begin that are struck; empty for all of them."""
+    step_prefix: str = ""
+    """Only steps whose label starts with this are injection points; empty for all."""
 
 
 @contextmanager
-def scene(
-    lane: Lane,
+def open_case(
+    shard: Shard,
     template: str,
     *,
     first_fault: dict[str, Any] | None = None,
-    **place: Any,
-) -> Iterator[Scene]:
-    """Set a case's world up: the batch of eight is queued, and the bank knows what to do with it."""
-    with lane.database(template) as (database, sessions):
-        banks = lane.banks
+    **config: Any,
+) -> Iterator[TransferCase]:
+    """Set up a case: the batch of eight is queued, and the bank knows how to treat each transfer."""
+    with shard.database(template) as (database, sessions):
+        banks = shard.banks
         prepare_bank(banks, **(first_fault or {}))
-        workplace = Workplace(
-            database, banks.url, banks.api_key, banks.funding_account_id, lane.ground.field_key, **place
+        worker_config = WorkerConfig(
+            database, banks.url, banks.api_key, banks.funding_account_id, shard.environment.field_key, **config
         )
-        yield Scene(workplace, banks, sessions)
+        yield TransferCase(worker_config, banks, sessions)
 
 
-def moments_in(lane: Lane, template: str, play: Play) -> list[Moment]:
-    """Return every moment of the play, from a run in which nothing is struck and nothing went wrong by chance."""
-    trouble = None
-    for _ in range(TRIES):
-        with scene(lane, template, concurrency=play.concurrency) as set_up:
-            play.arrange(set_up)
-            told = run(Errand(play.work, set_up.place, statements=play.statements))
-        assert told is not None, "A worker that nothing befell did not come to its end."
-        if (trouble := told.trouble) is None:
-            moments = moments_of(told.steps, once=RENEWALS, sides=play.sides)
-            return [moment for moment in moments if moment.label.startswith(play.only)]
-    raise AssertionError(f"A worker that nothing befell ended in trouble {TRIES} times: {trouble}")
+def find_injection_points(shard: Shard, template: str, scenario: Scenario) -> list[InjectionPoint]:
+    """Record a run without a fault and return the scenario's injection points in it."""
+    error = None
+    for _ in range(MAX_TRIES):
+        with open_case(shard, template, concurrency=scenario.concurrency) as case:
+            scenario.prepare(case)
+            result = run_worker(Task(scenario.task_name, case.config, statements=scenario.statements))
+        assert result is not None, "A worker without an injected fault crashed."
+        if (error := result.error) is None:
+            points = list_injection_points(result.steps, first_only=LEASE_RENEWAL_STEPS, sides=scenario.sides)
+            return [point for point in points if point.label.startswith(scenario.step_prefix)]
+    raise AssertionError(f"A worker without an injected fault failed {MAX_TRIES} times, last with: {error}")
 
 
-def strike(lane: Lane, template: str, play: Play, moment: Moment) -> Outcome | str:
-    """Run one case to its end; a name alone says that the moment never came."""
-    name = f"{play.verb} {moment}"
-    for _ in range(TRIES):
-        with scene(lane, template, concurrency=play.concurrency) as set_up:
-            play.arrange(set_up)
-            told = run(
-                Errand(
-                    play.work,
-                    set_up.place,
-                    moment,
-                    strike=play.strike,
-                    goes_on=play.goes_on,
-                    statements=play.statements,
+def run_case(shard: Shard, template: str, scenario: Scenario, point: InjectionPoint) -> CaseResult | str:
+    """Run one case from fault to verdict; return only its name if the injection point was not reached."""
+    name = f"{scenario.event} {point}"
+    for _ in range(MAX_TRIES):
+        with open_case(shard, template, concurrency=scenario.concurrency) as case:
+            scenario.prepare(case)
+            result = run_worker(
+                Task(
+                    scenario.task_name,
+                    case.config,
+                    point,
+                    fault=scenario.fault,
+                    is_persistent=scenario.is_persistent,
+                    statements=scenario.statements,
                 )
             )
-            if told is None or told.was_struck:
-                return Outcome(name, judge(set_up))
+            if result is None or result.fault_injected:
+                return CaseResult(name, recover_and_check(case))
     return name
 
 
-def run_play(ground: Ground, play: Play, *, one_in: int = 1) -> Group:
-    """Run every case of a play, or one in so many."""
-    with template_with_batch(ground) as template:
-        with open_lane(ground) as lane:
-            moments = moments_in(lane, template, play)[::one_in]
-        return group(play.fault, in_lanes(ground, moments, lambda lane, moment: strike(lane, template, play, moment)))
+def run_scenario(environment: ChaosEnvironment, scenario: Scenario, *, one_in: int = 1) -> ScenarioResult:
+    """Run every case of a scenario, or only one in `one_in`."""
+    with template_with_batch(environment) as template:
+        with open_shard(environment) as shard:
+            points = find_injection_points(shard, template, scenario)[::one_in]
+        return collect_results(
+            scenario.name,
+            run_in_shards(environment, points, lambda shard, point: run_case(shard, template, scenario, point)),
+        )
 
 
-def let_the_bank_go_on(bank: SandboxBank) -> None:
-    """Let the bank send back what is to come back, if it has it by now, and settle the rest."""
+def advance_bank(bank: SandboxBank) -> None:
+    """Let the bank return the transfer that is meant to come back, if it has it by now, and settle the others."""
     for transfer in bank.ledger()["transfers"]:
         if transfer["reference"] == str(RETURNED) and transfer["status"] != "returned":
             bank.return_transfer(transfer["id"], "R03")
     bank.settle()
 
 
-def judge(set_up: Scene, bans: Sequence[Ban] = ()) -> list[Violation]:
-    """Restart as production does, let the bank go on, heal what came of that, and check everything."""
-    restart(set_up.sessions, set_up.place)
-    let_the_bank_go_on(set_up.banks.control)
-    restart(set_up.sessions, set_up.place)
-    return check(set_up.sessions, set_up.banks.control, quiet=True, bans=bans)
+def recover_and_check(case: TransferCase, bans: Sequence[SendBan] = ()) -> list[Violation]:
+    """Recover as production does, let the bank settle and return transfers, recover again, and check everything."""
+    recover(case.sessions, case.config)
+    advance_bank(case.banks.control)
+    recover(case.sessions, case.config)
+    return check_invariants(case.sessions, case.banks.control, is_final=True, bans=bans)

@@ -1,6 +1,6 @@
-"""What the checker can find, in words: a kind, a sentence, and the columns of the table that the kinds count in.
+"""What the invariant checks report: a kind, a message, and the column of the results table in which the kind counts.
 
-What makes a violation is not said here.
+The checks themselves are in `invariants`, `final_invariants` and `email_invariants`.
 """
 
 from collections.abc import Iterable
@@ -10,37 +10,37 @@ from enum import StrEnum
 from seedtrust_ops_tests.chaos.results_table import Row
 
 
-class Kind(StrEnum):
-    """What is wrong."""
+class ViolationKind(StrEnum):
+    """Which promise was broken."""
 
     DOUBLE_PAYMENT = "double payment"
-    """Money moved twice where it should have moved once."""
+    """Money moved twice instead of once."""
     LOST_PAYMENT = "lost payment"
-    """A payment that was made and is not in SeedTrust's books, or was to be made and never will be."""
-    SENT_WITHOUT_LEAVE = "sent without leave"
-    """Sent while halted, held, denied, not on record, or from a batch that nobody claimed."""
-    NOT_THE_BANKS_WORD = "not the bank's word"
-    """SeedTrust believes what the bank never said."""
-    BOOKS_DIFFER = "books differ"
-    """A balance is not its ledger's sum, or the ledger is not what the bank moved."""
+    """A payment that was made but is not in SeedTrust's books, or that was due and will never be made."""
+    SENT_WITHOUT_PERMISSION = "sent without permission"
+    """Sent while halted, held, denied, not recorded, or from a batch that no worker had claimed."""
+    STATUS_MISMATCH = "status mismatch"
+    """SeedTrust has a status that the bank never reported."""
+    LEDGER_MISMATCH = "ledger mismatch"
+    """A balance differs from the sum of its ledger entries, or the ledger from what the bank moved."""
     UNEXPLAINED = "unexplained"
-    """Something rests where nothing says why: no word of the bank, no check, no alert."""
+    """An open item that no bank status, preflight result or alert explains."""
 
 
 @dataclass(frozen=True)
 class Violation:
-    """One broken promise, and the sentence that says which."""
+    """One broken promise and the message that says what is wrong."""
 
-    kind: Kind
-    sentence: str
+    kind: ViolationKind
+    message: str
 
     def __str__(self) -> str:
-        """As a test's failure shows it."""
-        return f"{self.kind}: {self.sentence}"
+        """The text that a test failure shows."""
+        return f"{self.kind}: {self.message}"
 
 
-def as_row(fault: str, cases: int, violations: Iterable[Violation]) -> Row:
-    """Return the table's row for a fault: whatever is neither a double nor a lost payment counts as unexplained."""
+def build_row(scenario: str, cases: int, violations: Iterable[Violation]) -> Row:
+    """Return a scenario's table row; every kind but double and lost payments counts as unexplained."""
     kinds = [one.kind for one in violations]
-    double, lost = kinds.count(Kind.DOUBLE_PAYMENT), kinds.count(Kind.LOST_PAYMENT)
-    return Row(fault, cases, double=double, lost=lost, unexplained=len(kinds) - double - lost)
+    double, lost = kinds.count(ViolationKind.DOUBLE_PAYMENT), kinds.count(ViolationKind.LOST_PAYMENT)
+    return Row(scenario, cases, double=double, lost=lost, unexplained=len(kinds) - double - lost)

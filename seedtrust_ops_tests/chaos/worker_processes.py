@@ -1,6 +1,6 @@
-"""Runners: workers in processes of their own, each forked from a server that has everything loaded.
+"""Worker processes: each runs one task and is forked from a server that has everything loaded, so hundreds are cheap.
 
-So that hundreds of them cost little. What they do is `working`'s.
+What a task does is in `task_runner`.
 """
 
 import multiprocessing
@@ -10,73 +10,73 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from seedtrust_ops_tests.chaos.task_runner import work
-from seedtrust_ops_tests.chaos.tasks import Errand, Told
+from seedtrust_ops_tests.chaos.task_runner import run_task
+from seedtrust_ops_tests.chaos.tasks import Task, TaskResult
 
-PATIENCE_SECONDS = 300
-"""How long a worker is waited for; most take a fifth of a second, the first on a busy machine a hundred times that."""
+TIMEOUT_SECONDS = 300
+"""How long to wait for a worker. Most take 0.2 s; the first one on a busy machine takes a hundred times as long."""
 
 
-class Runner:
-    """A worker under way."""
+class WorkerProcess:
+    """A running worker and the pipe on which it reports."""
 
-    def __init__(self, process: BaseProcess, line: Connection) -> None:
+    def __init__(self, process: BaseProcess, pipe: Connection) -> None:
         self.process = process
-        self._line = line
+        self._pipe = pipe
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """Its process id."""
         assert self.process.pid is not None
         return self.process.pid
 
     @property
-    def has_spoken(self) -> bool:
-        """Whether there is something to hear, the end of the line included."""
-        return self._line.poll(0)
+    def has_message(self) -> bool:
+        """Whether a message, or the end of the process, can be received without waiting."""
+        return self._pipe.poll(0)
 
-    def hear(self) -> Any:
-        """Return the next thing that the worker says, None where it has died; raises where it says nothing."""
-        if not self._line.poll(PATIENCE_SECONDS):
-            raise AssertionError(f"The worker said nothing for {PATIENCE_SECONDS} seconds.")
+    def receive(self) -> Any:
+        """Return the worker's next message, None if it crashed; raises if nothing arrives in time."""
+        if not self._pipe.poll(TIMEOUT_SECONDS):
+            raise AssertionError(f"The worker sent nothing for {TIMEOUT_SECONDS} seconds.")
         try:
-            return self._line.recv()
+            return self._pipe.recv()
         except EOFError:
             return None
 
-    def go_on(self) -> None:
-        """Give a worker that told of its moment leave to go on."""
-        self._line.send("go on")
+    def resume(self) -> None:
+        """Let a worker that is paused at its injection point continue."""
+        self._pipe.send("resume")
 
-    def end(self) -> Told | None:
-        """Wait for the end; return what the worker told, None where it died."""
-        told = None
-        while (word := self.hear()) is not None:
-            if isinstance(word, Told):
-                told = word
-        self.process.join(PATIENCE_SECONDS)
-        return told
+    def wait(self) -> TaskResult | None:
+        """Wait for the process to end; return its result, None if it crashed."""
+        result = None
+        while (message := self.receive()) is not None:
+            if isinstance(message, TaskResult):
+                result = message
+        self.process.join(TIMEOUT_SECONDS)
+        return result
 
 
 @contextmanager
-def sent_on(errand: Errand) -> Iterator[Runner]:
-    """Send a worker on an errand; at the end it is gone, whatever it was doing."""
+def start_worker(task: Task) -> Iterator[WorkerProcess]:
+    """Start a worker on a task; it is killed at the end of the block, whatever it is doing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["seedtrust_ops_tests.chaos.task_runner"])
-    ours, theirs = context.Pipe()
-    process = context.Process(target=work, args=(errand, theirs), daemon=True)
+    own_end, worker_end = context.Pipe()
+    process = context.Process(target=run_task, args=(task, worker_end), daemon=True)
     process.start()
-    theirs.close()
+    worker_end.close()
     try:
-        yield Runner(process, ours)
+        yield WorkerProcess(process, own_end)
     finally:
         process.kill()
         process.join()
         process.close()
-        ours.close()
+        own_end.close()
 
 
-def run(errand: Errand) -> Told | None:
-    """Send a worker on an errand and wait for its end; return what it told, None where it died."""
-    with sent_on(errand) as runner:
-        return runner.end()
+def run_worker(task: Task) -> TaskResult | None:
+    """Run a task in a worker process; return its result, None if the worker crashed."""
+    with start_worker(task) as worker:
+        return worker.wait()

@@ -1,1 +1,1 @@
-"""A random but repeatable history of everything that can happen to transfers, judged by the checker at every step."""
+"""Stateful tests: random but repeatable histories of everything that can happen to transfers, checked at every step."""

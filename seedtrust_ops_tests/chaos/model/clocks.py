@@ -1,8 +1,8 @@
-"""The three clocks of the model's world, each of which can be put forward: the database's, a process's, the bank's.
+"""The three clocks of a simulation, each of which can be moved: the database's, the processes', and the bank's.
 
-The database's is a pair of functions that stand before PostgreSQL's own on the search path, so that every `now()` and
-`clock_timestamp()` of the product asks them. A process's is put in the place of `time` in the modules that ask
-what time it is. The bank's is its own control. Sleeps and timeouts of the event loop stay real.
+The database clock is a pair of functions that precede PostgreSQL's own on the search path, so that every `now()` and
+`clock_timestamp()` of the product calls them. The process clock replaces `time` in the modules that read the time. The
+bank's clock is set through its control client. Sleeps and timeouts of the event loop stay real.
 """
 
 import time
@@ -26,16 +26,16 @@ FUNCTIONS = """
         'select pg_catalog.now() + make_interval(secs => seconds) from model_clock.ahead';
 """
 SEARCH_PATH = "-csearch_path=model_clock,pg_catalog,public"
-ASKERS = (sender, send_cancellation)
+PATCHED_MODULES = (sender, send_cancellation)
 
 
 def with_model_clock(database: URL) -> URL:
-    """Return the URL by which a database is entered so that its time is the model's."""
+    """Return the database's URL with a search path that uses the model's clock."""
     return database.update_query_dict({"options": SEARCH_PATH})
 
 
 def install_clock(database: URL) -> None:
-    """Make the functions in a database that has none yet."""
+    """Create the clock functions in a database that does not have them yet."""
     engine = create_engine(database)
     with engine.begin() as connection:
         connection.execute(text(FUNCTIONS))
@@ -43,13 +43,13 @@ def install_clock(database: URL) -> None:
 
 
 class ProcessClock:
-    """Stands in the place of the module `time` for whoever asks it what time it is."""
+    """Replaces the module `time` in the product's modules that read the time."""
 
     def __init__(self) -> None:
         self.ahead_seconds = 0.0
 
     def monotonic(self) -> float:
-        """Return the seconds of a clock that never goes back."""
+        """Return the seconds of a clock that never goes backward."""
         return time.monotonic() + self.ahead_seconds
 
     def time(self) -> float:
@@ -57,9 +57,9 @@ class ProcessClock:
         return time.time() + self.ahead_seconds
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Have the product's modules ask this clock."""
-        patches = [patch.object(module, "time", self) for module in ASKERS]
+    def installed(self) -> Iterator[None]:
+        """Let the product's modules read this clock."""
+        patches = [patch.object(module, "time", self) for module in PATCHED_MODULES]
         for one in patches:
             one.start()
         try:
@@ -70,7 +70,7 @@ class ProcessClock:
 
 
 class Clocks:
-    """All three, and how far ahead of this machine's each is, in seconds."""
+    """All three clocks, and how far each is ahead of this machine's, in seconds."""
 
     def __init__(self, engine: Engine, process: ProcessClock, bank: SandboxBank) -> None:
         self._engine = engine
@@ -81,23 +81,23 @@ class Clocks:
         self._set_back_by = 0.0
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass everywhere."""
+        """Let time pass on all three clocks."""
         self.jump_database(seconds)
         self._process.ahead_seconds += seconds
         self.jump_bank(seconds)
 
     def jump_database(self, seconds: float) -> None:
-        """Put the database's clock forward, or back where `seconds` is below zero."""
+        """Move the database's clock forward, or backward if `seconds` is negative."""
         self._database_ahead += seconds
         self._set_back_by = max(0.0, self._set_back_by - seconds)
         with self._engine.begin() as connection:
             connection.execute(text("update model_clock.ahead set seconds = :ahead"), {"ahead": self._database_ahead})
 
     def catch_up(self) -> None:
-        """Let so much time pass that all moments on record are in the past, wherever a clock was set back."""
+        """Let enough time pass that every recorded time is in the past, even if the database clock was set back."""
         self.pass_time(self._set_back_by)
 
     def jump_bank(self, seconds: float) -> None:
-        """Put the bank's clock forward."""
+        """Move the bank's clock forward."""
         self._bank_ahead += seconds
         self._bank.set_clock(self._bank_ahead)

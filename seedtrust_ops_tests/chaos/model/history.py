@@ -1,6 +1,7 @@
-"""What can happen in the model's world at any time, also in the middle of a worker's life: people, clocks, the bank.
+"""The events that can happen in a simulation at any time, also in the middle of a worker's run.
 
-When and in what order is the state machine's; each returns whether it found anything to happen to.
+They come from people, clocks and the bank; `state_machine` decides when and in what order. Each event returns whether
+it had any effect.
 """
 
 from collections.abc import Callable
@@ -8,103 +9,108 @@ from typing import Any
 
 import httpx
 
-from seedtrust_ops_tests.chaos.model.environment import World
 from seedtrust_ops_tests.chaos.model.payments import Payment, Payments
+from seedtrust_ops_tests.chaos.model.simulation import Simulation
 
-HAPPENINGS = (
-    "another worker works",
-    "a healing",
-    "a halt",
-    "a resumption",
+EVENTS = (
+    "another worker runs",
+    "auto-heal runs",
+    "sending is halted",
+    "sending is resumed",
     "a batch is held",
-    "a batch is queued again",
+    "a batch is requeued",
     "a request is denied",
-    "a request gets another amount",
+    "a request changes its amount",
     "a request is approved again",
     "a payment is added",
     "time passes",
     "the database's clock jumps forward",
     "the database's clock jumps back",
     "the bank's clock jumps forward",
-    "the bank settles",
-    "the bank returns",
-    "the bank rejects",
+    "the bank settles transfers",
+    "the bank returns a transfer",
+    "the bank rejects a transfer",
     "the bank forgets a key",
     "the bank recovers",
 )
 
 
 class History:
-    """One world, and the batches and transactions that were made in it so far."""
+    """One simulation, and the ids of the batches and transactions created in it so far."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.payments = Payments(world.company)
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.payments = Payments(simulation.company)
         self.batches: list[int] = []
         self.transactions: list[int] = []
 
-    def batch(self, place: int) -> int:
-        """One of the batches."""
-        return self.batches[place % len(self.batches)]
+    def batch(self, index: int) -> int:
+        """Return the id of one of the batches; any index is valid."""
+        return self.batches[index % len(self.batches)]
 
-    def transaction(self, place: int) -> int:
-        """One of the transactions."""
-        return self.transactions[place % len(self.transactions)]
+    def transaction(self, index: int) -> int:
+        """Return the id of one of the transactions; any index is valid."""
+        return self.transactions[index % len(self.transactions)]
 
-    def batch_to_process(self, place: int, wanted: list[Payment]) -> int:
-        """A queued batch, made of `wanted` where there is none: what befalls a worker should find it at work."""
-        queued = self.world.sql("select id from huntington_batches where status = 'queued' order by id")
+    def batch_to_process(self, index: int, wanted: list[Payment]) -> int:
+        """Return a queued batch, created from `wanted` if there is none, so that a worker has something to do."""
+        queued = self.simulation.sql("select id from huntington_batches where status = 'queued' order by id")
         if not queued:
             self.make_batch(wanted, "queued")
             return self.batches[-1]
-        return int(queued[place % len(queued)][0])
+        return int(queued[index % len(queued)][0])
 
-    def happenings(self, place: int, seconds: float, wanted: Payment) -> dict[str, Callable[[], Any]]:
-        """What can happen at any time, also in the middle of a worker's life."""
+    def events(self, index: int, seconds: float, wanted: Payment) -> dict[str, Callable[[], Any]]:
+        """Return the events by name, as in `EVENTS`, with these arguments."""
+        bank = self.simulation.bank
         return {
-            "another worker works": lambda: self.world.process(self.batch(place)),
-            "a healing": self.world.heal,
-            "a halt": self._halt,
-            "a resumption": self._resume,
-            "a batch is held": lambda: self._hold(self.batch(place)),
-            "a batch is queued again": lambda: self._queue_again(self.batch(place)),
-            "a request is denied": lambda: self._take_back(place, "status = 'denied'"),
-            "a request gets another amount": lambda: self._take_back(place, "amount_cents = amount_cents + 1"),
-            "a request is approved again": lambda: self._approve_again(place),
-            "a payment is added": lambda: self._add(self.batch(place), wanted),
-            "time passes": lambda: self.world.clocks.pass_time(seconds),
-            "the database's clock jumps forward": lambda: self.world.clocks.jump_database(seconds),
-            "the database's clock jumps back": lambda: self.world.clocks.jump_database(-seconds),
-            "the bank's clock jumps forward": lambda: self.world.clocks.jump_bank(seconds),
-            "the bank settles": self.world.bank.settle,
-            "the bank returns": lambda: self._at_the_bank(self.world.bank.return_reference, place, "R03"),
-            "the bank rejects": lambda: self._at_the_bank(self.world.bank.reject_reference, place, "account is frozen"),
-            "the bank forgets a key": lambda: self._forget(place),
-            "the bank recovers": self.world.bank.clear_faults,
+            "another worker runs": lambda: self.simulation.process(self.batch(index)),
+            "auto-heal runs": self.simulation.heal,
+            "sending is halted": self._halt,
+            "sending is resumed": self._resume,
+            "a batch is held": lambda: self._hold(self.batch(index)),
+            "a batch is requeued": lambda: self._requeue(self.batch(index)),
+            "a request is denied": lambda: self._change_request(index, "status = 'denied'"),
+            "a request changes its amount": lambda: self._change_request(index, "amount_cents = amount_cents + 1"),
+            "a request is approved again": lambda: self._approve_again(index),
+            "a payment is added": lambda: self._add(self.batch(index), wanted),
+            "time passes": lambda: self.simulation.clocks.pass_time(seconds),
+            "the database's clock jumps forward": lambda: self.simulation.clocks.jump_database(seconds),
+            "the database's clock jumps back": lambda: self.simulation.clocks.jump_database(-seconds),
+            "the bank's clock jumps forward": lambda: self.simulation.clocks.jump_bank(seconds),
+            "the bank settles transfers": bank.settle,
+            "the bank returns a transfer": lambda: self._apply_at_bank(bank.return_reference, index, "R03"),
+            "the bank rejects a transfer": lambda: self._apply_at_bank(
+                bank.reject_reference, index, "account is frozen"
+            ),
+            "the bank forgets a key": lambda: self._forget(index),
+            "the bank recovers": bank.clear_faults,
         }
 
     def make_batch(self, wanted: list[Payment], status: str) -> None:
-        """Make a batch of these payments."""
-        batch_id = self.payments.new_batch(wanted, self.world.now(), status=status)
+        """Create a batch of these payments."""
+        batch_id = self.payments.new_batch(wanted, self.simulation.now(), status=status)
         self.batches.append(batch_id)
-        self._know_transactions(batch_id)
+        self._add_new_transactions(batch_id)
         if status != "queued":
             self._forbid_pending(batch_id, f"batch {batch_id} is '{status}'")
 
-    def _know_transactions(self, batch_id: int) -> None:
-        rows = self.world.sql("select id from huntington_transactions where batch_id = :id order by id", id=batch_id)
+    def _add_new_transactions(self, batch_id: int) -> None:
+        rows = self.simulation.sql(
+            "select id from huntington_transactions where batch_id = :id order by id", id=batch_id
+        )
         self.transactions += [row[0] for row in rows if row[0] not in self.transactions]
 
-    def _forbid_pending(self, batch_id: int, why: str) -> None:
+    def _forbid_pending(self, batch_id: int, reason: str) -> None:
         pending = f"select id from huntington_transactions where batch_id = {batch_id} and status = 'pending'"
-        self.world.forbid(f"batch {batch_id}", why, pending)
+        self.simulation.forbid(f"batch {batch_id}", reason, pending)
 
     def _add(self, batch_id: int, wanted: Payment) -> bool:
         is_open = "select 1 from huntington_batches where id = :id and status in ('queued', 'processing')"
-        if not self.world.sql(is_open, id=batch_id):
+        if not self.simulation.sql(is_open, id=batch_id):
             return False
-        self.payments.add(batch_id, [wanted], self.world.now())
-        self._know_transactions(batch_id)
+        self.payments.add(batch_id, [wanted], self.simulation.now())
+        self._add_new_transactions(batch_id)
         return True
 
     def _hold(self, batch_id: int) -> bool:
@@ -112,65 +118,65 @@ class History:
             "update huntington_batches set status = 'held'"
             " where id = :id and status in ('queued', 'processing') returning id"
         )
-        held = self.world.sql(hold, id=batch_id)
+        held = self.simulation.sql(hold, id=batch_id)
         if held:
             self._forbid_pending(batch_id, f"batch {batch_id} is held")
         return bool(held)
 
-    def _queue_again(self, batch_id: int) -> bool:
-        self.world.allow(f"batch {batch_id}")
+    def _requeue(self, batch_id: int) -> bool:
+        self.simulation.allow(f"batch {batch_id}")
         queue = (
             "update huntington_batches set status = 'queued', queued_at = clock_timestamp()"
             " where id = :id and status <> 'queued' returning id"
         )
-        return bool(self.world.sql(queue, id=batch_id))
+        return bool(self.simulation.sql(queue, id=batch_id))
 
-    def _take_back(self, place: int, change: str) -> bool:
+    def _change_request(self, index: int, change: str) -> bool:
         if not self.payments.requests:
             return False
-        request_id = self.payments.requests[place % len(self.payments.requests)]
-        take_back = f"update disbursement_requests set {change} where id = :id and status = 'approved' returning id"
-        taken_back = self.world.sql(take_back, id=request_id)
-        if taken_back:
-            self.world.forbid(
+        request_id = self.payments.requests[index % len(self.payments.requests)]
+        update = f"update disbursement_requests set {change} where id = :id and status = 'approved' returning id"
+        changed = self.simulation.sql(update, id=request_id)
+        if changed:
+            self.simulation.forbid(
                 f"request {request_id}",
-                f"request {request_id} was taken back ({change})",
+                f"disbursement request {request_id} was changed ({change})",
                 "select id from huntington_transactions"
                 f" where disbursement_request_id = {request_id} and status in ('pending', 'failed')",
             )
-        return bool(taken_back)
+        return bool(changed)
 
-    def _approve_again(self, place: int) -> bool:
+    def _approve_again(self, index: int) -> bool:
         if not self.payments.requests:
             return False
-        request_id = self.payments.requests[place % len(self.payments.requests)]
-        self.world.allow(f"request {request_id}")
+        request_id = self.payments.requests[index % len(self.payments.requests)]
+        self.simulation.allow(f"request {request_id}")
         approve = (
             "update disbursement_requests r set status = 'approved', amount_cents = coalesce((select max(amount_cents)"
             " from huntington_transactions where disbursement_request_id = r.id), amount_cents)"
             " where id = :id and status in ('denied', 'approved') returning id"
         )
-        return bool(self.world.sql(approve, id=request_id))
+        return bool(self.simulation.sql(approve, id=request_id))
 
     def _halt(self) -> bool:
-        self.world.sql("insert into ops.switches (name) values ('transfers_halted') on conflict do nothing")
-        self.world.forbid("halt", "sending was halted")
+        self.simulation.sql("insert into ops.switches (name) values ('transfers_halted') on conflict do nothing")
+        self.simulation.forbid("halt", "sending was halted")
         return True
 
     def _resume(self) -> bool:
-        self.world.allow("halt")
-        return bool(self.world.sql("delete from ops.switches returning name"))
+        self.simulation.allow("halt")
+        return bool(self.simulation.sql("delete from ops.switches returning name"))
 
-    def _at_the_bank(self, do: Callable[[str, str], None], place: int, why: str) -> bool:
+    def _apply_at_bank(self, action: Callable[[str, str], None], index: int, reason: str) -> bool:
         try:
-            do(str(self.transaction(place)), why)
+            action(str(self.transaction(index)), reason)
         except httpx.HTTPStatusError:
             return False
         return True
 
-    def _forget(self, place: int) -> bool:
+    def _forget(self, index: int) -> bool:
         try:
-            self.world.bank.forget(f"seedtrust-transaction-{self.transaction(place)}")
+            self.simulation.bank.forget_key(f"seedtrust-transaction-{self.transaction(index)}")
         except httpx.HTTPStatusError:
             return False
         return True

@@ -1,6 +1,6 @@
-"""The payments that the model makes up: sound ones, those that the check must refuse, and the legacy worker's.
+"""The payments that the model generates: valid ones, those that preflight must reject, and the legacy worker's.
 
-They are put into the platform's tables as its applications would; what becomes of them is the product's.
+They are inserted into the platform's tables as its applications would do it.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ FLAWS = ("bad routing", "refused", "same request", "denied", "another amount", "
 
 @dataclass(frozen=True)
 class Payment:
-    """One payment to be made: of which case, how, and what is wrong with it, if anything is."""
+    """One payment to make: its case (an index), amount, method, and what is wrong with it, if anything."""
 
     case: int
     cents: int
@@ -32,7 +32,7 @@ class Payment:
 payments = st.builds(
     Payment,
     case=st.integers(0, CASES - 1),
-    # Small ones, and some of which a few are more than the account holds.
+    # Small amounts, and some so large that a few of them exceed the account balance.
     cents=st.one_of(st.integers(1, 20_000), st.integers(50_000, 150_000)),
     method=st.sampled_from(("wire", "ach", "ach")),
     flaw=st.one_of(st.none(), st.none(), st.sampled_from(FLAWS)),
@@ -41,7 +41,7 @@ several_payments = st.one_of(st.lists(payments, min_size=1, max_size=4), st.list
 
 
 class Payments:
-    """Puts payments into one company's tables, and remembers the requests that they are for."""
+    """Inserts payments into one company's tables and keeps the ids of their disbursement requests."""
 
     def __init__(self, company: Company) -> None:
         self._company = company
@@ -49,7 +49,7 @@ class Payments:
         self.requests: list[int] = []
 
     def new_batch(self, wanted: Sequence[Payment], now: datetime, **columns: Any) -> int:
-        """Make a batch of these payments, queued unless `columns` say something else; return its id."""
+        """Create a batch of these payments, queued unless `columns` say otherwise; return its id."""
         with self._company.sessions.begin() as session:
             batch = HuntingtonBatch(**({"status": "queued", "queued_at": now, "created_at": now} | columns))
             session.add(batch)
@@ -59,7 +59,7 @@ class Payments:
         return batch_id
 
     def add(self, batch_id: int, wanted: Sequence[Payment], now: datetime, **columns: Any) -> list[int]:
-        """Add payments to a batch; return their transactions' ids."""
+        """Add payments to a batch; return the ids of their transactions."""
         with self._company.sessions.begin() as session:
             rows = []
             for payment in wanted:
@@ -93,7 +93,7 @@ class Payments:
         refused = payment.flaw == "refused"
         number = f"422000000{payment.cents % 4 + 1}" if refused else str(4_000_000_000 + payment.cents)
         token = "damaged" if payment.flaw == "damaged number" else self._company.cipher.encrypt(number)
-        sound = {
+        defaults = {
             "method": payment.method,
             "payee_name": "Dana Whitfield",
             "routing_number": "123456789" if payment.flaw == "bad routing" else ROUTING_NUMBER,
@@ -106,5 +106,5 @@ class Payments:
             batch_id=batch_id,
             disbursement_request_id=request_id,
             amount_cents=payment.cents,
-            **(sound | columns),
+            **(defaults | columns),
         )

@@ -1,7 +1,7 @@
-"""One life of a worker's process: its I/O steps are counted, and at one of them something befalls it.
+"""A simulated worker process: its I/O steps are counted, and at one of them a fault or another event happens.
 
-A worker that died can do no step more: neither a commit nor a request, not even to tidy up. A frozen one stands
-where it is until it is thawed. It is done in this process, by an engine and a bank of the worker's own.
+A crashed process takes no further step: no commit and no request, not even to clean up. A frozen one stands still
+until it is resumed. All run in this Python process, each with an engine and a bank client of its own.
 """
 
 import threading
@@ -12,99 +12,99 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-from seedtrust_ops.ports.bank import Answer, Bank, BankTransfer, TransferOrder
+from seedtrust_ops.ports.bank import Bank, BankTransfer, TransferOrder, TransferResponse
 
-FROZEN_AT_MOST_SECONDS = 600
+MAX_FROZEN_SECONDS = 600
 OpenBank = Callable[[], AbstractAsyncContextManager[Bank]]
 
 
-class Died(BaseException):
-    """The process is gone. No handler of the product's may stop it, so it is no Exception."""
+class ProcessCrashed(BaseException):
+    """The process is gone. Not an Exception, so that no handler in the product can catch it."""
 
 
-class Life:
-    """Counts steps, from whichever thread, and calls `befalls` at step `at` (from 1; 0: nothing befalls it)."""
+class SimulatedProcess:
+    """Counts steps, from any thread, and calls `action` at step `at_step` (from 1; 0: nothing happens)."""
 
-    def __init__(self, at: int = 0, befalls: Callable[["Life"], None] | None = None) -> None:
-        self._at = at
-        self._befalls = befalls
-        self._taken = 0
-        self.is_dead = False
-        self.has_been_struck = False
+    def __init__(self, at_step: int = 0, action: Callable[["SimulatedProcess"], None] | None = None) -> None:
+        self._at_step = at_step
+        self._action = action
+        self._steps_taken = 0
+        self.has_crashed = False
+        self.action_ran = False
         self._lock = threading.Lock()
         self.has_frozen = threading.Event()
-        self._may_go_on = threading.Event()
-        self._may_go_on.set()
+        self._may_continue = threading.Event()
+        self._may_continue.set()
 
-    def step(self, *, only_death: bool = False) -> None:
-        """Take a step; raises `Died` where this life has ended or ends here.
+    def take_step(self, *, crash_only: bool = False) -> None:
+        """Count a step; raises `ProcessCrashed` if the process has crashed or crashes here.
 
-        `only_death` says that nothing else may befall it there: it holds locks that others would wait for, or its
-        request is on its way already.
+        With `crash_only` no other action may happen here: the process holds locks that others would wait for, or its
+        request has already been sent.
         """
-        if self.is_dead:
-            raise Died
-        if not only_death:
-            self.stand_while_frozen()
-        befalls = None
+        if self.has_crashed:
+            raise ProcessCrashed
+        if not crash_only:
+            self.wait_while_frozen()
+        action = None
         with self._lock:
-            self._taken += 1
-            if 0 < self._at <= self._taken and (not only_death or self._befalls is die):
-                befalls, self._befalls = self._befalls, None
-        if befalls is not None:
-            self.has_been_struck = True
-            befalls(self)
+            self._steps_taken += 1
+            if 0 < self._at_step <= self._steps_taken and (not crash_only or self._action is crash):
+                action, self._action = self._action, None
+        if action is not None:
+            self.action_ran = True
+            action(self)
 
     @property
     def can_freeze(self) -> bool:
-        """Whether it may come to a stand somewhere in the middle."""
-        return self._befalls is freeze
+        """Whether it may freeze at some step."""
+        return self._action is freeze
 
-    def stand_while_frozen(self) -> None:
-        """Stand still for as long as this life is frozen."""
-        self._may_go_on.wait(FROZEN_AT_MOST_SECONDS)
+    def wait_while_frozen(self) -> None:
+        """Wait until the process is no longer frozen."""
+        self._may_continue.wait(MAX_FROZEN_SECONDS)
 
     def freeze(self) -> None:
-        """Stand still until `thaw`."""
-        self._may_go_on.clear()
+        """Stand still until `resume`."""
+        self._may_continue.clear()
         self.has_frozen.set()
-        self.stand_while_frozen()
+        self.wait_while_frozen()
 
-    def thaw(self) -> None:
-        """Go on."""
-        self._may_go_on.set()
+    def resume(self) -> None:
+        """Continue after a freeze."""
+        self._may_continue.set()
 
 
-def die(life: Life) -> None:
+def crash(process: SimulatedProcess) -> None:
     """The worker's process is killed."""
-    life.is_dead = True
-    raise Died
+    process.has_crashed = True
+    raise ProcessCrashed
 
 
-def freeze(life: Life) -> None:
+def freeze(process: SimulatedProcess) -> None:
     """The worker's process is stopped, or its machine swaps."""
-    life.freeze()
+    process.freeze()
 
 
-class Incarnations:
-    """Ties an engine, and the bank that is opened beside it, to the life that uses them at the time."""
+class ProcessHooks:
+    """Connects an engine, and the bank client used with it, to the simulated process that is using them now."""
 
     def __init__(self, engine: Engine) -> None:
-        self.life = Life()
+        self.process = SimulatedProcess()
         self._in_transaction: set[int] = set()
         dialect: Any = engine.dialect
         do_begin, do_commit, do_rollback = dialect.do_begin, dialect.do_commit, dialect.do_rollback
 
         def begin(connection: Any) -> None:
-            self.life.stand_while_frozen()
+            self.process.wait_while_frozen()
             self._in_transaction.add(id(connection))
             do_begin(connection)
 
         def commit(connection: Any) -> None:
-            self.life.step(only_death=True)
+            self.process.take_step(crash_only=True)
             do_commit(connection)
             self._in_transaction.discard(id(connection))
-            self.life.step()
+            self.process.take_step()
 
         def rollback(connection: Any) -> None:
             do_rollback(connection)
@@ -113,56 +113,56 @@ class Incarnations:
         dialect.do_begin, dialect.do_commit, dialect.do_rollback = begin, commit, rollback
 
         @event.listens_for(engine, "before_cursor_execute")
-        def refuse_the_dead(*_: object) -> None:
-            if self.life.is_dead:
-                raise Died
+        def refuse_crashed_process(*_: object) -> None:
+            if self.process.has_crashed:
+                raise ProcessCrashed
 
-    def begin(self, life: Life) -> None:
-        """Start the next life; the one before has ended, and none of its threads is left."""
+    def start(self, process: SimulatedProcess) -> None:
+        """Start the next process; the previous one has ended, and none of its threads is left."""
         self._in_transaction.clear()
-        self.life = life
+        self.process = process
 
     @property
     def holds_locks(self) -> bool:
         """Whether a transaction is open."""
         return bool(self._in_transaction)
 
-    def opens(self, open_bank: OpenBank) -> OpenBank:
-        """Return a bank whose every question and answer is a step of the life."""
+    def wrap(self, open_bank: OpenBank) -> OpenBank:
+        """Return a factory for a bank client whose every request and response is a step of the process."""
 
         @asynccontextmanager
         async def opened() -> AsyncIterator[Bank]:
             async with open_bank() as bank:
-                yield _SteppingBank(bank, self.life)
+                yield _StepCountingBank(bank, self.process)
 
         return opened
 
 
-class _SteppingBank:
-    def __init__(self, bank: Bank, life: Life) -> None:
+class _StepCountingBank:
+    def __init__(self, bank: Bank, process: SimulatedProcess) -> None:
         self._bank = bank
-        self._life = life
+        self._process = process
 
-    async def create_transfer(self, order: TransferOrder, may_leave: Callable[[], bool]) -> Answer:
-        self._life.step(only_death=True)
-        answer = await self._bank.create_transfer(order, may_leave)
-        self._life.step()
-        return answer
+    async def create_transfer(self, order: TransferOrder, may_send: Callable[[], bool]) -> TransferResponse:
+        self._process.take_step(crash_only=True)
+        response = await self._bank.create_transfer(order, may_send)
+        self._process.take_step()
+        return response
 
     async def find_by_keys(self, keys: Sequence[str]) -> list[BankTransfer]:
-        self._life.step()
+        self._process.take_step()
         found = await self._bank.find_by_keys(keys)
-        self._life.step()
+        self._process.take_step()
         return found
 
     async def find_by_references(self, references: Sequence[str]) -> list[BankTransfer]:
-        self._life.step()
+        self._process.take_step()
         found = await self._bank.find_by_references(references)
-        self._life.step()
+        self._process.take_step()
         return found
 
     async def changed_since(self, moment: datetime) -> AsyncIterator[list[BankTransfer]]:
         async for page in self._bank.changed_since(moment):
-            self._life.step()
+            self._process.take_step()
             yield page
-            self._life.step()
+            self._process.take_step()

@@ -1,6 +1,6 @@
-"""Runs histories of the model: so many steps from a seed, or the same ones every time.
+"""Runs random histories of the model: a number of steps from a seed, or the same ones every time.
 
-Used by its test, by `make chaos` and by hand (`python -m seedtrust_ops_tests.chaos.model`).
+Used by its test, by `make chaos`, and from the command line (`python -m seedtrust_ops_tests.chaos.model`).
 """
 
 import math
@@ -12,46 +12,46 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from seedtrust_ops.domain.transfers import sender
-from seedtrust_ops_tests.chaos.environment import Ground
+from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
 from seedtrust_ops_tests.chaos.model.clocks import install_clock
-from seedtrust_ops_tests.chaos.model.state_machine import BrokenPromises, Coverage, Transfers
+from seedtrust_ops_tests.chaos.model.state_machine import Coverage, InvariantsViolated, Transfers
 from seedtrust_ops_tests.chaos.results_table import Row
-from seedtrust_ops_tests.chaos.violations import Violation, as_row
+from seedtrust_ops_tests.chaos.violations import Violation, build_row
 
 STEPS = 2_000
-STEPS_A_HISTORY = 50
-SHORT_HISTORIES = 1.25
-"""So many more histories than that would take, for Hypothesis ends one early that has drawn much."""
+STEPS_PER_HISTORY = 50
+EXTRA_HISTORIES = 1.25
+"""The factor by which more histories run than 50 steps each would need: Hypothesis ends some of them early."""
 
 
 def run_histories(
-    ground: Ground,
+    environment: ChaosEnvironment,
     *,
     steps: int = STEPS,
     from_seed: int | None = None,
     shrink: bool = False,
     coverage: Coverage | None = None,
 ) -> Coverage:
-    """Run about `steps` steps in histories of 50; raises `BrokenPromises` with the history that led there.
+    """Run about `steps` steps in histories of 50; raises `InvariantsViolated` with the history that led there.
 
     Args:
-        ground: where.
-        steps: how many.
-        from_seed: which histories; None for the same ones every time.
-        shrink: whether to look for the shortest history that breaks the promise, which takes its time.
-        coverage: what to count in, a new one where it is left out.
+        environment: the servers to run on.
+        steps: how many steps.
+        from_seed: the seed of the histories; None for the same ones every time.
+        shrink: whether to search for the shortest history with the violation, which takes longer.
+        coverage: where to count; a new one if omitted.
     """
     coverage = coverage or Coverage()
-    with model_template(ground) as template, quick_bank_patience():
-        members = {"ground": ground, "template": template, "banks": ground.banks, "coverage": coverage}
+    with model_template(environment) as template, short_rate_limit_waits():
+        members = {"environment": environment, "template": template, "banks": environment.banks, "coverage": coverage}
         machine = type("Transfers", (Transfers,), members)
         if from_seed is not None:
             seed(from_seed)(machine)
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=max(1, math.ceil(steps / STEPS_A_HISTORY * SHORT_HISTORIES)),
-                stateful_step_count=STEPS_A_HISTORY,
+                max_examples=max(1, math.ceil(steps / STEPS_PER_HISTORY * EXTRA_HISTORIES)),
+                stateful_step_count=STEPS_PER_HISTORY,
                 phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
                 derandomize=from_seed is None,
                 database=None,
@@ -63,29 +63,27 @@ def run_histories(
     return coverage
 
 
-def run(ground: Ground, seed: int) -> list[Row]:
-    """Run the model's part of `make chaos`; a history that breaks a promise counts as what the checker called it."""
-    broken: list[Violation] = []
+def run(environment: ChaosEnvironment, seed: int) -> list[Row]:
+    """Run part `model` of `make chaos`; the violations of a failing history count by their kind."""
+    violations: list[Violation] = []
     coverage = Coverage()
     try:
-        run_histories(ground, steps=STEPS, from_seed=seed, coverage=coverage)
-    except BrokenPromises as error:
-        broken = error.violations
-    return [
-        as_row(f"model: random histories of everything at once, {coverage.steps:,} steps", coverage.histories, broken)
-    ]
+        run_histories(environment, steps=STEPS, from_seed=seed, coverage=coverage)
+    except InvariantsViolated as error:
+        violations = error.violations
+    return [build_row(f"model: random event histories, {coverage.steps:,} steps", coverage.histories, violations)]
 
 
 @contextmanager
-def model_template(ground: Ground) -> Iterator[str]:
-    """A database with the model's clock, for every history to be copied from."""
-    with ground.database() as url:
+def model_template(environment: ChaosEnvironment) -> Iterator[str]:
+    """The name of a database with the model's clock, for every history to copy."""
+    with environment.database() as url:
         install_clock(url)
         yield str(url.database)
 
 
 @contextmanager
-def quick_bank_patience() -> Iterator[None]:
-    """Wait a 429 out in hundredths of a second, for the model orders many."""
-    with patch.object(sender, "LEAST_WAIT_SECONDS", 0.02):
+def short_rate_limit_waits() -> Iterator[None]:
+    """Wait only hundredths of a second after a 429, because the model injects many."""
+    with patch.object(sender, "MIN_RATE_LIMIT_WAIT_SECONDS", 0.02):
         yield

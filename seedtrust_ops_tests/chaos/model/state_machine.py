@@ -1,7 +1,7 @@
-"""The state machine: every rule is something that can happen, in any order, also in the middle of a worker's life.
+"""The state machine: each rule is something that can happen, in any order, also in the middle of a worker's run.
 
-No rule looks at what came of the others, so that one seed always tells the same history; a rule that fits nothing
-does nothing, and the count of what really happened is kept in `Coverage`.
+No rule depends on the effects of the others, so that a seed always gives the same history. A rule that does not apply
+does nothing; `Coverage` counts how often each rule had an effect.
 """
 
 from collections import Counter
@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from seedtrust_ops.sandbox.bank.faults import FaultKind
-from seedtrust_ops_tests.chaos.bank_pool import FreshBanks
-from seedtrust_ops_tests.chaos.environment import Ground
-from seedtrust_ops_tests.chaos.model.environment import World, world_on
-from seedtrust_ops_tests.chaos.model.history import HAPPENINGS, History
+from seedtrust_ops_tests.chaos.bank_pool import BankPool
+from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
+from seedtrust_ops_tests.chaos.model.history import EVENTS, History
 from seedtrust_ops_tests.chaos.model.payments import LONG_AGO, Payment, payments, several_payments
-from seedtrust_ops_tests.chaos.model.processes import Life, die, freeze
-from seedtrust_ops_tests.chaos.violations import Kind, Violation
+from seedtrust_ops_tests.chaos.model.processes import SimulatedProcess, crash, freeze
+from seedtrust_ops_tests.chaos.model.simulation import Simulation, open_simulation
+from seedtrust_ops_tests.chaos.violations import Violation
 
 LATE_SECONDS = 0.45
-"""A little longer than an answer is waited for."""
-SLOW: tuple[FaultKind, ...] = ("answer_late_after_commit", "answer_late_before_commit", "slow_drip")
-FAULTS: tuple[FaultKind, ...] = (
+"""A little longer than the response timeout."""
+SLOW_FAULTS: tuple[FaultKind, ...] = ("late_response_after_commit", "late_response_before_commit", "slow_drip")
+BANK_FAULTS: tuple[FaultKind, ...] = (
     "reset_after_commit",
     "reset_before_commit",
     "error_after_commit",
@@ -31,55 +31,58 @@ FAULTS: tuple[FaultKind, ...] = (
     "rate_limited",
     "refuse",
     "unauthorized",
-    *SLOW,
+    *SLOW_FAULTS,
 )
 STATUSES = ("queued", "queued", "queued", "draft", "held")
-places = st.integers(0, 10**6)
+indexes = st.integers(0, 10**6)
 durations = st.sampled_from((20.0, 61.0, 661.0, 4_000.0, 3 * 86_400.0))
 
 
-class BrokenPromises(AssertionError):
-    """A history in which the checker found something."""
+class InvariantsViolated(AssertionError):
+    """A history in which violations were found."""
 
     def __init__(self, violations: list[Violation]) -> None:
         super().__init__("\n".join(str(one) for one in violations))
         self.violations = violations
 
 
-BY_ITSELF = ("nothing", "death", "frost") * 4
-"""What befalls a worker or a healer without anything else happening; so often that no 2,000 steps are without each."""
+PROCESS_EVENTS = ("nothing", "crash", "freeze") * 4
+"""What can happen to a process apart from `EVENTS`; repeated so that 2,000 steps always include each."""
 
 
 class Coverage:
-    """How often each rule ran, and how often something came of it; over all histories of a run."""
+    """How often each rule ran and how often it had an effect, over all histories of a run."""
 
     def __init__(self) -> None:
         self.steps = 0
         self.histories = 0
         self.ran: Counter[str] = Counter()
-        self.came_of_it: Counter[str] = Counter()
+        self.had_effect: Counter[str] = Counter()
 
 
 class Transfers(RuleBasedStateMachine):
-    """One history; `ground`, `template` and `banks` are set on a subclass by whoever runs it."""
+    """One history; the runner sets `environment`, `template`, `banks` and `coverage` on a subclass.
 
-    ground: ClassVar[Ground]
+    Hypothesis orders the rules by name: a rule renamed out of alphabetical order changes the history of every seed.
+    """
+
+    environment: ClassVar[ChaosEnvironment]
     template: ClassVar[str]
-    banks: ClassVar[FreshBanks]
+    banks: ClassVar[BankPool]
     coverage: ClassVar[Coverage]
 
     def __init__(self) -> None:
         super().__init__()
-        self._opened = world_on(self.ground, self.template, self.banks)
-        self.world: World = self._opened.__enter__()
-        self.history = History(self.world)
-        self.is_broken = False
+        self._opened = open_simulation(self.environment, self.template, self.banks)
+        self.simulation: Simulation = self._opened.__enter__()
+        self.history = History(self.simulation)
+        self.is_violated = False
         self.coverage.histories += 1
 
-    def happened(self, name: str, came_of_it: object = True) -> None:
-        """Count a rule; `came_of_it` is whether it found anything to happen to, None where it always does."""
+    def count(self, name: str, had_effect: object = True) -> None:
+        """Count a rule; `had_effect` is whether it had any effect, None if it always has."""
         self.coverage.ran[name] += 1
-        self.coverage.came_of_it[name] += came_of_it is None or bool(came_of_it)
+        self.coverage.had_effect[name] += had_effect is None or bool(had_effect)
 
     # What can happen.
 
@@ -90,132 +93,135 @@ class Transfers(RuleBasedStateMachine):
     @rule(wanted=several_payments, status=st.sampled_from(STATUSES))
     def batch_is_made(self, wanted: list[Payment], status: str) -> None:
         self.history.make_batch(wanted, status)
-        self.happened(f"a batch is made: {status}")
+        self.count(f"a batch is created: {status}")
 
-    @rule(what=st.sampled_from(HAPPENINGS), place=places, seconds=durations, wanted=payments)
-    def something_happens(self, what: str, place: int, seconds: float, wanted: Payment) -> None:
-        self.happened(what, self.history.happenings(place, seconds, wanted)[what]())
+    @rule(name=st.sampled_from(EVENTS), index=indexes, seconds=durations, wanted=payments)
+    def something_happens(self, name: str, index: int, seconds: float, wanted: Payment) -> None:
+        self.count(name, self.history.events(index, seconds, wanted)[name]())
 
     @rule(
-        befalls=st.sampled_from((*BY_ITSELF, *HAPPENINGS)),
-        at=st.integers(1, 30),
-        place=places,
-        other=places,
+        event=st.sampled_from((*PROCESS_EVENTS, *EVENTS)),
+        at_step=st.integers(1, 30),
+        index=indexes,
+        other_index=indexes,
         seconds=durations,
         wanted=several_payments,
         is_same_run=st.booleans(),
     )
-    def worker_works(
+    def worker_runs(
         self,
-        befalls: str,
-        at: int,
-        place: int,
-        other: int,
+        event: str,
+        at_step: int,
+        index: int,
+        other_index: int,
         seconds: float,
         wanted: list[Payment],
         is_same_run: bool,
     ) -> None:
-        batch_id = self.history.batch_to_process(place, wanted)
-        # Every other time it is this very batch that something is done to in the worker's middle.
-        life = self._life(befalls, at, other if other % 2 else self.history.batches.index(batch_id), seconds, wanted[0])
-        ending = self.world.process(batch_id, life, same_run=is_same_run)
-        self.happened(
-            f"befalls a worker: {befalls}", life.has_been_struck or (befalls == "nothing" and ending == "done")
-        )
-
-    @rule(place=places, late=st.sampled_from((0.0, 3_600.0)), wanted=several_payments)
-    def batch_is_launched_by_hand(self, place: int, late: float, wanted: list[Payment]) -> None:
-        ending = self.world.process(self.history.batch(place), late=late)
-        self.happened("a batch is launched by hand", ending == "done")
-
-    @rule(place=places, wanted=several_payments)
-    def two_workers_work(self, place: int, wanted: list[Payment]) -> None:
-        self.world.hands.process_by_two(self.history.batch_to_process(place, wanted), self.world.now())
-        self.happened("two workers start at once")
-
-    @rule(is_worked_off=st.booleans())
-    def queue_is_worked_off(self, is_worked_off: bool) -> None:
-        queued = self.world.sql("select id from huntington_batches where status = 'queued' order by id")
-        for (batch_id,) in queued if is_worked_off else queued[:1]:
-            self.world.process(batch_id)
-        self.happened("the queue is worked off", queued)
+        batch_id = self.history.batch_to_process(index, wanted)
+        # In half of the cases the event concerns the batch that the worker is processing.
+        event_index = other_index if other_index % 2 else self.history.batches.index(batch_id)
+        process = self._build_process(event, at_step, event_index, seconds, wanted[0])
+        outcome = self.simulation.process(batch_id, process, same_run=is_same_run)
+        self.count(f"worker, with {event}", process.action_ran or (event == "nothing" and outcome == "done"))
 
     @rule(
-        befalls=st.sampled_from((*BY_ITSELF, *HAPPENINGS)),
-        at=st.integers(1, 12),
-        other=places,
+        index=indexes,
+        requested_seconds_ago=st.sampled_from((0.0, 3_600.0)),
+        wanted=several_payments,
+    )
+    def batch_is_launched_by_hand(self, index: int, requested_seconds_ago: float, wanted: list[Payment]) -> None:
+        outcome = self.simulation.process(self.history.batch(index), requested_seconds_ago=requested_seconds_ago)
+        self.count("a batch is launched by hand", outcome == "done")
+
+    @rule(index=indexes, wanted=several_payments)
+    def two_workers_start(self, index: int, wanted: list[Payment]) -> None:
+        self.simulation.workers.process_concurrently(
+            self.history.batch_to_process(index, wanted), self.simulation.now()
+        )
+        self.count("two workers start at once")
+
+    @rule(is_drained=st.booleans())
+    def queue_is_processed(self, is_drained: bool) -> None:
+        queued = self.simulation.sql("select id from huntington_batches where status = 'queued' order by id")
+        for (batch_id,) in queued if is_drained else queued[:1]:
+            self.simulation.process(batch_id)
+        self.count("the queue is processed", queued)
+
+    @rule(
+        event=st.sampled_from((*PROCESS_EVENTS, *EVENTS)),
+        at_step=st.integers(1, 12),
+        other_index=indexes,
         seconds=durations,
         wanted=payments,
     )
-    def healer_heals(self, befalls: str, at: int, other: int, seconds: float, wanted: Payment) -> None:
-        life = self._life(befalls, at, other, seconds, wanted)
-        ending = self.world.heal(life)
-        self.happened(
-            f"befalls a healer: {befalls}", life.has_been_struck or (befalls == "nothing" and ending == "done")
-        )
+    def healer_runs(self, event: str, at_step: int, other_index: int, seconds: float, wanted: Payment) -> None:
+        process = self._build_process(event, at_step, other_index, seconds, wanted)
+        outcome = self.simulation.heal(process)
+        self.count(f"auto-heal, with {event}", process.action_ran or (event == "nothing" and outcome == "done"))
 
     @rule(how_many=st.just("all"))
-    def frozen_go_on(self, how_many: str) -> None:
-        self.happened(f"{how_many} who are frozen go on", self.world.hands.thaw())
+    def frozen_workers_resume(self, how_many: str) -> None:
+        self.count(f"{how_many} frozen workers resume", self.simulation.workers.resume_frozen())
 
-    @rule(kind=st.sampled_from(FAULTS), times=st.integers(1, 6), method=st.sampled_from(("POST", "POST", "GET")))
+    @rule(kind=st.sampled_from(BANK_FAULTS), times=st.integers(1, 6), method=st.sampled_from(("POST", "POST", "GET")))
     def bank_fails(self, kind: FaultKind, times: int, method: Any) -> None:
-        is_slow = kind in SLOW
-        self.world.bank.order_fault(
+        is_slow = kind in SLOW_FAULTS
+        self.simulation.bank.inject_fault(
             kind,
             times=1 if is_slow else times,
             method="POST" if kind == "refuse" else method,
             seconds=LATE_SECONDS if is_slow else 0,
         )
-        self.happened(f"the bank fails: {kind}")
+        self.count(f"the bank fails: {kind}")
 
     @rule(
         wanted=st.lists(payments, min_size=1, max_size=3),
-        made=st.sampled_from(("nothing", "the transfer", "two transfers", "another amount")),
-        left=st.sampled_from(("failed", "pending", "processing")),
+        sent=st.sampled_from(("nothing", "the transfer", "two transfers", "another amount")),
+        status=st.sampled_from(("failed", "pending", "processing")),
     )
-    def legacy_worker_died(self, wanted: list[Payment], made: str, left: str) -> None:
-        then = self.world.now() - LONG_AGO
+    def legacy_worker_stopped(self, wanted: list[Payment], sent: str, status: str) -> None:
+        then = self.simulation.now() - LONG_AGO
         batch: dict[str, Any] = {"status": "processing", "started_at": then}
-        rows: dict[str, Any] = {"status": left}
-        if left == "failed":
+        rows: dict[str, Any] = {"status": status}
+        if status == "failed":
             batch |= {"status": "failed", "finished_at": then}
             rows |= {"failure_reason": "timeout after 30 s"}
         batch_id = self.history.payments.new_batch([], then, **batch)
         ids = self.history.payments.add(batch_id, wanted, then, **rows)
         self.history.batches.append(batch_id)
         self.history.transactions += ids
-        for _ in range({"nothing": 0, "two transfers": 2}.get(made, 1)):
-            self.world.bank.plant_transfer(str(ids[0]), wanted[0].cents + (made == "another amount"))
-        self.happened(f"the legacy worker left '{left}' and had made {made}")
+        for _ in range({"nothing": 0, "two transfers": 2}.get(sent, 1)):
+            self.simulation.bank.insert_transfer(str(ids[0]), wanted[0].cents + (sent == "another amount"))
+        self.count(f"the legacy worker left '{status}' after sending {sent}")
 
-    def _life(self, befalls: str, at: int, place: int, seconds: float, wanted: Payment) -> Life:
-        if befalls == "nothing":
-            return Life()
-        if befalls in ("death", "frost"):
-            return Life(at, die if befalls == "death" else freeze)
-        happening = self.history.happenings(place, seconds, wanted)[befalls]
-        return Life(at, lambda _: happening())
+    def _build_process(self, event: str, at_step: int, index: int, seconds: float, wanted: Payment) -> SimulatedProcess:
+        if event == "nothing":
+            return SimulatedProcess()
+        if event in ("crash", "freeze"):
+            return SimulatedProcess(at_step, crash if event == "crash" else freeze)
+        run_event = self.history.events(index, seconds, wanted)[event]
+        return SimulatedProcess(at_step, lambda _: run_event())
 
     # What must hold.
 
     @invariant()
-    def promises_hold(self) -> None:
+    def invariants_hold(self) -> None:
         self.coverage.steps += 1
-        self._judge(quiet=False)
+        self._check(is_final=False)
 
-    def _judge(self, *, quiet: bool) -> None:
-        found = self.world.violations(quiet=quiet)
-        found += [Violation(Kind.UNEXPLAINED, f"Nobody should have seen this: {one}") for one in self.world.hands.wrong]
-        if found:
-            self.is_broken = True
-            raise BrokenPromises(found)
+    def _check(self, *, is_final: bool) -> None:
+        violations = self.simulation.violations(is_final=is_final)
+        violations += self.simulation.unexpected_errors()
+        if violations:
+            self.is_violated = True
+            raise InvariantsViolated(violations)
 
     def teardown(self) -> None:
-        """Let all come to rest and judge it, unless it is broken already."""
+        """Let everything settle and check the final state, unless a violation was found before."""
         try:
-            if not self.is_broken and self.history.batches:
-                self.world.come_to_rest()
-                self._judge(quiet=True)
+            if not self.is_violated and self.history.batches:
+                self.simulation.run_until_settled()
+                self._check(is_final=True)
         finally:
             self._opened.__exit__(None, None, None)

@@ -1,6 +1,6 @@
-"""Where a worker works: the addresses, keys and patience that production would have in its environment.
+"""A worker's configuration: the addresses, keys and timeouts that production reads from environment variables.
 
-It can be sent to another process, and makes there what the domain's functions want; it does no work itself.
+It can be sent to another process and builds what the domain functions take; it does no work itself.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from seedtrust_ops.domain.transfers.batch_processor import TransferRules
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank
 
-ANSWER_SECONDS = 1.5
-"""How long the bank's answer is waited for: long enough for a busy machine, short enough to wait for one in vain."""
+RESPONSE_TIMEOUT_SECONDS = 1.5
+"""How long a worker waits for the bank's response: enough on a busy machine, yet short, because some never come."""
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """What is needed to do a job's work; `mail` and `storage` are the variables of those servers."""
+class WorkerConfig:
+    """Everything a task needs; `mail` and `storage` are the environment variables for those servers."""
 
     database: URL
     bank_url: str
@@ -34,8 +34,8 @@ class Workplace:
     mail: dict[str, str] = field(default_factory=dict)
     storage: dict[str, str] = field(default_factory=dict)
 
-    def with_concurrency(self, concurrency: int) -> "Workplace":
-        """The same place, for so many requests at once."""
+    def with_concurrency(self, concurrency: int) -> "WorkerConfig":
+        """The same configuration with so many concurrent requests."""
         return replace(self, concurrency=concurrency)
 
     @property
@@ -45,7 +45,7 @@ class Workplace:
 
     @property
     def rules(self) -> TransferRules:
-        """The rules of sending. A key that the bank does not know is waited for no longer than it takes to ask."""
+        """The rules for sending, with no grace time for a key that the bank does not know."""
         return TransferRules(
             funding_account_id=self.funding_account_id,
             concurrency=self.concurrency,
@@ -56,13 +56,13 @@ class Workplace:
 
     @property
     def open_bank(self) -> Callable[[], AbstractAsyncContextManager[HuntingtonBank]]:
-        """Opens the bank's real client."""
+        """Opens the real bank client."""
         settings = HuntingtonSettings(
             **{
                 "HUNTINGTON_API_URL": self.bank_url,
                 "HUNTINGTON_API_KEY": SecretStr(self.bank_key),
                 "HUNTINGTON_FUNDING_ACCOUNT_ID": self.funding_account_id,
-                "HUNTINGTON_TIMEOUT_SECONDS": ANSWER_SECONDS,
+                "HUNTINGTON_TIMEOUT_SECONDS": RESPONSE_TIMEOUT_SECONDS,
                 "HUNTINGTON_CONCURRENCY": self.concurrency,
             }
         )

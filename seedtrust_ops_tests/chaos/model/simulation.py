@@ -1,0 +1,183 @@
+"""One simulation of the model: one company's database, one bank, three clocks, and the periods when sending is banned.
+
+What happens in it is decided by `state_machine`, and its workers are in `workers`; `invariants` says what must hold.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import sessionmaker
+
+from seedtrust_ops.database.engine import create_application_engine
+from seedtrust_ops.sandbox.bank.control_client import LoggedRequest, SandboxBank
+from seedtrust_ops_tests.chaos.bank_pool import BankPool
+from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
+from seedtrust_ops_tests.chaos.invariants import SendBan, check_invariants, last_request_id
+from seedtrust_ops_tests.chaos.model.clocks import Clocks, ProcessClock, with_model_clock
+from seedtrust_ops_tests.chaos.model.processes import SimulatedProcess
+from seedtrust_ops_tests.chaos.model.workers import RESPONSE_TIMEOUT_SECONDS, WorkerPool
+from seedtrust_ops_tests.chaos.violations import Violation, ViolationKind
+from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.waiters import wait_until
+
+HOUR = 3600.0
+MAX_ROUNDS_TO_SETTLE = 12
+
+
+class Simulation:
+    """Created for every history by `open_simulation`."""
+
+    def __init__(self, bank: SandboxBank, workers: WorkerPool, clocks: Clocks, company: Company) -> None:
+        self.bank = bank
+        self.workers = workers
+        self.clocks = clocks
+        self.company = company
+        self._bans: dict[str, SendBan] = {}
+        self._lifted_bans: list[SendBan] = []
+        self._pending_bans: dict[str, Callable[[], None]] = {}
+
+    def sql(self, statement: str, **values: Any) -> list[Any]:
+        """Run a statement as the platform's applications would, and return its rows."""
+        with self.company.sessions.begin() as session:
+            result: Any = session.execute(text(statement), values)
+            return list(result) if result.returns_rows else []
+
+    def scalar(self, statement: str, **values: Any) -> Any:
+        """Return the single value that a statement selects."""
+        return self.sql(statement, **values)[0][0]
+
+    def now(self) -> datetime:
+        """Return the database's time (UTC)."""
+        now: datetime = self.scalar("select clock_timestamp()")
+        return now
+
+    def process(
+        self,
+        batch_id: int,
+        process: SimulatedProcess | None = None,
+        *,
+        same_run: bool = False,
+        requested_seconds_ago: float = 0,
+    ) -> str:
+        """Let a worker process a batch in one simulated process; return how that ended, as `WorkerPool.process` does.
+
+        `requested_seconds_ago` is when the run was requested; with `same_run`, the run of an earlier process is
+        retried.
+        """
+        return self.workers.process(
+            batch_id,
+            process or SimulatedProcess(),
+            requested_seconds_ago=requested_seconds_ago,
+            same_run=same_run,
+            now=self.now(),
+        )
+
+    def heal(self, process: SimulatedProcess | None = None) -> str:
+        """Let a worker run auto-heal; return how that ended."""
+        return self.workers.heal(process or SimulatedProcess())
+
+    def forbid(self, key: str, reason: str, query: str | None = None) -> None:
+        """Ban sending, or only the transactions that `query` selects, until `allow(key)`.
+
+        A worker that is running now may still send what it has recorded; the ban begins when it has finished.
+        """
+
+        def begin() -> None:
+            ids = None if query is None else frozenset(row[0] for row in self.sql(query))
+            recorded = "select id from huntington_transactions where status = 'processing'"
+            exempt_ids = frozenset(row[0] for row in self.sql(recorded)) if self.workers.has_frozen else frozenset()
+            self._bans[key] = SendBan(reason, last_request_id(self.bank), None, ids, exempt_ids)
+
+        self._pending_bans[key] = begin
+        self._begin_pending_bans()
+
+    def allow(self, key: str) -> None:
+        """End a ban."""
+        self._pending_bans.pop(key, None)
+        ban = self._bans.pop(key, None)
+        if ban is not None:
+            self._lifted_bans.append(replace(ban, until_request=last_request_id(self.bank)))
+
+    def _begin_pending_bans(self) -> None:
+        if not self.workers.is_running:
+            for begin in self._pending_bans.values():
+                begin()
+            self._pending_bans.clear()
+
+    def violations(self, *, is_final: bool = False) -> list[Violation]:
+        """Check the invariants and return the violations."""
+        self._begin_pending_bans()
+        bans = [*self._lifted_bans, *self._bans.values()]
+        return check_invariants(self.company.sessions, self.bank, is_final=is_final, bans=bans)
+
+    def unexpected_errors(self) -> list[Violation]:
+        """Return the workers' unexpected errors as violations."""
+        return [
+            Violation(ViolationKind.UNEXPLAINED, f"A worker raised an unexpected error: {one}")
+            for one in self.workers.unexpected_errors
+        ]
+
+    def _late_requests(self) -> list[LoggedRequest]:
+        late = ("late_response_before_commit", "late_response_after_commit")
+        return [one for one in self.bank.requests() if one["fault"] in late and one["status"] is None]
+
+    def run_until_settled(self) -> None:
+        """Inject no more faults and let time pass until nothing is queued or open any more."""
+        self.workers.resume_frozen()
+        self.bank.clear_faults()
+        wait_until(lambda: not self._late_requests(), what="the bank to finish its late requests")
+        self.sql("delete from ops.switches")
+        self.allow("halt")
+        self.clocks.catch_up()
+        for _ in range(MAX_ROUNDS_TO_SETTLE):
+            self.clocks.pass_time(HOUR)
+            is_healed = self.heal() == "done"
+            queued = self.sql("select id from huntington_batches where status = 'queued' order by priority desc, id")
+            for (batch_id,) in queued:
+                self.process(batch_id)
+            # If this machine stalled, the bank seemed not to respond, so auto-heal runs again.
+            if (
+                is_healed
+                and not queued
+                and not self.scalar(
+                    "select count(*) from huntington_batches b where status = 'processing' and not exists ("
+                    "select 1 from huntington_transactions t join ops.alerts a on a.subject = 'transaction ' || t.id"
+                    " where t.batch_id = b.id and t.status = 'processing' and a.resolved_at is null)"
+                )
+            ):
+                break
+        wait_until(
+            lambda: self.heal() == "done" or self.workers.unexpected_errors,
+            every=0.5,
+            what="a last auto-heal run with all responses",
+        )
+
+
+@contextmanager
+def open_simulation(
+    environment: ChaosEnvironment,
+    template: str,
+    banks: BankPool,
+    *,
+    response_timeout_seconds: float = RESPONSE_TIMEOUT_SECONDS,
+) -> Iterator[Simulation]:
+    """Open a simulation on a fresh database, copied from `template`, and a fresh bank.
+
+    `response_timeout_seconds` is how long its workers wait for one response of the bank.
+    """
+    process_clock = ProcessClock()
+    banks.replace_bank(ach_settlement_seconds=2 * 86_400)
+    with environment.database(template=template) as plain_url, process_clock.installed():
+        url = with_model_clock(plain_url)
+        engine = create_application_engine(url)
+        workers = WorkerPool(url, banks, environment.cipher, response_timeout_seconds=response_timeout_seconds)
+        company = Company(sessionmaker(engine, expire_on_commit=False), environment.cipher)
+        try:
+            yield Simulation(banks.control, workers, Clocks(engine, process_clock, banks.control), company)
+        finally:
+            workers.close()
+            engine.dispose()
