@@ -45,7 +45,7 @@ def auto_heal_huntington_batches_op(
     context.log.info(summarize_heal(report))
     context.add_output_metadata(heal_metadata(report))
     return {
-        "asked": report.inquiry.asked,
+        "looked_up": report.inquiry.looked_up,
         "changed": len(report.inquiry.changes) + len(report.feed.changes),
         "requeued_transactions": report.inquiry.requeued_transactions,
         "requeued_batches": sorted({*report.abandoned, *report.inquiry.requeued_batches}),
@@ -106,7 +106,7 @@ def summarize_heal(report: HealReport) -> str:
     changed = len(report.inquiry.changes) + len(report.feed.changes)
     requeued_batches = sorted({*report.abandoned, *report.inquiry.requeued_batches})
     return (
-        f"Looked up {report.inquiry.asked} transfers at the bank and read {report.feed.transfers} from its feed. "
+        f"Looked up {report.inquiry.looked_up} transfers at the bank and read {report.feed.transfers} from its feed. "
         f"{changed} changed, {len(report.inquiry.requeued_transactions)} were never sent and are pending again; "
         f"{len(requeued_batches)} batches requeued, {len(report.finished)} finished."
     )

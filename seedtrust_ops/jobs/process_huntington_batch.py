@@ -75,8 +75,8 @@ def process_huntington_batch_op(
     To launch by hand, replace the 0 in the launchpad with the batch id.
     """
     if is_in_shadow_mode(NAME):
-        look = partial(_dry_run_batch, context, config, huntington, field_cipher)
-        return run_in_shadow_mode(context, NAME, database, look)
+        dry_run = partial(_dry_run_batch, context, config, huntington, field_cipher)
+        return run_in_shadow_mode(context, NAME, database, dry_run)
     with user_facing_failures():
         if config.batch_id == NO_BATCH:
             raise BatchIdMissing(

@@ -1,4 +1,4 @@
-"""`auto_heal_huntington_batches`: when its schedule launches it, what it finds, and how it fails."""
+"""`auto_heal_huntington_batches`: when its schedule launches a run, what the run records, and how it fails."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -14,9 +14,9 @@ from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.tables import BankFeedCursor, HuntingtonTransaction
 from seedtrust_ops_tests.jobs.job_runner import process, run
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import Change
+from seedtrust_ops_tests.support.job_environment import SetVariables
 
-pytestmark = pytest.mark.usefixtures("bank_environment", "impatient")
+pytestmark = pytest.mark.usefixtures("bank_environment", "no_retry_delays")
 
 
 def tick(instance: dg.DagsterInstance) -> dg.RunRequest | str:
@@ -39,17 +39,17 @@ def reason(requested: dg.RunRequest | str) -> str:
     return requested.tags["seedtrust/reason"]
 
 
-def test_with_nothing_open_and_the_feed_read_lately_nothing_is_launched(
+def test_tick_with_nothing_open_and_a_recent_feed_launches_nothing(
     instance: dg.DagsterInstance, company: Company
 ) -> None:
     feed_was_read(company, timedelta(minutes=14))
     company.batch([100])
     company.batch([100], status="held")
-    assert tick(instance) == "No transfer waits for the bank's word, and the bank's feed was read lately."
+    assert tick(instance) == "No transfer is awaiting bank status, and the bank's feed was read recently."
 
 
 @pytest.mark.parametrize("ago", [None, timedelta(minutes=16)])
-def test_a_feed_that_was_not_read_for_a_quarter_of_an_hour_is_read(
+def test_feed_not_read_for_15_minutes_launches_a_run(
     instance: dg.DagsterInstance, company: Company, ago: timedelta | None
 ) -> None:
     if ago is not None:
@@ -61,20 +61,20 @@ def test_a_feed_that_was_not_read_for_a_quarter_of_an_hour_is_read(
     ("status", "failure"),
     [("submitted", None), ("processing", None), ("failed", "timeout after 30 s"), ("failed", "Timeout")],
 )
-def test_a_transfer_whose_truth_is_open_launches_a_run(
+def test_open_transfer_launches_a_run(
     instance: dg.DagsterInstance, company: Company, status: str, failure: str | None
 ) -> None:
     feed_was_read(company, timedelta(0))
     company.batch([100], status="completed")
     with company.sessions.begin() as session:
         session.execute(update(HuntingtonTransaction).values(status=status, failure_reason=failure))
-    assert reason(tick(instance)) == "1 transactions wait for the bank's word"
+    assert reason(tick(instance)) == "1 transactions awaiting bank status"
 
 
 @pytest.mark.parametrize(
     ("status", "failure"), [("completed", None), ("failed", "invalid_account"), ("returned", "R01")]
 )
-def test_a_settled_transfer_launches_none(
+def test_settled_transfer_launches_no_run(
     instance: dg.DagsterInstance, company: Company, status: str, failure: str | None
 ) -> None:
     feed_was_read(company, timedelta(0))
@@ -84,22 +84,22 @@ def test_a_settled_transfer_launches_none(
     assert isinstance(tick(instance), str)
 
 
-def test_a_batch_that_may_have_lost_its_worker_launches_a_run(instance: dg.DagsterInstance, company: Company) -> None:
+def test_batch_that_may_have_lost_its_worker_launches_a_run(instance: dg.DagsterInstance, company: Company) -> None:
     feed_was_read(company, timedelta(0))
     company.batch([100], status="processing")
     assert "may have lost their worker" in reason(tick(instance))
 
 
-def test_while_one_run_heals_no_other_is_launched(instance: dg.DagsterInstance, company: Company) -> None:
+def test_run_in_progress_blocks_another_launch(instance: dg.DagsterInstance, company: Company) -> None:
     company.batch([100], status="processing")
     run_id = create_run_for_test(instance, job_name=NAME, status=dg.DagsterRunStatus.STARTED).run_id
-    assert tick(instance) == f"Run {run_id} is healing."
+    assert tick(instance) == f"Run {run_id} is already in progress."
     event = DagsterEvent(DagsterEventType.PIPELINE_SUCCESS.value, NAME, message="done")
     instance.run_storage.handle_run_event(run_id, event)
     assert isinstance(tick(instance), dg.RunRequest)
 
 
-def test_a_heal_records_what_the_bank_says_and_shows_it_and_then_nothing_is_open(
+def test_heal_records_and_shows_the_banks_statuses(
     instance: dg.DagsterInstance, company: Company, bank: BankProcess
 ) -> None:
     case = company.case()
@@ -113,7 +113,7 @@ def test_a_heal_records_what_the_bank_says_and_shows_it_and_then_nothing_is_open
     assert ran.success
     assert ran.returned["changed"] == 1
     assert company.statuses(batch_id) == ["completed"]
-    changes = str(ran.metadata["changes (first 1 of 1)"].value)
+    changes = str(ran.metadata["Changes (first 1 of 1)"].value)
     batch = f"[{batch_id}](/runs?q[0]=tag:seedtrust/batch_id={batch_id})"
     assert f"| {transaction_id} | {batch} | submitted | completed | $700.00 |" in changes
     assert isinstance(tick(instance), str)
@@ -124,37 +124,42 @@ def test_a_heal_records_what_the_bank_says_and_shows_it_and_then_nothing_is_open
     [
         ({"HUNTINGTON_API_URL": None}, "HUNTINGTON_API_URL is not set", 1),
         ({"HUNTINGTON_API_KEY": "wrong"}, "HUNTINGTON_API_KEY", 1),
-        ({"HUNTINGTON_API_URL": "http://127.0.0.1:{port}"}, "gave no readable answer", 3),
-        ({"SEEDTRUST_DATABASE_URL": "postgresql://127.0.0.1:{port}/seedtrust"}, "can't be used", 3),
+        ({"HUNTINGTON_API_URL": "http://127.0.0.1:{port}"}, "gave no readable response", 3),
+        ({"SEEDTRUST_DATABASE_URL": "postgresql://127.0.0.1:{port}/seedtrust"}, "is unavailable", 3),
     ],
 )
-def test_trouble_is_one_sentence_and_tried_again_only_where_that_may_help(
-    company: Company, change: Change, closed_port: int, variables: dict[str, str | None], fragment: str, tries: int
+def test_error_is_one_sentence_and_retried_only_if_that_may_help(
+    company: Company,
+    set_variables: SetVariables,
+    closed_port: int,
+    variables: dict[str, str | None],
+    fragment: str,
+    tries: int,
 ) -> None:
     company.batch([100], status="processing")
-    change(**{name: value and value.format(port=closed_port) for name, value in variables.items()})
+    set_variables(**{name: value and value.format(port=closed_port) for name, value in variables.items()})
     ran = run(NAME)
     assert not ran.success
-    assert ran.tries == tries
-    for sentence in ran.sentences:
+    assert ran.attempts == tries
+    for sentence in ran.messages:
         assert fragment in sentence
         assert "\n" not in sentence
 
 
-def test_a_wrong_field_key_is_no_trouble_to_a_job_that_needs_none(company: Company, change: Change) -> None:
-    change(SEEDTRUST_FIELD_KEY=None)
+def test_missing_field_key_does_not_affect_auto_heal(company: Company, set_variables: SetVariables) -> None:
+    set_variables(SEEDTRUST_FIELD_KEY=None)
     assert run(NAME).success
 
 
-def test_a_run_that_hangs_is_ended_by_dagster() -> None:
+def test_run_that_hangs_is_ended_by_dagster() -> None:
     from seedtrust_ops.definitions import defs
 
     assert defs.resolve_job_def(NAME).tags["dagster/max_runtime"] == "900"
 
 
-def test_a_database_that_is_down_is_told_in_a_sentence(
-    instance: dg.DagsterInstance, change: Change, closed_port: int
+def test_database_outage_is_reported_in_one_sentence(
+    instance: dg.DagsterInstance, set_variables: SetVariables, closed_port: int
 ) -> None:
-    change(SEEDTRUST_DATABASE_URL=f"postgresql://ops:hunter2@127.0.0.1:{closed_port}/seedtrust")
+    set_variables(SEEDTRUST_DATABASE_URL=f"postgresql://ops:hunter2@127.0.0.1:{closed_port}/seedtrust")
     with pytest.raises(dg.Failure, match="SEEDTRUST_DATABASE_URL"):
         tick(instance)

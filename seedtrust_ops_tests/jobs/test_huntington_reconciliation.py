@@ -1,4 +1,4 @@
-"""A day of transfers: its table, its picture, and the check that passes only where the bank agrees to the cent."""
+"""A day of transfers: its table, its chart, and the check that passes only if the bank agrees to the cent."""
 
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
@@ -18,9 +18,9 @@ from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.tables import Alert, HuntingtonTransaction
 from seedtrust_ops_tests.jobs.job_runner import process
-from seedtrust_ops_tests.support.every_job import PATIENCE
+from seedtrust_ops_tests.support.every_job import LONG_TIMEOUTS
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import Change
+from seedtrust_ops_tests.support.job_environment import SetVariables
 
 NEW_YORK = "America/New_York"
 AMOUNTS = (100_000, 20_050, 3)
@@ -29,9 +29,9 @@ pytestmark = pytest.mark.usefixtures("bank_environment")
 
 
 @pytest.fixture(autouse=True)
-def patient(change: Change) -> None:
-    """However busy the machine is: what is tested is no answer that comes late."""
-    change(**PATIENCE)
+def long_timeouts(set_variables: SetVariables) -> None:
+    """Use long timeouts, so that no response is late on a busy machine."""
+    set_variables(**LONG_TIMEOUTS)
 
 
 def run(instance: dg.DagsterInstance | None = None, day: str | None = None) -> dg.ExecuteInProcessResult:
@@ -39,20 +39,20 @@ def run(instance: dg.DagsterInstance | None = None, day: str | None = None) -> d
     return job.execute_in_process(partition_key=day or str(office_today()), raise_on_error=False, instance=instance)
 
 
-def shown(result: dg.ExecuteInProcessResult) -> dict[str, object]:
+def metadata_of(result: dg.ExecuteInProcessResult) -> dict[str, object]:
     assert result.success
     (materialization,) = result.asset_materializations_for_node("huntington_transfers")
     return {name: value.value for name, value in materialization.metadata.items()}
 
 
-def checked(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
+def check_of(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
     assert result.success
     (evaluation,) = result.get_asset_check_evaluations()
     return evaluation
 
 
-def table(evaluation: dg.AssetCheckEvaluation) -> str:
-    (name,) = [name for name in evaluation.metadata if name.startswith("differences")]
+def differences_table(evaluation: dg.AssetCheckEvaluation) -> str:
+    (name,) = [name for name in evaluation.metadata if name.startswith("Differences")]
     return str(evaluation.metadata[name].value)
 
 
@@ -70,14 +70,14 @@ def open_alerts(company: Company) -> list[str]:
 
 
 @pytest.fixture
-def sent(company: Company) -> list[int]:
+def sent_ids(company: Company) -> list[int]:
     """Transactions of a batch that the bank has completed, in the order of AMOUNTS."""
     batch_id = company.batch(AMOUNTS)
     assert process(batch_id).success
     return [one.id for one in company.transactions(batch_id)]
 
 
-def test_a_day_leads_from_its_batches_to_their_runs_and_the_bank_agrees(
+def test_day_links_its_batches_to_their_runs_and_the_bank_agrees(
     company: Company, instance: dg.DagsterInstance
 ) -> None:
     batch_id = company.batch(AMOUNTS)
@@ -85,29 +85,29 @@ def test_a_day_leads_from_its_batches_to_their_runs_and_the_bank_agrees(
     ran = process(batch_id, instance)
     company.batch([700], status="held")
     result = run(instance)
-    day = shown(result)
-    assert (day["batches"], day["transactions"]) == (2, 5)
-    assert (day["money sent"], day["money sent, in dollars"]) == ("$1,200.53", 1200.53)
-    assert "| failed | 1 | $5.00 |" in str(day["by status"])
-    (first, second) = str(day["batches (first 2 of 2)"]).splitlines()[2:]
+    day = metadata_of(result)
+    assert (day["Batches"], day["Transactions"]) == (2, 5)
+    assert (day["Money sent"], day["Money sent (dollars)"]) == ("$1,200.53", 1200.53)
+    assert "| failed | 1 | $5.00 |" in str(day["By status"])
+    (first, second) = str(day["Batches (first 2 of 2)"]).splitlines()[2:]
     runs = f"/runs?q[0]=tag:seedtrust/batch_id={batch_id}"
     assert first.startswith(f"| [{batch_id}]({runs}) | completed&#95;with&#95;errors |")
     assert f"| 4 | $1,205.53 | 3 ($1,200.53) | 1 | 0 | 0 | [{ran.run_id[:8]}](/runs/{ran.run_id}) |" in first
     assert second.endswith("| 0 ($0.00) | 0 | 0 | 1 |  |")
-    assert day["thirty days at a glance"] == "·" * 29 + "█"
-    assert str(day["thirty days"]).startswith("![Transfers of thirty days](data:image/png;base64,")
-    evaluation = checked(result)
+    assert day["Last 30 days at a glance"] == "·" * 29 + "█"
+    assert str(day["Last 30 days"]).startswith("![Transfers, last 30 days](data:image/png;base64,")
+    evaluation = check_of(result)
     assert evaluation.passed
     assert str(evaluation.description).startswith("The bank agrees on all 5 transactions of ")
     assert str(evaluation.description).endswith(f"{office_today().year}: $1,200.53 was sent.")
     assert open_alerts(company) == []
 
 
-def believed_failed(company: Company, _bank: BankProcess, transaction_id: int) -> None:
+def recorded_as_failed(company: Company, _bank: BankProcess, transaction_id: int) -> None:
     set_row(company, transaction_id, status="failed", failure_reason="timeout")
 
 
-def a_cent_more(company: Company, _bank: BankProcess, transaction_id: int) -> None:
+def recorded_one_cent_higher(company: Company, _bank: BankProcess, transaction_id: int) -> None:
     set_row(company, transaction_id, amount_cents=AMOUNTS[1] + 1)
 
 
@@ -116,79 +116,83 @@ def not_recorded_yet(company: Company, _bank: BankProcess, transaction_id: int) 
 
 
 @pytest.mark.parametrize(
-    ("plant", "row"),
+    ("make_difference", "row"),
     [
-        (believed_failed, "failed | $200.50 | $0.00 | completed | $200.50"),
-        (a_cent_more, "completed | $200.51 | $200.51 | completed | $200.50"),
+        (recorded_as_failed, "failed | $200.50 | $0.00 | completed | $200.50"),
+        (recorded_one_cent_higher, "completed | $200.51 | $200.51 | completed | $200.50"),
         (not_recorded_yet, "processing | $200.50 | $0.00 | completed | $200.50"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_whatever_differs_fails_the_check_and_is_told_once(
-    company: Company, bank: BankProcess, sent: list[int], plant: Callable[[Company, BankProcess, int], None], row: str
+def test_difference_fails_the_check_and_opens_one_alert(
+    company: Company,
+    bank: BankProcess,
+    sent_ids: list[int],
+    make_difference: Callable[[Company, BankProcess, int], None],
+    row: str,
 ) -> None:
-    plant(company, bank, sent[1])
+    make_difference(company, bank, sent_ids[1])
     for _ in range(2):
-        evaluation = checked(run())
+        evaluation = check_of(run())
         assert not evaluation.passed
         assert evaluation.severity is dg.AssetCheckSeverity.ERROR
-        (difference,) = table(evaluation).splitlines()[2:]
-        assert difference.startswith(f"| {sent[1]} |")
+        (difference,) = differences_table(evaluation).splitlines()[2:]
+        assert difference.startswith(f"| {sent_ids[1]} |")
         assert difference.endswith(f"| {row} |")
     assert open_alerts(company) == [str(office_today())]
 
 
-def test_the_alert_is_over_once_the_bank_agrees(company: Company, sent: list[int]) -> None:
-    set_row(company, sent[0], status="failed", failure_reason="timeout")
-    assert not checked(run()).passed
-    set_row(company, sent[0], status="completed", failure_reason=None)
-    assert checked(run()).passed
+def test_alert_resolves_once_the_bank_agrees(company: Company, sent_ids: list[int]) -> None:
+    set_row(company, sent_ids[0], status="failed", failure_reason="timeout")
+    assert not check_of(run()).passed
+    set_row(company, sent_ids[0], status="completed", failure_reason=None)
+    assert check_of(run()).passed
     assert open_alerts(company) == []
 
 
-def test_what_never_reached_the_bank_differs_by_all_of_it(company: Company) -> None:
+def test_transfer_that_never_reached_the_bank_differs_in_full(company: Company) -> None:
     transaction_id = company.transaction(company.batch(status="completed"), None, 4_200, status="completed")
-    evaluation = checked(run())
+    evaluation = check_of(run())
     assert not evaluation.passed
-    assert f"| {transaction_id} |" in table(evaluation)
-    assert table(evaluation).endswith("| completed | $42.00 | $42.00 | unknown | $0.00 |")
+    assert f"| {transaction_id} |" in differences_table(evaluation)
+    assert differences_table(evaluation).endswith("| completed | $42.00 | $42.00 | unknown | $0.00 |")
 
 
-def test_what_the_bank_returned_agrees_once_we_have_recorded_it(company: Company, bank: BankProcess) -> None:
+def test_returned_transfer_agrees_once_it_is_recorded(company: Company, bank: BankProcess) -> None:
     transaction_id = company.transaction(company.batch(), None, 4_200, status="completed", method="ach")
     key, reference = idempotency_key(transaction_id), str(transaction_id)
-    bank.control.plant_transfer(reference, 4_200, idempotency_key=key, status="completed")
-    assert checked(run()).passed
+    bank.control.insert_transfer(reference, 4_200, idempotency_key=key, status="completed")
+    assert check_of(run()).passed
     bank.control.return_reference(reference, "R01")
-    assert not checked(run()).passed
+    assert not check_of(run()).passed
     set_row(company, transaction_id, status="returned", failure_reason="R01")
-    evaluation = checked(run())
+    evaluation = check_of(run())
     assert evaluation.passed
-    assert evaluation.metadata["sent, as the bank has it"].value == "$0.00"
+    assert evaluation.metadata["Sent according to the bank"].value == "$0.00"
 
 
-def test_the_legacy_workers_transfers_are_found_by_their_reference(company: Company, bank: BankProcess) -> None:
+def test_legacy_transfers_are_found_by_reference(company: Company, bank: BankProcess) -> None:
     transaction_id = company.transaction(company.batch(status="completed"), None, 4_200, status="completed")
-    planted = bank.control.plant_transfer(str(transaction_id), 4_200, status="completed")
-    set_row(company, transaction_id, bank_transfer_id=planted["id"])
-    assert checked(run()).passed
+    inserted = bank.control.insert_transfer(str(transaction_id), 4_200, status="completed")
+    set_row(company, transaction_id, bank_transfer_id=inserted["id"])
+    assert check_of(run()).passed
 
 
-def test_a_bank_that_is_down_is_said_and_does_not_pass(
-    company: Company, sent: list[int], change: Change, closed_port: int, impatient: None
+def test_bank_outage_is_reported_and_the_check_does_not_pass(
+    company: Company, sent_ids: list[int], set_variables: SetVariables, closed_port: int, no_retry_delays: None
 ) -> None:
-    change(HUNTINGTON_API_URL=f"http://127.0.0.1:{closed_port}")
+    set_variables(HUNTINGTON_API_URL=f"http://127.0.0.1:{closed_port}")
     result = run()
-    assert shown(result)["transactions"] == 3
-    evaluation = checked(result)
+    assert metadata_of(result)["Transactions"] == 3
+    evaluation = check_of(result)
     assert not evaluation.passed
     assert evaluation.severity is dg.AssetCheckSeverity.WARN
-    assert str(evaluation.description).startswith("The bank could not be asked, so nothing is known of ")
+    assert str(evaluation.description).startswith("The bank could not be queried, so ")
     assert open_alerts(company) == []
 
 
-def test_a_missing_variable_is_no_bank_that_is_down(company: Company, change: Change) -> None:
-    change(HUNTINGTON_API_KEY=None)
+def test_missing_variable_fails_the_run_and_is_not_a_bank_outage(company: Company, set_variables: SetVariables) -> None:
+    set_variables(HUNTINGTON_API_KEY=None)
     result = run()
     assert not result.success
     assert result.asset_materializations_for_node("huntington_transfers")
@@ -196,14 +200,14 @@ def test_a_missing_variable_is_no_bank_that_is_down(company: Company, change: Ch
     assert "HUNTINGTON_API_KEY" in str(failure.step_failure_data.user_failure_data)
 
 
-def test_a_day_with_hundreds_of_transactions_is_asked_about_in_pages(company: Company) -> None:
+def test_day_with_hundreds_of_transactions_is_compared_in_pages(company: Company) -> None:
     company.big_batch(205)
-    evaluation = checked(run())
+    evaluation = check_of(run())
     assert evaluation.passed
-    assert evaluation.metadata["transactions compared"].value == 205
+    assert evaluation.metadata["Transactions compared"].value == 205
 
 
-def test_a_day_is_the_offices_and_so_are_the_thirty(company: Company, sessions: sessionmaker[Session]) -> None:
+def test_day_boundaries_follow_the_office_time_zone(company: Company, sessions: sessionmaker[Session]) -> None:
     last_minute = datetime(2026, 3, 7, 23, 59, tzinfo=ZoneInfo(NEW_YORK))
     late, early = (
         company.batch([100], queued_at=last_minute),
@@ -211,15 +215,15 @@ def test_a_day_is_the_offices_and_so_are_the_thirty(company: Company, sessions: 
     )
     with sessions() as session:
         for batch_id, day in ((late, date(2026, 3, 7)), (early, date(2026, 3, 8))):
-            assert [one.batch_id for one in read_day(session, day, NEW_YORK).shown] == [batch_id]
+            assert [one.batch_id for one in read_day(session, day, NEW_YORK).metadata_of] == [batch_id]
         set_row(company, company.transactions(early)[0].id, status="completed")
         month = read_month(session, date(2026, 3, 8), NEW_YORK)
     assert len(month) == DAYS
     assert (month[0].day, month[-1].day) == (date(2026, 2, 7), date(2026, 3, 8))
-    assert {one.day: one.gone_cents for one in month if one.gone_cents} == {date(2026, 3, 8): 2_000}
+    assert {one.day: one.sent_cents for one in month if one.sent_cents} == {date(2026, 3, 8): 2_000}
 
 
-def test_the_schedule_asks_for_yesterday() -> None:
+def test_schedule_requests_yesterday() -> None:
     tick = datetime(2026, 11, 23, 5, tzinfo=ZoneInfo(NEW_YORK))
     context = dg.build_schedule_context(scheduled_execution_time=tick, repository_def=defs.get_repository_def())
     (request,) = huntington_reconciliation_schedule.evaluate_tick(context).run_requests or []

@@ -1,4 +1,4 @@
-"""Asks the bank's client one question, be it of the sandbox bank or of a scripted one, and has an order to send."""
+"""Helpers that call the bank client against the sandbox bank or a scripted bank, and a valid transfer order."""
 
 import asyncio
 import secrets
@@ -6,23 +6,29 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from seedtrust_ops.config import HuntingtonSettings
-from seedtrust_ops.ports.bank import AccountNumber, Answer, OutcomeUnknown, TransferOrder
+from seedtrust_ops.ports.bank import AccountNumber, OutcomeUnknown, TransferOrder, TransferResponse
 from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops_tests.support.scripted_bank import PATIENT_SECONDS, Says, ScriptedBank, bank_that_says, settings
+from seedtrust_ops_tests.support.scripted_bank import (
+    LONG_TIMEOUT_SECONDS,
+    ScriptedBank,
+    ScriptedResponse,
+    run_scripted_bank,
+    settings,
+)
 
 ACCOUNT_NUMBER = "730051186423"
-IMPATIENT_SECONDS = 4.0
-"""How long an answer is waited for that comes late on purpose; longer than a busy machine stands still."""
-LATE = 30.0
-"""How many seconds late such an answer is at least: an exchange that ended sooner did not wait for it."""
-NO_ANSWER = OutcomeUnknown(f"no answer within {IMPATIENT_SECONDS:g} seconds")
+SHORT_TIMEOUT_SECONDS = 4.0
+"""The timeout for responses that are late on purpose; longer than a busy machine stalls."""
+LATE_SECONDS = 30.0
+"""The minimum delay of such a response: an exchange that ended sooner did not wait for it."""
+NO_RESPONSE = OutcomeUnknown(f"no response within {SHORT_TIMEOUT_SECONDS:g} seconds")
 Result = TypeVar("Result")
 
 
-def order(**changes: Any) -> TransferOrder:
-    """A sound order under a key of its own, but for these changes."""
-    sound = {
+def make_order(**changes: Any) -> TransferOrder:
+    """Return a valid order with a unique key, with these changes."""
+    valid = {
         "idempotency_key": f"seedtrust-test-{secrets.token_hex(8)}",
         "method": "wire",
         "amount_cents": 12_500,
@@ -33,41 +39,43 @@ def order(**changes: Any) -> TransferOrder:
         "account_type": "checking",
         "reference": secrets.token_hex(6),
     }
-    return TransferOrder(**(sound | changes))
+    return TransferOrder(**(valid | changes))
 
 
-def may_leave() -> bool:
-    """Nobody calls the request back."""
+def may_send() -> bool:
+    """Never cancel the request."""
     return True
 
 
 def settings_of(bank: BankProcess, **changes: Any) -> HuntingtonSettings:
-    """The settings of a client of the sandbox bank."""
+    """Return the settings for a client of the sandbox bank."""
     return settings(bank.url, **({"api_key": bank.api_key} | changes))
 
 
-def ask(where: HuntingtonSettings, question: Callable[[HuntingtonBank], Awaitable[Result]]) -> Result:
-    """Ask the bank at `where`, on an event loop of the question's own."""
+def run_with_client(bank_settings: HuntingtonSettings, work: Callable[[HuntingtonBank], Awaitable[Result]]) -> Result:
+    """Run `work` with a client of the bank in `bank_settings`, on its own event loop."""
 
-    async def asking() -> Result:
-        async with open_huntington_bank(where) as bank:
-            return await question(bank)
+    async def run_work() -> Result:
+        async with open_huntington_bank(bank_settings) as client:
+            return await work(client)
 
-    return asyncio.run(asking())
+    return asyncio.run(run_work())
 
 
-def ask_scripted(
-    question: Callable[[ScriptedBank], Awaitable[Result]], *answers: Says, timeout_seconds: float = PATIENT_SECONDS
+def run_with_scripted_bank(
+    work: Callable[[ScriptedBank], Awaitable[Result]],
+    *responses: ScriptedResponse,
+    timeout_seconds: float = LONG_TIMEOUT_SECONDS,
 ) -> Result:
-    """Ask a bank that gives these answers."""
+    """Run `work` with a client of a bank that gives these responses."""
 
-    async def asking() -> Result:
-        async with bank_that_says(*answers, timeout_seconds=timeout_seconds) as bank:
-            return await question(bank)
+    async def run_work() -> Result:
+        async with run_scripted_bank(*responses, timeout_seconds=timeout_seconds) as bank:
+            return await work(bank)
 
-    return asyncio.run(asking())
+    return asyncio.run(run_work())
 
 
-def answer_to(one: TransferOrder, *answers: Says) -> Answer:
-    """What the client makes of these answers to this order."""
-    return ask_scripted(lambda bank: bank.client.create_transfer(one, may_leave), *answers)
+def response_to(one: TransferOrder, *responses: ScriptedResponse) -> TransferResponse:
+    """Return what the client returns for this order if the bank gives these responses."""
+    return run_with_scripted_bank(lambda bank: bank.client.create_transfer(one, may_send), *responses)

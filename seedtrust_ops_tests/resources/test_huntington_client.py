@@ -1,4 +1,4 @@
-"""Every way in which a transfer's request can end is one answer, be it the sandbox bank's or a scripted one's."""
+"""The bank client maps every outcome of a transfer request to one response, against sandbox and scripted banks."""
 
 import socket
 import time
@@ -9,7 +9,6 @@ from typing import Any, get_args
 import pytest
 
 from seedtrust_ops.ports.bank import (
-    Answer,
     BankStatus,
     BankUnauthorized,
     IdempotencyConflict,
@@ -19,56 +18,62 @@ from seedtrust_ops.ports.bank import (
     RateLimited,
     Refused,
     TransferOrder,
+    TransferResponse,
     Unauthorized,
 )
 from seedtrust_ops.resources import http1_connection
-from seedtrust_ops.resources.huntington_schema import LONGEST_WAIT_SECONDS
+from seedtrust_ops.resources.huntington_schema import MAX_RETRY_AFTER_SECONDS
 from seedtrust_ops.sandbox.bank.contract import RefusalCode
 from seedtrust_ops.sandbox.bank.faults import FaultKind
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.resources.bank_calls import (
     ACCOUNT_NUMBER,
-    IMPATIENT_SECONDS,
-    LATE,
-    NO_ANSWER,
-    answer_to,
-    ask,
-    may_leave,
-    order,
+    LATE_SECONDS,
+    NO_RESPONSE,
+    SHORT_TIMEOUT_SECONDS,
+    make_order,
+    may_send,
+    response_to,
+    run_with_client,
     settings_of,
 )
-from seedtrust_ops_tests.support.scripted_bank import PATIENT_SECONDS, Says, settings, transfer
+from seedtrust_ops_tests.support.scripted_bank import LONG_TIMEOUT_SECONDS, ScriptedResponse, settings, transfer
 
 
-def moved(bank: BankProcess, one: TransferOrder) -> int:
+def movement_count(bank: BankProcess, one: TransferOrder) -> int:
     return sum(seen["idempotency_key"] == one.idempotency_key for seen in bank.control.ledger()["movements"])
 
 
 @pytest.mark.parametrize(("method", "status"), [("wire", BankStatus.COMPLETED), ("ach", BankStatus.ACCEPTED)])
-def test_an_originated_transfer_is_what_the_bank_says_of_it(bank: BankProcess, method: str, status: BankStatus) -> None:
-    one = order(method=method)
-    first, again = (ask(settings_of(bank), lambda client: client.create_transfer(one, may_leave)) for _ in range(2))
+def test_originated_transfer_has_the_banks_values(bank: BankProcess, method: str, status: BankStatus) -> None:
+    one = make_order(method=method)
+    first, again = (
+        run_with_client(settings_of(bank), lambda client: client.create_transfer(one, may_send)) for _ in range(2)
+    )
     assert isinstance(first, Originated)
     assert first == again
-    said = first.transfer
-    assert (said.status, said.amount_cents, said.reference) == (status, 12_500, one.reference)
-    assert said.updated_at.utcoffset() == timedelta(0)
-    assert moved(bank, one) == 1
+    created = first.transfer
+    assert (created.status, created.amount_cents, created.reference) == (status, 12_500, one.reference)
+    assert created.updated_at.utcoffset() == timedelta(0)
+    assert movement_count(bank, one) == 1
 
 
-def test_a_key_that_the_bank_has_with_another_body_is_reused(bank: BankProcess) -> None:
-    one = order()
-    ask(settings_of(bank), lambda client: client.create_transfer(one, may_leave))
-    another = order(idempotency_key=one.idempotency_key, amount_cents=1)
-    assert ask(settings_of(bank), lambda client: client.create_transfer(another, may_leave)) == IdempotencyConflict()
+def test_key_with_a_different_body_is_an_idempotency_conflict(bank: BankProcess) -> None:
+    one = make_order()
+    run_with_client(settings_of(bank), lambda client: client.create_transfer(one, may_send))
+    another = make_order(idempotency_key=one.idempotency_key, amount_cents=1)
+    assert (
+        run_with_client(settings_of(bank), lambda client: client.create_transfer(another, may_send))
+        == IdempotencyConflict()
+    )
 
 
 @pytest.mark.parametrize(
-    ("fault", "options", "answer", "moves"),
+    ("fault", "options", "expected", "moves"),
     [
-        ("answer_late_before_commit", {"seconds": LATE}, NO_ANSWER, 0),
-        ("answer_late_after_commit", {"seconds": LATE}, NO_ANSWER, 1),
-        ("slow_drip", {"seconds": 0.2}, NO_ANSWER, 1),
+        ("late_response_before_commit", {"seconds": LATE_SECONDS}, NO_RESPONSE, 0),
+        ("late_response_after_commit", {"seconds": LATE_SECONDS}, NO_RESPONSE, 1),
+        ("slow_drip", {"seconds": 0.2}, NO_RESPONSE, 1),
         ("reset_before_commit", {}, OutcomeUnknown("the connection failed (ConnectionResetError)"), 0),
         ("reset_after_commit", {}, OutcomeUnknown("the connection failed (ConnectionResetError)"), 1),
         *[
@@ -76,86 +81,88 @@ def test_a_key_that_the_bank_has_with_another_body_is_reused(bank: BankProcess) 
             for code in (500, 502, 503, 504)
         ],
         *[("error_after_commit", {"status": code}, OutcomeUnknown(f"HTTP {code}"), 1) for code in (500, 502, 503, 504)],
-        ("garbage", {}, OutcomeUnknown("the answer could not be read"), 1),
+        ("garbage", {}, OutcomeUnknown("the response could not be parsed"), 1),
         ("rate_limited", {"seconds": 3}, RateLimited(3), 0),
         ("unauthorized", {}, Unauthorized(), 0),
         *[("refuse", {"code": code}, Refused(code, ""), 0) for code in get_args(RefusalCode)],
     ],
 )
-def test_every_fault_of_a_bank_is_one_answer_and_only_what_is_certain_is_called_so(
-    bank: BankProcess, fault: FaultKind, options: dict[str, Any], answer: Answer, moves: int
+def test_every_bank_fault_maps_to_one_response(
+    bank: BankProcess, fault: FaultKind, options: dict[str, Any], expected: TransferResponse, moves: int
 ) -> None:
-    one = order()
-    bank.control.order_fault(fault, idempotency_key=one.idempotency_key, **options)
+    one = make_order()
+    bank.control.inject_fault(fault, idempotency_key=one.idempotency_key, **options)
     began = time.monotonic()
-    where = settings_of(bank, timeout_seconds=IMPATIENT_SECONDS if answer is NO_ANSWER else PATIENT_SECONDS)
-    got = ask(where, lambda client: client.create_transfer(one, may_leave))
-    assert time.monotonic() - began < LATE
+    bank_settings = settings_of(
+        bank, timeout_seconds=SHORT_TIMEOUT_SECONDS if expected is NO_RESPONSE else LONG_TIMEOUT_SECONDS
+    )
+    got = run_with_client(bank_settings, lambda client: client.create_transfer(one, may_send))
+    assert time.monotonic() - began < LATE_SECONDS
     if isinstance(got, Refused):
         got = Refused(got.code, "")
-    assert got == answer
-    assert moved(bank, one) == moves
+    assert got == expected
+    assert movement_count(bank, one) == moves
 
 
-def test_every_fault_that_the_sandbox_can_play_is_in_the_table() -> None:
+def test_every_sandbox_fault_is_in_the_table() -> None:
     (table,) = [
         mark.args[1]
-        for mark in test_every_fault_of_a_bank_is_one_answer_and_only_what_is_certain_is_called_so.pytestmark  # type: ignore[attr-defined]
+        for mark in test_every_bank_fault_maps_to_one_response.pytestmark  # type: ignore[attr-defined]
     ]
-    # Two concern what the bank says to others, and are played in `chaos/bank_worst_day`.
-    assert {row[0] for row in table} | {"answer_of_another", "answered_twice"} == set(get_args(FaultKind))
+    # Two more affect responses to other requests; `chaos/bank_faults` covers them.
+    assert {row[0] for row in table} | {"swapped_response", "duplicate_response"} == set(get_args(FaultKind))
 
 
-def test_a_key_that_the_bank_does_not_know_is_not_the_transfer_s_fault(bank: BankProcess) -> None:
+def test_unknown_api_key_is_unauthorized(bank: BankProcess) -> None:
     wrong = settings_of(bank, api_key="another-key")
-    one = order()
-    assert ask(wrong, lambda client: client.create_transfer(one, may_leave)) == Unauthorized()
+    one = make_order()
+    assert run_with_client(wrong, lambda client: client.create_transfer(one, may_send)) == Unauthorized()
     with pytest.raises(BankUnauthorized, match="HUNTINGTON_API_KEY"):
-        ask(wrong, lambda client: client.find_by_keys([one.idempotency_key]))
+        run_with_client(wrong, lambda client: client.find_by_keys([one.idempotency_key]))
 
 
-def test_where_nobody_listens_nothing_was_sent() -> None:
+def test_closed_port_counts_as_not_sent() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
-        where = settings(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=5)
-        answer = ask(where, lambda client: client.create_transfer(order(), may_leave))
-    assert isinstance(answer, NotSent)
-    assert where.api_url in answer.reason
+        bank_settings = settings(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=5)
+        response = run_with_client(bank_settings, lambda client: client.create_transfer(make_order(), may_send))
+    assert isinstance(response, NotSent)
+    assert bank_settings.api_url in response.reason
 
 
 @pytest.mark.parametrize("host", ["bank..example", "x" * 64, "bank.invalid"])
-def test_where_no_host_has_the_name_nothing_was_sent(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unresolvable_host_counts_as_not_sent(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http1_connection, "CONNECT_RETRIES", 0)
-    answer = ask(
-        settings(f"http://{host}", timeout_seconds=20), lambda client: client.create_transfer(order(), may_leave)
+    response = run_with_client(
+        settings(f"http://{host}", timeout_seconds=20), lambda client: client.create_transfer(make_order(), may_send)
     )
-    assert isinstance(answer, NotSent)
+    assert isinstance(response, NotSent)
 
 
-def test_a_bank_that_hangs_up_without_an_answer_may_have_the_transfer() -> None:
-    assert isinstance(answer_to(order()), OutcomeUnknown)
+def test_connection_closed_without_a_response_is_an_unknown_outcome() -> None:
+    assert isinstance(response_to(make_order()), OutcomeUnknown)
 
 
 @pytest.mark.parametrize("status", [202, 204, 301, 302, 307, 400, 403, 404, 405, 413, 418, 501, 505])
-def test_a_status_that_the_contract_does_not_name_says_nothing_about_the_transfer(status: int) -> None:
+def test_http_status_outside_the_contract_is_an_unknown_outcome(status: int) -> None:
     headers = {"Location": "http://127.0.0.1:9/elsewhere"} if 300 <= status < 400 else {}
-    says = Says(status, b"" if status == 204 else {"code": "invalid_account", "message": "no"}, headers)
-    assert answer_to(order(), says) == OutcomeUnknown(f"HTTP {status}")
+    scripted = ScriptedResponse(status, b"" if status == 204 else {"code": "invalid_account", "message": "no"}, headers)
+    assert response_to(make_order(), scripted) == OutcomeUnknown(f"HTTP {status}")
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>blocked</html>", b"[]", b"{}", b'{"message": "no"}', b'{"code": 4}'])
-def test_a_refusal_that_can_t_be_read_may_come_from_something_in_between_and_is_not_final(body: bytes) -> None:
-    answer = answer_to(order(), Says(422, body))
-    assert answer == OutcomeUnknown("HTTP 422 with an answer that could not be read")
+def test_refusal_that_cannot_be_parsed_is_not_final(body: bytes) -> None:
+    response = response_to(make_order(), ScriptedResponse(422, body))
+    assert response == OutcomeUnknown("HTTP 422 with a response that could not be parsed")
 
 
 @pytest.mark.parametrize(
-    ("code", "read"),
+    ("code", "expected"),
     [("invalid_account", "invalid_account"), ("a_code_of_tomorrow", "a_code_of_tomorrow"), ("", "refused")]
     + [(odd, "refused") for odd in ("Invalid Account!", "x" * 65, f"account_{ACCOUNT_NUMBER}", "7300_5118_6423")],
 )
-def test_a_refusal_s_code_is_a_plain_word_or_refused(code: str, read: str) -> None:
-    assert answer_to(order(), Says(422, {"code": code, "message": ""})) == Refused(read, "")
+def test_refusal_code_is_a_plain_word_or_refused(code: str, expected: str) -> None:
+    assert response_to(make_order(), ScriptedResponse(422, {"code": code, "message": ""})) == Refused(expected, "")
 
 
 @pytest.mark.parametrize(
@@ -173,20 +180,20 @@ def test_a_refusal_s_code_is_a_plain_word_or_refused(code: str, read: str) -> No
         {"id": None},
     ],
 )
-def test_a_good_status_with_a_body_that_can_t_be_read_leaves_the_outcome_unknown(body: Any) -> None:
-    one = order()
-    said = body if isinstance(body, bytes) else transfer(one.idempotency_key, **body)
-    assert answer_to(one, Says(201, said)) == OutcomeUnknown("the answer could not be read")
+def test_success_status_with_an_unreadable_body_is_an_unknown_outcome(body: Any) -> None:
+    one = make_order()
+    content = body if isinstance(body, bytes) else transfer(one.idempotency_key, **body)
+    assert response_to(one, ScriptedResponse(201, content)) == OutcomeUnknown("the response could not be parsed")
 
 
-def test_an_answer_about_another_key_is_no_answer() -> None:
-    answer = answer_to(order(), Says(201, transfer("seedtrust-transaction-9")))
-    assert answer == OutcomeUnknown("the answer was about another transfer")
+def test_response_for_another_key_is_an_unknown_outcome() -> None:
+    response = response_to(make_order(), ScriptedResponse(201, transfer("seedtrust-transaction-9")))
+    assert response == OutcomeUnknown("the response was for another transfer")
 
 
-def test_fields_that_the_contract_does_not_name_are_no_trouble() -> None:
-    one = order()
-    assert isinstance(answer_to(one, Says(201, transfer(one.idempotency_key, fee_cents=0))), Originated)
+def test_fields_outside_the_contract_are_ignored() -> None:
+    one = make_order()
+    assert isinstance(response_to(one, ScriptedResponse(201, transfer(one.idempotency_key, fee_cents=0))), Originated)
 
 
 @pytest.mark.parametrize(
@@ -203,8 +210,8 @@ def test_fields_that_the_contract_does_not_name_are_no_trouble() -> None:
         ("inf", 1),
         ("nan", 1),
         ("1e9", 1),
-        ("99999999999999999999", LONGEST_WAIT_SECONDS),
-        ("999999999", LONGEST_WAIT_SECONDS),
+        ("99999999999999999999", MAX_RETRY_AFTER_SECONDS),
+        ("999999999", MAX_RETRY_AFTER_SECONDS),
         ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", 1),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
         ("Wed, 21 Oct 2015 07:28:00 -0000", 0),
@@ -212,17 +219,15 @@ def test_fields_that_the_contract_does_not_name_are_no_trouble() -> None:
         ("Sun Nov  6 08:49:37 1994", 0),
     ],
 )
-def test_retry_after_is_read_as_a_number_or_a_date_and_garbage_is_a_second(
-    retry_after: str | None, seconds: float
-) -> None:
+def test_retry_after_is_a_number_or_a_date_and_garbage_is_one_second(retry_after: str | None, seconds: float) -> None:
     headers = {} if retry_after is None else {"Retry-After": retry_after}
-    assert answer_to(order(), Says(429, {"code": "rate_limited"}, headers)) == RateLimited(seconds)
+    assert response_to(make_order(), ScriptedResponse(429, {"code": "rate_limited"}, headers)) == RateLimited(seconds)
 
 
 @pytest.mark.parametrize("form", ["http date", "asctime"])
-def test_retry_after_as_a_date_to_come_is_waited_for_until_then(form: str) -> None:
+def test_retry_after_as_a_future_date_is_the_seconds_until_then(form: str) -> None:
     then = datetime.now(UTC) + timedelta(seconds=60)
     text = format_datetime(then, usegmt=True) if form == "http date" else then.strftime("%a %b %d %H:%M:%S %Y")
-    answer = answer_to(order(), Says(429, {}, {"Retry-After": text}))
-    assert isinstance(answer, RateLimited)
-    assert 50 < answer.retry_after_seconds <= 60
+    response = response_to(make_order(), ScriptedResponse(429, {}, {"Retry-After": text}))
+    assert isinstance(response, RateLimited)
+    assert 50 < response.retry_after_seconds <= 60

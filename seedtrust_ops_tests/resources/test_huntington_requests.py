@@ -1,4 +1,4 @@
-"""A request is what the contract says, gets no other's answer, and shows neither account number nor key."""
+"""A request follows the contract, never gets another request's response, and exposes no account number or API key."""
 
 import asyncio
 import json
@@ -9,135 +9,133 @@ from typing import Any
 
 import pytest
 
-from seedtrust_ops.ports.bank import AccountNumber, Answer, NotSent, Originated, Refused
+from seedtrust_ops.ports.bank import AccountNumber, NotSent, Originated, Refused, TransferResponse
 from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank
-from seedtrust_ops.resources.huntington_schema import without_numbers
+from seedtrust_ops.resources.huntington_schema import mask_digits
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.resources.bank_calls import (
     ACCOUNT_NUMBER,
-    IMPATIENT_SECONDS,
-    LATE,
-    NO_ANSWER,
-    answer_to,
-    ask,
-    ask_scripted,
-    may_leave,
-    order,
+    LATE_SECONDS,
+    NO_RESPONSE,
+    SHORT_TIMEOUT_SECONDS,
+    make_order,
+    may_send,
+    response_to,
+    run_with_client,
+    run_with_scripted_bank,
     settings_of,
 )
 from seedtrust_ops_tests.support.scripted_bank import (
     API_KEY,
-    Says,
     ScriptedBank,
+    ScriptedResponse,
     read_request,
     settings,
     transfer,
-    write_answer,
+    write_response,
 )
 
 
-def test_a_request_that_is_called_back_before_it_leaves_is_not_sent() -> None:
-    async def called_back(scripted: ScriptedBank) -> tuple[Answer, Answer, list[str]]:
-        called = await scripted.client.create_transfer(order(), lambda: False)
-        sent = await scripted.client.create_transfer(order(), may_leave)
-        return called, sent, [asked.line for asked in scripted.asked]
+def test_request_canceled_before_it_is_written_is_not_sent() -> None:
+    async def cancel_then_send(scripted: ScriptedBank) -> tuple[TransferResponse, TransferResponse, list[str]]:
+        canceled = await scripted.client.create_transfer(make_order(), lambda: False)
+        sent = await scripted.client.create_transfer(make_order(), may_send)
+        return canceled, sent, [received.line for received in scripted.requests]
 
-    called, sent, asked = ask_scripted(called_back, Says(422, {"code": "invalid_account"}))
-    assert called == NotSent("it was called back before it left")
+    canceled, sent, lines = run_with_scripted_bank(cancel_then_send, ScriptedResponse(422, {"code": "invalid_account"}))
+    assert canceled == NotSent("the request was canceled before it was sent")
     assert sent == Refused("invalid_account", "")
-    assert asked == ["POST /v1/transfers HTTP/1.1"]
+    assert lines == ["POST /v1/transfers HTTP/1.1"]
 
 
-def test_what_comes_unasked_is_no_answer_to_the_next_request(bank: BankProcess) -> None:
-    before, one, next_one = order(), order(), order()
-    bank.control.order_fault("refuse", idempotency_key=before.idempotency_key)
-    bank.control.order_fault("answered_twice", idempotency_key=one.idempotency_key)
+def test_unsolicited_data_is_not_taken_as_the_next_response(bank: BankProcess) -> None:
+    before, one, next_one = make_order(), make_order(), make_order()
+    bank.control.inject_fault("refuse", idempotency_key=before.idempotency_key)
+    bank.control.inject_fault("duplicate_response", idempotency_key=one.idempotency_key)
 
-    async def three(client: HuntingtonBank) -> list[Answer]:
-        return [await client.create_transfer(each, may_leave) for each in (before, one, next_one)]
+    async def send_three(client: HuntingtonBank) -> list[TransferResponse]:
+        return [await client.create_transfer(each, may_send) for each in (before, one, next_one)]
 
-    refused, *others = ask(settings_of(bank), three)
+    refused, *others = run_with_client(settings_of(bank), send_three)
     assert isinstance(refused, Refused)
-    assert [isinstance(answer, Originated) for answer in others] == [True, True]
+    assert [isinstance(response, Originated) for response in others] == [True, True]
 
 
-def test_a_refusal_that_is_said_again_once_the_next_request_has_left_is_not_taken_for_its_answer() -> None:
-    refusal = Says(422, {"code": "invalid_account", "message": "closed"})
+def test_refusal_repeated_late_is_not_taken_as_the_next_response() -> None:
+    refusal = ScriptedResponse(422, {"code": "invalid_account", "message": "closed"})
 
-    async def refuse_a_connection_for_ever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def refuse_on_first_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal connections
         connections += 1
         refused = connections == 1
         with suppress(asyncio.IncompleteReadError):
             while True:
-                asked = await read_request(reader)
-                key = asked.headers["idempotency-key"]
-                await write_answer(writer, refusal if refused else Says(201, transfer(key)))
+                received = await read_request(reader)
+                key = received.headers["idempotency-key"]
+                await write_response(writer, refusal if refused else ScriptedResponse(201, transfer(key)))
         writer.close()
 
-    async def two() -> list[Answer]:
-        async with await asyncio.start_server(refuse_a_connection_for_ever, "127.0.0.1", 0) as server:
-            where = settings(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-            async with open_huntington_bank(where) as client:
-                return [await client.create_transfer(order(), may_leave) for _ in range(2)]
+    async def send_two() -> list[TransferResponse]:
+        async with await asyncio.start_server(refuse_on_first_connection, "127.0.0.1", 0) as server:
+            bank_settings = settings(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            async with open_huntington_bank(bank_settings) as client:
+                return [await client.create_transfer(make_order(), may_send) for _ in range(2)]
 
     connections = 0
-    refused, made = asyncio.run(two())
+    refused, made = asyncio.run(send_two())
     assert refused == Refused("invalid_account", "closed")
     assert isinstance(made, Originated)
 
 
-def test_a_connection_that_the_bank_closed_meanwhile_is_not_used_again() -> None:
-    one, next_one = order(), order()
+def test_connection_closed_by_the_bank_is_not_reused() -> None:
+    one, next_one = make_order(), make_order()
     closing = {"Connection": "close"}
 
-    async def two(scripted: ScriptedBank) -> list[Answer]:
-        return [await scripted.client.create_transfer(each, may_leave) for each in (one, next_one)]
+    async def send_two(scripted: ScriptedBank) -> list[TransferResponse]:
+        return [await scripted.client.create_transfer(each, may_send) for each in (one, next_one)]
 
-    says = [Says(201, transfer(each.idempotency_key), closing) for each in (one, next_one)]
-    assert all(isinstance(answer, Originated) for answer in ask_scripted(two, *says))
+    responses = [ScriptedResponse(201, transfer(each.idempotency_key), closing) for each in (one, next_one)]
+    assert all(isinstance(response, Originated) for response in run_with_scripted_bank(send_two, *responses))
 
 
 @pytest.mark.parametrize("dripping", ["headers", "body"])
-def test_an_answer_that_drips_ends_within_the_whole_time_and_the_connection_serves_again(
-    bank: BankProcess, dripping: str
-) -> None:
-    one, next_one = order(), order()
+def test_dripping_response_times_out_and_the_client_stays_usable(bank: BankProcess, dripping: str) -> None:
+    one, next_one = make_order(), make_order()
 
-    async def both(client: HuntingtonBank) -> tuple[Answer, float, Answer]:
+    async def both(client: HuntingtonBank) -> tuple[TransferResponse, float, TransferResponse]:
         began = time.monotonic()
-        first = await client.create_transfer(one, may_leave)
+        first = await client.create_transfer(one, may_send)
         took = time.monotonic() - began
-        return first, took, await client.create_transfer(next_one, may_leave)
+        return first, took, await client.create_transfer(next_one, may_send)
 
     if dripping == "headers":
-        bank.control.order_fault("slow_drip", idempotency_key=one.idempotency_key, seconds=0.2)
-        first, took, second = ask(settings_of(bank, timeout_seconds=IMPATIENT_SECONDS), both)
+        bank.control.inject_fault("slow_drip", idempotency_key=one.idempotency_key, seconds=0.2)
+        first, took, second = run_with_client(settings_of(bank, timeout_seconds=SHORT_TIMEOUT_SECONDS), both)
     else:
-        slow = Says(201, transfer(one.idempotency_key), pause_seconds=0.2)
-        first, took, second = ask_scripted(
+        slow = ScriptedResponse(201, transfer(one.idempotency_key), pause_seconds=0.2)
+        first, took, second = run_with_scripted_bank(
             lambda scripted: both(scripted.client),
-            *(slow, Says(201, transfer(next_one.idempotency_key))),
-            timeout_seconds=IMPATIENT_SECONDS,
+            *(slow, ScriptedResponse(201, transfer(next_one.idempotency_key))),
+            timeout_seconds=SHORT_TIMEOUT_SECONDS,
         )
-    assert first == NO_ANSWER
-    assert took < LATE
+    assert first == NO_RESPONSE
+    assert took < LATE_SECONDS
     assert isinstance(second, Originated)
 
 
-def test_the_request_is_what_the_contract_says_and_nothing_more() -> None:
-    one = order()
+def test_request_contains_exactly_what_the_contract_requires() -> None:
+    one = make_order()
 
     async def sent(scripted: ScriptedBank) -> Any:
-        await scripted.client.create_transfer(one, may_leave)
-        return scripted.asked
+        await scripted.client.create_transfer(one, may_send)
+        return scripted.requests
 
-    (asked,) = ask_scripted(sent, Says(201, transfer(one.idempotency_key)))
-    assert asked.line == "POST /v1/transfers HTTP/1.1"
-    assert asked.headers["authorization"] == f"Bearer {API_KEY}"
-    assert asked.headers["idempotency-key"] == one.idempotency_key
-    assert asked.headers["content-type"] == "application/json"
-    assert json.loads(asked.body) == {
+    (received,) = run_with_scripted_bank(sent, ScriptedResponse(201, transfer(one.idempotency_key)))
+    assert received.line == "POST /v1/transfers HTTP/1.1"
+    assert received.headers["authorization"] == f"Bearer {API_KEY}"
+    assert received.headers["idempotency-key"] == one.idempotency_key
+    assert received.headers["content-type"] == "application/json"
+    assert json.loads(received.body) == {
         "method": "wire",
         "amount_cents": 12_500,
         "currency": "USD",
@@ -152,18 +150,22 @@ def test_the_request_is_what_the_contract_says_and_nothing_more() -> None:
     }
 
 
-def test_no_proxy_of_the_environment_comes_between_us_and_the_bank(
-    monkeypatch: pytest.MonkeyPatch, bank: BankProcess
-) -> None:
+def test_proxy_environment_variables_are_ignored(monkeypatch: pytest.MonkeyPatch, bank: BankProcess) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert isinstance(ask(settings_of(bank), lambda client: client.create_transfer(order(), may_leave)), Originated)
+    assert isinstance(
+        run_with_client(settings_of(bank), lambda client: client.create_transfer(make_order(), may_send)), Originated
+    )
 
 
-def test_our_key_is_masked_where_the_bank_quotes_it() -> None:
-    one = order()
-    refusal = answer_to(one, Says(422, {"code": API_KEY.replace("-", "_"), "message": f"key {API_KEY} is old"}))
-    rejected = answer_to(one, Says(201, transfer(one.idempotency_key, status="rejected", reason=f"by {API_KEY}")))
+def test_api_key_quoted_by_the_bank_is_masked() -> None:
+    one = make_order()
+    refusal = response_to(
+        one, ScriptedResponse(422, {"code": API_KEY.replace("-", "_"), "message": f"key {API_KEY} is old"})
+    )
+    rejected = response_to(
+        one, ScriptedResponse(201, transfer(one.idempotency_key, status="rejected", reason=f"by {API_KEY}"))
+    )
     assert refusal == Refused("refused", "key ••• is old")
     assert isinstance(rejected, Originated)
     assert rejected.transfer.reason == "by •••"
@@ -185,85 +187,90 @@ QUOTATIONS = [
 
 
 @pytest.mark.parametrize("text", QUOTATIONS)
-@pytest.mark.parametrize("where", ["message", "reason", "return_code"])
-def test_an_account_number_that_the_bank_quotes_is_masked(text: str, where: str) -> None:
-    one = order()
-    if where == "message":
-        says = Says(422, {"code": "invalid_account", "message": text})
+@pytest.mark.parametrize("field", ["message", "reason", "return_code"])
+def test_account_number_quoted_by_the_bank_is_masked(text: str, field: str) -> None:
+    one = make_order()
+    if field == "message":
+        scripted = ScriptedResponse(422, {"code": "invalid_account", "message": text})
     else:
-        says = Says(201, transfer(one.idempotency_key, status="rejected", **{where: text}))
-    shown = repr(answer_to(one, says)).replace(one.reference, "").replace(one.idempotency_key, "").replace("12500", "")
-    assert isinstance(answer_to(one, says), Refused | Originated)
+        scripted = ScriptedResponse(201, transfer(one.idempotency_key, status="rejected", **{field: text}))
+    shown = (
+        repr(response_to(one, scripted))
+        .replace(one.reference, "")
+        .replace(one.idempotency_key, "")
+        .replace("12500", "")
+    )
+    assert isinstance(response_to(one, scripted), Refused | Originated)
     digits = "".join(character for character in shown.partition("updated_at")[0] if character.isdigit())
     assert ACCOUNT_NUMBER not in digits
     assert "6423" not in digits
     assert "\\x00" not in shown
 
 
-def test_what_is_no_number_stays_readable() -> None:
-    assert without_numbers("R01: 3 of 12 tries; closed on the 4th") == "R01: 3 of 12 tries; closed on the 4th"
+def test_text_without_account_numbers_is_not_masked() -> None:
+    assert mask_digits("R01: 3 of 12 tries; closed on the 4th") == "R01: 3 of 12 tries; closed on the 4th"
 
 
 @pytest.mark.parametrize("number", ["1234", "12345", ACCOUNT_NUMBER, "1" * 17])
-def test_an_account_number_shows_at_most_its_last_four_digits(number: str) -> None:
+def test_account_number_shows_at_most_its_last_four_digits(number: str) -> None:
     secret = AccountNumber(number)
-    one = order(account_number=secret)
+    one = make_order(account_number=secret)
     shown = [repr(secret), str(secret), f"{secret}", repr(one), str(one), repr([secret])]
     assert not any(number in text for text in shown)
     assert secret.reveal() == number
 
 
-def test_no_exception_of_the_client_shows_the_account_number_or_the_key() -> None:
-    one = order()
+def test_client_exceptions_show_neither_account_number_nor_api_key() -> None:
+    one = make_order()
 
     async def broken(scripted: ScriptedBank) -> str:
         def refuse(*_: object, **__: object) -> None:
-            raise RuntimeError("a mistake of ours")
+            raise RuntimeError("a bug in the client")
 
         connection = scripted.client._idle.get_nowait()
         connection._send = refuse  # type: ignore[method-assign]
         scripted.client._idle.put_nowait(connection)
         try:
-            await scripted.client.create_transfer(one, may_leave)
+            await scripted.client.create_transfer(one, may_send)
         except RuntimeError as error:
             return "".join(traceback.format_exception(error)) + repr(error)
-        raise AssertionError("the mistake was swallowed")
+        raise AssertionError("the error was swallowed")
 
-    shown = ask_scripted(broken)
-    assert "a mistake of ours" in shown
+    shown = run_with_scripted_bank(broken)
+    assert "a bug in the client" in shown
     assert ACCOUNT_NUMBER not in shown
     assert API_KEY not in shown
 
 
-def test_as_many_requests_are_under_way_as_the_settings_say_and_no_more() -> None:
-    async def most_at_once(allowed: int) -> int:
-        under_way: set[str] = set()
-        most = 0
-        all_there = asyncio.Event()
+def test_concurrent_requests_match_the_configured_concurrency() -> None:
+    async def max_concurrent(allowed: int) -> int:
+        in_flight: set[str] = set()
+        highest = 0
+        all_arrived = asyncio.Event()
 
-        async def answer_when_all_are_there(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal most
+        async def respond_when_all_arrived(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal highest
             with suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:
                     key = (await read_request(reader)).headers["idempotency-key"]
-                    under_way.add(key)
-                    most = max(most, len(under_way))
-                    if len(under_way) == allowed:
-                        all_there.set()
-                    await all_there.wait()
-                    # For one more to come, if the client sends one more.
+                    in_flight.add(key)
+                    highest = max(highest, len(in_flight))
+                    if len(in_flight) == allowed:
+                        all_arrived.set()
+                    await all_arrived.wait()
+                    # Gives the client time to send one more, if it would.
                     await asyncio.sleep(0.2)
-                    under_way.remove(key)
-                    await write_answer(writer, Says(201, transfer(key)))
+                    in_flight.remove(key)
+                    await write_response(writer, ScriptedResponse(201, transfer(key)))
             writer.close()
 
-        async with await asyncio.start_server(answer_when_all_are_there, "127.0.0.1", 0) as server:
-            where = settings(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-            async with open_huntington_bank(where.model_copy(update={"concurrency": allowed})) as client:
-                answers = await asyncio.gather(
-                    *[client.create_transfer(order(), may_leave) for _ in range(2 * allowed)]
+        async with await asyncio.start_server(respond_when_all_arrived, "127.0.0.1", 0) as server:
+            bank_settings = settings(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            async with open_huntington_bank(bank_settings.model_copy(update={"concurrency": allowed})) as client:
+                responses = await asyncio.gather(
+                    *[client.create_transfer(make_order(), may_send) for _ in range(2 * allowed)]
                 )
-        assert all(isinstance(answer, Originated) for answer in answers)
-        return most
+        assert all(isinstance(response, Originated) for response in responses)
+        return highest
 
-    assert asyncio.run(most_at_once(4)) == 4
+    assert asyncio.run(max_concurrent(4)) == 4

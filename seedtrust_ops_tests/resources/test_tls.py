@@ -1,4 +1,4 @@
-"""Nothing is said to a bank that does not prove who it is, whatever the environment says."""
+"""Nothing is sent to a bank without a valid certificate, whatever the environment variables are."""
 
 import asyncio
 import logging
@@ -14,20 +14,20 @@ import pytest
 from pydantic import SecretStr
 
 from seedtrust_ops.config import HuntingtonSettings
-from seedtrust_ops.ports.bank import Answer, NotSent
+from seedtrust_ops.ports.bank import NotSent, TransferResponse
 from seedtrust_ops.resources import http1_connection, huntington_client
-from seedtrust_ops_tests.resources.bank_calls import may_leave, order
+from seedtrust_ops_tests.resources.bank_calls import make_order, may_send
 from seedtrust_ops_tests.resources.test_smtp import _certificate
 
-ANSWER = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+RESPONSE = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 @contextmanager
-def bank_with(certificate: Path) -> Iterator[tuple[int, list[bytes]]]:
-    """A server with this certificate; yields its port, and what it could read."""
+def serve_with_certificate(certificate: Path) -> Iterator[tuple[int, list[bytes]]]:
+    """Run a server with this certificate; yield its port and the data that it received."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
-    read: list[bytes] = []
+    received: list[bytes] = []
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -38,15 +38,15 @@ def bank_with(certificate: Path) -> Iterator[tuple[int, list[bytes]]]:
                 return
             try:
                 with context.wrap_socket(plain, server_side=True) as connection:
-                    read.append(connection.recv(65_536))
-                    connection.sendall(ANSWER)
+                    received.append(connection.recv(65_536))
+                    connection.sendall(RESPONSE)
             except OSError:
                 continue
 
     serving = threading.Thread(target=serve, daemon=True)
     serving.start()
     try:
-        yield listener.getsockname()[1], read
+        yield listener.getsockname()[1], received
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
@@ -54,17 +54,17 @@ def bank_with(certificate: Path) -> Iterator[tuple[int, list[bytes]]]:
 
 
 @pytest.fixture(autouse=True)
-def certificates_read_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def reload_certificates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(http1_connection, "CONNECT_RETRIES", 0)
-    huntington_client._certificates.cache_clear()
+    huntington_client._tls_context.cache_clear()
     yield
-    huntington_client._certificates.cache_clear()
+    huntington_client._tls_context.cache_clear()
 
 
-def originate(host: str, port: int) -> Answer:
-    async def send() -> Answer:
+def create_transfer_at(host: str, port: int) -> TransferResponse:
+    async def send() -> TransferResponse:
         async with huntington_client.open_huntington_bank(settings(f"https://{host}:{port}")) as bank:
-            return await bank.create_transfer(order(), may_leave)
+            return await bank.create_transfer(make_order(), may_send)
 
     return asyncio.run(send())
 
@@ -86,39 +86,37 @@ def settings(url: str) -> HuntingtonSettings:
         {},
         {"PYTHONHTTPSVERIFY": "0", "CURL_CA_BUNDLE": "", "REQUESTS_CA_BUNDLE": "", "NODE_TLS_REJECT_UNAUTHORIZED": "0"},
     ],
-    ids=["as it is", "with what switches it off elsewhere"],
+    ids=["unchanged environment", "variables that disable verification elsewhere"],
 )
-def test_a_bank_with_a_certificate_that_nobody_vouches_for_is_told_nothing(
+def test_bank_with_an_untrusted_certificate_is_sent_nothing(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with bank_with(_certificate(tmp_path)) as (port, read):
-        assert isinstance(originate("127.0.0.1", port), NotSent)
-    assert read == []
+    with serve_with_certificate(_certificate(tmp_path)) as (port, received):
+        assert isinstance(create_transfer_at("127.0.0.1", port), NotSent)
+    assert received == []
 
 
-def test_a_bank_with_another_hosts_certificate_is_told_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_bank_with_another_hosts_certificate_is_sent_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     certificate = _certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    with bank_with(certificate) as (port, read):
-        assert isinstance(originate("localhost", port), NotSent)
-        assert read == []
-        # The same server by the name that its certificate is for.
-        assert not isinstance(originate("127.0.0.1", port), NotSent)
-        assert read[0].startswith(b"POST ")
+    with serve_with_certificate(certificate) as (port, received):
+        assert isinstance(create_transfer_at("localhost", port), NotSent)
+        assert received == []
+        # The same server, by the name on its certificate.
+        assert not isinstance(create_transfer_at("127.0.0.1", port), NotSent)
+        assert received[0].startswith(b"POST ")
 
 
 @pytest.mark.parametrize(("url", "warned"), [("http://bank.example", 1), ("https://bank.example", 0)])
-def test_a_bank_that_is_spoken_to_in_the_clear_is_warned_of_once(
-    url: str, warned: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_plain_http_bank_url_logs_one_warning(url: str, warnings: int, caplog: pytest.LogCaptureFixture) -> None:
     async def open_twice() -> None:
         for _ in range(2):
             async with huntington_client.open_huntington_bank(settings(url)):
                 pass
 
-    huntington_client._warn_of_plain_http.cache_clear()
+    huntington_client._warn_about_plain_http.cache_clear()
     with caplog.at_level(logging.WARNING):
         asyncio.run(open_twice())
-    assert caplog.text.count("account numbers and our key can be read on their way") == warned
+    assert caplog.text.count("account numbers and the API key can be read in transit") == warnings

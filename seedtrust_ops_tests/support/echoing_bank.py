@@ -1,6 +1,6 @@
-"""A bank that repeats whatever it was told, account number and key included, in every kind of answer there is.
+"""A bank stub that echoes every request, including account number and API key, in every kind of response.
 
-It listens on a real socket and keeps no books: only what it says matters.
+It listens on a real socket and keeps no ledger: only its responses matter.
 """
 
 import json
@@ -26,12 +26,12 @@ KINDS = (
 
 
 @contextmanager
-def quoting_bank() -> Iterator[tuple[str, list[str]]]:
-    """The bank's address, and the kinds of answer that it gave; which one a transfer gets, its payee's name says."""
+def echoing_bank() -> Iterator[tuple[str, list[str]]]:
+    """Yield the bank's URL and the kinds of responses it gave; the payee's name selects the kind of response."""
     given: list[str] = []
-    told: dict[str, str] = {}
+    quotations: dict[str, str] = {}
 
-    class Quoting(BaseHTTPRequestHandler):
+    class Echoing(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
@@ -39,12 +39,12 @@ def quoting_bank() -> Iterator[tuple[str, list[str]]]:
             key, order = self.headers["Idempotency-Key"], json.loads(body)
             quotation = f"{order['counterparty']['account_number']} {self.headers['Authorization']} {body}"
             kind = order["counterparty"]["name"]
-            if kind == "rate limited" and key in told:
+            if kind == "rate limited" and key in quotations:
                 kind = "completed"
-            told[key] = quotation
+            quotations[key] = quotation
             given.append(kind)
             problem = {"code": f"no_{order['counterparty']['account_number']}", "message": quotation}
-            answers: dict[str, tuple[int, Any]] = {
+            responses: dict[str, tuple[int, Any]] = {
                 "refused": (422, problem),
                 "key reused": (409, problem),
                 "rate limited": (429, problem),
@@ -53,14 +53,14 @@ def quoting_bank() -> Iterator[tuple[str, list[str]]]:
                 "another key": (201, _transfer("another-key", "completed", order, quotation)),
                 "redirected": (302, problem),
             }
-            self._answer(*answers.get(kind, (201, _transfer(key, kind, order, quotation))))
+            self._respond(*responses.get(kind, (201, _transfer(key, kind, order, quotation))))
 
         def do_GET(self) -> None:
             keys = parse_qs(urlsplit(self.path).query).get("idempotency_key", [])
-            known = [_transfer(key, "rejected", {}, told[key]) for key in keys if key in told]
-            self._answer(200, {"data": known, "next_cursor": None})
+            known = [_transfer(key, "rejected", {}, quotations[key]) for key in keys if key in quotations]
+            self._respond(200, {"data": known, "next_cursor": None})
 
-        def _answer(self, status: int, body: Any) -> None:
+        def _respond(self, status: int, body: Any) -> None:
             content = (body if isinstance(body, str) else json.dumps(body)).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
@@ -70,9 +70,9 @@ def quoting_bank() -> Iterator[tuple[str, list[str]]]:
             self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Quoting)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Echoing)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

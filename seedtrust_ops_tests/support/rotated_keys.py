@@ -1,4 +1,4 @@
-"""Transactions whose account numbers are under several keys, and a door in the table at which a rotation waits."""
+"""Transactions whose account numbers are under several keys, and a trigger that blocks a rotation at a given row."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.tables import HuntingtonTransaction
 from seedtrust_ops_tests.support.factories import Company
 
-DOOR = 7_305_777
+LOCK_ID = 7_305_777
 
 
 def new_key() -> str:
@@ -24,10 +24,10 @@ def ring_of(*keys: str) -> FernetFieldCipher:
 
 
 def batch_under(company: Company, key: str, count: int, **columns: str) -> list[int]:
-    """The transactions of a new batch whose account numbers are under `key`."""
-    others, company.cipher = company.cipher, ring_of(key)
+    """Create a batch whose account numbers are encrypted with `key`; return its transaction ids."""
+    previous_cipher, company.cipher = company.cipher, ring_of(key)
     batch_id = company.big_batch(count)
-    company.cipher = others
+    company.cipher = previous_cipher
     if columns:
         with company.sessions.begin() as session:
             for transaction in session.scalars(
@@ -45,37 +45,37 @@ def tokens_of(sessions: sessionmaker[Session]) -> dict[int, str]:
 
 
 @contextmanager
-def door_before(sessions: sessionmaker[Session], transaction_id: int) -> Iterator[Callable[[], bool]]:
-    """While the block lasts, whoever changes this transaction waits; yields whether somebody does."""
+def block_updates_of(sessions: sessionmaker[Session], transaction_id: int) -> Iterator[Callable[[], bool]]:
+    """Within the block, every update of this transaction waits; yields a function that tells whether one is waiting."""
     with sessions.begin() as session:
         session.execute(
             text(
-                "create or replace function wait_at_the_door() returns trigger language plpgsql as"
-                f" $$ begin perform pg_advisory_xact_lock({DOOR}); return new; end $$"
+                "create or replace function wait_for_test_lock() returns trigger language plpgsql as"
+                f" $$ begin perform pg_advisory_xact_lock({LOCK_ID}); return new; end $$"
             )
         )
         session.execute(
             text(
-                "create trigger the_door before update on huntington_transactions for each row"
-                f" when (old.id = {transaction_id}) execute function wait_at_the_door()"
+                "create trigger wait_for_test_lock before update on huntington_transactions for each row"
+                f" when (old.id = {transaction_id}) execute function wait_for_test_lock()"
             )
         )
 
-    def somebody_waits() -> bool:
-        with sessions() as asking:
+    def is_update_waiting() -> bool:
+        with sessions() as session:
             return bool(
-                asking.scalar(text("select count(*) from pg_locks where locktype = 'advisory' and not granted"))
+                session.scalar(text("select count(*) from pg_locks where locktype = 'advisory' and not granted"))
             )
 
     engine = sessions.kw["bind"]
-    with engine.connect() as shut:
-        shut.execute(text("select pg_advisory_lock(:door)"), {"door": DOOR})
-        # A session's lock outlives its transaction, and no transaction may idle.
-        shut.commit()
+    with engine.connect() as locker:
+        locker.execute(text("select pg_advisory_lock(:id)"), {"id": LOCK_ID})
+        # The session-level lock outlives its transaction, which must not stay idle.
+        locker.commit()
         try:
-            yield somebody_waits
+            yield is_update_waiting
         finally:
-            shut.execute(text("select pg_advisory_unlock(:door)"), {"door": DOOR})
-            shut.commit()
+            locker.execute(text("select pg_advisory_unlock(:id)"), {"id": LOCK_ID})
+            locker.commit()
     with sessions.begin() as session:
-        session.execute(text("drop trigger the_door on huntington_transactions"))
+        session.execute(text("drop trigger wait_for_test_lock on huntington_transactions"))

@@ -1,6 +1,6 @@
-"""A bank that says exactly what a test wrote, byte by byte, where the sandbox bank is too well-behaved to say it.
+"""A bank stub that returns exactly the bytes a test specifies, for responses that the sandbox bank never gives.
 
-It listens on a real socket in the test's own event loop and keeps what it was asked.
+It listens on a real socket in the test's own event loop and records its requests.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from seedtrust_ops.config import HuntingtonSettings
 from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank
 
 API_KEY = "sk-scripted-0123456789"
-PATIENT_SECONDS = 60.0
-"""No answer is late by chance, however busy the machine."""
+LONG_TIMEOUT_SECONDS = 60.0
+"""Long enough that no response is late by accident on a busy machine."""
 
 
 @dataclass(frozen=True)
-class Says:
-    """One answer: status, body (JSON, or bytes as they are), headers; `pause_seconds` before each byte of the body."""
+class ScriptedResponse:
+    """One response: status, body (JSON, or raw bytes), headers; `pause_seconds` before each byte of the body."""
 
     status: int = 200
     body: Any = None
@@ -40,8 +40,8 @@ class Says:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request as it came in."""
+class ReceivedRequest:
+    """One request as received."""
 
     line: str
     headers: dict[str, str]
@@ -50,24 +50,26 @@ class Asked:
 
 @dataclass
 class ScriptedBank:
-    """The bank's client, and what the bank was asked so far."""
+    """The bank's client, and the requests that the bank has received so far."""
 
     client: HuntingtonBank
-    asked: list[Asked]
+    requests: list[ReceivedRequest]
 
 
 @asynccontextmanager
-async def bank_that_says(*answers: Says, timeout_seconds: float = PATIENT_SECONDS) -> AsyncIterator[ScriptedBank]:
-    """A bank that gives these answers one after the other, the last one again and again; with none it hangs up."""
-    asked: list[Asked] = []
+async def run_scripted_bank(
+    *responses: ScriptedResponse, timeout_seconds: float = LONG_TIMEOUT_SECONDS
+) -> AsyncIterator[ScriptedBank]:
+    """Run a bank that gives these responses in order and repeats the last; without any, it closes the connection."""
+    requests: list[ReceivedRequest] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
-                asked.append(await read_request(reader))
-                if not answers:
+                requests.append(await read_request(reader))
+                if not responses:
                     return
-                await write_answer(writer, answers[min(len(asked), len(answers)) - 1])
+                await write_response(writer, responses[min(len(requests), len(responses)) - 1])
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -76,12 +78,12 @@ async def bank_that_says(*answers: Says, timeout_seconds: float = PATIENT_SECOND
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with open_huntington_bank(settings(f"http://127.0.0.1:{port}", timeout_seconds=timeout_seconds)) as client:
-        yield ScriptedBank(client, asked)
+        yield ScriptedBank(client, requests)
     server.close()
 
 
-def settings(url: str, *, timeout_seconds: float = PATIENT_SECONDS, api_key: str = API_KEY) -> HuntingtonSettings:
-    """Settings for one connection at a time, so that each request meets what the one before left behind."""
+def settings(url: str, *, timeout_seconds: float = LONG_TIMEOUT_SECONDS, api_key: str = API_KEY) -> HuntingtonSettings:
+    """Settings with a single connection, so that each request meets what the previous one left behind."""
     values: dict[str, Any] = {
         "HUNTINGTON_API_URL": url,
         "HUNTINGTON_API_KEY": api_key,
@@ -93,8 +95,8 @@ def settings(url: str, *, timeout_seconds: float = PATIENT_SECONDS, api_key: str
 
 
 def transfer(key: str, **changes: Any) -> dict[str, Any]:
-    """A transfer as the contract shows it."""
-    sound = {
+    """A valid transfer in the bank's JSON, with these changes."""
+    valid = {
         "id": "tr_1",
         "idempotency_key": key,
         "status": "completed",
@@ -107,26 +109,28 @@ def transfer(key: str, **changes: Any) -> dict[str, Any]:
         "created_at": "2024-03-01T12:00:00Z",
         "updated_at": "2024-03-01T12:00:00.123456Z",
     }
-    return sound | changes
+    return valid | changes
 
 
-def page(*transfers: dict[str, Any], cursor: str | None = None) -> Says:
+def page(*transfers: dict[str, Any], cursor: str | None = None) -> ScriptedResponse:
     """A page of transfers."""
-    return Says(body={"data": list(transfers), "next_cursor": cursor})
+    return ScriptedResponse(body={"data": list(transfers), "next_cursor": cursor})
 
 
-async def read_request(reader: asyncio.StreamReader) -> Asked:
-    """The next request that comes on a connection."""
+async def read_request(reader: asyncio.StreamReader) -> ReceivedRequest:
+    """Read the next request on a connection."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
-    return Asked(head[0], headers, await reader.readexactly(int(headers.get("content-length", 0))))
+    return ReceivedRequest(head[0], headers, await reader.readexactly(int(headers.get("content-length", 0))))
 
 
-async def write_answer(writer: asyncio.StreamWriter, says: Says) -> None:
-    """Say it, at its pace."""
-    writer.write(says.head)
-    pieces: Sequence[bytes] = [bytes((byte,)) for byte in says.content] if says.pause_seconds else [says.content]
+async def write_response(writer: asyncio.StreamWriter, response: ScriptedResponse) -> None:
+    """Write the response, at its pace."""
+    writer.write(response.head)
+    pieces: Sequence[bytes] = (
+        [bytes((byte,)) for byte in response.content] if response.pause_seconds else [response.content]
+    )
     for piece in pieces:
-        await asyncio.sleep(says.pause_seconds)
+        await asyncio.sleep(response.pause_seconds)
         writer.write(piece)
         await writer.drain()

@@ -105,7 +105,7 @@ def process_batch(
     with sessions() as session:
         halted = get_halt_reason(session, rules.halted_by_environment)
     if halted is not None:
-        raise TransfersHalted(f"{halted} Batch {batch_id} was not touched.")
+        raise TransfersHalted(f"{halted} Batch {batch_id} was not changed.")
     claimed_at = read_clocks()
     claim = run_in_transaction(
         sessions,

@@ -52,7 +52,7 @@ class OpenTransaction:
 class InquiryResult:
     """The results of a status inquiry."""
 
-    asked: int = 0
+    looked_up: int = 0
     changes: list[StatusChange] = field(default_factory=list)
     requeued_transactions: list[int] = field(default_factory=list)
     """Transactions that the bank does not know; they are `pending` again."""
@@ -105,7 +105,7 @@ async def ask_about_open_transactions(
     after = 0
     while page := await asyncio.to_thread(_next_page, sessions, after, lease):
         after = page.transactions[-1].id
-        result.asked += len(page.transactions)
+        result.looked_up += len(page.transactions)
         try:
             transfers, ambiguous = await _query_bank(sessions, bank, page.transactions)
         except BankInquiryFailed as error:

@@ -1,4 +1,4 @@
-"""A worker on the test's own database and the session's bank."""
+"""The fixture for a transfer worker on the test's own database and the session's bank."""
 
 import pytest
 

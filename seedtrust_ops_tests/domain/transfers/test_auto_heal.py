@@ -1,4 +1,4 @@
-"""Auto-heal: what the bank says becomes what is believed, however late, and nothing is guessed."""
+"""Auto-heal: late changes at the bank are recorded, and nothing is guessed."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from seedtrust_ops.domain.transfers.auto_heal import what_needs_healing
-from seedtrust_ops.domain.transfers.leases import take_lease
+from seedtrust_ops.domain.transfers.auto_heal import find_reason_to_heal
+from seedtrust_ops.domain.transfers.leases import acquire_lease
 from seedtrust_ops.domain.transfers.status_transitions import next_status
 from seedtrust_ops.ports.bank import BankInquiryFailed, BankStatus, BankUnauthorized
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
@@ -28,7 +28,7 @@ def test_submitted_ach_is_completed_and_booked_when_the_bank_settles_it(worker: 
     assert company.balance_cents(case.account_id) == 4_000
 
 
-def test_rejected_ach_is_failed_with_the_banks_reason_and_the_batch_says_so(worker: Worker, company: Company) -> None:
+def test_rejected_ach_fails_its_batch_with_the_banks_reason(worker: Worker, company: Company) -> None:
     case = company.case()
     batch_id, transaction_id = worker.submitted(case)
     worker.bank.control.reject_reference(str(transaction_id), "account is frozen")
@@ -41,7 +41,7 @@ def test_rejected_ach_is_failed_with_the_banks_reason_and_the_batch_says_so(work
     assert company.batch_row(batch_id).status == "failed"
 
 
-def test_failure_by_the_banks_word_is_not_asked_about(worker: Worker, company: Company) -> None:
+def test_failure_reported_by_the_bank_is_not_looked_up_again(worker: Worker, company: Company) -> None:
     case = company.case()
     company.transaction(
         company.batch(case=case, status="failed", finished_at=LONG_AGO),
@@ -50,35 +50,31 @@ def test_failure_by_the_banks_word_is_not_asked_about(worker: Worker, company: C
         status="failed",
         failure_reason="insufficient_funds",
     )
-    assert worker.heal().findings.asked == 0
+    assert worker.heal().inquiry.looked_up == 0
 
 
-def test_transaction_of_a_batch_with_a_live_lease_is_left_to_its_worker(worker: Worker, company: Company) -> None:
+def test_transaction_under_a_live_lease_is_left_to_its_worker(worker: Worker, company: Company) -> None:
     batch_id = company.batch([100], status="processing")
     with company.sessions.begin() as session:
-        take_lease(session, batch_id, "run-of-another", 60)
+        acquire_lease(session, batch_id, "run-of-another", 60)
         session.execute(update(HuntingtonTransaction).values(status="processing", updated_at=LONG_AGO))
-    assert worker.heal().findings.asked == 0
+    assert worker.heal().inquiry.looked_up == 0
     assert company.statuses(batch_id) == ["processing"]
 
 
-def test_pending_transactions_of_a_dead_workers_batch_are_queued_again_at_once(
-    worker: Worker, company: Company
-) -> None:
+def test_batch_of_a_crashed_worker_is_requeued_at_once(worker: Worker, company: Company) -> None:
     batch_id = company.batch([100, 200], status="processing")
     with company.sessions.begin() as session:
-        take_lease(session, batch_id, "dead", 0)
+        acquire_lease(session, batch_id, "crashed", 0)
     report = worker.heal(grace_seconds=600)
     assert report.abandoned == [batch_id]
     assert company.batch_row(batch_id).status == "queued"
 
 
-def test_key_that_surfaces_after_it_went_back_to_pending_is_recorded_and_not_sent(
-    worker: Worker, company: Company
-) -> None:
+def test_key_that_appears_late_at_the_bank_is_recorded_and_not_resent(worker: Worker, company: Company) -> None:
     batch_id = company.batch([600])
     (transaction,) = company.transactions(batch_id)
-    worker.bank.control.plant_transfer(
+    worker.bank.control.insert_transfer(
         reference=str(transaction.id), amount_cents=600, idempotency_key=f"seedtrust-transaction-{transaction.id}"
     )
     worker.heal()
@@ -88,20 +84,20 @@ def test_key_that_surfaces_after_it_went_back_to_pending_is_recorded_and_not_sen
     assert company.batch_row(batch_id).status == "completed"
 
 
-def test_transfer_that_the_bank_forgot_is_told_and_never_sent_again(worker: Worker, company: Company) -> None:
+def test_transfer_forgotten_by_the_bank_alerts_and_is_never_resent(worker: Worker, company: Company) -> None:
     case = company.case()
     batch_id, transaction_id = worker.submitted(case)
-    worker.bank.control.forget(f"seedtrust-transaction-{transaction_id}")
+    worker.bank.control.forget_key(f"seedtrust-transaction-{transaction_id}")
     worker.heal()
     assert company.statuses(batch_id) == ["submitted"]
     assert ("transfer_forgotten_by_bank", f"transaction {transaction_id}") in company.open_alerts()
 
 
-def test_second_transfer_for_what_we_sent_is_told(worker: Worker, company: Company) -> None:
+def test_second_transfer_for_a_sent_transaction_opens_an_alert(worker: Worker, company: Company) -> None:
     batch_id = company.batch([900])
     worker.process(batch_id)
     (transaction,) = company.transactions(batch_id)
-    worker.bank.control.plant_transfer(
+    worker.bank.control.insert_transfer(
         reference=str(transaction.id), amount_cents=900, idempotency_key=f"somebody-elses-{transaction.id}"
     )
     worker.heal()
@@ -109,24 +105,24 @@ def test_second_transfer_for_what_we_sent_is_told(worker: Worker, company: Compa
     assert company.ledger(transaction.id) == [("disbursement", -900)]
 
 
-def test_250_open_transfers_are_asked_about_in_pages_of_100(worker: Worker, company: Company) -> None:
+def test_open_transfers_are_looked_up_in_pages_of_100(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(250, method="ach")
     worker.process(batch_id)
     before = len(worker.bank.control.requests())
 
     report = worker.heal()
 
-    questions = [one for one in worker.bank.control.requests()[before:] if "idempotency_key=" in one["query"]]
-    assert len(questions) == 3
-    assert report.findings.asked == 250
+    look_ups = [one for one in worker.bank.control.requests()[before:] if "idempotency_key=" in one["query"]]
+    assert len(look_ups) == 3
+    assert report.inquiry.looked_up == 250
     assert set(company.statuses(batch_id)) == {"submitted"}
 
 
-def test_page_without_an_answer_does_not_keep_the_others_from_being_healed(worker: Worker, company: Company) -> None:
+def test_page_without_a_response_does_not_block_other_pages(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(150, method="ach")
     worker.process(batch_id)
     worker.bank.control.settle()
-    worker.bank.control.order_fault("garbage", method="GET", times=3)
+    worker.bank.control.inject_fault("garbage", method="GET", times=3)
 
     with pytest.raises(BankInquiryFailed, match="look-up"):
         worker.heal()
@@ -136,7 +132,7 @@ def test_page_without_an_answer_does_not_keep_the_others_from_being_healed(worke
     assert set(company.statuses(batch_id)) == {"completed"}
 
 
-def test_wrong_bank_key_is_told_by_auto_heal_too_and_resolved_when_it_is_right(
+def test_unauthorized_alert_opens_in_auto_heal_and_resolves_itself(
     worker: Worker, company: Company, bank: BankProcess
 ) -> None:
     worker.submitted(company.case())
@@ -149,18 +145,16 @@ def test_wrong_bank_key_is_told_by_auto_heal_too_and_resolved_when_it_is_right(
     assert company.open_alerts() == []
 
 
-def test_tick_has_work_while_something_is_open_or_the_feed_was_not_read_for_15_minutes(
-    worker: Worker, company: Company
-) -> None:
+def test_tick_has_work_if_something_is_open_or_the_feed_is_15_minutes_old(worker: Worker, company: Company) -> None:
     def reason() -> str | None:
         with company.sessions() as session:
-            return what_needs_healing(session)
+            return find_reason_to_heal(session)
 
     assert "feed" in (reason() or "")
     worker.heal()
     assert reason() is None
     worker.submitted(company.case())
-    assert "1 transactions wait" in (reason() or "")
+    assert "1 transactions awaiting bank status" in (reason() or "")
     worker.bank.control.settle()
     worker.heal()
     assert reason() is None
@@ -170,7 +164,7 @@ def test_tick_has_work_while_something_is_open_or_the_feed_was_not_read_for_15_m
     with company.sessions.begin() as session:
         session.execute(update(BankFeedCursor).values(last_read_at=datetime.now(UTC)))
         session.execute(update(HuntingtonBatch).values(status="processing"))
-    assert "processed" in (reason() or "")
+    assert "processing" in (reason() or "")
 
 
 def test_healing_twice_changes_nothing_the_second_time(worker: Worker, company: Company) -> None:
@@ -179,11 +173,11 @@ def test_healing_twice_changes_nothing_the_second_time(worker: Worker, company: 
     worker.bank.control.settle()
     worker.heal()
     report = worker.heal()
-    assert (report.findings.changes, report.feed.changes, report.finished) == ([], [], {})
+    assert (report.inquiry.changes, report.feed.changes, report.finished) == ([], [], {})
 
 
 @pytest.mark.parametrize(
-    ("current", "said", "becomes"),
+    ("current", "bank_status", "becomes"),
     [
         ("processing", BankStatus.ACCEPTED, "submitted"),
         ("processing", BankStatus.COMPLETED, "completed"),
@@ -201,13 +195,13 @@ def test_healing_twice_changes_nothing_the_second_time(worker: Worker, company: 
         ("pending", BankStatus.ACCEPTED, "submitted"),
     ],
 )
-def test_older_word_never_undoes_a_newer_one(current: str, said: BankStatus, becomes: str | None) -> None:
-    assert next_status(current, said) == becomes
-
-
-def test_feed_cursor_stays_where_it_is_when_the_bank_has_nothing_new(
-    worker: Worker, company: Company, tmp_path: Path
+def test_older_bank_status_never_overrides_a_newer_one(
+    current: str, bank_status: BankStatus, becomes: str | None
 ) -> None:
+    assert next_status(current, bank_status) == becomes
+
+
+def test_feed_cursor_stays_if_the_bank_has_nothing_new(worker: Worker, company: Company, tmp_path: Path) -> None:
     with start_bank(tmp_path / "bank.sqlite", api_key="a-key-of-this-test") as bank:
         worker.bank, worker.settings = bank, settings_for(bank)
         worker.heal()
@@ -216,19 +210,19 @@ def test_feed_cursor_stays_where_it_is_when_the_bank_has_nothing_new(
     assert read_up_to < datetime.now(UTC) - timedelta(days=80)
 
 
-def test_rejection_whose_reason_begins_like_a_timeout_is_the_banks_word(worker: Worker, company: Company) -> None:
+def test_rejection_with_a_timeout_like_reason_is_final(worker: Worker, company: Company) -> None:
     batch_id, transaction_id = worker.submitted(company.case())
     worker.bank.control.reject_reference(str(transaction_id), "timeout at the receiving bank")
     worker.heal()
     assert company.statuses(batch_id) == ["failed"]
-    assert worker.heal().findings.asked == 0
+    assert worker.heal().inquiry.looked_up == 0
 
 
 @pytest.mark.parametrize("suffix", ["0{id}", "99999999999999999999", "{id} ", "²"])
-def test_key_that_only_looks_like_ours_is_nobodys(worker: Worker, company: Company, suffix: str) -> None:
+def test_key_that_only_resembles_ours_matches_no_transaction(worker: Worker, company: Company, suffix: str) -> None:
     batch_id = company.batch([100], status="draft")
     (transaction,) = company.transactions(batch_id)
-    worker.bank.control.plant_transfer(
+    worker.bank.control.insert_transfer(
         reference="somebody's",
         amount_cents=123,
         idempotency_key=f"seedtrust-transaction-{suffix.format(id=transaction.id)}",

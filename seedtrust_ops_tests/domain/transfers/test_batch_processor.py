@@ -1,4 +1,4 @@
-"""A batch from the queue to its end: who may process it, when it must not be sent, and how it finishes."""
+"""Processing a batch from the queue to its end: the claim, what blocks sending, and the final status."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -7,9 +7,9 @@ from sqlalchemy import delete, update
 
 from seedtrust_ops.domain.transfers.account_numbers import WrongFieldKey
 from seedtrust_ops.domain.transfers.batch_claim import BatchNotQueued, UnknownBatch
-from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed, queued_batches
+from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed, list_queued_batches
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, halt, resume
-from seedtrust_ops.domain.transfers.leases import Lease, take_lease
+from seedtrust_ops.domain.transfers.leases import Lease, acquire_lease
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker
@@ -34,9 +34,7 @@ def test_wire_is_sent_booked_and_its_request_paid(worker: Worker, company: Compa
     assert company.outcomes(transaction.id) == ["started", "completed"]
 
 
-def test_ach_is_submitted_and_neither_booked_nor_paid_before_the_bank_settles_it(
-    worker: Worker, company: Company
-) -> None:
+def test_ach_is_submitted_but_not_booked_or_paid_before_settlement(worker: Worker, company: Company) -> None:
     case = company.case(balance_cents=50_000)
     batch_id = company.batch(case=case)
     transaction_id = company.transaction(batch_id, company.request(case, 50_000), 50_000, method="ach")
@@ -83,7 +81,7 @@ def test_batch_with_failed_and_sent_transfers_is_completed_with_errors(worker: W
     ],
     ids=["routing number", "damaged token", "short account number", "refused by the bank"],
 )
-def test_batch_of_which_nothing_went_through_fails_its_run_with_the_reason(
+def test_batch_with_only_failures_fails_its_run_with_the_reasons(
     worker: Worker, company: Company, mistake: dict[str, str]
 ) -> None:
     case = company.case()
@@ -98,19 +96,19 @@ def test_batch_of_which_nothing_went_through_fails_its_run_with_the_reason(
     assert company.balance_cents(case.account_id) == 10_000_000
 
 
-def test_batch_without_transactions_fails_and_says_so(worker: Worker, company: Company) -> None:
+def test_batch_without_transactions_fails_with_that_reason(worker: Worker, company: Company) -> None:
     batch_id = company.batch()
     with pytest.raises(AllTransfersFailed, match="has no transactions"):
         worker.process(batch_id)
 
 
-def test_unknown_batch_is_named(worker: Worker) -> None:
+def test_unknown_batch_is_named_in_the_error(worker: Worker) -> None:
     with pytest.raises(UnknownBatch, match="no batch 4711"):
         worker.process(4711)
 
 
 @pytest.mark.parametrize("status", ["draft", "held", "failed", "completed_with_errors"])
-def test_batch_that_is_not_queued_is_refused_and_not_touched(worker: Worker, company: Company, status: str) -> None:
+def test_batch_that_is_not_queued_is_rejected_and_unchanged(worker: Worker, company: Company, status: str) -> None:
     yesterday = datetime.now(UTC) - timedelta(days=1)
     batch_id = company.batch([100], status=status, finished_at=yesterday)
     with pytest.raises(BatchNotQueued, match=f"Batch {batch_id} is '{status}'"):
@@ -119,7 +117,7 @@ def test_batch_that_is_not_queued_is_refused_and_not_touched(worker: Worker, com
     assert company.statuses(batch_id) == ["pending"]
 
 
-def test_second_run_of_a_completed_batch_ends_well_and_sends_nothing(worker: Worker, company: Company) -> None:
+def test_second_run_of_a_completed_batch_succeeds_and_sends_nothing(worker: Worker, company: Company) -> None:
     batch_id = company.batch([100])
     worker.process(batch_id)
     report = worker.process(batch_id)
@@ -127,20 +125,18 @@ def test_second_run_of_a_completed_batch_ends_well_and_sends_nothing(worker: Wor
     assert worker.posts(company.transactions(batch_id)[0].id) == 1
 
 
-def test_run_that_comes_late_to_a_batch_another_finished_meanwhile_ends_well(worker: Worker, company: Company) -> None:
-    asked_at = datetime.now(UTC)
+def test_late_run_for_a_batch_that_another_run_finished_succeeds(worker: Worker, company: Company) -> None:
+    requested_at = datetime.now(UTC)
     batch_id = company.batch([100])
     company.transaction(batch_id, None, 100)
     assert worker.process(batch_id).status == "completed_with_errors"
-    assert worker.process(batch_id, asked_at=asked_at).status == "completed_with_errors"
+    assert worker.process(batch_id, requested_at=requested_at).status == "completed_with_errors"
 
 
-def test_worker_that_finds_a_live_lease_leaves_the_batch_alone_and_names_its_holder(
-    worker: Worker, company: Company
-) -> None:
+def test_live_lease_keeps_other_workers_away_and_names_its_holder(worker: Worker, company: Company) -> None:
     batch_id = company.batch([100])
     with company.sessions.begin() as session:
-        assert isinstance(take_lease(session, batch_id, "run-of-another", 60), Lease)
+        assert isinstance(acquire_lease(session, batch_id, "run-of-another", 60), Lease)
         session.execute(update(HuntingtonBatch).values(status="processing"))
 
     report = worker.process(batch_id)
@@ -149,37 +145,35 @@ def test_worker_that_finds_a_live_lease_leaves_the_batch_alone_and_names_its_hol
     assert worker.posts(company.transactions(batch_id)[0].id) == 0
 
 
-def test_run_that_retries_takes_over_its_own_lease(worker: Worker, company: Company) -> None:
+def test_retrying_run_takes_over_its_own_lease(worker: Worker, company: Company) -> None:
     batch_id = company.batch([100])
     with company.sessions.begin() as session:
-        take_lease(session, batch_id, worker.name, 60)
+        acquire_lease(session, batch_id, worker.name, 60)
         session.execute(update(HuntingtonBatch).values(status="processing"))
     assert worker.process(batch_id).status == "completed"
 
 
-def test_batch_of_a_dead_worker_is_taken_over_when_its_lease_has_expired(worker: Worker, company: Company) -> None:
+def test_batch_with_an_expired_lease_is_taken_over(worker: Worker, company: Company) -> None:
     batch_id = company.batch([100])
     with company.sessions.begin() as session:
-        take_lease(session, batch_id, "run-of-another", 0)
+        acquire_lease(session, batch_id, "run-of-another", 0)
         session.execute(update(HuntingtonBatch).values(status="processing"))
     assert worker.process(batch_id).status == "completed"
 
 
-def test_batch_in_the_hands_of_a_legacy_worker_is_left_alone_until_it_has_been_quiet(
-    worker: Worker, company: Company
-) -> None:
+def test_legacy_workers_batch_is_left_alone_until_the_grace_period_ends(worker: Worker, company: Company) -> None:
     batch_id = company.batch([100], status="processing", started_at=datetime.now(UTC))
     with pytest.raises(BatchNotQueued, match="holds no lease"):
         worker.process(batch_id)
     assert worker.process(batch_id, unknown_grace_seconds=0).status == "completed"
 
 
-def test_batch_queued_again_has_a_new_generation(worker: Worker, company: Company) -> None:
+def test_requeued_batch_has_a_new_generation(worker: Worker, company: Company) -> None:
     batch_id = company.batch([100])
 
     def generation() -> int:
         with company.sessions() as session:
-            return next(one.generation for one in queued_batches(session) if one.batch_id == batch_id)
+            return next(one.generation for one in list_queued_batches(session) if one.batch_id == batch_id)
 
     first = generation()
     worker.process(batch_id)
@@ -188,7 +182,7 @@ def test_batch_queued_again_has_a_new_generation(worker: Worker, company: Compan
     assert generation() != first
 
 
-def test_batch_queued_again_sends_only_what_is_pending(worker: Worker, company: Company) -> None:
+def test_requeued_batch_sends_only_pending_transactions(worker: Worker, company: Company) -> None:
     case = company.case()
     batch_id = company.batch([100], case=case)
     worker.process(batch_id)
@@ -202,17 +196,17 @@ def test_batch_queued_again_sends_only_what_is_pending(worker: Worker, company: 
     assert (worker.posts(first.id), worker.posts(second.id)) == (1, 1)
 
 
-def test_queued_batches_come_by_priority_then_by_waiting_time(company: Company) -> None:
+def test_queued_batches_are_sorted_by_priority_then_waiting_time(company: Company) -> None:
     now = datetime.now(UTC)
     late = company.batch([1], queued_at=now)
     early = company.batch([1], queued_at=now - timedelta(hours=1))
     urgent = company.batch([1], queued_at=now, priority=5)
     company.batch([1], status="held")
     with company.sessions() as session:
-        assert [one.batch_id for one in queued_batches(session)] == [urgent, early, late]
+        assert [one.batch_id for one in list_queued_batches(session)] == [urgent, early, late]
 
 
-def test_halt_by_the_environment_stops_before_anything_is_touched(worker: Worker, company: Company) -> None:
+def test_halt_by_environment_variable_stops_before_any_change(worker: Worker, company: Company) -> None:
     batch_id = company.batch([100])
     with pytest.raises(TransfersHalted, match="SEEDTRUST_TRANSFERS_HALTED"):
         worker.process(batch_id, halted_by_environment=True)
@@ -220,7 +214,7 @@ def test_halt_by_the_environment_stops_before_anything_is_touched(worker: Worker
     assert company.statuses(batch_id) == ["pending"]
 
 
-def test_halt_by_the_switch_says_who_and_why_and_resuming_sends(worker: Worker, company: Company) -> None:
+def test_halt_by_switch_names_who_and_why_and_resume_sends(worker: Worker, company: Company) -> None:
     batch_id = company.batch([100])
     with company.sessions.begin() as session:
         halt(session, "reconciling with Huntington", "Maria")
@@ -243,7 +237,7 @@ def test_wrong_field_key_stops_the_batch_and_changes_nothing(worker: Worker, com
     assert company.statuses(batch_id) == ["pending", "pending"]
 
 
-def test_one_damaged_token_beside_sound_ones_fails_alone(worker: Worker, company: Company) -> None:
+def test_damaged_token_fails_only_its_own_transaction(worker: Worker, company: Company) -> None:
     case = company.case()
     batch_id = company.batch([100], case=case)
     sound = company.cipher.encrypt("123456789")
@@ -255,7 +249,7 @@ def test_one_damaged_token_beside_sound_ones_fails_alone(worker: Worker, company
     assert "damaged" in (company.transactions(batch_id)[1].failure_reason or "")
 
 
-def test_lease_row_is_kept_but_held_by_nobody_after_the_batch(worker: Worker, company: Company) -> None:
+def test_lease_row_is_kept_without_a_holder_after_the_batch(worker: Worker, company: Company) -> None:
     batch_id = company.batch([100])
     worker.process(batch_id)
     with company.sessions() as session:
@@ -263,7 +257,7 @@ def test_lease_row_is_kept_but_held_by_nobody_after_the_batch(worker: Worker, co
     assert lease.token is None
 
 
-def test_transactions_deleted_from_a_batch_between_are_no_trouble(worker: Worker, company: Company) -> None:
+def test_transactions_deleted_from_a_queued_batch_are_ignored(worker: Worker, company: Company) -> None:
     batch_id = company.batch([100, 200])
     with company.sessions.begin() as session:
         session.execute(delete(HuntingtonTransaction).where(HuntingtonTransaction.amount_cents == 200))

@@ -1,4 +1,4 @@
-"""What the legacy worker left behind is matched by reference and amount, or a person is asked; nothing is guessed."""
+"""Transactions of the legacy worker are matched by reference and amount, or a person is asked; nothing is guessed."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -29,7 +29,7 @@ def _legacy_false_failure(company: Company, case: BuiltCase, cents: int = 7_000)
 def test_legacy_false_failure_is_matched_by_reference_and_amount(worker: Worker, company: Company) -> None:
     case = company.case(balance_cents=9_000)
     batch_id, transaction_id = _legacy_false_failure(company, case)
-    worker.bank.control.plant_transfer(reference=str(transaction_id), amount_cents=7_000)
+    worker.bank.control.insert_transfer(reference=str(transaction_id), amount_cents=7_000)
 
     worker.heal()
 
@@ -45,20 +45,20 @@ def test_legacy_transaction_in_processing_is_matched_by_reference(worker: Worker
     transaction_id = company.transaction(
         batch_id, company.request(case, 800), 800, status="processing", updated_at=LONG_AGO
     )
-    worker.bank.control.plant_transfer(reference=str(transaction_id), amount_cents=800)
+    worker.bank.control.insert_transfer(reference=str(transaction_id), amount_cents=800)
     worker.heal()
     assert company.statuses(batch_id) == ["completed"]
     assert company.batch_row(batch_id).status == "completed"
 
 
 @pytest.mark.parametrize("amounts", [[7_000, 7_000], [6_999]], ids=["two match", "another amount"])
-def test_where_it_is_not_clear_which_transfer_is_ours_nobody_guesses(
+def test_ambiguous_match_opens_an_alert_and_changes_nothing(
     worker: Worker, company: Company, amounts: list[int]
 ) -> None:
     case = company.case()
     batch_id, transaction_id = _legacy_false_failure(company, case)
     for number, cents in enumerate(amounts):
-        worker.bank.control.plant_transfer(
+        worker.bank.control.insert_transfer(
             reference=str(transaction_id), amount_cents=cents, idempotency_key=f"legacy-key-{transaction_id}-{number}"
         )
 
@@ -69,9 +69,7 @@ def test_where_it_is_not_clear_which_transfer_is_ours_nobody_guesses(
     assert company.open_alerts() == [("transfer_ambiguous", f"transaction {transaction_id}")]
 
 
-def test_legacy_false_failure_that_the_bank_never_saw_is_queued_again_and_sent(
-    worker: Worker, company: Company
-) -> None:
+def test_legacy_false_failure_unknown_to_the_bank_is_requeued_and_sent(worker: Worker, company: Company) -> None:
     case = company.case()
     batch_id, transaction_id = _legacy_false_failure(company, case)
     worker.heal(grace_seconds=600)
@@ -82,15 +80,13 @@ def test_legacy_false_failure_that_the_bank_never_saw_is_queued_again_and_sent(
     assert worker.posts(transaction_id) == 1
 
 
-def test_batch_that_a_legacy_worker_left_is_asked_about_before_anything_is_sent_again(
-    worker: Worker, company: Company
-) -> None:
-    """The legacy worker may have died between the bank's answer and its own note of it."""
+def test_abandoned_legacy_batch_is_looked_up_before_anything_is_resent(worker: Worker, company: Company) -> None:
+    """The legacy worker may have crashed between the bank's response and recording it."""
     case = company.case()
     batch_id = company.batch(case=case, status="processing", started_at=LONG_AGO, created_at=LONG_AGO)
     sent = company.transaction(batch_id, company.request(case, 300), 300, updated_at=LONG_AGO)
     not_sent = company.transaction(batch_id, company.request(case, 400), 400, updated_at=LONG_AGO)
-    worker.bank.control.plant_transfer(reference=str(sent), amount_cents=300)
+    worker.bank.control.insert_transfer(reference=str(sent), amount_cents=300)
 
     worker.heal(grace_seconds=60)
     assert company.statuses(batch_id) == ["completed", "pending"]
@@ -100,11 +96,9 @@ def test_batch_that_a_legacy_worker_left_is_asked_about_before_anything_is_sent_
     assert (worker.posts(sent), worker.posts(not_sent)) == (0, 1)
 
 
-def test_legacy_transfer_still_under_way_is_asked_about_again_and_not_taken_for_forgotten(
-    worker: Worker, company: Company
-) -> None:
+def test_legacy_transfer_in_flight_is_looked_up_again_without_an_alert(worker: Worker, company: Company) -> None:
     batch_id, transaction_id = _legacy_false_failure(company, company.case())
-    worker.bank.control.plant_transfer(
+    worker.bank.control.insert_transfer(
         reference=str(transaction_id), amount_cents=7_000, status="accepted", created_at=datetime.now(UTC)
     )
     worker.heal()
@@ -116,18 +110,18 @@ def test_legacy_transfer_still_under_way_is_asked_about_again_and_not_taken_for_
     assert company.statuses(batch_id) == ["completed"]
 
 
-def test_legacy_batch_queued_again_by_hand_is_asked_about_before_it_is_sent(worker: Worker, company: Company) -> None:
+def test_legacy_batch_requeued_by_hand_is_looked_up_before_sending(worker: Worker, company: Company) -> None:
     case = company.case()
     batch_id = company.batch(case=case, status="queued", started_at=LONG_AGO)
     sent = company.transaction(batch_id, company.request(case, 300), 300, updated_at=LONG_AGO)
-    worker.bank.control.plant_transfer(reference=str(sent), amount_cents=300)
+    worker.bank.control.insert_transfer(reference=str(sent), amount_cents=300)
     worker.process(batch_id)
     assert company.statuses(batch_id) == ["completed"]
     assert worker.posts(sent) == 0
 
 
-def test_batch_that_a_legacy_worker_may_still_be_sending_gets_nothing_back(worker: Worker, company: Company) -> None:
-    """One of its failures is old, the batch is not: whatever is queued again with it would be sent by both."""
+def test_batch_a_legacy_worker_may_still_send_is_not_requeued(worker: Worker, company: Company) -> None:
+    """The batch is recent although one of its failures is old: anything requeued would be sent by both workers."""
     case = company.case()
     batch_id = company.batch(case=case, status="processing", started_at=datetime.now(UTC))
     company.transaction(
@@ -141,14 +135,14 @@ def test_batch_that_a_legacy_worker_may_still_be_sending_gets_nothing_back(worke
     assert company.batch_row(batch_id).status == "processing"
 
 
-def test_what_a_legacy_worker_left_pending_beside_a_false_failure_is_asked_about_before_it_is_sent(
-    worker: Worker, company: Company
-) -> None:
+def test_pending_beside_a_false_failure_is_looked_up_before_sending(worker: Worker, company: Company) -> None:
     case = company.case()
     batch_id, false_failure = _legacy_false_failure(company, case)
     sent = company.transaction(batch_id, company.request(case, 400), 400, updated_at=LONG_AGO)
-    # So long ago that the feed does not tell of it.
-    worker.bank.control.plant_transfer(reference=str(sent), amount_cents=400, created_at=LONG_AGO - timedelta(days=365))
+    # So old that the feed does not contain it.
+    worker.bank.control.insert_transfer(
+        reference=str(sent), amount_cents=400, created_at=LONG_AGO - timedelta(days=365)
+    )
 
     worker.heal(grace_seconds=600)
     assert company.batch_row(batch_id).status == "queued"
@@ -159,18 +153,18 @@ def test_what_a_legacy_worker_left_pending_beside_a_false_failure_is_asked_about
 
 
 @pytest.mark.parametrize("left_as", ["processing", "queued"])
-def test_batch_that_we_gave_back_and_a_legacy_worker_took_is_asked_about_before_it_is_sent(
+def test_batch_retaken_by_a_legacy_worker_is_looked_up_before_sending(
     worker: Worker, company: Company, left_as: str
 ) -> None:
     case = company.case()
     batch_id = company.batch(case=case)
     sent = company.transaction(batch_id, company.request(case, 400), 400)
-    worker.bank.control.order_fault("unauthorized", method="POST")
+    worker.bank.control.inject_fault("unauthorized", method="POST")
     with pytest.raises(BankUnauthorized):
         worker.process(batch_id)
     assert company.batch_row(batch_id).status == "queued"
     _take_as_the_legacy_worker_does(company, batch_id, left_as)
-    worker.bank.control.plant_transfer(reference=str(sent), amount_cents=400)
+    worker.bank.control.insert_transfer(reference=str(sent), amount_cents=400)
 
     if left_as == "processing":
         worker.heal(grace_seconds=600)
@@ -181,7 +175,7 @@ def test_batch_that_we_gave_back_and_a_legacy_worker_took_is_asked_about_before_
         worker.process(batch_id)
     worker.heal()
 
-    # Ours was refused (401) and the bank has another with its reference: people are asked which one it is.
+    # Our request was rejected (401) and the bank has another transfer with its reference: a person has to decide.
     assert company.statuses(batch_id) == ["processing"]
     assert ("transfer_ambiguous", f"transaction {sent}") in company.open_alerts()
     assert worker.posts(sent) == 1

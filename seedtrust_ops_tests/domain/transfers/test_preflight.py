@@ -1,4 +1,4 @@
-"""What is checked before anything is sent: each rule alone, and together over a batch."""
+"""Preflight: each rule by itself, and all of them over a batch."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedtrust_ops.domain.transfers.preflight import Candidate, decide, routing_number_problem
+from seedtrust_ops.domain.transfers.preflight import Candidate, decide, find_routing_number_problem
 from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker
 from seedtrust_ops_tests.support.factories import ROUTING_NUMBER, Company
 
-SOUND = Candidate(
+VALID = Candidate(
     transaction_id=1,
     amount_cents=5_000,
     payee_name="Dana Whitfield",
@@ -21,12 +21,12 @@ SOUND = Candidate(
     request_status="approved",
     request_amount_cents=5_000,
     account_id=3,
-    rival_transaction_id=None,
+    conflicting_transaction_id=None,
 )
 
 
-def test_sound_transaction_passes() -> None:
-    assert decide([SOUND], {3: 5_000}) == {}
+def test_valid_transaction_passes() -> None:
+    assert decide([VALID], {3: 5_000}) == {}
 
 
 @pytest.mark.parametrize(
@@ -41,62 +41,62 @@ def test_sound_transaction_passes() -> None:
         ({"payee_name": "x" * 36}, "payee's name"),
         ({"payee_name": "Dana\nWhitfield"}, "payee's name"),
         ({"request_id": None, "request_status": None}, "no disbursement request"),
-        ({"request_status": "paid"}, "paid already"),
+        ({"request_status": "paid"}, "already paid"),
         ({"request_status": "pending"}, "'pending', not approved"),
         ({"request_status": "cancelled"}, "'cancelled', not approved"),
         ({"request_amount_cents": 4_999}, "was approved for 4999"),
-        ({"rival_transaction_id": 77}, "transaction 77"),
+        ({"conflicting_transaction_id": 77}, "transaction 77"),
         ({"account_id": None}, "no account"),
     ],
 )
-def test_each_flaw_is_named(flaw: dict[str, object], reason: str) -> None:
-    problems = decide([replace(SOUND, **flaw)], {3: 10**12})
+def test_each_flaw_is_named_in_the_reason(flaw: dict[str, object], reason: str) -> None:
+    problems = decide([replace(VALID, **flaw)], {3: 10**12})
     assert reason in problems[1]
 
 
-def test_of_two_transactions_for_one_request_the_first_goes() -> None:
-    problems = decide([SOUND, replace(SOUND, transaction_id=2)], {3: 10**12})
+def test_first_of_two_transactions_for_one_request_is_sent() -> None:
+    problems = decide([VALID, replace(VALID, transaction_id=2)], {3: 10**12})
     assert list(problems) == [2]
     assert "transaction 1 pays it" in problems[2]
 
 
-def test_flawed_transaction_does_not_take_its_request_from_a_sound_one() -> None:
-    flawed = replace(SOUND, routing_number="1")
-    assert list(decide([flawed, replace(SOUND, transaction_id=2)], {3: 5_000})) == [1]
+def test_invalid_transaction_does_not_block_a_valid_one_for_its_request() -> None:
+    flawed = replace(VALID, routing_number="1")
+    assert list(decide([flawed, replace(VALID, transaction_id=2)], {3: 5_000})) == [1]
 
 
 @given(
     amounts=st.lists(st.integers(1, 1_000), max_size=20),
     available=st.integers(-500, 5_000),
 )
-def test_what_passes_is_never_more_than_the_account_holds(amounts: list[int], available: int) -> None:
+def test_passing_amounts_never_exceed_the_account_balance(amounts: list[int], available: int) -> None:
     candidates = [
-        replace(SOUND, transaction_id=n, request_id=n, amount_cents=cents, request_amount_cents=cents)
+        replace(VALID, transaction_id=n, request_id=n, amount_cents=cents, request_amount_cents=cents)
         for n, cents in enumerate(amounts, 1)
     ]
     problems = decide(candidates, {3: available})
     passed = [one for one in candidates if one.transaction_id not in problems]
     left = available - sum(one.amount_cents for one in passed)
     assert left >= 0 or not passed
-    # Nothing is refused that would have fitted at its turn, so none refused is smaller than what was left then.
+    # Nothing is rejected that would have fit in its turn, so no rejected amount is smaller than the rest.
     assert all(one.amount_cents > left for one in candidates if one not in passed)
 
 
-def _by_definition(digits: str) -> bool:
-    """The ABA's rule in its other form: the ninth digit makes 7-3-9 weights agree."""
+def _is_valid_by_equivalent_rule(digits: str) -> bool:
+    """The equivalent form of the ABA rule: weights 7-3-9 over eight digits give the ninth."""
     numbers = [int(digit) for digit in digits]
     weights = (7, 3, 9, 7, 3, 9, 7, 3)
     return sum(weight * number for weight, number in zip(weights, numbers, strict=False)) % 10 == numbers[8]
 
 
 @given(st.from_regex(r"[0-9]{9}", fullmatch=True).filter(lambda digits: digits != "000000000"))
-def test_routing_check_digit_agrees_with_the_rule_in_its_other_form(digits: str) -> None:
-    assert (routing_number_problem(digits) is None) == _by_definition(digits)
+def test_routing_check_digit_agrees_with_the_equivalent_rule(digits: str) -> None:
+    assert (find_routing_number_problem(digits) is None) == _is_valid_by_equivalent_rule(digits)
 
 
 @pytest.mark.parametrize("routing_number", ["044000024", "021000021", "121000248", "011401533"])
 def test_routing_numbers_of_real_banks_pass(routing_number: str) -> None:
-    assert routing_number_problem(routing_number) is None
+    assert find_routing_number_problem(routing_number) is None
 
 
 def test_balance_must_cover_the_batch_together_with_what_is_in_flight(worker: Worker, company: Company) -> None:
@@ -110,7 +110,7 @@ def test_balance_must_cover_the_batch_together_with_what_is_in_flight(worker: Wo
 
     assert company.statuses(earlier) == ["submitted"]
     assert company.statuses(batch_id) == ["completed", "failed", "completed"]
-    assert "1000 cents beyond what is in flight" in (company.transactions(batch_id)[1].failure_reason or "")
+    assert "1000 cents available after what is in flight" in (company.transactions(batch_id)[1].failure_reason or "")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_balance_must_cover_the_batch_together_with_what_is_in_flight(worker: Wo
     ],
     ids=lambda rival: str(rival["status"]),
 )
-def test_request_that_another_transaction_may_have_paid_is_not_paid_again(
+def test_request_possibly_paid_by_another_transaction_is_not_repaid(
     worker: Worker, company: Company, rival: dict[str, str]
 ) -> None:
     case = company.case()
@@ -138,9 +138,7 @@ def test_request_that_another_transaction_may_have_paid_is_not_paid_again(
     assert worker.posts(transaction_id) == 0
 
 
-def test_request_whose_transfer_failed_by_the_banks_word_may_be_paid_by_another(
-    worker: Worker, company: Company
-) -> None:
+def test_request_whose_transfer_the_bank_refused_may_be_paid_again(worker: Worker, company: Company) -> None:
     case = company.case()
     request_id = company.request(case, 500)
     company.transaction(
@@ -155,7 +153,7 @@ def test_request_whose_transfer_failed_by_the_banks_word_may_be_paid_by_another(
     assert worker.process(batch_id).status == "completed"
 
 
-def test_nothing_is_sent_before_the_whole_batch_is_checked(worker: Worker, company: Company) -> None:
+def test_preflight_covers_the_whole_batch_before_anything_is_sent(worker: Worker, company: Company) -> None:
     case = company.case(balance_cents=900)
     batch_id = company.batch([500, 500], case=case)
     worker.process(batch_id)

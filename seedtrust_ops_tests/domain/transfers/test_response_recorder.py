@@ -1,4 +1,4 @@
-"""Every answer that the bank can give, or fail to give, over a real socket: what is believed, what is not done."""
+"""Every response that the bank can give or fail to give, over a real socket: what is recorded and what is resent."""
 
 from datetime import datetime
 
@@ -6,17 +6,17 @@ import pytest
 
 from seedtrust_ops.domain.transfers.sender import BankNotResponding, BankUnreachable
 from seedtrust_ops.ports.bank import BankUnauthorized
-from seedtrust_ops.sandbox.bank.control_client import SeenRequest
+from seedtrust_ops.sandbox.bank.control_client import LoggedRequest
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker, settings_for
-from seedtrust_ops_tests.support.contradicting_bank import refusing_before
+from seedtrust_ops_tests.support.contradicting_bank import refusing_proxy
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.waiters import wait_until
 
-IMPATIENT_SECONDS = 4.0
-"""How long an answer is waited for that comes late on purpose; longer than a busy machine stands still."""
+SHORT_TIMEOUT_SECONDS = 4.0
+"""The timeout for responses that are late on purpose; longer than a busy machine stalls."""
 COMMITTED = [
-    ("answer_late_after_commit", {"seconds": 20}),
+    ("late_response_after_commit", {"seconds": 20}),
     ("reset_after_commit", {}),
     ("error_after_commit", {"status": 500}),
     ("error_after_commit", {"status": 502}),
@@ -28,29 +28,29 @@ COMMITTED = [
 NOT_COMMITTED = [("reset_before_commit", {}), ("error_before_commit", {"status": 500})]
 
 
-def _one(worker: Worker, company: Company) -> tuple[int, int]:
+def _batch_of_one(worker: Worker, company: Company) -> tuple[int, int]:
     batch_id = company.batch([5_000])
     return batch_id, company.transactions(batch_id)[0].id
 
 
-def _posts(worker: Worker, transaction_id: int) -> list[SeenRequest]:
+def _posts(worker: Worker, transaction_id: int) -> list[LoggedRequest]:
     seen = worker.bank.control.requests()
     return [one for one in seen if one["method"] == "POST" and one["reference"] == str(transaction_id)]
 
 
-def _meets(worker: Worker, kind: str, transaction_id: int, options: dict[str, float]) -> None:
-    """Have the transfer's request meet a fault; where the answer is late, it is not waited for as long as that."""
+def _inject_fault(worker: Worker, kind: str, transaction_id: int, options: dict[str, float]) -> None:
+    """Inject a fault into the transfer's request; a late response is later than the timeout."""
     if "seconds" in options:
-        worker.settings = settings_for(worker.bank, HUNTINGTON_TIMEOUT_SECONDS=IMPATIENT_SECONDS)
-    worker.bank.control.order_fault(kind, method="POST", reference=str(transaction_id), **options)
+        worker.settings = settings_for(worker.bank, HUNTINGTON_TIMEOUT_SECONDS=SHORT_TIMEOUT_SECONDS)
+    worker.bank.control.inject_fault(kind, method="POST", reference=str(transaction_id), **options)
 
 
 @pytest.mark.parametrize(("kind", "options"), COMMITTED, ids=lambda value: str(value))
-def test_transfer_that_the_bank_committed_without_a_readable_answer_is_found_by_its_key(
+def test_committed_transfer_without_a_response_is_found_by_its_key(
     worker: Worker, company: Company, kind: str, options: dict[str, float]
 ) -> None:
-    batch_id, transaction_id = _one(worker, company)
-    _meets(worker, kind, transaction_id, options)
+    batch_id, transaction_id = _batch_of_one(worker, company)
+    _inject_fault(worker, kind, transaction_id, options)
 
     worker.process(batch_id)
 
@@ -61,12 +61,12 @@ def test_transfer_that_the_bank_committed_without_a_readable_answer_is_found_by_
 
 
 @pytest.mark.parametrize(("kind", "options"), COMMITTED, ids=lambda value: str(value))
-def test_transfer_is_sent_once_when_neither_answer_nor_look_up_came_and_auto_heal_learns_the_truth(
+def test_unknown_outcome_is_sent_once_and_resolved_by_auto_heal(
     worker: Worker, company: Company, kind: str, options: dict[str, float]
 ) -> None:
-    batch_id, transaction_id = _one(worker, company)
-    _meets(worker, kind, transaction_id, options)
-    worker.bank.control.order_fault("error_before_commit", method="GET", times=None)
+    batch_id, transaction_id = _batch_of_one(worker, company)
+    _inject_fault(worker, kind, transaction_id, options)
+    worker.bank.control.inject_fault("error_before_commit", method="GET", times=None)
 
     report = worker.process(batch_id)
 
@@ -81,11 +81,11 @@ def test_transfer_is_sent_once_when_neither_answer_nor_look_up_came_and_auto_hea
 
 
 @pytest.mark.parametrize(("kind", "options"), NOT_COMMITTED, ids=lambda value: str(value))
-def test_transfer_that_the_bank_never_committed_waits_out_the_grace_time_before_it_is_sent_again(
+def test_uncommitted_transfer_is_resent_only_after_the_grace_period(
     worker: Worker, company: Company, kind: str, options: dict[str, float]
 ) -> None:
-    batch_id, transaction_id = _one(worker, company)
-    worker.bank.control.order_fault(kind, method="POST", reference=str(transaction_id), **options)
+    batch_id, transaction_id = _batch_of_one(worker, company)
+    worker.bank.control.inject_fault(kind, method="POST", reference=str(transaction_id), **options)
 
     worker.process(batch_id)
     assert company.statuses(batch_id) == ["processing"]
@@ -102,9 +102,9 @@ def test_transfer_that_the_bank_never_committed_waits_out_the_grace_time_before_
     assert company.outcomes(transaction_id) == ["started", "unknown", "unknown_to_bank", "started", "completed"]
 
 
-def test_request_that_the_bank_commits_long_after_we_gave_up_moves_money_once(worker: Worker, company: Company) -> None:
-    batch_id, transaction_id = _one(worker, company)
-    _meets(worker, "answer_late_before_commit", transaction_id, {"seconds": IMPATIENT_SECONDS + 2})
+def test_request_committed_long_after_our_timeout_moves_money_once(worker: Worker, company: Company) -> None:
+    batch_id, transaction_id = _batch_of_one(worker, company)
+    _inject_fault(worker, "late_response_before_commit", transaction_id, {"seconds": SHORT_TIMEOUT_SECONDS + 2})
 
     worker.process(batch_id)
     worker.settings = settings_for(worker.bank)
@@ -118,11 +118,11 @@ def test_request_that_the_bank_commits_long_after_we_gave_up_moves_money_once(wo
 
 
 @pytest.mark.parametrize("code", ["invalid_account", "invalid_amount", "insufficient_funds", "limit_exceeded"])
-def test_refusal_is_final_and_bears_the_banks_code(worker: Worker, company: Company, code: str) -> None:
+def test_refusal_is_final_and_has_the_banks_code(worker: Worker, company: Company, code: str) -> None:
     case = company.case()
     batch_id = company.batch([1_000, 2_000], case=case)
     refused, _ = company.transactions(batch_id)
-    worker.bank.control.order_fault("refuse", reference=str(refused.id), code=code)
+    worker.bank.control.inject_fault("refuse", reference=str(refused.id), code=code)
 
     worker.process(batch_id)
     worker.heal()
@@ -133,10 +133,10 @@ def test_refusal_is_final_and_bears_the_banks_code(worker: Worker, company: Comp
     assert company.request_status(refused.disbursement_request_id) == "approved"
 
 
-def test_refusal_of_a_transfer_that_the_bank_has_made_is_not_believed(worker: Worker, company: Company) -> None:
+def test_refusal_of_a_transfer_that_the_bank_has_is_ignored(worker: Worker, company: Company) -> None:
     batch_id = company.batch([1_000])
     (transaction,) = company.transactions(batch_id)
-    with refusing_before(worker.bank.url) as url:
+    with refusing_proxy(worker.bank.url) as url:
         worker.settings = settings_for(worker.bank, HUNTINGTON_API_URL=url)
         worker.process(batch_id)
 
@@ -144,9 +144,9 @@ def test_refusal_of_a_transfer_that_the_bank_has_made_is_not_believed(worker: Wo
     assert company.ledger(transaction.id) == [("disbursement", -1_000)]
 
 
-def test_429_is_waited_out_by_all_and_then_everything_goes_through(worker: Worker, company: Company) -> None:
+def test_rate_limit_429_pauses_all_workers_and_then_everything_is_sent(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(30)
-    worker.bank.control.order_fault("rate_limited", times=10, method="POST", seconds=1)
+    worker.bank.control.inject_fault("rate_limited", times=10, method="POST", seconds=1)
 
     report = worker.process(batch_id)
 
@@ -156,18 +156,18 @@ def test_429_is_waited_out_by_all_and_then_everything_goes_through(worker: Worke
     for transaction in limited:
         ended, again = company.outcomes(transaction.id)[1:3]
         assert (ended, again) == ("rate_limited", "started")
-        # By the bank's clock: when we note a 429 down has nothing to do with how long we wait.
+        # By the bank's clock, because the time at which we record a 429 says nothing about how long we waited.
         refused, *_, taken = (datetime.fromisoformat(one["at"]) for one in _posts(worker, transaction.id))
         assert (taken - refused).total_seconds() >= 1
 
 
-def test_429_longer_than_the_lease_does_not_lose_the_batch(worker: Worker, company: Company) -> None:
+def test_rate_limit_429_longer_than_the_lease_keeps_the_batch(worker: Worker, company: Company) -> None:
     batch_id = company.batch([1_000])
-    worker.bank.control.order_fault("rate_limited", method="POST", seconds=8)
+    worker.bank.control.inject_fault("rate_limited", method="POST", seconds=8)
     assert worker.process(batch_id, lease_seconds=6).status == "completed"
 
 
-def test_401_stops_the_batch_leaves_the_rest_pending_and_opens_a_critical_alert(
+def test_unauthorized_401_stops_the_batch_and_opens_a_critical_alert(
     worker: Worker, company: Company, bank: BankProcess
 ) -> None:
     batch_id = company.big_batch(40)
@@ -185,9 +185,9 @@ def test_401_stops_the_batch_leaves_the_rest_pending_and_opens_a_critical_alert(
     assert company.open_alerts() == []
 
 
-def test_409_takes_what_the_bank_says_of_the_key_and_opens_a_critical_alert(worker: Worker, company: Company) -> None:
-    batch_id, transaction_id = _one(worker, company)
-    worker.bank.control.plant_transfer(
+def test_conflict_409_records_the_banks_transfer_and_opens_an_alert(worker: Worker, company: Company) -> None:
+    batch_id, transaction_id = _batch_of_one(worker, company)
+    worker.bank.control.insert_transfer(
         reference=str(transaction_id), amount_cents=4_000, idempotency_key=f"seedtrust-transaction-{transaction_id}"
     )
 
@@ -199,7 +199,7 @@ def test_409_takes_what_the_bank_says_of_the_key_and_opens_a_critical_alert(work
     assert company.unbalanced_accounts() == []
 
 
-def test_bank_that_is_not_there_takes_nothing_and_the_batch_is_queued_again(
+def test_unreachable_bank_gets_nothing_and_the_batch_is_requeued(
     worker: Worker, company: Company, bank: BankProcess
 ) -> None:
     batch_id = company.batch([1_000, 2_000])
@@ -213,11 +213,11 @@ def test_bank_that_is_not_there_takes_nothing_and_the_batch_is_queued_again(
     assert company.batch_row(batch_id).status == "queued"
 
 
-def test_bank_that_answers_nothing_at_all_is_not_sent_the_whole_batch(worker: Worker, company: Company) -> None:
+def test_bank_without_any_response_is_not_sent_the_whole_batch(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(100)
-    worker.bank.control.order_fault("error_before_commit", times=None, status=503)
+    worker.bank.control.inject_fault("error_before_commit", times=None, status=503)
 
-    with pytest.raises(BankNotResponding, match="in a row nothing came"):
+    with pytest.raises(BankNotResponding, match="requests to Huntington got no response"):
         worker.process(batch_id)
 
     assert company.statuses(batch_id).count("pending") >= 60
@@ -227,9 +227,7 @@ def test_bank_that_answers_nothing_at_all_is_not_sent_the_whole_batch(worker: Wo
     assert worker.process(batch_id).counts == {"completed": 100}
 
 
-def test_transfer_replayed_after_it_was_returned_is_recorded_as_the_bank_has_it_now(
-    worker: Worker, company: Company
-) -> None:
+def test_transfer_returned_before_a_look_up_is_recorded_as_returned(worker: Worker, company: Company) -> None:
     case = company.case()
     batch_id = company.batch(case=case)
     transaction_id = company.transaction(batch_id, company.request(case, 100), 100, method="ach")
@@ -240,11 +238,9 @@ def test_transfer_replayed_after_it_was_returned_is_recorded_as_the_bank_has_it_
     assert (transaction.status, transaction.failure_reason) == ("returned", "R03")
 
 
-def test_bank_that_takes_no_request_but_answers_look_ups_is_told_and_not_sent_everything(
-    worker: Worker, company: Company
-) -> None:
+def test_bank_that_only_responds_to_look_ups_is_not_sent_the_whole_batch(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(100)
-    worker.bank.control.order_fault("error_before_commit", method="POST", times=None, status=503)
+    worker.bank.control.inject_fault("error_before_commit", method="POST", times=None, status=503)
 
     with pytest.raises(BankNotResponding):
         worker.process(batch_id)
@@ -257,10 +253,10 @@ def test_bank_that_takes_no_request_but_answers_look_ups_is_told_and_not_sent_ev
     assert company.open_alerts() == []
 
 
-def test_wrong_key_met_in_a_look_up_is_told(worker: Worker, company: Company) -> None:
+def test_unauthorized_look_up_opens_an_alert(worker: Worker, company: Company) -> None:
     batch_id = company.batch([1_000])
-    worker.bank.control.order_fault("error_before_commit", method="POST", times=None)
-    worker.bank.control.order_fault("unauthorized", method="GET", times=None)
+    worker.bank.control.inject_fault("error_before_commit", method="POST", times=None)
+    worker.bank.control.inject_fault("unauthorized", method="GET", times=None)
     with pytest.raises(BankUnauthorized):
         worker.process(batch_id)
     assert ("bank_unauthorized", "huntington") in company.open_alerts()

@@ -1,4 +1,4 @@
-"""What people change while a payment waits to leave is heeded: it is looked at anew before it does."""
+"""Changes that people make while a payment waits to be sent take effect: it is checked again before it is sent."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -7,49 +7,49 @@ import pytest
 from sqlalchemy import Update, update
 
 from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed
-from seedtrust_ops.domain.transfers.sender import FRESH_SECONDS, BatchSender
+from seedtrust_ops.domain.transfers.sender import MAX_PREPARED_AGE_SECONDS, BatchSender
 from seedtrust_ops.tables import DisbursementRequest, HuntingtonTransaction
 from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.waiters import wait_until
 
 
-def _while_the_bank_makes_us_wait(monkeypatch: pytest.MonkeyPatch, company: Company, statement: Update) -> None:
-    """Have somebody execute the statement meanwhile."""
-    waited = BatchSender._wait_for_the_bank
+def _execute_during_rate_limit_wait(monkeypatch: pytest.MonkeyPatch, company: Company, statement: Update) -> None:
+    """Execute the statement while the worker waits for the rate limit."""
+    original_wait = BatchSender._wait_for_rate_limit
 
     def execute() -> None:
         with company.sessions.begin() as session:
             session.execute(statement)
 
-    async def executed_meanwhile(sender: BatchSender) -> None:
+    async def execute_and_wait(sender: BatchSender) -> None:
         await asyncio.to_thread(execute)
-        await waited(sender)
+        await original_wait(sender)
 
-    monkeypatch.setattr(BatchSender, "_wait_for_the_bank", executed_meanwhile)
+    monkeypatch.setattr(BatchSender, "_wait_for_rate_limit", execute_and_wait)
 
 
-def test_request_taken_back_while_the_bank_made_us_wait_is_not_paid(
+def test_request_denied_during_a_rate_limit_wait_is_not_paid(
     worker: Worker, company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch_id = company.batch([1_000])
     (transaction,) = company.transactions(batch_id)
-    worker.bank.control.order_fault("rate_limited", method="POST")
-    _while_the_bank_makes_us_wait(monkeypatch, company, update(DisbursementRequest).values(status="denied"))
+    worker.bank.control.inject_fault("rate_limited", method="POST")
+    _execute_during_rate_limit_wait(monkeypatch, company, update(DisbursementRequest).values(status="denied"))
 
-    with pytest.raises(AllTransfersFailed, match="was changed after the batch was checked"):
+    with pytest.raises(AllTransfersFailed, match="was changed after preflight"):
         worker.process(batch_id)
 
     assert company.outcomes(transaction.id) == ["started", "rate_limited"]
     assert worker.bank_transfers([transaction.id]) == {}
 
 
-def test_request_denied_while_a_slow_bank_kept_its_transfer_waiting_is_not_paid(
-    worker: Worker, company: Company
-) -> None:
+def test_request_denied_while_the_bank_is_slow_is_not_paid(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(worker.rules.concurrency + 4)
     ids = [one.id for one in company.transactions(batch_id)]
-    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=FRESH_SECONDS + 1)
+    worker.bank.control.inject_fault(
+        "late_response_after_commit", method="POST", times=None, seconds=MAX_PREPARED_AGE_SECONDS + 1
+    )
 
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(worker.process, batch_id)
@@ -62,13 +62,13 @@ def test_request_denied_while_a_slow_bank_kept_its_transfer_waiting_is_not_paid(
     assert sum(one.failure_reason is not None for one in company.transactions(batch_id)) == 4
 
 
-def test_payment_moved_to_another_batch_while_the_bank_made_us_wait_waits_for_that_one(
+def test_payment_moved_to_another_batch_during_a_wait_is_not_sent_here(
     worker: Worker, company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch_id, held = company.batch([1_000]), company.batch(status="held")
     (transaction,) = company.transactions(batch_id)
-    worker.bank.control.order_fault("rate_limited", method="POST")
-    _while_the_bank_makes_us_wait(monkeypatch, company, update(HuntingtonTransaction).values(batch_id=held))
+    worker.bank.control.inject_fault("rate_limited", method="POST")
+    _execute_during_rate_limit_wait(monkeypatch, company, update(HuntingtonTransaction).values(batch_id=held))
 
     with pytest.raises(AllTransfersFailed, match="no transactions"):
         worker.process(batch_id)

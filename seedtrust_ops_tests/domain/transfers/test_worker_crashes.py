@@ -1,4 +1,4 @@
-"""Workers that are killed, frozen, doubled or overtaken: money moves once, and the late one writes nothing."""
+"""Workers that are killed, frozen or duplicated: money moves once, and a late worker writes nothing."""
 
 import os
 import signal
@@ -19,8 +19,14 @@ from seedtrust_ops.domain.transfers import send_cancellation
 from seedtrust_ops.domain.transfers.attempts import StartedAttempt, start_attempts
 from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, halt
-from seedtrust_ops.domain.transfers.leases import BatchStatusChanged, Lease, LeaseLost, break_expired_leases, take_lease
-from seedtrust_ops.domain.transfers.response_recorder import AttemptResult, record_answers
+from seedtrust_ops.domain.transfers.leases import (
+    BatchStatusChanged,
+    Lease,
+    LeaseLost,
+    acquire_lease,
+    revoke_expired_leases,
+)
+from seedtrust_ops.domain.transfers.response_recorder import AttemptResult, record_responses
 from seedtrust_ops.ports.bank import NotSent
 from seedtrust_ops.resources.http1_connection import BankConnection
 from seedtrust_ops.tables import Account, BatchLease, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction
@@ -29,7 +35,7 @@ from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.waiters import wait_until
 
 SHORT_LEASE = {"HUNTINGTON_LEASE_SECONDS": "8"}
-"""Short enough to be waited for, and long enough that a worker does not lose it where the machine stands still."""
+"""Short enough to wait for, and long enough that a worker does not lose it while a busy machine stalls."""
 
 
 @contextmanager
@@ -48,10 +54,10 @@ def _worker_process(batch_id: int, holder: str, variables: dict[str, str]) -> It
         process.communicate()
 
 
-def _let_it_come_to_the_middle(worker: Worker, answered: int) -> None:
-    """Have the bank answer so many transfers a little late, and take the others without a word until it is told."""
-    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=answered, seconds=0.1)
-    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=60)
+def _stall_halfway(worker: Worker, responses: int) -> None:
+    """Let the bank respond to `responses` transfers a little late, and stall on the others until faults are cleared."""
+    worker.bank.control.inject_fault("late_response_after_commit", method="POST", times=responses, seconds=0.1)
+    worker.bank.control.inject_fault("late_response_after_commit", method="POST", times=None, seconds=60)
 
 
 def _posts(worker: Worker, transaction_ids: set[int]) -> int:
@@ -61,7 +67,7 @@ def _posts(worker: Worker, transaction_ids: set[int]) -> int:
     )
 
 
-def _reconcile(worker: Worker, company: Company, batch_id: int) -> None:
+def _assert_paid_once_and_booked(worker: Worker, company: Company, batch_id: int) -> None:
     transactions = company.transactions(batch_id)
     at_bank = worker.bank_transfers([one.id for one in transactions])
     assert {one.status for one in transactions} == {"completed"}
@@ -72,13 +78,13 @@ def _reconcile(worker: Worker, company: Company, batch_id: int) -> None:
     assert company.batch_row(batch_id).status == "completed"
 
 
-def test_batch_is_paid_once_when_its_worker_is_killed_in_the_middle(
+def test_batch_is_paid_once_if_its_worker_is_killed_halfway(
     worker: Worker, company: Company, bank_environment: dict[str, str]
 ) -> None:
     batch_id = company.big_batch(300)
-    _let_it_come_to_the_middle(worker, answered=40)
-    with _worker_process(batch_id, "doomed", bank_environment | SHORT_LEASE) as process:
-        wait_until(lambda: "completed" in company.statuses(batch_id), what="a first answer on record", seconds=60)
+    _stall_halfway(worker, responses=40)
+    with _worker_process(batch_id, "killed", bank_environment | SHORT_LEASE) as process:
+        wait_until(lambda: "completed" in company.statuses(batch_id), what="a first recorded response", seconds=60)
         process.send_signal(signal.SIGKILL)
         process.wait()
     worker.bank.control.clear_faults()
@@ -89,10 +95,10 @@ def test_batch_is_paid_once_when_its_worker_is_killed_in_the_middle(
     wait_until(lambda: worker.heal(grace_seconds=0) and company.batch_row(batch_id).status == "queued", what="healing")
     worker.process(batch_id)
 
-    _reconcile(worker, company, batch_id)
+    _assert_paid_once_and_booked(worker, company, batch_id)
 
 
-def test_two_workers_started_at_once_on_one_batch_send_every_transfer_once(worker: Worker, company: Company) -> None:
+def test_concurrent_workers_on_one_batch_send_every_transfer_once(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(60)
     names = ["first", "second", "third"]
     workers = [replace(worker, name=name) for name in names]
@@ -101,16 +107,16 @@ def test_two_workers_started_at_once_on_one_batch_send_every_transfer_once(worke
 
     assert sum(report.held_by is None for report in reports) >= 1
     assert all(report.held_by in (None, *names) for report in reports)
-    _reconcile(worker, company, batch_id)
+    _assert_paid_once_and_booked(worker, company, batch_id)
     assert all(worker.posts(one.id) == 1 for one in company.transactions(batch_id))
 
 
-def test_worker_that_was_frozen_past_its_lease_writes_nothing_and_pays_nothing_twice(
+def test_worker_frozen_past_its_lease_writes_and_pays_nothing(
     worker: Worker, company: Company, bank_environment: dict[str, str]
 ) -> None:
     batch_id = company.big_batch(100)
     ids = {one.id for one in company.transactions(batch_id)}
-    _let_it_come_to_the_middle(worker, answered=20)
+    _stall_halfway(worker, responses=20)
     with _worker_process(batch_id, "frozen", bank_environment | SHORT_LEASE) as process:
         wait_until(lambda: _posts(worker, ids) >= 20, what="20 requests at the bank", seconds=60)
         process.send_signal(signal.SIGSTOP)
@@ -127,44 +133,42 @@ def test_worker_that_was_frozen_past_its_lease_writes_nothing_and_pays_nothing_t
 
     assert process.returncode != 0
     assert {one.id: one.updated_at for one in company.transactions(batch_id)} == before
-    _reconcile(worker, company, batch_id)
+    _assert_paid_once_and_booked(worker, company, batch_id)
 
 
 def test_late_writer_is_fenced_out_by_a_newer_token(worker: Worker, company: Company) -> None:
     batch_id = company.batch([100])
     (transaction,) = company.transactions(batch_id)
     with company.sessions.begin() as session:
-        late = take_lease(session, batch_id, "late", 60)
+        late = acquire_lease(session, batch_id, "late", 60)
         assert isinstance(late, Lease)
         attempt = start_attempts(session, [transaction.id])[transaction.id]
         session.execute(update(HuntingtonTransaction).values(status="processing"))
         session.execute(update(BatchLease).values(expires_at=BatchLease.acquired_at))
-        assert isinstance(take_lease(session, batch_id, "newer", 60), Lease)
+        assert isinstance(acquire_lease(session, batch_id, "newer", 60), Lease)
 
     with pytest.raises(LeaseLost), company.sessions.begin() as session:
-        record_answers(session, late, [AttemptResult(attempt, NotSent("late"))])
+        record_responses(session, late, [AttemptResult(attempt, NotSent("late"))])
 
     assert company.statuses(batch_id) == ["processing"]
     assert company.outcomes(transaction.id) == ["started"]
 
 
-def test_expired_lease_can_not_be_used_even_where_nobody_took_it(company: Company) -> None:
+def test_expired_lease_cannot_be_used_even_if_nobody_acquired_it(company: Company) -> None:
     batch_id = company.batch([100])
     with company.sessions.begin() as session:
-        lease = take_lease(session, batch_id, "slow", 0)
+        lease = acquire_lease(session, batch_id, "slow", 0)
         assert isinstance(lease, Lease)
     with company.sessions.begin() as session:
-        assert break_expired_leases(session) == [batch_id]
+        assert revoke_expired_leases(session) == [batch_id]
     attempt = StartedAttempt(company.transactions(batch_id)[0].id, 1, company.batch_row(batch_id).created_at)
     with pytest.raises(LeaseLost), company.sessions.begin() as session:
-        record_answers(session, lease, [AttemptResult(attempt, NotSent("late"))])
+        record_responses(session, lease, [AttemptResult(attempt, NotSent("late"))])
 
 
-def test_batch_put_on_hold_in_the_middle_stops_and_what_was_not_sent_stays_pending(
-    worker: Worker, company: Company
-) -> None:
+def test_hold_halfway_stops_the_batch_and_keeps_the_rest_pending(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(200)
-    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.2)
+    worker.bank.control.inject_fault("late_response_after_commit", method="POST", times=None, seconds=0.2)
 
     def hold() -> None:
         wait_until(lambda: "completed" in company.statuses(batch_id), what="a first transfer")
@@ -184,11 +188,9 @@ def test_batch_put_on_hold_in_the_middle_stops_and_what_was_not_sent_stays_pendi
     assert _posts(worker, {one.id for one in company.transactions(batch_id)}) == len(sent)
 
 
-def test_halt_in_the_middle_stops_sending_at_once_and_the_batch_waits_in_the_queue(
-    worker: Worker, company: Company
-) -> None:
+def test_halt_halfway_stops_sending_and_requeues_the_batch(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(200)
-    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.2)
+    worker.bank.control.inject_fault("late_response_after_commit", method="POST", times=None, seconds=0.2)
 
     def switch_off() -> None:
         wait_until(lambda: "completed" in company.statuses(batch_id), what="a first transfer")
@@ -207,14 +209,14 @@ def test_halt_in_the_middle_stops_sending_at_once_and_the_batch_waits_in_the_que
     assert "fire drill" in (row.error or "")
 
 
-def test_database_that_drops_every_connection_in_the_middle_loses_nothing(worker: Worker, company: Company) -> None:
+def test_database_connections_dropped_halfway_lose_nothing(worker: Worker, company: Company) -> None:
     from sqlalchemy import text
     from sqlalchemy.exc import DBAPIError
 
     batch_id = company.big_batch(200)
-    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.2)
+    worker.bank.control.inject_fault("late_response_after_commit", method="POST", times=None, seconds=0.2)
 
-    def cut() -> None:
+    def drop_connections() -> None:
         wait_until(lambda: "completed" in company.statuses(batch_id), what="a first transfer")
         with company.sessions.begin() as session:
             session.execute(
@@ -225,29 +227,29 @@ def test_database_that_drops_every_connection_in_the_middle_loses_nothing(worker
             )
 
     with ThreadPoolExecutor(1) as pool:
-        cutting = pool.submit(cut)
+        dropping = pool.submit(drop_connections)
         try:
             worker.process(batch_id)
         except DBAPIError:
             worker.bank.control.clear_faults()
             worker.process(batch_id)
-        cutting.result()
+        dropping.result()
     worker.bank.control.clear_faults()
 
     wait_until(lambda: worker.heal(grace_seconds=0) and "processing" not in company.statuses(batch_id), what="healing")
     if company.batch_row(batch_id).status == "queued":
         worker.process(batch_id)
-    _reconcile(worker, company, batch_id)
+    _assert_paid_once_and_booked(worker, company, batch_id)
 
 
-def test_frozen_worker_that_wakes_up_sends_nothing_that_was_refused_meanwhile(
+def test_frozen_worker_that_resumes_sends_nothing_denied_meanwhile(
     worker: Worker, company: Company, bank_environment: dict[str, str]
 ) -> None:
     batch_id = company.big_batch(40)
     ids = {one.id for one in company.transactions(batch_id)}
-    worker.bank.control.order_fault("rate_limited", method="POST", times=None, seconds=3)
+    worker.bank.control.inject_fault("rate_limited", method="POST", times=None, seconds=3)
     with _worker_process(batch_id, "frozen", bank_environment | SHORT_LEASE) as process:
-        wait_until(lambda: _posts(worker, ids) >= 8, what="the bank to ask for patience")
+        wait_until(lambda: _posts(worker, ids) >= 8, what="eight rate-limited requests")
         process.send_signal(signal.SIGSTOP)
         worker.bank.control.clear_faults()
         wait_until(
@@ -266,20 +268,20 @@ def test_frozen_worker_that_wakes_up_sends_nothing_that_was_refused_meanwhile(
     assert set(company.statuses(batch_id)) == {"failed"}
 
 
-def test_worker_that_froze_while_it_connected_sends_nothing_when_it_wakes_up(
+def test_worker_frozen_while_connecting_sends_nothing_afterwards(
     worker: Worker, company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch_id = company.big_batch(3)
     ids = {one.id for one in company.transactions(batch_id)}
-    connected, real = BankConnection._connected, time.time
+    original_connect, real = BankConnection._connect, time.time
 
-    async def connected_late(connection: BankConnection) -> Any:
-        line = await connected(connection)
+    async def connect_late(connection: BankConnection) -> Any:
+        protocol = await original_connect(connection)
         monkeypatch.setattr(send_cancellation.time, "time", lambda: real() + 3_600)
-        return line
+        return protocol
 
     with monkeypatch.context() as patch:
-        patch.setattr(BankConnection, "_connected", connected_late)
+        patch.setattr(BankConnection, "_connect", connect_late)
         with pytest.raises(LeaseLost):
             worker.process(batch_id)
     monkeypatch.undo()
@@ -290,11 +292,11 @@ def test_worker_that_froze_while_it_connected_sends_nothing_when_it_wakes_up(
     assert company.statuses(batch_id) == ["completed"] * 3
 
 
-def test_interrupted_run_records_what_was_answered_and_sends_no_more(worker: Worker, company: Company) -> None:
-    """Dagster ends a run by raising in its main thread, wherever that stands."""
+def test_interrupted_run_records_its_responses_and_sends_no_more(worker: Worker, company: Company) -> None:
+    """Dagster interrupts a run by raising in its main thread, at any point."""
     batch_id = company.big_batch(200)
     ids = {one.id for one in company.transactions(batch_id)}
-    worker.bank.control.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.2)
+    worker.bank.control.inject_fault("late_response_after_commit", method="POST", times=None, seconds=0.2)
 
     def interrupt(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -320,22 +322,22 @@ def test_interrupted_run_records_what_was_answered_and_sends_no_more(worker: Wor
     assert company.batch_row(batch_id).status == "queued"
 
 
-def test_slow_check_does_not_cost_the_worker_its_lease(worker: Worker, company: Company) -> None:
+def test_slow_preflight_does_not_lose_the_lease(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(10)
 
-    def lease_ends_at() -> datetime | None:
-        with company.sessions() as asking:
-            return asking.scalar(select(BatchLease.expires_at).where(BatchLease.batch_id == batch_id))
+    def lease_expires_at() -> datetime | None:
+        with company.sessions() as session:
+            return session.scalar(select(BatchLease.expires_at).where(BatchLease.batch_id == batch_id))
 
     with ThreadPoolExecutor(1) as pool, company.sessions.begin() as session:
-        # However long a busy machine takes, the server is not to take this lock for forgotten.
+        # On a busy machine the server must not end this session as idle.
         session.execute(text("set local idle_in_transaction_session_timeout = 0"))
         session.execute(select(Account).with_for_update())
         processing = pool.submit(worker.process, batch_id, lease_seconds=6)
         wait_until(lambda: company.batch_row(batch_id).status == "processing", what="the claim")
-        first_end = lease_ends_at()
-        assert first_end is not None
-        wait_until(lambda: datetime.now(UTC) > first_end, what="the end that the lease had at first")
+        first_expiry = lease_expires_at()
+        assert first_expiry is not None
+        wait_until(lambda: datetime.now(UTC) > first_expiry, what="the first expiry of the lease")
         other = replace(worker, name="another").process(batch_id)
         session.rollback()
         assert processing.result().status == "completed"

@@ -1,4 +1,4 @@
-"""Processes and heals in the test's own process, against the real bank and database, and reads the bank's books."""
+"""A transfer worker in the test's own process, against the sandbox bank and a real database."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -21,7 +21,7 @@ LONG_AGO = datetime.now(UTC) - timedelta(days=30)
 
 
 def settings_for(bank: BankProcess, **changes: Any) -> HuntingtonSettings:
-    """The bank's settings, with so much patience that no answer is late by chance, however busy the machine."""
+    """The bank's settings, with a timeout so long that no response is late by accident on a busy machine."""
     values = {
         "HUNTINGTON_API_URL": bank.url,
         "HUNTINGTON_API_KEY": SecretStr(bank.api_key),
@@ -33,7 +33,7 @@ def settings_for(bank: BankProcess, **changes: Any) -> HuntingtonSettings:
 
 @dataclass
 class Worker:
-    """A worker on one company's batches at one bank."""
+    """Processes one company's batches at one bank, and runs auto-heal."""
 
     company: Company
     bank: BankProcess
@@ -41,7 +41,7 @@ class Worker:
     rules: TransferRules
     name: str = "run-1"
 
-    def process(self, batch_id: int, *, asked_at: datetime | None = None, **rules: Any) -> BatchReport:
+    def process(self, batch_id: int, *, requested_at: datetime | None = None, **rules: Any) -> BatchReport:
         return process_batch(
             self.company.sessions,
             self.open_bank,
@@ -49,14 +49,14 @@ class Worker:
             replace(self.rules, **rules),
             batch_id=batch_id,
             holder=self.name,
-            asked_at=asked_at or datetime.now(UTC),
+            requested_at=requested_at or datetime.now(UTC),
         )
 
     def heal(self, *, grace_seconds: float = 0) -> HealReport:
         return heal(self.company.sessions, self.open_bank, unknown_grace_seconds=grace_seconds)
 
     def submitted(self, case: BuiltCase, cents: int = 5_000) -> tuple[int, int]:
-        """Process a batch of one ACH, which the bank accepts and has not settled; return batch and transaction."""
+        """Process a batch with one ACH that the bank accepts but does not settle; return batch and transaction ids."""
         batch_id = self.company.batch(case=case)
         transaction_id = self.company.transaction(batch_id, self.company.request(case, cents), cents, method="ach")
         self.process(batch_id)
@@ -67,7 +67,7 @@ class Worker:
         return lambda: open_huntington_bank(self.settings)
 
     def bank_transfers(self, transaction_ids: Sequence[int]) -> dict[int, Transfer]:
-        """What the bank has under the keys of these transactions."""
+        """The bank's transfers under the keys of these transactions, by transaction id."""
         keys = {idempotency_key(one): one for one in transaction_ids}
         return {
             keys[transfer["idempotency_key"]]: transfer
@@ -76,12 +76,12 @@ class Worker:
         }
 
     def paid_more_than_once(self, transaction_ids: Sequence[int]) -> list[str]:
-        """Those of these transactions' keys that moved money twice; the bank serves other tests too."""
+        """The keys of these transactions that moved money more than once (the bank also serves other tests)."""
         keys = {idempotency_key(one) for one in transaction_ids}
         return [key for key in self.bank.control.totals()["keys_paid_more_than_once"] if key in keys]
 
     def posts(self, transaction_id: int) -> int:
-        """How many requests to send this transaction the bank has seen."""
+        """The number of transfer requests that the bank received for this transaction."""
         key = idempotency_key(transaction_id)
         return sum(seen["method"] == "POST" and seen["idempotency_key"] == key for seen in self.bank.control.requests())
 

@@ -1,6 +1,6 @@
-"""A worker in a process of its own, so that tests can kill it: `python -m ... BATCH_ID HOLDER`.
+"""A transfer worker in its own process, so that tests can kill it: `python -m ... BATCH_ID HOLDER`.
 
-It does what the job's op does, from the same environment variables, without Dagster's start-up time.
+It does the same as the job's op, with the same environment variables, but without Dagster's start-up time.
 """
 
 import sys
@@ -29,7 +29,7 @@ def main() -> None:
         ),
         batch_id=int(sys.argv[1]),
         holder=sys.argv[2],
-        asked_at=datetime.now(UTC),
+        requested_at=datetime.now(UTC),
     )
     sys.stdout.write(f"{report.held_by or report.status}\n")
 
