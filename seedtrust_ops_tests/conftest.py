@@ -1,7 +1,7 @@
-"""What most tests stand on: a real PostgreSQL, a database of their own made from the platform's SQL file, a real bank.
+"""Fixtures used by most tests: a real PostgreSQL server, a fresh database per test, the sandbox bank and mail server.
 
-One server and one bank a test session; every test gets a fresh database whose transaction ids are its own, so
-that no two tests ever share an idempotency key at the bank.
+There is one server and one bank per test session. Every test's database has its own range of transaction ids, so that
+no two tests share an idempotency key at the bank.
 """
 
 import itertools
@@ -28,32 +28,35 @@ from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess, start_mailbox
 from seedtrust_ops_tests.support.dagster_homes import (
     DagsterHome,
-    dagster_home_of_its_own,
-    instance_of,
+    open_instance,
+    temporary_dagster_home,
     use_default_launcher,
 )
-from seedtrust_ops_tests.support.databases import create_platform, folder_for_a_server
+from seedtrust_ops_tests.support.databases import create_platform_schema, postgres_folder
 from seedtrust_ops_tests.support.factories import Company
 
 TEMPLATE = "platform_template"
-IDS_A_TEST = 1_000_000
+IDS_PER_TEST = 1_000_000
 
 _test_numbers = itertools.count(1)
 
-# An example that takes long on a machine that stands still for a moment is no counterexample.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# On a busy machine a slow example is not a failure.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the suite run with Dagster's own launcher too."""
-    parser.addoption("--launcher", choices=["warm", "default"], default="warm", help="what starts the runs of daemons")
+    """Add `--launcher`, so that the suite can also run with Dagster's default run launcher."""
+    parser.addoption(
+        "--launcher", choices=["warm", "default"], default="warm", help="the run launcher that daemons use in tests"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Take the launcher, and hear Ctrl-C: a shell that starts us in the background has us ignore it.
+    """Apply `--launcher`, and restore SIGINT, which is ignored if a shell started pytest in the background.
 
-    Dagster's code server takes SIGTERM for the same signal, and could not be stopped then.
+    Child processes inherit an ignored SIGINT, and Dagster's code server could then not be stopped: it handles SIGTERM
+    as SIGINT.
     """
     if config.getoption("--launcher") == "default":
         use_default_launcher()
@@ -62,24 +65,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes."""
+    """Run the tests marked `takes_minutes` first."""
     items.sort(key=lambda item: item.get_closest_marker("takes_minutes") is None)
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[URL]:
-    """A PostgreSQL of this session's own, with a template database made from platform_schema.sql by the driver."""
-    with folder_for_a_server() as folder:
+    """A PostgreSQL server for this session, with a template database created from platform_schema.sql."""
+    with postgres_folder() as folder:
         server = embedded_postgres.start(folder / "d")
         control = create_engine(server.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
         with control.connect() as connection:
-            # No test cuts the machine's power, and a database is made and dropped for nearly every one of them.
+            # No test needs the data to survive a power failure, and nearly every test creates and drops a database.
             for setting in ("fsync", "full_page_writes"):
                 connection.execute(text(f"alter system set {setting} = off"))
             connection.execute(text("select pg_reload_conf()"))
         control.dispose()
         template = embedded_postgres.ensure_database(server, TEMPLATE)
-        create_platform(template)
+        create_platform_schema(template)
         engine = create_engine(template)
         migrate(engine)
         engine.dispose()
@@ -99,7 +102,7 @@ def database_url(postgres_server: URL) -> Iterator[URL]:
     fresh = create_engine(url)
     with fresh.begin() as connection:
         connection.execute(
-            text(f"alter table huntington_transactions alter column id restart with {number * IDS_A_TEST}")
+            text(f"alter table huntington_transactions alter column id restart with {number * IDS_PER_TEST}")
         )
     fresh.dispose()
     yield url
@@ -110,7 +113,7 @@ def database_url(postgres_server: URL) -> Iterator[URL]:
 
 @pytest.fixture
 def sessions(database_url: URL) -> Iterator[sessionmaker[Session]]:
-    """Sessions on the test's database, through the product's own engine."""
+    """Sessions on the test's database, with production's engine."""
     engine = create_application_engine(database_url)
     yield sessionmaker(engine, expire_on_commit=False)
     engine.dispose()
@@ -128,7 +131,7 @@ def cipher(field_key: str) -> FernetFieldCipher:
 
 @pytest.fixture
 def company(sessions: sessionmaker[Session], cipher: FernetFieldCipher) -> Company:
-    """Builds users, cases, accounts, requests and batches in the test's database."""
+    """Creates users, cases, accounts, requests and batches in the test's database."""
     return Company(sessions, cipher)
 
 
@@ -141,7 +144,7 @@ def bank_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BankProce
 
 @pytest.fixture
 def bank(bank_process: BankProcess) -> Iterator[BankProcess]:
-    """The session's bank, with no faults ordered."""
+    """The session's bank, without injected faults."""
     bank_process.control.clear_faults()
     yield bank_process
     bank_process.control.clear_faults()
@@ -153,7 +156,7 @@ def bank_environment(
 ) -> Iterator[dict[str, str]]:
     """The environment of a production process: the test's database, its bank, its field key.
 
-    Patience is long, so that a machine that stands still for a moment is no bank that gives no answer.
+    Timeouts are long, so that a busy machine does not look like a bank that does not respond.
     """
     variables = {
         "SEEDTRUST_DATABASE_URL": database_url.set(drivername="postgresql").render_as_string(hide_password=False),
@@ -164,7 +167,7 @@ def bank_environment(
         "HUNTINGTON_TIMEOUT_SECONDS": "30",
         "HUNTINGTON_LEASE_SECONDS": "60",
         "HUNTINGTON_UNKNOWN_GRACE_SECONDS": "0",
-        # A sensor that a test asks by hand answers at once.
+        # A sensor that a test evaluates directly returns at once.
         "SEEDTRUST_SENSOR_WAIT_SECONDS": "0",
     }
     for name, value in variables.items():
@@ -180,15 +183,15 @@ def bank_environment(
 
 @pytest.fixture
 def dagster_home(postgres_server: URL, tmp_path: Path) -> Iterator[DagsterHome]:
-    """A DAGSTER_HOME with the project's dagster.yaml and a storage of its own on the test server."""
-    with dagster_home_of_its_own(postgres_server, tmp_path / "home") as home:
+    """A DAGSTER_HOME with the project's dagster.yaml and its own storage database on the test server."""
+    with temporary_dagster_home(postgres_server, tmp_path / "home") as home:
         yield home
 
 
 @pytest.fixture
 def instance(dagster_home: DagsterHome, bank_environment: dict[str, str]) -> Iterator[dg.DagsterInstance]:
-    """The instance at that home, beside the application's database."""
-    with instance_of(dagster_home) as instance:
+    """The Dagster instance at `dagster_home`, with the environment of `bank_environment`."""
+    with open_instance(dagster_home) as instance:
         yield instance
 
 
@@ -200,16 +203,16 @@ def mailbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbo
 
 @pytest.fixture
 def mailbox(mailbox_process: MailboxProcess) -> Iterator[MailboxProcess]:
-    """The session's mail server, with no letters in it and no trouble ordered."""
-    mailbox_process.control.clear_orders()
+    """The session's mail server, without emails and injected faults."""
+    mailbox_process.control.clear_faults()
     mailbox_process.control.empty()
     yield mailbox_process
-    mailbox_process.control.clear_orders()
+    mailbox_process.control.clear_faults()
 
 
 @pytest.fixture
 def mail_environment(monkeypatch: pytest.MonkeyPatch, mailbox: MailboxProcess) -> Iterator[dict[str, str]]:
-    """The variables of the mail server, set; they go well with `bank_environment`."""
+    """Sets the mail server's variables; combine it with `bank_environment`."""
     for name, value in mailbox.environment.items():
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()

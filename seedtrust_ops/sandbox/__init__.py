@@ -1,1 +1,1 @@
-"""The outside world on one laptop: servers, seed data and the demo. Nothing in production imports it."""
+"""Local stand-ins for every external service, seed data, the demo and gameday. Production code never imports it."""

@@ -1,6 +1,6 @@
-"""Serves an ASGI application of the sandbox on loopback, in a process that says where it listens.
+"""Serves one of the sandbox's ASGI applications on loopback and prints its address once it is listening.
 
-`starting` is the other end: it starts such a process and reads what it says.
+`server_process` starts such a process and reads the printed address.
 """
 
 import argparse
@@ -15,14 +15,14 @@ from typing import Any
 import uvicorn
 
 
-def add_serving_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every server of the sandbox is told: its port, and whether it ends with whoever started it."""
-    parser.add_argument("--port", type=int, default=0, help="on loopback; 0 takes a free one")
-    parser.add_argument("--until-stdin-closes", action="store_true", help="stop when whoever started it is gone")
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options every sandbox server has: its port, and whether to stop when its parent process exits."""
+    parser.add_argument("--port", type=int, default=0, help="port on loopback; 0 picks a free one")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="stop when the parent process exits")
 
 
 def listen(port: int) -> socket.socket:
-    """Return a socket that listens on loopback; a server started again right after a kill gets its old port back."""
+    """Return a socket listening on loopback; a server restarted right after a kill can reuse its old port."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
@@ -30,14 +30,14 @@ def listen(port: int) -> socket.socket:
     return listener
 
 
-def announce(listener: socket.socket) -> None:
-    """Print one JSON line {"url", "pid"}, which `starting.start_server` waits for."""
+def print_ready_line(listener: socket.socket) -> None:
+    """Print one JSON line {"url", "pid"}, which `server_process.start_server` waits for."""
     sys.stdout.write(json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}", "pid": os.getpid()}) + "\n")
     sys.stdout.flush()
 
 
 def call_when_stdin_closes(stop: Callable[[], None]) -> None:
-    """Call `stop` as soon as whoever holds the other end of standard input is gone."""
+    """Call `stop` as soon as the other end of standard input closes, as it does when the parent process exits."""
 
     def wait() -> None:
         sys.stdin.read()
@@ -47,7 +47,7 @@ def call_when_stdin_closes(stop: Callable[[], None]) -> None:
 
 
 def serve(app: Any, arguments: argparse.Namespace, **options: Any) -> None:
-    """Listen, say where, and serve `app` until told to stop; `options` are uvicorn's."""
+    """Listen, print the address, and serve `app` until it is stopped; `options` are passed to uvicorn."""
     listener = listen(arguments.port)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -59,7 +59,7 @@ def serve(app: Any, arguments: argparse.Namespace, **options: Any) -> None:
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=1,
-            # A client that keeps its connections must not find one closed on the second it wants to use it.
+            # Longer than any client's keep-alive, so that a client never reuses a connection the server just closed.
             timeout_keep_alive=75,
             **options,
         )
@@ -70,5 +70,5 @@ def serve(app: Any, arguments: argparse.Namespace, **options: Any) -> None:
             server.should_exit = True
 
         call_when_stdin_closes(stop)
-    announce(listener)
+    print_ready_line(listener)
     server.run(sockets=[listener])

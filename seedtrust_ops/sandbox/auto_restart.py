@@ -1,6 +1,6 @@
-"""Starts again what dies of the outside world and the embedded database while `dev` runs, as vendors' own people do.
+"""Restarts sandbox servers and the embedded database if they crash while `dev` runs, as a real vendor would.
 
-Our own processes are the supervisor's; the database is looked after only where `dev` started it.
+The supervisor restarts our own processes. The database is restarted only if `dev` started it.
 """
 
 from collections.abc import Iterator
@@ -12,29 +12,29 @@ from threading import Event, Thread
 import psutil
 
 from seedtrust_ops.database import embedded_postgres
-from seedtrust_ops.sandbox.stack import World
-from seedtrust_ops.supervisor.program import Say
+from seedtrust_ops.sandbox.stack import SandboxStack
+from seedtrust_ops.supervisor.program import PrintLine
 
-LOOK_SECONDS = 0.5
+CHECK_SECONDS = 0.5
 
 
 @contextmanager
-def taken_care_of(world: World, database: Path | None, say: Say) -> Iterator[None]:
-    """Look after the servers of `world`, and the embedded database in folder `database`, until the block ends."""
+def restart_stopped_servers(stack: SandboxStack, database: Path | None, say: PrintLine) -> Iterator[None]:
+    """Restart the servers of `stack`, and the embedded database in folder `database`, until the block ends."""
     ending = Event()
 
-    def look() -> None:
-        while not ending.wait(LOOK_SECONDS):
+    def restart_loop() -> None:
+        while not ending.wait(CHECK_SECONDS):
             try:
                 if database is not None and not embedded_postgres.is_running(database):
                     embedded_postgres.start(database)
-                    say("sandbox", "The embedded database had died and was started again.")
-                for what in world.revive():
-                    say("sandbox", f"{what} had died and was started again.")
+                    say("sandbox", "The embedded database stopped unexpectedly and was restarted.")
+                for server in stack.restart_stopped():
+                    say("sandbox", f"{server} stopped unexpectedly and was restarted.")
             except (RuntimeError, OSError, SubprocessError, psutil.Error) as error:
-                say("sandbox", f"{error} It is tried again.")
+                say("sandbox", f"A restart failed and will be retried: {error}")
 
-    thread = Thread(target=look, name="caretaker")
+    thread = Thread(target=restart_loop, name="auto-restart")
     thread.start()
     try:
         yield

@@ -1,6 +1,6 @@
-"""Tells the sandbox bank of the transfers that a seeded company made in the past, so that both ledgers agree.
+"""Copies a seeded company's past transfers into the sandbox bank, so that both ledgers agree.
 
-A real bank knows them by itself.
+A real bank would already have them.
 """
 
 from sqlalchemy import BigInteger, Text, column, select, update, values
@@ -11,10 +11,10 @@ from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops.tables import HuntingtonTransaction
 
 
-def plant_past_transfers(sessions: sessionmaker[Session], bank: SandboxBank) -> int:
-    """Plant every transfer that went through and that the bank does not know yet; return how many.
+def backfill_past_transfers(sessions: sessionmaker[Session], bank: SandboxBank) -> int:
+    """Insert every completed or returned transfer that the bank does not have yet; return how many.
 
-    The bank's ids are recorded in the transactions, as they would have been when they were sent.
+    The bank's ids are recorded on the transactions, as they would have been when the transfers were sent.
     """
     with sessions() as session:
         past = session.scalars(
@@ -25,28 +25,29 @@ def plant_past_transfers(sessions: sessionmaker[Session], bank: SandboxBank) -> 
             )
             .order_by(HuntingtonTransaction.id)
         ).all()
-    # No transaction is open meanwhile: on a busy machine the bank takes longer than the database lets one idle.
-    bank_ids = [(one.id, _planted(one, bank)) for one in past]
+    # No database transaction is open here: on a busy machine the bank can take longer than the idle timeout allows.
+    bank_ids = [(transaction.id, _insert_transfer(transaction, bank)) for transaction in past]
     if bank_ids:
-        news = values(column("id", BigInteger), column("bank_id", Text), name="news").data(bank_ids)
+        inserted = values(column("id", BigInteger), column("bank_id", Text), name="inserted").data(bank_ids)
         with sessions.begin() as session:
             session.execute(
                 update(HuntingtonTransaction)
-                .where(HuntingtonTransaction.id == news.c.id)
-                .values(bank_transfer_id=news.c.bank_id)
+                .where(HuntingtonTransaction.id == inserted.c.id)
+                .values(bank_transfer_id=inserted.c.bank_id)
             )
     return len(bank_ids)
 
 
-def _planted(one: HuntingtonTransaction, bank: SandboxBank) -> str:
-    returned = one.status == "returned"
-    planted = bank.plant_transfer(
-        str(one.id),
-        one.amount_cents,
-        idempotency_key=idempotency_key(one.id),
-        method=one.method,
+def _insert_transfer(transaction: HuntingtonTransaction, bank: SandboxBank) -> str:
+    """Insert one past transfer at the bank; return the bank's id of it."""
+    returned = transaction.status == "returned"
+    transfer = bank.insert_transfer(
+        str(transaction.id),
+        transaction.amount_cents,
+        idempotency_key=idempotency_key(transaction.id),
+        method=transaction.method,
         status="returned" if returned else "completed",
-        return_code=one.failure_reason if returned else None,
-        created_at=one.completed_at,
+        return_code=transaction.failure_reason if returned else None,
+        created_at=transaction.completed_at,
     )
-    return planted["id"]
+    return transfer["id"]

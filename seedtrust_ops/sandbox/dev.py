@@ -1,6 +1,6 @@
-"""Everything on one laptop: database, outside world, a seeded company, web server and worker; one Ctrl-C stops all.
+"""Runs everything on one laptop: database, sandbox servers, a seeded company, web server and worker.
 
-Where the user has set database URLs, those are used and nothing embedded is started.
+Ctrl-C stops all of it. If database URLs are set, those databases are used and no embedded server is started.
 """
 
 import hashlib
@@ -18,27 +18,32 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import dagster_home, environment_for_child, get_settings
 from seedtrust_ops.database import embedded_postgres
-from seedtrust_ops.database.engine import application_url, create_application_engine, dagster_url, plain_database_errors
+from seedtrust_ops.database.engine import (
+    application_url,
+    create_application_engine,
+    dagster_url,
+    translate_database_errors,
+)
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
-from seedtrust_ops.sandbox.auto_restart import taken_care_of
-from seedtrust_ops.sandbox.bank_backfill import plant_past_transfers
+from seedtrust_ops.sandbox.auto_restart import restart_stopped_servers
+from seedtrust_ops.sandbox.bank_backfill import backfill_past_transfers
 from seedtrust_ops.sandbox.seed.batches import Payment, draft_batch, payable_requests, queue_batches
 from seedtrust_ops.sandbox.seed.money import Encrypt
-from seedtrust_ops.sandbox.seed.seeder import NotOurDatabase, seed_company
-from seedtrust_ops.sandbox.stack import World, field_key, start_world
-from seedtrust_ops.supervisor.crash_alerts import tell_of_deaths
+from seedtrust_ops.sandbox.seed.seeder import DatabaseNotEmpty, seed_company
+from seedtrust_ops.sandbox.stack import SandboxStack, load_or_create_field_key, start_sandbox
+from seedtrust_ops.supervisor.crash_alerts import record_crash_alerts
 from seedtrust_ops.supervisor.supervisor import Observer, Supervisor
-from seedtrust_ops.supervisor.worker_main import WORKER_FOLDER, print_line, told_to_stop
+from seedtrust_ops.supervisor.worker_main import WORKER_FOLDER, line_printer, stop_on_signals
 from seedtrust_ops.supervisor.worker_stack import (
-    code_server,
-    daemon,
-    free_port,
+    build_code_server,
+    build_daemon,
+    build_run_host,
+    build_web_server,
+    find_free_port,
+    hold_worker_lock,
     is_listening,
-    only_worker,
-    run_host,
-    web_server,
     write_workspace,
 )
 
@@ -49,11 +54,11 @@ PAYMENTS_QUEUED = 12
 
 
 def run_sandbox() -> None:
-    """Run the outside world until Ctrl-C; print the environment that names it, a line a variable."""
-    with told_to_stop() as stop, start_world(_world_folder()) as world:
-        for name, value in (world.environment | {"SEEDTRUST_FIELD_KEY": _field_key()}).items():
+    """Run the sandbox servers until Ctrl-C; print one `export` line for each variable that points at them."""
+    with stop_on_signals() as stop, start_sandbox(_sandbox_folder()) as stack:
+        for name, value in (stack.environment | {"SEEDTRUST_FIELD_KEY": _field_key()}).items():
             typer.echo(f"export {name}={value}")
-        typer.echo(f"# The bank listens at {world.bank.url}, and so on. Ctrl-C stops them all.")
+        typer.echo(f"# The sandbox bank is at {stack.bank.url}. Press Ctrl-C to stop all sandbox servers.")
         stop.wait()
 
 
@@ -61,23 +66,24 @@ def run_dev(*, with_worker: bool, port: int | None) -> None:
     """Run everything until Ctrl-C.
 
     Args:
-        with_worker: whether the daemon runs too.
-        port: of the UI; None for 3000, or any free one where that is taken.
+        with_worker: whether to run the daemon too.
+        port: the UI's port; None for 3000, or any free port if 3000 is taken.
 
     Raises:
-        ConfigurationError: when another program listens at `port`.
-        AnotherWorker: when a worker or a `dev` with this DAGSTER_HOME runs already.
-        SchemaOutOfDate, DatabaseUnreachable, WorldNotStarted: as their modules say.
+        ConfigurationError: if another program is listening on `port`.
+        WorkerAlreadyRunning: if a worker or another `dev` with this DAGSTER_HOME is running.
+        SchemaOutOfDate, DatabaseUnreachable, SandboxNotStarted: see their definitions.
     """
     home = dagster_home()
     web_port = _web_port(port)
-    with told_to_stop() as stop, only_worker(home / WORKER_FOLDER) as lock, _databases() as databases:
+    with stop_on_signals() as stop, hold_worker_lock(home / WORKER_FOLDER) as lock, _databases() as databases:
         key = _field_key()
-        with start_world(_world_folder()) as world:
-            _fill(databases.application, world, FernetFieldCipher([SecretStr(one) for one in key.split(",")]).encrypt)
+        with start_sandbox(_sandbox_folder()) as stack:
+            cipher = FernetFieldCipher([SecretStr(one) for one in key.split(",")])
+            _prepare_database(databases.application, stack, cipher.encrypt)
             child = environment_for_child(
                 {
-                    **world.environment,
+                    **stack.environment,
                     "DAGSTER_HOME": str(home),
                     "SEEDTRUST_FIELD_KEY": key,
                     "SEEDTRUST_DATABASE_URL": databases.application.render_as_string(False),
@@ -85,43 +91,49 @@ def run_dev(*, with_worker: bool, port: int | None) -> None:
                 },
                 defaults={"DEV_ENV": "1"},
             )
-            say = print_line()
+            print_line = line_printer()
             with (
-                tell_of_deaths(databases.application, say) as deaths,
-                taken_care_of(world, databases.embedded_directory, say),
+                record_crash_alerts(databases.application, print_line) as crash_alerts,
+                restart_stopped_servers(stack, databases.embedded_directory, print_line),
             ):
-                _serve(child, home, lock, deaths, with_worker=with_worker, web_port=web_port).run(stop)
+                _supervisor(child, home, lock, crash_alerts, with_worker=with_worker, web_port=web_port).run(stop)
 
 
-def _web_port(wanted: int | None) -> int:
-    if wanted is None:
-        return free_port() if is_listening(WEB_PORT) else WEB_PORT
-    if is_listening(wanted):
-        raise ConfigurationError(f"Another program listens at port {wanted}: stop it, or give `--port` another number.")
-    return wanted
+def _web_port(requested: int | None) -> int:
+    if requested is None:
+        return find_free_port() if is_listening(WEB_PORT) else WEB_PORT
+    if is_listening(requested):
+        raise ConfigurationError(
+            f"Port {requested} is in use by another program. Stop that program, or pass a different `--port`."
+        )
+    return requested
 
 
-def _serve(
+def _supervisor(
     child: Mapping[str, str], home: Path, lock: int, observer: Observer, *, with_worker: bool, web_port: int
 ) -> Supervisor:
-    port = free_port()
+    port = find_free_port()
     workspace = write_workspace(home / WORKER_FOLDER, port)
-    programs = [*run_host(child, home), code_server(child, port), web_server(child, workspace, web_port)]
+    programs = [
+        *build_run_host(child, home),
+        build_code_server(child, port),
+        build_web_server(child, workspace, web_port),
+    ]
     if with_worker:
-        programs.append(daemon(child, workspace))
-    supervisor = Supervisor(programs, print_line(), observer=observer, lock=lock)
-    began = monotonic()
+        programs.append(build_daemon(child, workspace))
+    supervisor = Supervisor(programs, line_printer(), observer=observer, lock=lock)
+    started_at = monotonic()
 
-    def announce() -> None:
+    def print_when_ready() -> None:
         supervisor.all_ready.wait()
-        state = "switched off until you switch them on" if child["DEV_ENV"] == "1" else "on"
-        print_line()(
+        state = "stopped; turn on the ones you need in the UI" if child["DEV_ENV"] == "1" else "running"
+        line_printer()(
             "dev",
-            f"http://127.0.0.1:{web_port} is ready after {monotonic() - began:.0f} s; schedules and sensors are "
-            f"{state}. Ctrl-C stops everything.",
+            f"http://127.0.0.1:{web_port} is ready after {monotonic() - started_at:.0f} s. "
+            f"Schedules and sensors are {state}. Press Ctrl-C to stop everything.",
         )
 
-    Thread(target=announce, daemon=True).start()
+    Thread(target=print_when_ready, daemon=True).start()
     return supervisor
 
 
@@ -130,12 +142,12 @@ class _Databases:
     application: URL
     dagster: URL
     embedded_directory: Path | None
-    """Where the embedded server is that was started for this, None where there is none."""
+    """The folder of the embedded server if this `dev` started it, else None."""
 
 
 @contextmanager
 def _databases() -> Iterator[_Databases]:
-    """Yield where both databases are; an embedded server that was started for this is stopped afterwards."""
+    """Yield the URLs of both databases; stop the embedded server afterwards if this `dev` started it."""
     settings = get_settings().databases
     needs_embedded = settings.application_url is None or settings.dagster_url is None
     started_here = needs_embedded and not embedded_postgres.is_running(settings.embedded_directory)
@@ -147,25 +159,25 @@ def _databases() -> Iterator[_Databases]:
             embedded_postgres.stop(settings.embedded_directory)
 
 
-def _fill(url: URL, world: World, encrypt: Encrypt) -> None:
-    """Create the schemas, and seed the database where it is empty."""
+def _prepare_database(url: URL, stack: SandboxStack, encrypt: Encrypt) -> None:
+    """Create or upgrade the schemas, and seed the database if it is empty."""
     engine = create_application_engine(url)
     try:
-        with plain_database_errors(url):
-            for sentence in migrate(engine, create_platform=True):
-                typer.echo(sentence)
+        with translate_database_errors(url):
+            for message in migrate(engine, create_platform=True):
+                typer.echo(message)
             try:
                 added = seed_company(engine, cases=CASES, seed=SEED, encrypt=encrypt).added
-            except NotOurDatabase:
-                typer.echo("The database holds a company of its own; it is used as it is.")
+            except DatabaseNotEmpty:
+                typer.echo("The database already has data that `seed` did not create. Using it unchanged.")
                 return
             if not added:
                 return
             sessions = sessionmaker(engine, expire_on_commit=False)
-            plant_past_transfers(sessions, world.bank.control)
+            backfill_past_transfers(sessions, stack.bank.control)
             with sessions.begin() as session:
                 batch_id = _queue_one_batch(session, encrypt)
-        typer.echo(f"Seeded a company with {CASES} cases; batch {batch_id} is queued and waits to be sent.")
+        typer.echo(f"Seeded a company with {CASES} cases. Batch {batch_id} is queued for sending.")
     finally:
         engine.dispose()
 
@@ -181,21 +193,21 @@ def _queue_one_batch(session: Session, encrypt: Encrypt) -> int:
 
 
 def _laptop_folder() -> Path:
-    """Return the folder of the embedded database; what belongs to its rows lies beside it."""
+    """Return the parent folder of the embedded database; the field key and the sandbox's files are stored there."""
     return get_settings().databases.embedded_directory.expanduser().parent
 
 
 def _field_key() -> str:
-    """Return the configured field keys, comma-separated, else the laptop's own."""
+    """Return the configured field keys, comma-separated; if none are configured, this laptop's generated key."""
     try:
         keys = get_settings().field_keys.keys
     except ConfigurationError:
-        return field_key(_laptop_folder())
+        return load_or_create_field_key(_laptop_folder())
     return ",".join(key.get_secret_value() for key in keys)
 
 
-def _world_folder() -> Path:
-    """Return where the bank keeps its books: one folder a database, because both count transactions from 1."""
+def _sandbox_folder() -> Path:
+    """Return the folder for the sandbox's files: one per database, because every database numbers from 1."""
     url = get_settings().databases.application_url
     if url is None:
         return _laptop_folder() / "sandbox"

@@ -1,6 +1,6 @@
-"""Starts a server of the sandbox as a process of its own, stops or kills it by its pid, and starts it again.
+"""Starts a sandbox server as a child process, stops or kills it, and restarts it at the same address.
 
-The process ends with whoever started it, however that one ends; what the server is, its own module says.
+The child stops when its parent exits, even if the parent is killed. The servers themselves are in their own packages.
 """
 
 import json
@@ -15,64 +15,65 @@ from urllib.parse import urlsplit
 
 @dataclass
 class ServerProcess:
-    """A server, where it listens, and how it was started; `revive` replaces its process."""
+    """A running server, its address, and how it was started; `restart` replaces its process."""
 
     url: str
     process: "subprocess.Popen[str]"
     module: str
     options: dict[str, object]
-    what: str
+    label: str
+    """What messages call it, for example "The sandbox bank"."""
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The process id; it changes when the server is restarted."""
         return self.process.pid
 
     def stop(self, timeout_seconds: float = 5.0) -> None:
-        """End it politely (SIGTERM), or with a kill where that takes longer than `timeout_seconds`."""
+        """Stop it with SIGTERM, or with SIGKILL if it takes longer than `timeout_seconds`."""
         self.process.terminate()
         try:
             self.process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
-        self._ended()
+        self._clean_up()
 
     def kill(self) -> None:
-        """End it the hard way (SIGKILL), as a power cut would."""
+        """Kill it with SIGKILL, as a power failure would."""
         self.process.kill()
-        self._ended()
+        self._clean_up()
 
     @property
-    def is_dead(self) -> bool:
-        """Whether its process has ended."""
+    def has_stopped(self) -> bool:
+        """Whether its process has exited."""
         return self.process.poll() is not None
 
-    def revive(self) -> None:
-        """Start it again at its old address, as it was started first.
+    def restart(self) -> None:
+        """Restart it at the same address with the same options, if it has stopped.
 
         Raises:
-            RuntimeError: as `start_server`.
+            RuntimeError: if it does not start, as `start_server`.
         """
-        if not self.is_dead:
+        if not self.has_stopped:
             return
         port = urlsplit(self.url).port
-        self.process = start_server(self.module, self.options | {"--port": port}, what=self.what).process
+        self.process = start_server(self.module, self.options | {"--port": port}, label=self.label).process
 
-    def _ended(self) -> None:
+    def _clean_up(self) -> None:
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
-            _existing(pipe).close()
+            _require_pipe(pipe).close()
 
 
 def start_server(
-    module: str, options: Mapping[str, object], *, what: str, start_timeout_seconds: float = 120.0
+    module: str, options: Mapping[str, object], *, label: str, start_timeout_seconds: float = 120.0
 ) -> ServerProcess:
-    """Start `python -m module` with these options and wait until it says where it listens.
+    """Start `python -m module` with these options and wait until it prints its address.
 
     Raises:
-        RuntimeError: naming `what` did not come up in time; what it had to say went to standard error.
+        RuntimeError: if it does not start within `start_timeout_seconds`; its own output is on standard error.
     """
-    process = subprocess.Popen(  # noqa: S603 - our own module, with options of our own
+    process = subprocess.Popen(  # noqa: S603 - module and options come from our own code
         [
             sys.executable,
             "-m",
@@ -83,28 +84,28 @@ def start_server(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        # Ctrl-C in a terminal must reach whoever started it alone: what still talks to the server ends first.
+        # Ctrl-C in a terminal must reach only the parent, so that the server's clients stop before the server does.
         start_new_session=True,
     )
     try:
-        url = _announced_url(process, start_timeout_seconds)
+        url = _read_url(process, start_timeout_seconds)
     except RuntimeError as error:
         process.kill()
         process.wait()
-        raise RuntimeError(f"{what} did not start within {start_timeout_seconds:g} s. {error}") from error
-    return ServerProcess(url, process, module, dict(options), what)
+        raise RuntimeError(f"{label} did not start within {start_timeout_seconds:g} s. {error}") from error
+    return ServerProcess(url, process, module, dict(options), label)
 
 
-def _announced_url(process: "subprocess.Popen[str]", timeout_seconds: float) -> str:
-    output = _existing(process.stdout)
+def _read_url(process: "subprocess.Popen[str]", timeout_seconds: float) -> str:
+    output = _require_pipe(process.stdout)
     with DefaultSelector() as selector:
         selector.register(output, EVENT_READ)
         line = output.readline() if selector.select(timeout_seconds) else ""
     if not line:
-        raise RuntimeError("It never said where it listens.")
+        raise RuntimeError("It did not print its address.")
     return str(json.loads(line)["url"])
 
 
-def _existing(pipe: IO[str] | None) -> IO[str]:
+def _require_pipe(pipe: IO[str] | None) -> IO[str]:
     assert pipe is not None, "start_server opens both pipes"
     return pipe

@@ -1,6 +1,6 @@
-"""The outside world on one laptop: every server that stands in for a vendor, and the environment that names them.
+"""The whole sandbox: one server for each external service, and the environment variables that point SeedTrust at them.
 
-Whoever adds a server starts it in `start_world`; its variables come from itself.
+To add a server, start it in `start_sandbox`. Each server provides its own variables.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,78 +12,82 @@ from cryptography.fernet import Fernet
 
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
-from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld, start_outside_world
+from seedtrust_ops.sandbox.external_services.server_group import ExternalServices, start_external_services
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess, start_mailbox
 from seedtrust_ops.sandbox.server_process import ServerProcess
 
 API_KEY = "sandbox-key"
 
 
-class WorldNotStarted(SeedTrustError):
-    """A server of the sandbox did not come up."""
+class SandboxNotStarted(SeedTrustError):
+    """A server of the sandbox did not start."""
 
 
 @dataclass(frozen=True)
-class World:
-    """The running servers."""
+class SandboxStack:
+    """The running servers of the sandbox."""
 
     bank: BankProcess
     mailbox: MailboxProcess
-    outside: OutsideWorld
+    services: ExternalServices
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that make SeedTrust use them."""
+        """The environment variables that make SeedTrust use these servers."""
         return {
             "HUNTINGTON_API_URL": self.bank.url,
             "HUNTINGTON_API_KEY": self.bank.api_key,
             "HUNTINGTON_FUNDING_ACCOUNT_ID": self.bank.funding_account_id,
             **self.mailbox.environment,
-            **self.outside.environment,
+            **self.services.environment,
         }
 
-    def revive(self) -> list[str]:
-        """Start again, at its old address, every server that has died; return which.
+    def restart_stopped(self) -> list[str]:
+        """Restart every server that has stopped, at its old address; return their labels.
 
         Raises:
-            RuntimeError: saying which one did not come up.
+            RuntimeError: if a server does not start; the message names it.
         """
-        outside = self.outside
+        services = self.services
         servers: list[tuple[ServerProcess, Callable[[], None]]] = [
-            (self.bank.server, self.bank.server.revive),
-            (self.mailbox.server, self.mailbox.server.revive),
-            *((one.server, one.revive) for one in (outside.storage, outside.cloudfront)),
-            *((one.server, one.revive) for one in (outside.internal_api, outside.posthog)),
+            (self.bank.server, self.bank.server.restart),
+            (self.mailbox.server, self.mailbox.server.restart),
+            *((one.server, one.restart) for one in (services.storage, services.cloudfront)),
+            *((one.server, one.restart) for one in (services.internal_api, services.posthog)),
         ]
-        dead = [(server, revive) for server, revive in servers if server.is_dead]
-        for _, revive in dead:
-            revive()
-        return [server.what for server, _ in dead]
+        stopped = [(server, restart) for server, restart in servers if server.has_stopped]
+        for _, restart in stopped:
+            restart()
+        return [server.label for server, _ in stopped]
 
 
 @contextmanager
-def start_world(folder: Path, *, ach_settlement_seconds: float = 86_400) -> Iterator[World]:
-    """Start all servers, which keep what they must in `folder`, and stop them when the block ends.
+def start_sandbox(folder: Path, *, ach_settlement_seconds: float = 86_400) -> Iterator[SandboxStack]:
+    """Start all servers, with their data in `folder`, and stop them when the block ends.
+
+    Args:
+        folder: where the bank and the mail server keep their files; created if missing.
+        ach_settlement_seconds: how long an accepted ACH takes to complete.
 
     Raises:
-        WorldNotStarted: saying which one did not come up.
+        SandboxNotStarted: if a server does not start; the message names it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as running:
         try:
-            outside = running.enter_context(start_outside_world(internal_api_key=API_KEY))
+            services = running.enter_context(start_external_services(internal_api_key=API_KEY))
             mailbox = running.enter_context(start_mailbox(folder / "mailbox.sqlite"))
             bank = running.enter_context(
                 start_bank(folder / "bank.sqlite", api_key=API_KEY, ach_settlement_seconds=ach_settlement_seconds)
             )
         except RuntimeError as error:
-            raise WorldNotStarted(str(error)) from error
-        yield World(bank, mailbox, outside)
+            raise SandboxNotStarted(str(error)) from error
+        yield SandboxStack(bank, mailbox, services)
 
 
-def field_key(folder: Path) -> str:
-    """Return the Fernet key that lies in `folder`, making it where there is none: for laptops, never for production."""
-    path = folder / "field_key"
+def load_or_create_field_key(folder: Path) -> str:
+    """Return the Fernet key stored in `folder`, creating it if missing. For laptops only, never for production."""
+    path = folder / "load_or_create_field_key"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""A folder for tests that start an embedded PostgreSQL of their own in it."""
+"""A folder for tests that start their own embedded PostgreSQL server."""
 
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that PostgreSQL's own user may enter; each pytest that starts shuts the parents of `tmp_path` again."""
+    """A folder that PostgreSQL's own user can read; unlike `tmp_path`, whose parents every pytest session closes."""
     with tempfile.TemporaryDirectory(prefix="seedtrust-test-") as name:
         folder = Path(name)
         folder.chmod(0o755)

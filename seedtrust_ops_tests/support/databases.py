@@ -1,6 +1,6 @@
-"""Databases of a test's own on the session's server, made and dropped around a block.
+"""Temporary databases on the test session's PostgreSQL server.
 
-What is in one is the test's business; `conftest` has the one that most tests want.
+The database that most tests use is the fixture `database_url` in `conftest`.
 """
 
 import secrets
@@ -17,20 +17,20 @@ from seedtrust_ops.migrations.migrator import PLATFORM_SCHEMA
 
 
 @contextmanager
-def folder_for_a_server() -> Iterator[Path]:
-    """A folder in which an embedded server can live, removed at the end.
+def postgres_folder() -> Iterator[Path]:
+    """Yield a folder for an embedded server; it is removed at the end.
 
-    Not pytest's own: the server runs as another user, and every pytest that starts on this machine takes
-    others' rights away from the folder that all its sessions share.
+    It is not pytest's tmp_path: the server runs as another user, and every pytest session on this machine removes other
+    users' access from the parent folder that all sessions share.
     """
     with tempfile.TemporaryDirectory(prefix="seedtrust-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 @contextmanager
-def own_database(server: URL, *, template: str = "template1") -> Iterator[URL]:
-    """A database that is dropped at the end, whoever is still connected."""
-    name = f"own_{secrets.token_hex(6)}"
+def temporary_database(server: URL, *, template: str = "template1") -> Iterator[URL]:
+    """Yield a database that is dropped at the end, even if there are open connections."""
+    name = f"temporary_{secrets.token_hex(6)}"
     control = create_engine(
         server.set(drivername="postgresql+psycopg", database="postgres"), isolation_level="AUTOCOMMIT"
     )
@@ -44,12 +44,12 @@ def own_database(server: URL, *, template: str = "template1") -> Iterator[URL]:
         control.dispose()
 
 
-def plain(url: URL) -> str:
-    """The URL as people write it and as the driver itself takes it."""
+def plain_url(url: URL) -> str:
+    """Return the URL with the scheme postgresql:// and its password, as users and psycopg write it."""
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
-def create_platform(url: URL) -> None:
-    """Make the platform's tables from the platform's own SQL file, by the driver alone."""
-    with psycopg.connect(plain(url)) as connection:
+def create_platform_schema(url: URL) -> None:
+    """Create the platform's tables from its own SQL file, with psycopg alone."""
+    with psycopg.connect(plain_url(url)) as connection:
         connection.execute(PLATFORM_SCHEMA.read_bytes())

@@ -1,6 +1,6 @@
-"""A company in which every job has something to do, and every job, sensor and schedule run on it.
+"""Creates work for every job, and runs every job, sensor and schedule on it.
 
-What must come of it is for the tests to say: the company can be made hostile, or the jobs put under a role.
+Tests decide what to assert: the data can contain injection payloads, or the jobs can run under a database role.
 """
 
 from datetime import UTC, datetime
@@ -11,8 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.definitions import defs
-from seedtrust_ops.domain.reports.request_queue import requests_waiting
-from seedtrust_ops.jobs.account_balance_check import week_ended_by
+from seedtrust_ops.domain.reports.request_queue import count_claimable_requests
+from seedtrust_ops.jobs.account_balance_check import last_complete_week
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.tables import (
@@ -28,21 +28,21 @@ from seedtrust_ops_tests.support.office_factory import Office
 
 PROCESS, HEAL, CHECK = "process_huntington_batch", "auto_heal_huntington_batches", "account_balance_check"
 REPORT = "report_generation"
-PATIENCE = {"HUNTINGTON_TIMEOUT_SECONDS": "60", "HUNTINGTON_LEASE_SECONDS": "300"}
-"""However busy the machine is: these runs are not about answers that come late."""
+LONG_TIMEOUTS = {"HUNTINGTON_TIMEOUT_SECONDS": "60", "HUNTINGTON_LEASE_SECONDS": "300"}
+"""Long enough for a busy machine: these runs do not test late responses."""
 FAILS_ON_PURPOSE = "example_error"
 REPORTS = ("case_ledger", "disbursements", "account_balances", "huntington_transfers")
 FORMATS = ("csv", "xlsx", "pdf")
 
 
-def work_for_every_job(company: Company) -> int:
-    """Fill the database; return the batch that waits to be sent."""
+def create_work_for_every_job(company: Company) -> int:
+    """Create the rows; return the id of the queued batch."""
     office = Office(company.sessions)
     case = company.case(balance_cents=5_000_000)
     batch_id = company.batch(case=case)
     for method in ("wire", "ach", "ach"):
         company.transaction(batch_id, company.request(case, 12_345), 12_345, method=method)
-    # One that fails the check before anything is sent.
+    # This one fails preflight.
     company.transaction(batch_id, company.request(case, 100), 100, routing_number="044000025")
     due = office.case(balance_cents=5, minimum_balance_cents=1_000_000, close_on=office_today())
     office.request(due)
@@ -74,9 +74,9 @@ def run_every_job(
     batch_id: int,
     sessions: sessionmaker[Session],
 ) -> dict[str, dg.ExecuteInProcessResult]:
-    """Run every job that there is, in this process; in between the bank pays all, and returns all but the first."""
+    """Run every job in this process; before healing, the bank settles all transfers and returns all but the first."""
     jobs = {job.name: job for job in defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
-    # The batch first, then healing, so that both have something to do; the rest in any order.
+    # The batch first and then healing, so that both have something to do; the rest in any order.
     order = [PROCESS, HEAL, *sorted(set(jobs) - {PROCESS, HEAL})]
     run_configs = _configs(batch_id)
     results = {}
@@ -86,8 +86,8 @@ def run_every_job(
             for transaction_id in _submitted(sessions)[1:]:
                 bank.control.return_reference(str(transaction_id), "R03")
         results[name] = _run(name, instance, run_configs.get(name))
-    # On a busy machine one run does not come to the end of all reports.
-    while results[REPORT].success and _reports_wait(sessions):
+    # On a busy machine one run may not generate all reports.
+    while results[REPORT].success and _has_waiting_reports(sessions):
         results[REPORT] = _run(REPORT, instance, None)
     return results
 
@@ -97,13 +97,13 @@ def _run(name: str, instance: dg.DagsterInstance, run_config: Any) -> dg.Execute
         run_config=run_config,
         instance=instance,
         raise_on_error=False,
-        partition_key=week_ended_by(office_today()) if name == CHECK else None,
+        partition_key=last_complete_week(office_today()) if name == CHECK else None,
     )
 
 
-def _reports_wait(sessions: sessionmaker[Session]) -> bool:
+def _has_waiting_reports(sessions: sessionmaker[Session]) -> bool:
     with sessions() as session:
-        return requests_waiting(session) > 0
+        return count_claimable_requests(session) > 0
 
 
 def _configs(batch_id: int) -> dict[str, Any]:
@@ -120,35 +120,35 @@ def _submitted(sessions: sessionmaker[Session]) -> list[int]:
         return list(session.scalars(query.order_by(HuntingtonTransaction.id)))
 
 
-def tick_every_automation(instance: dg.DagsterInstance) -> dict[str, object]:
-    """Evaluate every sensor and every schedule once, as the daemon does; what each asks for, by name."""
+def evaluate_every_automation(instance: dg.DagsterInstance) -> dict[str, object]:
+    """Evaluate every sensor and every schedule once, as the daemon does; return each result by name."""
     repository = defs.get_repository_def()
     resources = dict(defs.resources or {})
-    asked: dict[str, object] = {}
+    results: dict[str, object] = {}
     for sensor in repository.sensor_defs:
-        with dg.build_sensor_context(instance=instance, repository_def=repository, resources=resources) as looking:
-            asked[sensor.name] = sensor.evaluate_tick(looking)
+        with dg.build_sensor_context(instance=instance, repository_def=repository, resources=resources) as context:
+            results[sensor.name] = sensor.evaluate_tick(context)
     for schedule in repository.schedule_defs:
         with dg.build_schedule_context(
             instance=instance,
             repository_def=repository,
             resources=resources,
             scheduled_execution_time=datetime.now(UTC),
-        ) as due:
-            asked[schedule.name] = schedule.evaluate_tick(due)
-    return asked
+        ) as context:
+            results[schedule.name] = schedule.evaluate_tick(context)
+    return results
 
 
 def queue_another_batch(company: Company) -> int:
-    """A batch for the sensor to ask for."""
+    """Queue another batch, for the batch sensor; return its id."""
     return company.batch([777])
 
 
-def failures(results: dict[str, dg.ExecuteInProcessResult]) -> dict[str, str]:
-    """What the jobs that failed said, but for the one whose purpose it is."""
-    said: dict[str, str] = {}
+def unexpected_failures(results: dict[str, dg.ExecuteInProcessResult]) -> dict[str, str]:
+    """Return the error message of each failed job, except the job that fails on purpose."""
+    errors: dict[str, str] = {}
     for name, result in results.items():
         events = [event for event in result.all_events if event.is_step_failure]
         if name != FAILS_ON_PURPOSE and not result.success:
-            said[name] = " ".join(str(event.event_specific_data.error) for event in events) or "it failed"
-    return said
+            errors[name] = " ".join(str(event.event_specific_data.error) for event in events) or "it failed"
+    return errors

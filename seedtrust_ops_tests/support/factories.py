@@ -1,6 +1,7 @@
-"""Builds the little company that a test needs: cases with money, approved requests, batches of transactions.
+"""Creates the rows a transfer test needs: cases with money, approved requests, batches of transactions.
 
-Only what a test says differs from the sound default; the rows go in by the ORM, into the platform's own tables.
+Every column has a valid default, so a test passes only what matters to it. Users, case parties, pending requests and
+approval rules are in `office_factory`.
 """
 
 import itertools
@@ -27,14 +28,14 @@ from seedtrust_ops.tables import (
 )
 
 ROUTING_NUMBER = "044000024"
-"""Huntington's own, with a right check digit."""
+"""Huntington's own, with a valid check digit."""
 
 _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
 class BuiltCase:
-    """A case, its account, and its escrow specialist."""
+    """The ids of a created case, its account, its escrow specialist and its payee."""
 
     case_id: int
     account_id: int
@@ -43,14 +44,14 @@ class BuiltCase:
 
 
 class Company:
-    """Builds rows in one database and reads them back for assertions."""
+    """Creates rows in one database and reads them back for assertions."""
 
     def __init__(self, sessions: sessionmaker[Session], cipher: FernetFieldCipher) -> None:
         self.sessions = sessions
         self.cipher = cipher
 
     def case(self, *, balance_cents: int = 10_000_000, specialist_active: bool = True) -> BuiltCase:
-        """A case whose account holds `balance_cents`, deposited by one ledger entry."""
+        """Create a case whose account has `balance_cents`, deposited by one ledger entry."""
         with self.sessions.begin() as session:
             specialist = self._user(session, "escrow_specialist", is_active=specialist_active)
             payee = self._user(session, "surrogate")
@@ -66,7 +67,7 @@ class Company:
             return BuiltCase(case.id, account.id, specialist.id, payee.id)
 
     def request(self, case: BuiltCase, amount_cents: int, *, status: str = "approved") -> int:
-        """A disbursement request of the case, approved unless told otherwise."""
+        """Create a disbursement request for the case, approved by default; return its id."""
         with self.sessions.begin() as session:
             request = DisbursementRequest(
                 case_id=case.case_id,
@@ -83,7 +84,7 @@ class Company:
             return request.id
 
     def batch(self, amounts_cents: Sequence[int] = (), *, case: BuiltCase | None = None, **columns: Any) -> int:
-        """A queued batch with one wire for each amount, each for an approved request of its own."""
+        """Create a queued batch with one wire per amount, each for its own approved request; return its id."""
         case = case or self.case(balance_cents=sum(amounts_cents) or 1)
         with self.sessions.begin() as session:
             batch = HuntingtonBatch(**({"status": "queued", "queued_at": datetime.now(UTC)} | columns))
@@ -95,7 +96,7 @@ class Company:
         return batch_id
 
     def big_batch(self, count: int, amount_cents: int = 1_000, *, method: str = "wire", **columns: Any) -> int:
-        """A queued batch of `count` transactions, built with few statements; `columns` are the batch's."""
+        """Create a queued batch of `count` transactions with few statements; `columns` are set on the batch."""
         case = self.case(balance_cents=count * amount_cents)
         batch_id = self.batch(case=case, **columns)
         with self.sessions.begin() as session:
@@ -117,7 +118,7 @@ class Company:
         return batch_id
 
     def transaction(self, batch_id: int, request_id: int | None, amount_cents: int, **columns: Any) -> int:
-        """A pending wire in the batch; `account_number` is encrypted, every other column is set as given."""
+        """Create a pending wire in the batch; `account_number` is encrypted, other columns are set as given."""
         with self.sessions.begin() as session:
             transaction = self._transaction(batch_id, request_id, amount_cents, **columns)
             session.add(transaction)
@@ -128,7 +129,7 @@ class Company:
         self, batch_id: int, request_id: int | None, amount_cents: int, **columns: Any
     ) -> HuntingtonTransaction:
         number = str(columns.pop("account_number", 4_000_000_000 + next(_numbers)))
-        sound = {
+        defaults = {
             "method": "wire",
             "payee_name": "Dana Whitfield",
             "routing_number": ROUTING_NUMBER,
@@ -140,7 +141,7 @@ class Company:
             batch_id=batch_id,
             disbursement_request_id=request_id,
             amount_cents=amount_cents,
-            **(sound | columns),
+            **(defaults | columns),
         )
 
     def _user(self, session: Session, role: str, *, is_active: bool = True) -> User:
@@ -155,7 +156,7 @@ class Company:
             return session.scalars(select(HuntingtonBatch).where(HuntingtonBatch.id == batch_id)).one()
 
     def transactions(self, batch_id: int) -> list[HuntingtonTransaction]:
-        """The batch's transactions in the order of their ids."""
+        """Return the batch's transactions, ordered by id."""
         with self.sessions() as session:
             return list(
                 session.scalars(
@@ -186,7 +187,7 @@ class Company:
             return session.scalars(select(Account.balance_cents).where(Account.id == account_id)).one()
 
     def ledger(self, transaction_id: int) -> list[tuple[str, int]]:
-        """The ledger entries of a transaction: kind and cents."""
+        """Return the kind and cents of each ledger entry of a transaction."""
         with self.sessions() as session:
             rows = session.execute(
                 select(LedgerEntry.kind, LedgerEntry.amount_cents)
@@ -200,7 +201,7 @@ class Company:
             return session.scalars(select(DisbursementRequest.status).where(DisbursementRequest.id == request_id)).one()
 
     def open_alerts(self) -> list[tuple[str, str]]:
-        """The rule and subject of every unresolved alert."""
+        """Return the rule and subject of every open alert."""
         with self.sessions() as session:
             rows = session.execute(
                 select(Alert.rule, Alert.subject).where(Alert.resolved_at.is_(None)).order_by(Alert.rule, Alert.subject)
@@ -208,7 +209,7 @@ class Company:
             return [(row.rule, row.subject) for row in rows]
 
     def unbalanced_accounts(self) -> list[int]:
-        """Accounts whose balance is not the sum of their ledger: there must never be one."""
+        """Return the accounts whose balance is not the sum of their ledger entries; there must never be any."""
         with self.sessions() as session:
             return list(
                 session.scalars(

@@ -1,4 +1,4 @@
-"""The outside world of the jobs as this session's servers, variables that a test changes, and a case to report on."""
+"""Fixtures for job tests: the external services, environment variables that a test can set, and a case for reports."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -12,42 +12,46 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_engine
 from seedtrust_ops.domain import component_checks
 from seedtrust_ops.resources import http1_connection, huntington_client
-from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld, start_outside_world
+from seedtrust_ops.sandbox.external_services.server_group import ExternalServices, start_external_services
 from seedtrust_ops.tables import DisbursementRequest, LedgerEntry, User
-from seedtrust_ops_tests.support.databases import plain
+from seedtrust_ops_tests.support.databases import plain_url
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
 
-Change = Callable[..., None]
-EVIL = '=HYPERLINK("https://evil.example","pay")'
+SetVariables = Callable[..., None]
+FORMULA_TEXT = '=HYPERLINK("https://evil.example","pay")'
 
 
 @pytest.fixture(scope="session")
-def outside_servers() -> Iterator[OutsideWorld]:
-    with start_outside_world(internal_api_key="internal-key-1") as world:
-        yield world
+def shared_external_services() -> Iterator[ExternalServices]:
+    with start_external_services(internal_api_key="internal-key-1") as services:
+        yield services
 
 
 @pytest.fixture
-def outside(outside_servers: OutsideWorld) -> OutsideWorld:
-    """The servers, answering well, with nothing kept and an empty bucket."""
-    for server in (outside_servers.cloudfront, outside_servers.internal_api, outside_servers.posthog):
+def external_services(shared_external_services: ExternalServices) -> ExternalServices:
+    """The session's servers, responding normally, with no recorded requests and an empty bucket."""
+    for server in (
+        shared_external_services.cloudfront,
+        shared_external_services.internal_api,
+        shared_external_services.posthog,
+    ):
         server.clear()
-    storage = outside_servers.storage
-    for key in storage.keys():  # noqa: SIM118  it is no dict
+    storage = shared_external_services.storage
+    for key in storage.keys():  # noqa: SIM118 - not a dict
         storage.client().delete_object(Bucket=storage.bucket, Key=key)
-    return outside_servers
+    return shared_external_services
 
 
 @pytest.fixture
 def jobs_environment(
-    monkeypatch: pytest.MonkeyPatch, database_url: URL, outside: OutsideWorld
+    monkeypatch: pytest.MonkeyPatch, database_url: URL, external_services: ExternalServices
 ) -> Iterator[dict[str, str]]:
     """The environment of a production process: the test's database and these servers.
 
-    No answer counts as slow only because the machine was busy.
+    The limit for slow responses is raised, so that a busy machine does not count as a slow service.
     """
     monkeypatch.setattr(component_checks, "SLOW_MS", 60_000)
-    variables = {"SEEDTRUST_DATABASE_URL": plain(database_url), **outside.environment}
+    variables = {"SEEDTRUST_DATABASE_URL": plain_url(database_url), **external_services.environment}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()
@@ -59,59 +63,59 @@ def jobs_environment(
 
 
 @pytest.fixture
-def whole_environment(jobs_environment: dict[str, str], mail_environment: dict[str, str]) -> None:
+def full_environment(jobs_environment: dict[str, str], mail_environment: dict[str, str]) -> None:
     """The environment of a production process, with these servers and the session's mail server."""
     get_settings.cache_clear()
 
 
 @pytest.fixture
-def change(monkeypatch: pytest.MonkeyPatch, bank_environment: dict[str, str]) -> Iterator[Change]:
-    """Changes variables (None unsets one), as if the process had been started with them."""
+def set_variables(monkeypatch: pytest.MonkeyPatch, bank_environment: dict[str, str]) -> Iterator[SetVariables]:
+    """A function that sets environment variables (None unsets one), as if the process had been started with them."""
 
-    def forget() -> None:
+    def clear_caches() -> None:
         get_settings.cache_clear()
         application_engine.cache_clear()
 
-    def change_variables(**variables: str | None) -> None:
+    def set_all(**variables: str | None) -> None:
         for name, value in variables.items():
             if value is None:
                 monkeypatch.delenv(name)
             else:
                 monkeypatch.setenv(name, value)
-        forget()
+        clear_caches()
 
-    yield change_variables
+    yield set_all
     for name, value in bank_environment.items():
         monkeypatch.setenv(name, value)
-    forget()
+    clear_caches()
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries without their wait, and one try at a connection or a question where there would be three."""
+def no_retry_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removes the delays of retries, and makes one attempt instead of three to connect or to look a transfer up."""
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda _policy, _attempt: 0)
     monkeypatch.setattr(http1_connection, "CONNECT_RETRIES", 0)
-    monkeypatch.setattr(huntington_client, "QUESTION_TRIES", 1)
+    monkeypatch.setattr(huntington_client, "LOOKUP_ATTEMPTS", 1)
 
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port at which nobody listens for as long as the test lasts."""
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        yield silent.getsockname()[1]
+    """A port on which nothing listens during the test."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 @pytest.fixture
 def case(company: Company) -> BuiltCase:
-    """A case with 1,000.00, a fee of 12.50 and one request whose texts are formulas."""
+    """A case with $1,000.00, a fee of $12.50 and one request, with spreadsheet formulas as texts."""
     built = company.case(balance_cents=100_000)
     request_id = company.request(built, 4_321)
     with company.sessions.begin() as session:
-        session.add(LedgerEntry(account_id=built.account_id, amount_cents=-1_250, kind="fee", memo=EVIL))
+        session.add(LedgerEntry(account_id=built.account_id, amount_cents=-1_250, kind="fee", memo=FORMULA_TEXT))
         session.execute(text(f"update accounts set balance_cents = 98750 where id = {built.account_id}"))
         session.execute(
-            update(DisbursementRequest).where(DisbursementRequest.id == request_id).values(description=EVIL)
+            update(DisbursementRequest).where(DisbursementRequest.id == request_id).values(description=FORMULA_TEXT)
         )
         session.execute(update(User).where(User.id == built.payee_id).values(full_name="Łucja José-Ñandú 李"))
     return built

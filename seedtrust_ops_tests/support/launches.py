@@ -1,6 +1,6 @@
-"""Puts runs of a job into Dagster's queue as the web server does, for tests and for the bench.
+"""Submits runs of a job to Dagster's queue as the web server does, for tests and the bench.
 
-Starting them is the daemon's.
+The daemon starts them.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from dagster._core.definitions.selector import JobSubsetSelector
 from dagster._core.workspace.context import BaseWorkspaceRequestContext
 
 
-def submit(
+def submit_runs(
     instance: dg.DagsterInstance,
     workspace: BaseWorkspaceRequestContext,
     location_name: str,
@@ -19,7 +19,7 @@ def submit(
     run_config: Mapping[str, Any],
     count: int = 1,
 ) -> list[str]:
-    """Put `count` runs of a job into the queue; return their ids."""
+    """Submit `count` runs of a job to the queue; return their ids."""
     location = workspace.get_code_location(location_name)
     (repository,) = location.get_repositories().values()
     found = location.get_job(JobSubsetSelector(location_name, repository.name, job, None))

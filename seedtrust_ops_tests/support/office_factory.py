@@ -1,6 +1,6 @@
-"""Builds the office's side of a test's company: people, cases with parties, pending requests and approval rules.
+"""Creates the rows an office test needs: users, cases with parties, pending requests and approval rules.
 
-Beside `building`, which knows batches and transactions; only what a test says differs from the sound default.
+Every column has a valid default. Batches and transactions are in `factories`.
 """
 
 import itertools
@@ -18,7 +18,7 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class OfficeCase:
-    """A case with everybody who has a part in it."""
+    """The ids of a created case, its account and everyone involved in it."""
 
     case_id: int
     account_id: int
@@ -31,7 +31,7 @@ class OfficeCase:
 
 
 class Office:
-    """Builds rows in one database and reads back what the jobs made of them."""
+    """Creates rows in one database and reads back what the jobs changed."""
 
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self.sessions = sessions
@@ -43,7 +43,7 @@ class Office:
         )
 
     def case(self, *, balance_cents: int = 10_000_000, minimum_balance_cents: int = 0, **columns: Any) -> OfficeCase:
-        """A case with one parent, one representative, a surrogate, a manager and a specialist, all active."""
+        """Create a case with one intended parent, IP rep, surrogate, case manager and escrow specialist, all active."""
         parent, rep, surrogate = (self.user(role) for role in ("intended_parent", "ip_rep", "surrogate"))
         columns = {
             "case_number": f"ST-{next(_numbers)}",
@@ -69,7 +69,7 @@ class Office:
         )
 
     def request(self, case: OfficeCase, amount_cents: int = 10_000, **columns: Any) -> int:
-        """A pending request to the case's surrogate that was due an hour ago."""
+        """Create a pending request that pays the case's surrogate and was due an hour ago; return its id."""
         now = datetime.now(UTC)
         return self._add(
             DisbursementRequest(
@@ -88,7 +88,7 @@ class Office:
         )
 
     def rule(self, **columns: Any) -> int:
-        """A rule that matches every request up to $1,000,000 and looks at no balance."""
+        """Create an approval rule that matches every request up to $1,000,000 and ignores balances; return its id."""
         return self._add(
             ApprovalRule(
                 **({"name": "Everything", "max_amount_cents": 100_000_000, "keep_minimum_balance": False} | columns)
@@ -102,7 +102,7 @@ class Office:
                 setattr(row, name, value)
 
     def approvals(self) -> dict[int, str | None]:
-        """By approved request, who approved it."""
+        """Return who approved each approved request, by request id."""
         with self.sessions() as session:
             rows = session.execute(
                 select(DisbursementRequest.id, DisbursementRequest.approved_by)
@@ -111,8 +111,8 @@ class Office:
             )
             return {row.id: row.approved_by for row in rows}
 
-    def letters(self) -> dict[str, Notification]:
-        """Every letter in the outbox by its dedupe key."""
+    def emails(self) -> dict[str, Notification]:
+        """Return every email in the outbox by its dedupe key."""
         with self.sessions() as session:
             return {row.dedupe_key: row for row in session.scalars(select(Notification).order_by(Notification.id))}
 

@@ -1,4 +1,4 @@
-"""Ticks and heartbeats made by hand, through Dagster's own storage, as if a daemon had been there at the time."""
+"""Records ticks and heartbeats through Dagster's own storage, as a daemon running at the time would have."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +21,7 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 
-from seedtrust_ops.dagster_db.heartbeats import PARTS
+from seedtrust_ops.dagster_db.heartbeats import DAEMON_TYPES
 
 REPOSITORY = RemoteRepositoryOrigin(
     ManagedGrpcPythonEnvCodeLocationOrigin(
@@ -32,8 +32,8 @@ REPOSITORY = RemoteRepositoryOrigin(
 )
 
 
-class Ticker:
-    """One schedule or sensor, ticked by hand through Dagster's own storage."""
+class TickRecorder:
+    """Records the state and the ticks of one schedule or sensor."""
 
     def __init__(self, instance: dg.DagsterInstance, name: str, kind: InstigatorType) -> None:
         self._instance = instance
@@ -41,13 +41,15 @@ class Ticker:
         self._kind = kind
         self.name = name
 
-    def known(
+    def register(
         self, data: ScheduleInstigatorData | SensorInstigatorData, status: str = "DECLARED_IN_CODE"
     ) -> InstigatorState:
+        """Store its state, as a daemon does when it first sees it."""
         state = InstigatorState(self._origin, self._kind, InstigatorStatus(status), data)
         return self._instance.add_instigator_state(state)
 
-    def tick(self, at: datetime, status: str = "SUCCESS", *, took: timedelta = timedelta(0)) -> None:
+    def tick(self, at: datetime, status: str = "SUCCESS", *, duration: timedelta = timedelta(0)) -> None:
+        """Store one tick; with status STARTED it does not end."""
         tick = self._instance.create_tick(
             TickData(
                 instigator_origin_id=self._origin.get_id(),
@@ -60,13 +62,13 @@ class Ticker:
         )
         if status != "STARTED":
             error = SerializableErrorInfo("it failed", [], None) if status == "FAILURE" else None
-            end = (at + took).timestamp()
+            end = (at + duration).timestamp()
             ended = tick.tick_data.with_status(TickStatus(status), error=error, end_timestamp=end)
             self._instance.update_tick(tick._replace(tick_data=ended))
 
 
-def beat(instance: dg.DagsterInstance, *, at: datetime | None = None) -> None:
-    """Store a heartbeat of every part of the daemon that is watched."""
+def record_heartbeat(instance: dg.DagsterInstance, *, at: datetime | None = None) -> None:
+    """Store a heartbeat of every monitored daemon; `at` None for now."""
     seconds = (at or datetime.now(UTC)).timestamp()
-    for part in PARTS:
+    for part in DAEMON_TYPES:
         instance.add_daemon_heartbeat(DaemonHeartbeat(seconds, part, "a-daemon"))

@@ -1,1 +1,1 @@
-"""The sandbox bank: bank_api.yaml served with a ledger of its own, and every way a bank can fail on order."""
+"""The sandbox bank: implements bank_api.yaml with a ledger of its own, and injects every fault a bank can have."""

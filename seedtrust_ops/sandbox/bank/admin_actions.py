@@ -1,6 +1,6 @@
-"""What happens to a bank's books without a client asking: returns, rejections, legacy transfers, lost keys.
+"""Changes to the bank's books that no API client can make: returns, rejections, inserted transfers, lost keys.
 
-Only tests and the demo call it. It also shows all that is in the books, for them to check what was believed.
+Only tests and the demo use it. It also reads out the whole ledger, so that they can check what SeedTrust recorded.
 """
 
 import secrets
@@ -10,157 +10,164 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from seedtrust_ops.sandbox.bank.contract import ProblemError, problem, read_moment, shown_moment
-from seedtrust_ops.sandbox.bank.ledger import shown_transfer
+from seedtrust_ops.sandbox.bank.contract import ProblemError, format_timestamp, parse_timestamp, problem_response
+from seedtrust_ops.sandbox.bank.ledger import transfer_json
 from seedtrust_ops.sandbox.bank.store import Store
 
 Status = Literal["accepted", "completed", "rejected", "returned"]
 ReturnCode = Annotated[str, Field(pattern="^R[0-9]{2}$")]
 
 
-class PlantedTransfer(BaseModel):
-    """A transfer that someone else made, such as the legacy worker with a key of its own."""
+class InsertedTransfer(BaseModel):
+    """A transfer to write straight into the books, for example one that the legacy worker made with its own key."""
 
     model_config = ConfigDict(extra="forbid")
 
     reference: Annotated[str, Field(max_length=35)]
     amount_cents: Annotated[int, Field(ge=1, le=9_999_999_999)]
     idempotency_key: str | None = None
-    """Made up (legacy-...) where it is null."""
+    """Generated (legacy-...) if null."""
     method: Literal["ach", "wire"] = "ach"
     status: Status = "completed"
     return_code: ReturnCode | None = None
     reason: str | None = None
     created_at: AwareDatetime | None = None
-    """Now where it is null; the transfer was last updated then, too."""
+    """Now if null. It is also used as the time of the last update."""
 
 
-def plant(store: Store, planted: PlantedTransfer) -> dict[str, object]:
-    """Enter a transfer and its movements of money; raises ProblemError where it could not have been made.
+def insert_transfer(store: Store, inserted: InsertedTransfer) -> dict[str, object]:
+    """Insert a transfer and its movements of money.
 
-    An accepted one settles one settlement time from now, whenever it was made.
+    An accepted one settles one settlement period from now, whatever its `created_at`.
+
+    Raises:
+        ProblemError: if the bank could not have made it: a future date, a used key, or insufficient funds.
     """
-    key = planted.idempotency_key or f"legacy-{secrets.token_hex(12)}"
-    return_code = planted.return_code or ("R01" if planted.status == "returned" else None)
-    with store.transaction() as moment:
-        made_at = moment if planted.created_at is None else read_moment(planted.created_at.isoformat())
-        if made_at > moment:
-            raise ProblemError(problem(422, "invalid_control", "A transfer cannot be planted in the bank's future."))
+    key = inserted.idempotency_key or f"legacy-{secrets.token_hex(12)}"
+    return_code = inserted.return_code or ("R01" if inserted.status == "returned" else None)
+    with store.transaction() as now:
+        created_at = now if inserted.created_at is None else parse_timestamp(inserted.created_at.isoformat())
+        if created_at > now:
+            raise ProblemError(problem_response(422, "invalid_control", "created_at must not be in the future."))
         if store.connection.execute("SELECT 1 FROM keys WHERE key = ?", (key,)).fetchone():
-            raise ProblemError(problem(409, "invalid_control", "The bank has this idempotency key already."))
+            raise ProblemError(problem_response(409, "invalid_control", "This idempotency key is already in use."))
         account = store.connection.execute("SELECT * FROM accounts ORDER BY id LIMIT 1").fetchone()
-        if planted.status != "rejected" and account["available_cents"] < planted.amount_cents:
-            raise ProblemError(problem(422, "invalid_control", "The funding account does not hold that much."))
+        if inserted.status != "rejected" and account["available_cents"] < inserted.amount_cents:
+            raise ProblemError(
+                problem_response(422, "invalid_control", "The funding account's balance is too low for this transfer.")
+            )
         transfer = store.connection.execute(
             "INSERT INTO transfers (id, idempotency_key, status, return_code, reason, method, amount_cents, "
-            "reference, created_at, updated_at, settles_at, planted, account_id) "
+            "reference, created_at, updated_at, settles_at, inserted, account_id) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?) RETURNING *",
             (
                 f"tr_{secrets.token_hex(12)}",
                 key,
-                planted.status,
+                inserted.status,
                 return_code,
-                planted.reason,
-                planted.method,
-                planted.amount_cents,
-                planted.reference,
-                made_at,
-                made_at,
-                moment + store.settlement if planted.status == "accepted" else None,
+                inserted.reason,
+                inserted.method,
+                inserted.amount_cents,
+                inserted.reference,
+                created_at,
+                created_at,
+                now + store.settlement if inserted.status == "accepted" else None,
                 account["id"],
             ),
         ).fetchone()
-        # No body has an empty digest: a client that uses this key gets 409.
+        # No real body has an empty digest, so a client that uses this key gets 409.
         store.connection.execute("INSERT INTO keys VALUES (?, ?, 201, ?)", (key, b"", b""))
-        if planted.status != "rejected":
-            store.move_money(transfer, "out", "planted", made_at)
-        if planted.status == "returned":
-            store.move_money(transfer, "back", "returned", made_at)
-    return shown_transfer(transfer)
+        if inserted.status != "rejected":
+            store.move_money(transfer, "out", "inserted", created_at)
+        if inserted.status == "returned":
+            store.move_money(transfer, "back", "returned", created_at)
+    return transfer_json(transfer)
 
 
-def send_back(store: Store, transfer_id: str, return_code: str) -> dict[str, object]:
-    """Return an ACH, settled or not, with its R-code; its money comes back."""
-    with store.transaction() as moment:
+def return_transfer(store: Store, transfer_id: str, return_code: str) -> dict[str, object]:
+    """Return an accepted or completed ACH with its return code; the money goes back to the funding account."""
+    with store.transaction() as now:
         transfer = _get(store, transfer_id)
         if transfer["method"] != "ach" or transfer["status"] not in ("accepted", "completed"):
             message = (
-                "Only an accepted or completed ACH can be returned, "
-                f"and this is a {transfer['status']} {transfer['method']}."
+                "Only an accepted or completed ACH can be returned. "
+                f"This is a {transfer['status']} {transfer['method']}."
             )
-            raise ProblemError(problem(409, "invalid_control", message))
-        return _undo(store, transfer, "returned", return_code, None, moment)
+            raise ProblemError(problem_response(409, "invalid_control", message))
+        return _reverse(store, transfer, "returned", return_code, None, now)
 
 
-def reject(store: Store, transfer_id: str, reason: str) -> dict[str, object]:
-    """Stop a transfer before it settles, giving a reason; its money comes back."""
-    with store.transaction() as moment:
+def reject_transfer(store: Store, transfer_id: str, reason: str) -> dict[str, object]:
+    """Reject an accepted transfer before it settles; the money goes back to the funding account."""
+    with store.transaction() as now:
         transfer = _get(store, transfer_id)
         if transfer["status"] != "accepted":
-            message = f"Only an accepted transfer can be rejected, not a {transfer['status']} one."
-            raise ProblemError(problem(409, "invalid_control", message))
-        return _undo(store, transfer, "rejected", None, reason, moment)
+            message = f"Only an accepted transfer can be rejected. This one is {transfer['status']}."
+            raise ProblemError(problem_response(409, "invalid_control", message))
+        return _reverse(store, transfer, "rejected", None, reason, now)
 
 
-def _undo(
-    store: Store, transfer: sqlite3.Row, status: str, return_code: str | None, reason: str | None, moment: int
+def _reverse(
+    store: Store, transfer: sqlite3.Row, status: str, return_code: str | None, reason: str | None, now: int
 ) -> dict[str, object]:
     changed = store.connection.execute(
         "UPDATE transfers SET status = ?, return_code = ?, reason = ?, updated_at = ? WHERE id = ? RETURNING *",
-        (status, return_code, reason, moment, transfer["id"]),
+        (status, return_code, reason, now, transfer["id"]),
     ).fetchone()
-    store.move_money(changed, "back", status, moment)
-    return shown_transfer(changed)
+    store.move_money(changed, "back", status, now)
+    return transfer_json(changed)
 
 
 def settle_all(store: Store) -> int:
-    """Settle every accepted transfer now, due or not; returns how many there were."""
-    with store.transaction() as moment:
+    """Complete every accepted transfer now, due or not; returns how many there were."""
+    with store.transaction() as now:
         settled = store.connection.execute(
-            "UPDATE transfers SET status = 'completed', updated_at = ? WHERE status = 'accepted'", (moment,)
+            "UPDATE transfers SET status = 'completed', updated_at = ? WHERE status = 'accepted'", (now,)
         )
         return settled.rowcount
 
 
 def forget_key(store: Store, key: str) -> dict[str, object]:
-    """Make the bank lose an idempotency key: look-ups miss it, and a request under it moves money again.
+    """Make the bank lose an idempotency key: lookups no longer find it, and a request with it moves money again.
 
-    The transfer stays, under a key that nobody chose; the journal of movements keeps the old key.
+    The transfer stays, under a generated key; the journal of movements keeps the original key.
     """
     with store.transaction():
         if not store.connection.execute("DELETE FROM keys WHERE key = ?", (key,)).rowcount:
-            raise ProblemError(problem(404, "not_found", "The bank does not have this idempotency key."))
+            raise ProblemError(
+                problem_response(404, "not_found", "The bank has no transfer with this idempotency key.")
+            )
         store.connection.execute(
             "UPDATE transfers SET idempotency_key = 'forgotten-' || id WHERE idempotency_key = ?", (key,)
         )
     return {"forgotten": key}
 
 
-def transfer_with_reference(store: Store, reference: str) -> str:
-    """The id of the one transfer that bears a reference; raises ProblemError unless there is exactly one."""
+def find_transfer_id(store: Store, reference: str) -> str:
+    """Return the id of the transfer with this reference; raises ProblemError unless there is exactly one."""
     found = store.connection.execute("SELECT id FROM transfers WHERE reference = ?", (reference,)).fetchall()
     if len(found) != 1:
         status = 409 if found else 404
-        message = f"{len(found)} transfers bear this reference, where exactly one is needed."
-        raise ProblemError(problem(status, "invalid_control", message))
+        message = f"{len(found)} transfers have this reference, expected exactly one."
+        raise ProblemError(problem_response(status, "invalid_control", message))
     return str(found[0]["id"])
 
 
-def books(store: Store) -> dict[str, object]:
-    """All transfers, oldest first, and the journal: one row for each time that money moved."""
+def ledger_snapshot(store: Store) -> dict[str, object]:
+    """Return all transfers and all movements of money, oldest first."""
     with store.transaction():
         transfers = store.connection.execute("SELECT * FROM transfers ORDER BY created_at, id").fetchall()
         movements = store.connection.execute("SELECT * FROM movements ORDER BY id").fetchall()
     return {
-        "transfers": [{**shown_transfer(row), "planted": bool(row["planted"])} for row in transfers],
-        "movements": [{**dict(row), "at": shown_moment(row["at"])} for row in movements],
+        "transfers": [{**transfer_json(row), "inserted": bool(row["inserted"])} for row in transfers],
+        "movements": [{**dict(row), "at": format_timestamp(row["at"])} for row in movements],
     }
 
 
 def totals(store: Store) -> dict[str, object]:
-    """Counts and cents by status, cents out and back, balances, and whatever was paid more often than once.
+    """Return counts and cents by status, cents out and back, balances, and everything that was paid more than once.
 
-    Paid more than once: money went out twice under one key or reference, and did not come back.
+    Paid more than once: money went out twice for one key or reference and did not come back.
     """
     with store.transaction():
         connection = store.connection
@@ -192,5 +199,5 @@ def _get(store: Store, transfer_id: str) -> sqlite3.Row:
         "SELECT * FROM transfers WHERE id = ?", (transfer_id,)
     ).fetchone()
     if found is None:
-        raise ProblemError(problem(404, "not_found", "There is no transfer with this id."))
+        raise ProblemError(problem_response(404, "not_found", "There is no transfer with this id."))
     return found

@@ -1,34 +1,34 @@
-"""Copies of the bank's books, and their return: what a bank knows after it was restored from last hour's backup.
+"""Backs up and restores the bank's books, to simulate a bank that was restored from an older backup.
 
-What the bank then has forgotten has happened all the same: the journals of movements and of requests stay as they are.
+A restored bank has lost transfers that really happened, so the journals of movements and of requests are not restored.
 """
 
 from pathlib import Path
 
-from seedtrust_ops.sandbox.bank.contract import ProblemError, problem
+from seedtrust_ops.sandbox.bank.contract import ProblemError, problem_response
 from seedtrust_ops.sandbox.bank.store import Store
 
 BOOKS = ("keys", "transfers", "accounts")
-"""In the order in which they can be emptied; they are filled the other way around."""
+"""Tables in the order in which foreign keys let them be emptied; they are filled in reverse."""
 
 
 def back_up(store: Store, name: str) -> None:
-    """Keep a copy of all books beside the bank's file; an older copy of that name is replaced."""
+    """Copy all books to a file next to the bank's own; an older copy of that name is replaced."""
     copy = _copy(store, name)
     copy.unlink(missing_ok=True)
     store.connection.execute("VACUUM INTO ?", (str(copy),))
 
 
 def restore(store: Store, name: str) -> None:
-    """Put the books back to a copy; raises ProblemError (404) where there is none of that name."""
+    """Restore the books from a copy; raises ProblemError (404) if there is none of that name."""
     copy = _copy(store, name)
     if not copy.exists():
-        raise ProblemError(problem(404, "not_found", "The bank has no backup of this name."))
+        raise ProblemError(problem_response(404, "not_found", "The bank has no backup of this name."))
     store.connection.execute("ATTACH ? AS copy", (str(copy),))
     try:
         with store.transaction():
             for table in BOOKS:
-                store.connection.execute(f"DELETE FROM main.{table}")  # noqa: S608 - our words
+                store.connection.execute(f"DELETE FROM main.{table}")  # noqa: S608 - our own table names
             for table in reversed(BOOKS):
                 store.connection.execute(f"INSERT INTO main.{table} SELECT * FROM copy.{table}")  # noqa: S608
     finally:

@@ -1,6 +1,6 @@
 """A Python client for the sandbox bank's control endpoints, for tests and the demo.
 
-It is not the client that moves money: that one speaks bank_api.yaml and knows nothing of /sandbox.
+It does not send transfers: production's client does that through bank_api.yaml and never calls /sandbox.
 """
 
 import ssl
@@ -14,12 +14,12 @@ from seedtrust_ops.sandbox.bank.admin_actions import Status
 from seedtrust_ops.sandbox.bank.contract import RefusalCode
 from seedtrust_ops.sandbox.bank.faults import FaultKind, Method
 
-# A bank on loopback speaks no TLS: with no certificates to load, a client is made in 1 ms where it would take 100.
+# The bank on loopback does not use TLS. Without certificates to load, a client is created in 1 ms instead of 100 ms.
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class Transfer(TypedDict):
-    """A transfer as the contract shows it, and whether it was planted; moments are UTC ISO 8601."""
+    """A transfer as the contract defines it, and whether it was inserted directly; timestamps are UTC ISO 8601."""
 
     id: str
     idempotency_key: str
@@ -32,13 +32,13 @@ class Transfer(TypedDict):
     reference: str
     created_at: str
     updated_at: str
-    planted: bool
+    inserted: bool
 
 
 class Movement(TypedDict):
-    """Money moved once: 'out' of the funding account or 'back' into it.
+    """One movement of money: 'out' of the funding account or 'back' into it.
 
-    The cause is originated, planted, rejected or returned.
+    The cause is originated, inserted, rejected or returned.
     """
 
     id: int
@@ -51,15 +51,15 @@ class Movement(TypedDict):
     cause: str
 
 
-class Books(TypedDict):
-    """Everything in the ledger."""
+class LedgerSnapshot(TypedDict):
+    """All transfers and movements in the ledger."""
 
     transfers: list[Transfer]
     movements: list[Movement]
 
 
-class SeenRequest(TypedDict):
-    """One /v1 request; key and reference are null for none or several of them, status for no answer."""
+class LoggedRequest(TypedDict):
+    """One /v1 request; key and reference are null unless there was exactly one, status is null without a response."""
 
     id: int
     at: str
@@ -74,7 +74,7 @@ class SeenRequest(TypedDict):
 
 
 class AppliedFault(TypedDict):
-    """A fault that a request met; its source is 'order <number>' or 'chaos'."""
+    """A fault that a request got; its source is 'fault <number>' or 'chaos'."""
 
     kind: str
     source: str
@@ -86,22 +86,22 @@ class AppliedFault(TypedDict):
 
 
 class FaultOverview(TypedDict):
-    """Orders with how often each was applied, the chaos, and what was met, oldest first."""
+    """Injected faults with how often each was applied, the chaos settings, and every applied fault, oldest first."""
 
-    ordered: list[dict[str, Any]]
+    injected: list[dict[str, Any]]
     chaos: dict[str, Any] | None
     applied: list[AppliedFault]
 
 
 class StatusTotal(TypedDict):
-    """How many transfers have a status, and their cents."""
+    """The number of transfers with one status, and the sum of their cents."""
 
     transfers: int
     cents: int
 
 
 class AccountTotal(TypedDict):
-    """A funding account's cents at the start and now."""
+    """A funding account's opening and current balance in cents."""
 
     id: str
     opening_cents: int
@@ -109,7 +109,7 @@ class AccountTotal(TypedDict):
 
 
 class Totals(TypedDict):
-    """Sums over the ledger; both lists of what was paid more than once should be empty, always."""
+    """Sums over the ledger; both paid-more-than-once lists must always be empty."""
 
     transfers: int
     by_status: dict[str, StatusTotal]
@@ -121,15 +121,15 @@ class Totals(TypedDict):
 
 
 class SandboxBank:
-    """The control side of the bank at `url`. A refusal is an httpx.HTTPStatusError that quotes it."""
+    """Client of the control endpoints of the bank at `url`. An error is an httpx.HTTPStatusError with its message."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        # The environment's proxies are for the outside world, and this bank is on loopback.
+        # This bank is on loopback, so proxies in the environment do not apply.
         self._client = httpx.Client(base_url=url, timeout=30.0, trust_env=False, verify=NO_CERTIFICATES)
 
     def __enter__(self) -> Self:
-        """`with SandboxBank(url) as bank:` closes its connections at the end."""
+        """Use it in a `with` block to close its connections at the end."""
         return self
 
     def __exit__(self, *_raised: object) -> None:
@@ -137,14 +137,14 @@ class SandboxBank:
         self.close()
 
     def close(self) -> None:
-        """Close the connections to the bank; the bank goes on."""
+        """Close this client's connections; the bank keeps running."""
         self._client.close()
 
     def wait_until_healthy(self, timeout_seconds: float) -> None:
-        """Wait for the bank's first answer; raises httpx.HTTPError where it takes longer than `timeout_seconds`."""
+        """Wait for the bank to respond; raises httpx.HTTPError if that takes longer than `timeout_seconds`."""
         self._client.get("/healthz", timeout=timeout_seconds).raise_for_status()
 
-    def order_fault(
+    def inject_fault(
         self,
         kind: FaultKind,
         *,
@@ -158,10 +158,16 @@ class SandboxBank:
         code: RefusalCode = "insufficient_funds",
         retry_after: str | None = None,
     ) -> int:
-        """Order a fault for the next `times` matching requests (None: until cleared); returns its number.
+        """Inject a fault for the next `times` matching requests (None: until cleared); returns its number.
 
-        `seconds` is how late, the pause after each dripped byte, or Retry-After; `status` is what error_*
-        answers; `code` is what `refuse` answers; `retry_after` is the header's text where `seconds` is not it.
+        Args:
+            kind: which fault.
+            times: how many requests get it.
+            method, idempotency_key, reference, amount_cents: which requests match; None matches all.
+            seconds: the delay, the pause after each byte of `slow_drip`, or Retry-After.
+            status: the HTTP status of error_*.
+            code: the 422 code of `refuse`.
+            retry_after: the text of the Retry-After header, if it is not `seconds`.
         """
         match = {
             "method": method,
@@ -170,10 +176,10 @@ class SandboxBank:
             "amount_cents": amount_cents,
         }
         options = {"seconds": seconds, "status": status, "code": code, "retry_after": retry_after}
-        ordered = self._post("/sandbox/faults", {"kind": kind, "times": times, "match": match, **options})
-        return int(ordered["number"])
+        injected = self._post("/sandbox/faults", {"kind": kind, "times": times, "match": match, **options})
+        return int(injected["number"])
 
-    def chaos(
+    def start_chaos(
         self,
         seed: int,
         probabilities: dict[FaultKind, float],
@@ -183,20 +189,20 @@ class SandboxBank:
         status: int = 503,
         code: RefusalCode = "insufficient_funds",
     ) -> None:
-        """Let every request meet a fault by probability, decided by the seed and the request alone."""
-        wanted = {"seed": seed, "probabilities": probabilities, "methods": list(methods)}
-        self._post("/sandbox/chaos", {**wanted, "seconds": seconds, "status": status, "code": code})
+        """Inject faults at random, by probability; the seed and the request alone decide which request gets which."""
+        chaos = {"seed": seed, "probabilities": probabilities, "methods": list(methods)}
+        self._post("/sandbox/chaos", {**chaos, "seconds": seconds, "status": status, "code": code})
 
     def faults(self) -> FaultOverview:
-        """What was ordered and what was met since the last clear_faults()."""
+        """The injected and the applied faults since the last `clear_faults`."""
         overview: FaultOverview = self._get("/sandbox/faults")
         return overview
 
     def clear_faults(self) -> None:
-        """End all orders and the chaos, and forget what was met."""
+        """Remove all injected faults and the chaos, and clear the list of applied faults."""
         _body(self._client.delete("/sandbox/faults"))
 
-    def plant_transfer(
+    def insert_transfer(
         self,
         reference: str,
         amount_cents: int,
@@ -208,8 +214,11 @@ class SandboxBank:
         reason: str | None = None,
         created_at: datetime | None = None,
     ) -> Transfer:
-        """Enter a transfer that our client did not make, e.g. the legacy worker's; `created_at` is aware."""
-        planted: Transfer = self._post(
+        """Insert a transfer that our client did not send, for example the legacy worker's.
+
+        `created_at` is timezone-aware; None for now.
+        """
+        inserted: Transfer = self._post(
             "/sandbox/transfers",
             {
                 "reference": reference,
@@ -222,53 +231,53 @@ class SandboxBank:
                 "created_at": created_at.isoformat() if created_at else None,
             },
         )
-        return planted
+        return inserted
 
     def return_transfer(self, transfer_id: str, return_code: str = "R01") -> None:
-        """Send an accepted or completed ACH back."""
+        """Return an accepted or completed ACH."""
         self._post(f"/sandbox/transfers/{transfer_id}/return", {"return_code": return_code})
 
     def return_reference(self, reference: str, return_code: str = "R01") -> None:
-        """Send the one ACH back that bears this reference."""
+        """Return the one ACH with this reference."""
         self._post(f"/sandbox/references/{reference}/return", {"return_code": return_code})
 
     def reject_transfer(self, transfer_id: str, reason: str) -> None:
-        """Stop an accepted transfer before it settles."""
+        """Reject an accepted transfer before it settles."""
         self._post(f"/sandbox/transfers/{transfer_id}/reject", {"reason": reason})
 
     def reject_reference(self, reference: str, reason: str) -> None:
-        """Stop the one accepted transfer that bears this reference."""
+        """Reject the one accepted transfer with this reference."""
         self._post(f"/sandbox/references/{reference}/reject", {"reason": reason})
 
     def settle(self) -> int:
-        """Settle every accepted transfer now; returns how many there were."""
+        """Complete every accepted transfer now; returns how many there were."""
         return int(self._post("/sandbox/settle", {})["settled"])
 
     def set_clock(self, offset_seconds: float) -> None:
-        """Put the bank's clock this far ahead of the machine's; it only goes forward."""
+        """Set the bank's clock this many seconds ahead of the machine's; it can only move forward."""
         self._post("/sandbox/clock", {"offset_seconds": offset_seconds})
 
-    def forget(self, idempotency_key: str) -> None:
-        """Make the bank lose a key; its transfer stays, under a key that nobody chose."""
-        self._post("/sandbox/forget", {"idempotency_key": idempotency_key})
+    def forget_key(self, idempotency_key: str) -> None:
+        """Make the bank lose an idempotency key; its transfer stays, under a generated key."""
+        self._post("/sandbox/forget-key", {"idempotency_key": idempotency_key})
 
     def back_up(self, name: str) -> None:
-        """Keep a copy of the bank's books as they are now."""
+        """Copy the bank's books as they are now."""
         self._post("/sandbox/backups", {"name": name})
 
     def restore(self, name: str) -> None:
-        """Put the bank's books back to a copy; its journals keep what was done since, for it was done."""
+        """Restore the bank's books from a copy; the journals keep what happened since, because it did happen."""
         self._post(f"/sandbox/backups/{name}/restore", {})
 
-    def ledger(self) -> Books:
+    def ledger(self) -> LedgerSnapshot:
         """All transfers and all movements of money, oldest first."""
-        books: Books = self._get("/sandbox/ledger")
-        return books
+        snapshot: LedgerSnapshot = self._get("/sandbox/ledger")
+        return snapshot
 
-    def requests(self) -> list[SeenRequest]:
-        """Every /v1 request that the bank received, oldest first, from before a restart too."""
-        seen: list[SeenRequest] = self._get("/sandbox/requests")["requests"]
-        return seen
+    def requests(self) -> list[LoggedRequest]:
+        """Every /v1 request that the bank received, oldest first, including those before a restart."""
+        requests: list[LoggedRequest] = self._get("/sandbox/requests")["requests"]
+        return requests
 
     def totals(self) -> Totals:
         """Sums over the ledger."""
@@ -284,6 +293,6 @@ class SandboxBank:
 
 def _body(response: httpx.Response) -> Any:
     if response.is_error:
-        message = f"The sandbox bank refused a control call. {response.text}"
+        message = f"The sandbox bank rejected a control request: {response.text}"
         raise httpx.HTTPStatusError(message, request=response.request, response=response)
     return response.json()

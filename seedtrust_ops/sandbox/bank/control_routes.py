@@ -1,6 +1,6 @@
-"""The endpoints under /sandbox, and /healthz: how tests and the demo arrange a bank's day and see it.
+"""The control endpoints under /sandbox, and /healthz: tests and the demo inject faults and read the books with them.
 
-They are no part of the contract and ask for no key. Client code that production runs must never call them.
+They are not part of the contract and require no API key. Production code must never call them.
 """
 
 from collections.abc import Awaitable, Callable
@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from seedtrust_ops.sandbox.bank import admin_actions, backups
-from seedtrust_ops.sandbox.bank.contract import ProblemError, problem
-from seedtrust_ops.sandbox.bank.faults import Chaos, FaultOrder, Faults
+from seedtrust_ops.sandbox.bank.contract import ProblemError, problem_response
+from seedtrust_ops.sandbox.bank.faults import Chaos, Faults, InjectedFault
 from seedtrust_ops.sandbox.bank.request_journal import RequestJournal
 from seedtrust_ops.sandbox.bank.store import Store
 
@@ -25,45 +25,45 @@ class _Control(BaseModel):
 
 
 class Return(_Control):
-    """Why an ACH comes back: R01, R02, ..."""
+    """The body of a return: the ACH return code (R01, R02, ...)."""
 
     return_code: admin_actions.ReturnCode
 
 
 class Reject(_Control):
-    """Why the bank stops a transfer, as a sentence."""
+    """The body of a rejection: the reason, as a sentence."""
 
     reason: Annotated[str, Field(min_length=1)]
 
 
 class Clock(_Control):
-    """How far the bank's clock is ahead of this machine's."""
+    """The body of a clock change: how far the bank's clock is ahead of this machine's."""
 
     offset_seconds: Annotated[float, Field(ge=0, le=10 * 366 * 86_400)]
 
 
 class Backup(_Control):
-    """What a copy of the books is called."""
+    """The body of a backup: its name."""
 
     name: Annotated[str, Field(pattern="^[a-z0-9-]+$")]
 
 
-class Forget(_Control):
-    """The key that the bank loses."""
+class ForgetKey(_Control):
+    """The idempotency key that the bank is to lose."""
 
     idempotency_key: str
 
 
 def control_routes(store: Store, faults: Faults, journal: RequestJournal) -> list[Route]:
-    """The control endpoints of one bank."""
+    """Return the control endpoints of one bank."""
 
     async def healthz(_request: Request) -> JSONResponse:
         return JSONResponse({"status": "ok"})
 
-    async def order_fault(request: Request) -> JSONResponse:
-        return JSONResponse({"number": faults.order(await _read(request, FaultOrder))}, 201)
+    async def inject_fault(request: Request) -> JSONResponse:
+        return JSONResponse({"number": faults.add(await _read(request, InjectedFault))}, 201)
 
-    async def show_faults(_request: Request) -> JSONResponse:
+    async def list_faults(_request: Request) -> JSONResponse:
         return JSONResponse(faults.overview())
 
     async def clear_faults(_request: Request) -> JSONResponse:
@@ -71,70 +71,71 @@ def control_routes(store: Store, faults: Faults, journal: RequestJournal) -> lis
         return JSONResponse(faults.overview())
 
     async def start_chaos(request: Request) -> JSONResponse:
-        faults.reign(await _read(request, Chaos))
+        faults.set_chaos(await _read(request, Chaos))
         return JSONResponse(faults.overview(), 201)
 
-    async def plant(request: Request) -> JSONResponse:
-        return JSONResponse(admin_actions.plant(store, await _read(request, admin_actions.PlantedTransfer)), 201)
+    async def insert_transfer(request: Request) -> JSONResponse:
+        body = await _read(request, admin_actions.InsertedTransfer)
+        return JSONResponse(admin_actions.insert_transfer(store, body), 201)
 
-    async def send_back(request: Request) -> JSONResponse:
-        wanted = await _read(request, Return)
-        return JSONResponse(admin_actions.send_back(store, _transfer_id(store, request), wanted.return_code))
+    async def return_transfer(request: Request) -> JSONResponse:
+        body = await _read(request, Return)
+        return JSONResponse(admin_actions.return_transfer(store, _transfer_id(store, request), body.return_code))
 
-    async def reject(request: Request) -> JSONResponse:
-        wanted = await _read(request, Reject)
-        return JSONResponse(admin_actions.reject(store, _transfer_id(store, request), wanted.reason))
+    async def reject_transfer(request: Request) -> JSONResponse:
+        body = await _read(request, Reject)
+        return JSONResponse(admin_actions.reject_transfer(store, _transfer_id(store, request), body.reason))
 
     async def settle(_request: Request) -> JSONResponse:
         return JSONResponse({"settled": admin_actions.settle_all(store)})
 
-    async def move_clock(request: Request) -> JSONResponse:
-        wanted = await _read(request, Clock)
+    async def advance_clock(request: Request) -> JSONResponse:
+        body = await _read(request, Clock)
         try:
-            store.advance_clock(wanted.offset_seconds)
+            store.advance_clock(body.offset_seconds)
         except ValueError as error:
-            raise ProblemError(problem(422, "invalid_control", str(error))) from error
+            raise ProblemError(problem_response(422, "invalid_control", str(error))) from error
         return JSONResponse({"offset_seconds": store.clock_offset_seconds})
 
-    async def forget(request: Request) -> JSONResponse:
-        wanted = await _read(request, Forget)
-        return JSONResponse(admin_actions.forget_key(store, wanted.idempotency_key))
+    async def forget_key(request: Request) -> JSONResponse:
+        body = await _read(request, ForgetKey)
+        return JSONResponse(admin_actions.forget_key(store, body.idempotency_key))
 
     async def back_up(request: Request) -> JSONResponse:
-        wanted = await _read(request, Backup)
-        backups.back_up(store, wanted.name)
-        return JSONResponse({"kept": wanted.name}, 201)
+        body = await _read(request, Backup)
+        backups.back_up(store, body.name)
+        return JSONResponse({"backup": body.name}, 201)
 
     async def restore(request: Request) -> JSONResponse:
         name: str = request.path_params["name"]
         backups.restore(store, name)
         return JSONResponse({"restored": name})
 
-    def shows(what: Callable[[], object]) -> Callable[[Request], Awaitable[JSONResponse]]:
-        async def show(_request: Request) -> JSONResponse:
-            return JSONResponse(what())
+    def respond_with(result: Callable[[], object]) -> Callable[[Request], Awaitable[JSONResponse]]:
+        async def respond(_request: Request) -> JSONResponse:
+            return JSONResponse(result())
 
-        return show
+        return respond
 
     return [
         Route("/healthz", healthz),
-        Route("/sandbox/faults", order_fault, methods=["POST"]),
-        Route("/sandbox/faults", show_faults, methods=["GET"]),
+        Route("/sandbox/faults", inject_fault, methods=["POST"]),
+        Route("/sandbox/faults", list_faults, methods=["GET"]),
         Route("/sandbox/faults", clear_faults, methods=["DELETE"]),
         Route("/sandbox/chaos", start_chaos, methods=["POST"]),
-        Route("/sandbox/transfers", plant, methods=["POST"]),
-        Route("/sandbox/transfers/{transfer_id}/return", send_back, methods=["POST"]),
-        Route("/sandbox/transfers/{transfer_id}/reject", reject, methods=["POST"]),
-        Route("/sandbox/references/{reference:path}/return", send_back, methods=["POST"]),
-        Route("/sandbox/references/{reference:path}/reject", reject, methods=["POST"]),
+        Route("/sandbox/transfers", insert_transfer, methods=["POST"]),
+        Route("/sandbox/transfers/{transfer_id}/return", return_transfer, methods=["POST"]),
+        Route("/sandbox/transfers/{transfer_id}/reject", reject_transfer, methods=["POST"]),
+        Route("/sandbox/references/{reference:path}/return", return_transfer, methods=["POST"]),
+        Route("/sandbox/references/{reference:path}/reject", reject_transfer, methods=["POST"]),
         Route("/sandbox/settle", settle, methods=["POST"]),
-        Route("/sandbox/clock", move_clock, methods=["POST"]),
-        Route("/sandbox/forget", forget, methods=["POST"]),
+        Route("/sandbox/clock", advance_clock, methods=["POST"]),
+        Route("/sandbox/forget-key", forget_key, methods=["POST"]),
         Route("/sandbox/backups", back_up, methods=["POST"]),
         Route("/sandbox/backups/{name}/restore", restore, methods=["POST"]),
-        Route("/sandbox/ledger", shows(lambda: admin_actions.books(store))),
-        Route("/sandbox/requests", shows(lambda: {"requests": journal.shown()})),
-        Route("/sandbox/totals", shows(lambda: admin_actions.totals(store))),
+        Route("/sandbox/ledger", respond_with(lambda: admin_actions.ledger_snapshot(store))),
+        Route("/sandbox/requests", respond_with(lambda: {"requests": journal.entries()})),
+        Route("/sandbox/totals", respond_with(lambda: admin_actions.totals(store))),
     ]
 
 
@@ -144,11 +145,11 @@ async def _read(request: Request, model: type[Model]) -> Model:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise ProblemError(problem(422, "invalid_control", f"{where}: {first['msg'].rstrip('.')}.")) from error
+        raise ProblemError(problem_response(422, "invalid_control", f"{where}: {first['msg'].rstrip('.')}.")) from error
 
 
 def _transfer_id(store: Store, request: Request) -> str:
     reference: str | None = request.path_params.get("reference")
     if reference is not None:
-        return admin_actions.transfer_with_reference(store, reference)
+        return admin_actions.find_transfer_id(store, reference)
     return str(request.path_params["transfer_id"])

@@ -1,7 +1,7 @@
-"""Which request meets which fault: by order, one after the other, or by probability and a seed.
+"""Decides which request gets which fault: injected ones in order, or random ones by probability and a seed ("chaos").
 
-It only decides. The server carries the faults out, and the request journal keeps which request met which.
-Orders and chaos live in memory: a bank that was killed comes back honest.
+The server applies the faults, and the request journal records them. Faults and chaos are kept in memory only: a bank
+that was restarted has none.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from seedtrust_ops.sandbox.bank.contract import RefusalCode
 
 FaultKind = Literal[
-    "answer_late_after_commit",
-    "answer_late_before_commit",
+    "late_response_after_commit",
+    "late_response_before_commit",
     "reset_after_commit",
     "reset_before_commit",
     "error_after_commit",
@@ -25,29 +25,29 @@ FaultKind = Literal[
     "garbage",
     "slow_drip",
     "refuse",
-    "answer_of_another",
-    "answered_twice",
+    "swapped_response",
+    "duplicate_response",
 ]
 Method = Literal["POST", "GET"]
 
 
 class FaultOptions(BaseModel):
-    """How a fault looks when it is met; each kind reads what it needs."""
+    """The parameters of a fault; each kind uses the ones it needs."""
 
     model_config = ConfigDict(extra="forbid")
 
     seconds: Annotated[float, Field(ge=0, le=3600)] = 1.0
-    """answer_late_*: how late; slow_drip: pause after each byte; rate_limited: Retry-After, rounded up."""
+    """late_response_*: the delay; slow_drip: the pause after each byte; rate_limited: Retry-After, rounded up."""
     status: Literal[500, 502, 503, 504] = 503
-    """error_*: the answer's status."""
+    """error_*: the HTTP status."""
     retry_after: str | None = None
-    """rate_limited: the text of Retry-After where `seconds` is not it; an empty one leaves the header out."""
+    """rate_limited: the text of Retry-After instead of `seconds`; an empty text omits the header."""
     code: RefusalCode = "insufficient_funds"
-    """refuse: the answer's 422 code."""
+    """refuse: the 422 code."""
 
 
-class Match(BaseModel):
-    """Which requests an order means; what is left out fits every request."""
+class RequestMatch(BaseModel):
+    """Which requests an injected fault applies to; a field that is None matches every request."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -57,16 +57,16 @@ class Match(BaseModel):
     amount_cents: int | None = None
 
 
-class FaultOrder(FaultOptions):
-    """One fault for the next `times` requests that match; times null means until it is cleared."""
+class InjectedFault(FaultOptions):
+    """One fault for the next `times` matching requests; null means until it is cleared."""
 
     kind: FaultKind
     times: Annotated[int, Field(ge=1)] | None = 1
-    match: Match = Match()
+    match: RequestMatch = RequestMatch()
 
 
 class Chaos(FaultOptions):
-    """Faults by probability: the same seed and the same requests, in any order, meet the same faults."""
+    """Random faults by probability: the same seed and the same requests, in any order, get the same faults."""
 
     seed: int
     probabilities: dict[FaultKind, Annotated[float, Field(ge=0, le=1)]]
@@ -80,8 +80,8 @@ class Chaos(FaultOptions):
 
 
 @dataclass(frozen=True)
-class Incoming:
-    """What is known of a request when its fault is chosen; a look-up may carry many keys and references."""
+class IncomingRequest:
+    """What is known of a request when its fault is chosen; a lookup may have many keys and references."""
 
     method: str
     path: str
@@ -89,19 +89,19 @@ class Incoming:
     references: tuple[str, ...] = ()
     amount_cents: int | None = None
     can_be_refused: bool = False
-    """True for a POST whose key has no answer yet; a key that has one keeps it, whatever was ordered."""
+    """True for a POST whose key has no response yet; a key that has one always gets that response again."""
 
 
 @dataclass
-class _Standing:
+class _ActiveFault:
     number: int
-    order: FaultOrder
+    fault: InjectedFault
     applied: int = 0
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault that a request meets, and where it comes from ("order 3", "chaos")."""
+    """A fault that a request gets, and where it comes from ("fault 3", "chaos")."""
 
     kind: FaultKind
     options: FaultOptions
@@ -109,69 +109,68 @@ class Fault:
 
 
 class Faults:
-    """The orders that stand, the chaos that reigns, and what has been met."""
+    """The injected faults, the chaos settings, and the faults that were applied."""
 
     def __init__(self) -> None:
-        self._orders_taken = 0
-        self._standing: list[_Standing] = []
+        self._last_number = 0
+        self._active: list[_ActiveFault] = []
         self._chaos: Chaos | None = None
         self._seen: Counter[str] = Counter()
         self._applied: list[dict[str, object]] = []
 
-    def order(self, order: FaultOrder) -> int:
-        """Add an order behind those that stand; returns its number."""
-        self._orders_taken += 1
-        self._standing.append(_Standing(self._orders_taken, order))
-        return self._orders_taken
+    def add(self, fault: InjectedFault) -> int:
+        """Add a fault after the existing ones; returns its number."""
+        self._last_number += 1
+        self._active.append(_ActiveFault(self._last_number, fault))
+        return self._last_number
 
-    def reign(self, chaos: Chaos) -> None:
-        """Replace the chaos; requests are counted anew, so that a run can be repeated."""
+    def set_chaos(self, chaos: Chaos) -> None:
+        """Replace the chaos settings and reset the request counts, so that a run can be repeated."""
         self._chaos = chaos
         self._seen.clear()
 
     def clear(self) -> None:
-        """Forget all orders, the chaos and what was met."""
-        self._standing.clear()
+        """Remove all injected faults and the chaos, and clear the list of applied faults."""
+        self._active.clear()
         self._chaos = None
         self._seen.clear()
         self._applied.clear()
 
     def overview(self) -> dict[str, object]:
-        """Orders with how often each was met, the chaos, and every fault met, oldest first."""
-        ordered = [
-            {"number": standing.number, "applied": standing.applied, **standing.order.model_dump()}
-            for standing in self._standing
+        """Return the injected faults with their counts, the chaos settings, and every applied fault, oldest first."""
+        injected = [
+            {"number": active.number, "applied": active.applied, **active.fault.model_dump()} for active in self._active
         ]
         chaos = self._chaos.model_dump() if self._chaos else None
-        return {"ordered": ordered, "chaos": chaos, "applied": self._applied}
+        return {"injected": injected, "chaos": chaos, "applied": self._applied}
 
-    def choose(self, incoming: Incoming) -> Fault | None:
-        """The fault that this request meets, if any; it counts as met from now on. Orders go before chaos."""
-        fault = self._ordered(incoming) or self._drawn(incoming)
+    def choose(self, incoming: IncomingRequest) -> Fault | None:
+        """Return this request's fault, if any, and count it as applied. Injected faults come before chaos."""
+        fault = self._injected_fault(incoming) or self._chaos_fault(incoming)
         if fault is not None:
             self._applied.append({"kind": fault.kind, "source": fault.source, **asdict(incoming)})
         return fault
 
-    def _ordered(self, incoming: Incoming) -> Fault | None:
-        for standing in self._standing:
-            order = standing.order
-            if order.times is not None and standing.applied >= order.times:
+    def _injected_fault(self, incoming: IncomingRequest) -> Fault | None:
+        for active in self._active:
+            fault = active.fault
+            if fault.times is not None and active.applied >= fault.times:
                 continue
-            if order.kind == "refuse" and not incoming.can_be_refused:
+            if fault.kind == "refuse" and not incoming.can_be_refused:
                 continue
-            if _fits(order.match, incoming):
-                standing.applied += 1
-                return Fault(order.kind, order, f"order {standing.number}")
+            if _matches(fault.match, incoming):
+                active.applied += 1
+                return Fault(fault.kind, fault, f"fault {active.number}")
         return None
 
-    def _drawn(self, incoming: Incoming) -> Fault | None:
+    def _chaos_fault(self, incoming: IncomingRequest) -> Fault | None:
         if self._chaos is None or incoming.method not in self._chaos.methods:
             return None
-        # Neither arrival time nor order goes into the draw: only who asks, for what, and for which time.
+        # The draw depends only on the request itself and on how often it was made, never on time or arrival order.
         subject = "|".join((incoming.method, incoming.path, *sorted(incoming.keys), *sorted(incoming.references)))
         self._seen[subject] += 1
-        ticket = f"{self._chaos.seed}|{subject}|{self._seen[subject]}".encode()
-        draw = int.from_bytes(hashlib.sha256(ticket).digest()[:8]) / 2**64
+        draw_input = f"{self._chaos.seed}|{subject}|{self._seen[subject]}".encode()
+        draw = int.from_bytes(hashlib.sha256(draw_input).digest()[:8]) / 2**64
         for kind in sorted(self._chaos.probabilities):
             draw -= self._chaos.probabilities[kind]
             if draw < 0:
@@ -179,7 +178,7 @@ class Faults:
         return None
 
 
-def _fits(match: Match, incoming: Incoming) -> bool:
+def _matches(match: RequestMatch, incoming: IncomingRequest) -> bool:
     return (
         match.method in (None, incoming.method)
         and (match.idempotency_key is None or match.idempotency_key in incoming.keys)

@@ -1,6 +1,6 @@
-"""What the contract lets a client do: originate once for each key, look transfers up, read a balance.
+"""What an API client can do: originate a transfer once per idempotency key, look transfers up, read a balance.
 
-It speaks neither HTTP nor faults. What only a test may do to a bank is in interventions.py.
+HTTP is in `server`, faults are in `faults`, and changes that only tests may make are in `admin_actions`.
 """
 
 import hashlib
@@ -11,28 +11,28 @@ import sqlite3
 from typing import get_args
 
 from seedtrust_ops.sandbox.bank.contract import (
-    Answer,
+    BankResponse,
     Position,
     RefusalCode,
     Search,
     TransferRequest,
-    cursor_after,
-    problem,
-    routing_number_is_real,
-    shown_moment,
+    encode_cursor,
+    format_timestamp,
+    has_valid_check_digit,
+    problem_response,
 )
 from seedtrust_ops.sandbox.bank.store import Store
 
-# Counterparties that this bank always refuses, by account number: 4220000001 to 4220000004.
+# Account numbers that this bank always refuses, one for each code: 4220000001 to 4220000004.
 REFUSED_ACCOUNT_NUMBERS: dict[str, RefusalCode] = {
     f"422000000{number}": code for number, code in enumerate(get_args(RefusalCode), start=1)
 }
 
 REFUSALS: dict[RefusalCode, str] = {
-    "invalid_account": "The counterparty's account cannot be paid.",
-    "invalid_amount": "The amount cannot be paid.",
-    "insufficient_funds": "The funding account does not hold enough to cover this transfer.",
-    "limit_exceeded": "The transfer is above what may be sent.",
+    "invalid_account": "The counterparty's account cannot receive this transfer.",
+    "invalid_amount": "The amount is not allowed.",
+    "insufficient_funds": "The funding account's balance is too low for this transfer.",
+    "limit_exceeded": "The transfer exceeds the sending limit.",
 }
 
 
@@ -40,44 +40,44 @@ class Ledger:
     """The bank's books, over one open store."""
 
     def __init__(self, store: Store, *, page_size: int) -> None:
-        """`page_size` is how many transfers a page of find_transfers holds at most."""
+        """Open the ledger on `store`; `page_size` is the maximum number of transfers on one page of `find`."""
         self.store = store
         self.page_size = page_size
 
-    def knows_key(self, key: str) -> bool:
-        """Whether an answer was ever given under this idempotency key."""
+    def has_key(self, key: str) -> bool:
+        """Return whether this idempotency key already has a response."""
         found = self.store.connection.execute("SELECT 1 FROM keys WHERE key = ?", (key,)).fetchone()
         return found is not None
 
-    def originate(self, key: str, request: TransferRequest, refuse_with: RefusalCode | None = None) -> Answer:
-        """Move the money of one request, once for its key; when this returns, the answer is on disk.
+    def originate(self, key: str, request: TransferRequest, refuse_with: RefusalCode | None = None) -> BankResponse:
+        """Move the money of one request, once per key; when this returns, the response is on disk.
 
-        Answers 201 with the transfer, 200 with the first answer, 409 where the key had another body, or 422.
-        A refusal is kept with its key like any other answer: final means that the same request is refused
-        next week too. `refuse_with` refuses a request whose key is new.
+        Returns 201 with the transfer, 200 with the first response, 409 if the key was used with another body, or 422.
+        A refusal is stored with its key like any other response: it is final, and the same request is refused next
+        week too. `refuse_with` refuses a request whose key is new.
         """
         digest = hmac.digest(self.store.digest_secret, request.model_dump_json().encode(), hashlib.sha256)
         connection = self.store.connection
-        with self.store.transaction() as moment:
-            seen = connection.execute("SELECT body_digest, status, answer FROM keys WHERE key = ?", (key,)).fetchone()
-            if seen is not None and not hmac.compare_digest(seen["body_digest"], digest):
-                message = "This Idempotency-Key was used before, with another body."
-                return problem(409, "idempotency_key_reuse", message)
-            if seen is not None:
-                return Answer(200 if seen["status"] == 201 else seen["status"], seen["answer"])
+        with self.store.transaction() as now:
+            first = connection.execute("SELECT body_digest, status, answer FROM keys WHERE key = ?", (key,)).fetchone()
+            if first is not None and not hmac.compare_digest(first["body_digest"], digest):
+                message = "This Idempotency-Key was already used with a different body."
+                return problem_response(409, "idempotency_key_reuse", message)
+            if first is not None:
+                return BankResponse(200 if first["status"] == 201 else first["status"], first["answer"])
             refusal = refuse_with or self._refusal(request)
             if refusal is None:
-                answer = Answer(201, self._insert(key, request, moment))
+                response = BankResponse(201, self._insert(key, request, now))
             else:
-                answer = problem(422, refusal, REFUSALS[refusal])
+                response = problem_response(422, refusal, REFUSALS[refusal])
             connection.execute(
                 "INSERT INTO keys (key, body_digest, status, answer) VALUES (?, ?, ?, ?)",
-                (key, digest, answer.status, answer.body),
+                (key, digest, response.status, response.body),
             )
-        return answer
+        return response
 
     def _refusal(self, request: TransferRequest) -> RefusalCode | None:
-        if not routing_number_is_real(request.counterparty.routing_number):
+        if not has_valid_check_digit(request.counterparty.routing_number):
             return "invalid_account"
         account = self.store.connection.execute(
             "SELECT available_cents FROM accounts WHERE id = ?", (request.funding_account_id,)
@@ -90,7 +90,7 @@ class Ledger:
             return "insufficient_funds"
         return None
 
-    def _insert(self, key: str, request: TransferRequest, moment: int) -> bytes:
+    def _insert(self, key: str, request: TransferRequest, now: int) -> bytes:
         is_wire = request.method == "wire"
         transfer = self.store.connection.execute(
             "INSERT INTO transfers (id, idempotency_key, status, method, amount_cents, reference, "
@@ -103,17 +103,17 @@ class Ledger:
                 request.method,
                 request.amount_cents,
                 request.reference,
-                moment,
-                moment,
+                now,
+                now,
                 request.funding_account_id,
-                None if is_wire else moment + self.store.settlement,
+                None if is_wire else now + self.store.settlement,
             ),
         ).fetchone()
-        self.store.move_money(transfer, "out", "originated", moment)
-        return json.dumps(shown_transfer(transfer)).encode()
+        self.store.move_money(transfer, "out", "originated", now)
+        return json.dumps(transfer_json(transfer)).encode()
 
-    def find(self, search: Search) -> Answer:
-        """A page of transfers, oldest update first, and the cursor of the next one (null at the end)."""
+    def find(self, search: Search) -> BankResponse:
+        """Return a page of transfers, oldest update first, and the cursor of the next page (null at the end)."""
         conditions = ["true"]
         values: list[str | int] = []
         if search.filters.keys:
@@ -129,37 +129,37 @@ class Ledger:
             conditions.append("(updated_at, id) > (?, ?)")
             values.extend(search.after)
         where = " AND ".join(conditions)
-        sql = f"SELECT * FROM transfers WHERE {where} ORDER BY updated_at, id LIMIT ?"  # noqa: S608 - our words
+        sql = f"SELECT * FROM transfers WHERE {where} ORDER BY updated_at, id LIMIT ?"  # noqa: S608 - our own conditions
         with self.store.transaction():
             found = self.store.connection.execute(sql, (*values, self.page_size + 1)).fetchall()
         page, more = found[: self.page_size], found[self.page_size :]
         last = Position(page[-1]["updated_at"], page[-1]["id"]) if more else None
-        shown = {
-            "data": [shown_transfer(row) for row in page],
-            "next_cursor": cursor_after(last, search.filters) if last else None,
+        body = {
+            "data": [transfer_json(row) for row in page],
+            "next_cursor": encode_cursor(last, search.filters) if last else None,
         }
-        return Answer(200, json.dumps(shown).encode())
+        return BankResponse(200, json.dumps(body).encode())
 
-    def transfer(self, transfer_id: str) -> Answer:
-        """One transfer as it is now, or 404."""
+    def transfer(self, transfer_id: str) -> BankResponse:
+        """Return one transfer as it is now, or 404."""
         with self.store.transaction():
             row = self.store.connection.execute("SELECT * FROM transfers WHERE id = ?", (transfer_id,)).fetchone()
         if row is None:
-            return problem(404, "not_found", "There is no transfer with this id.")
-        return Answer(200, json.dumps(shown_transfer(row)).encode())
+            return problem_response(404, "not_found", "There is no transfer with this id.")
+        return BankResponse(200, json.dumps(transfer_json(row)).encode())
 
-    def account(self, account_id: str) -> Answer:
-        """A funding account and what it can still send, in cents, or 404."""
+    def account(self, account_id: str) -> BankResponse:
+        """Return a funding account with its available balance in cents, or 404."""
         row = self.store.connection.execute(
             "SELECT id, available_cents, 'USD' AS currency FROM accounts WHERE id = ?", (account_id,)
         ).fetchone()
         if row is None:
-            return problem(404, "not_found", "There is no account with this id.")
-        return Answer(200, json.dumps(dict(row)).encode())
+            return problem_response(404, "not_found", "There is no account with this id.")
+        return BankResponse(200, json.dumps(dict(row)).encode())
 
 
-def shown_transfer(row: sqlite3.Row) -> dict[str, object]:
-    """A row of `transfers` as the contract's Transfer."""
+def transfer_json(row: sqlite3.Row) -> dict[str, object]:
+    """Return a row of `transfers` as the contract's Transfer."""
     return {
         "id": row["id"],
         "idempotency_key": row["idempotency_key"],
@@ -170,6 +170,6 @@ def shown_transfer(row: sqlite3.Row) -> dict[str, object]:
         "amount_cents": row["amount_cents"],
         "currency": "USD",
         "reference": row["reference"],
-        "created_at": shown_moment(row["created_at"]),
-        "updated_at": shown_moment(row["updated_at"]),
+        "created_at": format_timestamp(row["created_at"]),
+        "updated_at": format_timestamp(row["updated_at"]),
     }

@@ -1,6 +1,6 @@
-"""Starts a sandbox bank as a process of its own, and stops or kills it by its pid.
+"""Starts a sandbox bank as a child process, and stops or kills it.
 
-For the demo, `dev` and tests; the bank ends with whoever started it, however that one ends.
+For the demo, `dev` and tests. The bank stops when its parent process exits, even if the parent is killed.
 """
 
 import subprocess
@@ -16,7 +16,7 @@ from seedtrust_ops.sandbox.server_process import ServerProcess, start_server
 
 @dataclass(frozen=True)
 class BankProcess:
-    """A running bank: where it listens, and all that a client needs to be told of it."""
+    """A running bank and everything a client needs to use it."""
 
     server: ServerProcess
     api_key: str
@@ -26,12 +26,12 @@ class BankProcess:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Its base URL."""
         return self.server.url
 
     @property
     def pid(self) -> int:
-        """Its process's number."""
+        """Its process id."""
         return self.server.pid
 
     @property
@@ -40,7 +40,7 @@ class BankProcess:
         return self.server.process
 
     def __enter__(self) -> Self:
-        """`with start_bank(...) as bank:` stops it at the end."""
+        """Use it in a `with` block to stop it at the end."""
         return self
 
     def __exit__(self, *_raised: object) -> None:
@@ -48,12 +48,12 @@ class BankProcess:
         self.stop()
 
     def stop(self, timeout_seconds: float = 5.0) -> None:
-        """End it politely (SIGTERM), or with a kill where that takes longer than `timeout_seconds`."""
+        """Stop it with SIGTERM, or with SIGKILL if it takes longer than `timeout_seconds`."""
         self.server.stop(timeout_seconds)
         self.control.close()
 
     def kill(self) -> None:
-        """End it the hard way (SIGKILL), as a power cut to the bank's process would."""
+        """Kill it with SIGKILL, as a power failure would."""
         self.server.kill()
         self.control.close()
 
@@ -70,10 +70,13 @@ def start_bank(
     page_size: int = 100,
     start_timeout_seconds: float = 120.0,
 ) -> BankProcess:
-    """Start a bank on `database` (made where it is missing) and wait until it answers.
+    """Start a bank on the file `database` (created if missing) and wait until it responds.
 
-    Port 0 takes a free one; give a killed bank's port to put it back at its old url. Raises RuntimeError
-    where the bank does not come up within `start_timeout_seconds`; what it had to say went to standard error.
+    Port 0 picks a free one; pass a killed bank's port to restart it at the same URL. Money is in cents, times are in
+    seconds, `latency_ms` is added to every /v1 request.
+
+    Raises:
+        RuntimeError: if the bank does not start within `start_timeout_seconds`; its output is on standard error.
     """
     options = {
         "--port": port,
@@ -88,7 +91,7 @@ def start_bank(
     server = start_server(
         "seedtrust_ops.sandbox.bank",
         options,
-        what="The sandbox bank",
+        label="The sandbox bank",
         start_timeout_seconds=start_timeout_seconds,
     )
     control = SandboxBank(server.url)

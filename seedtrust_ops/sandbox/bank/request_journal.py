@@ -1,10 +1,10 @@
-"""Every contract request that reached the bank: what it asked, which fault it met, how it was answered.
+"""A journal of every /v1 request that reached the bank: its filters, the fault it got, the status it was answered with.
 
-It is for tests and the demo to read, no part of the ledger; bodies are not kept, so no account number can be.
+For tests and the demo; it is not part of the ledger. Bodies are not stored, so no account number is.
 """
 
-from seedtrust_ops.sandbox.bank.contract import shown_moment
-from seedtrust_ops.sandbox.bank.faults import Fault, Incoming
+from seedtrust_ops.sandbox.bank.contract import format_timestamp
+from seedtrust_ops.sandbox.bank.faults import Fault, IncomingRequest
 from seedtrust_ops.sandbox.bank.store import Store
 
 
@@ -14,13 +14,13 @@ class RequestJournal:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def received(self, incoming: Incoming, query: str, fault: Fault | None) -> int:
-        """Write a request down before anything is done about it; returns its number in the journal."""
+    def received(self, incoming: IncomingRequest, query: str, fault: Fault | None) -> int:
+        """Record a request before it is handled; returns its number in the journal."""
         (number,) = self._store.connection.execute(
             "INSERT INTO requests (at, method, path, query, idempotency_key, reference, amount_cents, fault) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
             (
-                self._store.moment(),
+                self._store.next_timestamp(),
                 incoming.method,
                 incoming.path,
                 query,
@@ -33,10 +33,10 @@ class RequestJournal:
         return int(number)
 
     def answered(self, number: int, status: int) -> None:
-        """Note the status that was sent; a request that was reset, or whose bank was killed, keeps null."""
+        """Record the status that was sent; it stays null if the connection was reset or the bank was killed."""
         self._store.connection.execute("UPDATE requests SET status = ? WHERE id = ?", (status, number))
 
-    def shown(self) -> list[dict[str, object]]:
-        """All requests, oldest first."""
+    def entries(self) -> list[dict[str, object]]:
+        """Return all requests, oldest first."""
         rows = self._store.connection.execute("SELECT * FROM requests ORDER BY id")
-        return [{**dict(row), "at": shown_moment(row["at"])} for row in rows]
+        return [{**dict(row), "at": format_timestamp(row["at"])} for row in rows]

@@ -1,6 +1,6 @@
-"""The bank as an ASGI application: bank_api.yaml's endpoints, behind the key, the latency and the faults.
+"""The bank as an ASGI application: the endpoints of bank_api.yaml with authentication, latency and injected faults.
 
-It holds no rule of the ledger and chooses no fault; it puts them together in the order in which a bank would.
+The rules for money are in `ledger`, and `faults` chooses the faults.
 """
 
 import asyncio
@@ -18,36 +18,36 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from seedtrust_ops.sandbox.bank.contract import (
-    Answer,
+    BankResponse,
     ProblemError,
     TransferRequest,
-    problem,
-    read_key,
-    read_search,
-    read_transfer,
+    parse_idempotency_key,
+    parse_search,
+    parse_transfer,
+    problem_response,
 )
 from seedtrust_ops.sandbox.bank.control_routes import control_routes
-from seedtrust_ops.sandbox.bank.faults import Fault, Faults, Incoming
-from seedtrust_ops.sandbox.bank.faulty_responses import DoubledAnswer, DrippingAnswer, ResetAnswer, WholeAnswer
+from seedtrust_ops.sandbox.bank.faults import Fault, Faults, IncomingRequest
+from seedtrust_ops.sandbox.bank.faulty_responses import DuplicateResponse, FullResponse, ResetResponse, SlowResponse
 from seedtrust_ops.sandbox.bank.ledger import Ledger
 from seedtrust_ops.sandbox.bank.request_journal import RequestJournal
 from seedtrust_ops.sandbox.bank.store import Store
 
 UNREADABLE = b'{"id": "tr_\xff\xfe, "status":'
-STRANGER = {
-    **{"id": "tr_of_a_stranger", "idempotency_key": "a-strangers-key-0001", "status": "completed", "method": "wire"},
-    **{"return_code": None, "reason": None, "amount_cents": 1, "currency": "USD", "reference": "a stranger's"},
+OTHER_TRANSFER = {
+    **{"id": "tr_other_client", "idempotency_key": "other-client-key-0001", "status": "completed", "method": "wire"},
+    **{"return_code": None, "reason": None, "amount_cents": 1, "currency": "USD", "reference": "other client"},
     **{"created_at": "2020-01-01T00:00:00.000000Z", "updated_at": "2020-01-01T00:00:00.000000Z"},
 }
-ANSWERS_TO_STRANGERS = {
-    "POST": Answer(201, json.dumps(STRANGER).encode()),
-    "GET": Answer(200, json.dumps({"data": [STRANGER], "next_cursor": None}).encode()),
+OTHER_RESPONSES = {
+    "POST": BankResponse(201, json.dumps(OTHER_TRANSFER).encode()),
+    "GET": BankResponse(200, json.dumps({"data": [OTHER_TRANSFER], "next_cursor": None}).encode()),
 }
-"""What `answer_of_another` answers while nobody else has asked yet."""
+"""What `swapped_response` sends as long as there is no earlier response to swap with."""
 
 
 class BankSettings(BaseModel):
-    """What a bank is started with: money in cents, times in seconds, latency in milliseconds."""
+    """The settings a bank starts with: money in cents, times in seconds, latency in milliseconds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,7 +61,7 @@ class BankSettings(BaseModel):
 
 
 class Bank:
-    """One bank: its books, its faults and its endpoints."""
+    """One bank: its ledger, its faults and its endpoints."""
 
     def __init__(self, settings: BankSettings) -> None:
         self._settings = settings
@@ -73,7 +73,7 @@ class Bank:
         self._ledger = Ledger(self._store, page_size=settings.page_size)
         self._faults = Faults()
         self._journal = RequestJournal(self._store)
-        self._last_answers = dict(ANSWERS_TO_STRANGERS)
+        self._last_responses = dict(OTHER_RESPONSES)
         self._half_latency = settings.latency_ms / 2000
         self._bearer = f"Bearer {settings.api_key}".encode()
         self.app = Starlette(
@@ -84,16 +84,16 @@ class Bank:
                 *control_routes(self._store, self._faults, self._journal),
             ],
             exception_handlers={
-                HTTPException: self._unrouted,
-                ProblemError: _stopped,
-                ClientDisconnect: _hung_up,
-                Exception: _broken,
+                HTTPException: self._handle_unrouted,
+                ProblemError: _handle_problem,
+                ClientDisconnect: _handle_disconnect,
+                Exception: _handle_internal_error,
             },
         )
         self.app.router.redirect_slashes = False
 
     async def _transfers(self, request: Request) -> Response:
-        # One route for both, or a refused method would be told of the first one only.
+        # One route for both methods; with two, a 405 would list only the methods of the first.
         if request.method == "POST":
             return await self._create_transfer(request)
         return await self._find_transfers(request)
@@ -101,160 +101,163 @@ class Bank:
     async def _create_transfer(self, request: Request) -> Response:
         body, key_header = await request.body(), request.headers.get("idempotency-key")
         try:
-            read: TransferRequest | ProblemError = read_transfer(body, request.headers.get("content-type"))
+            parsed: TransferRequest | ProblemError = parse_transfer(body, request.headers.get("content-type"))
         except ProblemError as error:
-            read = error
-        incoming = Incoming(
+            parsed = error
+        incoming = IncomingRequest(
             "POST",
             request.url.path,
             keys=(key_header,) if key_header is not None else (),
-            references=(read.reference,) if isinstance(read, TransferRequest) else (),
-            amount_cents=read.amount_cents if isinstance(read, TransferRequest) else None,
-            can_be_refused=isinstance(read, TransferRequest) and not self._ledger.knows_key(key_header or ""),
+            references=(parsed.reference,) if isinstance(parsed, TransferRequest) else (),
+            amount_cents=parsed.amount_cents if isinstance(parsed, TransferRequest) else None,
+            can_be_refused=isinstance(parsed, TransferRequest) and not self._ledger.has_key(key_header or ""),
         )
 
-        def originate(fault: Fault | None) -> Answer:
-            key = read_key(key_header)
-            if isinstance(read, ProblemError):
-                raise read
+        def originate(fault: Fault | None) -> BankResponse:
+            key = parse_idempotency_key(key_header)
+            if isinstance(parsed, ProblemError):
+                raise parsed
             refusal = fault.options.code if fault is not None and fault.kind == "refuse" else None
-            return self._ledger.originate(key, read, refusal)
+            return self._ledger.originate(key, parsed, refusal)
 
         return await self._serve(incoming, request, originate)
 
     async def _find_transfers(self, request: Request) -> Response:
         query = request.query_params
-        incoming = Incoming(
+        incoming = IncomingRequest(
             "GET",
             request.url.path,
             keys=tuple(query.getlist("idempotency_key")),
             references=tuple(query.getlist("reference")),
         )
-        return await self._serve(incoming, request, lambda _: self._ledger.find(read_search(query)))
+        return await self._serve(incoming, request, lambda _: self._ledger.find(parse_search(query)))
 
     async def _get_transfer(self, request: Request) -> Response:
         transfer_id: str = request.path_params["transfer_id"]
-        incoming = Incoming("GET", request.url.path)
+        incoming = IncomingRequest("GET", request.url.path)
         return await self._serve(incoming, request, lambda _: self._ledger.transfer(transfer_id))
 
     async def _get_account(self, request: Request) -> Response:
         account_id: str = request.path_params["account_id"]
-        incoming = Incoming("GET", request.url.path)
+        incoming = IncomingRequest("GET", request.url.path)
         return await self._serve(incoming, request, lambda _: self._ledger.account(account_id))
 
     async def _serve(
-        self, incoming: Incoming, request: Request, answer_with: Callable[[Fault | None], Answer]
+        self, incoming: IncomingRequest, request: Request, handle: Callable[[Fault | None], BankResponse]
     ) -> Response:
-        """Answer one request, through the fault that it meets; `answer_with` is where the ledger commits."""
-        on_its_way_at = asyncio.get_running_loop().time() + self._half_latency
+        """Respond to one request and apply its fault, if any; the ledger commits inside `handle`."""
+        due_at = asyncio.get_running_loop().time() + self._half_latency
         authorized = self._is_authorized(request)
         fault = self._faults.choose(incoming) if authorized else None
         number = self._journal.received(incoming, request.url.query, fault)
         if not authorized:
             self._journal.answered(number, 401)
-            return WholeAnswer(_unauthorized())
-        # Half is the way in and half the way out, so that a kill can fall on either side of the commit.
-        # Its own work is part of either, so that the latency is what a client meets.
-        await _until(on_its_way_at)
-        response, status = await self._answer(incoming.method, fault, answer_with)
-        late_seconds = 0.0 if fault is None else asyncio.get_running_loop().time() - on_its_way_at
-        await _until(on_its_way_at + late_seconds + self._half_latency)
+            return FullResponse(_unauthorized())
+        # Half of the latency comes before the commit and half after, so that a kill can hit on either side of it.
+        # Both halves include the bank's own work, so that a client sees exactly the configured latency.
+        await _sleep_until(due_at)
+        response, status = await self._respond(incoming.method, fault, handle)
+        delay_seconds = 0.0 if fault is None else asyncio.get_running_loop().time() - due_at
+        await _sleep_until(due_at + delay_seconds + self._half_latency)
         if status is not None:
             self._journal.answered(number, status)
         return response
 
-    async def _answer(
-        self, method: str, fault: Fault | None, answer_with: Callable[[Fault | None], Answer]
+    async def _respond(
+        self, method: str, fault: Fault | None, handle: Callable[[Fault | None], BankResponse]
     ) -> tuple[Response, int | None]:
-        instead = None if fault is None else _instead_of_commit(fault)
-        if instead is not None:
-            return WholeAnswer(instead), instead.status
+        early = None if fault is None else _response_without_commit(fault)
+        if early is not None:
+            return FullResponse(early), early.status
         if fault is not None and fault.kind == "reset_before_commit":
-            return ResetAnswer(), None
-        if fault is not None and fault.kind == "answer_late_before_commit":
+            return ResetResponse(), None
+        if fault is not None and fault.kind == "late_response_before_commit":
             await asyncio.sleep(fault.options.seconds)
         try:
-            answer = answer_with(fault)
+            response = handle(fault)
         except ProblemError as error:
-            answer = error.answer
-        before, self._last_answers[method] = self._last_answers[method], answer
+            response = error.response
+        previous, self._last_responses[method] = self._last_responses[method], response
         if fault is None:
-            return WholeAnswer(answer), answer.status
+            return FullResponse(response), response.status
         match fault.kind:
             case "reset_after_commit":
-                return ResetAnswer(), None
+                return ResetResponse(), None
             case "slow_drip":
-                return DrippingAnswer(answer, fault.options.seconds), answer.status
-            case "answer_late_after_commit":
+                return SlowResponse(response, fault.options.seconds), response.status
+            case "late_response_after_commit":
                 await asyncio.sleep(fault.options.seconds)
             case "error_after_commit":
-                answer = _outage(fault)
+                response = _server_error(fault)
             case "garbage":
-                answer = answer._replace(body=UNREADABLE)
-            case "answer_of_another":
-                answer = before
-            case "answered_twice":
-                return DoubledAnswer(answer, before), answer.status
-        return WholeAnswer(answer), answer.status
+                response = response._replace(body=UNREADABLE)
+            case "swapped_response":
+                response = previous
+            case "duplicate_response":
+                return DuplicateResponse(response, previous), response.status
+        return FullResponse(response), response.status
 
     def _is_authorized(self, request: Request) -> bool:
         given = request.headers.get("authorization", "").encode("latin-1", "replace")
         return secrets.compare_digest(given, self._bearer)
 
-    async def _unrouted(self, request: Request, error: Exception) -> Response:
+    async def _handle_unrouted(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if request.url.path.startswith("/v1") and not self._is_authorized(request):
-            return WholeAnswer(_unauthorized())
+            return FullResponse(_unauthorized())
         code, message = {
-            404: ("not_found", "There is nothing at this address."),
-            405: ("method_not_allowed", "This address does not take this method."),
+            404: ("not_found", "There is no such endpoint."),
+            405: ("method_not_allowed", "This endpoint does not support this method."),
         }[error.status_code]
-        return WholeAnswer(problem(error.status_code, code, message, tuple((error.headers or {}).items())))
+        return FullResponse(problem_response(error.status_code, code, message, tuple((error.headers or {}).items())))
 
 
-async def _until(moment: float) -> None:
-    seconds = moment - asyncio.get_running_loop().time()
+async def _sleep_until(due_at: float) -> None:
+    seconds = due_at - asyncio.get_running_loop().time()
     if seconds > 0:
         await asyncio.sleep(seconds)
 
 
-def _instead_of_commit(fault: Fault) -> Answer | None:
+def _response_without_commit(fault: Fault) -> BankResponse | None:
+    """Return the response of a fault that keeps the request from reaching the ledger, None for any other fault."""
     match fault.kind:
         case "rate_limited":
-            return _too_many(fault)
+            return _too_many_requests(fault)
         case "unauthorized":
             return _unauthorized()
         case "error_before_commit":
-            return _outage(fault)
+            return _server_error(fault)
     return None
 
 
-def _too_many(fault: Fault) -> Answer:
-    given = fault.options.retry_after
-    retry_after = str(math.ceil(fault.options.seconds)) if given is None else given
+def _too_many_requests(fault: Fault) -> BankResponse:
+    override = fault.options.retry_after
+    retry_after = str(math.ceil(fault.options.seconds)) if override is None else override
     headers = (("Retry-After", retry_after),) if retry_after else ()
-    return problem(429, "rate_limited", "Too many requests. Try again later.", headers)
+    return problem_response(429, "rate_limited", "Too many requests. Try again later.", headers)
 
 
-def _unauthorized() -> Answer:
-    message = "The Authorization header does not hold a valid API key."
-    return problem(401, "unauthorized", message, (("WWW-Authenticate", "Bearer"),))
+def _unauthorized() -> BankResponse:
+    message = "The Authorization header does not contain a valid API key."
+    return problem_response(401, "unauthorized", message, (("WWW-Authenticate", "Bearer"),))
 
 
-def _outage(fault: Fault) -> Answer:
-    return problem(fault.options.status, "unavailable", "The bank failed while it worked on this request.")
+def _server_error(fault: Fault) -> BankResponse:
+    return problem_response(fault.options.status, "unavailable", "The bank failed while processing this request.")
 
 
-async def _stopped(_request: Request, error: Exception) -> Response:
+async def _handle_problem(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
-    return WholeAnswer(error.answer)
+    return FullResponse(error.response)
 
 
-async def _hung_up(_request: Request, _error: Exception) -> Response:
-    # A client that died before its request was whole asked for nothing, and nobody is there to be answered.
+async def _handle_disconnect(_request: Request, _error: Exception) -> Response:
+    # The client disconnected before its request was complete, so there is nothing to do and nobody to respond to.
     return Response()
 
 
-async def _broken(_request: Request, _error: Exception) -> Response:
-    # Starlette raises the error again after this answer, so that it is logged too.
-    return WholeAnswer(problem(500, "internal_error", "The sandbox bank met an error of its own; see its log."))
+async def _handle_internal_error(_request: Request, _error: Exception) -> Response:
+    # Starlette raises the error again after this response, so that it is logged too.
+    return FullResponse(
+        problem_response(500, "internal_error", "The sandbox bank had an internal error. See its log for details.")
+    )

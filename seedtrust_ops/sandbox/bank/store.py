@@ -1,6 +1,6 @@
-"""The bank's file: its SQLite connection, its tables and its clock, where ACH transfers settle by themselves.
+"""The bank's SQLite file: its connection, its tables, and the bank's clock, by which ACH transfers settle.
 
-It knows no rule about who may be paid; that is the ledger's. It keeps no account number, only keyed digests.
+Who may be paid is decided in `ledger`. No account number is stored, only keyed digests.
 """
 
 import secrets
@@ -13,7 +13,7 @@ from typing import Any
 
 MICROSECONDS = 1_000_000
 
-# `keys` is apart from `transfers` because a refusal is kept for ever too, and because a bank can lose a key.
+# `keys` is separate from `transfers` because refusals are stored too, and because a bank can lose a key.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS accounts (
@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS transfers (
     return_code TEXT, reason TEXT, method TEXT NOT NULL, amount_cents INTEGER NOT NULL,
     reference TEXT NOT NULL,
     created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
-    account_id TEXT NOT NULL REFERENCES accounts (id), settles_at INTEGER, planted INTEGER NOT NULL DEFAULT 0
+    account_id TEXT NOT NULL REFERENCES accounts (id), settles_at INTEGER, inserted INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX IF NOT EXISTS transfers_by_reference ON transfers (reference);
 CREATE INDEX IF NOT EXISTS transfers_by_update ON transfers (updated_at, id);
@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS requests (
 
 
 class Store:
-    """One open bank file. One thread uses it: a transaction ends before the next request is looked at."""
+    """One open bank file, used by one thread: a transaction ends before the next request is handled."""
 
     def __init__(self, path: Path, *, opening_cents: Mapping[str, int], ach_settlement_seconds: float) -> None:
         """Open or create the file; `opening_cents` funds accounts (by id) that the file does not have yet."""
@@ -55,9 +55,10 @@ class Store:
         self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self.connection.row_factory = sqlite3.Row
         self.connection.execute("PRAGMA journal_mode = WAL")
-        # In WAL mode NORMAL loses nothing when the process is killed, only when the machine loses power.
+        # In WAL mode, NORMAL loses nothing if the process is killed, only if the machine loses power.
         self.connection.execute("PRAGMA synchronous = NORMAL")
         self.connection.executescript(SCHEMA)
+        self._rename_old_column()
         self.connection.executemany(
             "INSERT OR IGNORE INTO accounts VALUES (?, ?, ?)",
             [(account_id, cents, cents) for account_id, cents in opening_cents.items()],
@@ -69,16 +70,24 @@ class Store:
         self.settlement = int(ach_settlement_seconds * MICROSECONDS)
         self.digest_secret: bytes = self._setting("digest_secret")
         self._clock_offset: int = self._setting("clock_offset")
-        self._last_moment: int
-        (self._last_moment,) = self.connection.execute("SELECT coalesce(max(updated_at), 0) FROM transfers").fetchone()
+        self._last_timestamp: int
+        (self._last_timestamp,) = self.connection.execute(
+            "SELECT coalesce(max(updated_at), 0) FROM transfers"
+        ).fetchone()
 
-    def moment(self) -> int:
-        """The bank's time in microseconds since 1970; no two calls return the same, and it never goes back.
+    def _rename_old_column(self) -> None:
+        # A laptop's bank file may be older than the column's present name.
+        columns = {row["name"] for row in self.connection.execute("PRAGMA table_info(transfers)")}
+        if "planted" in columns:
+            self.connection.execute("ALTER TABLE transfers RENAME COLUMN planted TO inserted")
 
-        That makes the feed whole: whatever changes after a page was read is newer than all that was on it.
+    def next_timestamp(self) -> int:
+        """Return the bank's time in microseconds since 1970; every call returns a higher value than the last.
+
+        This keeps the feed complete: a change made after a page was read is newer than everything on that page.
         """
-        self._last_moment = max(time.time_ns() // 1000 + self._clock_offset, self._last_moment + 1)
-        return self._last_moment
+        self._last_timestamp = max(time.time_ns() // 1000 + self._clock_offset, self._last_timestamp + 1)
+        return self._last_timestamp
 
     @property
     def clock_offset_seconds(self) -> float:
@@ -86,34 +95,34 @@ class Store:
         return self._clock_offset / MICROSECONDS
 
     def advance_clock(self, offset_seconds: float) -> None:
-        """Put the bank's clock ahead of this machine's; raises ValueError where that would turn it back."""
+        """Set the bank's clock ahead of this machine's; raises ValueError if that would move it back."""
         offset = int(offset_seconds * MICROSECONDS)
         if offset < self._clock_offset:
             raise ValueError(
-                f"The bank's clock only goes forward, and is {self.clock_offset_seconds:g} s ahead already."
+                f"The bank's clock can only move forward. It is already {self.clock_offset_seconds:g} s ahead."
             )
         self.connection.execute("UPDATE settings SET value = ? WHERE name = 'clock_offset'", (offset,))
         self._clock_offset = offset
 
     @contextmanager
     def transaction(self) -> Iterator[int]:
-        """One atomic step at one moment, which it yields; every ACH that was due by then is settled first."""
-        moment = self.moment()
+        """Run one transaction and yield its timestamp; every ACH that is due by then is settled first."""
+        now = self.next_timestamp()
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             self.connection.execute(
                 "UPDATE transfers SET status = 'completed', updated_at = settles_at "
                 "WHERE status = 'accepted' AND settles_at < ?",
-                (moment,),
+                (now,),
             )
-            yield moment
+            yield now
         except BaseException:
             self.connection.execute("ROLLBACK")
             raise
         self.connection.execute("COMMIT")
 
-    def move_money(self, transfer: sqlite3.Row, direction: str, cause: str, moment: int) -> None:
-        """Move a transfer's cents 'out' of its funding account or 'back' into it, and journal that."""
+    def move_money(self, transfer: sqlite3.Row, direction: str, cause: str, at: int) -> None:
+        """Move a transfer's cents 'out' of its funding account or 'back' into it, and record the movement."""
         cents = transfer["amount_cents"] if direction == "back" else -transfer["amount_cents"]
         self.connection.execute(
             "UPDATE accounts SET available_cents = available_cents + ? WHERE id = ?",
@@ -124,7 +133,7 @@ class Store:
             "(at, transfer_id, idempotency_key, reference, direction, amount_cents, cause) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
-                moment,
+                at,
                 transfer["id"],
                 transfer["idempotency_key"],
                 transfer["reference"],

@@ -1,4 +1,4 @@
-"""The demo: a seeded company's batches sent by the real daemon through every fault of the sandbox bank.
+"""The demo: the real daemon sends a seeded company's batches while the sandbox bank and the processes fail.
 
-It proves with both ledgers that each cent went out once; how a batch is sent is not decided here.
+It ends by comparing SeedTrust's ledger with the bank's, to show that every cent left exactly once.
 """

@@ -1,6 +1,6 @@
-"""Those who interfere while batches are being sent: each waits for its moment, acts once, and says what it did.
+"""Disruptions while batches are being sent: a halt, a kill, a second run, a rejection, a late return.
 
-They act as the world does: on processes, on the switch, at the bank. None writes a batch's rows.
+They act from outside, on processes, on the kill switch and at the bank. None of them edits a batch's rows.
 """
 
 import os
@@ -16,155 +16,160 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.transfers import kill_switch
-from seedtrust_ops.domain.transfers.batch_lifecycle import FINISHED
-from seedtrust_ops.jobs.process_huntington_batch import NAME as SENDING
-from seedtrust_ops.sandbox.demo.environment import Stage
-from seedtrust_ops.sandbox.demo.scenarios import Scene
+from seedtrust_ops.domain.transfers.batch_lifecycle import FINISHED_STATUSES
+from seedtrust_ops.jobs.process_huntington_batch import NAME as PROCESS_BATCH
+from seedtrust_ops.sandbox.demo.environment import DemoEnvironment
+from seedtrust_ops.sandbox.demo.scenarios import Scenario
 from seedtrust_ops.sandbox.seed.batches import queue_batches
 from seedtrust_ops.tables import BatchLease, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction
 
-Acts = Generator[str | None, None, None]
-"""Yields None while it waits and a sentence when it has done something; it ends when all is done."""
+Steps = Generator[str | None, None, None]
+"""Yields None while waiting, and a message after each action; it ends when the disruption is over."""
 
 
-class Stagehand(Protocol):
-    """Somebody who interferes."""
+class Disruption(Protocol):
+    """A disruption of one scenario; each `next` of the result does what can be done without waiting."""
 
-    def __call__(self, stage: Stage) -> Acts: ...
-
-
-def sent_of(stage: Stage, scene: Scene) -> int:
-    """Return how many of the scene's transfers the bank has."""
-    wanted = {str(one) for one in scene.batch.transaction_ids}
-    return sum(transfer["reference"] in wanted for transfer in stage.bank.ledger()["transfers"])
+    def __call__(self, env: DemoEnvironment, scenario: Scenario) -> Steps: ...
 
 
-def status_of(stage: Stage, scene: Scene) -> str:
-    """Return the status of the scene's batch."""
-    with stage.sessions() as session:
-        return session.scalars(select(HuntingtonBatch.status).where(HuntingtonBatch.id == scene.batch.batch_id)).one()
+def count_at_bank(env: DemoEnvironment, scenario: Scenario) -> int:
+    """Return how many of the scenario's transfers the bank has."""
+    references = {str(transaction_id) for transaction_id in scenario.batch.transaction_ids}
+    return sum(transfer["reference"] in references for transfer in env.bank.ledger()["transfers"])
 
 
-def is_under_way(stage: Stage, scene: Scene) -> bool:
-    """Return whether the bank has some of the scene's transfers, and not all."""
-    return 0 < sent_of(stage, scene) < len(scene.batch.transaction_ids)
+def batch_status(env: DemoEnvironment, scenario: Scenario) -> str:
+    """Return the status of the scenario's batch."""
+    with env.sessions() as session:
+        return session.scalars(
+            select(HuntingtonBatch.status).where(HuntingtonBatch.id == scenario.batch.batch_id)
+        ).one()
 
 
-def halt_in_the_middle(stage: Stage, scene: Scene, then: Sequence[Scene]) -> Acts:
-    """Queue the scene, halt all transfers in its middle, see that nothing more leaves; queue the rest and resume."""
-    with stage.sessions.begin() as session:
-        queue_batches(session, [scene.batch.batch_id])
-    yield f"Queued batch {scene.batch.batch_id}, for the halt"
-    while not is_under_way(stage, scene):
-        if status_of(stage, scene) in FINISHED:
-            yield f"Batch {scene.batch.batch_id} was done before anybody could halt it"
+def is_partly_sent(env: DemoEnvironment, scenario: Scenario) -> bool:
+    """Return whether the bank has some, but not all, of the scenario's transfers."""
+    return 0 < count_at_bank(env, scenario) < len(scenario.batch.transaction_ids)
+
+
+def halt_mid_batch(env: DemoEnvironment, scenario: Scenario, others: Sequence[Scenario]) -> Steps:
+    """Queue the scenario's batch, halt all transfers while it is being sent, queue the `others`, and resume."""
+    batch_id = scenario.batch.batch_id
+    with env.sessions.begin() as session:
+        queue_batches(session, [batch_id])
+    yield f"Queued batch {batch_id}, which will be halted"
+    while not is_partly_sent(env, scenario):
+        if batch_status(env, scenario) in FINISHED_STATUSES:
+            yield f"Batch {batch_id} finished before it could be halted"
             break
         yield None
-    with stage.sessions.begin() as session:
-        kill_switch.halt(session, "the demo looks whether sending stops", set_by="the demo")
-    yield f"Halted all transfers with {sent_of(stage, scene)} of batch {scene.batch.batch_id} at the bank"
-    while status_of(stage, scene) == "processing":
+    with env.sessions.begin() as session:
+        kill_switch.halt(session, "The demo checks that sending stops.", set_by="the demo")
+    yield f"Halted all transfers; {count_at_bank(env, scenario)} transfers of batch {batch_id} are at the bank"
+    while batch_status(env, scenario) == "processing":
         yield None
-    stopped_at = sent_of(stage, scene)
-    with stage.sessions.begin() as session:
-        queue_batches(session, [other.batch.batch_id for other in then])
+    stopped_at = count_at_bank(env, scenario)
+    with env.sessions.begin() as session:
+        queue_batches(session, [other.batch.batch_id for other in others])
     yield (
-        f"Sending stopped at {stopped_at} of {len(scene.batch.transaction_ids)}; batch {scene.batch.batch_id} is back "
-        f"in the queue, and {len(then)} more batches are queued"
+        f"Sending stopped at {stopped_at} of {len(scenario.batch.transaction_ids)}; batch {batch_id} is queued again, "
+        f"together with {len(others)} more batches"
     )
-    with stage.sessions.begin() as session:
+    with env.sessions.begin() as session:
         kill_switch.resume(session)
-    yield "Transfers resumed"
+    yield "Resumed transfers"
 
 
-def kill_in_the_middle(stage: Stage, scene: Scene) -> Acts:
-    """Kill the process that sends the scene's batch, with SIGKILL, in its middle."""
-    while not (is_under_way(stage, scene) and (pid := pid_of_sender(stage, scene.batch.batch_id))):
-        if status_of(stage, scene) in FINISHED:
-            yield f"Batch {scene.batch.batch_id} was done before anybody could kill its sender"
+def kill_sender(env: DemoEnvironment, scenario: Scenario) -> Steps:
+    """Kill the process that sends the scenario's batch, with SIGKILL, while the batch is partly sent."""
+    batch_id = scenario.batch.batch_id
+    while not (is_partly_sent(env, scenario) and (pid := sender_pid(env, batch_id))):
+        if batch_status(env, scenario) in FINISHED_STATUSES:
+            yield f"Batch {batch_id} finished before its process could be killed"
             return
         yield None
     os.kill(pid, signal.SIGKILL)
-    yield f"Killed process {pid} with {sent_of(stage, scene)} of batch {scene.batch.batch_id} at the bank"
+    yield f"Killed process {pid}; {count_at_bank(env, scenario)} transfers of batch {batch_id} are at the bank"
 
 
-def pid_of_sender(stage: Stage, batch_id: int) -> int | None:
-    """Return the process of the run that holds the batch, None where there is none of our worker's."""
-    with stage.sessions() as session:
+def sender_pid(env: DemoEnvironment, batch_id: int) -> int | None:
+    """Return the pid of the run that holds the batch's lease; None if there is none among our worker's processes."""
+    with env.sessions() as session:
         run_id = session.scalar(
             select(BatchLease.holder).where(BatchLease.batch_id == batch_id, BatchLease.token.is_not(None))
         )
     if run_id is None:
         return None
-    ours = {process.pid for process in psutil.Process(stage.worker.pid).children(recursive=True)}
-    for record in stage.instance.get_records_for_run(run_id).records:
+    worker_pids = {process.pid for process in psutil.Process(env.worker.pid).children(recursive=True)}
+    for record in env.instance.get_records_for_run(run_id).records:
         event = record.event_log_entry.dagster_event
         if event is not None and event.is_engine_event:
-            said = event.engine_event_data.metadata.get("pid")
-            if said is not None and int(str(said.value)) in ours:
-                return int(str(said.value))
+            pid = event.engine_event_data.metadata.get("pid")
+            if pid is not None and int(str(pid.value)) in worker_pids:
+                return int(str(pid.value))
     return None
 
 
-def run_by_hand(stage: Stage, scene: Scene) -> Acts:
-    """Launch a second run on the scene's batch while the first is at it."""
-    while status_of(stage, scene) in ("draft", "queued"):
+def launch_second_run(env: DemoEnvironment, scenario: Scenario) -> Steps:
+    """Launch a second run for the scenario's batch while the first one is sending it."""
+    batch_id = scenario.batch.batch_id
+    while batch_status(env, scenario) in ("draft", "queued"):
         yield None
-    config = stage.folder / "second_run.yaml"
-    config.write_text(f"ops: {{{SENDING}: {{config: {{batch_id: {scene.batch.batch_id}}}}}}}\n")
-    log = stage.folder / "second_run.log"
+    config = env.folder / "second_run.yaml"
+    config.write_text(f"ops: {{{PROCESS_BATCH}: {{config: {{batch_id: {batch_id}}}}}}}\n")
+    log = env.folder / "second_run.log"
     with log.open("w") as output:
-        second = subprocess.Popen(  # noqa: S603
+        second_run = subprocess.Popen(  # noqa: S603
             [
                 *(sys.executable, "-m", "dagster", "job", "execute", "-m", "seedtrust_ops.definitions"),
-                *("-j", SENDING, "-c", str(config)),
+                *("-j", PROCESS_BATCH, "-c", str(config)),
             ],
-            env=stage.environment,
+            env=env.variables,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-    yield f"Launched a second run on batch {scene.batch.batch_id} by hand"
+    yield f"Launched a second run for batch {batch_id} by hand"
     try:
-        while second.poll() is None:
+        while second_run.poll() is None:
             yield None
     finally:
-        if second.poll() is None:
-            second.kill()
-            second.wait()
-    yield _what_second_run_said(log, scene, second.returncode)
+        if second_run.poll() is None:
+            second_run.kill()
+            second_run.wait()
+    yield _second_run_result(log, batch_id, second_run.returncode)
 
 
-def _what_second_run_said(log: Path, scene: Scene, code: int) -> str:
+def _second_run_result(log: Path, batch_id: int, exit_code: int) -> str:
     text = log.read_text(errors="replace")
-    if code:
-        return f"The second run on batch {scene.batch.batch_id} FAILED: {text[-300:]}"
+    if exit_code:
+        return f"The second run for batch {batch_id} FAILED: {text[-300:]}"
     if "is being processed by run" in text:
-        return f"The second run found batch {scene.batch.batch_id} in the first one's hands and ended well"
-    return f"The second run found batch {scene.batch.batch_id} done and ended well"
+        return f"The second run saw that the first run holds batch {batch_id}, and ended successfully without sending"
+    return f"The second run saw that batch {batch_id} was already finished, and ended successfully without sending"
 
 
-def reject_one(stage: Stage, scene: Scene) -> Acts:
-    """Let the bank stop the scene's first transfer before it settles."""
-    reference = str(scene.batch.transaction_ids[0])
-    while reference not in {transfer["reference"] for transfer in stage.bank.ledger()["transfers"]}:
+def reject_first_transfer(env: DemoEnvironment, scenario: Scenario) -> Steps:
+    """Make the bank reject the scenario's first transfer before it settles."""
+    reference = str(scenario.batch.transaction_ids[0])
+    while reference not in {transfer["reference"] for transfer in env.bank.ledger()["transfers"]}:
         yield None
-    stage.bank.reject_reference(reference, "The receiving bank is closed.")
-    yield f"The bank stopped transaction {reference} of batch {scene.batch.batch_id} before it settled"
+    env.bank.reject_reference(reference, "The receiving bank is closed.")
+    yield f"The bank rejected transaction {reference} of batch {scenario.batch.batch_id} before it settled"
 
 
-def return_an_old_one(stage: Stage) -> Acts:
-    """Let an ACH of weeks ago, long booked as paid, come back."""
-    with stage.sessions() as session:
-        transaction_id = old_ach(session)
-    stage.bank.return_reference(str(transaction_id), "R03")
-    yield f"The bank returned transaction {transaction_id}, which was completed weeks ago (R03)"
-    while _status_of_transaction(stage, transaction_id) != "returned":
+def return_old_ach(env: DemoEnvironment) -> Steps:
+    """Make the bank return an ACH that completed weeks ago and was booked as paid."""
+    with env.sessions() as session:
+        transaction_id = oldest_paid_ach(session)
+    env.bank.return_reference(str(transaction_id), "R03")
+    yield f"The bank returned transaction {transaction_id}, which completed weeks ago (return code R03)"
+    while _transaction_status(env, transaction_id) != "returned":
         yield None
-    yield f"Healing read the bank's feed and reversed transaction {transaction_id}; its request is approved again"
+    yield f"Auto-heal read the bank's feed and reversed transaction {transaction_id}; its request is approved again"
 
 
-def old_ach(session: Session) -> int:
-    """Return the oldest completed ACH whose request is paid."""
+def oldest_paid_ach(session: Session) -> int:
+    """Return the id of the oldest completed ACH whose request is paid."""
     return session.scalars(
         select(HuntingtonTransaction.id)
         .join(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
@@ -178,8 +183,8 @@ def old_ach(session: Session) -> int:
     ).one()
 
 
-def _status_of_transaction(stage: Stage, transaction_id: int) -> str:
-    with stage.sessions() as session:
+def _transaction_status(env: DemoEnvironment, transaction_id: int) -> str:
+    with env.sessions() as session:
         return session.scalars(
             select(HuntingtonTransaction.status).where(HuntingtonTransaction.id == transaction_id)
         ).one()

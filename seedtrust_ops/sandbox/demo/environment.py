@@ -1,6 +1,6 @@
-"""Sets the demo's stage in a temporary folder: its own database, bank, company and worker; and takes it down again.
+"""Sets up the demo in a temporary folder with its own database, bank, company and worker, and removes it afterwards.
 
-What is played on it is in `scenes`; nothing outside the folder is read or changed.
+Nothing outside the folder is read or changed. The scenarios that run in it are in `scenarios`.
 """
 
 import shutil
@@ -27,127 +27,128 @@ from seedtrust_ops.database.engine import APPLICATION_DATABASE, DAGSTER_DATABASE
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
-from seedtrust_ops.sandbox.bank_backfill import plant_past_transfers
+from seedtrust_ops.sandbox.bank_backfill import backfill_past_transfers
 from seedtrust_ops.sandbox.seed.money import Encrypt
 from seedtrust_ops.sandbox.seed.seeder import seed_company
-from seedtrust_ops.sandbox.stack import World, start_world
-from seedtrust_ops.supervisor.program import KeptRun, Program
+from seedtrust_ops.sandbox.stack import SandboxStack, start_sandbox
+from seedtrust_ops.supervisor.program import GuardedProcess, Program
 
 CASES = 60
 SEED = 20
 SETTLEMENT_SECONDS = 8.0
-LOOK_SECONDS = 0.1
-PATIENCE = {
+POLL_SECONDS = 0.1
+TIMEOUTS = {
     "HUNTINGTON_TIMEOUT_SECONDS": "2",
     "HUNTINGTON_LEASE_SECONDS": "8",
     "HUNTINGTON_UNKNOWN_GRACE_SECONDS": "10",
     "HUNTINGTON_CONCURRENCY": "4",
 }
-"""Production waits minutes where the demo waits seconds; the rules are the same."""
+"""Seconds where production uses minutes; the rules are the same."""
 
 
-class StagedProgram:
-    """A program on the stage that can be ended and started again; what it prints goes into the stage's log."""
+class RestartableProgram:
+    """A program of the demo that can be stopped and restarted; its output goes into a log file."""
 
     def __init__(self, program: Program, log: IO[str]) -> None:
         """Start it."""
         self._program = program
         self._log = log
-        self._run = self._started()
+        self._run = self._start()
 
     @property
     def pid(self) -> int:
-        """The process that keeps it, which is the session of all that it starts."""
+        """The pid of its process guard, whose session contains everything that the program starts."""
         return self._run.pid
 
     def exit_code(self) -> int | None:
-        """Return its exit code once it has ended, None before."""
+        """Return its exit code once it has exited, None before."""
         return self._run.exit_code()
 
     def stop(self) -> None:
-        """End it and all that it started."""
+        """Stop it and everything it started."""
         self._run.stop()
 
     def kill(self) -> None:
-        """End it the hard way (SIGKILL to the program itself); its keeper ends what it had started."""
-        for one in psutil.Process(self.pid).children():
-            one.kill()
+        """Kill the program itself with SIGKILL; its process guard then stops everything the program started."""
+        for child in psutil.Process(self.pid).children():
+            child.kill()
         while self._run.exit_code() is None:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
-    def start_again(self) -> None:
-        """Start it again, once it has ended."""
+    def restart(self) -> None:
+        """Start it again after it has exited."""
         self._run.stop()
-        self._run = self._started()
+        self._run = self._start()
 
-    def _started(self) -> KeptRun:
-        return KeptRun(self._program, lambda _name, line: _write(self._log, line))
+    def _start(self) -> GuardedProcess:
+        return GuardedProcess(self._program, lambda _name, line: _write_line(self._log, line))
 
 
 @dataclass(frozen=True)
-class Stage:
-    """All that the scenes need: the company's database, the bank, Dagster's runs and the worker."""
+class DemoEnvironment:
+    """Everything a scenario needs: the company's database, the sandbox, Dagster's instance and the worker."""
 
     sessions: sessionmaker[Session]
     bank: SandboxBank
-    world: World
+    stack: SandboxStack
     instance: dg.DagsterInstance
     encrypt: Encrypt
-    environment: dict[str, str]
+    variables: dict[str, str]
+    """The worker's environment variables."""
     folder: Path
     database_folder: Path
-    worker: StagedProgram
+    worker: RestartableProgram
     worker_log: Path
 
-    def last_words_of_worker(self, lines: int) -> str:
+    def worker_log_tail(self, lines: int) -> str:
         """Return the last lines that the worker's processes printed."""
         return "\n".join(self.worker_log.read_text(errors="replace").splitlines()[-lines:])
 
 
 @contextmanager
-def set_stage(
-    say: Callable[[str], None], *, cases: int = CASES, variables: Mapping[str, str] | None = None
-) -> Iterator[Stage]:
-    """Set the stage and take it down when the block ends, folder and all.
+def demo_environment(
+    print_message: Callable[[str], None], *, cases: int = CASES, variables: Mapping[str, str] | None = None
+) -> Iterator[DemoEnvironment]:
+    """Set up the environment, and remove it with its folder when the block ends.
 
     Args:
-        say: is told each step.
+        print_message: called with a message about each step.
         cases: how many cases the company has.
         variables: added to the worker's environment.
     """
     folder = Path(tempfile.mkdtemp(prefix="seedtrust-demo-"))
-    # Run by root, PostgreSQL becomes another user, who must get in.
+    # If root runs the demo, PostgreSQL runs as another user, who needs access to the folder.
     folder.chmod(0o755)
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, onerror=partial(_complain, say))
-        say("Starting a PostgreSQL of its own")
+    with ExitStack() as exit_stack:
+        exit_stack.callback(shutil.rmtree, folder, onerror=partial(_report_leftover, print_message))
+        print_message("Starting a temporary PostgreSQL server")
         server = embedded_postgres.start(folder / "postgres")
-        stack.callback(embedded_postgres.stop, folder / "postgres")
+        exit_stack.callback(embedded_postgres.stop, folder / "postgres")
         application = embedded_postgres.ensure_database(server, APPLICATION_DATABASE)
         dagster = embedded_postgres.ensure_database(server, DAGSTER_DATABASE).set(drivername="postgresql")
         engine = create_application_engine(application)
-        stack.callback(engine.dispose)
+        exit_stack.callback(engine.dispose)
         migrate(engine, create_platform=True)
-        say("Starting the sandbox: bank, mail, S3 and the others")
-        world = stack.enter_context(start_world(folder / "world", ach_settlement_seconds=SETTLEMENT_SECONDS))
-        say(f"Seeding a company with {cases} cases")
+        print_message("Starting the sandbox: bank, mail server, S3, CloudFront, PostHog and internal API")
+        stack = exit_stack.enter_context(start_sandbox(folder / "sandbox", ach_settlement_seconds=SETTLEMENT_SECONDS))
+        print_message(f"Seeding a company with {cases} cases")
         key = Fernet.generate_key().decode()
         encrypt = FernetFieldCipher([SecretStr(key)]).encrypt
         seed_company(engine, cases=cases, seed=SEED, encrypt=encrypt)
         sessions = sessionmaker(engine, expire_on_commit=False)
-        plant_past_transfers(sessions, world.bank.control)
-        say("Starting the worker: a code server and Dagster's daemon")
+        backfill_past_transfers(sessions, stack.bank.control)
+        print_message("Starting the worker: code server and Dagster daemon")
         home = folder / "dagster_home"
         home.mkdir()
         shutil.copy(dagster_home() / "dagster.yaml", home)
-        environment = environment_for_child(
+        worker_variables = environment_for_child(
             {
-                **world.environment,
-                **PATIENCE,
+                **stack.environment,
+                **TIMEOUTS,
                 "SEEDTRUST_DATABASE_URL": application.set(drivername="postgresql").render_as_string(False),
                 "DAGSTER_POSTGRES_URL": dagster.render_as_string(False),
                 "DAGSTER_HOME": str(home),
-                # Where libraries keep fonts and the like, so that nothing is left in the user's home.
+                # Libraries cache fonts and the like here, so that nothing is left in the user's home folder.
                 "XDG_CACHE_HOME": str(folder / "cache"),
                 "XDG_CONFIG_HOME": str(folder / "config"),
                 "SEEDTRUST_FIELD_KEY": key,
@@ -159,29 +160,29 @@ def set_stage(
             }
         )
         storage = {"postgres": {"postgres_url": dagster.set(drivername="postgresql+psycopg2").render_as_string(False)}}
-        # This process has not the worker's environment, so it is told where Dagster keeps its runs.
-        instance = stack.enter_context(
+        # This process does not have the worker's environment, so the storage URL is passed explicitly.
+        instance = exit_stack.enter_context(
             dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides={"storage": storage}))
         )
         log = folder / "worker.log"
-        output = stack.enter_context(log.open("w", buffering=1))
-        worker = StagedProgram(
+        output = exit_stack.enter_context(log.open("w", buffering=1))
+        worker = RestartableProgram(
             Program(
                 name="worker",
                 command=(sys.executable, "-m", "seedtrust_ops.cli.main", "worker"),
-                environment=environment,
+                environment=worker_variables,
                 stop_seconds=60,
             ),
             output,
         )
-        stack.callback(worker.stop)
-        yield Stage(
+        exit_stack.callback(worker.stop)
+        yield DemoEnvironment(
             sessions=sessions,
-            bank=world.bank.control,
-            world=world,
+            bank=stack.bank.control,
+            stack=stack,
             instance=instance,
             encrypt=encrypt,
-            environment=environment,
+            variables=worker_variables,
             folder=folder,
             database_folder=folder / "postgres",
             worker=worker,
@@ -189,9 +190,9 @@ def set_stage(
         )
 
 
-def _write(output: IO[str], line: str) -> None:
+def _write_line(output: IO[str], line: str) -> None:
     output.write(f"{line}\n")
 
 
-def _complain(say: Callable[[str], None], _function: object, path: str, error: object) -> None:
-    say(f"{path} could not be removed: {error}")
+def _report_leftover(print_message: Callable[[str], None], _function: object, path: str, error: object) -> None:
+    print_message(f"Could not remove {path}: {error}")

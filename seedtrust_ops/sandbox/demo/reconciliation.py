@@ -1,6 +1,6 @@
-"""Lays SeedTrust's ledger beside the bank's, cent by cent: for each batch, in total, and key by key.
+"""Compares SeedTrust's ledger with the sandbox bank's to the cent: per batch, in total, and per transaction.
 
-It reads both and changes neither.
+It reads both and changes neither. Production's reconciliation is in `seedtrust_ops.domain.reconciliation`.
 """
 
 from collections import Counter, defaultdict
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.transfers.idempotency_keys import transaction_id_of
+from seedtrust_ops.domain.transfers.idempotency_keys import parse_idempotency_key
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops.tables import Account, HuntingtonTransaction, LedgerEntry
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both ledgers about one batch, in cents: what left less what came back; and the requests that reached the bank."""
+    """One batch in both ledgers, in cents (out minus back), and the number of requests that reached the bank."""
 
     batch_id: int
     at_bank_cents: int
@@ -25,40 +25,41 @@ class Comparison:
 
     @property
     def difference_cents(self) -> int:
-        """What the bank moved and SeedTrust has not booked (negative: the other way round)."""
+        """What the bank moved and SeedTrust has not booked; negative if SeedTrust booked more."""
         return self.at_bank_cents - self.booked_cents
 
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """Both ledgers compared; the lists name what is wrong and should be empty."""
+    """The comparison of both ledgers; all lists of differences should be empty."""
 
     batches: list[Comparison]
     out_cents: int
     back_cents: int
     paid_more_than_once: list[str]
-    """Keys and references."""
-    transactions_that_differ: list[int]
+    """Idempotency keys and references."""
+    mismatched_transactions: list[int]
     unknown_references: list[str]
-    accounts_that_do_not_add_up: list[int]
+    unbalanced_accounts: list[int]
+    """Accounts whose balance is not the sum of their ledger entries."""
 
     @property
     def at_bank_cents(self) -> int:
-        return sum(one.at_bank_cents for one in self.batches)
+        return sum(batch.at_bank_cents for batch in self.batches)
 
     @property
     def booked_cents(self) -> int:
-        return sum(one.booked_cents for one in self.batches)
+        return sum(batch.booked_cents for batch in self.batches)
 
     @property
     def agrees(self) -> bool:
-        """Whether nothing at all differs."""
+        """Whether there is no difference at all."""
         return not (
             self.paid_more_than_once
-            or self.transactions_that_differ
+            or self.mismatched_transactions
             or self.unknown_references
-            or self.accounts_that_do_not_add_up
-            or any(one.difference_cents for one in self.batches)
+            or self.unbalanced_accounts
+            or any(batch.difference_cents for batch in self.batches)
         )
 
 
@@ -92,7 +93,7 @@ def reconcile(session: Session, bank: SandboxBank) -> Reconciliation:
             continue
         at_bank[int(reference)] += cents if movement["direction"] == "out" else -cents
     requests = Counter(
-        transaction_id_of(request["idempotency_key"] or "")
+        parse_idempotency_key(request["idempotency_key"] or "")
         for request in bank.requests()
         if request["method"] == "POST"
     )
@@ -107,13 +108,13 @@ def reconcile(session: Session, bank: SandboxBank) -> Reconciliation:
         out_cents=out_cents,
         back_cents=back_cents,
         paid_more_than_once=totals["keys_paid_more_than_once"] + totals["references_paid_more_than_once"],
-        transactions_that_differ=sorted(one for one in batch_of if at_bank[one] != booked.get(one, 0)),
+        mismatched_transactions=sorted(one for one in batch_of if at_bank[one] != booked.get(one, 0)),
         unknown_references=sorted(unknown),
-        accounts_that_do_not_add_up=_accounts_that_do_not_add_up(session),
+        unbalanced_accounts=_unbalanced_accounts(session),
     )
 
 
-def _accounts_that_do_not_add_up(session: Session) -> list[int]:
+def _unbalanced_accounts(session: Session) -> list[int]:
     entries = (
         select(func.coalesce(func.sum(LedgerEntry.amount_cents), 0))
         .where(LedgerEntry.account_id == Account.id)

@@ -1,6 +1,6 @@
-"""Shows the demo to people: progress while it is played, then each batch in words and both ledgers side by side.
+"""Runs the demo and prints it: progress while it runs, then each batch's result and both ledgers side by side.
 
-`playing` does the work; the exit code says whether everything reconciled.
+The exit code says whether everything reconciled. The scenarios are run by `runner`.
 """
 
 import time
@@ -15,194 +15,208 @@ from rich.text import Text
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.sandbox.demo.environment import set_stage
+from seedtrust_ops.sandbox.demo.environment import demo_environment
 from seedtrust_ops.sandbox.demo.reconciliation import Reconciliation, reconcile
-from seedtrust_ops.sandbox.demo.runner import Outcome, Standing, play
-from seedtrust_ops.sandbox.demo.scenarios import SHORT, WHOLE, draft_scenes, leave_legacy_batch
+from seedtrust_ops.sandbox.demo.runner import BatchProgress, Outcome, run_scenarios
+from seedtrust_ops.sandbox.demo.scenarios import ALL, LEGACY_NAME, SHORT, create_legacy_batch, draft_scenarios
 from seedtrust_ops.sandbox.demo.scheduled_jobs import (
-    ask_for_reports,
-    first_rows_of_csv,
-    play_week,
-    story_of,
-    wait_for_job_run,
+    csv_report_rows,
+    request_reports,
+    run_scheduled_jobs,
+    summarize_results,
+    wait_for_job_run_sync,
 )
-from seedtrust_ops.sandbox.stack import World
-from seedtrust_ops.supervisor.worker_main import told_to_stop
+from seedtrust_ops.sandbox.stack import SandboxStack
+from seedtrust_ops.supervisor.worker_main import stop_on_signals
 from seedtrust_ops.tables import JobRun
 
 DEADLINE_SECONDS = 600.0
-MIRROR_SECONDS = 120.0
-NEWS_SHOWN = 8
+JOB_RUN_SYNC_SECONDS = 120.0
+MESSAGES_SHOWN = 8
 LOG_LINES_SHOWN = 40
-WIDTH_OF_LOGS = 160
-COLOURS = {"completed": "green", "completed_with_errors": "yellow", "failed": "red", "processing": "cyan"}
+LOG_WIDTH = 160
+STATUS_COLORS = {"completed": "green", "completed_with_errors": "yellow", "failed": "red", "processing": "cyan"}
 
 
 class DemoStopped(Exception):
-    """Somebody pressed Ctrl-C."""
+    """The user pressed Ctrl-C."""
 
 
-class _Screen:
-    """What is on the screen: the latest news and how each batch stands."""
+class _ProgressDisplay:
+    """The live display: the progress of every batch and the latest messages."""
 
     def __init__(self, console: Console, live: Live) -> None:
         self._console = console
         self._live = live
-        self._news: list[str] = []
-        self._standings: list[Standing] = []
-        self._began = time.monotonic()
+        self._messages: list[str] = []
+        self._batches: list[BatchProgress] = []
+        self._started_at = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """How long it has been on."""
-        return time.monotonic() - self._began
+        """Seconds since the demo started."""
+        return time.monotonic() - self._started_at
 
-    def say(self, sentence: str) -> None:
-        """Add a piece of news."""
-        line = f"{self.seconds:5.0f} s  {sentence}."
+    def print_message(self, message: str) -> None:
+        """Add a message."""
+        line = f"{self.seconds:5.0f} s  {message}."
         if not self._console.is_terminal:
             self._console.print(line, markup=False, highlight=False)
-        self._news.append(line)
+        self._messages.append(line)
         self._draw()
 
-    def show(self, standings: list[Standing]) -> None:
-        """Show how the batches stand now; a batch's new status is news too."""
-        before = {one.scene.batch.batch_id: one.status for one in self._standings}
-        self._standings = standings
-        for one in standings:
-            if before.get(one.scene.batch.batch_id, "draft") != one.status and one.scene.name != "legacy":
-                self.say(f"Batch {one.scene.batch.batch_id} is {one.status}: {_counts(one)}")
+    def show_progress(self, batches: list[BatchProgress]) -> None:
+        """Show the progress of all batches; a batch's new status is also a message."""
+        previous = {batch.scenario.batch.batch_id: batch.status for batch in self._batches}
+        self._batches = batches
+        for batch in batches:
+            batch_id = batch.scenario.batch.batch_id
+            if previous.get(batch_id, "draft") != batch.status and batch.scenario.name != LEGACY_NAME:
+                self.print_message(f"Batch {batch_id} is {batch.status}: {_format_counts(batch)}")
         self._draw()
 
     def _draw(self) -> None:
-        news = Text("\n".join(self._news[-NEWS_SHOWN:]))
-        self._live.update(Group(_progress(self._standings, self.seconds), news))
+        messages = Text("\n".join(self._messages[-MESSAGES_SHOWN:]))
+        self._live.update(Group(_progress_table(self._batches, self.seconds), messages))
 
 
 def run_demo(*, short: bool = False) -> int:
-    """Play the demo; return the exit code: 0 where both ledgers agree to the cent, else 1."""
+    """Run the demo; return the exit code: 0 if both ledgers agree to the cent and every job succeeded, else 1."""
     console = Console()
     if not console.is_terminal:
-        # A log has no edge at which its lines must break.
-        console.width = WIDTH_OF_LOGS
-    with told_to_stop() as stop, _screen(console) as screen:
+        # Output to a file or pipe has no terminal width at which lines must wrap.
+        console.width = LOG_WIDTH
+    with stop_on_signals() as stop, _progress_display(console) as display:
 
-        def look(standings: list[Standing]) -> None:
-            screen.show(standings)
+        def show_progress(batches: list[BatchProgress]) -> None:
+            display.show_progress(batches)
             if stop.is_set():
                 raise DemoStopped
 
         try:
-            with set_stage(screen.say) as stage:
-                scenes = [*draft_scenes(stage, SHORT if short else WHOLE), leave_legacy_batch(stage)]
-                with stage.sessions.begin() as session:
-                    ask_for_reports(session)
-                outcome = play(stage, scenes, say=screen.say, show=look, deadline_seconds=DEADLINE_SECONDS)
-                screen.say("Running what has a time of day or week")
-                week_trouble = play_week(stage, screen.say)
-                screen.say("Waiting until JobRun has caught up with Dagster")
-                wait_for_job_run(stage, seconds=MIRROR_SECONDS)
-                screen.say("Comparing both ledgers")
-                with stage.sessions() as session:
-                    result = reconcile(session, stage.bank)
-                    runs = _runs_in_words(session)
-                    week = _week_table(story_of(session), stage.world)
-                report = _report_table(first_rows_of_csv(stage.world.outside.storage))
-                succeeded = outcome.trouble is None and result.agrees and week_trouble is None
-                last_words = "" if succeeded else stage.last_words_of_worker(LOG_LINES_SHOWN)
-                screen.say("Stopping what the demo started")
+            with demo_environment(display.print_message) as env:
+                scenarios = [*draft_scenarios(env, SHORT if short else ALL), create_legacy_batch(env)]
+                with env.sessions.begin() as session:
+                    request_reports(session)
+                outcome = run_scenarios(
+                    env,
+                    scenarios,
+                    print_message=display.print_message,
+                    show_progress=show_progress,
+                    deadline_seconds=DEADLINE_SECONDS,
+                )
+                display.print_message("Running the daily and weekly jobs")
+                jobs_failure = run_scheduled_jobs(env, display.print_message)
+                display.print_message("Waiting until JobRun has every Dagster run")
+                wait_for_job_run_sync(env, seconds=JOB_RUN_SYNC_SECONDS)
+                display.print_message("Comparing SeedTrust's ledger with the bank's")
+                with env.sessions() as session:
+                    result = reconcile(session, env.bank)
+                    runs = _summarize_runs(session)
+                    jobs_table = _jobs_table(summarize_results(session), env.stack)
+                report_table = _report_table(csv_report_rows(env.stack.services.storage))
+                succeeded = outcome.failure is None and result.agrees and jobs_failure is None
+                worker_log = "" if succeeded else env.worker_log_tail(LOG_LINES_SHOWN)
+                display.print_message("Stopping everything the demo started")
         except DemoStopped:
-            screen.say("Stopped by you, and so is all that the demo started")
+            display.print_message("Stopped by Ctrl-C; everything the demo started has been stopped and removed")
             return 1
-    console.print(week, report)
-    if week_trouble is not None:
-        console.print(f"[red]{week_trouble}[/red]", highlight=False)
-    _report(console, outcome, result, runs, last_words, screen.seconds)
+    console.print(jobs_table, report_table)
+    if jobs_failure is not None:
+        console.print(f"[red]{jobs_failure}[/red]", highlight=False)
+    _print_results(console, outcome, result, runs, worker_log, display.seconds)
     return 0 if succeeded else 1
 
 
 @contextmanager
-def _screen(console: Console) -> Iterator[_Screen]:
+def _progress_display(console: Console) -> Iterator[_ProgressDisplay]:
     with Live(console=console, refresh_per_second=4, transient=True, auto_refresh=console.is_terminal) as live:
-        yield _Screen(console, live)
+        yield _ProgressDisplay(console, live)
 
 
-def _progress(standings: Sequence[Standing], seconds: float) -> Table:
-    table = Table(title=f"SeedTrust's transfers in trouble, {seconds:.0f} s", title_justify="left")
-    for header in ("batch", "meets", "status", "transfers"):
+def _progress_table(batches: Sequence[BatchProgress], seconds: float) -> Table:
+    table = Table(title=f"Sending batches while things fail ({seconds:.0f} s)", title_justify="left")
+    for header in ("batch", "fault", "status", "transfers"):
         table.add_column(header)
-    for one in standings:
+    for batch in batches:
         table.add_row(
-            str(one.scene.batch.batch_id), one.scene.meets, Text(one.status, COLOURS.get(one.status, "")), _counts(one)
+            str(batch.scenario.batch.batch_id),
+            batch.scenario.fault,
+            Text(batch.status, STATUS_COLORS.get(batch.status, "")),
+            _format_counts(batch),
         )
     return table
 
 
-def _counts(one: Standing) -> str:
-    return ", ".join(f"{number} {status}" for status, number in sorted(one.counts.items()))
+def _format_counts(batch: BatchProgress) -> str:
+    return ", ".join(f"{number} {status}" for status, number in sorted(batch.counts.items()))
 
 
-def _report(
-    console: Console, outcome: Outcome, result: Reconciliation, runs: str, last_words: str, seconds: float
+def _print_results(
+    console: Console, outcome: Outcome, result: Reconciliation, runs: str, worker_log: str, seconds: float
 ) -> None:
-    compared = {one.batch_id: one for one in result.batches}
-    table = Table(title="What became of each batch", title_justify="left")
-    for header in ("batch", "met", "and is"):
+    by_batch = {comparison.batch_id: comparison for comparison in result.batches}
+    table = Table(title="Result of each batch", title_justify="left")
+    for header in ("batch", "fault", "result"):
         table.add_column(header, overflow="fold")
-    for header in ("requests", "at the bank", "booked", "difference"):
+    for header in ("requests", "at the bank", "in our ledger", "difference"):
         table.add_column(header, justify="right")
-    for one in outcome.standings:
-        cents = compared.pop(one.scene.batch.batch_id)
+    for batch in outcome.batches:
+        cents = by_batch.pop(batch.scenario.batch.batch_id)
         table.add_row(
-            *(str(one.scene.batch.batch_id), one.scene.meets, _in_words(one), str(cents.requests)),
+            *(str(batch.scenario.batch.batch_id), batch.scenario.fault, _summarize_batch(batch), str(cents.requests)),
             *(_dollars(cents.at_bank_cents), _dollars(cents.booked_cents), _dollars(cents.difference_cents)),
         )
-    past = compared.values()
+    past = by_batch.values()
     table.add_row(
-        *("", f"{len(past)} batches of the past; one ACH came back weeks later", "its reversal is booked", ""),
+        *("", f"{len(past)} past batches; the bank returned one ACH weeks later", "return booked as a reversal", ""),
         *(_dollars(sum(one.at_bank_cents for one in past)), _dollars(sum(one.booked_cents for one in past))),
         _dollars(sum(one.difference_cents for one in past)),
     )
     table.add_section()
     total = result.at_bank_cents - result.booked_cents
-    table.add_row("", "", "all", "", _dollars(result.at_bank_cents), _dollars(result.booked_cents), _dollars(total))
+    table.add_row("", "", "total", "", _dollars(result.at_bank_cents), _dollars(result.booked_cents), _dollars(total))
     console.print(table)
     console.print(
-        f"The bank moved {_dollars(result.out_cents)} out and {_dollars(result.back_cents)} back: "
-        f"{result.at_bank_cents} cents. SeedTrust's ledger booked {result.booked_cents} cents. "
+        f"At the bank, {_dollars(result.out_cents)} went out and {_dollars(result.back_cents)} came back: "
+        f"{_dollars(result.at_bank_cents)} net. SeedTrust's ledger has {_dollars(result.booked_cents)}. "
         f"Difference: {total} cents.",
         highlight=False,
     )
     console.print(runs, highlight=False)
-    for sentence in _what_is_wrong(outcome, result):
-        console.print(f"[red]{sentence}[/red]", highlight=False)
-    if last_words:
-        console.print("The last that the worker's processes said:", last_words, sep="\n", markup=False, highlight=False)
+    for problem in _problems(outcome, result):
+        console.print(f"[red]{problem}[/red]", highlight=False)
+    if worker_log:
+        console.print(
+            f"[red]FAILED[/red] after {seconds:.0f} s. The last {LOG_LINES_SHOWN} lines of the worker's log:",
+            highlight=False,
+        )
+        console.print(worker_log, markup=False, highlight=False)
         return
     console.print(
-        f"No key moved money twice, and every account's balance is the sum of its entries. {seconds:.0f} s.\n"
-        "To look at it in the UI, run `make dev`: it starts everything and prints where it listens.",
+        f"[green]PASSED[/green] in {seconds:.0f} s: no transfer was paid twice, and every account balance equals the "
+        "sum of its ledger entries.\n"
+        "To explore SeedTrust Ops in the Dagster UI, run `make dev`. It starts everything and prints the address.",
         highlight=False,
     )
 
 
-def _week_table(story: Sequence[tuple[str, str]], world: World) -> Table:
-    table = Table(title="The rest of the week", title_justify="left", show_header=False)
+def _jobs_table(results: Sequence[tuple[str, str]], stack: SandboxStack) -> Table:
+    table = Table(title="Results of the other jobs", title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for what, how_much in story:
-        table.add_row(what, how_much)
-    table.add_row("letters in the mail server", str(len(world.mailbox.control.message_ids())))
-    posts = world.outside.internal_api.posts()
-    table.add_row("status posts", "; ".join(f"{post['component']} {post['status']}" for post in posts[-4:]) or "none")
+    for label, result in results:
+        table.add_row(label, result)
+    table.add_row("emails at the mail server", str(len(stack.mailbox.control.message_ids())))
+    posts = stack.services.internal_api.posted_statuses()
+    latest = "; ".join(f"{post['component']} {post['status']}" for post in posts[-4:])
+    table.add_row("latest posts to the internal API", latest or "none")
     return table
 
 
 def _report_table(rows: Sequence[Sequence[str]]) -> Table:
     width = max((len(row) for row in rows), default=0)
-    table = Table(
-        title="The first rows of the account balances report, opened", title_justify="left", show_header=False
-    )
+    table = Table(title="First rows of the account balances report (CSV)", title_justify="left", show_header=False)
     for _ in range(width):
         table.add_column(overflow="fold")
     for row in rows:
@@ -210,7 +224,7 @@ def _report_table(rows: Sequence[Sequence[str]]) -> Table:
     return table
 
 
-def _runs_in_words(session: Session) -> str:
+def _summarize_runs(session: Session) -> str:
     rows = session.execute(
         select(JobRun.task_name, JobRun.status, func.count().label("number"))
         .group_by(JobRun.task_name, JobRun.status)
@@ -219,28 +233,28 @@ def _runs_in_words(session: Session) -> str:
     runs: defaultdict[str, list[str]] = defaultdict(list)
     for row in rows:
         runs[row.task_name].append(f"{row.number} {row.status}")
-    return "JobRun tells of " + "; ".join(f"{name}: {', '.join(counts)}" for name, counts in runs.items()) + "."
+    return "Runs in JobRun: " + "; ".join(f"{name}: {', '.join(counts)}" for name, counts in runs.items()) + "."
 
 
-def _what_is_wrong(outcome: Outcome, result: Reconciliation) -> Iterator[str]:
-    if outcome.trouble is not None:
-        yield outcome.trouble
+def _problems(outcome: Outcome, result: Reconciliation) -> Iterator[str]:
+    if outcome.failure is not None:
+        yield outcome.failure
     if result.paid_more_than_once:
         yield f"Paid more than once: {', '.join(result.paid_more_than_once)}."
-    if result.transactions_that_differ:
-        yield f"Both ledgers differ about transactions {_listed(result.transactions_that_differ)}."
+    if result.mismatched_transactions:
+        yield f"The two ledgers differ for transactions {_join_ids(result.mismatched_transactions)}."
     if result.unknown_references:
         yield f"The bank has transfers that SeedTrust does not know: {', '.join(result.unknown_references)}."
-    if result.accounts_that_do_not_add_up:
-        yield f"The balance of accounts {_listed(result.accounts_that_do_not_add_up)} is not the sum of their entries."
+    if result.unbalanced_accounts:
+        yield f"The balance does not match the ledger for accounts {_join_ids(result.unbalanced_accounts)}."
 
 
-def _in_words(one: Standing) -> str:
-    reasons = f" ({'; '.join(one.reasons)})" if one.reasons else ""
-    return f"{one.status.replace('_', ' ')}: {_counts(one)}{reasons}"
+def _summarize_batch(batch: BatchProgress) -> str:
+    reasons = f" ({'; '.join(batch.reasons)})" if batch.reasons else ""
+    return f"{batch.status.replace('_', ' ')}: {_format_counts(batch)}{reasons}"
 
 
-def _listed(ids: Sequence[int]) -> str:
+def _join_ids(ids: Sequence[int]) -> str:
     return ", ".join(str(one) for one in ids)
 
 

@@ -1,6 +1,6 @@
-"""Plays the demo's scenes until every transfer is settled, or the deadline has passed; it shows nothing itself.
+"""Runs the demo's scenarios until every transfer is settled or the deadline has passed. Output is in `report`.
 
-Each round looks at the world and lets every stagehand act whose moment has come.
+Each round checks the progress of every batch and lets every disruption act that is ready to.
 """
 
 import time
@@ -9,114 +9,126 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, or_, select
 
-from seedtrust_ops.domain.transfers.batch_lifecycle import FINISHED
+from seedtrust_ops.domain.transfers.batch_lifecycle import FINISHED_STATUSES
 from seedtrust_ops.domain.transfers.preflight import is_false_failure
 from seedtrust_ops.sandbox.demo.disruptions import (
-    Acts,
-    halt_in_the_middle,
-    kill_in_the_middle,
-    reject_one,
-    return_an_old_one,
-    run_by_hand,
+    Steps,
+    halt_mid_batch,
+    kill_sender,
+    launch_second_run,
+    reject_first_transfer,
+    return_old_ach,
 )
-from seedtrust_ops.sandbox.demo.environment import Stage
-from seedtrust_ops.sandbox.demo.scenarios import HALTED, KILLED, REJECTED, TWO_RUNS, Scene
+from seedtrust_ops.sandbox.demo.environment import DemoEnvironment
+from seedtrust_ops.sandbox.demo.scenarios import HALTED, KILLED, LEGACY_NAME, REJECTED, TWO_RUNS, Scenario
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
 ROUND_SECONDS = 0.4
+OPEN_STATUSES = {"pending", "processing", "submitted", "in doubt"}
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How a scene's batch stands: how many of its transfers have each status, and why some failed."""
+class BatchProgress:
+    """Progress of a scenario's batch: the number of transfers in each status, and why some failed."""
 
-    scene: Scene
+    scenario: Scenario
     status: str
     counts: dict[str, int]
     reasons: list[str]
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing about it is open any more."""
-        return self.status in FINISHED and not self.counts.keys() & {"pending", "processing", "submitted", "in doubt"}
+        """Whether the batch is finished and none of its transfers is open."""
+        return self.status in FINISHED_STATUSES and not self.counts.keys() & OPEN_STATUSES
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the play ended: `trouble` is None where every scene settled in time."""
+    """The final progress of all batches; `failure` is None if every scenario settled in time."""
 
-    standings: list[Standing]
-    trouble: str | None
+    batches: list[BatchProgress]
+    failure: str | None
 
 
-def play(
-    stage: Stage,
-    scenes: Sequence[Scene],
+def run_scenarios(
+    env: DemoEnvironment,
+    scenarios: Sequence[Scenario],
     *,
-    say: Callable[[str], None],
-    show: Callable[[list[Standing]], None],
+    print_message: Callable[[str], None],
+    show_progress: Callable[[list[BatchProgress]], None],
     deadline_seconds: float,
 ) -> Outcome:
-    """Play the scenes; `say` is told what happens, `show` how all batches stand after each round."""
+    """Run the scenarios and return how they ended.
+
+    Args:
+        env: where they run.
+        scenarios: the drafted batches with their injected faults.
+        print_message: called with a message about each disruption.
+        show_progress: called after each round with the progress of all batches.
+        deadline_seconds: when to stop waiting for batches to settle.
+    """
     deadline = time.monotonic() + deadline_seconds
-    acting = _cast(stage, scenes)
+    disruptions = _start_disruptions(env, scenarios)
     try:
         while True:
-            acting = [acts for acts in acting if _go_on(acts, say)]
-            standings = [_standing(stage, scene) for scene in scenes]
-            show(standings)
-            if not acting and all(standing.is_settled for standing in standings):
-                return Outcome(standings, None)
-            if (code := stage.worker.exit_code()) is not None:
-                return Outcome(standings, f"The worker ended with code {code}.")
+            disruptions = [steps for steps in disruptions if _advance(steps, print_message)]
+            batches = [_batch_progress(env, scenario) for scenario in scenarios]
+            show_progress(batches)
+            if not disruptions and all(batch.is_settled for batch in batches):
+                return Outcome(batches, None)
+            if (code := env.worker.exit_code()) is not None:
+                return Outcome(batches, f"The worker exited with code {code}.")
             if time.monotonic() >= deadline:
-                waiting = [str(one.scene.batch.batch_id) for one in standings if not one.is_settled]
-                stuck = f"batches {', '.join(waiting)} are not settled" if waiting else "every batch is settled"
-                unmet = f", and {len(acting)} interventions never found their moment" if acting else ""
-                return Outcome(standings, f"After {deadline_seconds:.0f} s {stuck}{unmet}.")
+                open_ids = [str(batch.scenario.batch.batch_id) for batch in batches if not batch.is_settled]
+                settled = f"batches {', '.join(open_ids)} are not settled" if open_ids else "all batches are settled"
+                pending = f", and {len(disruptions)} disruptions never took place" if disruptions else ""
+                return Outcome(batches, f"Timed out after {deadline_seconds:.0f} s: {settled}{pending}.")
             time.sleep(ROUND_SECONDS)
     finally:
-        for acts in acting:
-            acts.close()
+        for steps in disruptions:
+            steps.close()
 
 
-def _cast(stage: Stage, scenes: Sequence[Scene]) -> list[Acts]:
-    by_name = {scene.name: scene for scene in scenes}
+def _start_disruptions(env: DemoEnvironment, scenarios: Sequence[Scenario]) -> list[Steps]:
+    by_name = {scenario.name: scenario for scenario in scenarios}
     halted = by_name[HALTED.name]
-    acting = [
-        halt_in_the_middle(stage, halted, [scene for scene in scenes if scene not in (halted, by_name["legacy"])]),
-        return_an_old_one(stage),
-    ]
-    for plot, act in ((KILLED, kill_in_the_middle), (TWO_RUNS, run_by_hand), (REJECTED, reject_one)):
-        if plot.name in by_name:
-            acting.append(act(stage, by_name[plot.name]))
-    return acting
+    others = [scenario for scenario in scenarios if scenario not in (halted, by_name[LEGACY_NAME])]
+    disruptions = [halt_mid_batch(env, halted, others), return_old_ach(env)]
+    for spec, disruption in (
+        (KILLED, kill_sender),
+        (TWO_RUNS, launch_second_run),
+        (REJECTED, reject_first_transfer),
+    ):
+        if spec.name in by_name:
+            disruptions.append(disruption(env, by_name[spec.name]))
+    return disruptions
 
 
-def _go_on(acts: Acts, say: Callable[[str], None]) -> bool:
-    """Let a stagehand act; return whether it has more to do."""
+def _advance(steps: Steps, print_message: Callable[[str], None]) -> bool:
+    """Run a disruption until it has to wait; return whether it has more to do."""
     try:
-        while (sentence := next(acts)) is not None:
-            say(sentence)
+        while (message := next(steps)) is not None:
+            print_message(message)
     except StopIteration:
         return False
     return True
 
 
-def _standing(stage: Stage, scene: Scene) -> Standing:
-    of_batch = HuntingtonTransaction.batch_id == scene.batch.batch_id
+def _batch_progress(env: DemoEnvironment, scenario: Scenario) -> BatchProgress:
+    batch_id = scenario.batch.batch_id
+    in_batch = HuntingtonTransaction.batch_id == batch_id
     in_doubt = is_false_failure(HuntingtonTransaction)
-    with stage.sessions() as session:
-        status = session.scalars(select(HuntingtonBatch.status).where(HuntingtonBatch.id == scene.batch.batch_id)).one()
+    with env.sessions() as session:
+        status = session.scalars(select(HuntingtonBatch.status).where(HuntingtonBatch.id == batch_id)).one()
         rows = session.execute(
             select(HuntingtonTransaction.status, in_doubt.label("in_doubt"), func.count().label("number"))
-            .where(of_batch)
+            .where(in_batch)
             .group_by(HuntingtonTransaction.status, in_doubt)
         ).all()
         reasons = session.scalars(
             select(HuntingtonTransaction.failure_reason)
-            .where(of_batch, or_(HuntingtonTransaction.status == "failed", HuntingtonTransaction.status == "returned"))
+            .where(in_batch, or_(HuntingtonTransaction.status == "failed", HuntingtonTransaction.status == "returned"))
             .order_by(HuntingtonTransaction.id)
         ).all()
     counts = {("in doubt" if row.in_doubt else row.status): int(row.number) for row in rows}
-    return Standing(scene, status, counts, [reason for reason in reasons if reason])
+    return BatchProgress(scenario, status, counts, [reason for reason in reasons if reason])

@@ -1,6 +1,6 @@
-"""The demo's scenes: each is one batch and the trouble that it is going to meet, ordered from the bank beforehand.
+"""The demo's scenarios: each is one batch and the fault it is going to have, injected at the bank beforehand.
 
-What must happen while a batch is being sent (a kill, a second run, a halt) is in `stagehands`.
+What has to happen while a batch is being sent (a halt, a kill, a second run) is in `disruptions`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,72 +12,77 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 from seedtrust_ops.sandbox.bank.faults import FaultKind
-from seedtrust_ops.sandbox.demo.environment import Stage
+from seedtrust_ops.sandbox.demo.environment import DemoEnvironment
 from seedtrust_ops.sandbox.seed.batches import NewBatch, Payable, Payment, draft_batch, payable_requests
 from seedtrust_ops.sandbox.seed.names import PayeeAccount
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
-LATE = 4.0
-"""Twice as long as the client waits for an answer, in seconds."""
+LATE_SECONDS = 4.0
+"""Twice as long as the client waits for a response."""
 BAD_CHECK_DIGIT = PayeeAccount("044000025", "7300511864", "checking")
+LEGACY_NAME = "legacy"
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A batch and what it meets."""
+class Scenario:
+    """A drafted batch and a description of its fault."""
 
     name: str
-    meets: str
+    fault: str
     batch: NewBatch
 
 
 @dataclass(frozen=True)
-class _Plot:
+class ScenarioSpec:
+    """A scenario before its batch is drafted: its size, method and priority, and how to inject its fault."""
+
     name: str
-    meets: str
+    fault: str
     size: int
-    prepare: Callable[[Stage, Sequence[int]], None]
+    inject: Callable[[DemoEnvironment, Sequence[int]], None]
     method: str = "wire"
     priority: int = 0
 
 
-def _fault(stage: Stage, transaction_id: int, kind: FaultKind, *, times: int = 1, seconds: float = 1.0) -> None:
-    stage.bank.order_fault(
+def _inject(
+    env: DemoEnvironment, transaction_id: int, kind: FaultKind, *, times: int = 1, seconds: float = 1.0
+) -> None:
+    env.bank.inject_fault(
         kind, times=times, method="POST", idempotency_key=idempotency_key(transaction_id), seconds=seconds
     )
 
 
-def _all_slow(stage: Stage, ids: Sequence[int]) -> None:
-    # Slow but in time, so that there is a middle of the batch to be met in.
-    for one in ids:
-        _fault(stage, one, "answer_late_after_commit", seconds=1.4)
+def _slow_responses(env: DemoEnvironment, ids: Sequence[int]) -> None:
+    # Slow but within the timeout, so that there is time to disrupt the batch while it is being sent.
+    for transaction_id in ids:
+        _inject(env, transaction_id, "late_response_after_commit", seconds=1.4)
 
 
-def _silences(stage: Stage, ids: Sequence[int]) -> None:
-    _fault(stage, ids[0], "answer_late_after_commit", seconds=LATE)
-    _fault(stage, ids[1], "answer_late_before_commit", seconds=LATE)
-    _fault(stage, ids[2], "garbage")
-    _fault(stage, ids[3], "slow_drip", seconds=1.0)
+def _missing_responses(env: DemoEnvironment, ids: Sequence[int]) -> None:
+    _inject(env, ids[0], "late_response_after_commit", seconds=LATE_SECONDS)
+    _inject(env, ids[1], "late_response_before_commit", seconds=LATE_SECONDS)
+    _inject(env, ids[2], "garbage")
+    _inject(env, ids[3], "slow_drip", seconds=1.0)
 
 
-def _breaks(stage: Stage, ids: Sequence[int]) -> None:
-    _fault(stage, ids[0], "reset_after_commit")
-    _fault(stage, ids[1], "reset_before_commit")
-    _fault(stage, ids[2], "error_after_commit")
-    _fault(stage, ids[3], "error_before_commit")
+def _connection_errors(env: DemoEnvironment, ids: Sequence[int]) -> None:
+    _inject(env, ids[0], "reset_after_commit")
+    _inject(env, ids[1], "reset_before_commit")
+    _inject(env, ids[2], "error_after_commit")
+    _inject(env, ids[3], "error_before_commit")
 
 
-def _wait_please(stage: Stage, ids: Sequence[int]) -> None:
-    _fault(stage, ids[-1], "rate_limited", times=8, seconds=2)
+def _rate_limit(env: DemoEnvironment, ids: Sequence[int]) -> None:
+    _inject(env, ids[-1], "rate_limited", times=8, seconds=2)
 
 
-def _wrong_key(stage: Stage, ids: Sequence[int]) -> None:
-    _fault(stage, ids[1], "unauthorized")
+def _unauthorized(env: DemoEnvironment, ids: Sequence[int]) -> None:
+    _inject(env, ids[1], "unauthorized")
 
 
-def _refusals(stage: Stage, ids: Sequence[int]) -> None:
-    _fault(stage, ids[0], "refuse")
-    with stage.sessions.begin() as session:
+def _refusals(env: DemoEnvironment, ids: Sequence[int]) -> None:
+    _inject(env, ids[0], "refuse")
+    with env.sessions.begin() as session:
         session.execute(
             update(HuntingtonTransaction)
             .where(HuntingtonTransaction.id == ids[1])
@@ -85,56 +90,66 @@ def _refusals(stage: Stage, ids: Sequence[int]) -> None:
         )
 
 
-def _nothing(_stage: Stage, _ids: Sequence[int]) -> None:
-    """Prepare nothing: what this batch meets comes while it is under way."""
+def _no_fault(_env: DemoEnvironment, _ids: Sequence[int]) -> None:
+    """Inject nothing: this batch is disrupted while it is being sent."""
 
 
-# The higher the priority, the sooner a batch is sent: first those that will have to wait for something.
-HALTED = _Plot("halt", "the halt switch, in the middle", 16, _all_slow, priority=90)
-KILLED = _Plot("kill", "SIGKILL of its run, in the middle", 16, _all_slow, priority=80)
-TWO_RUNS = _Plot("two runs", "429 with Retry-After, and a second run by hand", 6, _wait_please, priority=60)
-REJECTED = _Plot("ach", "ACH: settles later, one is stopped by the bank", 5, _nothing, method="ach", priority=40)
-BREAKS = _Plot("breaks", "resets and HTTP 503, after and before the commit", 7, _breaks, priority=50)
-SILENCES = _Plot(
-    "silences",
-    "answers that come late (one after a commit, one before it), one unreadable, one dripping",
+# The higher the priority, the sooner a batch is sent: those that have to wait for something go first.
+HALTED = ScenarioSpec("halt", "kill switch turned on while the batch is being sent", 16, _slow_responses, priority=90)
+KILLED = ScenarioSpec("kill", "SIGKILL of its run while the batch is being sent", 16, _slow_responses, priority=80)
+TWO_RUNS = ScenarioSpec(
+    "two runs", "429 with Retry-After, and a second run launched by hand", 6, _rate_limit, priority=60
+)
+REJECTED = ScenarioSpec(
+    "ach", "ACH that settles later; the bank rejects one transfer before that", 5, _no_fault, method="ach", priority=40
+)
+CONNECTION_ERRORS = ScenarioSpec(
+    "connection errors",
+    "connection resets and HTTP 503, before and after the bank's commit",
     7,
-    _silences,
+    _connection_errors,
+    priority=50,
+)
+MISSING_RESPONSES = ScenarioSpec(
+    "missing responses",
+    "two timeouts (one before, one after the bank's commit), a garbled response, a byte-by-byte response",
+    7,
+    _missing_responses,
     priority=30,
 )
-WRONG_KEY = _Plot("401", "our API key refused for a while", 5, _wrong_key, priority=70)
-REFUSALS = _Plot("refusals", "a 422, and a wrong routing number", 5, _refusals, priority=20)
-SHORT = (HALTED, KILLED, SILENCES)
-WHOLE = (HALTED, KILLED, WRONG_KEY, TWO_RUNS, BREAKS, REJECTED, SILENCES, REFUSALS)
+UNAUTHORIZED = ScenarioSpec("401", "one 401: the bank rejects our API key for a moment", 5, _unauthorized, priority=70)
+REFUSALS = ScenarioSpec("refusals", "one 422 refusal and one invalid routing number", 5, _refusals, priority=20)
+SHORT = (HALTED, KILLED, MISSING_RESPONSES)
+ALL = (HALTED, KILLED, UNAUTHORIZED, TWO_RUNS, CONNECTION_ERRORS, REJECTED, MISSING_RESPONSES, REFUSALS)
 
 
-def draft_scenes(stage: Stage, plots: Sequence[_Plot]) -> list[Scene]:
-    """Draft each plot's batch and order its faults; none is queued yet."""
-    with stage.sessions.begin() as session:
-        payables = payable_requests(session, sum(plot.size for plot in plots))
-        scenes = []
-        for plot in plots:
-            payments = [Payment(payables.pop(0), plot.method) for _ in range(plot.size)]
-            batch = draft_batch(session, payments, stage.encrypt, priority=plot.priority)
-            scenes.append(Scene(plot.name, plot.meets, batch))
-    for plot, scene in zip(plots, scenes, strict=True):
-        plot.prepare(stage, scene.batch.transaction_ids)
-    return scenes
+def draft_scenarios(env: DemoEnvironment, specs: Sequence[ScenarioSpec]) -> list[Scenario]:
+    """Draft the batch of each spec and inject its faults; no batch is queued yet."""
+    with env.sessions.begin() as session:
+        payables = payable_requests(session, sum(spec.size for spec in specs))
+        scenarios = []
+        for spec in specs:
+            payments = [Payment(payables.pop(0), spec.method) for _ in range(spec.size)]
+            batch = draft_batch(session, payments, env.encrypt, priority=spec.priority)
+            scenarios.append(Scenario(spec.name, spec.fault, batch))
+    for spec, scenario in zip(specs, scenarios, strict=True):
+        spec.inject(env, scenario.batch.transaction_ids)
+    return scenarios
 
 
-def leave_legacy_batch(stage: Stage) -> Scene:
-    """Leave a batch as the legacy worker did: every transfer 'failed' for a timeout, though most went through."""
+def create_legacy_batch(env: DemoEnvironment) -> Scenario:
+    """Create a batch as the legacy worker left it: every transfer 'failed' with a timeout, though most went through."""
     an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
-    with stage.sessions.begin() as session:
+    with env.sessions.begin() as session:
         payables = payable_requests(session, 4)
-        batch = draft_batch(session, [Payment(one, "wire") for one in payables], stage.encrypt)
+        batch = draft_batch(session, [Payment(payable, "wire") for payable in payables], env.encrypt)
         _fail_as_legacy(session, batch, an_hour_ago)
-    known: Sequence[tuple[int, Payable]] = list(zip(batch.transaction_ids, payables, strict=True))[:-1]
-    for transaction_id, payable in known:
-        stage.bank.plant_transfer(
+    at_bank: Sequence[tuple[int, Payable]] = list(zip(batch.transaction_ids, payables, strict=True))[:-1]
+    for transaction_id, payable in at_bank:
+        env.bank.insert_transfer(
             str(transaction_id), payable.amount_cents, method="wire", status="completed", created_at=an_hour_ago
         )
-    return Scene("legacy", "the legacy worker's false failures; the bank never saw the last", batch)
+    return Scenario(LEGACY_NAME, "legacy worker marked 4 transfers failed by mistake; 3 of them are at the bank", batch)
 
 
 def _fail_as_legacy(session: Session, batch: NewBatch, moment: datetime) -> None:

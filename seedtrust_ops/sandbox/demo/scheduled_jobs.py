@@ -1,7 +1,7 @@
-"""The rest of SeedTrust's week, after the transfers: approvals, reminders, balances, reports, status check, presence.
+"""The demo's other jobs, after the transfers: approvals, reminders, balances, reports, status check, presence.
 
 Run as `python -m seedtrust_ops.sandbox.demo.scheduled_jobs` in the demo's environment. It runs the daily and weekly
-jobs one after another in one process, as real Dagster runs; the daemon has run the rest by then.
+jobs one after another in one process, as real Dagster runs; the daemon has already run the frequent ones.
 """
 
 import csv
@@ -16,7 +16,7 @@ import dagster as dg
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.sandbox.demo.environment import Stage
+from seedtrust_ops.sandbox.demo.environment import DemoEnvironment
 from seedtrust_ops.sandbox.external_services.control_client import StorageServer
 from seedtrust_ops.tables import (
     BalanceAlert,
@@ -39,11 +39,12 @@ DAILY_AND_WEEKLY = (
 )
 ROWS_SHOWN = 6
 TIMEOUT_SECONDS = 600
-LOOK_AGAIN_SECONDS = 0.5
+POLL_SECONDS = 0.5
+REPORT_STATUSES = {1: "waiting", 2: "in progress", 3: "emailed", 4: "failed"}
 
 
-def ask_for_reports(session: Session) -> list[int]:
-    """Have an administrator ask for three reports, and let a case close today; return the requests' ids."""
+def request_reports(session: Session) -> list[int]:
+    """Request three reports as an administrator, and set a case to close today; return the request ids."""
     admin_id = session.scalars(select(User.id).where(User.role == "admin", User.is_active).order_by(User.id)).first()
     case_id = session.scalars(select(Case.id).where(Case.status == "active").order_by(Case.id)).first()
     today = datetime.now(UTC).date()
@@ -63,43 +64,43 @@ def ask_for_reports(session: Session) -> list[int]:
     return [request.id for request in requests]
 
 
-def play_week(stage: Stage, say: Callable[[str], None]) -> str | None:
-    """Run the week's jobs in a process of their own; `say` is told of each. Return what went wrong, if anything."""
-    done = subprocess.run(
+def run_scheduled_jobs(env: DemoEnvironment, print_message: Callable[[str], None]) -> str | None:
+    """Run the daily and weekly jobs in a child process; print a message for each; return an error message or None."""
+    process = subprocess.run(
         [sys.executable, "-m", "seedtrust_ops.sandbox.demo.scheduled_jobs"],
-        env=stage.environment,
+        env=env.variables,
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,
         check=False,
     )
     failed = []
-    for line in done.stdout.splitlines():
+    for line in process.stdout.splitlines():
         run = json.loads(line)
-        say(f"{run['job']} {'succeeded' if run['success'] else 'failed'} in {run['seconds']} s")
+        print_message(f"Job {run['job']} {'succeeded' if run['success'] else 'failed'} in {run['seconds']} s")
         if not run["success"]:
             failed.append(run["job"])
-    if done.returncode == 0:
+    if process.returncode == 0:
         return None
     if failed:
-        return f"These jobs of the week failed: {', '.join(failed)}."
-    return f"The week's jobs could not be run: {done.stderr.strip().splitlines()[-1]}"
+        return f"These jobs failed: {', '.join(failed)}."
+    return f"The daily and weekly jobs did not start: {process.stderr.strip().splitlines()[-1]}"
 
 
-def wait_for_job_run(stage: Stage, *, seconds: float) -> bool:
-    """Wait until every run is mirrored with its end, for so many seconds at most; return whether it came to that."""
+def wait_for_job_run_sync(env: DemoEnvironment, *, seconds: float) -> bool:
+    """Wait up to `seconds` until JobRun has the final status of every Dagster run; return whether it does."""
     mirrored = select(func.count()).select_from(JobRun).where(JobRun.resolution.is_not(None))
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with stage.sessions() as session:
-            if session.scalars(mirrored).one() == stage.instance.get_runs_count():
+        with env.sessions() as session:
+            if session.scalars(mirrored).one() == env.instance.get_runs_count():
                 return True
-        time.sleep(LOOK_AGAIN_SECONDS)
+        time.sleep(POLL_SECONDS)
     return False
 
 
-def story_of(session: Session) -> list[tuple[str, str]]:
-    """Return what the week came to, as the tables tell it: what happened, and how much of it."""
+def summarize_results(session: Session) -> list[tuple[str, str]]:
+    """Return the jobs' results from the database as (label, result) pairs."""
     approved = dict(
         session.execute(
             select(DisbursementRequest.approved_by, func.count())
@@ -107,7 +108,7 @@ def story_of(session: Session) -> list[tuple[str, str]]:
             .group_by(DisbursementRequest.approved_by)
         ).all()
     )
-    letters = session.execute(
+    emails = session.execute(
         select(Notification.kind, Notification.status, func.count().label("number"))
         .group_by(Notification.kind, Notification.status)
         .order_by(Notification.kind)
@@ -118,20 +119,25 @@ def story_of(session: Session) -> list[tuple[str, str]]:
             ReportRequest.id
         )
     ).all()
-    words = {1: "waits", 2: "is being made", 3: "was emailed", 4: "failed"}
     return [
-        ("requests approved", ", ".join(f"{count} by {who}" for who, count in sorted(approved.items())) or "none"),
-        ("letters", "; ".join(f"{row.number} {row.kind} {row.status}" for row in letters) or "none"),
-        ("accounts below their minimum", str(alerts)),
+        (
+            "requests approved automatically",
+            ", ".join(f"{count} by {approver}" for approver, count in sorted(approved.items())) or "none",
+        ),
+        ("emails", "; ".join(f"{row.number} {row.kind} {row.status}" for row in emails) or "none"),
+        ("accounts below their minimum balance", str(alerts)),
         *(
-            (f"report {row.kind}.{row.format}", f"{words[row.status]}{f': {row.error}' if row.error else ''}")
+            (
+                f"report {row.kind}.{row.format}",
+                f"{REPORT_STATUSES[row.status]}{f': {row.error}' if row.error else ''}",
+            )
             for row in reports
         ),
     ]
 
 
-def first_rows_of_csv(storage: StorageServer) -> list[list[str]]:
-    """Return the first rows of the newest CSV report in the bucket, opened as anybody would."""
+def csv_report_rows(storage: StorageServer) -> list[list[str]]:
+    """Return the first rows of the newest CSV report in the bucket; empty if there is none."""
     keys = [key for key in storage.keys("reports/") if key.endswith(".csv")]
     if not keys:
         return []
@@ -140,21 +146,21 @@ def first_rows_of_csv(storage: StorageServer) -> list[list[str]]:
 
 
 def main() -> int:
-    """Run the jobs; print a JSON line for each; return how many did not succeed."""
+    """Run the jobs, print a JSON line for each, and return how many failed."""
     from seedtrust_ops.definitions import defs
-    from seedtrust_ops.jobs.account_balance_check import week_ended_by
+    from seedtrust_ops.jobs.account_balance_check import last_complete_week
     from seedtrust_ops.orchestration.schedules import office_today
 
     failed = 0
     with dg.DagsterInstance.get() as instance:
         for name in DAILY_AND_WEEKLY:
-            began = time.monotonic()
-            partition = week_ended_by(office_today()) if name == "account_balance_check" else None
+            started_at = time.monotonic()
+            partition = last_complete_week(office_today()) if name == "account_balance_check" else None
             result = defs.resolve_job_def(name).execute_in_process(
                 instance=instance, raise_on_error=False, partition_key=partition
             )
             failed += not result.success
-            seconds = round(time.monotonic() - began, 1)
+            seconds = round(time.monotonic() - started_at, 1)
             sys.stdout.write(json.dumps({"job": name, "success": result.success, "seconds": seconds}) + "\n")
             sys.stdout.flush()
     return failed

@@ -1,1 +1,1 @@
-"""The rest of the outside world: S3, CloudFront's origin, the internal status API and PostHog's capture endpoint."""
+"""Local stand-ins for S3, CloudFront's origin, SeedTrust's internal status API and PostHog's capture endpoint."""

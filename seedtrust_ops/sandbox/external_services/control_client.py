@@ -1,6 +1,6 @@
-"""Python clients for the control side of these servers, for tests and the demo: what came in, and how to answer.
+"""Python clients for the servers' control endpoints: read the recorded requests, override the responses.
 
-They are not the clients of production: those know nothing of /sandbox.
+For tests and the demo. Production clients never call /sandbox.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import httpx
 
 from seedtrust_ops.sandbox.bank.control_client import NO_CERTIFICATES
-from seedtrust_ops.sandbox.external_services.recording_server import CONTROL, Kept
-from seedtrust_ops.sandbox.external_services.servers import events_of
+from seedtrust_ops.sandbox.external_services.recording_server import CONTROL, RecordedRequest
+from seedtrust_ops.sandbox.external_services.servers import captured_events
 from seedtrust_ops.sandbox.server_process import ServerProcess, start_server
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ REGION = "us-east-1"
 ACCESS_KEY = "sandbox"
 
 
-class OutsideServer:
-    """A running server; `with` stops it at the end."""
+class SandboxServer:
+    """A running server; use it in a `with` block to stop it at the end."""
 
     def __init__(self, server: ServerProcess) -> None:
         self.server = server
@@ -36,46 +36,46 @@ class OutsideServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that make SeedTrust use this server."""
+        """The environment variables that make SeedTrust use this server."""
         raise NotImplementedError
 
-    def revive(self) -> None:
-        """Start it again at its old address where it has died."""
-        self.server.revive()
+    def restart(self) -> None:
+        """Restart it at the same address, if it has stopped."""
+        self.server.restart()
 
 
-class KeepingServer(OutsideServer):
-    """A server that keeps its requests and answers as it is told to."""
+class RecordingServer(SandboxServer):
+    """A server that records its requests and whose responses can be overridden."""
 
-    def kept(self) -> list[Kept]:
-        """Every request since the last `clear`, oldest first, with the status that it was answered with."""
-        kept: list[Kept] = self._call("GET", "kept").json()
-        return kept
+    def requests(self) -> list[RecordedRequest]:
+        """Every request since the last `clear`, oldest first, with the status it was answered with."""
+        recorded: list[RecordedRequest] = self._call("GET", "requests").json()
+        return recorded
 
-    def answer_with(self, status: int | None = None, *, seconds: float = 0) -> None:
-        """Answer from now on with `status` (None: as it should), `seconds` late, until `clear`."""
-        self._call("PUT", "behaviour", json={"status": status, "seconds": seconds})
+    def respond_with(self, status: int | None = None, *, seconds: float = 0) -> None:
+        """Respond with `status` (None: the normal response) after `seconds`, until `clear`."""
+        self._call("PUT", "response-override", json={"status": status, "seconds": seconds})
 
     def clear(self) -> None:
-        """Forget the requests and answer well again."""
-        self._call("DELETE", "kept")
+        """Delete the recorded requests and respond normally again."""
+        self._call("DELETE", "requests")
 
     def _call(self, method: str, name: str, **options: Any) -> httpx.Response:
         with httpx.Client(trust_env=False, verify=NO_CERTIFICATES, timeout=30) as client:
             return client.request(method, f"{self.url}{CONTROL}/{name}", **options).raise_for_status()
 
 
-class CloudFrontServer(KeepingServer):
+class CloudFrontServer(RecordingServer):
     """The origin that stands in for CloudFront."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variable that names it."""
+        """The variable that points at it."""
         return {"CLOUDFRONT_URL": f"{self.url}/health.html"}
 
 
-class InternalApiServer(KeepingServer):
-    """SeedTrust's internal API, under one key."""
+class InternalApiServer(RecordingServer):
+    """SeedTrust's internal API, which requires `api_key`."""
 
     def __init__(self, server: ServerProcess, api_key: str) -> None:
         super().__init__(server)
@@ -83,29 +83,29 @@ class InternalApiServer(KeepingServer):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that name it and its key."""
+        """The variables that hold its address and its key."""
         return {"INTERNAL_API_URL": self.url, "INTERNAL_API_KEY": self.api_key}
 
-    def posts(self) -> list[dict[str, Any]]:
-        """The statuses that it took, oldest first."""
-        return [kept["body"] for kept in self.kept() if kept["status"] < 300]
+    def posted_statuses(self) -> list[dict[str, Any]]:
+        """The status posts that it accepted, oldest first."""
+        return [request["body"] for request in self.requests() if request["status"] < 300]
 
 
-class PostHogServer(KeepingServer):
+class PostHogServer(RecordingServer):
     """PostHog's capture endpoint."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that name it and a project."""
+        """The variables that hold its address and a project's key."""
         return {"POSTHOG_HOST": self.url, "POSTHOG_API_KEY": "phc_sandbox"}
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
-        """The events that it took, oldest first, or those of one name."""
-        events = [event for kept in self.kept() if kept["status"] < 300 for event in events_of(kept)]
+        """The events that it accepted, oldest first; only those called `name` if it is given."""
+        events = [event for request in self.requests() if request["status"] < 300 for event in captured_events(request)]
         return [event for event in events if name is None or event.get("event") == name]
 
 
-class StorageServer(OutsideServer):
+class StorageServer(SandboxServer):
     """S3 with one bucket."""
 
     def __init__(self, server: ServerProcess, bucket: str) -> None:
@@ -113,15 +113,15 @@ class StorageServer(OutsideServer):
         self.bucket = bucket
         self.client().create_bucket(Bucket=bucket)
 
-    def revive(self) -> None:
-        """Start it again with an empty bucket where it has died: it keeps its objects in its memory."""
-        if self.server.is_dead:
-            super().revive()
+    def restart(self) -> None:
+        """Restart it with an empty bucket, if it has stopped: it keeps its objects in memory only."""
+        if self.server.has_stopped:
+            super().restart()
             self.client().create_bucket(Bucket=self.bucket)
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that name it and its bucket, among them boto3's own."""
+        """The variables that hold its address and its bucket, boto3's own included."""
         return {
             "REPORTS_BUCKET": self.bucket,
             "AWS_ENDPOINT_URL": self.url,
@@ -131,7 +131,7 @@ class StorageServer(OutsideServer):
         }
 
     def client(self) -> "S3Client":
-        """A boto3 client of it that reads no environment."""
+        """A boto3 client for it that does not read the environment."""
         import boto3
 
         return boto3.client(
@@ -145,23 +145,23 @@ class StorageServer(OutsideServer):
     def keys(self, prefix: str = "") -> list[str]:
         """The keys of the bucket's objects, sorted."""
         pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-        return sorted(one["Key"] for page in pages for one in page.get("Contents", []))
+        return sorted(entry["Key"] for page in pages for entry in page.get("Contents", []))
 
     def read(self, key: str) -> bytes:
-        """What the object holds."""
+        """The content of the object."""
         return self.client().get_object(Bucket=self.bucket, Key=key)["Body"].read()
 
 
-Server = TypeVar("Server", bound=OutsideServer)
+Server = TypeVar("Server", bound=SandboxServer)
 
 
 def start_cloudfront(port: int = 0) -> CloudFrontServer:
-    """Start CloudFront's origin; port 0 takes a free one. Raises RuntimeError, as the others, where it stays silent."""
+    """Start CloudFront's origin; port 0 picks a free one. Raises RuntimeError, as the others, if it does not start."""
     return _start("cloudfront", CloudFrontServer, port)
 
 
 def start_internal_api(api_key: str, port: int = 0) -> InternalApiServer:
-    """Start the internal API under `api_key`."""
+    """Start the internal API, which requires `api_key`."""
     return _start("internal-api", lambda server: InternalApiServer(server, api_key), port, {"--api-key": api_key})
 
 
@@ -171,12 +171,12 @@ def start_posthog(port: int = 0) -> PostHogServer:
 
 
 def start_storage(bucket: str, port: int = 0) -> StorageServer:
-    """Start S3 and make `bucket`."""
+    """Start S3 and create `bucket`."""
     return _start("storage", lambda server: StorageServer(server, bucket), port)
 
 
 def _start(
-    name: str, made: Callable[[ServerProcess], Server], port: int, options: dict[str, object] | None = None
+    name: str, wrap: Callable[[ServerProcess], Server], port: int, options: dict[str, object] | None = None
 ) -> Server:
-    what = f"The sandbox's {name.replace('-', ' ')}"
-    return made(start_server(MODULE, {"--server": name, "--port": port, **(options or {})}, what=what))
+    label = f"The sandbox's {name.replace('-', ' ')} server"
+    return wrap(start_server(MODULE, {"--server": name, "--port": port, **(options or {})}, label=label))

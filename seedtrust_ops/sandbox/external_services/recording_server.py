@@ -1,6 +1,6 @@
-"""A server that keeps every request it gets, and answers as it was last told to: well, late, or with an error.
+"""A server that records every request and responds normally, late, or with an error, as configured.
 
-CloudFront, the internal API and PostHog are such servers; what a good answer is, each says itself.
+CloudFront, the internal API and PostHog are built on it; their normal responses are in `servers`.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from starlette.routing import Route
 CONTROL = "/sandbox"
 
 
-class Kept(TypedDict):
-    """One request as it came in; `body` is what its JSON says, None where it holds none; `status` was the answer."""
+class RecordedRequest(TypedDict):
+    """One request as received; `body` is its parsed JSON or None, `status` is the status it was answered with."""
 
     at: str
     method: str
@@ -31,8 +31,8 @@ class Kept(TypedDict):
     status: int
 
 
-class Behaviour(BaseModel):
-    """How the server answers from now on: as it should, or always with `status`; `seconds` late."""
+class ResponseOverride(BaseModel):
+    """How the server responds from now on: `status` None for the normal response, `seconds` is the delay."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -40,16 +40,16 @@ class Behaviour(BaseModel):
     seconds: float = Field(default=0, ge=0, le=600)
 
 
-Answer = Callable[[Kept], Response]
+Responder = Callable[[RecordedRequest], Response]
 
 
-def keeping_app(answer: Answer, methods: list[Literal["GET", "POST"]]) -> Starlette:
-    """Return the server's application: any path under any of `methods`, and the control endpoints under /sandbox."""
-    kept: list[Kept] = []
-    behaviour = Behaviour()
+def recording_app(respond: Responder, methods: list[Literal["GET", "POST"]]) -> Starlette:
+    """Return the server's app: any path with any of `methods`, and the control endpoints under /sandbox."""
+    recorded: list[RecordedRequest] = []
+    override = ResponseOverride()
 
-    async def take(request: Request) -> Response:
-        one = Kept(
+    async def handle(request: Request) -> Response:
+        record = RecordedRequest(
             at=datetime.now(UTC).isoformat(),
             method=request.method,
             path=request.url.path,
@@ -57,33 +57,33 @@ def keeping_app(answer: Answer, methods: list[Literal["GET", "POST"]]) -> Starle
             body=_body(await request.body(), request.headers.get("content-encoding", "")),
             status=0,
         )
-        now = behaviour
-        await asyncio.sleep(now.seconds)
-        response = answer(one) if now.status is None else Response(status_code=now.status)
-        one["status"] = response.status_code
-        kept.append(one)
+        current = override
+        await asyncio.sleep(current.seconds)
+        response = respond(record) if current.status is None else Response(status_code=current.status)
+        record["status"] = response.status_code
+        recorded.append(record)
         return response
 
-    async def show(_request: Request) -> Response:
-        return JSONResponse(kept)
+    async def list_requests(_request: Request) -> Response:
+        return JSONResponse(recorded)
 
-    async def forget(_request: Request) -> Response:
-        nonlocal behaviour
-        kept.clear()
-        behaviour = Behaviour()
+    async def reset(_request: Request) -> Response:
+        nonlocal override
+        recorded.clear()
+        override = ResponseOverride()
         return Response(status_code=204)
 
-    async def behave(request: Request) -> Response:
-        nonlocal behaviour
-        behaviour = Behaviour.model_validate(await request.json())
+    async def set_override(request: Request) -> Response:
+        nonlocal override
+        override = ResponseOverride.model_validate(await request.json())
         return Response(status_code=204)
 
     return Starlette(
         routes=[
-            Route(f"{CONTROL}/kept", show, methods=["GET"]),
-            Route(f"{CONTROL}/kept", forget, methods=["DELETE"]),
-            Route(f"{CONTROL}/behaviour", behave, methods=["PUT"]),
-            Route("/{path:path}", take, methods=list(methods)),
+            Route(f"{CONTROL}/requests", list_requests, methods=["GET"]),
+            Route(f"{CONTROL}/requests", reset, methods=["DELETE"]),
+            Route(f"{CONTROL}/response-override", set_override, methods=["PUT"]),
+            Route("/{path:path}", handle, methods=list(methods)),
         ]
     )
 

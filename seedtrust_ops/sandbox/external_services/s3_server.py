@@ -1,14 +1,14 @@
-"""S3 on one laptop: moto's server, which keeps its objects in memory, with a few calls to look into it."""
+"""A local S3 server: moto, which keeps its objects in memory."""
 
 import argparse
 import logging
 
-from seedtrust_ops.sandbox.asgi_server import announce, call_when_stdin_closes, listen
+from seedtrust_ops.sandbox.asgi_server import call_when_stdin_closes, listen, print_ready_line
 
 
 def serve_storage(arguments: argparse.Namespace) -> None:
-    """Listen, say where, and serve S3 until told to stop."""
-    # moto is half a second of imports, which the other servers need not wait for.
+    """Listen, print the address, and serve S3 until the process is stopped."""
+    # Importing moto takes half a second, which the other servers should not pay for.
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
@@ -24,5 +24,5 @@ def serve_storage(arguments: argparse.Namespace) -> None:
     )
     if arguments.until_stdin_closes:
         call_when_stdin_closes(server.shutdown)
-    announce(listener)
+    print_ready_line(listener)
     server.serve_forever()

@@ -1,4 +1,4 @@
-"""Starts the four servers at once, and names them all in one environment."""
+"""Starts the four servers in parallel and combines their environment variables."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +20,8 @@ BUCKET = "seedtrust-reports"
 
 
 @dataclass(frozen=True)
-class OutsideWorld:
-    """The running servers, and the variables that make SeedTrust use them."""
+class ExternalServices:
+    """The running servers."""
 
     storage: StorageServer
     cloudfront: CloudFrontServer
@@ -30,7 +30,7 @@ class OutsideWorld:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that name all of them."""
+        """The environment variables that make SeedTrust use all of them."""
         return {
             **self.storage.environment,
             **self.cloudfront.environment,
@@ -40,11 +40,11 @@ class OutsideWorld:
 
 
 @contextmanager
-def start_outside_world(*, internal_api_key: str, bucket: str = BUCKET) -> Iterator[OutsideWorld]:
-    """Start all four side by side and stop them when the block ends.
+def start_external_services(*, internal_api_key: str, bucket: str = BUCKET) -> Iterator[ExternalServices]:
+    """Start all four in parallel and stop them when the block ends.
 
     Raises:
-        RuntimeError: saying which one did not come up; those that did are stopped.
+        RuntimeError: if a server does not start; the message names it, and the others are stopped.
     """
     with ThreadPoolExecutor(4) as threads, ExitStack() as running:
         storage = threads.submit(start_storage, bucket)
@@ -54,4 +54,4 @@ def start_outside_world(*, internal_api_key: str, bucket: str = BUCKET) -> Itera
         for future in (storage, cloudfront, internal_api, posthog):
             if future.exception() is None:
                 running.enter_context(future.result())
-        yield OutsideWorld(storage.result(), cloudfront.result(), internal_api.result(), posthog.result())
+        yield ExternalServices(storage.result(), cloudfront.result(), internal_api.result(), posthog.result())

@@ -1,7 +1,6 @@
-"""What a good answer is at each of the servers that keep their requests.
+"""The normal responses of each recording server.
 
-The internal API holds what is posted to its contract (design, section 8); PostHog takes any capture; CloudFront
-serves one page.
+The internal API enforces its contract (design, section 8), PostHog accepts any capture, CloudFront serves one page.
 """
 
 from typing import Annotated, Any, Literal
@@ -10,13 +9,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from seedtrust_ops.sandbox.external_services.recording_server import Kept, keeping_app
+from seedtrust_ops.sandbox.external_services.recording_server import RecordedRequest, recording_app
 
 PAGE = "<!doctype html><title>SeedTrust</title><p>The sandbox's CloudFront origin."
 
 
 class PostedStatus(BaseModel):
-    """The body of POST /status, to the letter; milliseconds."""
+    """The body of POST /status, exactly as in the contract; `latency_ms` is in milliseconds."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -28,39 +27,39 @@ class PostedStatus(BaseModel):
 
 
 def cloudfront() -> Starlette:
-    """Serve a page at every path."""
-    return keeping_app(lambda _kept: HTMLResponse(PAGE), ["GET"])
+    """Return an app that serves one page at every path."""
+    return recording_app(lambda _request: HTMLResponse(PAGE), ["GET"])
 
 
 def internal_api(api_key: str) -> Starlette:
-    """Take POST /status under the key: 401 without it, 422 where the body is not the contract's."""
+    """Return an app that accepts POST /status: 401 without the key, 422 if the body breaks the contract."""
 
-    def answer(kept: Kept) -> Response:
-        if kept["headers"].get("x-internal-api-key") != api_key:
-            return JSONResponse({"detail": "the key is not known"}, 401)
-        if kept["path"] != "/status":
-            return JSONResponse({"detail": "there is nothing here"}, 404)
+    def respond(request: RecordedRequest) -> Response:
+        if request["headers"].get("x-internal-api-key") != api_key:
+            return JSONResponse({"detail": "The API key is not valid."}, 401)
+        if request["path"] != "/status":
+            return JSONResponse({"detail": "Not found."}, 404)
         try:
-            PostedStatus.model_validate(kept["body"])
+            PostedStatus.model_validate(request["body"])
         except ValidationError as error:
             return JSONResponse({"detail": error.errors(include_url=False, include_context=False)}, 422)
-        return JSONResponse({"status": "taken"}, 201)
+        return JSONResponse({"status": "accepted"}, 201)
 
-    return keeping_app(answer, ["POST"])
+    return recording_app(respond, ["POST"])
 
 
 def posthog() -> Starlette:
-    """Take whatever PostHog's client posts to /batch/ or /capture/."""
+    """Return an app that accepts whatever PostHog's client posts to /batch/ or /capture/."""
 
-    def answer(kept: Kept) -> Response:
-        return JSONResponse({"status": 1 if events_of(kept) else 0})
+    def respond(request: RecordedRequest) -> Response:
+        return JSONResponse({"status": 1 if captured_events(request) else 0})
 
-    return keeping_app(answer, ["GET", "POST"])
+    return recording_app(respond, ["GET", "POST"])
 
 
-def events_of(kept: Kept) -> list[dict[str, Any]]:
-    """Return the events in one request: a batch's, or the one."""
-    body = kept["body"]
+def captured_events(request: RecordedRequest) -> list[dict[str, Any]]:
+    """Return the events in one request, whether it carries a batch or a single event."""
+    body = request["body"]
     if not isinstance(body, dict):
         return []
     batch = body.get("batch", [body] if "event" in body else [])

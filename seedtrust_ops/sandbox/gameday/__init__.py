@@ -1,1 +1,1 @@
-"""A drill on the sandbox: each trouble is caused in turn; it must be noticed, told, mended, and the money be right."""
+"""A fire drill: each incident is caused on a sandbox, and must be detected, notified, recovered from and reconciled."""

@@ -1,6 +1,6 @@
-"""Looks for who noticed a trouble and who was told: alerts in the database, letters, PostHog, the internal API.
+"""Watches whether an incident is detected and who is notified: alerts in the database, emails, PostHog, internal API.
 
-It reads what people would read, and nothing of how the trouble was caused.
+It reads only what people would see, and knows nothing of how the incident was caused.
 """
 
 from collections.abc import Collection
@@ -11,66 +11,70 @@ import httpx
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
-from seedtrust_ops.sandbox.demo.environment import Stage
+from seedtrust_ops.sandbox.demo.environment import DemoEnvironment
 from seedtrust_ops.sandbox.gameday.timeouts import ON_CALL
 from seedtrust_ops.tables import Alert
 
-LETTER = f"letter to {ON_CALL}"
+EMAIL_CHANNEL = f"email to {ON_CALL}"
 
 
 @dataclass
-class Notice:
-    """What is known of a trouble's being noticed so far; the moment is UTC."""
+class Detection:
+    """What is known so far about an incident's detection; timestamps are UTC."""
 
     rules: Collection[str]
+    """The alert rules that count as detecting the incident."""
     since: datetime
-    by: str | None = None
-    at: datetime | None = None
-    told: set[str] = field(default_factory=set)
+    """When the incident began; earlier alerts do not count."""
+    rule: str | None = None
+    """The rule that detected it first."""
+    detected_at: datetime | None = None
+    notified: set[str] = field(default_factory=set)
+    """The channels that were notified."""
 
-    def look(self, stage: Stage) -> None:
-        """Look again at everything."""
-        self._look_at_alerts(stage)
-        self._look_at_letters(stage)
-        self._look_at_posts(stage)
+    def update(self, env: DemoEnvironment) -> None:
+        """Check all sources again."""
+        self._check_alerts(env)
+        self._check_emails(env)
+        self._check_posts(env)
 
-    def _noticed(self, rule: str, at: datetime) -> None:
-        if self.at is None or at < self.at:
-            self.by, self.at = rule, at
+    def _record(self, rule: str, at: datetime) -> None:
+        if self.detected_at is None or at < self.detected_at:
+            self.rule, self.detected_at = rule, at
 
-    def _look_at_alerts(self, stage: Stage) -> None:
+    def _check_alerts(self, env: DemoEnvironment) -> None:
         query = select(Alert).where(Alert.rule.in_(self.rules), Alert.opened_at >= self.since).order_by(Alert.opened_at)
         try:
-            with stage.sessions() as session:
+            with env.sessions() as session:
                 first = session.scalars(query.limit(1)).first()
         except DBAPIError:
-            # The trouble may be the database: then a letter is the first that anybody sees.
+            # The incident may be the database itself; then an email is the first sign.
             return
         if first is not None:
-            self._noticed(first.rule, first.opened_at)
+            self._record(first.rule, first.opened_at)
 
-    def _look_at_letters(self, stage: Stage) -> None:
+    def _check_emails(self, env: DemoEnvironment) -> None:
         try:
-            letters = stage.world.mailbox.control.letters(ON_CALL)
+            emails = env.stack.mailbox.control.emails(ON_CALL)
         except httpx.HTTPError:
-            # The trouble may be the mail server.
+            # The incident may be the mail server itself.
             return
-        for letter in letters:
-            at = datetime.fromisoformat(letter.at)
-            rule = next((rule for rule in self.rules if rule in letter.text), None)
+        for email in emails:
+            at = datetime.fromisoformat(email.at)
+            rule = next((rule for rule in self.rules if rule in email.text), None)
             if at >= self.since and rule is not None:
-                self._noticed(rule, at)
-                self.told.add(LETTER)
+                self._record(rule, at)
+                self.notified.add(EMAIL_CHANNEL)
 
-    def _look_at_posts(self, stage: Stage) -> None:
-        outside = stage.world.outside
-        for event in outside.posthog.events("alert_opened"):
-            if event["properties"].get("rule") in self.rules and _moment(event["timestamp"]) >= self.since:
-                self.told.add("PostHog")
-        for post in outside.internal_api.posts():
-            if post["component"] == "jobs" and post["status"] != "up" and _moment(post["checked_at"]) >= self.since:
-                self.told.add("internal API")
+    def _check_posts(self, env: DemoEnvironment) -> None:
+        services = env.stack.services
+        for event in services.posthog.events("alert_opened"):
+            if event["properties"].get("rule") in self.rules and _parse(event["timestamp"]) >= self.since:
+                self.notified.add("PostHog")
+        for post in services.internal_api.posted_statuses():
+            if post["component"] == "jobs" and post["status"] != "up" and _parse(post["checked_at"]) >= self.since:
+                self.notified.add("internal API")
 
 
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
+def _parse(timestamp: str) -> datetime:
+    return datetime.fromisoformat(timestamp).astimezone(UTC)

@@ -1,6 +1,6 @@
-"""Plays one trouble: causes it, waits until somebody notices and people are told, ends it, and sees the money right.
+"""Runs one incident: causes it, waits until it is detected and people are notified, ends it, and reconciles the money.
 
-What the trouble is, is in `troubles`; how it is shown, in `showing`.
+The incidents are in `incidents`; the table of results is printed by `report`.
 """
 
 import time
@@ -11,114 +11,121 @@ from datetime import UTC, datetime
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
-from seedtrust_ops.jobs.process_huntington_batch import NAME as SENDING
-from seedtrust_ops.sandbox.demo.environment import Stage
+from seedtrust_ops.jobs.process_huntington_batch import NAME as PROCESS_BATCH
+from seedtrust_ops.sandbox.demo.environment import DemoEnvironment
 from seedtrust_ops.sandbox.demo.reconciliation import reconcile
-from seedtrust_ops.sandbox.gameday.detection import LETTER, Notice
-from seedtrust_ops.sandbox.gameday.incidents import CauseFailed, Trouble, queue_payments
-from seedtrust_ops.sandbox.gameday.timeouts import NOTICED_WITHIN_SECONDS
+from seedtrust_ops.sandbox.gameday.detection import EMAIL_CHANNEL, Detection
+from seedtrust_ops.sandbox.gameday.incidents import CauseFailed, Incident, queue_payments
+from seedtrust_ops.sandbox.gameday.timeouts import DETECTION_SECONDS
 from seedtrust_ops.tables import Alert, HuntingtonBatch, HuntingtonTransaction, JobRun, ReportRequest
 
-LOOK_SECONDS = 0.3
-TOLD_SECONDS = 40.0
-"""How long after the notice the telling may take: an outbox is emptied by a tick."""
-QUIET_SECONDS = 240.0
+POLL_SECONDS = 0.3
+NOTIFICATION_SECONDS = 40.0
+"""How long notification may take after detection: the outbox is emptied by a sensor tick."""
+RECOVERY_SECONDS = 240.0
 
-Say = Callable[[str], None]
+PrintMessage = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one trouble; seconds are from the moment it was caused."""
+    """The result of one incident; seconds are counted from the moment it was caused."""
 
-    trouble: Trouble
-    notice: Notice
-    noticed_after_seconds: float | None
-    left: str | None
-    """What was still wrong when patience ended after the trouble's end; None where all is well again."""
+    incident: Incident
+    detection: Detection
+    detected_after_seconds: float | None
+    remaining_problem: str | None
+    """What was still wrong RECOVERY_SECONDS after the incident ended; None if everything recovered."""
     reconciled: bool
-    failed_cause: str | None = None
+    cause_error: str | None = None
+    """Why the incident could not be caused, if so."""
 
     @property
     def limit_seconds(self) -> float:
-        """Within what time it must be noticed."""
-        return self.trouble.own_seconds + NOTICED_WITHIN_SECONDS
+        """The time within which it must be detected."""
+        return self.incident.threshold_seconds + DETECTION_SECONDS
 
     @property
-    def is_good(self) -> bool:
-        """Whether it was noticed in time, told to people, is over, and no cent differs."""
+    def passed(self) -> bool:
+        """Whether it was detected in time, people were notified, everything recovered, and no cent differs."""
         return (
-            self.failed_cause is None
-            and self.noticed_after_seconds is not None
-            and self.noticed_after_seconds <= self.limit_seconds
-            and bool(self.notice.told)
-            and self.left is None
+            self.cause_error is None
+            and self.detected_after_seconds is not None
+            and self.detected_after_seconds <= self.limit_seconds
+            and bool(self.detection.notified)
+            and self.remaining_problem is None
             and self.reconciled
         )
 
 
-def play(stage: Stage, trouble: Trouble, say: Say) -> Result:
-    """Play `trouble` on a quiet stage; return what became of it."""
-    notice = Notice(trouble.rules, datetime.now(UTC))
-    say(f"Causing: {trouble.name}")
+def run_incident(env: DemoEnvironment, incident: Incident, print_message: PrintMessage) -> Result:
+    """Run `incident` in an environment without open problems; return its result."""
+    detection = Detection(incident.rules, datetime.now(UTC))
+    print_message(f"Causing incident: {incident.name}")
     try:
-        with trouble.cause(stage):
-            # What a cause needed to get into position is not the trouble's time.
-            notice.since = datetime.now(UTC)
-            _wait(stage, notice, trouble)
-            say(_in_words(notice))
-        # The next batch goes through: that is what being over it means.
-        queue_payments(stage)
+        with incident.cause(env):
+            # The time needed to set up the incident does not count.
+            detection.since = datetime.now(UTC)
+            _wait_for_detection(env, detection, incident)
+            print_message(_summarize(detection))
+        # The next batch must go through for the incident to count as recovered.
+        queue_payments(env)
     except CauseFailed as error:
-        say(f"{trouble.name} could not be caused: {error}")
-        return Result(trouble, notice, None, None, False, str(error))
-    left = wait_until_quiet(stage)
-    with stage.sessions() as session:
-        reconciled = reconcile(session, stage.bank).agrees
-    after = (notice.at - notice.since).total_seconds() if notice.at is not None else None
-    say(f"{trouble.name} is over" if left is None else f"{trouble.name}: {left}")
-    return Result(trouble, notice, after, left, reconciled)
+        print_message(f"Incident {incident.name} could not be caused: {error}")
+        return Result(incident, detection, None, None, False, str(error))
+    problem = wait_for_recovery(env)
+    with env.sessions() as session:
+        reconciled = reconcile(session, env.bank).agrees
+    after = (detection.detected_at - detection.since).total_seconds() if detection.detected_at is not None else None
+    print_message(
+        f"Recovered from incident: {incident.name}"
+        if problem is None
+        else f"NOT recovered from incident {incident.name}: {problem}"
+    )
+    return Result(incident, detection, after, problem, reconciled)
 
 
-def wait_for_first_batch(stage: Stage, seconds: float = QUIET_SECONDS) -> str | None:
-    """Queue a batch and wait until JobRun tells that it was sent; return what is wrong, after so many seconds."""
-    queue_payments(stage)
-    sent = select(JobRun.id).where(JobRun.task_name == SENDING, JobRun.resolution == "COMPLETED")
+def wait_for_first_batch(env: DemoEnvironment, seconds: float = RECOVERY_SECONDS) -> str | None:
+    """Queue a batch and wait until JobRun shows that a batch was sent; return an error message after `seconds`."""
+    queue_payments(env)
+    sent = select(JobRun.id).where(JobRun.task_name == PROCESS_BATCH, JobRun.resolution == "COMPLETED")
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with stage.sessions() as session:
+        with env.sessions() as session:
             if session.scalars(sent).first() is not None:
                 return None
-        time.sleep(LOOK_SECONDS)
-    return "the worker sent no batch"
+        time.sleep(POLL_SECONDS)
+    return "the worker did not send a batch"
 
 
-def wait_until_quiet(stage: Stage, seconds: float = QUIET_SECONDS) -> str | None:
-    """Wait until nothing is wrong or under way any more; return what is, after so many seconds."""
+def wait_for_recovery(env: DemoEnvironment, seconds: float = RECOVERY_SECONDS) -> str | None:
+    """Wait until no work is open and no alert is open; return what is still open after `seconds`, else None."""
     deadline = time.monotonic() + seconds
-    while (left := _what_is_left(stage)) is not None and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
-    return left
+    while (problem := _open_problem(env)) is not None and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return problem
 
 
-def _wait(stage: Stage, notice: Notice, trouble: Trouble) -> None:
-    deadline = time.monotonic() + trouble.own_seconds + NOTICED_WITHIN_SECONDS
-    while notice.at is None and time.monotonic() < deadline:
-        notice.look(stage)
-        time.sleep(LOOK_SECONDS)
-    if notice.at is None:
+def _wait_for_detection(env: DemoEnvironment, detection: Detection, incident: Incident) -> None:
+    deadline = time.monotonic() + incident.threshold_seconds + DETECTION_SECONDS
+    while detection.detected_at is None and time.monotonic() < deadline:
+        detection.update(env)
+        time.sleep(POLL_SECONDS)
+    if detection.detected_at is None:
         return
-    deadline = time.monotonic() + TOLD_SECONDS
-    while time.monotonic() < deadline and not (LETTER in notice.told or (notice.told and not trouble.hears_mail)):
-        time.sleep(LOOK_SECONDS)
-        notice.look(stage)
+    deadline = time.monotonic() + NOTIFICATION_SECONDS
+    while time.monotonic() < deadline and not (
+        EMAIL_CHANNEL in detection.notified or (detection.notified and not incident.email_works)
+    ):
+        time.sleep(POLL_SECONDS)
+        detection.update(env)
 
 
-def _what_is_left(stage: Stage) -> str | None:
-    under_way = (
+def _open_problem(env: DemoEnvironment) -> str | None:
+    batches = (
         select(func.count()).select_from(HuntingtonBatch).where(HuntingtonBatch.status.in_(("queued", "processing")))
     )
-    unsettled = (
+    transactions = (
         select(func.count())
         .select_from(HuntingtonTransaction)
         .where(HuntingtonTransaction.status.in_(("processing", "submitted")))
@@ -126,20 +133,21 @@ def _what_is_left(stage: Stage) -> str | None:
     reports = select(func.count()).select_from(ReportRequest).where(ReportRequest.status.in_((1, 2)))
     alerts = select(Alert.rule, Alert.subject).where(Alert.resolved_at.is_(None)).order_by(Alert.id)
     try:
-        with stage.sessions() as session:
-            for what, query in (("batches", under_way), ("transactions", unsettled), ("reports", reports)):
+        with env.sessions() as session:
+            for label, query in (("batches", batches), ("transactions", transactions), ("reports", reports)):
                 if number := session.scalars(query).one():
-                    return f"{number} {what} are not finished"
+                    return f"{number} {label} not finished"
             open_alerts = session.execute(alerts).all()
     except DBAPIError as error:
-        return f"the database can't be asked: {error.orig}"
+        return f"the database cannot be queried: {error.orig}"
     if open_alerts:
-        return "open: " + ", ".join(f"{row.rule} ({row.subject})" for row in open_alerts)
+        return "open alerts: " + ", ".join(f"{row.rule} ({row.subject})" for row in open_alerts)
     return None
 
 
-def _in_words(notice: Notice) -> str:
-    if notice.at is None:
-        return "Nobody noticed"
-    told = ", ".join(sorted(notice.told)) or "nobody yet"
-    return f"Noticed by {notice.by} after {(notice.at - notice.since).total_seconds():.0f} s; told: {told}"
+def _summarize(detection: Detection) -> str:
+    if detection.detected_at is None:
+        return "NOT detected"
+    notified = ", ".join(sorted(detection.notified)) or "nobody yet"
+    seconds = (detection.detected_at - detection.since).total_seconds()
+    return f"Detected by {detection.rule} after {seconds:.0f} s; notified: {notified}"

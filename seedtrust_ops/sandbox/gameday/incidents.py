@@ -1,7 +1,6 @@
-"""The troubles of the drill: how each is caused, which alerts may tell of it, and who ends it.
+"""The incidents of the drill: how each is caused and ended, which alert rules may detect it, and how it recovers.
 
-Each is a context manager over the stage: inside the block the trouble lasts, at its end it is over. What is made
-of it is in `drill`.
+Each is a context manager over the demo's environment: the incident lasts as long as the block. `drill` runs them.
 """
 
 import os
@@ -15,8 +14,8 @@ import psutil
 from sqlalchemy import func, select, update
 
 from seedtrust_ops.database import embedded_postgres
-from seedtrust_ops.sandbox.demo.disruptions import pid_of_sender
-from seedtrust_ops.sandbox.demo.environment import Stage
+from seedtrust_ops.sandbox.demo.disruptions import sender_pid
+from seedtrust_ops.sandbox.demo.environment import DemoEnvironment
 from seedtrust_ops.sandbox.demo.scenarios import BAD_CHECK_DIGIT
 from seedtrust_ops.sandbox.gameday.timeouts import THRESHOLDS, WATCHDOG
 from seedtrust_ops.sandbox.seed.batches import NewBatch, Payment, draft_batch, payable_requests, queue_batches
@@ -25,269 +24,278 @@ from seedtrust_ops.tables import Account, ReportRequest, User
 
 PAYMENTS = 4
 SLOW_PAYMENTS = 12
-BATCHES_AT_ONCE = 12
-LONG_WAIT_SECONDS = 60.0
+QUEUED_BATCHES = 12
+BATCH_START_SECONDS = 60.0
 TAMPERED_CENTS = 12_345
 SENSOR_SECONDS = 30
-"""The longest that a sensor's interval is taken for here: Dagster looks at all every 5 seconds, ours wait up to 10."""
+"""Upper bound of a sensor's interval: Dagster evaluates sensors every 5 seconds, and ours wait up to 10."""
 TICKS_SECONDS = 2 * SENSOR_SECONDS + WATCHDOG["SEEDTRUST_WATCHDOG_GRACE_SECONDS"]
 
 
 class CauseFailed(Exception):
-    """The trouble could not be caused, so nothing can be said about it."""
+    """The incident could not be caused, so it has no result."""
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """One trouble; `own_seconds` is the threshold that the drill's environment gives the rule that must notice it."""
+class Incident:
+    """One incident of the drill."""
 
     name: str
-    cause: Callable[[Stage], AbstractContextManager[None]]
+    cause: Callable[[DemoEnvironment], AbstractContextManager[None]]
     rules: tuple[str, ...]
-    own_seconds: float
+    """The alert rules that may detect it."""
+    threshold_seconds: float
+    """The threshold that the drill's environment sets for the rule that must detect it."""
     recovery: str
-    hears_mail: bool = True
-    """Whether letters can be delivered meanwhile."""
+    """How it recovers, as shown in the table."""
+    email_works: bool = True
+    """Whether emails can be delivered during the incident."""
 
 
-def queue_payments(stage: Stage, number: int = PAYMENTS) -> NewBatch:
-    """Put that many approved requests into a batch and queue it."""
-    with stage.sessions.begin() as session:
-        payments = [Payment(one, "wire") for one in payable_requests(session, number)]
-        batch = draft_batch(session, payments, stage.encrypt)
+def queue_payments(env: DemoEnvironment, number: int = PAYMENTS) -> NewBatch:
+    """Put `number` approved requests into a new batch and queue it."""
+    with env.sessions.begin() as session:
+        payments = [Payment(payable, "wire") for payable in payable_requests(session, number)]
+        batch = draft_batch(session, payments, env.encrypt)
         queue_batches(session, [batch.batch_id])
     return batch
 
 
 @contextmanager
-def _killed(stage: Stage, words: str) -> Iterator[None]:
-    """Kill our worker's processes whose command line holds `words`; the supervisor's part is to start them again."""
-    family = psutil.Process(stage.worker.pid).children(recursive=True)
-    victims = [one for one in family if words in " ".join(one.cmdline()) and "keeper" not in " ".join(one.cmdline())]
+def _kill_processes(env: DemoEnvironment, command_part: str) -> Iterator[None]:
+    """Kill the worker's processes with `command_part` in their command line; the supervisor should restart them."""
+    children = psutil.Process(env.worker.pid).children(recursive=True)
+    victims = [
+        child
+        for child in children
+        if command_part in " ".join(child.cmdline()) and "process_guard" not in " ".join(child.cmdline())
+    ]
     if not victims:
-        shown = "; ".join(" ".join(one.cmdline()[1:4]) for one in family)
-        raise CauseFailed(f"No process of the worker has {words!r} in its command line: {shown}.")
+        commands = "; ".join(" ".join(child.cmdline()[1:4]) for child in children)
+        raise CauseFailed(f"No process of the worker has {command_part!r} in its command line. Found: {commands}.")
     for victim in victims:
-        _signal(victim.pid, signal.SIGKILL)
-    queue_payments(stage)
+        _send_signal(victim.pid, signal.SIGKILL)
+    queue_payments(env)
     yield
 
 
-def daemon_killed(stage: Stage) -> AbstractContextManager[None]:
-    """SIGKILL Dagster's daemon."""
-    return _killed(stage, "seedtrust_ops.supervisor.fast_daemon")
+def daemon_killed(env: DemoEnvironment) -> AbstractContextManager[None]:
+    """Kill the Dagster daemon with SIGKILL."""
+    return _kill_processes(env, "seedtrust_ops.supervisor.fast_daemon")
 
 
-def code_server_killed(stage: Stage) -> AbstractContextManager[None]:
-    """SIGKILL the code server, both its processes."""
-    return _killed(stage, "code-server start")
+def code_server_killed(env: DemoEnvironment) -> AbstractContextManager[None]:
+    """Kill both processes of the code server with SIGKILL."""
+    return _kill_processes(env, "code-server start")
 
 
 @contextmanager
-def worker_gone(stage: Stage) -> Iterator[None]:
-    """SIGKILL the whole worker; nobody but a person (or systemd) starts it again."""
-    stage.worker.kill()
-    queue_payments(stage)
+def worker_gone(env: DemoEnvironment) -> Iterator[None]:
+    """Kill the whole worker with SIGKILL; only a person (or systemd) restarts it."""
+    env.worker.kill()
+    queue_payments(env)
     yield
-    stage.worker.start_again()
+    env.worker.restart()
 
 
 @contextmanager
-def run_worker_killed(stage: Stage) -> Iterator[None]:
-    """SIGKILL the process that sends a batch, in its middle."""
-    stage.bank.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.8)
-    batch = queue_payments(stage, SLOW_PAYMENTS)
-    deadline = time.monotonic() + LONG_WAIT_SECONDS
-    while not (pid := pid_of_sender(stage, batch.batch_id)) or not _some_sent(stage, batch):
+def run_worker_killed(env: DemoEnvironment) -> Iterator[None]:
+    """Kill the process that sends a batch with SIGKILL, while the batch is partly sent."""
+    env.bank.inject_fault("late_response_after_commit", method="POST", times=None, seconds=0.8)
+    batch = queue_payments(env, SLOW_PAYMENTS)
+    deadline = time.monotonic() + BATCH_START_SECONDS
+    while not (pid := sender_pid(env, batch.batch_id)) or not _is_any_at_bank(env, batch):
         if time.monotonic() > deadline:
-            raise CauseFailed("The batch's run never started.")
+            raise CauseFailed("The batch's run did not start.")
         time.sleep(0.1)
-    _signal(pid, signal.SIGKILL)
-    stage.bank.clear_faults()
+    _send_signal(pid, signal.SIGKILL)
+    env.bank.clear_faults()
     yield
 
 
 @contextmanager
-def bank_down(stage: Stage) -> Iterator[None]:
-    """Kill the bank's server; its books stay on its disk."""
-    stage.world.bank.server.kill()
-    queue_payments(stage)
+def bank_down(env: DemoEnvironment) -> Iterator[None]:
+    """Kill the bank's server; its books stay on disk."""
+    env.stack.bank.server.kill()
+    queue_payments(env)
     yield
-    stage.world.revive()
+    env.stack.restart_stopped()
 
 
 @contextmanager
-def bank_slow(stage: Stage) -> Iterator[None]:
-    """Let every answer of the bank come later than anybody waits for it, though each transfer is made."""
-    stage.bank.order_fault("answer_late_after_commit", times=None, seconds=4.0)
-    queue_payments(stage, SLOW_PAYMENTS)
+def bank_slow(env: DemoEnvironment) -> Iterator[None]:
+    """Make every response of the bank come after the client's timeout, although each transfer is made."""
+    env.bank.inject_fault("late_response_after_commit", times=None, seconds=4.0)
+    queue_payments(env, SLOW_PAYMENTS)
     yield
-    stage.bank.clear_faults()
+    env.bank.clear_faults()
 
 
 @contextmanager
-def mail_down(stage: Stage) -> Iterator[None]:
-    """Kill the mail server while there is a letter to write: that a batch failed."""
-    stage.world.mailbox.server.kill()
-    _queue_failing_batch(stage)
+def mail_down(env: DemoEnvironment) -> Iterator[None]:
+    """Kill the mail server, and fail a batch so that there is an email to send."""
+    env.stack.mailbox.server.kill()
+    _queue_failing_batch(env)
     yield
-    stage.world.revive()
+    env.stack.restart_stopped()
 
 
 @contextmanager
-def storage_down(stage: Stage) -> Iterator[None]:
-    """Kill S3 and ask for a report."""
-    stage.world.outside.storage.server.kill()
-    with stage.sessions.begin() as session:
+def storage_down(env: DemoEnvironment) -> Iterator[None]:
+    """Kill S3 and request a report."""
+    env.stack.services.storage.server.kill()
+    with env.sessions.begin() as session:
         admin = session.scalars(select(User.id).where(User.role == "admin", User.is_active).limit(1)).one()
         session.add(ReportRequest(user_id=admin, kind="account_balances", format="csv"))
     yield
-    stage.world.revive()
+    env.stack.restart_stopped()
 
 
 @contextmanager
-def posthog_down(stage: Stage) -> Iterator[None]:
-    """Let PostHog refuse everything while there is something to tell it: that a batch failed."""
-    stage.world.outside.posthog.answer_with(503)
-    _queue_failing_batch(stage)
+def posthog_down(env: DemoEnvironment) -> Iterator[None]:
+    """Make PostHog reject everything, and fail a batch so that there is an event to send."""
+    env.stack.services.posthog.respond_with(503)
+    _queue_failing_batch(env)
     yield
-    stage.world.outside.posthog.answer_with(None)
+    env.stack.services.posthog.respond_with(None)
 
 
 @contextmanager
-def queue_stuck(stage: Stage) -> Iterator[None]:
-    """Queue more batches than may be sent at once, at a bank that takes its time: the rest waits for a slot."""
-    stage.bank.order_fault("answer_late_after_commit", method="POST", times=None, seconds=1.5)
-    for _ in range(BATCHES_AT_ONCE):
-        queue_payments(stage, SLOW_PAYMENTS)
+def queue_stuck(env: DemoEnvironment) -> Iterator[None]:
+    """Queue more batches than can be sent at once while the bank is slow, so that the rest wait for a slot."""
+    env.bank.inject_fault("late_response_after_commit", method="POST", times=None, seconds=1.5)
+    for _ in range(QUEUED_BATCHES):
+        queue_payments(env, SLOW_PAYMENTS)
     yield
-    stage.bank.clear_faults()
+    env.bank.clear_faults()
 
 
 @contextmanager
-def tick_missed(stage: Stage) -> Iterator[None]:
-    """Freeze the code server: the daemon's heart beats on, and nothing ticks."""
-    family = psutil.Process(stage.worker.pid).children(recursive=True)
-    frozen = [one.pid for one in family if "code-server start" in " ".join(one.cmdline()) or _is_api(one)]
+def tick_missed(env: DemoEnvironment) -> Iterator[None]:
+    """Freeze the code server: the daemon still sends heartbeats, but nothing ticks."""
+    children = psutil.Process(env.worker.pid).children(recursive=True)
+    frozen = [
+        child.pid for child in children if "code-server start" in " ".join(child.cmdline()) or _is_grpc_api(child)
+    ]
     for pid in frozen:
-        _signal(pid, signal.SIGSTOP)
-    queue_payments(stage)
+        _send_signal(pid, signal.SIGSTOP)
+    queue_payments(env)
     yield
     for pid in frozen:
-        _signal(pid, signal.SIGCONT)
+        _send_signal(pid, signal.SIGCONT)
 
 
 @contextmanager
-def ledger_tampered_with(stage: Stage) -> Iterator[None]:
-    """Change an account's balance behind the ledger's back."""
-    with stage.sessions.begin() as session:
+def ledger_tampered_with(env: DemoEnvironment) -> Iterator[None]:
+    """Change an account's balance without a ledger entry."""
+    with env.sessions.begin() as session:
         account_id = session.scalars(select(func.min(Account.id))).one()
         session.execute(
             update(Account).where(Account.id == account_id).values(balance_cents=Account.balance_cents + TAMPERED_CENTS)
         )
     yield
-    with stage.sessions.begin() as session:
+    with env.sessions.begin() as session:
         session.execute(
             update(Account).where(Account.id == account_id).values(balance_cents=Account.balance_cents - TAMPERED_CENTS)
         )
 
 
 @contextmanager
-def database_restarted(stage: Stage) -> Iterator[None]:
-    """Stop PostgreSQL in the middle of a batch, for longer than the watchdog bears it."""
-    stage.bank.order_fault("answer_late_after_commit", method="POST", times=None, seconds=0.8)
-    batch = queue_payments(stage, SLOW_PAYMENTS)
-    deadline = time.monotonic() + LONG_WAIT_SECONDS
-    while not _some_sent(stage, batch):
+def database_restarted(env: DemoEnvironment) -> Iterator[None]:
+    """Stop PostgreSQL while a batch is being sent, for longer than the watchdog's threshold."""
+    env.bank.inject_fault("late_response_after_commit", method="POST", times=None, seconds=0.8)
+    batch = queue_payments(env, SLOW_PAYMENTS)
+    deadline = time.monotonic() + BATCH_START_SECONDS
+    while not _is_any_at_bank(env, batch):
         if time.monotonic() > deadline:
-            raise CauseFailed("The batch's run never started.")
+            raise CauseFailed("The batch's run did not start.")
         time.sleep(0.1)
-    embedded_postgres.stop(stage.database_folder)
-    stage.bank.clear_faults()
+    embedded_postgres.stop(env.database_folder)
+    env.bank.clear_faults()
     yield
-    embedded_postgres.start(stage.database_folder)
+    embedded_postgres.start(env.database_folder)
 
 
-def _some_sent(stage: Stage, batch: NewBatch) -> bool:
-    wanted = {str(one) for one in batch.transaction_ids}
-    return any(transfer["reference"] in wanted for transfer in stage.bank.ledger()["transfers"])
+def _is_any_at_bank(env: DemoEnvironment, batch: NewBatch) -> bool:
+    references = {str(transaction_id) for transaction_id in batch.transaction_ids}
+    return any(transfer["reference"] in references for transfer in env.bank.ledger()["transfers"])
 
 
-def _queue_failing_batch(stage: Stage) -> None:
-    """Queue a batch whose only payment has a routing number that is none: its run fails, and people must be told."""
-    with stage.sessions.begin() as session:
+def _queue_failing_batch(env: DemoEnvironment) -> None:
+    """Queue a batch whose only payment has an invalid routing number: its run fails and people must be notified."""
+    with env.sessions.begin() as session:
         (payable,) = payable_requests(session, 1)
-        batch = draft_batch(session, [Payment(payable, "wire", BAD_CHECK_DIGIT)], stage.encrypt)
+        batch = draft_batch(session, [Payment(payable, "wire", BAD_CHECK_DIGIT)], env.encrypt)
         queue_batches(session, [batch.batch_id])
 
 
-def _is_api(process: psutil.Process) -> bool:
+def _is_grpc_api(process: psutil.Process) -> bool:
     return " api grpc" in " ".join(process.cmdline())
 
 
-def _signal(pid: int, sign: signal.Signals) -> None:
+def _send_signal(pid: int, number: signal.Signals) -> None:
     try:
-        os.kill(pid, sign)
+        os.kill(pid, number)
     except ProcessLookupError:
-        # It went by itself: a child ends with its parent.
+        # It has already exited: a child exits with its parent.
         return
 
 
-TROUBLES = (
-    Trouble("daemon killed", daemon_killed, (PROCESS_DIED,), 0, "by itself: the worker starts it again"),
-    Trouble("code server killed", code_server_killed, (PROCESS_DIED,), 0, "by itself: the worker starts it again"),
-    Trouble("run worker killed", run_worker_killed, ("error_spike",), 0, "by itself: the batch is sent by a new run"),
-    Trouble("bank down", bank_down, ("bank_silent", "error_spike"), 0, "by itself, once the bank is back"),
-    Trouble("bank slow", bank_slow, ("bank_silent", "error_spike"), 0, "by itself, once the bank answers in time"),
-    Trouble(
+INCIDENTS = (
+    Incident("daemon killed", daemon_killed, (PROCESS_DIED,), 0, "automatic: the worker restarts it"),
+    Incident("code server killed", code_server_killed, (PROCESS_DIED,), 0, "automatic: the worker restarts it"),
+    Incident("run worker killed", run_worker_killed, ("error_spike",), 0, "automatic: a new run sends the batch"),
+    Incident("bank down", bank_down, ("bank_silent", "error_spike"), 0, "automatic: when the bank is back"),
+    Incident("bank slow", bank_slow, ("bank_silent", "error_spike"), 0, "automatic: when the bank responds in time"),
+    Incident(
         "mail down",
         mail_down,
         ("notifications_failing",),
         THRESHOLDS["SEEDTRUST_HEALTH_TELLING_WAITS_SECONDS"],
-        "by itself, once the mail server is back",
-        hears_mail=False,
+        "automatic: when the mail server is back",
+        email_works=False,
     ),
-    Trouble(
+    Incident(
         "S3 down",
         storage_down,
         ("reports_waiting", "error_spike"),
         THRESHOLDS["SEEDTRUST_HEALTH_REPORTS_WAITING_SECONDS"],
-        "by itself, once S3 is back",
+        "automatic: when S3 is back",
     ),
-    Trouble(
+    Incident(
         "PostHog down",
         posthog_down,
         ("notifications_failing",),
         THRESHOLDS["SEEDTRUST_HEALTH_TELLING_WAITS_SECONDS"],
-        "by itself, once PostHog is back",
+        "automatic: when PostHog is back",
     ),
-    Trouble(
+    Incident(
         "queue stuck",
         queue_stuck,
         ("pending_accumulating",),
         THRESHOLDS["SEEDTRUST_HEALTH_PENDING_SECONDS"],
-        "by itself, once slots are free",
+        "automatic: when slots are free",
     ),
-    Trouble(
+    Incident(
         "ledger tampered with",
         ledger_tampered_with,
         ("ledger_mismatch",),
         THRESHOLDS["SEEDTRUST_HEALTH_LEDGER_EVERY_SECONDS"],
-        "a person puts the balance right",
+        "manual: a person corrects the balance",
     ),
-    Trouble("tick missed", tick_missed, ("ticks_stopped",), TICKS_SECONDS, "the code server thaws"),
-    Trouble(
+    Incident("tick missed", tick_missed, ("ticks_stopped",), TICKS_SECONDS, "automatic: when the code server responds"),
+    Incident(
         "worker gone",
         worker_gone,
         ("daemon_silent",),
         WATCHDOG["SEEDTRUST_WATCHDOG_HEARTBEAT_SECONDS"],
-        "a person starts the worker",
+        "manual: a person restarts the worker",
     ),
-    Trouble(
+    Incident(
         "database restarted",
         database_restarted,
         ("database_down",),
         WATCHDOG["SEEDTRUST_WATCHDOG_DATABASE_SECONDS"],
-        "by itself, once PostgreSQL is back",
+        "automatic: when PostgreSQL is back",
     ),
 )

@@ -1,6 +1,6 @@
-"""Lays JobRun beside Dagster's own runs, row by row.
+"""Compares the table JobRun with Dagster's own runs, row by row.
 
-It waits for the mirror to catch up and changes neither.
+It waits for the mirror to catch up and changes neither side.
 """
 
 import time
@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.tables import JobRun
 
-MIRROR_SECONDS = 60.0
-LOOK_SECONDS = 0.5
+CATCH_UP_SECONDS = 60.0
+POLL_SECONDS = 0.5
 RESOLUTIONS = {
     dg.DagsterRunStatus.SUCCESS: {"COMPLETED"},
     dg.DagsterRunStatus.FAILURE: {"ERROR"},
@@ -20,13 +20,13 @@ RESOLUTIONS = {
 }
 
 
-def differences(
-    sessions: "sessionmaker[Session]", instance: dg.DagsterInstance, *, seconds: float = MIRROR_SECONDS
+def job_run_differences(
+    sessions: "sessionmaker[Session]", instance: dg.DagsterInstance, *, seconds: float = CATCH_UP_SECONDS
 ) -> list[str]:
-    """Return how JobRun differs from Dagster's runs, a sentence each, once so many seconds have not mended it."""
+    """Return one sentence for each difference that is still there after `seconds`; empty as soon as there is none."""
     deadline = time.monotonic() + seconds
     while (found := _differences(sessions, instance)) and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     return found
 
 
@@ -34,10 +34,10 @@ def _differences(sessions: "sessionmaker[Session]", instance: dg.DagsterInstance
     with sessions() as session:
         rows = {row.run_id: row for row in session.scalars(select(JobRun))}
     runs = {run.run_id: run for run in instance.get_runs()}
-    found = [f"run {run_id} of Dagster is not in it." for run_id in runs.keys() - rows.keys()]
-    found += [f"row {run_id} is no run of Dagster." for run_id in rows.keys() - runs.keys()]
+    found = [f"Dagster run {run_id} has no JobRun row." for run_id in runs.keys() - rows.keys()]
+    found += [f"JobRun row {run_id} has no Dagster run." for run_id in rows.keys() - runs.keys()]
     for run_id in runs.keys() & rows.keys():
         run, row = runs[run_id], rows[run_id]
         if row.resolution not in RESOLUTIONS.get(run.status, {None}):
-            found.append(f"run {run_id} of {run.job_name} is {run.status.value}, and the row {row.status}.")
+            found.append(f"Run {run_id} of {run.job_name} is {run.status.value} in Dagster but {row.status} in JobRun.")
     return sorted(found)

@@ -1,6 +1,6 @@
-"""Runs the drill and shows its table; the exit code says whether every trouble was noticed, told, and over in the end.
+"""Runs the drill and prints its table; the exit code says whether every incident passed.
 
-`drill` plays each trouble, `troubles` causes it.
+`drill` runs each incident, `incidents` causes it.
 """
 
 import json
@@ -16,93 +16,97 @@ from rich.table import Table
 from rich.text import Text
 
 from seedtrust_ops.errors import SeedTrustError
-from seedtrust_ops.sandbox.demo.environment import Stage, StagedProgram, set_stage
-from seedtrust_ops.sandbox.gameday.drill import Result, play, wait_for_first_batch, wait_until_quiet
-from seedtrust_ops.sandbox.gameday.incidents import TROUBLES, Trouble
-from seedtrust_ops.sandbox.gameday.job_run_diff import differences
+from seedtrust_ops.sandbox.demo.environment import DemoEnvironment, RestartableProgram, demo_environment
+from seedtrust_ops.sandbox.gameday.drill import Result, run_incident, wait_for_first_batch, wait_for_recovery
+from seedtrust_ops.sandbox.gameday.incidents import INCIDENTS, Incident
+from seedtrust_ops.sandbox.gameday.job_run_diff import job_run_differences
 from seedtrust_ops.sandbox.gameday.timeouts import VARIABLES
 from seedtrust_ops.supervisor.program import Program
 
 CASES = 200
-WIDTH_OF_LOGS = 170
+LOG_WIDTH = 170
 
 
-class NoSuchTrouble(SeedTrustError):
-    """The drill has no trouble of that name."""
+class UnknownIncident(SeedTrustError):
+    """The drill has no incident with this name."""
 
 
 def run_gameday(only: Sequence[str] = (), *, as_json: bool = False) -> int:
-    """Play the troubles named in `only`, else all, and print the table; return 0 where every row is good, else 1.
+    """Run the incidents named in `only`, or all, and print the table; return 0 if every incident passed, else 1.
 
     Raises:
-        NoSuchTrouble: naming those that there are.
+        UnknownIncident: if a name in `only` is unknown; the message lists the known ones.
     """
-    troubles = chosen(only)
+    incidents = select_incidents(only)
     console = Console(stderr=as_json)
     if not console.is_terminal:
-        console.width = WIDTH_OF_LOGS
-    began = time.monotonic()
+        console.width = LOG_WIDTH
+    started_at = time.monotonic()
 
-    def say(sentence: str) -> None:
-        console.print(f"{time.monotonic() - began:5.0f} s  {sentence}.", markup=False, highlight=False)
+    def print_message(message: str) -> None:
+        console.print(f"{time.monotonic() - started_at:5.0f} s  {message}.", markup=False, highlight=False)
 
-    with _ended_whole(), set_stage(say, cases=CASES, variables=VARIABLES) as stage, _watchdog(stage):
-        say("Waiting until a first batch has gone through and all is quiet")
-        left = wait_for_first_batch(stage) or wait_until_quiet(stage)
-        if left is not None:
-            say(f"The stage is not quiet before the drill: {left}")
+    with (
+        _exit_on_sigterm(),
+        demo_environment(print_message, cases=CASES, variables=VARIABLES) as env,
+        _watchdog(env),
+    ):
+        print_message("Waiting until a first batch is sent and nothing is open")
+        problem = wait_for_first_batch(env) or wait_for_recovery(env)
+        if problem is not None:
+            print_message(f"The drill cannot start: {problem}")
             return 1
-        results = [play(stage, trouble, say) for trouble in troubles]
-        say("Comparing JobRun with Dagster's runs")
-        unlike = differences(stage.sessions, stage.instance)
+        results = [run_incident(env, incident, print_message) for incident in incidents]
+        print_message("Comparing JobRun with Dagster's runs")
+        differences = job_run_differences(env.sessions, env.instance)
     if as_json:
-        Console().print_json(json.dumps([_as_json(one) for one in results]))
+        Console().print_json(json.dumps([_as_json(result) for result in results]))
     else:
         console.print(_table(results))
-    for sentence in unlike:
-        console.print(Text(f"JobRun: {sentence}", "red"))
-    bad = [one.trouble.name for one in results if not one.is_good]
+    for difference in differences:
+        console.print(Text(difference, "red"))
+    failed = [result.incident.name for result in results if not result.passed]
     console.print(
-        f"{len(results) - len(bad)} of {len(results)} troubles were noticed in time, told, over in the end, and left "
-        f"no cent unaccounted for; JobRun {'equals' if not unlike else 'does not equal'} Dagster's runs. "
-        f"{time.monotonic() - began:.0f} s.",
+        f"{len(results) - len(failed)} of {len(results)} incidents passed: detected in time, notified, recovered, and "
+        f"the ledgers agree to the cent. JobRun {'differs from' if differences else 'matches'} Dagster's runs. "
+        f"Took {time.monotonic() - started_at:.0f} s.",
         highlight=False,
     )
-    return 1 if bad or unlike else 0
+    return 1 if failed or differences else 0
 
 
-def chosen(only: Sequence[str]) -> Sequence[Trouble]:
-    """Return the troubles of these names, in the drill's order; all where none is named."""
-    names = {one.name for one in TROUBLES}
+def select_incidents(only: Sequence[str]) -> Sequence[Incident]:
+    """Return the incidents with these names, in the drill's order; all of them if `only` is empty."""
+    names = [incident.name for incident in INCIDENTS]
     for name in only:
         if name not in names:
-            raise NoSuchTrouble(f"There is no trouble {name!r}. There are: {', '.join(one.name for one in TROUBLES)}.")
-    return [one for one in TROUBLES if not only or one.name in only]
+            raise UnknownIncident(f"There is no incident named {name!r}. Choose from: {', '.join(names)}.")
+    return [incident for incident in INCIDENTS if not only or incident.name in only]
 
 
 @contextmanager
-def _ended_whole() -> Iterator[None]:
-    """Let SIGTERM end the drill as Ctrl-C does, so that nothing that it started is left behind."""
+def _exit_on_sigterm() -> Iterator[None]:
+    """Make SIGTERM end the drill as Ctrl-C does, so that everything it started is stopped."""
 
-    def end(_number: int, _frame: FrameType | None) -> None:
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, end)
+    previous_handler = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)
 
 
 @contextmanager
-def _watchdog(stage: Stage) -> Iterator[None]:
-    with (stage.folder / "watchdog.log").open("w", buffering=1) as log:
+def _watchdog(env: DemoEnvironment) -> Iterator[None]:
+    with (env.folder / "watchdog.log").open("w", buffering=1) as log:
         program = Program(
             name="watchdog",
             command=(sys.executable, "-m", "seedtrust_ops.cli.main", "watchdog"),
-            environment=stage.environment,
+            environment=env.variables,
         )
-        watchdog = StagedProgram(program, log)
+        watchdog = RestartableProgram(program, log)
         try:
             yield
         finally:
@@ -111,32 +115,33 @@ def _watchdog(stage: Stage) -> Iterator[None]:
 
 def _table(results: Sequence[Result]) -> Table:
     table = Table(title="Gameday", title_justify="left")
-    for header in ("trouble", "noticed by", "after", "at most", "told", "recovered", "money"):
-        table.add_column(header, overflow="fold", justify="right" if header in ("after", "at most") else "left")
-    for one in results:
-        after = one.noticed_after_seconds
+    for header in ("incident", "detected by", "after", "limit", "notified", "recovered", "money"):
+        table.add_column(header, overflow="fold", justify="right" if header in ("after", "limit") else "left")
+    for result in results:
+        incident, detection, after = result.incident, result.detection, result.detected_after_seconds
+        problem = result.remaining_problem
         table.add_row(
-            one.trouble.name,
-            Text(one.notice.by or one.failed_cause or "NOBODY", "" if one.notice.by else "red"),
+            incident.name,
+            Text(detection.rule or result.cause_error or "NOT DETECTED", "" if detection.rule else "red"),
             f"{after:.0f} s" if after is not None else "-",
-            f"{one.limit_seconds:.0f} s",
-            Text(", ".join(sorted(one.notice.told)) or "NOBODY", "" if one.notice.told else "red"),
-            Text(one.trouble.recovery if one.left is None else f"NOT: {one.left}", "" if one.left is None else "red"),
-            Text("agrees to the cent" if one.reconciled else "DIFFERS", "green" if one.reconciled else "red"),
+            f"{result.limit_seconds:.0f} s",
+            Text(", ".join(sorted(detection.notified)) or "NOBODY", "" if detection.notified else "red"),
+            Text(incident.recovery if problem is None else f"NO: {problem}", "" if problem is None else "red"),
+            Text("ledgers agree" if result.reconciled else "LEDGERS DIFFER", "green" if result.reconciled else "red"),
         )
     return table
 
 
-def _as_json(one: Result) -> dict[str, object]:
+def _as_json(result: Result) -> dict[str, object]:
     return {
-        "trouble": one.trouble.name,
-        "noticed_by": one.notice.by,
-        "noticed_after_seconds": one.noticed_after_seconds,
-        "limit_seconds": one.limit_seconds,
-        "told": sorted(one.notice.told),
-        "recovered": one.left is None,
-        "recovery": one.trouble.recovery,
-        "left": one.left,
-        "reconciled": one.reconciled,
-        "good": one.is_good,
+        "incident": result.incident.name,
+        "detected_by": result.detection.rule,
+        "detected_after_seconds": result.detected_after_seconds,
+        "limit_seconds": result.limit_seconds,
+        "notified": sorted(result.detection.notified),
+        "recovered": result.remaining_problem is None,
+        "recovery": result.incident.recovery,
+        "remaining_problem": result.remaining_problem,
+        "reconciled": result.reconciled,
+        "passed": result.passed,
     }

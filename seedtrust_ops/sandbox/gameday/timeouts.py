@@ -1,4 +1,4 @@
-"""The drill's patience: thresholds that are minutes in production are seconds here, by environment variables alone."""
+"""The drill's thresholds, set by environment variables alone: seconds where production uses minutes."""
 
 ON_CALL = "on-call@seedtrust.example"
 THRESHOLDS = {
@@ -19,5 +19,5 @@ WATCHDOG = {
     "SEEDTRUST_WATCHDOG_DATABASE_SECONDS": 10,
 }
 VARIABLES = {name: str(seconds) for name, seconds in (THRESHOLDS | WATCHDOG).items()} | {"ALERT_EMAILS": ON_CALL}
-NOTICED_WITHIN_SECONDS = 60.0
-"""Issue 4: each row is noticed within the rule's own threshold plus 60 seconds."""
+DETECTION_SECONDS = 60.0
+"""Issue 4: each incident is detected within the rule's own threshold plus 60 seconds."""

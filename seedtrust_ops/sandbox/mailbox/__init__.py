@@ -1,1 +1,1 @@
-"""The sandbox's mail server: it keeps every letter it takes, shows them, and fails as it is told to."""
+"""The sandbox's mail server: it stores every email it accepts, lists them, and fails on request."""

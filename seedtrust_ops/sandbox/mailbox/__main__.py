@@ -1,24 +1,24 @@
-"""`python -m seedtrust_ops.sandbox.mailbox`: runs one mail server until it is told to stop.
+"""`python -m seedtrust_ops.sandbox.mailbox`: runs one mail server until it is stopped.
 
-The url that it prints is the control's; `/healthz` there says on which port it speaks SMTP.
+It prints the URL of its control endpoints; `/healthz` there returns the SMTP port.
 """
 
 import argparse
 from pathlib import Path
 
-from seedtrust_ops.sandbox.asgi_server import add_serving_arguments, listen, serve
+from seedtrust_ops.sandbox.asgi_server import add_server_arguments, listen, serve
 from seedtrust_ops.sandbox.mailbox.server import Mailbox, control_app
 from seedtrust_ops.sandbox.mailbox.store import MailboxStore
 
 
 def main() -> None:
-    """Listen, say where, serve."""
+    """Run the SMTP server and its control endpoints."""
     parser = argparse.ArgumentParser(prog="python -m seedtrust_ops.sandbox.mailbox", description=__doc__)
-    add_serving_arguments(parser)
-    parser.add_argument("--smtp-port", type=int, default=0, help="on loopback; 0 takes a free one")
-    parser.add_argument("--file", type=Path, required=True, help="where letters are kept, made where it is missing")
-    parser.add_argument("--username", help="take letters only from who logs in by this name")
-    parser.add_argument("--password", help="and with this password")
+    add_server_arguments(parser)
+    parser.add_argument("--smtp-port", type=int, default=0, help="SMTP port on loopback; 0 picks a free one")
+    parser.add_argument("--file", type=Path, required=True, help="where emails are stored; created if missing")
+    parser.add_argument("--username", help="require this SMTP login")
+    parser.add_argument("--password", help="the password of that login")
     arguments = parser.parse_args()
     mailbox = Mailbox(MailboxStore(arguments.file), arguments.username, arguments.password)
     listener = listen(arguments.smtp_port)

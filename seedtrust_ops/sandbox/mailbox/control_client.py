@@ -1,6 +1,6 @@
 """A Python client for the control endpoints of the sandbox's mail server, for tests and the demo.
 
-It is not the client that sends letters: that one speaks SMTP and knows nothing of /sandbox.
+It does not send emails: production's client does that over SMTP and never calls /sandbox.
 """
 
 import base64
@@ -14,12 +14,12 @@ from typing import Any, TypedDict
 import httpx
 
 from seedtrust_ops.sandbox.bank.control_client import NO_CERTIFICATES
-from seedtrust_ops.sandbox.mailbox.faults import Order, Trouble
+from seedtrust_ops.sandbox.mailbox.faults import MailFault, MailFaultKind
 
 
 @dataclass(frozen=True)
-class KeptLetter:
-    """A letter as the server took it, to one recipient; `at` is UTC ISO 8601."""
+class ReceivedEmail:
+    """An email as the server received it, for one recipient; `at` is UTC ISO 8601."""
 
     id: int
     at: str
@@ -30,7 +30,7 @@ class KeptLetter:
 
     @cached_property
     def message(self) -> EmailMessage:
-        """The letter, read."""
+        """The parsed email."""
         return message_from_bytes(self.content, policy=policy.default)
 
     @property
@@ -40,17 +40,17 @@ class KeptLetter:
 
     @property
     def text(self) -> str:
-        """Its plain text."""
+        """Its plain-text body."""
         return self._body("plain")
 
     @property
     def html(self) -> str:
-        """Its HTML."""
+        """Its HTML body."""
         return self._body("html")
 
     @property
     def attachments(self) -> dict[str, bytes]:
-        """The files that came with it, by name."""
+        """Its attachments by file name."""
         return {
             str(part.get_filename()): bytes(part.get_payload(decode=True)) for part in self.message.iter_attachments()
         }
@@ -60,74 +60,77 @@ class KeptLetter:
         return "" if part is None else str(part.get_content()).replace("\r\n", "\n")
 
 
-class MailTotals(TypedDict):
-    """How many letters are kept, and how often somebody connected since the server started."""
+class MailboxTotals(TypedDict):
+    """The number of stored emails, and of connections since the server started."""
 
-    letters: int
+    emails: int
     connections: int
 
 
 class SandboxMailbox:
-    """The control side of the mail server at `url`."""
+    """Client of the mail server's control endpoints at `url`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._client = httpx.Client(base_url=url, timeout=30.0, trust_env=False, verify=NO_CERTIFICATES)
 
     def close(self) -> None:
-        """Close the connections to the control; the server goes on."""
+        """Close this client's connections; the server keeps running."""
         self._client.close()
 
     def smtp_port(self) -> int:
-        """The port on loopback at which it takes letters."""
+        """The SMTP port on loopback."""
         return int(self._get("/healthz")["smtp_port"])
 
-    def letters(self, recipient: str | None = None) -> list[KeptLetter]:
-        """Every letter that is kept, oldest first; to one recipient where one is given."""
+    def emails(self, recipient: str | None = None) -> list[ReceivedEmail]:
+        """Every stored email, oldest first; only those to `recipient` if it is given."""
         return list(self._pages(recipient))
 
     def message_ids(self) -> list[tuple[str, str]]:
-        """Recipient and Message-ID of every letter, oldest first, without the letters themselves."""
+        """Recipient and Message-ID of every email, oldest first, without the content."""
         return [(recipient, message_id) for recipient, message_id in self._get("/sandbox/message-ids")]
 
-    def totals(self) -> MailTotals:
-        """Counts, without the letters."""
-        totals: MailTotals = self._get("/sandbox/totals")
+    def totals(self) -> MailboxTotals:
+        """The counts, without the emails."""
+        totals: MailboxTotals = self._get("/sandbox/totals")
         return totals
 
-    def order(
+    def inject_fault(
         self,
-        trouble: Trouble,
+        kind: MailFaultKind,
         *,
         recipient: str | None = None,
         times: int | None = 1,
         skip: int = 0,
         seconds: float = 1.0,
     ) -> None:
-        """Order trouble for the next `times` letters (None: until cleared) after `skip`, or those to one recipient."""
-        order = Order(trouble=trouble, recipient=recipient, times=times, skip=skip, seconds=seconds)
-        self._client.post("/sandbox/orders", content=order.model_dump_json()).raise_for_status()
+        """Inject a fault for the next `times` emails (None: until cleared), after letting `skip` emails through.
 
-    def clear_orders(self) -> None:
-        """End all trouble."""
-        self._client.delete("/sandbox/orders").raise_for_status()
+        With `recipient`, only emails to that address count.
+        """
+        fault = MailFault(kind=kind, recipient=recipient, times=times, skip=skip, seconds=seconds)
+        self._client.post("/sandbox/faults", content=fault.model_dump_json()).raise_for_status()
+
+    def clear_faults(self) -> None:
+        """Remove all faults."""
+        self._client.delete("/sandbox/faults").raise_for_status()
 
     def empty(self) -> None:
-        """Throw all letters away."""
-        self._client.delete("/sandbox/letters").raise_for_status()
+        """Delete all emails."""
+        self._client.delete("/sandbox/emails").raise_for_status()
 
-    def _pages(self, recipient: str | None) -> Iterator[KeptLetter]:
+    def _pages(self, recipient: str | None) -> Iterator[ReceivedEmail]:
         after = 0
         while True:
             query = {"after": str(after)} | ({"recipient": recipient} if recipient is not None else {})
-            page = self._get("/sandbox/letters", query)["letters"]
+            page = self._get("/sandbox/emails", query)["emails"]
             if not page:
                 return
-            for one in page:
-                yield KeptLetter(**{**one, "content": base64.b64decode(one["content"])})
+            for entry in page:
+                yield ReceivedEmail(**{**entry, "content": base64.b64decode(entry["content"])})
             after = page[-1]["id"]
 
     def _get(self, path: str, query: dict[str, str] | None = None) -> Any:
-        answer = self._client.get(path, params=query)
-        answer.raise_for_status()
-        return answer.json()
+        response = self._client.get(path, params=query)
+        response.raise_for_status()
+        return response.json()

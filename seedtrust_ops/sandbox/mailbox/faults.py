@@ -1,6 +1,6 @@
-"""How the mail server is told to fail: orders, each for some letters and for so many times.
+"""The mail server's injected faults: each applies to some emails and for a limited number of times.
 
-The server asks at each step of a letter whether an order is about it; the oldest that is, is followed.
+At every SMTP step the server asks whether a fault applies; the oldest that does is used.
 """
 
 import threading
@@ -9,73 +9,73 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Trouble = Literal[
-    "refuse", "postpone", "refuse_content", "delay", "busy", "drop_at_mail", "drop_before_accepting",
+MailFaultKind = Literal[
+    "reject", "defer", "reject_content", "delay", "busy", "drop_at_mail", "drop_before_accepting",
     "drop_after_accepting",
 ]  # fmt: skip
 Step = Literal["MAIL", "RCPT", "DATA"]
-STEPS: dict[Trouble, Step] = {
+STEPS: dict[MailFaultKind, Step] = {
     "busy": "MAIL",
     "drop_at_mail": "MAIL",
-    "refuse": "RCPT",
-    "postpone": "RCPT",
-    "refuse_content": "DATA",
+    "reject": "RCPT",
+    "defer": "RCPT",
+    "reject_content": "DATA",
     "delay": "DATA",
     "drop_before_accepting": "DATA",
     "drop_after_accepting": "DATA",
 }
 
 
-class Order(BaseModel):
-    """One order. A `busy` server says 421 and hangs up; `delay` answers after `seconds`."""
+class MailFault(BaseModel):
+    """One fault. A `busy` server replies 421 and disconnects; `delay` replies after `seconds`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    trouble: Trouble
+    kind: MailFaultKind
     recipient: str | None = None
-    """Only letters to this address; what happens at MAIL happens before the server knows it."""
+    """Only emails to this address. It cannot limit faults at MAIL: the server does not know the recipient yet."""
     times: Annotated[int, Field(ge=1)] | None = 1
-    """None: until cleared."""
+    """How many times it applies; None for until it is cleared."""
     skip: Annotated[int, Field(ge=0)] = 0
-    """So many letters that it is about are let through first."""
+    """How many matching emails are let through first."""
     seconds: Annotated[float, Field(ge=0)] = 1.0
 
 
 @dataclass
-class _Standing:
-    order: Order
+class _ActiveFault:
+    fault: MailFault
     to_skip: int
-    left: int | None
+    remaining: int | None
 
 
-class Orders:
-    """The orders that stand; threads may share it."""
+class MailFaults:
+    """The active faults; safe to share between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._standing: list[_Standing] = []
+        self._active: list[_ActiveFault] = []
 
-    def give(self, order: Order) -> None:
-        """Add an order."""
+    def add(self, fault: MailFault) -> None:
+        """Add a fault."""
         with self._lock:
-            self._standing.append(_Standing(order, order.skip, order.times))
+            self._active.append(_ActiveFault(fault, fault.skip, fault.times))
 
     def clear(self) -> None:
-        """End all orders."""
+        """Remove all faults."""
         with self._lock:
-            self._standing.clear()
+            self._active.clear()
 
-    def next(self, step: Step, recipients: list[str]) -> Order | None:
-        """Return the oldest order about this step of a letter to these, and count it as followed."""
+    def next(self, step: Step, recipients: list[str]) -> MailFault | None:
+        """Return the oldest fault for this step of an email to `recipients`, and count it as used."""
         with self._lock:
-            for standing in self._standing:
-                order = standing.order
-                about = order.recipient is None or order.recipient in recipients
-                if STEPS[order.trouble] == step and about and standing.left != 0:
-                    if standing.to_skip:
-                        standing.to_skip -= 1
+            for active in self._active:
+                fault = active.fault
+                matches = fault.recipient is None or fault.recipient in recipients
+                if STEPS[fault.kind] == step and matches and active.remaining != 0:
+                    if active.to_skip:
+                        active.to_skip -= 1
                         continue
-                    if standing.left is not None:
-                        standing.left -= 1
-                    return order
+                    if active.remaining is not None:
+                        active.remaining -= 1
+                    return fault
         return None

@@ -1,6 +1,6 @@
-"""Starts the sandbox's mail server as a process of its own, and stops or kills it by its pid.
+"""Starts the sandbox's mail server as a child process, and stops or kills it.
 
-For the demo, `dev` and tests; the server ends with whoever started it, however that one ends.
+For the demo, `dev` and tests. The server stops when its parent process exits, even if the parent is killed.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SENDER = "SeedTrust Escrow <escrow@seedtrust.example>"
 
 @dataclass(frozen=True)
 class MailboxProcess:
-    """A running mail server: its SMTP port on loopback, and its control."""
+    """A running mail server: its SMTP port on loopback, and the client of its control endpoints."""
 
     server: ServerProcess
     smtp_port: int
@@ -27,7 +27,7 @@ class MailboxProcess:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that make SeedTrust send its letters here."""
+        """The environment variables that make SeedTrust send its emails here."""
         login = {"SMTP_USERNAME": self.username, "SMTP_PASSWORD": self.password}
         return {
             "SMTP_HOST": "127.0.0.1",
@@ -38,7 +38,7 @@ class MailboxProcess:
         }
 
     def __enter__(self) -> Self:
-        """`with start_mailbox(...) as mailbox:` stops it at the end."""
+        """Use it in a `with` block to stop it at the end."""
         return self
 
     def __exit__(self, *_raised: object) -> None:
@@ -46,12 +46,12 @@ class MailboxProcess:
         self.stop()
 
     def stop(self) -> None:
-        """End it politely (SIGTERM)."""
+        """Stop it with SIGTERM."""
         self.server.stop()
         self.control.close()
 
     def kill(self) -> None:
-        """End it the hard way (SIGKILL)."""
+        """Kill it with SIGKILL."""
         self.server.kill()
         self.control.close()
 
@@ -59,22 +59,24 @@ class MailboxProcess:
 def start_mailbox(
     file: Path, *, smtp_port: int = 0, username: str | None = None, password: str | None = None
 ) -> MailboxProcess:
-    """Start a mail server that keeps its letters in `file` (made where it is missing) and wait until it answers.
+    """Start a mail server that stores its emails in `file` (created if missing) and wait until it responds.
 
-    Port 0 takes a free one; give a killed server's port to put it back in its place. Raises RuntimeError where it
-    does not come up.
+    Port 0 picks a free one; pass a killed server's port to replace that server.
+
+    Raises:
+        RuntimeError: if it does not start.
     """
     options: dict[str, object] = {"--file": file, "--smtp-port": smtp_port}
     if username is not None and password is not None:
         options |= {"--username": username, "--password": password}
-    server = start_server("seedtrust_ops.sandbox.mailbox", options, what="The sandbox mail server")
+    server = start_server("seedtrust_ops.sandbox.mailbox", options, label="The sandbox mail server")
     control = SandboxMailbox(server.url)
     try:
-        taken = control.smtp_port()
+        assigned_port = control.smtp_port()
     except httpx.HTTPError as error:
         server.kill()
         control.close()
-        raise RuntimeError(f"The sandbox mail server does not answer. {error}") from error
-    # Revived, it must listen where its clients know it.
-    server.options["--smtp-port"] = taken
-    return MailboxProcess(server, taken, control, username, password)
+        raise RuntimeError(f"The sandbox mail server did not respond. {error}") from error
+    # After a restart it must listen on the port that its clients already use.
+    server.options["--smtp-port"] = assigned_port
+    return MailboxProcess(server, assigned_port, control, username, password)

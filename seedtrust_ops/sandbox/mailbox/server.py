@@ -1,6 +1,6 @@
 """The SMTP server and the control endpoints of one mailbox.
 
-Clients of the product speak SMTP alone; tests and the demo read what came over HTTP, under /sandbox.
+SeedTrust's clients use SMTP only. Tests and the demo read the emails and inject faults over HTTP, under /sandbox.
 """
 
 import asyncio
@@ -17,26 +17,26 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from seedtrust_ops.sandbox.mailbox.faults import Order, Orders, Step
+from seedtrust_ops.sandbox.mailbox.faults import MailFault, MailFaults, Step
 from seedtrust_ops.sandbox.mailbox.store import MailboxStore
 
-LARGEST_LETTER = 20_000_000
-"""Bytes; reports of 5 MB grow by a third on their way."""
-PAGE = 100
+MAX_EMAIL_BYTES = 20_000_000
+"""Attached reports of up to 5 MB grow by a third when they are encoded."""
+PAGE_SIZE = 100
 
 
 class Mailbox:
-    """One mail server: what it keeps, what it was told to do, and how often somebody connected."""
+    """One mail server: its stored emails, its injected faults, and its number of connections."""
 
     def __init__(self, store: MailboxStore, username: str | None, password: str | None) -> None:
-        """Take letters from anybody, or only from who logs in with this name and password."""
+        """Accept emails from anyone, or only with this login if `username` is given."""
         self.store = store
-        self.orders = Orders()
+        self.faults = MailFaults()
         self.connections = 0
         self._login = (username, password) if username is not None else None
 
     def serve_smtp(self, listener: socket.socket) -> None:
-        """Take letters on `listener` in a thread of its own, until the process ends."""
+        """Accept emails on `listener` in a background thread, until the process exits."""
 
         async def serve() -> None:
             server = await asyncio.get_running_loop().create_server(self._connection, sock=listener)
@@ -48,7 +48,7 @@ class Mailbox:
         self.connections += 1
         return SMTP(
             self,
-            data_size_limit=LARGEST_LETTER,
+            data_size_limit=MAX_EMAIL_BYTES,
             enable_SMTPUTF8=True,
             hostname="mailbox.sandbox",
             ident="SeedTrust sandbox mailbox",
@@ -66,9 +66,9 @@ class Mailbox:
     async def handle_MAIL(  # noqa: N802 - aiosmtpd's name
         self, server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        """Take the sender, or be busy, or be gone."""
-        order = await self._order(server, "MAIL", [])
-        if order is not None:
+        """Accept the sender, or reply that the server is busy and disconnect."""
+        fault = await self._apply_fault(server, "MAIL", [])
+        if fault is not None:
             await server.push("421 4.3.2 The sandbox is busy")
             self._hang_up(server)
         envelope.mail_from = address
@@ -78,89 +78,89 @@ class Mailbox:
     async def handle_RCPT(  # noqa: N802
         self, server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        """Take the recipient, or refuse it for ever or for now."""
-        order = await self._order(server, "RCPT", [address])
-        if order is not None:
+        """Accept the recipient, or reject it permanently (550) or temporarily (451)."""
+        fault = await self._apply_fault(server, "RCPT", [address])
+        if fault is not None:
             return (
-                f"550 5.1.1 <{address}> is unknown here"
-                if order.trouble == "refuse"
-                else f"451 4.7.1 <{address}> must wait"
+                f"550 5.1.1 <{address}> user unknown"
+                if fault.kind == "reject"
+                else f"451 4.7.1 <{address}> try again later"
             )
         envelope.rcpt_tos.append(address)
         envelope.rcpt_options.extend(options)
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
-        """Keep the letter, or do with it what was ordered."""
-        order = await self._order(server, "DATA", envelope.rcpt_tos)
-        if order is not None and order.trouble == "refuse_content":
-            return "554 5.6.0 The sandbox does not like what this letter says"
+        """Store the email, unless an injected fault rejects it."""
+        fault = await self._apply_fault(server, "DATA", envelope.rcpt_tos)
+        if fault is not None and fault.kind == "reject_content":
+            return "554 5.6.0 The sandbox rejected the content of this email"
         assert isinstance(envelope.content, bytes), "decode_data is off"
-        self.store.keep(envelope.mail_from or "", envelope.rcpt_tos, envelope.content)
-        if order is not None and order.trouble == "drop_after_accepting":
+        self.store.add(envelope.mail_from or "", envelope.rcpt_tos, envelope.content)
+        if fault is not None and fault.kind == "drop_after_accepting":
             self._hang_up(server)
-        return "250 OK, it is kept"
+        return "250 OK, email stored"
 
-    async def _order(self, server: SMTP, step: Step, recipients: list[str]) -> Order | None:
-        """Return the order about this step, if there is one; delays and hang-ups are carried out here."""
-        order = self.orders.next(step, recipients)
-        if order is None:
+    async def _apply_fault(self, server: SMTP, step: Step, recipients: list[str]) -> MailFault | None:
+        """Return the fault for this step, if any; delays and disconnects that come before the reply happen here."""
+        fault = self.faults.next(step, recipients)
+        if fault is None:
             return None
-        if order.trouble == "delay":
-            await asyncio.sleep(order.seconds)
-        if order.trouble in ("drop_at_mail", "drop_before_accepting"):
+        if fault.kind == "delay":
+            await asyncio.sleep(fault.seconds)
+        if fault.kind in ("drop_at_mail", "drop_before_accepting"):
             self._hang_up(server)
-        return order
+        return fault
 
     def _hang_up(self, server: SMTP) -> None:
         assert server.transport is not None, "a client is connected"
         server.transport.close()
-        # To aiosmtpd this is a connection that was lost, which it is.
+        # This is how aiosmtpd signals a lost connection.
         raise asyncio.CancelledError
 
 
 def control_app(mailbox: Mailbox, smtp_port: int) -> Starlette:
-    """Return the endpoints by which tests and the demo arrange the mail server's day and see it."""
+    """Return the control endpoints: list and delete emails, inject and clear faults."""
 
-    async def give_order(request: Request) -> JSONResponse:
+    async def inject_fault(request: Request) -> JSONResponse:
         try:
-            mailbox.orders.give(Order.model_validate_json(await request.body()))
+            mailbox.faults.add(MailFault.model_validate_json(await request.body()))
         except ValidationError as error:
             return JSONResponse({"message": str(error)}, 422)
         return JSONResponse({}, 201)
 
-    async def clear_orders(_request: Request) -> JSONResponse:
-        mailbox.orders.clear()
+    async def clear_faults(_request: Request) -> JSONResponse:
+        mailbox.faults.clear()
         return JSONResponse({})
 
-    async def show_letters(request: Request) -> JSONResponse:
+    async def list_emails(request: Request) -> JSONResponse:
         query = request.query_params
-        letters = mailbox.store.letters(query.get("recipient"), int(query.get("after", "0")), PAGE)
+        emails = mailbox.store.emails(query.get("recipient"), int(query.get("after", "0")), PAGE_SIZE)
         return JSONResponse(
-            {"letters": [{**one, "content": base64.b64encode(one["content"]).decode()} for one in letters]}
+            {"emails": [{**email, "content": base64.b64encode(email["content"]).decode()} for email in emails]}
         )
 
     async def empty(_request: Request) -> JSONResponse:
         mailbox.store.empty()
         return JSONResponse({})
 
-    def shows(what: Callable[[], object]) -> Callable[[Request], Awaitable[JSONResponse]]:
-        async def show(_request: Request) -> JSONResponse:
-            return JSONResponse(what())
+    def respond_with(result: Callable[[], object]) -> Callable[[Request], Awaitable[JSONResponse]]:
+        async def respond(_request: Request) -> JSONResponse:
+            return JSONResponse(result())
 
-        return show
+        return respond
 
     return Starlette(
         routes=[
-            Route("/healthz", shows(lambda: {"smtp_port": smtp_port})),
-            Route("/sandbox/orders", give_order, methods=["POST"]),
-            Route("/sandbox/orders", clear_orders, methods=["DELETE"]),
-            Route("/sandbox/letters", show_letters, methods=["GET"]),
-            Route("/sandbox/letters", empty, methods=["DELETE"]),
-            Route("/sandbox/message-ids", shows(mailbox.store.message_ids)),
+            Route("/healthz", respond_with(lambda: {"smtp_port": smtp_port})),
+            Route("/sandbox/faults", inject_fault, methods=["POST"]),
+            Route("/sandbox/faults", clear_faults, methods=["DELETE"]),
+            Route("/sandbox/emails", list_emails, methods=["GET"]),
+            Route("/sandbox/emails", empty, methods=["DELETE"]),
+            Route("/sandbox/message-ids", respond_with(mailbox.store.message_ids)),
             Route(
                 "/sandbox/totals",
-                shows(lambda: {"letters": mailbox.store.count(), "connections": mailbox.connections}),
+                respond_with(lambda: {"emails": mailbox.store.count(), "connections": mailbox.connections}),
             ),
         ]
     )

@@ -1,4 +1,4 @@
-"""A company made up from a seed, for laptops, the demo and tests, and new batches of its approved requests.
+"""A fictional company generated from a seed, for laptops, the demo and tests, and new batches of its requests.
 
-Nothing here is about a real person, account or case.
+No real person, account or case is used.
 """

@@ -1,6 +1,6 @@
 """Puts approved requests of a seeded company into new batches, as operations staff do on the batch screen.
 
-Sending them is the jobs' business.
+The jobs send them.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from seedtrust_ops.sandbox.seed.names import PayeeAccount, payee_account
 from seedtrust_ops.tables import DisbursementRequest, HuntingtonBatch, HuntingtonTransaction, User
 
 
-class NothingToPay(SeedTrustError):
-    """The company has fewer approved requests left than were asked for."""
+class NotEnoughApprovedRequests(SeedTrustError):
+    """The company has fewer approved requests left than needed."""
 
 
 @dataclass(frozen=True)
 class Payable:
-    """An approved request that no transaction pays yet; the amount in cents."""
+    """An approved request without a transaction."""
 
     request_id: int
     amount_cents: int
@@ -31,7 +31,7 @@ class Payable:
 
 @dataclass(frozen=True)
 class Payment:
-    """One payment of a new batch; `account` None draws one."""
+    """One payment of a new batch; `account` None generates one."""
 
     payable: Payable
     method: str
@@ -40,17 +40,17 @@ class Payment:
 
 @dataclass(frozen=True)
 class NewBatch:
-    """A batch that was drafted, and its transactions in the order of its payments."""
+    """A drafted batch, and its transactions in the order of its payments."""
 
     batch_id: int
     transaction_ids: list[int]
 
 
 def payable_requests(session: Session, count: int) -> list[Payable]:
-    """Return `count` approved requests that were never put into a batch, oldest first.
+    """Return `count` approved requests that were never in a batch, oldest first.
 
     Raises:
-        NothingToPay: when there are fewer.
+        NotEnoughApprovedRequests: if there are fewer.
     """
     rows = session.execute(
         select(DisbursementRequest.id, DisbursementRequest.amount_cents, User.full_name)
@@ -63,8 +63,8 @@ def payable_requests(session: Session, count: int) -> list[Payable]:
         .limit(count)
     ).all()
     if len(rows) < count:
-        raise NothingToPay(
-            f"{count} approved requests were asked for and the company has {len(rows)}: seed more cases."
+        raise NotEnoughApprovedRequests(
+            f"{count} approved requests are needed, but the company has only {len(rows)}. Seed more cases."
         )
     return [Payable(*row) for row in rows]
 
@@ -98,7 +98,7 @@ def draft_batch(session: Session, payments: Sequence[Payment], encrypt: Encrypt,
 
 
 def queue_batches(session: Session, batch_ids: Sequence[int]) -> None:
-    """Set drafted batches to `queued`, which is what the sensor waits for."""
+    """Set drafted batches to `queued`, so that the batch sensor launches them."""
     session.execute(
         update(HuntingtonBatch)
         .where(HuntingtonBatch.id.in_(batch_ids), HuntingtonBatch.status == "draft")

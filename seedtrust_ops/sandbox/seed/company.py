@@ -1,22 +1,22 @@
-"""Makes up a company: people of every role and cases in every status, each with its account and its requests.
+"""Generates a company: users of every role and cases in every status, each with its account and requests.
 
-The same numbers and the same day give the same company; only the encrypted account numbers differ, because
-Fernet never writes one number the same way twice. What happened to the money is in `money`.
+The same arguments on the same day give the same company; only the encrypted account numbers differ, because Fernet
+encrypts the same text differently every time. Payments and ledgers are generated in `money`.
 """
 
 from datetime import datetime, timedelta
 from random import Random
 
-from seedtrust_ops.sandbox.seed.money import Encrypt, MoneyOfACase, PastPayments
+from seedtrust_ops.sandbox.seed.money import CaseMoney, Encrypt, PastPayments
 from seedtrust_ops.sandbox.seed.names import email, full_name
 from seedtrust_ops.sandbox.seed.rows import CompanyRows
 
-CASES_A_PERSON = 40
-"""How many cases one case manager or escrow specialist looks after."""
-CASES_A_REP = 8
+CASES_PER_STAFF_MEMBER = 40
+"""How many cases one case manager or escrow specialist is responsible for."""
+CASES_PER_REP = 8
 CASE_STATUSES = ("active", "closing", "closed", "active", "active", "active", "active", "active", "active", "active")
 RULES = (
-    # name, category, maximum in cents, keeps the minimum balance, daily limit in cents
+    # Name, category, maximum in cents, whether it keeps the minimum balance, daily limit in cents.
     ("Monthly allowances up to $350", "monthly allowance", 35_000, True, None),
     ("Maternity clothing up to $800", "maternity clothing", 80_000, True, 500_000),
     ("Travel up to $500", "travel", 50_000, True, 250_000),
@@ -26,21 +26,21 @@ RULES = (
 
 
 class _Staff:
-    """The ids of those who work for the company."""
+    """The user ids of the company's staff and of the intended parents' representatives."""
 
     def __init__(self, rows: CompanyRows, rng: Random, cases: int, now: datetime) -> None:
-        people = 2 + cases // CASES_A_PERSON
-        self.managers = [_user(rows, rng, "case_manager", "staff", now) for _ in range(people)]
-        self.specialists = [_user(rows, rng, "escrow_specialist", "staff", now) for _ in range(people)]
+        team_size = 2 + cases // CASES_PER_STAFF_MEMBER
+        self.managers = [_user(rows, rng, "case_manager", "staff", now) for _ in range(team_size)]
+        self.specialists = [_user(rows, rng, "escrow_specialist", "staff", now) for _ in range(team_size)]
         self.admins = [_user(rows, rng, "admin", "staff", now) for _ in range(3)]
-        # People who have left: their login stays, and they must never get a letter.
+        # Former employees: their user rows remain, and they must never get an email.
         for role in ("case_manager", "escrow_specialist", "admin"):
             _user(rows, rng, role, "staff", now, is_active=False)
-        self.reps = [_user(rows, rng, "ip_rep", "agencies", now) for _ in range(2 + cases // CASES_A_REP)]
+        self.reps = [_user(rows, rng, "ip_rep", "agencies", now) for _ in range(2 + cases // CASES_PER_REP)]
 
 
 def make_company(cases: int, seed: int, now: datetime, encrypt: Encrypt) -> CompanyRows:
-    """Return the rows of a company with so many cases, as it stands at `now` (aware); `encrypt` hides a number."""
+    """Return the rows of a company with `cases` cases as of `now` (aware); `encrypt` encrypts an account number."""
     rows = CompanyRows()
     rng = Random(f"{seed}:{cases}")
     staff = _Staff(rows, rng, cases, now)
@@ -68,7 +68,7 @@ def _user(rows: CompanyRows, rng: Random, role: str, group: str, now: datetime, 
 def _case(rows: CompanyRows, rng: Random, number: int, now: datetime, staff: _Staff, past: PastPayments) -> None:
     case_id = rows.next_id("cases")
     status = CASE_STATUSES[number % len(CASE_STATUSES)]
-    began = now - timedelta(days=rng.randint(120, 700))
+    started_at = now - timedelta(days=rng.randint(120, 700))
     close_on = None
     if status == "closing":
         close_on = (now + timedelta(days=rng.choice((0, 1, 3, 10, 30)))).date()
@@ -76,8 +76,8 @@ def _case(rows: CompanyRows, rng: Random, number: int, now: datetime, staff: _St
         close_on = (now - timedelta(days=rng.randint(1, 90))).date()
     rows.add(
         "cases",
-        *(case_id, f"ST-{began:%y}-{case_id:06d}", status, close_on),
-        *(rng.choice(staff.specialists), rng.choice(staff.managers), began),
+        *(case_id, f"ST-{started_at:%y}-{case_id:06d}", status, close_on),
+        *(rng.choice(staff.specialists), rng.choice(staff.managers), started_at),
     )
     for _ in range(rng.choice((1, 2, 2))):
         rows.add("case_parties", case_id, _user(rows, rng, "intended_parent", "people", now), "intended_parent")
@@ -86,6 +86,5 @@ def _case(rows: CompanyRows, rng: Random, number: int, now: datetime, staff: _St
         rows.add("case_parties", case_id, rep, "ip_rep")
     surrogate = _user(rows, rng, "surrogate", "people", now)
     rows.add("case_parties", case_id, surrogate, "surrogate")
-    MoneyOfACase(rows, rng, now, past, case_id=case_id, began=began, surrogate=surrogate, rep=rep).make_up(
-        status, number
-    )
+    money = CaseMoney(rows, rng, now, past, case_id=case_id, started_at=started_at, surrogate=surrogate, rep=rep)
+    money.generate(status, number)

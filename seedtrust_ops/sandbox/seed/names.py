@@ -1,14 +1,14 @@
-"""The made-up people's names, e-mail addresses and bank accounts, drawn from a seeded source.
+"""Generates names, email addresses and bank accounts of fictional people.
 
-Who plays which part in the company is in `company`.
+The people's roles in the company are in `company`.
 """
 
 from dataclasses import dataclass
 from random import Random
 
 EMAIL_DOMAIN = "seedtrust.example"
-"""Every address of a seeded company ends so, which is how the seed knows its own."""
-LONGEST_NAME = 35
+"""The domain of every address in a seeded company, by which the seeder recognizes its own users."""
+MAX_NAME_LENGTH = 35
 
 _FIRST_NAMES = (
     "Ada Amara Anika Beatriz Bruno Carmen Chidi Chloé Dana Darius Elena Emeka Farah Felix Grace Hana Hugo Imani Ines "
@@ -24,7 +24,7 @@ _LAST_NAMES = (
 _FIRST = _FIRST_NAMES.split()
 _LAST = _LAST_NAMES.split()
 
-# Routing numbers that banks publish; each passes the check digit.
+# Routing numbers published by real banks, with valid check digits.
 ROUTING_NUMBERS = (
     "044000024",
     "021000021",
@@ -39,7 +39,7 @@ ROUTING_NUMBERS = (
 
 @dataclass(frozen=True)
 class PayeeAccount:
-    """Where a payee's money goes."""
+    """A payee's bank account."""
 
     routing_number: str
     account_number: str
@@ -47,18 +47,18 @@ class PayeeAccount:
 
 
 def full_name(rng: Random) -> str:
-    """Return a name that the bank takes: 35 characters at most."""
-    return f"{rng.choice(_FIRST)} {rng.choice(_LAST)}"[:LONGEST_NAME]
+    """Return a name within the bank's limit of 35 characters."""
+    return f"{rng.choice(_FIRST)} {rng.choice(_LAST)}"[:MAX_NAME_LENGTH]
 
 
 def email(name: str, user_id: int, group: str) -> str:
-    """Return an address that no one else has and that no mail server delivers to."""
-    readable = "".join(letter for letter in name.lower().replace(" ", ".") if letter.isascii() and letter != "'")
+    """Return a unique address that no real mail server delivers to."""
+    readable = "".join(char for char in name.lower().replace(" ", ".") if char.isascii() and char != "'")
     return f"{readable}.{user_id}@{group}.{EMAIL_DOMAIN}"
 
 
 def payee_account(rng: Random) -> PayeeAccount:
-    """Return an account with a real bank's routing number; its first digit keeps it clear of the sandbox's refusals."""
+    """Return an account at a real bank; its number starts with 7, so that the sandbox bank never refuses it."""
     digits = rng.randint(9, 12)
     return PayeeAccount(
         routing_number=rng.choice(ROUTING_NUMBERS),

@@ -1,6 +1,6 @@
-"""The rows of a made-up company, a list of tuples a table, and how they get into the database: by COPY.
+"""The rows of a generated company, as tuples by table, and writing them to the database with COPY.
 
-What the rows say is decided in `company` and `money`.
+Their content is generated in `company` and `money`.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 Row = tuple[object, ...]
 
-# In the order in which foreign keys allow them to be written.
+# In the order that the foreign keys require.
 COLUMNS: dict[str, Sequence[str]] = {
     "users": ("id", "email", "full_name", "role", "is_active", "created_at"),
     "cases": ("id", "case_number", "status", "close_on", "escrow_specialist_id", "case_manager_id", "created_at"),
@@ -39,20 +39,20 @@ COLUMNS: dict[str, Sequence[str]] = {
 
 @dataclass
 class CompanyRows:
-    """Every row of a company, by table; ids count from 1 in each."""
+    """Every row of a company, by table; ids start at 1 in each table."""
 
     tables: dict[str, list[Row]] = field(default_factory=lambda: {table: [] for table in COLUMNS})
 
     def add(self, table: str, *values: object) -> None:
-        """Add a row to `table`, its values in the order of `COLUMNS`."""
+        """Add a row to `table`, with its values in the order of `COLUMNS`."""
         self.tables[table].append(values)
 
     def next_id(self, table: str) -> int:
-        """Return the id that the next row of `table` is to bear."""
+        """Return the id of the next row of `table`."""
         return len(self.tables[table]) + 1
 
     def write(self, connection: Connection) -> None:
-        """Write all rows in the connection's transaction, and let the tables' own numbering go on after them."""
+        """Write all rows in the connection's transaction, and advance the tables' id sequences past them."""
         cursor = connection.connection.cursor()
         for table, columns in COLUMNS.items():
             statement = sql.SQL("copy public.{} ({}) from stdin").format(

@@ -1,6 +1,6 @@
-"""Seeds a database with a made-up company, once, and only a database that is empty.
+"""Seeds an empty database with a generated company, once.
 
-It never touches a database that holds anybody else's rows.
+It never changes a database that already has other data.
 """
 
 from dataclasses import dataclass
@@ -14,63 +14,65 @@ from seedtrust_ops.sandbox.seed.money import Encrypt
 from seedtrust_ops.sandbox.seed.names import EMAIL_DOMAIN
 from seedtrust_ops.sandbox.seed.rows import COLUMNS
 
-FEWEST_CASES = 10
+MIN_CASES = 10
 
 
-class NotOurDatabase(SeedTrustError):
-    """The database holds what the seed did not make."""
+class DatabaseNotEmpty(SeedTrustError):
+    """The database has data that the seeder did not create."""
 
 
 class TooFewCases(SeedTrustError):
-    """So few cases don't show every status."""
+    """Too few cases to have one in every status."""
 
 
 @dataclass(frozen=True)
-class Seeded:
-    """What a seeded database holds, in rows; `added` where this seeding wrote them."""
+class SeedResult:
+    """The number of rows in each table of a seeded database."""
 
     added: bool
+    """Whether this call wrote them; False if the database was already seeded."""
     rows: dict[str, int]
 
 
-def seed_company(engine: Engine, *, cases: int, seed: int, encrypt: Encrypt, now: datetime | None = None) -> Seeded:
-    """Seed an empty database; one that holds a seeded company already stays as it is.
+def seed_company(engine: Engine, *, cases: int, seed: int, encrypt: Encrypt, now: datetime | None = None) -> SeedResult:
+    """Seed an empty database; a database that is already seeded is left unchanged.
 
     Args:
         engine: the application's database, migrated.
         cases: how many cases, 10 or more.
-        seed: decides everything that is left to chance.
-        encrypt: turns an account number into its token.
-        now: the moment at which the company stands; None for the present.
+        seed: the random seed.
+        encrypt: encrypts an account number.
+        now: the time as of which the company is generated; None for the current time.
 
     Raises:
-        TooFewCases: when fewer cases are asked for.
-        NotOurDatabase: when it holds users or other rows that the seed did not make.
+        TooFewCases: if `cases` is below 10.
+        DatabaseNotEmpty: if it has users or other rows that the seeder did not create.
     """
-    if cases < FEWEST_CASES:
-        raise TooFewCases(f"Ask for {FEWEST_CASES} cases or more: fewer don't show every status.")
+    if cases < MIN_CASES:
+        raise TooFewCases(f"At least {MIN_CASES} cases are needed to have every status. Pass a higher number of cases.")
     with engine.begin() as connection:
-        # Two seedings at once must not both find it empty.
+        # Two seeders that run at the same time must not both find it empty.
         connection.execute(text("lock table public.users in exclusive mode"))
         counts = {table: _count(connection, table) for table in COLUMNS}
         if any(counts.values()):
-            _refuse_foreign(connection, counts)
-            return Seeded(added=False, rows=counts)
+            _require_seeded(connection, counts)
+            return SeedResult(added=False, rows=counts)
         company = make_company(cases, seed, now or datetime.now(UTC), encrypt)
         company.write(connection)
-        return Seeded(added=True, rows={table: len(rows) for table, rows in company.tables.items()})
+        return SeedResult(added=True, rows={table: len(rows) for table, rows in company.tables.items()})
 
 
 def _count(connection: Connection, table: str) -> int:
-    return int(connection.scalar(text(f"select count(*) from public.{table}")) or 0)  # noqa: S608 - our own names
+    return int(connection.scalar(text(f"select count(*) from public.{table}")) or 0)  # noqa: S608 - our own table names
 
 
-def _refuse_foreign(connection: Connection, counts: dict[str, int]) -> None:
-    foreign = connection.scalar(
+def _require_seeded(connection: Connection, counts: dict[str, int]) -> None:
+    """Raise DatabaseNotEmpty unless all users were created by the seeder."""
+    other_users = connection.scalar(
         text("select count(*) from public.users where email not like :ours"), {"ours": f"%.{EMAIL_DOMAIN}"}
     )
-    if foreign or not counts["users"]:
-        raise NotOurDatabase(
-            f"The database holds {foreign or 'no'} users and {counts['cases']} cases that the seed did not make, so "
-            "nothing was changed: give it an empty database."
+    if other_users or not counts["users"]:
+        raise DatabaseNotEmpty(
+            f"The database has data that `seed` did not create ({other_users or 0} users, {counts['cases']} cases). "
+            "Nothing was changed. Use an empty database."
         )
