@@ -19,7 +19,7 @@ from seedtrust_ops.domain.shadow_mode.decisions import Decision
 from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import dry_run_batch as rehearse_batch
 from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import undecided_batches
 from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, list_queued_batches
-from seedtrust_ops.domain.transfers.batch_processor import BatchReport, TransferRules, process_batch
+from seedtrust_ops.domain.transfers.batch_processor import BatchReport, TransferOptions, process_batch
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, FieldCipherResource, HuntingtonResource
@@ -91,7 +91,7 @@ def process_huntington_batch_op(
                 database.sessions(),
                 huntington.open,
                 field_cipher.cipher(),
-                transfer_rules(huntington),
+                transfer_options(huntington),
                 batch_id=config.batch_id,
                 holder=context.run_id,
                 requested_at=_requested_at(context),
@@ -161,10 +161,10 @@ def summarize_batch(report: BatchReport) -> str:
     return f"Batch {report.batch_id} is {report.status}: {counts}.{open_note}"
 
 
-def transfer_rules(huntington: HuntingtonResource) -> TransferRules:
+def transfer_options(huntington: HuntingtonResource) -> TransferOptions:
     """Return the configuration for sending."""
     transfers = get_settings().transfers
-    return TransferRules(
+    return TransferOptions(
         funding_account_id=huntington.settings.funding_account_id,
         concurrency=huntington.settings.concurrency,
         lease_seconds=transfers.lease_seconds,
@@ -186,7 +186,7 @@ def _dry_run_batch(
         sessions,
         job,
         cipher=field_cipher.cipher(),
-        rules=transfer_rules(huntington),
+        options=transfer_options(huntington),
         batch_id=config.batch_id,
         holder=context.run_id,
         requested_at=_requested_at(context),

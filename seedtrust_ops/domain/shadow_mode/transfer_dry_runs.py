@@ -20,7 +20,7 @@ from seedtrust_ops.domain.transfers.auto_heal import find_reason_to_heal, heal, 
 from seedtrust_ops.domain.transfers.bank_feed import FEED_NAME
 from seedtrust_ops.domain.transfers.batch_claim import claim_batch
 from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch
-from seedtrust_ops.domain.transfers.batch_processor import OpenBank, TransferRules
+from seedtrust_ops.domain.transfers.batch_processor import OpenBank, TransferOptions
 from seedtrust_ops.domain.transfers.leases import Lease
 from seedtrust_ops.domain.transfers.preflight import check_batch
 from seedtrust_ops.tables import BankFeedCursor, HuntingtonBatch, HuntingtonTransaction, ShadowDecision
@@ -60,7 +60,7 @@ def dry_run_batch(
     _job: str,
     *,
     cipher: FieldCipher,
-    rules: TransferRules,
+    options: TransferOptions,
     batch_id: int,
     holder: str,
     requested_at: datetime,
@@ -76,9 +76,9 @@ def dry_run_batch(
             session,
             batch_id,
             holder,
-            lease_seconds=rules.lease_seconds,
+            lease_seconds=options.lease_seconds,
             requested_at=requested_at,
-            quiet_seconds=rules.unknown_grace_seconds,
+            quiet_seconds=options.unknown_grace_seconds,
         )
         claimed = Decision(f"batch {batch_id}", CLAIM)
         if not isinstance(claim, Lease):
@@ -87,7 +87,7 @@ def dry_run_batch(
             HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status.in_(("pending", "processing"))
         )
         open_ids = set(session.scalars(waiting))
-        problems = find_account_number_problems(session, batch_id, cipher, rules.funding_account_id)
+        problems = find_account_number_problems(session, batch_id, cipher, options.funding_account_id)
         sendable = set(check_batch(session, claim, problems))
         return [claimed, *_of_transactions(session, open_ids, sendable, batch_id)]
 
@@ -138,7 +138,9 @@ def dry_run_healing(
     requeued_transactions = [
         Decision(transaction_subject(one), RETURN_TO_PENDING) for one in report.inquiry.requeued_transactions
     ]
-    queued = [Decision(f"batch {one}", "requeue") for one in sorted({*report.abandoned, *report.inquiry.requeued_batches})]
+    queued = [
+        Decision(f"batch {one}", "requeue") for one in sorted({*report.abandoned, *report.inquiry.requeued_batches})
+    ]
     finished = [Decision(f"batch {one}", f"finish as {status}") for one, status in report.finished.items()]
     return [*found.values(), *changes, *requeued_transactions, *queued, *finished]
 

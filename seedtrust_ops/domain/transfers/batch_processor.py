@@ -44,7 +44,7 @@ MAX_REASONS_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class TransferRules:
+class TransferOptions:
     """The configuration for sending; times in seconds."""
 
     funding_account_id: str
@@ -74,7 +74,7 @@ def process_batch(
     sessions: Sessions,
     open_bank: OpenBank,
     cipher: FieldCipher,
-    rules: TransferRules,
+    options: TransferOptions,
     *,
     batch_id: int,
     holder: str,
@@ -86,7 +86,7 @@ def process_batch(
         sessions: the application's database.
         open_bank: opens a connection to the bank for the duration of the work.
         cipher: decrypts account numbers.
-        rules: the configuration for sending.
+        options: the configuration for sending.
         batch_id: the batch to process.
         holder: the Dagster run that processes it.
         requested_at: when that run was requested (UTC).
@@ -103,7 +103,7 @@ def process_batch(
         LeaseLost: if another worker took the batch over.
     """
     with sessions() as session:
-        halted = get_halt_reason(session, rules.halted_by_environment)
+        halted = get_halt_reason(session, options.halted_by_environment)
     if halted is not None:
         raise TransfersHalted(f"{halted} Batch {batch_id} was not changed.")
     claimed_at = read_clocks()
@@ -113,9 +113,9 @@ def process_batch(
             session,
             batch_id,
             holder,
-            lease_seconds=rules.lease_seconds,
+            lease_seconds=options.lease_seconds,
             requested_at=requested_at,
-            quiet_seconds=rules.unknown_grace_seconds,
+            quiet_seconds=options.unknown_grace_seconds,
         ),
     )
     if isinstance(claim, LeaseHolder):
@@ -123,10 +123,10 @@ def process_batch(
     if isinstance(claim, AlreadyFinished):
         return _finished_report(sessions, batch_id)
     cancellation = SendCancellation()
-    cancellation.record_renewal(claimed_at, rules.lease_seconds)
+    cancellation.record_renewal(claimed_at, options.lease_seconds)
     try:
         run_in_loop(
-            lambda: _process_claimed(sessions, open_bank, cipher, rules, claim, cancellation),
+            lambda: _process_claimed(sessions, open_bank, cipher, options, claim, cancellation),
             interrupt=lambda: cancellation.cancel(
                 SeedTrustError("The run was interrupted. Sending stopped, and the batch is queued again.")
             ),
@@ -142,30 +142,30 @@ async def _process_claimed(
     sessions: Sessions,
     open_bank: OpenBank,
     cipher: FieldCipher,
-    rules: TransferRules,
+    options: TransferOptions,
     lease: Lease,
     cancellation: SendCancellation,
 ) -> None:
     try:
         async with asyncio.TaskGroup() as tasks:
-            lease_task = tasks.create_task(_maintain_lease(sessions, rules, lease, cancellation))
+            lease_task = tasks.create_task(_maintain_lease(sessions, options, lease, cancellation))
             async with open_bank() as bank:
                 await ask_about_open_transactions(
-                    sessions, bank, unknown_grace_seconds=rules.unknown_grace_seconds, lease=lease
+                    sessions, bank, unknown_grace_seconds=options.unknown_grace_seconds, lease=lease
                 )
                 sender = BatchSender(
                     sessions=sessions,
                     bank=bank,
                     cipher=cipher,
-                    funding_account_id=rules.funding_account_id,
-                    concurrency=rules.concurrency,
-                    halted_by_environment=rules.halted_by_environment,
+                    funding_account_id=options.funding_account_id,
+                    concurrency=options.concurrency,
+                    halted_by_environment=options.halted_by_environment,
                     lease=lease,
                     cancellation=cancellation,
                 )
                 # Repeats only if somebody adds transactions to the batch while it is being processed.
                 while cancellation.reason is None and (
-                    sendable := await asyncio.to_thread(_check, sessions, lease, cipher, rules.funding_account_id)
+                    sendable := await asyncio.to_thread(_check, sessions, lease, cipher, options.funding_account_id)
                 ):
                     await sender.send(sendable)
             lease_task.cancel()
@@ -182,14 +182,14 @@ def _check(sessions: Sessions, lease: Lease, cipher: FieldCipher, funding_accoun
 
 
 async def _maintain_lease(
-    sessions: Sessions, rules: TransferRules, lease: Lease, cancellation: SendCancellation
+    sessions: Sessions, options: TransferOptions, lease: Lease, cancellation: SendCancellation
 ) -> None:
     """Renew the lease until the work ends, and check for a reason to stop sending."""
     interval = min(WATCH_INTERVAL_SECONDS, lease.seconds / 3)
 
     def check_for_stop(session: Session) -> None:
         require_processing(session, lease)
-        halted = get_halt_reason(session, rules.halted_by_environment)
+        halted = get_halt_reason(session, options.halted_by_environment)
         if halted is not None:
             raise TransfersHalted(halted)
 

@@ -30,7 +30,7 @@ ROUNDS = 30
 @pytest.mark.timeout(600)
 def test_thousand_transfers_under_random_faults_are_paid_once_or_refused(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(TRANSACTIONS)
-    worker.rules = replace(worker.rules, concurrency=16, unknown_grace_seconds=0)
+    worker.options = replace(worker.options, concurrency=16, unknown_grace_seconds=0)
     worker.settings = settings_for(worker.bank, HUNTINGTON_TIMEOUT_SECONDS=1)
     worker.bank.control.start_chaos(SEED, FAULTS, seconds=1.5)
 

@@ -45,7 +45,7 @@ def test_request_denied_during_a_rate_limit_wait_is_not_paid(
 
 
 def test_request_denied_while_the_bank_is_slow_is_not_paid(worker: Worker, company: Company) -> None:
-    batch_id = company.big_batch(worker.rules.concurrency + 4)
+    batch_id = company.big_batch(worker.options.concurrency + 4)
     ids = [one.id for one in company.transactions(batch_id)]
     worker.bank.control.inject_fault(
         "late_response_after_commit", method="POST", times=None, seconds=MAX_PREPARED_AGE_SECONDS + 1
@@ -53,12 +53,12 @@ def test_request_denied_while_the_bank_is_slow_is_not_paid(worker: Worker, compa
 
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(worker.process, batch_id)
-        wait_until(lambda: len(worker.bank_transfers(ids)) == worker.rules.concurrency, what="the first transfers")
+        wait_until(lambda: len(worker.bank_transfers(ids)) == worker.options.concurrency, what="the first transfers")
         with company.sessions.begin() as session:
             session.execute(update(DisbursementRequest).values(status="denied"))
         sending.result()
 
-    assert len(worker.bank_transfers(ids)) == worker.rules.concurrency
+    assert len(worker.bank_transfers(ids)) == worker.options.concurrency
     assert sum(one.failure_reason is not None for one in company.transactions(batch_id)) == 4
 
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from seedtrust_ops.config import HuntingtonSettings
 from seedtrust_ops.domain.transfers.auto_heal import HealReport, heal
-from seedtrust_ops.domain.transfers.batch_processor import BatchReport, TransferRules, process_batch
+from seedtrust_ops.domain.transfers.batch_processor import BatchReport, TransferOptions, process_batch
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank
 from seedtrust_ops.sandbox.bank.control_client import Transfer
@@ -38,15 +38,15 @@ class Worker:
     company: Company
     bank: BankProcess
     settings: HuntingtonSettings
-    rules: TransferRules
+    options: TransferOptions
     name: str = "run-1"
 
-    def process(self, batch_id: int, *, requested_at: datetime | None = None, **rules: Any) -> BatchReport:
+    def process(self, batch_id: int, *, requested_at: datetime | None = None, **options: Any) -> BatchReport:
         return process_batch(
             self.company.sessions,
             self.open_bank,
             self.company.cipher,
-            replace(self.rules, **rules),
+            replace(self.options, **options),
             batch_id=batch_id,
             holder=self.name,
             requested_at=requested_at or datetime.now(UTC),
@@ -86,8 +86,8 @@ class Worker:
         return sum(seen["method"] == "POST" and seen["idempotency_key"] == key for seen in self.bank.control.requests())
 
 
-def rules_for(bank: BankProcess) -> TransferRules:
-    return TransferRules(
+def options_for(bank: BankProcess) -> TransferOptions:
+    return TransferOptions(
         funding_account_id=bank.funding_account_id,
         concurrency=8,
         lease_seconds=60,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_sessions
-from seedtrust_ops.domain.transfers.batch_processor import TransferRules, process_batch
+from seedtrust_ops.domain.transfers.batch_processor import TransferOptions, process_batch
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.resources.huntington_client import open_huntington_bank
 
@@ -20,7 +20,7 @@ def main() -> None:
         application_sessions(),
         lambda: open_huntington_bank(settings),
         FernetFieldCipher(get_settings().field_keys.keys),
-        TransferRules(
+        TransferOptions(
             funding_account_id=settings.funding_account_id,
             concurrency=settings.concurrency,
             lease_seconds=transfers.lease_seconds,
