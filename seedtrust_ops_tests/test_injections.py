@@ -1,7 +1,6 @@
-"""Whatever people type into the platform stays text: in SQL, letters, spreadsheets, PDFs, Markdown and terminals.
+"""User input stays plain text in SQL, emails, spreadsheets, PDFs, Markdown and terminals.
 
-Every text column that there is holds one of each kind of hostile text; every job runs; everything that comes out is
-read as its reader would read it.
+Every text column contains each injection payload, every job runs, and all output is parsed as its reader would.
 """
 
 import csv
@@ -27,116 +26,122 @@ from seedtrust_ops.cli.main import app
 from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.domain.transfers.kill_switch import halt
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld
-from seedtrust_ops.sandbox.mailbox.control_client import KeptLetter
+from seedtrust_ops.sandbox.external_services.server_group import ExternalServices
+from seedtrust_ops.sandbox.mailbox.control_client import ReceivedEmail
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import OpsTable, PlatformTable
 from seedtrust_ops_tests.support.every_job import (
-    PATIENCE,
-    failures,
+    LONG_TIMEOUTS,
+    create_work_for_every_job,
+    evaluate_every_automation,
     run_every_job,
-    tick_every_automation,
-    work_for_every_job,
+    unexpected_failures,
 )
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.injection_payloads import SUM, Planted, payloads, plant
-from seedtrust_ops_tests.support.job_environment import Change, change, jobs_environment, outside, outside_servers
+from seedtrust_ops_tests.support.injection_payloads import RENDERED_SUM, InsertedPayloads, insert_payloads, payloads
+from seedtrust_ops_tests.support.job_environment import (
+    SetVariables,
+    external_services,
+    jobs_environment,
+    set_variables,
+    shared_external_services,
+)
 
-__all__ = ["change", "jobs_environment", "outside", "outside_servers"]
+__all__ = ["external_services", "jobs_environment", "set_variables", "shared_external_services"]
 
-HEADERS = {
+ALLOWED_HEADERS = {
     *("From", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type"),
     *("Auto-Submitted", "X-Auto-Response-Suppress"),
 }
-TAGS = {
+ALLOWED_TAGS = {
     *("html", "head", "meta", "title", "body", "div", "table", "tr", "td", "th", "p", "strong", "span", "br"),
 }
-A_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+NUMBER = re.compile(r"-?\d+(\.\d+)?")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 @dataclass(frozen=True)
-class World:
-    """What came of it all."""
+class JobOutputs:
+    """Everything that the jobs produced."""
 
-    planted: Planted
+    inserted: InsertedPayloads
     results: dict[str, dg.ExecuteInProcessResult]
-    letters: list[KeptLetter]
+    emails: list[ReceivedEmail]
     files: dict[str, bytes]
-    logged: str
+    log_output: str
 
 
 @pytest.fixture
-def world(
+def outputs(
     jobs_environment: dict[str, str],
     bank_environment: dict[str, str],
     mail_environment: dict[str, str],
-    change: Change,
+    set_variables: SetVariables,
     company: Company,
     instance: dg.DagsterInstance,
     bank: BankProcess,
     mailbox: MailboxProcess,
-    outside: OutsideWorld,
+    external_services: ExternalServices,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
-) -> World:
-    change(ALERT_EMAILS="ops@office.test", **PATIENCE)
+) -> JobOutputs:
+    set_variables(ALERT_EMAILS="ops@office.test", **LONG_TIMEOUTS)
     texts = payloads(tmp_path / "canary")
-    planted = plant(company, texts)
-    work_for_every_job(company)
+    inserted = insert_payloads(company, texts)
+    create_work_for_every_job(company)
     with company.sessions.begin() as session:
-        for hostile in texts:
-            open_alert(session, "error_spike", hostile, Severity.CRITICAL, hostile)
-    results = run_every_job(instance, bank, planted.batch_id, company.sessions)
-    tick_every_automation(instance)
-    files = {key: outside.storage.read(key) for key in outside.storage.keys()}  # noqa: SIM118  it is no dict
+        for payload in texts:
+            open_alert(session, "error_spike", payload, Severity.CRITICAL, payload)
+    results = run_every_job(instance, bank, inserted.batch_id, company.sessions)
+    evaluate_every_automation(instance)
+    files = {key: external_services.storage.read(key) for key in external_services.storage.keys()}  # noqa: SIM118  it is not a dict
     captured = capfd.readouterr()
-    return World(planted, results, mailbox.control.letters(), files, captured.out + captured.err)
+    return JobOutputs(inserted, results, mailbox.control.emails(), files, captured.out + captured.err)
 
 
-OWN_PAGE = re.compile(r"/runs\?q%5B0%5D=tag:seedtrust/batch_id=\d+|/runs/[\w%~.-]+|/assets/reports/[a-z_]+", re.ASCII)
-"""Where tables may lead: to a run, a batch's runs, or a report's asset, and to nothing that anybody typed."""
+OWN_LINK = re.compile(r"/runs\?q%5B0%5D=tag:seedtrust/batch_id=\d+|/runs/[\w%~.-]+|/assets/reports/[a-z_]+", re.ASCII)
+"""The only links that tables may contain: to a run, a batch's runs, or a report's asset."""
 
 
 @pytest.mark.timeout(600)  # on a busy machine; it takes about 25 s on a quiet one
-def test_nothing_that_anybody_typed_breaks_out_anywhere(world: World, tmp_path: Path) -> None:
-    assert failures(world.results) == {}
+def test_injection_payloads_stay_text_in_every_output(outputs: JobOutputs, tmp_path: Path) -> None:
+    assert unexpected_failures(outputs.results) == {}
     assert not (tmp_path / "canary").exists()
-    _nothing_is_gone(world.planted)
-    _letters_are_letters(world.letters)
-    _spreadsheets_calculate_nothing(world.files)
-    _pdfs_do_nothing(world.files)
-    _markdown_shows_and_leads_nowhere_else(world.results)
-    _terminals_are_obeyed_by_nobody(world.logged)
-    assert all(re.fullmatch(r"(reports|balances)/[A-Za-z0-9_./-]+", key) and ".." not in key for key in world.files)
-    _command_line_shows_it_as_it_stands(world.planted, tmp_path)
+    _assert_tables_exist(outputs.inserted)
+    _assert_emails_are_inert(outputs.emails)
+    _assert_spreadsheets_have_no_formulas(outputs.files)
+    _assert_pdfs_have_no_actions(outputs.files)
+    _assert_markdown_is_inert(outputs.results)
+    _assert_log_has_no_control_chars(outputs.log_output)
+    assert all(re.fullmatch(r"(reports|balances)/[A-Za-z0-9_./-]+", key) and ".." not in key for key in outputs.files)
+    _assert_command_line_shows_plain_text(outputs.inserted, tmp_path)
 
 
-def test_every_text_column_is_planted_or_held_to_its_words_by_the_platform(
+def test_every_text_column_gets_payloads_or_is_constrained(
     company: Company,
 ) -> None:
-    """So that a new column can't be forgotten: `plant` fails where it has no row for a table."""
-    planted = plant(company, ["'; drop table ops.alerts; --"])
-    assert planted.constrained <= {
+    """No new column can be forgotten: `insert_payloads` fails if it has no row for a table."""
+    inserted = insert_payloads(company, ["'; drop table ops.alerts; --"])
+    assert inserted.constrained <= {
         *("users.role", "cases.status", "case_parties.role", "disbursement_requests.status"),
         *("huntington_batches.status", "huntington_transactions.method", "huntington_transactions.account_type"),
         *("huntington_transactions.status", "ledger_entries.kind", "report_requests.format"),
         *("job_runs.status", "job_runs.resolution", "errors.severity"),
     }
-    assert {"users.full_name", "cases.case_number", "ledger_entries.memo"} <= planted.columns
+    assert {"users.full_name", "cases.case_number", "ledger_entries.memo"} <= inserted.columns
 
 
-def _nothing_is_gone(planted: Planted) -> None:
-    engine = planted.company.sessions.kw["bind"]
+def _assert_tables_exist(inserted: InsertedPayloads) -> None:
+    engine = inserted.company.sessions.kw["bind"]
     for tables in (PlatformTable.metadata.sorted_tables, OpsTable.metadata.sorted_tables):
         assert {table.name for table in tables} <= set(inspect(engine).get_table_names(schema=tables[0].schema))
-    with planted.company.sessions() as session:
+    with inserted.company.sessions() as session:
         assert session.scalar(text("select count(*) from ops.alerts")) > 0
 
 
-class _Tags(HTMLParser):
-    """The tags of an HTML text, and what their attributes would fetch or do."""
+class _HtmlTags(HTMLParser):
+    """Collects the tags of an HTML text, and the attributes that fetch or execute something."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -150,29 +155,29 @@ class _Tags(HTMLParser):
         self.active += [one for one in attrs if one[0].startswith("on") or one[0] in ("src", "href", "action")]
 
 
-def _letters_are_letters(letters: list[KeptLetter]) -> None:
-    assert {letter.recipient for letter in letters} & {"victim@evil.example"} == set()
-    for letter in letters:
-        message = letter.message
-        assert set(message.keys()) <= HEADERS
+def _assert_emails_are_inert(emails: list[ReceivedEmail]) -> None:
+    assert {email.recipient for email in emails} & {"victim@evil.example"} == set()
+    for email in emails:
+        message = email.message
+        assert set(message.keys()) <= ALLOWED_HEADERS
         assert len(message.keys()) == len(set(message.keys()))
         assert not message.defects
         types = [part.get_content_type() for part in message.walk() if not part.is_multipart()]
         assert types[:2] == ["text/plain", "text/html"]
         assert len(types) <= 3
-        assert SUM not in letter.subject + letter.text + letter.html
-        assert _controls(letter.text) == set()
-        assert not re.search(r"^(Bcc|Subject): ", letter.text, re.MULTILINE)
-        read = _Tags(letter.html)
-        assert read.tags <= TAGS
-        assert read.active == []
-    together = "".join(letter.text + letter.html for letter in letters)
-    assert "{{ 7*191 }}" in together
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in together
-    assert any("drop table" in letter.subject for letter in letters)
+        assert RENDERED_SUM not in email.subject + email.text + email.html
+        assert _control_chars(email.text) == set()
+        assert not re.search(r"^(Bcc|Subject): ", email.text, re.MULTILINE)
+        parsed = _HtmlTags(email.html)
+        assert parsed.tags <= ALLOWED_TAGS
+        assert parsed.active == []
+    combined = "".join(email.text + email.html for email in emails)
+    assert "{{ 7*191 }}" in combined
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in combined
+    assert any("drop table" in email.subject for email in emails)
 
 
-def _spreadsheets_calculate_nothing(files: dict[str, bytes]) -> None:
+def _assert_spreadsheets_have_no_formulas(files: dict[str, bytes]) -> None:
     tables = {key: content for key, content in files.items() if key.endswith(".csv")}
     formulas_seen = 0
     for content in tables.values():
@@ -180,7 +185,7 @@ def _spreadsheets_calculate_nothing(files: dict[str, bytes]) -> None:
         for row in rows:
             assert len(row) == len(header)
             for cell in row:
-                assert A_NUMBER.fullmatch(cell) or not cell.startswith(FORMULA_STARTS), cell
+                assert NUMBER.fullmatch(cell) or not cell.startswith(FORMULA_STARTS), cell
                 formulas_seen += "HYPERLINK(" in cell
     assert formulas_seen > 0
     workbooks = [content for key, content in files.items() if key.endswith(".xlsx")]
@@ -195,26 +200,26 @@ def _spreadsheets_calculate_nothing(files: dict[str, bytes]) -> None:
                     assert one.hyperlink is None
 
 
-def _pdfs_do_nothing(files: dict[str, bytes]) -> None:
+def _assert_pdfs_have_no_actions(files: dict[str, bytes]) -> None:
     readers = [PdfReader(io.BytesIO(content)) for key, content in files.items() if key.endswith(".pdf")]
     assert len(readers) > 4
     for reader in readers:
         root: Any = reader.trailer["/Root"]
         assert not {"/AA", "/AcroForm", "/Names"} & set(root)
-        # A place on a page to open at, and no action.
+        # A destination on a page, not an action.
         assert isinstance(root.get("/OpenAction", []), list)
         for page in reader.pages:
             assert not {"/Annots", "/AA"} & set(page)
 
 
-def _markdown_shows_and_leads_nowhere_else(results: dict[str, dg.ExecuteInProcessResult]) -> None:
-    shown = list(_markdown_of(results))
-    assert any("drop table" in one for one in shown)
-    reader = MarkdownIt("commonmark", {"html": True}).enable("table")
-    for markdown in shown:
-        for token in _flat(reader.parse(markdown)):
+def _assert_markdown_is_inert(results: dict[str, dg.ExecuteInProcessResult]) -> None:
+    documents = list(_markdown_of(results))
+    assert any("drop table" in document for document in documents)
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    for markdown in documents:
+        for token in _flat(parser.parse(markdown)):
             assert token.type not in ("html_block", "html_inline", "heading_open", "code_inline"), markdown
-            assert token.type != "link_open" or OWN_PAGE.fullmatch(str(token.attrs["href"])), markdown
+            assert token.type != "link_open" or OWN_LINK.fullmatch(str(token.attrs["href"])), markdown
             assert token.type != "image" or str(token.attrs["src"]).startswith("data:image/png;base64,")
 
 
@@ -235,25 +240,25 @@ def _flat(tokens: list[Token]) -> Iterator[Token]:
         yield from _flat(token.children or [])
 
 
-def _controls(shown: str) -> set[str]:
-    """The characters in it that a terminal obeys, or that turn the direction of writing."""
-    return {one for one in shown if unicodedata.category(one) in ("Cc", "Cf") and one not in "\n\t"}
+def _control_chars(text_output: str) -> set[str]:
+    """Return the characters that control a terminal or change the text direction."""
+    return {one for one in text_output if unicodedata.category(one) in ("Cc", "Cf") and one not in "\n\t"}
 
 
-def _terminals_are_obeyed_by_nobody(logged: str) -> None:
-    assert _controls(logged) == set()
-    assert not re.search(r"^(Bcc|Subject): ", logged, re.MULTILINE)
-    assert "drop table" in logged
+def _assert_log_has_no_control_chars(log_output: str) -> None:
+    assert _control_chars(log_output) == set()
+    assert not re.search(r"^(Bcc|Subject): ", log_output, re.MULTILINE)
+    assert "drop table" in log_output
 
 
-def _command_line_shows_it_as_it_stands(planted: Planted, folder: Path) -> None:
-    with planted.company.sessions.begin() as session:
-        halt(session, "[red]because[/] \x1b[31m\nTransfers are sent again.", set_by="[b]somebody[/b]")
-    explained = [("rules", "explain", str(one)) for one in planted.requests[-14:]]
+def _assert_command_line_shows_plain_text(inserted: InsertedPayloads, folder: Path) -> None:
+    with inserted.company.sessions.begin() as session:
+        halt(session, "[red]reason[/] \x1b[31m\nTransfers are sent again.", set_by="[b]somebody[/b]")
+    explained = [("rules", "explain", str(one)) for one in inserted.requests[-14:]]
     for command in [("status",), ("status", "--json"), ("alerts",), ("alerts", "--json"), *explained]:
         result = CliRunner().invoke(app, list(command), color=True, env={"COLUMNS": "3000"})
         assert result.exit_code == 0, (command, result.output[-500:], result.exception)
-        assert _controls(result.output) == set(), command
+        assert _control_chars(result.output) == set(), command
         if command[0] == "rules":
             assert "[red]red[/red]" in result.output
             assert all(re.match(r"(Request|Rule|No rule) ?\d*", line) for line in result.output.splitlines())

@@ -150,8 +150,8 @@ def _has_unsent_notifications(
 
 def _summarize(evaluation: Evaluation, channels: AlertChannels, delivery: AlertDelivery) -> str:
     sentences = [
-        f"{evaluation.found} findings. Alerts: {evaluation.opened} opened, {evaluation.resolved} resolved. "
-        f"Sent {delivery.emails} emails and {delivery.events} events."
+        f"Findings: {evaluation.found}. Alerts: {evaluation.opened} opened, {evaluation.resolved} resolved. "
+        f"Sent: {delivery.emails} emails, {delivery.events} events."
     ]
     sentences += evaluation.failures
     if evaluation.postponed:

@@ -47,8 +47,8 @@ def job_run_sensor(context: dg.SensorEvaluationContext, database: DatabaseResour
     if cursor is not None:
         context.update_cursor(cursor.isoformat())
     expired = cancel_expired_runs(context.instance)
-    summary = f"{changed} JobRun rows added or updated. This sensor never launches runs."
-    return dg.SkipReason(f"{summary} {expired} expired runs canceled." if expired else summary)
+    summary = f"JobRun rows added or updated: {changed}. This sensor never launches runs."
+    return dg.SkipReason(f"{summary} Expired runs canceled: {expired}." if expired else summary)
 
 
 def mirror_changed_runs(

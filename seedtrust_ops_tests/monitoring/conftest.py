@@ -1,4 +1,4 @@
-"""The environment of the health sensor: the test's database, mail, PostHog and internal API, and somebody on call."""
+"""The environment of the health sensor: the test's database, mail, PostHog and internal API, and on-call addresses."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -17,7 +17,7 @@ from seedtrust_ops.sandbox.external_services.control_client import (
     start_posthog,
 )
 
-PATIENT_SECONDS = 60.0
+GENEROUS_SECONDS = 60.0
 ON_CALL = ("oncall@seedtrust.example", "lead@seedtrust.example")
 
 
@@ -35,34 +35,34 @@ def internal_api_server() -> Iterator[InternalApiServer]:
 
 @pytest.fixture
 def posthog(posthog_server: PostHogServer) -> PostHogServer:
-    """The session's PostHog, with nothing kept, answering well."""
+    """The session's PostHog server, cleared and healthy."""
     posthog_server.clear()
     return posthog_server
 
 
 @pytest.fixture
 def internal_api(internal_api_server: InternalApiServer) -> InternalApiServer:
-    """The session's internal API, with nothing kept, answering well."""
+    """The session's internal API server, cleared and healthy."""
     internal_api_server.clear()
     return internal_api_server
 
 
 @pytest.fixture
-def watching_environment(
+def health_environment(
     monkeypatch: pytest.MonkeyPatch,
     bank_environment: dict[str, str],
     mail_environment: dict[str, str],
     posthog: PostHogServer,
     internal_api: InternalApiServer,
 ) -> Iterator[None]:
-    """Every way of telling people is configured, and alerts are resolved as soon as their trouble is gone.
+    """Configure every alert channel, and resolve alerts as soon as their findings are gone.
 
-    A tick is patient, for a machine that stands still for a moment is no server that does not answer.
+    Timeouts are generous, so that a busy machine is not mistaken for a server that does not respond.
     """
-    for name in ("ANSWER_SECONDS", "EVENTS_SECONDS", "LETTERS_SECONDS"):
-        monkeypatch.setattr(alert_channels, name, PATIENT_SECONDS)
-    monkeypatch.setattr(healthcheck_ping, "TIMEOUT_SECONDS", PATIENT_SECONDS)
-    monkeypatch.setattr(dagster_resources, "PostHog", partial(PostHog, timeout_seconds=PATIENT_SECONDS))
+    for name in ("RESPONSE_TIMEOUT_SECONDS", "MAX_EVENT_SECONDS", "MAX_EMAIL_SECONDS"):
+        monkeypatch.setattr(alert_channels, name, GENEROUS_SECONDS)
+    monkeypatch.setattr(healthcheck_ping, "TIMEOUT_SECONDS", GENEROUS_SECONDS)
+    monkeypatch.setattr(dagster_resources, "PostHog", partial(PostHog, timeout_seconds=GENEROUS_SECONDS))
     variables = {
         **posthog.environment,
         **internal_api.environment,

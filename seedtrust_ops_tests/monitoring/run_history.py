@@ -1,6 +1,6 @@
-"""A long history of runs in Dagster's storage: a few real runs, copied by the thousand in the database itself.
+"""Writes a long run history to Dagster's storage: a few real runs, copied by the thousand inside the database.
 
-Each copy has an id and times of its own; what JobRun must say of it is known from what it is a copy of.
+Each copy has its own id and times; its expected JobRun row is known from the run that it copies.
 """
 
 import uuid
@@ -14,42 +14,42 @@ from sqlalchemy import Engine, text
 
 from seedtrust_ops.errors import SeedTrustError, TransientError
 from seedtrust_ops.orchestration.expiration_tags import mark_expired
-from seedtrust_ops.orchestration.io_manager import returned_values
+from seedtrust_ops.orchestration.io_manager import in_memory_io_manager
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.metadata import PROGRESS_TAG
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 from seedtrust_ops.severity import Severity
-from seedtrust_ops_tests.monitoring.sample_runs import STATUS, becomes, new_run
+from seedtrust_ops_tests.monitoring.sample_runs import STATUS, new_run, set_status
 
 NAMESPACE = uuid.UUID("5d1c6c1e-7a0b-4c56-9d6e-0f9f6a3f2b11")
-RUNS_OF_ONE_TIME = 1_700
-TOO_LONG = "longer than its job allows, and was cancelled. It did nothing."
-SENTENCE = "The sun stands too high. Wait for the evening."
+RUNS_PER_TIMESTAMP = 1_700
+EXPIRED_DETAIL = "in the queue, longer than this job's limit, and was canceled. No work was done."
+ERROR_MESSAGE = "Quota exceeded. Wait until midnight."
 
 
-class TooBright(SeedTrustError):
-    """The sun stands too high."""
+class QuotaExceeded(SeedTrustError):
+    """The quota was exceeded."""
 
 
-@dg.op(name="shining", retry_policy=RETRIES)
-def shining_op(context: dg.OpExecutionContext) -> dict[str, Any]:
-    """Work at the second try."""
+@dg.op(name="flaky", retry_policy=RETRIES)
+def flaky_op(context: dg.OpExecutionContext) -> dict[str, Any]:
+    """Succeed on the second attempt."""
     with user_facing_failures():
         if context.retry_number == 0:
-            raise TransientError("A cloud is in the way.")
-    return {"suns": 1}
+            raise TransientError("Connection lost.")
+    return {"rows": 1}
 
 
-@dg.op(name="too_bright", retry_policy=RETRIES)
-def too_bright_op() -> None:
-    """Fail for good."""
+@dg.op(name="failing", retry_policy=RETRIES)
+def failing_op() -> None:
+    """Fail permanently."""
     with user_facing_failures():
-        raise TooBright(SENTENCE)
+        raise QuotaExceeded(ERROR_MESSAGE)
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A run to copy, and what JobRun must say of each copy: status, result, error and retries."""
+class SampleRun:
+    """A run to copy, and the expected JobRun columns of each copy."""
 
     run_id: str
     status: str
@@ -59,65 +59,65 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Copy:
+class RunCopy:
     """One run of the history."""
 
     run_id: str
-    kind: Kind
+    sample: SampleRun
     changed_at: datetime
 
 
-def real_runs(instance: dg.DagsterInstance) -> list[Kind]:
-    """One run of each kind, made as in production: run to its end, failed, cancelled, expired, waiting, under way."""
-    done, failed = (_executed(instance, op) for op in (shining_op, too_bright_op))
-    again = _executed(instance, shining_op, tags={"dagster/parent_run_id": failed, "dagster/root_run_id": failed})
-    waiting, under_way, revoked, expired = (new_run(instance) for _ in range(4))
-    becomes(instance, waiting, STATUS.QUEUED)
-    becomes(instance, under_way, STATUS.STARTED)
-    instance.add_run_tags(under_way, {PROGRESS_TAG: "3 of 10"})
-    becomes(instance, revoked, STATUS.CANCELED)
-    marked = instance.get_run_by_id(expired)
-    assert marked is not None
-    mark_expired(instance, marked)
-    becomes(instance, expired, STATUS.CANCELED)
+def execute_sample_runs(instance: dg.DagsterInstance) -> list[SampleRun]:
+    """Create one run of each kind as in production: completed, retried, failed, pending, started, revoked, expired."""
+    done, failed = (_execute(instance, op) for op in (flaky_op, failing_op))
+    reexecuted = _execute(instance, flaky_op, tags={"dagster/parent_run_id": failed, "dagster/root_run_id": failed})
+    pending, started, revoked, expired = (new_run(instance) for _ in range(4))
+    set_status(instance, pending, STATUS.QUEUED)
+    set_status(instance, started, STATUS.STARTED)
+    instance.add_run_tags(started, {PROGRESS_TAG: "3 of 10"})
+    set_status(instance, revoked, STATUS.CANCELED)
+    expired_run = instance.get_run_by_id(expired)
+    assert expired_run is not None
+    mark_expired(instance, expired_run)
+    set_status(instance, expired, STATUS.CANCELED)
     return [
-        Kind(done, "COMPLETED", result={"suns": 1}, retries=1),
-        Kind(again, "COMPLETED", result={"suns": 1}, retries=1),
-        Kind(failed, "ERROR", error=SENTENCE),
-        Kind(waiting, "PENDING"),
-        Kind(under_way, "STARTED", result={"progress": {"done": 3, "total": 10}}),
-        Kind(revoked, "REVOKED"),
-        Kind(expired, "EXPIRED", error=f"The run waited 1:00:00 in the queue, {TOO_LONG}"),
+        SampleRun(done, "COMPLETED", result={"rows": 1}, retries=1),
+        SampleRun(reexecuted, "COMPLETED", result={"rows": 1}, retries=1),
+        SampleRun(failed, "ERROR", error=ERROR_MESSAGE),
+        SampleRun(pending, "PENDING"),
+        SampleRun(started, "STARTED", result={"progress": {"done": 3, "total": 10}}),
+        SampleRun(revoked, "REVOKED"),
+        SampleRun(expired, "EXPIRED", error=f"Expired: waited 1:00:00 {EXPIRED_DETAIL}"),
     ]
 
 
-def _executed(instance: dg.DagsterInstance, op: dg.OpDefinition, tags: dict[str, str] | None = None) -> str:
+def _execute(instance: dg.DagsterInstance, op: dg.OpDefinition, tags: dict[str, str] | None = None) -> str:
     job = single_op_job(op, Severity.LOW, legacy_name="none")
-    resolved = dg.Definitions(jobs=[job], resources={"io_manager": returned_values}).resolve_job_def(op.name)
+    resolved = dg.Definitions(jobs=[job], resources={"io_manager": in_memory_io_manager}).resolve_job_def(op.name)
     return resolved.execute_in_process(instance=instance, raise_on_error=False, tags=tags).run_id
 
 
-def copies(kinds: Sequence[Kind], runs: int, changed_at: Callable[[int], datetime]) -> list[Copy]:
-    """Which runs a history of `runs` runs has: all kinds in turn, each changed when `changed_at` says of its number."""
+def build_history(samples: Sequence[SampleRun], runs: int, changed_at: Callable[[int], datetime]) -> list[RunCopy]:
+    """Return a history of `runs` runs that cycles through the samples; `changed_at` gives each run's update time."""
     return [
-        Copy(str(uuid.uuid5(NAMESPACE, str(number))), kinds[number % len(kinds)], changed_at(number))
+        RunCopy(str(uuid.uuid5(NAMESPACE, str(number))), samples[number % len(samples)], changed_at(number))
         for number in range(runs)
     ]
 
 
-def in_lumps(start: datetime) -> Callable[[int], datetime]:
-    """Thousands of runs at one and the same time, and the lumps a second apart."""
-    return lambda number: start + timedelta(seconds=number // RUNS_OF_ONE_TIME)
+def in_bursts(start: datetime) -> Callable[[int], datetime]:
+    """Return update times in bursts: thousands of runs share a time, and the bursts are a second apart."""
+    return lambda number: start + timedelta(seconds=number // RUNS_PER_TIMESTAMP)
 
 
-def write(storage: Engine, history: Sequence[Copy], *, as_started: bool = False) -> None:
-    """Write the runs of a history with their events; `as_started` leaves those that ended as they were before.
+def write_history(storage: Engine, history: Sequence[RunCopy], *, as_started: bool = False) -> None:
+    """Write the runs of a history with their events; `as_started` writes finished runs as still started.
 
-    A run that is there already becomes what the history says.
+    A run that exists is updated to what the history says.
     """
     parameters = {
         "copies": [copy.run_id for copy in history],
-        "originals": [copy.kind.run_id for copy in history],
+        "originals": [copy.sample.run_id for copy in history],
         "times": [copy.changed_at.replace(tzinfo=None) for copy in history],
         "as_started": as_started,
     }

@@ -1,6 +1,6 @@
-"""Makes runs in Dagster's storage and moves them on by the events that do so in production, at times of the test's own.
+"""Creates runs in Dagster's storage, changes their status by Dagster's own events, and reads JobRun rows.
 
-What JobRun then says of them is read back as rows.
+A test chooses the times of the events.
 """
 
 from datetime import UTC, datetime
@@ -30,27 +30,29 @@ EVENTS = {
 }
 CODE = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="seedtrust_ops.definitions"))
 SOME_JOB = RemoteJobOrigin(RemoteRepositoryOrigin(CODE, "__repository__"), "some_job")
-MOMENT = datetime(2024, 3, 1, 12, tzinfo=UTC)
+BASE_TIME = datetime(2024, 3, 1, 12, tzinfo=UTC)
 
 
 def new_run(instance: dg.DagsterInstance, **changes: Any) -> str:
-    """A run that was made and not started."""
+    """Create a run that is not started, and return its id."""
     return create_run_for_test(instance, **({"job_name": "some_job", "remote_job_origin": SOME_JOB} | changes)).run_id
 
 
 def queued_run(instance: dg.DagsterInstance, **changes: Any) -> str:
     run_id = new_run(instance, **changes)
-    becomes(instance, run_id, STATUS.QUEUED)
+    set_status(instance, run_id, STATUS.QUEUED)
     return run_id
 
 
-def becomes(instance: dg.DagsterInstance, run_id: str, status: dg.DagsterRunStatus, at: datetime | None = None) -> None:
-    """Move the run on, by the event that moves it in production, which happened `at`."""
+def set_status(
+    instance: dg.DagsterInstance, run_id: str, status: dg.DagsterRunStatus, at: datetime | None = None
+) -> None:
+    """Change the run's status by the event that does so in production, at time `at`."""
     event = DagsterEvent(EVENTS[status].value, "some_job", message=status.value)
     instance.run_storage.handle_run_event(run_id, event, update_timestamp=at)
 
 
-def look(instance: dg.DagsterInstance, cursor: datetime | None = None) -> tuple[int, datetime | None]:
+def mirror_runs(instance: dg.DagsterInstance, cursor: datetime | None = None) -> tuple[int, datetime | None]:
     return mirror_changed_runs(instance, DatabaseResource(), cursor)
 
 

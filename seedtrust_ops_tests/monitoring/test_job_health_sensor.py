@@ -1,4 +1,4 @@
-"""The health sensor as Dagster evaluates it: on a real instance, with real mail, PostHog and internal API servers."""
+"""The health sensor as Dagster evaluates it, on a real instance with real mail, PostHog and internal API servers."""
 
 import socket
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.definitions import defs
 from seedtrust_ops.monitoring import alert_channels
-from seedtrust_ops.monitoring.job_health_sensor import Memory, job_health_sensor
+from seedtrust_ops.monitoring.job_health_sensor import HealthCursor, job_health_sensor
 from seedtrust_ops.orchestration import dagster_resources
 from seedtrust_ops.resources import healthcheck_ping
 from seedtrust_ops.resources.posthog_client import PostHog
@@ -23,13 +23,13 @@ from seedtrust_ops.sandbox.external_services.control_client import InternalApiSe
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import Alert
 from seedtrust_ops_tests.monitoring.conftest import ON_CALL
-from seedtrust_ops_tests.support.ticks import Ticker
+from seedtrust_ops_tests.support.ticks import TickRecorder
 
-pytestmark = pytest.mark.usefixtures("watching_environment")
+pytestmark = pytest.mark.usefixtures("health_environment")
 
 
 def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> tuple[str, str]:
-    """Evaluate the sensor; return what it says and its cursor."""
+    """Evaluate the sensor; return its skip message and its cursor."""
     resources = {name: defs.resources[name] for name in job_health_sensor.required_resource_keys}
     context = dg.build_sensor_context(instance=instance, cursor=cursor, definitions=defs, resources=resources)
     result = job_health_sensor(context)
@@ -38,35 +38,35 @@ def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> tuple[str, 
     return result.skip_message or "", context.cursor
 
 
-def test_trouble_is_told_once_by_every_way_and_so_is_its_end(
+def test_alert_is_notified_once_per_channel_when_opened_and_resolved(
     instance: dg.DagsterInstance,
     sessions: sessionmaker[Session],
     mailbox: MailboxProcess,
     posthog: PostHogServer,
     internal_api: InternalApiServer,
 ) -> None:
-    said, cursor = tick(instance)
-    assert said.startswith("0 in trouble; alerts: 0 opened, 0 resolved; 0 letters")
+    message, cursor = tick(instance)
+    assert message.startswith("Findings: 0. Alerts: 0 opened, 0 resolved. Sent: 0 emails")
     with sessions.begin() as session:
-        session.execute(text("insert into ops.switches (name, reason) values ('transfers_halted', 'a drill')"))
+        session.execute(text("insert into ops.switches (name, reason) values ('transfers_halted', 'drill')"))
     for _ in range(3):
-        said, cursor = tick(instance, cursor)
+        message, cursor = tick(instance, cursor)
     with sessions.begin() as session:
         session.execute(text("delete from ops.switches"))
     for _ in range(3):
-        said, cursor = tick(instance, cursor)
+        message, cursor = tick(instance, cursor)
 
     with sessions() as session:
         (alert,) = session.scalars(select(Alert)).all()
     assert (alert.rule, alert.subject, alert.severity) == ("transfers_halted", "transfers", "HIGH")
-    letters = sorted((letter.recipient, letter.subject) for letter in mailbox.control.letters())
-    assert letters == sorted(
+    emails = sorted((email.recipient, email.subject) for email in mailbox.control.emails())
+    assert emails == sorted(
         (address, subject)
         for address in ON_CALL
-        for subject in ("HIGH: transfers halted, transfers", "Over: transfers halted, transfers")
+        for subject in ("HIGH: transfers halted, transfers", "Resolved: transfers halted, transfers")
     )
     assert [event["event"] for event in posthog.events()] == ["alert_opened", "alert_resolved"]
-    assert [(post["component"], post["status"]) for post in internal_api.posts()] == [
+    assert [(post["component"], post["status"]) for post in internal_api.posted_statuses()] == [
         ("jobs", "up"),
         ("jobs", "degraded"),
         ("jobs", "up"),
@@ -74,18 +74,18 @@ def test_trouble_is_told_once_by_every_way_and_so_is_its_end(
 
 
 def open_alerts(sessions: sessionmaker[Session]) -> dict[str, tuple[str, str]]:
-    """Rule and severity of every open alert, by subject."""
+    """Return the rule and severity of every open alert, by subject."""
     with sessions() as session:
         rows = session.scalars(select(Alert).where(Alert.resolved_at.is_(None)))
         return {row.subject: (row.rule, row.severity) for row in rows}
 
 
-def remembering(awake_since: datetime) -> str:
-    """The cursor of a daemon that has been there since, without a break."""
-    return Memory(last_look=datetime.now(UTC), awake_since=awake_since).model_dump_json()
+def cursor_with_daemon_up_since(daemon_up_since: datetime) -> str:
+    """Return the cursor of a daemon that has been up since that time without interruption."""
+    return HealthCursor(last_tick_at=datetime.now(UTC), daemon_up_since=daemon_up_since).model_dump_json()
 
 
-def test_schedules_and_sensors_that_stopped_are_told_unless_a_person_switched_them_off_or_the_daemon_was_away(
+def test_missed_ticks_alert_unless_stopped_by_a_person_or_daemon_down(
     instance: dg.DagsterInstance, sessions: sessionmaker[Session]
 ) -> None:
     now = datetime.now(UTC)
@@ -101,93 +101,93 @@ def test_schedules_and_sensors_that_stopped_are_told_unless_a_person_switched_th
     }
     for name, (state, status, last) in ticked.items():
         kind = InstigatorType.SCHEDULE if state is schedule else InstigatorType.SENSOR
-        ticker = Ticker(instance, name, kind)
-        ticker.known(state, status)
+        ticker = TickRecorder(instance, name, kind)
+        ticker.register(state, status)
         ticker.tick(last)
 
-    tick(instance, remembering(now - timedelta(seconds=30)))
+    tick(instance, cursor_with_daemon_up_since(now - timedelta(seconds=30)))
     assert open_alerts(sessions) == {}
-    # It was last there long ago: whatever is late has been late because of that.
-    long_ago = Memory(last_look=an_hour_ago, awake_since=an_hour_ago)
-    tick(instance, long_ago.model_dump_json())
+    # The last tick was long ago, so ticks are late because the daemon was down.
+    old_cursor = HealthCursor(last_tick_at=an_hour_ago, daemon_up_since=an_hour_ago)
+    tick(instance, old_cursor.model_dump_json())
     assert open_alerts(sessions) == {}
 
-    tick(instance, remembering(an_hour_ago))
+    tick(instance, cursor_with_daemon_up_since(an_hour_ago))
     assert open_alerts(sessions) == {
         "auto_heal_huntington_batches_schedule": ("schedule_missed", "HIGH"),
         "huntington_batch_sensor": ("schedule_missed", "CRITICAL"),
     }
     for name in ("auto_heal_huntington_batches_schedule", "huntington_batch_sensor"):
         kind = InstigatorType.SENSOR if name.endswith("sensor") else InstigatorType.SCHEDULE
-        Ticker(instance, name, kind).tick(datetime.now(UTC))
-    tick(instance, remembering(an_hour_ago))
+        TickRecorder(instance, name, kind).tick(datetime.now(UTC))
+    tick(instance, cursor_with_daemon_up_since(an_hour_ago))
     assert open_alerts(sessions) == {}
 
 
-def test_cursor_that_can_not_be_read_means_a_first_look(instance: dg.DagsterInstance) -> None:
-    said, cursor = tick(instance, "what?")
-    assert said.startswith("0 in trouble")
-    assert Memory.model_validate_json(cursor).last_asked.keys() >= {"ledger_mismatch", "schedule_missed"}
+def test_invalid_cursor_is_treated_as_the_first_tick(instance: dg.DagsterInstance) -> None:
+    message, cursor = tick(instance, "what?")
+    assert message.startswith("Findings: 0.")
+    assert HealthCursor.model_validate_json(cursor).last_evaluated.keys() >= {"ledger_mismatch", "schedule_missed"}
 
 
-def test_sensor_is_on_by_default_and_launches_nothing() -> None:
+def test_sensor_runs_by_default_and_launches_nothing() -> None:
     assert job_health_sensor.default_status is dg.DefaultSensorStatus.RUNNING
     assert job_health_sensor.targets == []
 
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port whose server takes connections and never says a word."""
+    """A port whose server accepts connections and never responds."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(64)
         yield silent.getsockname()[1]
 
 
-def test_tick_comes_to_its_end_although_everything_outside_hangs(
+def test_tick_ends_in_time_although_every_external_service_hangs(
     instance: dg.DagsterInstance,
     sessions: sessionmaker[Session],
     monkeypatch: pytest.MonkeyPatch,
     silent_port: int,
 ) -> None:
     with sessions.begin() as session:
-        session.execute(text("insert into ops.switches (name, reason) values ('transfers_halted', 'a drill')"))
+        session.execute(text("insert into ops.switches (name, reason) values ('transfers_halted', 'drill')"))
     address = f"http://127.0.0.1:{silent_port}"
     for name in ("POSTHOG_HOST", "INTERNAL_API_URL", "HEARTBEAT_URL"):
         monkeypatch.setenv(name, address)
     monkeypatch.setenv("SMTP_HOST", "127.0.0.1")
     monkeypatch.setenv("SMTP_PORT", str(silent_port))
     get_settings.cache_clear()
-    monkeypatch.setattr(alert_channels, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(alert_channels, "RESPONSE_TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(healthcheck_ping, "TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(dagster_resources, "PostHog", partial(PostHog, timeout_seconds=0.5))
 
-    said, _ = tick(instance)
+    message, _ = tick(instance)
 
-    assert said.startswith("1 in trouble; alerts: 1 opened, 0 resolved; 0 letters and 0 events delivered.")
-    for words in ("PostHog at", "The internal API", "The mail server", "The monitor at HEARTBEAT_URL"):
-        assert words in said
+    assert message.startswith("Findings: 1. Alerts: 1 opened, 0 resolved. Sent: 0 emails, 0 events.")
+    for text_part in ("PostHog at", "The internal API", "The mail server", "The monitor at HEARTBEAT_URL"):
+        assert text_part in message
     assert open_alerts(sessions) == {"transfers": ("transfers_halted", "HIGH")}
 
 
-def test_monitor_is_pinged_and_told_to_fail_only_where_trouble_can_not_be_told(
+def test_monitor_gets_fail_pings_only_while_no_channel_works(
     instance: dg.DagsterInstance,
     sessions: sessionmaker[Session],
     monkeypatch: pytest.MonkeyPatch,
     internal_api: InternalApiServer,
 ) -> None:
-    """The internal API stands in for the monitor: it keeps what is posted to it."""
+    """The internal API server stands in for the monitor, because it records its requests."""
     monkeypatch.setenv("HEARTBEAT_URL", f"{internal_api.url}/check-1")
     for name in ("ALERT_EMAILS", "POSTHOG_API_KEY", "INTERNAL_API_URL", "SMTP_HOST"):
         monkeypatch.delenv(name)
     get_settings.cache_clear()
     _, cursor = tick(instance)
     with sessions.begin() as session:
-        session.execute(text("insert into ops.switches (name, reason) values ('transfers_halted', 'a drill')"))
+        session.execute(text("insert into ops.switches (name, reason) values ('transfers_halted', 'drill')"))
     for _ in range(2):
         _, cursor = tick(instance, cursor)
     monkeypatch.setenv("INTERNAL_API_URL", internal_api.url)
     get_settings.cache_clear()
     tick(instance, cursor)
-    pings = [kept["path"] for kept in internal_api.kept() if kept["path"] != "/status"]
+    pings = [request["path"] for request in internal_api.requests() if request["path"] != "/status"]
     assert pings == ["/check-1", "/check-1/fail", "/check-1/fail", "/check-1"]

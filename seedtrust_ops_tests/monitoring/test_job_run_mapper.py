@@ -1,4 +1,4 @@
-"""What Dagster knows of a run, in JobRun's words: one table of cases a column."""
+"""The mapping of Dagster runs to JobRun: one table of cases per column."""
 
 import math
 from typing import Any
@@ -8,22 +8,24 @@ from dagster._core.storage.dagster_run import DagsterRun
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.job_policies import SEVERITY_TAG
-from seedtrust_ops.monitoring.job_run_mapper import fact_of, severity_of
+from seedtrust_ops.monitoring.job_run_mapper import severity_of, to_run_snapshot
 from seedtrust_ops.orchestration.executor import in_process
-from seedtrust_ops.orchestration.io_manager import returned_values
+from seedtrust_ops.orchestration.io_manager import in_memory_io_manager
 from seedtrust_ops.orchestration.metadata import PROGRESS_TAG
 from seedtrust_ops_tests.monitoring.sample_runs import (
     EVENTS,
     STATUS,
-    becomes,
-    look,
+    mirror_runs,
     new_run,
     row,
+    set_status,
 )
 
 
-def test_every_status_of_a_run_has_its_word(instance: dg.DagsterInstance, sessions: sessionmaker[Session]) -> None:
-    wanted = {
+def test_every_dagster_status_maps_to_a_job_run_status(
+    instance: dg.DagsterInstance, sessions: sessionmaker[Session]
+) -> None:
+    expected = {
         STATUS.NOT_STARTED: ("PENDING", None),
         STATUS.MANAGED: ("PENDING", None),
         STATUS.QUEUED: ("PENDING", None),
@@ -35,14 +37,16 @@ def test_every_status_of_a_run_has_its_word(instance: dg.DagsterInstance, sessio
         STATUS.FAILURE: ("ERROR", "ERROR"),
         STATUS.CANCELED: ("REVOKED", "REVOKED"),
     }
-    assert set(wanted) == set(STATUS)
-    made_so = {STATUS.MANAGED, STATUS.SUSPENDED}
-    runs = {status: new_run(instance, **({"status": status} if status in made_so else {})) for status in STATUS}
+    assert set(expected) == set(STATUS)
+    created_with_status = {STATUS.MANAGED, STATUS.SUSPENDED}
+    runs = {
+        status: new_run(instance, **({"status": status} if status in created_with_status else {})) for status in STATUS
+    }
     for status in EVENTS:
-        becomes(instance, runs[status], status)
-    assert look(instance)[0] == len(runs)
+        set_status(instance, runs[status], status)
+    assert mirror_runs(instance)[0] == len(runs)
     mirrored = {status: row(sessions, run_id) for status, run_id in runs.items()}
-    assert {status: (one.status, one.resolution) for status, one in mirrored.items()} == wanted
+    assert {status: (job_run.status, job_run.resolution) for status, job_run in mirrored.items()} == expected
 
 
 ARGUMENTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -64,11 +68,11 @@ ARGUMENTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-def test_arguments_are_the_config_of_the_one_op_and_odd_ones_stop_nothing(
+def test_arguments_are_the_config_of_the_only_op_or_the_run_config(
     instance: dg.DagsterInstance, sessions: sessionmaker[Session]
 ) -> None:
     runs = [(new_run(instance, run_config=run_config), arguments) for run_config, arguments in ARGUMENTS]
-    look(instance)
+    mirror_runs(instance)
     assert [row(sessions, run_id).arguments for run_id, _ in runs] == [arguments for _, arguments in runs]
 
 
@@ -83,33 +87,33 @@ PRIORITIES = [
 ]
 
 
-def test_priority_is_the_tag_s_and_an_odd_one_stops_nothing(
+def test_priority_is_the_tag_clamped_or_zero_if_invalid(
     instance: dg.DagsterInstance, sessions: sessionmaker[Session]
 ) -> None:
     runs = [
         (new_run(instance, tags={} if tag is None else {"dagster/priority": tag}), priority)
         for tag, priority in PRIORITIES
     ]
-    look(instance)
+    mirror_runs(instance)
     assert [row(sessions, run_id).priority for run_id, _ in runs] == [priority for _, priority in runs]
 
 
-def test_a_fact_says_what_the_record_says(instance: dg.DagsterInstance) -> None:
+def test_snapshot_has_the_columns_of_the_record(instance: dg.DagsterInstance) -> None:
     run_id = new_run(instance)
     (record,) = instance.get_run_records()
-    fact = fact_of(record)
+    snapshot = to_run_snapshot(record)
     assert isinstance(record.dagster_run, DagsterRun)
-    assert (fact.run_id, fact.task_name, fact.queued_at) == (run_id, "some_job", record.create_timestamp)
+    assert (snapshot.run_id, snapshot.task_name, snapshot.queued_at) == (run_id, "some_job", record.create_timestamp)
 
 
-def test_progress_is_shown_while_a_run_is_under_way_and_the_parent_s_is_not(
+def test_progress_is_shown_for_started_runs_but_not_the_parents(
     instance: dg.DagsterInstance, sessions: sessionmaker[Session]
 ) -> None:
-    shown = [(STATUS.STARTED, "3 of 10"), (STATUS.QUEUED, "10 of 10"), (STATUS.STARTED, "half"), (STATUS.STARTED, None)]
-    runs = [new_run(instance, tags={} if tag is None else {PROGRESS_TAG: tag}) for _, tag in shown]
-    for run_id, (status, _) in zip(runs, shown, strict=True):
-        becomes(instance, run_id, status)
-    _, cursor = look(instance)
+    cases = [(STATUS.STARTED, "3 of 10"), (STATUS.QUEUED, "10 of 10"), (STATUS.STARTED, "half"), (STATUS.STARTED, None)]
+    runs = [new_run(instance, tags={} if tag is None else {PROGRESS_TAG: tag}) for _, tag in cases]
+    for run_id, (status, _) in zip(runs, cases, strict=True):
+        set_status(instance, run_id, status)
+    _, cursor = mirror_runs(instance)
     assert [row(sessions, run_id).result for run_id in runs] == [
         {"progress": {"done": 3, "total": 10}},
         None,
@@ -117,11 +121,11 @@ def test_progress_is_shown_while_a_run_is_under_way_and_the_parent_s_is_not(
         None,
     ]
     instance.add_run_tags(runs[0], {PROGRESS_TAG: "4 of 10"})
-    look(instance, cursor)
+    mirror_runs(instance, cursor)
     assert row(sessions, runs[0]).result == {"progress": {"done": 4, "total": 10}}
 
 
-def test_what_a_job_returned_is_its_result_and_of_several_ops_each_one_s(
+def test_result_is_the_return_value_or_one_per_op(
     instance: dg.DagsterInstance, sessions: sessionmaker[Session]
 ) -> None:
     @dg.op
@@ -141,18 +145,18 @@ def test_what_a_job_returned_is_its_result_and_of_several_ops_each_one_s(
         second(first())
 
     of_one, of_both = (
-        dg.Definitions(jobs=[job], resources={"io_manager": returned_values})
+        dg.Definitions(jobs=[job], resources={"io_manager": in_memory_io_manager})
         .resolve_job_def(job.name)
         .execute_in_process(instance=instance)
         .run_id
         for job in (one, both)
     )
-    look(instance)
+    mirror_runs(instance)
     assert row(sessions, of_one).result == [1, "nan"]
     assert row(sessions, of_both).result == {"first": [1, "nan"], "second": "2 before"}
 
 
-def test_a_run_s_own_severity_counts_and_a_senseless_one_is_its_job_s(instance: dg.DagsterInstance) -> None:
+def test_severity_is_the_runs_tag_or_its_jobs_if_invalid(instance: dg.DagsterInstance) -> None:
     tags = [{SEVERITY_TAG: "LOW"}, {SEVERITY_TAG: "quite bad"}, {}]
     runs = [instance.get_run_by_id(new_run(instance, job_name="report_generation", tags=one)) for one in tags]
     assert [severity_of(run) for run in runs if run is not None] == ["LOW", "CRITICAL", "CRITICAL"]

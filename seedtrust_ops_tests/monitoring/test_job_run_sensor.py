@@ -1,6 +1,6 @@
-"""JobRun mirrors every Dagster run, whoever launched it: read from a real instance on PostgreSQL.
+"""JobRun mirrors every Dagster run, however it was launched; the tests read a real instance on PostgreSQL.
 
-Runs are made and moved on by Dagster's own events, some of them stored late or at equal times.
+Runs change by Dagster's own events, some of them stored late or at equal times.
 """
 
 import json
@@ -17,32 +17,32 @@ from seedtrust_ops.jobs.process_huntington_batch import NAME
 from seedtrust_ops.monitoring.job_run_sensor import job_run_sensor
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops_tests.monitoring.sample_runs import (
-    MOMENT,
+    BASE_TIME,
     STATUS,
-    becomes,
-    look,
+    mirror_runs,
     new_run,
     queued_run,
     row,
     rows,
+    set_status,
 )
-from seedtrust_ops_tests.support.dagster_homes import DagsterHome, instance_of
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
 
 
-def test_a_run_is_followed_from_the_queue_to_its_end_with_its_times_in_utc(
+def test_run_is_mirrored_from_queue_to_end_with_times_in_utc(
     instance: dg.DagsterInstance, sessions: sessionmaker[Session]
 ) -> None:
     before = datetime.now(UTC)
     run_id = queued_run(instance)
-    _, cursor = look(instance)
+    _, cursor = mirror_runs(instance)
     queued = row(sessions, run_id)
     assert (queued.status, queued.started_at, queued.finished_at) == ("PENDING", None, None)
     started, finished = datetime.now(UTC) + timedelta(seconds=1), datetime.now(UTC) + timedelta(seconds=3)
-    becomes(instance, run_id, STATUS.STARTED, started)
-    _, cursor = look(instance, cursor)
+    set_status(instance, run_id, STATUS.STARTED, started)
+    _, cursor = mirror_runs(instance, cursor)
     assert row(sessions, run_id).status == "STARTED"
-    becomes(instance, run_id, STATUS.SUCCESS, finished)
-    look(instance, cursor)
+    set_status(instance, run_id, STATUS.SUCCESS, finished)
+    mirror_runs(instance, cursor)
     done = row(sessions, run_id)
     assert (done.status, done.resolution) == ("COMPLETED", "COMPLETED")
     assert before <= done.queued_at <= datetime.now(UTC)
@@ -51,18 +51,18 @@ def test_a_run_is_followed_from_the_queue_to_its_end_with_its_times_in_utc(
 
 
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kathmandu"])
-def test_times_are_right_where_the_database_server_s_clock_shows_another_zone(
+def test_times_are_correct_if_the_database_has_another_time_zone(
     dagster_home: DagsterHome, bank_environment: dict[str, str], sessions: sessionmaker[Session], zone: str
 ) -> None:
     engine = create_engine(dagster_home.storage_url)
     with engine.begin() as connection:
         connection.execute(text(f"alter database {dagster_home.storage_url.database} set timezone to '{zone}'"))
     engine.dispose()
-    with instance_of(dagster_home) as instance:
+    with open_instance(dagster_home) as instance:
         before = datetime.now(UTC)
         run_id = queued_run(instance)
-        becomes(instance, run_id, STATUS.STARTED)
-        assert look(instance, datetime.now(UTC))[0] == 1
+        set_status(instance, run_id, STATUS.STARTED)
+        assert mirror_runs(instance, datetime.now(UTC))[0] == 1
         (record,) = instance.get_run_records()
     done = row(sessions, run_id)
     assert done.started_at is not None
@@ -70,17 +70,17 @@ def test_times_are_right_where_the_database_server_s_clock_shows_another_zone(
     assert before <= record.update_timestamp <= datetime.now(UTC)
 
 
-def test_a_run_that_was_deleted_from_dagster_stays_as_it_was_last_seen(
+def test_run_deleted_from_dagster_keeps_its_last_row(
     instance: dg.DagsterInstance, sessions: sessionmaker[Session]
 ) -> None:
     run_id = new_run(instance)
-    look(instance)
+    mirror_runs(instance)
     instance.delete_run(run_id)
-    assert look(instance, datetime.now(UTC))[0] == 0
+    assert mirror_runs(instance, datetime.now(UTC))[0] == 0
     assert rows(sessions) == {run_id: "PENDING"}
 
 
-def test_a_submitted_run_is_pending_and_a_launched_one_ends_as_what_it_became(
+def test_submitted_run_is_pending_and_executed_run_has_its_outcome(
     instance: dg.DagsterInstance, sessions: sessionmaker[Session]
 ) -> None:
     config = {"ops": {NAME: {"config": {"batch_id": 4711}}}}
@@ -97,7 +97,7 @@ def test_a_submitted_run_is_pending_and_a_launched_one_ends_as_what_it_became(
             job_code_origin=job.get_python_origin(),
         )
         instance.submit_run(run.run_id, workspace)
-    look(instance)
+    mirror_runs(instance)
     queued = row(sessions, run.run_id)
     assert (queued.task_name, queued.status, queued.priority) == (NAME, "PENDING", 3007)
     assert queued.arguments == {"batch_id": 4711}
@@ -105,7 +105,7 @@ def test_a_submitted_run_is_pending_and_a_launched_one_ends_as_what_it_became(
     from seedtrust_ops.definitions import defs
 
     executed = defs.resolve_job_def(NAME).execute_in_process(run_config=config, instance=instance, raise_on_error=False)
-    look(instance)
+    mirror_runs(instance)
     failed = row(sessions, executed.run_id)
     assert (failed.task_name, failed.status, failed.arguments) == (NAME, "ERROR", {"batch_id": 4711})
     assert failed.started_at is not None
@@ -123,18 +123,18 @@ def evaluate(instance: dg.DagsterInstance, cursor: str | None) -> tuple[str, str
 @pytest.mark.parametrize(
     "cursor", [None, "", "yesterday", "2024-03-01", "0001-01-01T00:00:00+14:00", json.dumps({"a": 1})]
 )
-def test_the_sensor_keeps_its_place_and_one_that_can_t_be_read_means_from_the_start(
+def test_sensor_keeps_its_cursor_and_restarts_if_it_is_invalid(
     instance: dg.DagsterInstance, sessions: sessionmaker[Session], cursor: str | None
 ) -> None:
     run_id = new_run(instance)
-    becomes(instance, run_id, STATUS.SUCCESS, MOMENT + timedelta(days=2))
-    said, place = evaluate(instance, cursor)
-    assert said.startswith("1 rows of JobRun are new or changed")
+    set_status(instance, run_id, STATUS.SUCCESS, BASE_TIME + timedelta(days=2))
+    message, new_cursor = evaluate(instance, cursor)
+    assert message.startswith("JobRun rows added or updated: 1.")
     assert rows(sessions) == {run_id: "COMPLETED"}
-    assert place == (MOMENT + timedelta(days=2)).isoformat()
-    assert evaluate(instance, place)[0].startswith("0 rows")
+    assert new_cursor == (BASE_TIME + timedelta(days=2)).isoformat()
+    assert evaluate(instance, new_cursor)[0].startswith("JobRun rows added or updated: 0.")
 
 
-def test_the_sensor_never_launches_anything_and_always_starts_running() -> None:
+def test_sensor_runs_by_default_and_launches_nothing() -> None:
     assert job_run_sensor.default_status is dg.DefaultSensorStatus.RUNNING
     assert job_run_sensor.targets == []

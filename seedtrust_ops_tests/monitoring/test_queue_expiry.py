@@ -1,4 +1,4 @@
-"""A run that waits for longer than its job allows is cancelled and does nothing; JobRun tells it from a revoked one."""
+"""A run queued longer than its job's limit is canceled without doing work; JobRun shows it as EXPIRED, not REVOKED."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,15 @@ from seedtrust_ops.orchestration.expiration_tags import EXPIRED_TAG, mark_expire
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES
 from seedtrust_ops.severity import Severity
-from seedtrust_ops_tests.monitoring.sample_runs import SOME_JOB, STATUS, becomes, look, new_run, queued_run, rows
+from seedtrust_ops_tests.monitoring.sample_runs import (
+    SOME_JOB,
+    STATUS,
+    mirror_runs,
+    new_run,
+    queued_run,
+    rows,
+    set_status,
+)
 from seedtrust_ops_tests.monitoring.sample_runs import row as job_run
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 
@@ -29,13 +37,13 @@ Age = Callable[[str, float], None]
 
 @pytest.fixture
 def age(dagster_home: DagsterHome) -> Age:
-    """Lets a run have been made so many seconds ago."""
+    """Backdates the creation of a run by a number of seconds."""
     engine = create_engine(dagster_home.storage_url)
 
     def make_older(run_id: str, seconds: float) -> None:
-        made = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=seconds)
+        created = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=seconds)
         with engine.begin() as connection:
-            connection.execute(update(RunsTable).where(RunsTable.c.run_id == run_id).values(create_timestamp=made))
+            connection.execute(update(RunsTable).where(RunsTable.c.run_id == run_id).values(create_timestamp=created))
 
     return make_older
 
@@ -46,123 +54,123 @@ def status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
     return run.status
 
 
-def test_runs_are_cancelled_when_they_waited_longer_than_their_job_allows_and_no_others(
+def test_only_runs_queued_beyond_their_limit_are_canceled(
     instance: dg.DagsterInstance, sessions: sessionmaker[Session], age: Age
 ) -> None:
-    long = timedelta(days=10).total_seconds()
-    stays = {queued_run(instance, job_name="process_huntington_batch"): long, queued_run(instance): long}
-    goes = {}
-    # By the tag that the job gives its runs, and by the job's name where the tag is missing or senseless.
+    ten_days = timedelta(days=10).total_seconds()
+    kept = {queued_run(instance, job_name="process_huntington_batch"): ten_days, queued_run(instance): ten_days}
+    canceled = {}
+    # The limit is in the tag that the job gives its runs, or is the job's if the tag is missing or invalid.
     for name, tags in (("report_generation", queue_tags("report_generation")), ("off_site_tracking", {})):
-        allowed = JOB_POLICIES[name].expires_after
-        assert allowed is not None
-        goes[queued_run(instance, job_name=name, tags=tags)] = allowed.total_seconds() + 30
-        goes[queued_run(instance, job_name=name, tags={EXPIRES_TAG: "soon"})] = allowed.total_seconds() + 30
-        stays[queued_run(instance, job_name=name, tags=tags)] = allowed.total_seconds() - 60
+        limit = JOB_POLICIES[name].expires_after
+        assert limit is not None
+        canceled[queued_run(instance, job_name=name, tags=tags)] = limit.total_seconds() + 30
+        canceled[queued_run(instance, job_name=name, tags={EXPIRES_TAG: "soon"})] = limit.total_seconds() + 30
+        kept[queued_run(instance, job_name=name, tags=tags)] = limit.total_seconds() - 60
     started = new_run(instance, job_name="off_site_tracking")
-    becomes(instance, started, STATUS.STARTING)
-    stays[started] = long
-    for run_id, seconds in (stays | goes).items():
+    set_status(instance, started, STATUS.STARTING)
+    kept[started] = ten_days
+    for run_id, seconds in (kept | canceled).items():
         age(run_id, seconds)
-    assert cancel_expired_runs(instance) == len(goes)
+    assert cancel_expired_runs(instance) == len(canceled)
     assert cancel_expired_runs(instance) == 0
-    assert {status(instance, run_id) for run_id in goes} == {STATUS.CANCELED}
-    assert STATUS.CANCELED not in {status(instance, run_id) for run_id in stays}
-    look(instance)
-    assert rows(sessions) == dict.fromkeys(goes, "EXPIRED") | dict.fromkeys(stays, "PENDING")
-    said = job_run(sessions, next(iter(goes))).error
-    assert said is not None
-    assert "longer than its job allows" in said
+    assert {status(instance, run_id) for run_id in canceled} == {STATUS.CANCELED}
+    assert STATUS.CANCELED not in {status(instance, run_id) for run_id in kept}
+    mirror_runs(instance)
+    assert rows(sessions) == dict.fromkeys(canceled, "EXPIRED") | dict.fromkeys(kept, "PENDING")
+    error = job_run(sessions, next(iter(canceled))).error
+    assert error is not None
+    assert "longer than this job's limit" in error
 
 
-def test_many_are_cancelled_in_bounded_steps_behind_any_number_that_may_wait(
+def test_many_expired_runs_are_canceled_over_several_ticks(
     instance: dg.DagsterInstance, age: Age, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue_expiry, "RUNS_A_PAGE", 2)
-    monkeypatch.setattr(queue_expiry, "CANCELLED_A_TICK", 3)
-    may_wait = [queued_run(instance, job_name="process_huntington_batch") for _ in range(5)]
+    monkeypatch.setattr(queue_expiry, "RUNS_PER_PAGE", 2)
+    monkeypatch.setattr(queue_expiry, "MAX_CANCELED_PER_TICK", 3)
+    without_limit = [queued_run(instance, job_name="process_huntington_batch") for _ in range(5)]
     expired = [queued_run(instance, tags={EXPIRES_TAG: "1"}) for _ in range(4)]
-    for run_id in (*may_wait, *expired):
+    for run_id in (*without_limit, *expired):
         age(run_id, 60)
     assert [cancel_expired_runs(instance) for _ in range(3)] == [3, 1, 0]
 
 
-def test_a_tick_that_dies_between_the_mark_and_the_cancellation_is_made_up_for(
+def test_tick_crash_between_tag_and_cancellation_is_recovered(
     instance: dg.DagsterInstance, sessions: sessionmaker[Session], age: Age, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = queued_run(instance, tags={EXPIRES_TAG: "1"})
     age(run_id, 60)
 
-    def die(*_: Any, **__: Any) -> None:
+    def crash(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as dying:
-        dying.setattr(dg.DagsterInstance, "report_run_canceling", die)
+    with monkeypatch.context() as patched:
+        patched.setattr(dg.DagsterInstance, "report_run_canceling", crash)
         with pytest.raises(KeyboardInterrupt):
             cancel_expired_runs(instance)
-    look(instance)
+    mirror_runs(instance)
     assert rows(sessions) == {run_id: "PENDING"}
     assert cancel_expired_runs(instance) == 1
-    look(instance)
+    mirror_runs(instance)
     assert rows(sessions) == {run_id: "EXPIRED"}
 
 
-def test_a_run_that_leaves_the_queue_at_that_moment_is_not_touched(
+def test_run_that_leaves_the_queue_meanwhile_is_not_canceled(
     instance: dg.DagsterInstance, age: Age, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = queued_run(instance, tags={EXPIRES_TAG: "1"})
     age(run_id, 60)
 
-    def left_meanwhile(of: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-        mark_expired(of, run)
-        becomes(of, run.run_id, STATUS.STARTING)
+    def mark_after_start(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+        mark_expired(instance, run)
+        set_status(instance, run.run_id, STATUS.STARTING)
 
-    monkeypatch.setattr(queue_expiry, "mark_expired", left_meanwhile)
+    monkeypatch.setattr(queue_expiry, "mark_expired", mark_after_start)
     assert cancel_expired_runs(instance) == 0
     assert status(instance, run_id) is STATUS.STARTING
 
 
-def test_what_a_person_cancels_is_revoked_even_where_it_was_launched_again_from_an_expired_run(
+def test_run_canceled_by_a_person_is_revoked_even_if_parent_expired(
     instance: dg.DagsterInstance, sessions: sessionmaker[Session]
 ) -> None:
-    revoked, again = queued_run(instance), queued_run(instance, tags={EXPIRED_TAG: "the run that it repeats"})
-    for run_id in (revoked, again):
+    revoked, reexecuted = queued_run(instance), queued_run(instance, tags={EXPIRED_TAG: "the parent run"})
+    for run_id in (revoked, reexecuted):
         instance.run_coordinator.cancel_run(run_id)
-    look(instance)
-    assert rows(sessions) == {revoked: "REVOKED", again: "REVOKED"}
+    mirror_runs(instance)
+    assert rows(sessions) == {revoked: "REVOKED", reexecuted: "REVOKED"}
 
 
 @pytest.mark.parametrize(
-    ("waited", "allowed", "becomes_status"),
+    ("waited", "limit", "expected_status"),
     [(90, "60", "EXPIRED"), (30, "60", "COMPLETED"), (90, None, "COMPLETED"), (None, "60", "COMPLETED")],
 )
-def test_a_run_that_left_the_queue_too_late_does_nothing(
+def test_run_that_left_the_queue_too_late_does_no_work(
     instance: dg.DagsterInstance,
     sessions: sessionmaker[Session],
     age: Age,
     waited: float | None,
-    allowed: str | None,
-    becomes_status: str,
+    limit: str | None,
+    expected_status: str,
 ) -> None:
-    worked: list[str] = []
+    executions: list[str] = []
 
     @dg.op(retry_policy=RETRIES)
     def work() -> None:
-        worked.append("once")
+        executions.append("once")
 
     job = single_op_job(work, Severity.LOW, legacy_name="none")
-    tags = dict(job.tags) | ({EXPIRES_TAG: allowed} if allowed else {})
+    tags = dict(job.tags) | ({EXPIRES_TAG: limit} if limit else {})
     run = instance.create_run_for_job(job, tags=tags, remote_job_origin=SOME_JOB)
-    # It was made long ago in any case, and has been starting since it left the queue.
+    # It was created long ago in any case, and has been starting since it left the queue.
     age(run.run_id, 1000)
     if waited is not None:
-        made = datetime.now(UTC).timestamp() - 1000
-        for kind, moment in ((DagsterEventType.PIPELINE_ENQUEUED, 0.0), (DagsterEventType.PIPELINE_STARTING, waited)):
+        created = datetime.now(UTC).timestamp() - 1000
+        for kind, offset in ((DagsterEventType.PIPELINE_ENQUEUED, 0.0), (DagsterEventType.PIPELINE_STARTING, waited)):
             event = DagsterEvent(kind.value, run.job_name)
-            instance.report_dagster_event(event, run_id=run.run_id, timestamp=made + moment)
+            instance.report_dagster_event(event, run_id=run.run_id, timestamp=created + offset)
     starting = instance.get_run_by_id(run.run_id)
     assert starting is not None
     list(execute_run_iterator(InMemoryJob(job), starting, instance))
-    look(instance)
-    assert rows(sessions) == {run.run_id: becomes_status}
-    assert worked == ([] if becomes_status == "EXPIRED" else ["once"])
+    mirror_runs(instance)
+    assert rows(sessions) == {run.run_id: expected_status}
+    assert executions == ([] if expected_status == "EXPIRED" else ["once"])

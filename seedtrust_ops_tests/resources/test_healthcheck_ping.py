@@ -1,4 +1,4 @@
-"""The heartbeat: one ping where it should go, and no trouble whatever becomes of it."""
+"""The health check ping: one request to the right URL, and no error whatever the monitor does."""
 
 from collections.abc import Iterator
 
@@ -7,20 +7,20 @@ import pytest
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.orchestration.dagster_resources import HeartbeatResource
 from seedtrust_ops.resources import healthcheck_ping
-from seedtrust_ops.sandbox.external_services.control_client import KeepingServer, start_posthog
+from seedtrust_ops.sandbox.external_services.control_client import RecordingServer, start_posthog
 
 
 @pytest.fixture(scope="module")
-def monitor_server() -> Iterator[KeepingServer]:
-    # Any server that keeps what it is posted will do.
+def monitor_server() -> Iterator[RecordingServer]:
+    # Any server that records its requests will do.
     with start_posthog() as server:
         yield server
 
 
 @pytest.fixture
-def monitor(monitor_server: KeepingServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[KeepingServer]:
+def monitor(monitor_server: RecordingServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingServer]:
     monitor_server.clear()
-    # However busy the machine is: one test alone is about a monitor that is slow.
+    # Generous for a busy machine: only one test is about a slow monitor.
     monkeypatch.setattr(healthcheck_ping, "TIMEOUT_SECONDS", 60)
     monkeypatch.setenv("HEARTBEAT_URL", f"{monitor_server.url}/ping/our-secret/")
     get_settings.cache_clear()
@@ -28,44 +28,46 @@ def monitor(monitor_server: KeepingServer, monkeypatch: pytest.MonkeyPatch) -> I
     get_settings.cache_clear()
 
 
-def test_ping_says_that_all_is_well_and_brings_its_words(monitor: KeepingServer) -> None:
-    assert HeartbeatResource().ping(telling_works=True, words='"all is well"') is None
-    (kept,) = monitor.kept()
-    assert (kept["method"], kept["path"], kept["body"]) == ("POST", "/ping/our-secret", "all is well")
+def test_ping_reports_success_with_its_summary(monitor: RecordingServer) -> None:
+    assert HeartbeatResource().ping(alerts_delivered=True, summary='"all is well"') is None
+    (request,) = monitor.requests()
+    assert (request["method"], request["path"], request["body"]) == ("POST", "/ping/our-secret", "all is well")
 
 
-def test_ping_says_fail_where_nobody_could_be_told(monitor: KeepingServer) -> None:
-    assert HeartbeatResource().ping(telling_works=False) is None
-    assert [kept["path"] for kept in monitor.kept()] == ["/ping/our-secret/fail"]
+def test_ping_reports_failure_if_nobody_could_be_notified(monitor: RecordingServer) -> None:
+    assert HeartbeatResource().ping(alerts_delivered=False) is None
+    assert [request["path"] for request in monitor.requests()] == ["/ping/our-secret/fail"]
 
 
-def test_long_words_are_cut(monitor: KeepingServer) -> None:
-    assert HeartbeatResource().ping(telling_works=True, words="é" * healthcheck_ping.WORDS_SENT) is None
-    assert int(monitor.kept()[0]["headers"]["content-length"]) == healthcheck_ping.WORDS_SENT
+def test_long_summary_is_truncated(monitor: RecordingServer) -> None:
+    assert HeartbeatResource().ping(alerts_delivered=True, summary="é" * healthcheck_ping.MAX_BODY_BYTES) is None
+    assert int(monitor.requests()[0]["headers"]["content-length"]) == healthcheck_ping.MAX_BODY_BYTES
 
 
-def test_monitor_that_refuses_is_tried_once_and_its_address_is_not_shown(monitor: KeepingServer) -> None:
-    monitor.answer_with(503)
-    said = HeartbeatResource().ping(telling_works=True)
-    assert said is not None
-    assert "503" in said
-    assert "our-secret" not in said
-    assert len(monitor.kept()) == 1
+def test_rejected_ping_is_not_retried_and_hides_the_url(monitor: RecordingServer) -> None:
+    monitor.respond_with(503)
+    error = HeartbeatResource().ping(alerts_delivered=True)
+    assert error is not None
+    assert "503" in error
+    assert "our-secret" not in error
+    assert len(monitor.requests()) == 1
 
 
-def test_monitor_that_is_slow_or_gone_holds_nobody_up(monitor: KeepingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_or_unreachable_monitor_does_not_delay_the_caller(
+    monitor: RecordingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(healthcheck_ping, "TIMEOUT_SECONDS", 0.2)
-    monitor.answer_with(seconds=5)
-    assert "Timeout" in str(HeartbeatResource().ping(telling_works=True))
+    monitor.respond_with(seconds=5)
+    assert "Timeout" in str(HeartbeatResource().ping(alerts_delivered=True))
     monkeypatch.setenv("HEARTBEAT_URL", "http://127.0.0.1:1/our-secret")
     get_settings.cache_clear()
-    said = HeartbeatResource().ping(telling_works=True)
-    assert "ConnectError" in str(said)
-    assert "our-secret" not in str(said)
+    error = HeartbeatResource().ping(alerts_delivered=True)
+    assert "ConnectError" in str(error)
+    assert "our-secret" not in str(error)
 
 
-def test_without_an_address_nothing_is_pinged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_pinged_without_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HEARTBEAT_URL", raising=False)
     get_settings.cache_clear()
-    assert HeartbeatResource().ping(telling_works=False) is None
+    assert HeartbeatResource().ping(alerts_delivered=False) is None
     get_settings.cache_clear()

@@ -1,4 +1,4 @@
-"""The bucket over a real S3 protocol: what is kept, and a sentence for every way in which that fails."""
+"""The S3 client against a server with the real protocol: storing objects, and a clear error for every failure."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from seedtrust_ops.ports.object_storage import StorageRefused, StorageUnreachable
+from seedtrust_ops.ports.object_storage import StorageRejected, StorageUnavailable
 from seedtrust_ops.resources.s3_storage import S3Storage, open_storage
 from seedtrust_ops.sandbox.external_services.control_client import StorageServer, start_storage
 
@@ -24,18 +24,18 @@ def storage(server: StorageServer, monkeypatch: pytest.MonkeyPatch) -> S3Storage
     return open_storage(server.bucket)
 
 
-def test_what_is_put_can_be_read_and_deleted(storage: S3Storage, server: StorageServer) -> None:
+def test_object_can_be_stored_read_and_deleted(storage: S3Storage, server: StorageServer) -> None:
     storage.put("a/b", b"first")
     storage.put("a/b", b"second")
     assert storage.get("a/b") == b"second"
     storage.delete("a/b")
     storage.delete("a/b")
     assert server.keys() == []
-    with pytest.raises(StorageRefused, match="There is no object a/b in the S3 bucket seedtrust-reports"):
+    with pytest.raises(StorageRejected, match="There is no object a/b in the S3 bucket seedtrust-reports"):
         storage.get("a/b")
 
 
-def test_a_file_larger_than_one_part_arrives_whole_with_its_type(
+def test_file_larger_than_one_part_is_stored_whole_with_its_type(
     storage: S3Storage, server: StorageServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "large"
@@ -45,43 +45,45 @@ def test_a_file_larger_than_one_part_arrives_whole_with_its_type(
     assert server.client().head_object(Bucket=server.bucket, Key="large")["ContentType"] == "text/csv"
 
 
-def test_a_link_needs_no_credentials_names_the_file_and_lasts_seven_days(storage: S3Storage) -> None:
+def test_presigned_url_names_the_file_and_lasts_seven_days(storage: S3Storage) -> None:
     storage.put("linked", b"content")
-    link = storage.link("linked", "Report 1.csv")
-    assert "X-Amz-Expires=604800" in link
-    answer = httpx.get(link)
-    assert answer.content == b"content"
-    assert answer.headers["content-disposition"] == 'attachment; filename="Report 1.csv"'
+    url = storage.presigned_url("linked", "Report 1.csv")
+    assert "X-Amz-Expires=604800" in url
+    response = httpx.get(url)
+    assert response.content == b"content"
+    assert response.headers["content-disposition"] == 'attachment; filename="Report 1.csv"'
 
 
 @pytest.mark.parametrize("call", ["put", "get", "delete", "put_file"])
-def test_a_bucket_that_is_not_there_is_named(storage: S3Storage, tmp_path: Path, call: str) -> None:
+def test_missing_bucket_is_named(storage: S3Storage, tmp_path: Path, call: str) -> None:
     (tmp_path / "file").touch()
-    other = open_storage("no-such-bucket")
+    missing = open_storage("no-such-bucket")
     arguments = {"put": ("k", b""), "get": ("k",), "delete": ("k",), "put_file": ("k", tmp_path / "file", "text/csv")}
-    with pytest.raises(StorageRefused, match="There is no S3 bucket no-such-bucket"):
-        getattr(other, call)(*arguments[call])
+    with pytest.raises(StorageRejected, match="There is no S3 bucket no-such-bucket"):
+        getattr(missing, call)(*arguments[call])
 
 
-def test_silence_is_told_as_what_may_pass(storage: S3Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_silent_server_is_reported_as_temporary(
+    storage: S3Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     silent = open_storage("seedtrust-reports")
     (tmp_path / "file").touch()
     for call in (lambda: silent.put("k", b""), lambda: silent.put_file("k", tmp_path / "file", "text/csv")):
-        with pytest.raises(StorageUnreachable, match="S3 can't be used for the bucket seedtrust-reports") as raised:
+        with pytest.raises(StorageUnavailable, match="S3 can't be used for the bucket seedtrust-reports") as raised:
             call()
         assert raised.value.retry_may_help
 
 
-def test_missing_credentials_and_an_odd_endpoint_are_told_with_what_to_set(
+def test_missing_credentials_and_invalid_endpoint_name_the_variables(
     storage: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
-    with pytest.raises(StorageRefused, match="Set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StorageRejected, match="Set AWS_ACCESS_KEY_ID"):
         open_storage("seedtrust-reports").put("k", b"")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "not an address")
-    with pytest.raises(StorageRefused, match="Check AWS_ENDPOINT_URL"):
+    with pytest.raises(StorageRejected, match="Check AWS_ENDPOINT_URL"):
         open_storage("seedtrust-reports")

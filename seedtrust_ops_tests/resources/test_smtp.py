@@ -1,4 +1,4 @@
-"""The SMTP side: logging in, encryption, and a sentence for every way in which a mail server can be of no use."""
+"""The SMTP client: login, encryption, and a clear error for every way a mail server can fail."""
 
 import socket
 import ssl
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
-from aiosmtpd.handlers import Message as Keeper
+from aiosmtpd.handlers import Message as MessageHandler
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -34,7 +34,7 @@ def settings_for(port: int, **changes: Any) -> MailSettings:
     return MailSettings(**(values | changes))
 
 
-def letter(body: str = "Hello.\n") -> Message:
+def build_email(body: str = "Hello.\n") -> Message:
     message = Message()
     message["From"] = SENDER
     message["To"] = "reader@example.test"
@@ -43,21 +43,21 @@ def letter(body: str = "Hello.\n") -> Message:
     return message
 
 
-def send(settings: MailSettings, *letters: Message, answer_seconds: float = 60) -> None:
-    with open_smtp_transport(settings, answer_seconds=answer_seconds) as office:
-        for one in letters or (letter(),):
-            office.send(one)
+def send(settings: MailSettings, *messages: Message, timeout_seconds: float = 60) -> None:
+    with open_smtp_transport(settings, timeout_seconds=timeout_seconds) as transport:
+        for message in messages or (build_email(),):
+            transport.send(message)
 
 
 @contextmanager
-def scripted(*answers: bytes) -> Iterator[int]:
-    """A server that says one answer after the other, whatever it is told, and then hangs up."""
+def scripted_server(*replies: bytes) -> Iterator[int]:
+    """Run a server that sends one reply after the other, whatever it receives, and then disconnects."""
 
     def serve() -> None:
         connection, _ = listener.accept()
         with connection:
-            for answer in answers:
-                connection.sendall(answer)
+            for reply in replies:
+                connection.sendall(reply)
                 if not connection.recv(65_536):
                     return
 
@@ -67,40 +67,38 @@ def scripted(*answers: bytes) -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def test_letter_arrives_as_it_was_written_dots_and_all(mailbox: MailboxProcess) -> None:
+def test_email_arrives_unchanged_including_leading_dots(mailbox: MailboxProcess) -> None:
     body = ".\n..\n.hidden\nFrom nobody\nlast"
-    send(settings_for(mailbox.smtp_port), letter(body))
-    (kept,) = mailbox.control.letters("reader@example.test")
-    assert kept.message.get_content().rstrip().splitlines() == body.splitlines()
-    assert kept.sender == "escrow@seedtrust.example"
+    send(settings_for(mailbox.smtp_port), build_email(body))
+    (received,) = mailbox.control.emails("reader@example.test")
+    assert received.message.get_content().rstrip().splitlines() == body.splitlines()
+    assert received.sender == "escrow@seedtrust.example"
 
 
-def test_name_and_password_are_given_where_they_are_set(tmp_path: Path) -> None:
+def test_username_and_password_are_used_if_set(tmp_path: Path) -> None:
     with start_mailbox(tmp_path / "m.sqlite", username="ops", password="p4ssw0rd") as server:
         send(MailSettings(**server.environment))
-        assert server.control.totals()["letters"] == 1
-        with pytest.raises(MailServerUnavailable, match="535") as wrong:
+        assert server.control.totals()["emails"] == 1
+        with pytest.raises(MailServerUnavailable, match="535") as raised:
             send(settings_for(server.smtp_port, SMTP_USERNAME="ops", SMTP_PASSWORD=SecretStr("hunter2")))
-        assert "hunter2" not in str(wrong.value)
+        assert "hunter2" not in str(raised.value)
         with pytest.raises(MailServerUnavailable, match="530"):
             send(settings_for(server.smtp_port))
 
 
-def test_server_without_encryption_gets_neither_letter_nor_password(mailbox: MailboxProcess) -> None:
+def test_server_without_encryption_gets_neither_email_nor_password(mailbox: MailboxProcess) -> None:
     with pytest.raises(MailServerUnavailable, match="STARTTLS"):
         send(settings_for(mailbox.smtp_port, SMTP_STARTTLS=True))
-    assert mailbox.control.totals()["letters"] == 0
+    assert mailbox.control.totals()["emails"] == 0
 
 
-def test_encrypted_connection_is_used_where_its_certificate_can_be_trusted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_encrypted_connection_requires_a_trusted_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate = _certificate(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
-    keeper = _Kept()
+    handler = _CountingHandler()
     controller = Controller(
-        keeper,
+        handler,
         hostname="127.0.0.1",
         port=_free_port(),
         ready_timeout=60,
@@ -116,17 +114,17 @@ def test_encrypted_connection_is_used_where_its_certificate_can_be_trusted(
         send(settings)
     finally:
         controller.stop()
-    assert keeper.count == 1
+    assert handler.count == 1
 
 
-class _Kept(Keeper):
+class _CountingHandler(MessageHandler):
     count = 0
 
     def handle_message(self, _message: Any) -> None:
         self.count += 1
 
 
-def test_name_that_is_not_there_and_port_that_is_closed_are_told(closed_port: int) -> None:
+def test_unknown_host_and_closed_port_are_reported(closed_port: int) -> None:
     with pytest.raises(MailServerUnavailable, match=rf"127.0.0.1:{closed_port} can't be used: .*refused"):
         send(settings_for(closed_port))
     with pytest.raises(MailServerUnavailable, match=r"nowhere.invalid:25 can't be used"):
@@ -135,34 +133,37 @@ def test_name_that_is_not_there_and_port_that_is_closed_are_told(closed_port: in
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port at which nobody listens for as long as the test lasts."""
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        yield silent.getsockname()[1]
+    """A port on which nothing listens during the test."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 @pytest.mark.parametrize(
-    ("answers", "words"),
+    ("replies", "error"),
     [
         ((b"garbage\r\n",), "can't be used"),
         ((b"554 no\r\n",), "554 no"),
-        ((b"220 hello\r\n", b"250 hello\r\n", b"550 5.7.1 who are you\r\n", b"250\r\n"), "takes nothing from escrow"),
+        (
+            (b"220 hello\r\n", b"250 hello\r\n", b"550 5.7.1 who are you\r\n", b"250\r\n"),
+            "sender escrow@seedtrust.example rejected",
+        ),
         ((b"220 hello\r\n", b"250 hello\r\n", b"421 4.3.2 going down\r\n"), "421 4.3.2 going down"),
         (
             (b"220 hello\r\n", b"250 hello\r\n", b"250 ok\r\n", b"530 5.7.0 log in\r\n", b"250\r\n"),
-            "does not let us in",
+            "login required or rejected",
         ),
     ],
-    ids=["garbage", "no service", "sender refused", "going down", "no login"],
+    ids=["garbage", "no service", "sender rejected", "going down", "login required"],
 )
-def test_server_that_takes_nothing_is_told_by_its_own_words(answers: tuple[bytes, ...], words: str) -> None:
-    with scripted(*answers) as port, pytest.raises(MailServerUnavailable, match=words):
+def test_server_that_accepts_nothing_is_reported_with_its_reply(replies: tuple[bytes, ...], error: str) -> None:
+    with scripted_server(*replies) as port, pytest.raises(MailServerUnavailable, match=error):
         send(settings_for(port))
 
 
-def test_server_that_says_nothing_is_told() -> None:
-    with scripted(b"") as port, pytest.raises(MailServerUnavailable, match="can't be used"):
-        send(settings_for(port), answer_seconds=0.5)
+def test_silent_server_is_reported() -> None:
+    with scripted_server(b"") as port, pytest.raises(MailServerUnavailable, match="can't be used"):
+        send(settings_for(port), timeout_seconds=0.5)
 
 
 @pytest.mark.parametrize(
@@ -174,25 +175,25 @@ def test_server_that_says_nothing_is_told() -> None:
         (b"452 full\r\n", EmailDeferred),
     ],
 )
-@pytest.mark.parametrize("step", ["recipient", "data", "letter"])
-def test_reply_about_one_letter_is_about_that_letter_alone(step: str, reply: bytes, expected: type[Exception]) -> None:
-    before = {"recipient": [], "data": [b"250 ok\r\n"], "letter": [b"250 ok\r\n", b"354 go on\r\n"]}[step]
-    answers = [b"220 hello\r\n", b"250 hello\r\n", b"250 ok\r\n", *before, reply, b"250 reset\r\n", b"221 bye\r\n"]
-    with scripted(*answers) as port, pytest.raises(expected, match=reply.decode().strip()):
+@pytest.mark.parametrize("step", ["recipient", "data", "content"])
+def test_rejection_or_deferral_applies_to_that_email_only(step: str, reply: bytes, expected: type[Exception]) -> None:
+    before = {"recipient": [], "data": [b"250 ok\r\n"], "content": [b"250 ok\r\n", b"354 go on\r\n"]}[step]
+    replies = [b"220 hello\r\n", b"250 hello\r\n", b"250 ok\r\n", *before, reply, b"250 reset\r\n", b"221 bye\r\n"]
+    with scripted_server(*replies) as port, pytest.raises(expected, match=reply.decode().strip()):
         send(settings_for(port))
 
 
-def test_answer_to_a_letter_that_nobody_can_read_is_a_lost_one() -> None:
-    answers = (b"220 hello\r\n", b"250 hello\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go on\r\n", b"hm\r\n")
-    with scripted(*answers) as port, pytest.raises(EmailDeferred, match="it may have taken it"):
+def test_unreadable_response_to_an_email_counts_as_lost() -> None:
+    replies = (b"220 hello\r\n", b"250 hello\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go on\r\n", b"hm\r\n")
+    with scripted_server(*replies) as port, pytest.raises(EmailDeferred, match="it may have accepted it"):
         send(settings_for(port))
 
 
-def test_idle_server_that_hung_up_twice_is_unreachable(mailbox: MailboxProcess) -> None:
-    mailbox.control.order("drop_at_mail", skip=1, times=2)
+def test_server_that_disconnects_twice_is_unavailable(mailbox: MailboxProcess) -> None:
+    mailbox.control.inject_fault("drop_at_mail", skip=1, times=2)
     with pytest.raises(MailServerUnavailable):
-        send(settings_for(mailbox.smtp_port), letter(), letter())
-    assert mailbox.control.totals()["letters"] == 1
+        send(settings_for(mailbox.smtp_port), build_email(), build_email())
+    assert mailbox.control.totals()["emails"] == 1
 
 
 @pytest.mark.parametrize("missing", ["SMTP_HOST", "EMAIL_FROM"])
@@ -215,7 +216,7 @@ def test_missing_variable_is_named(
         ("SMTP_PASSWORD", "without a name"),
     ],
 )
-def test_variable_that_makes_no_sense_is_named_without_its_value(
+def test_invalid_variable_is_named_without_its_value(
     monkeypatch: pytest.MonkeyPatch, mail_environment: dict[str, str], variable: str, value: str
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -233,7 +234,7 @@ def _free_port() -> int:
 
 
 def _certificate(folder: Path) -> Path:
-    """A certificate for 127.0.0.1 that signs itself, with its key, in one file."""
+    """Create a self-signed certificate for 127.0.0.1 with its key, in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sandbox")])
     now = datetime.now(UTC)

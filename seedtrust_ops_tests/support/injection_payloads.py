@@ -1,7 +1,7 @@
-"""Texts that people could type into the platform to make our output do something, and a company full of them.
+"""Injection payloads that a user could type into the platform, and a company whose text columns contain them.
 
-Every text column of the platform's tables is found in the ORM, so that a new column is planted by itself; a new table
-needs its line in `ROWS`, and a test fails until it has one.
+The text columns come from the ORM, so a new column is covered automatically; a new table needs an entry in
+`ROW_BUILDERS`, and a test fails until it has one.
 """
 
 import itertools
@@ -34,14 +34,14 @@ FORMATS = ("csv", "xlsx", "pdf")
 _DUE = {"amount_cents": 100, "category": "travel", "auto_authorize_at": datetime.now(UTC)}
 _numbers = itertools.count(1)
 
-SUM = "1337"
-"""What 7 * 191 comes to, where a template is fooled into calculating it."""
+RENDERED_SUM = "1337"
+"""The value of 7 * 191, which appears only if a template evaluates the payload."""
 
 
 def payloads(canary: Path) -> list[str]:
-    """Each begins as what a spreadsheet would calculate, and goes on with what would break out somewhere else.
+    """Return the payloads: each starts with a spreadsheet formula, followed by an injection for another format.
 
-    `canary` is a file that one of them would make.
+    `canary` is a file that one of them would create.
     """
     sql = "'; drop table ops.alerts cascade; -- %s %(x)s :name \\"
     template = "{{ 7*191 }}{% set x = 1 %}${7*191}#{7*191}" + (
@@ -67,44 +67,44 @@ def payloads(canary: Path) -> list[str]:
 
 
 @dataclass
-class Planted:
-    """A company full of hostile texts: where they are, and the rows that tests look at afterwards."""
+class InsertedPayloads:
+    """A company whose text columns contain the payloads, and the rows that tests check afterwards."""
 
     company: Company
     office: Office
     case: BuiltCase
     batch_id: int
-    home: OfficeCase
-    """A case with everybody who is told of approvals."""
+    approval_case: OfficeCase
+    """A case with every recipient of approval emails."""
     columns: set[str] = field(default_factory=set)
     constrained: set[str] = field(default_factory=set)
-    """Columns that the platform's own checks let hold nothing but certain words."""
+    """Columns that the platform's check constraints limit to certain values."""
     requests: list[int] = field(default_factory=list)
 
 
-def plant(company: Company, texts: Iterable[str]) -> Planted:
-    """Give every text column of the platform's tables a row for each of `texts`, sound in all other columns."""
+def insert_payloads(company: Company, texts: Iterable[str]) -> InsertedPayloads:
+    """Insert a row for every text column of the platform's tables and each of `texts`, valid in all other columns."""
     case = company.case(balance_cents=10_000_000)
     office = Office(company.sessions)
-    planted = Planted(company, office, case, company.batch(case=case), office.case())
-    _ask(planted, {"kind": "case_ledger", "params": {"case_id": case.case_id}})
+    inserted = InsertedPayloads(company, office, case, company.batch(case=case), office.case())
+    _report_requests(inserted, {"kind": "case_ledger", "params": {"case_id": case.case_id}})
     for table in PlatformTable.metadata.sorted_tables:
         for column in (one for one in table.columns if isinstance(one.type, Text)):
             name = f"{table.name}.{column.name}"
             try:
                 for text in texts:
-                    ROWS[table.name](planted, {column.name: text})
-                planted.columns.add(name)
+                    ROW_BUILDERS[table.name](inserted, {column.name: text})
+                inserted.columns.add(name)
             except IntegrityError as error:
                 if not isinstance(error.orig, CheckViolation):
                     raise
-                planted.constrained.add(name)
-    return planted
+                inserted.constrained.add(name)
+    return inserted
 
 
-def _user(planted: Planted, columns: dict[str, Any]) -> None:
+def _user(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
     manager, payee = (
-        planted.office._add(
+        inserted.office._add(
             User(
                 **{"email": f"{next(_numbers)}@office.test", "full_name": "Somebody", "role": role}
                 | {name: f"{value}{suffix}" for name, value in columns.items()}
@@ -112,73 +112,73 @@ def _user(planted: Planted, columns: dict[str, Any]) -> None:
         )
         for role, suffix in (("case_manager", ""), ("surrogate", " 2"))
     )
-    case = planted.office.case(case_manager_id=manager, balance_cents=1, minimum_balance_cents=100)
-    planted.requests.append(planted.office.request(case, payee_id=payee))
+    case = inserted.office.case(case_manager_id=manager, balance_cents=1, minimum_balance_cents=100)
+    inserted.requests.append(inserted.office.request(case, payee_id=payee))
 
 
-def _case(planted: Planted, columns: dict[str, Any]) -> None:
-    case = planted.office.case(balance_cents=1, minimum_balance_cents=100, close_on=office_today(), **columns)
-    planted.requests.append(planted.office.request(case))
-    _ask(planted, {"kind": "case_ledger", "params": {"case_id": case.case_id}})
+def _case(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
+    case = inserted.office.case(balance_cents=1, minimum_balance_cents=100, close_on=office_today(), **columns)
+    inserted.requests.append(inserted.office.request(case))
+    _report_requests(inserted, {"kind": "case_ledger", "params": {"case_id": case.case_id}})
 
 
-def _party(planted: Planted, columns: dict[str, Any]) -> None:
-    with planted.company.sessions.begin() as session:
-        session.add(CaseParty(case_id=planted.case.case_id, user_id=planted.case.payee_id, **columns))
+def _party(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
+    with inserted.company.sessions.begin() as session:
+        session.add(CaseParty(case_id=inserted.case.case_id, user_id=inserted.case.payee_id, **columns))
 
 
-def _request(planted: Planted, columns: dict[str, Any]) -> None:
-    columns = {"case_id": planted.home.case_id, "payee_id": planted.home.surrogate_id} | columns
-    planted.requests.append(planted.office._add(DisbursementRequest(**_DUE | columns)))
+def _request(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
+    columns = {"case_id": inserted.approval_case.case_id, "payee_id": inserted.approval_case.surrogate_id} | columns
+    inserted.requests.append(inserted.office._add(DisbursementRequest(**_DUE | columns)))
 
 
-def _rule(planted: Planted, columns: dict[str, Any]) -> None:
-    planted.office.rule(**columns)
+def _rule(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
+    inserted.office.rule(**columns)
 
 
-def _batch(planted: Planted, columns: dict[str, Any]) -> None:
-    planted.office._add(HuntingtonBatch(**{"status": "completed"} | columns))
+def _batch(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
+    inserted.office._add(HuntingtonBatch(**{"status": "completed"} | columns))
 
 
-def _transaction(planted: Planted, columns: dict[str, Any]) -> None:
-    request_id = planted.company.request(planted.case, 100)
-    planted.company.transaction(planted.batch_id, request_id, 100, **{"method": "ach"} | columns)
+def _transaction(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
+    request_id = inserted.company.request(inserted.case, 100)
+    inserted.company.transaction(inserted.batch_id, request_id, 100, **{"method": "ach"} | columns)
 
 
-def _entry(planted: Planted, columns: dict[str, Any]) -> None:
+def _entry(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
     for cents in (500, -500):
-        sound = {"account_id": planted.case.account_id, "amount_cents": cents, "kind": "fee"}
-        planted.office._add(LedgerEntry(**sound | columns))
+        defaults = {"account_id": inserted.case.account_id, "amount_cents": cents, "kind": "fee"}
+        inserted.office._add(LedgerEntry(**defaults | columns))
 
 
-def _ask(planted: Planted, columns: dict[str, Any]) -> None:
+def _report_requests(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
     for format_name in FORMATS:
-        sound = {"user_id": planted.case.specialist_id, "kind": "disbursements", "format": format_name}
-        planted.office._add(ReportRequest(**sound | columns))
+        defaults = {"user_id": inserted.case.specialist_id, "kind": "disbursements", "format": format_name}
+        inserted.office._add(ReportRequest(**defaults | columns))
 
 
-def _report(planted: Planted, columns: dict[str, Any]) -> None:
-    sound = {"user_id": planted.case.specialist_id, "kind": "account_balances", "format": "csv"}
-    planted.office._add(ReportRequest(**sound | columns))
+def _report_request(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
+    defaults = {"user_id": inserted.case.specialist_id, "kind": "account_balances", "format": "csv"}
+    inserted.office._add(ReportRequest(**defaults | columns))
 
 
-def _job_run(planted: Planted, columns: dict[str, Any]) -> None:
-    sound = {
+def _job_run(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
+    defaults = {
         "run_id": f"run-{next(_numbers)}",
         "task_name": "example",
         "status": "ERROR",
         "resolution": "ERROR",
         "queued_at": datetime.now(UTC),
     }
-    planted.office._add(JobRun(**sound | columns))
+    inserted.office._add(JobRun(**defaults | columns))
 
 
-def _error(planted: Planted, columns: dict[str, Any]) -> None:
-    sound = {"source": "example", "severity": "LOW", "exception_type": "Failure", "message": "it failed"}
-    planted.office._add(ErrorRecord(**sound | columns))
+def _error(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
+    defaults = {"source": "example", "severity": "LOW", "exception_type": "Failure", "message": "it failed"}
+    inserted.office._add(ErrorRecord(**defaults | columns))
 
 
-ROWS: dict[str, Callable[[Planted, dict[str, Any]], None]] = {
+ROW_BUILDERS: dict[str, Callable[[InsertedPayloads, dict[str, Any]], None]] = {
     "users": _user,
     "cases": _case,
     "case_parties": _party,
@@ -187,7 +187,7 @@ ROWS: dict[str, Callable[[Planted, dict[str, Any]], None]] = {
     "huntington_batches": _batch,
     "huntington_transactions": _transaction,
     "ledger_entries": _entry,
-    "report_requests": _report,
+    "report_requests": _report_request,
     "job_runs": _job_run,
     "errors": _error,
 }
