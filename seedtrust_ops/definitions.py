@@ -1,4 +1,7 @@
-"""The code location on one page: what Dagster loads. Each job's own file says when it runs and what it does."""
+"""The Dagster code location: everything that Dagster loads, one line per job.
+
+Each job's own file in `jobs` says when it runs and what it does.
+"""
 
 import dagster as dg
 
@@ -43,7 +46,7 @@ from seedtrust_ops.orchestration.dagster_resources import (
     PostHogResource,
     StorageResource,
 )
-from seedtrust_ops.orchestration.io_manager import returned_values
+from seedtrust_ops.orchestration.io_manager import in_memory_io_manager
 
 defs = dg.Definitions(
     assets=[
@@ -97,7 +100,7 @@ defs = dg.Definitions(
         "mail": MailResource(),
         "posthog": PostHogResource(),
         "storage": StorageResource(),
-        # What jobs return is small and goes into JobRun; no run leaves pickles on the disk.
-        "io_manager": returned_values,
+        # Return values are small and go into JobRun; no run writes pickle files.
+        "io_manager": in_memory_io_manager,
     },
 )

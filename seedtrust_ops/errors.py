@@ -1,38 +1,38 @@
-"""The errors that people read: each is one sentence that says what happened, to what, and what to do.
+"""Errors whose message is meant for people: one sentence with what failed, which record, and what to do.
 
-Programming mistakes are not here; they stay the plain exceptions that Python raises.
+Programming errors are not here; they stay the exceptions that Python raises.
 """
 
 from typing import ClassVar
 
 
 class SeedTrustError(Exception):
-    """Trouble that a person should read about as it stands, without a traceback."""
+    """An error whose message is shown to people as is, without a traceback."""
 
     retry_may_help: ClassVar[bool] = False
 
 
 class TransientError(SeedTrustError):
-    """Trouble of the outside world that may be over in a few seconds."""
+    """An external failure that may be over in a few seconds."""
 
     retry_may_help: ClassVar[bool] = True
 
 
 class ConfigurationError(SeedTrustError):
-    """An environment variable is missing or makes no sense."""
+    """An environment variable is missing or invalid."""
 
 
 class DatabaseUnreachable(TransientError):
-    """The database gave no connection."""
+    """The database could not be reached."""
 
 
 class SchemaOutOfDate(SeedTrustError):
-    """The database lacks tables or columns that the code uses."""
+    """The database is missing tables or columns that the code uses."""
 
 
 class UnreadableToken(Exception):
-    """A stored token can't be decrypted with the keys at hand; the message shows no content."""
+    """A stored token cannot be decrypted with the configured keys; the message contains no part of it."""
 
 
 class DamagedToken(UnreadableToken):
-    """A stored token is no Fernet token at all, so no key could open it."""
+    """A stored token is not a valid Fernet token, so no key can decrypt it."""

@@ -1,20 +1,25 @@
-"""Makes of a text that anybody may have typed one that is nothing but text, wherever it is shown.
+"""Formats money, and cleans text that users typed so that it is safe to show in a terminal, a log or an email.
 
-Escaping for a certain place, such as HTML or a spreadsheet's cell, is done where that is written.
+Escaping for a certain format, such as HTML or a spreadsheet cell, is done where that format is written.
 """
 
 
-def strip_control_chars(text: str) -> str:
-    """Return text with a space for each character that does something instead of showing something.
+def format_dollars(cents: int) -> str:
+    """Return cents formatted as US dollars: -123456 is -$1,234.56."""
+    return f"{'-' if cents < 0 else ''}${abs(cents) / 100:,.2f}"
 
-    Such are line breaks, a terminal's control sequences, and the marks that turn the direction of writing.
+
+def strip_control_chars(text: str) -> str:
+    """Return the text with a space in place of each control character.
+
+    These are line breaks, terminal escape sequences and the marks that change the text direction.
     """
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def single_line(text: str, longest: int | None = None) -> str:
-    """Return the text stripped of control characters, with single spaces, cut if it is too long."""
+def single_line(text: str, max_length: int | None = None) -> str:
+    """Return the text on one line, without control characters, cut with an ellipsis if longer than `max_length`."""
     line = " ".join(strip_control_chars(text).split())
-    return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
+    return line if max_length is None or len(line) <= max_length else f"{line[: max_length - 1]}…"

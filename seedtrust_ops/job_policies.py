@@ -1,6 +1,6 @@
-"""What holds for each job by its name: how bad it is when it stops, how long its runs may wait, and where it belongs.
+"""The policy of each job by name: severity, business group, owner and queue limits (design, section 1).
 
-Design, section 1. When a job runs and what it does is in its own file; what follows from a severity is `severity`'s.
+When a job runs and what it does is in its own file in `jobs`; queue priority follows from `severity`.
 """
 
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ SEVERITY_TAG = "seedtrust/severity"
 GROUP_TAG = "seedtrust/group"
 EXPIRES_TAG = "seedtrust/expires_in_seconds"
 SINGLETON_TAG = "seedtrust/singleton"
-"""Runs with the same value of it never run at once: `dagster.yaml` limits each value to one."""
+"""At most one run per value of this tag is in progress: `dagster.yaml` limits each value to one."""
 PARALLEL_TAG = "seedtrust/parallel"
-"""Runs with it may run side by side, up to the number that `dagster.yaml` gives for its value."""
+"""Runs with this tag may run concurrently, up to the limit that `dagster.yaml` sets for its value."""
 
-LONGEST_TAG = "dagster/max_runtime"
-LONGEST_SECONDS = 3600
-"""After so long Dagster ends a run whose job gives no limit of its own: one that hangs must not keep its job's place
-in the queue for ever."""
+MAX_RUNTIME_TAG = "dagster/max_runtime"
+DEFAULT_MAX_RUNTIME_SECONDS = 3600
+"""Dagster ends a run after this time unless its job sets its own limit. A run that hangs must not block its job's queue
+slot forever."""
 
 
 class Group(StrEnum):
-    """A part of the business, as Dagster's list of assets and the tags of runs name it."""
+    """A business area, as shown in Dagster's asset groups and run tags."""
 
     APPROVALS = "approvals"
     TRANSFERS = "transfers"
@@ -35,19 +35,19 @@ class Group(StrEnum):
 
     @property
     def owner(self) -> str:
-        """The team to ask first, as Dagster writes teams."""
+        """The owning team, in Dagster's notation."""
         return "team:engineering" if self is Group.HEALTH else "team:operations"
 
 
 @dataclass(frozen=True)
 class JobPolicy:
-    """The rules of one job.
+    """The fixed properties of one job.
 
     Args:
-        severity: how bad it is when the job stops.
-        group: the part of the business that it belongs to.
-        expires_after: a run that is queued for longer is cancelled; None where it may wait for ever.
-        singleton: whether two of its runs must not run at once.
+        severity: how serious it is if the job stops running.
+        group: the business area it belongs to.
+        expires_after: a run that is queued for longer is canceled; None if it may wait forever.
+        singleton: whether at most one run of it may be in progress.
     """
 
     severity: Severity
@@ -66,7 +66,7 @@ JOB_POLICIES = {
     "account_balance_check": JobPolicy(Severity.MEDIUM, Group.BALANCES, timedelta(hours=24)),
     "account_balance_reminders": JobPolicy(Severity.MEDIUM, Group.BALANCES, timedelta(hours=24)),
     "aws_status_check": JobPolicy(Severity.MEDIUM, Group.HEALTH, timedelta(minutes=5)),
-    # Not in the design's table, but in issue 7: each shows people what the others did.
+    # These two show people what the other jobs did.
     "huntington_reconciliation": JobPolicy(Severity.MEDIUM, Group.TRANSFERS, timedelta(hours=12)),
     "operations_review": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=24)),
     "off_site_tracking": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(minutes=30)),
@@ -74,28 +74,31 @@ JOB_POLICIES = {
     "example_error": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
     "example_progress": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
     "example_with_args": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
-    # Not in the design's table: it deletes what is old, and a day without it harms nobody.
+    # It purges old rows; skipping it for a day does no harm.
     "retention": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=24)),
 }
 DEFAULT_POLICY = JobPolicy(Severity.HIGH, Group.HEALTH, None, singleton=False)
-"""What holds for a run of none of these jobs, such as one that makes an asset by hand: in doubt, people are told."""
+"""The policy of a run of any other job, such as a manual asset materialization. If in doubt, people are notified."""
 
 
 def job_policy(job_name: str) -> JobPolicy:
-    """Return what holds for runs of the job, `DEFAULT_POLICY` where it is none of ours."""
+    """Return the policy of the job, or `DEFAULT_POLICY` if the job is not listed."""
     return JOB_POLICIES.get(job_name, DEFAULT_POLICY)
 
 
-def labels_of(job_name: str) -> dict[str, str]:
-    """Return the tags by which people find the job, what launches it and what it makes: its severity and its group."""
-    rules = job_policy(job_name)
-    return {SEVERITY_TAG: rules.severity.value, GROUP_TAG: rules.group.value}
+def label_tags(job_name: str) -> dict[str, str]:
+    """Return the severity and group tags by which people find a job and its schedules, sensors and assets."""
+    policy = job_policy(job_name)
+    return {SEVERITY_TAG: policy.severity.value, GROUP_TAG: policy.group.value}
 
 
 def queue_tags(job_name: str) -> dict[str, str]:
-    """Return the tags by which Dagster's queue and the queue expiry know what holds for a run of the job."""
-    rules = job_policy(job_name)
-    tags = {SINGLETON_TAG if rules.singleton else PARALLEL_TAG: job_name, LONGEST_TAG: str(LONGEST_SECONDS)}
-    if rules.expires_after is not None:
-        tags[EXPIRES_TAG] = str(round(rules.expires_after.total_seconds()))
+    """Return the tags that tell Dagster's queue and `monitoring/queue_expiry` the limits of the job's runs."""
+    policy = job_policy(job_name)
+    tags = {
+        SINGLETON_TAG if policy.singleton else PARALLEL_TAG: job_name,
+        MAX_RUNTIME_TAG: str(DEFAULT_MAX_RUNTIME_SECONDS),
+    }
+    if policy.expires_after is not None:
+        tags[EXPIRES_TAG] = str(round(policy.expires_after.total_seconds()))
     return tags

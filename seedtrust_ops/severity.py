@@ -1,12 +1,12 @@
-"""How bad it is when a job stops (design, section 1), and what follows from that for its runs."""
+"""Severity of a job, an alert or an error (design, section 1), and the queue priority that follows from it."""
 
 from enum import StrEnum
 
-BATCH_PRIORITY_BOUND = 499
+MAX_PRIORITY_OFFSET = 499
 
 
 class Severity(StrEnum):
-    """Severity of a job, an alert or an error, worst first."""
+    """Severity levels, most severe first."""
 
     CRITICAL = "CRITICAL"
     HIGH = "HIGH"
@@ -15,16 +15,16 @@ class Severity(StrEnum):
 
     @property
     def priority(self) -> int:
-        """The place of its runs in Dagster's queue: a higher number starts first."""
+        """The priority of its runs in Dagster's queue; higher numbers start first."""
         return {"CRITICAL": 3000, "HIGH": 2000, "MEDIUM": 1000, "LOW": 0}[self.value]
 
 
-def run_tags(severity: Severity, *, priority_within: int = 0) -> dict[str, str]:
-    """Return the tags of a run of this severity.
+def run_tags(severity: Severity, *, priority_offset: int = 0) -> dict[str, str]:
+    """Return the severity and priority tags of a run.
 
     Args:
-        severity: the job's.
-        priority_within: moves the run among those of its severity, never past another severity's.
+        severity: the severity of the job.
+        priority_offset: raises or lowers the run among runs of the same severity, never past another severity.
     """
-    bounded = max(-BATCH_PRIORITY_BOUND, min(BATCH_PRIORITY_BOUND, priority_within))
+    bounded = max(-MAX_PRIORITY_OFFSET, min(MAX_PRIORITY_OFFSET, priority_offset))
     return {"seedtrust/severity": severity.value, "dagster/priority": str(severity.priority + bounded)}

@@ -1,20 +1,20 @@
-"""What a run of Dagster's bears for others to read, and what its status is called in JobRun's words.
+"""Names of the run tags that other programs read, and the JobRun status for each Dagster run status.
 
-The mirror into JobRun and the applications' client read the same marks; who sets them is in `jobs/`. No Dagster here.
+The JobRun mirror and the client for the web apps share these, so this module does not import Dagster.
 """
 
 import re
 
 PROGRESS_TAG = "seedtrust/progress"
-"""How far a run has come, as "3 of 10"."""
+"""The progress of a run, as "3 of 10"."""
 EXPIRED_TAG = "seedtrust/expired"
-"""Its value is the run's own id: a run that is launched again from an expired one inherits the tag, and is not it."""
+"""Marks an expired run. The value is the run's own id, because a re-execution inherits the tag but is not expired."""
 BATCH_TAG = "seedtrust/batch_id"
-"""Which Huntington batch a run sends."""
-RETURNED = "returned"
-"""The name under which the event of a handled output shows what the op returned, as {"value": ...}."""
+"""The Huntington batch that a run sends."""
+RETURN_VALUE_LABEL = "returned"
+"""The metadata label of an op's return value in its HANDLED_OUTPUT event, as {"value": ...}."""
 
-IN_JOB_RUNS_WORDS = {
+JOB_RUN_STATUSES = {
     "NOT_STARTED": "PENDING",
     "QUEUED": "PENDING",
     "MANAGED": "PENDING",
@@ -26,10 +26,10 @@ IN_JOB_RUNS_WORDS = {
     "FAILURE": "ERROR",
     "CANCELED": "REVOKED",
 }
-"""JobRun's status for each of Dagster's (design, section 7); a canceled run that bears `EXPIRED_TAG` is EXPIRED."""
+"""JobRun status by Dagster run status (design, section 7); a canceled run tagged with `EXPIRED_TAG` is EXPIRED."""
 
 
-def progress_in(tag: str | None) -> tuple[int, int] | None:
-    """Return the steps done and all of them, as a run's tag shows them; None where it shows none."""
-    shown = re.fullmatch(r"(\d{1,9}) of (\d{1,9})", tag or "", re.ASCII)
-    return (int(shown[1]), int(shown[2])) if shown is not None else None
+def parse_progress(tag: str | None) -> tuple[int, int] | None:
+    """Return the steps done and the total from a run's progress tag, or None if it has none."""
+    match = re.fullmatch(r"(\d{1,9}) of (\d{1,9})", tag or "", re.ASCII)
+    return (int(match[1]), int(match[2])) if match is not None else None

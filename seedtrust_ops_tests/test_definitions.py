@@ -1,6 +1,6 @@
-"""Whatever Dagster loads tells people what it is, who answers for it, and how bad it is when it stops.
+"""Everything that Dagster loads has a description, an owner, a severity and a group.
 
-It walks the loaded definitions, as a developer's machine and as production have them, and names whatever is bare.
+The tests walk the loaded definitions, in production and with DEV_ENV=1, and list whatever is missing.
 """
 
 import runpy
@@ -15,24 +15,24 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.job_policies import GROUP_TAG, JOB_POLICIES, SEVERITY_TAG, Group
 from seedtrust_ops.severity import Severity
 
-SHORTEST_DESCRIPTION = 15
+MIN_DESCRIPTION_LENGTH = 15
 
 
 @pytest.fixture(params=["0", "1"], ids=["production", "DEV_ENV=1"])
 def loaded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.RepositoryDefinition]:
-    """The repository as Dagster has it: the page of definitions is read anew, as on such a machine."""
+    """The repository as Dagster loads it: `definitions.py` is executed again in that environment."""
     monkeypatch.setenv("DEV_ENV", request.param)
     get_settings.cache_clear()
-    repository = runpy.run_path(str(definitions_module.__file__))["definitions"].get_repository_def()
+    repository = runpy.run_path(str(definitions_module.__file__))["defs"].get_repository_def()
     assert ("example" in repository.job_names) is (request.param == "1")
     yield repository
     get_settings.cache_clear()
 
 
-def bare(description: str | None, owners: Any, tags: Any) -> list[str]:
-    """What is missing of a description, an owner, a severity and a group."""
+def missing_metadata(description: str | None, owners: Any, tags: Any) -> list[str]:
+    """Return which of description, owner, severity and group are missing."""
     missing = []
-    if len((description or "").strip()) < SHORTEST_DESCRIPTION:
+    if len((description or "").strip()) < MIN_DESCRIPTION_LENGTH:
         missing.append("description")
     if not owners:
         missing.append("owner")
@@ -47,20 +47,25 @@ def jobs_of(repository: dg.RepositoryDefinition) -> list[dg.JobDefinition]:
     return [job for job in repository.get_all_jobs() if not job.name.startswith("__ASSET_JOB")]
 
 
-def named(bares: dict[str, list[str]]) -> dict[str, list[str]]:
-    return {name: missing for name, missing in bares.items() if missing}
+def incomplete(missing_by_name: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {name: missing for name, missing in missing_by_name.items() if missing}
 
 
-def test_every_job_and_whatever_launches_one_says_what_it_is(loaded: dg.RepositoryDefinition) -> None:
+def test_jobs_schedules_and_sensors_have_full_metadata(loaded: dg.RepositoryDefinition) -> None:
     declared: list[tuple[str, Any]] = [
         *(("job", job) for job in jobs_of(loaded)),
         *(("schedule", schedule) for schedule in loaded.schedule_defs),
         *(("sensor", sensor) for sensor in loaded.sensor_defs),
     ]
-    assert named({f"{kind} {one.name}": bare(one.description, one.owners, one.tags) for kind, one in declared}) == {}
+    assert (
+        incomplete(
+            {f"{kind} {one.name}": missing_metadata(one.description, one.owners, one.tags) for kind, one in declared}
+        )
+        == {}
+    )
 
 
-def test_every_op_says_what_it_does_and_on_what(loaded: dg.RepositoryDefinition) -> None:
+def test_ops_have_a_description_and_a_kind(loaded: dg.RepositoryDefinition) -> None:
     ops = {
         node.name: node.definition
         for job in jobs_of(loaded)
@@ -70,32 +75,32 @@ def test_every_op_says_what_it_does_and_on_what(loaded: dg.RepositoryDefinition)
     assert ops
     missing = {
         f"op {name}": [
-            *(["description"] if len(op.description or "") < SHORTEST_DESCRIPTION else []),
+            *(["description"] if len(op.description or "") < MIN_DESCRIPTION_LENGTH else []),
             *(["kind"] if not op.tags.get("kind") else []),
         ]
         for name, op in ops.items()
     }
-    assert named(missing) == {}
+    assert incomplete(missing) == {}
 
 
-def test_every_asset_and_check_says_what_it_is(loaded: dg.RepositoryDefinition) -> None:
+def test_assets_and_checks_have_full_metadata(loaded: dg.RepositoryDefinition) -> None:
     graph = loaded.asset_graph
     missing = {}
     for key in graph.get_all_asset_keys():
         asset = graph.get(key)
         missing[f"asset {key.to_user_string()}"] = [
-            *bare(asset.description, asset.owners, asset.tags),
+            *missing_metadata(asset.description, asset.owners, asset.tags),
             *(["kind"] if not asset.kinds else []),
             *([f"group (it is {asset.group_name})"] if asset.group_name not in set(Group) else []),
         ]
     assert missing
     for check in graph.asset_check_keys:
         described = graph.get_check_spec(check).description
-        missing[f"check {check.name}"] = ["description"] if len(described or "") < SHORTEST_DESCRIPTION else []
-    assert named(missing) == {}
+        missing[f"check {check.name}"] = ["description"] if len(described or "") < MIN_DESCRIPTION_LENGTH else []
+    assert incomplete(missing) == {}
 
 
-def test_every_config_field_explains_itself_and_the_launchpad_has_a_value_for_it(
+def test_config_fields_have_a_description_and_a_default(
     loaded: dg.RepositoryDefinition,
 ) -> None:
     fields = {
@@ -108,24 +113,24 @@ def test_every_config_field_explains_itself_and_the_launchpad_has_a_value_for_it
     assert fields
     missing = {
         f"config field {name}": [
-            *(["description"] if len(field.description or "") < SHORTEST_DESCRIPTION else []),
+            *(["description"] if len(field.description or "") < MIN_DESCRIPTION_LENGTH else []),
             *(["default"] if not field.default_provided else []),
         ]
         for name, field in fields.items()
     }
-    assert named(missing) == {}
+    assert incomplete(missing) == {}
 
 
-def test_every_resource_says_what_it_reaches(loaded: dg.RepositoryDefinition) -> None:
+def test_resources_have_a_description(loaded: dg.RepositoryDefinition) -> None:
     resources = loaded.get_top_level_resources()
     assert resources
     missing = {
         f"resource {name}": ["description"]
         for name, resource in resources.items()
-        if len(resource.description or "") < SHORTEST_DESCRIPTION
+        if len(resource.description or "") < MIN_DESCRIPTION_LENGTH
     }
     assert missing == {}
 
 
-def test_every_job_has_its_rules(loaded: dg.RepositoryDefinition) -> None:
+def test_jobs_have_a_job_policy(loaded: dg.RepositoryDefinition) -> None:
     assert {job.name for job in jobs_of(loaded)} <= set(JOB_POLICIES)

@@ -1,1 +1,1 @@
-"""What SeedTrust does, in plain functions over a session; knows no Dagster and no vendor."""
+"""SeedTrust's business rules, as plain functions over a database session. Imports no Dagster and no vendor client."""

@@ -1,7 +1,7 @@
-"""Runs asynchronous work on an event loop of its own thread, so that an interruption can end it in good order.
+"""Runs async work on an event loop in its own thread, so that an interruption can end it cleanly.
 
-Dagster ends a run by raising in the main thread wherever that stands; inside an event loop such an exception is
-lost or tears requests apart. Here the main thread only waits.
+Dagster ends a run by raising an exception in the main thread at any point. Inside an event loop such an exception gets
+lost or breaks requests midway, so here the main thread only waits.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ Result = TypeVar("Result")
 def run_in_loop(
     work: Callable[[], Coroutine[Any, Any, Result]], *, interrupt: Callable[[], None] | None = None
 ) -> Result:
-    """Run `work` to its end and return what it returns.
+    """Run `work` to completion and return its result.
 
     Args:
-        work: makes the coroutine; called on the loop's thread.
-        interrupt: called on the loop when this thread is interrupted, to have the work end soon and well;
-            None cancels it. Its end is waited for before the interruption goes on.
+        work: creates the coroutine; called in the loop's thread.
+        interrupt: called in the loop if this thread is interrupted, to end the work soon and cleanly; None cancels the
+            work. The interruption continues once the work has ended.
     """
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Result]]] = Future()
     ended = Event()

@@ -1,6 +1,6 @@
-"""Decides how S3 and CloudFront are: up, degraded where they are slow, down where a check fails.
+"""Checks S3 and CloudFront: up, degraded if slow, down if the check fails.
 
-Whom that is told to, and how a vendor is spoken to, is not here.
+Posting the status is in `jobs/aws_status_check`; the clients are in `resources`.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from seedtrust_ops.ports.component_status import Component, ComponentStatus, Sta
 from seedtrust_ops.ports.object_storage import ObjectStorage
 
 SLOW_MS = 2_000
-"""From here on a component is degraded: people notice two seconds."""
+"""From this latency on a component is degraded: people notice two seconds."""
 
 
 def check_storage(storage: ObjectStorage, key: str) -> ComponentStatus:
-    """Put a small object under `key`, read it, delete it, and say how that went.
+    """Put, read and delete a small object under `key` and return the status of S3.
 
-    The key must be this check's own: another check at the same time must not delete the object in between.
+    The key must be unique to this check, so that a concurrent check does not delete the object in between.
     """
 
     def check() -> int:
@@ -28,27 +28,27 @@ def check_storage(storage: ObjectStorage, key: str) -> ComponentStatus:
         read = storage.get(key)
         storage.delete(key)
         if read != content:
-            raise _Differs(f"The object {key} came back with other content than was put.")
+            raise _ContentMismatch(f"Object {key} was read back with different content than was written.")
         return round((monotonic() - began) * 1000)
 
-    return _status(Component.S3, check, "A small object was put, read and deleted")
+    return _status(Component.S3, check, "Wrote, read and deleted a small object")
 
 
 def check_page(fetch: Callable[[], int]) -> ComponentStatus:
-    """Fetch a page behind CloudFront (`fetch` returns milliseconds or raises) and say how that went."""
-    return _status(Component.CLOUDFRONT, fetch, "The page came")
+    """Fetch a page behind CloudFront (`fetch` returns milliseconds or raises) and return the status of CloudFront."""
+    return _status(Component.CLOUDFRONT, fetch, "Fetched the page")
 
 
-class _Differs(SeedTrustError):
-    """What was read is not what was put."""
+class _ContentMismatch(SeedTrustError):
+    """The object read differs from the object written."""
 
 
-def _status(component: Component, check: Callable[[], int], good: str) -> ComponentStatus:
+def _status(component: Component, check: Callable[[], int], success: str) -> ComponentStatus:
     checked_at = datetime.now(UTC)
     try:
         latency_ms = check()
     except SeedTrustError as error:
         return ComponentStatus(component, Status.DOWN, None, checked_at, str(error))
     status = Status.UP if latency_ms < SLOW_MS else Status.DEGRADED
-    slow = "" if status is Status.UP else f", slower than the {SLOW_MS} ms that count as good"
-    return ComponentStatus(component, status, latency_ms, checked_at, f"{good} in {latency_ms} ms{slow}.")
+    slow = "" if status is Status.UP else f", slower than the limit of {SLOW_MS} ms"
+    return ComponentStatus(component, status, latency_ms, checked_at, f"{success} in {latency_ms} ms{slow}.")

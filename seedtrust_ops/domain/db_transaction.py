@@ -1,6 +1,6 @@
-"""Runs a piece of work in one database transaction, again from the start where PostgreSQL broke a deadlock.
+"""Runs a function in one database transaction and retries it after a deadlock or serialization failure.
 
-It decides nothing about the work; a piece of work given to it must be safe to run from the start.
+The function must be safe to run again from the start.
 """
 
 from collections.abc import Callable
@@ -13,19 +13,18 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 Result = TypeVar("Result")
 Sessions = sessionmaker[Session]
 
-# PostgreSQL's documentation, appendix A: serialization_failure and deadlock_detected ask for the
-# transaction to be run again.
-_RUN_AGAIN = {"40001", "40P01"}
+# serialization_failure and deadlock_detected (PostgreSQL documentation, appendix A): retry the whole transaction.
+_RETRYABLE_SQLSTATES = {"40001", "40P01"}
 
 
-def _asks_to_run_again(error: BaseException) -> bool:
-    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _RUN_AGAIN
+def _is_retryable(error: BaseException) -> bool:
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _RETRYABLE_SQLSTATES
 
 
 def run_in_transaction(sessions: Sessions, work: Callable[[Session], Result]) -> Result:
-    """Run `work` in a transaction, commit it and return what it returned; 5 tries against deadlocks."""
+    """Run `work` in a transaction, commit, and return its result; at most 5 attempts after deadlocks."""
     for attempt in Retrying(
-        retry=retry_if_exception(_asks_to_run_again),
+        retry=retry_if_exception(_is_retryable),
         wait=wait_random_exponential(multiplier=0.02, max=0.5),
         stop=stop_after_attempt(5),
         reraise=True,

@@ -1,7 +1,7 @@
-"""What follows from a failed run: one `errors` row, and PostHog told of it, once, however often the run is mirrored.
+"""Records a failed run once, however often it is mirrored: one `errors` row and two PostHog events.
 
-The row holds the sentence that people read. PostHog gets no sentence, which may quote a name or a number, but the
-kind of failure and what that kind means.
+The row has the message that people read. Because that message may quote a name or a number, PostHog gets only the
+error type and what that type means.
 """
 
 import re
@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, insert
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
-from seedtrust_ops.domain.outbox.event_store import Destination, Event, queue_events
+from seedtrust_ops.domain.outbox.event_store import Destination, Event, enqueue_events
 from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.tables import ErrorRecord, JobRun
 
@@ -34,8 +34,8 @@ _COLUMNS: list[tuple[str, TypeEngine[Any]]] = [
 class RunFailure:
     """How one run failed; `occurred_at` in UTC.
 
-    `message` is the sentence that people read, `meaning` what failures of this type are, without anything of this
-    one. `context` holds no personal data.
+    `message` is the sentence that people read; `meaning` describes the error type in general, without data of this
+    run. `context` has no personal data.
     """
 
     run_id: str
@@ -50,47 +50,47 @@ class RunFailure:
 
 
 def record_failures(session: Session, failures: Sequence[RunFailure]) -> int:
-    """Write the `errors` row of each run that JobRun has as ERROR and that has none, and queue what PostHog is told.
+    """Write an `errors` row for each run that is ERROR in JobRun and has none yet, and queue its PostHog events.
 
-    The run's row is locked first, so that of two mirrors at once the second sees what the first one wrote.
+    The JobRun row is locked first, so that of two concurrent mirrors the second sees what the first wrote.
 
     Returns:
-        How many rows were written.
+        The number of rows written.
     """
     if not failures:
         return 0
-    of_run = {failure.run_id: failure for failure in failures}
-    run_ids = {row.id: row.run_id for row in session.execute(_lock(sorted(of_run)))}
-    news = array_table(
-        "news", _COLUMNS, [[getattr(failure, name) for name, _ in _COLUMNS] for failure in of_run.values()]
+    by_run_id = {failure.run_id: failure for failure in failures}
+    run_ids = {row.id: row.run_id for row in session.execute(_lock(sorted(by_run_id)))}
+    reported = array_table(
+        "reported", _COLUMNS, [[getattr(failure, name) for name, _ in _COLUMNS] for failure in by_run_id.values()]
     )
-    told = exists().where(ErrorRecord.job_run_id == JobRun.id)
+    is_recorded = exists().where(ErrorRecord.job_run_id == JobRun.id)
     values = (
         select(
             JobRun.id,
             JobRun.task_name,
-            news.c.severity,
-            news.c.exception_type,
-            news.c.message,
-            news.c.traceback,
-            news.c.context,
-            news.c.occurred_at,
+            reported.c.severity,
+            reported.c.exception_type,
+            reported.c.message,
+            reported.c.traceback,
+            reported.c.context,
+            reported.c.occurred_at,
         )
-        .join(news, news.c.run_id == JobRun.run_id)
-        .where(JobRun.status == "ERROR", ~told)
+        .join(reported, reported.c.run_id == JobRun.run_id)
+        .where(JobRun.status == "ERROR", ~is_recorded)
     )
     written = (
         insert(ErrorRecord)
         .from_select(["job_run_id", "source", *(name for name, _ in _COLUMNS[1:])], values)
         .returning(ErrorRecord.job_run_id)
     )
-    new = [of_run[run_ids[job_run_id]] for job_run_id in session.scalars(written) if job_run_id is not None]
-    queue_events(session, [event for failure in new for event in _events(failure)])
+    new = [by_run_id[run_ids[job_run_id]] for job_run_id in session.scalars(written) if job_run_id is not None]
+    enqueue_events(session, [event for failure in new for event in _events(failure)])
     return len(new)
 
 
-def without_numbers(text: str) -> str:
-    """Return `text` with every run of four or more digits masked: no account number leaves the house."""
+def mask_long_numbers(text: str) -> str:
+    """Return `text` with every run of four or more digits masked, so that no account number leaves our systems."""
     return re.sub(r"\d{4,}", "****", text)
 
 
@@ -113,8 +113,8 @@ def _events(failure: RunFailure) -> list[Event]:
     }
     exception = {
         "type": failure.exception_type,
-        "message": without_numbers(failure.meaning),
-        "traceback": without_numbers(failure.traceback or ""),
+        "message": mask_long_numbers(failure.meaning),
+        "traceback": mask_long_numbers(failure.traceback or ""),
     }
     bodies: dict[str, dict[str, Any]] = {
         "job_run_error": {"event": "job_run_error", "properties": properties},

@@ -1,7 +1,7 @@
-"""JobRun, the mirror of every run that all dashboards read: what a run is becomes one row, and never goes back.
+"""Writes JobRun, the mirror of all Dagster runs that the dashboards read: one row per run; a status never goes back.
 
-Where the runs come from is `monitoring/`'s, and what follows from a failure is `job_failures`'; recording the same
-facts twice, or out of order, changes nothing.
+Snapshots come from `monitoring`; failures are handled in `job_failures`. Writing the same snapshots twice or out of
+order changes nothing.
 """
 
 from collections.abc import Sequence
@@ -36,11 +36,11 @@ _COLUMNS: list[tuple[str, TypeEngine[Any]]] = [
 
 
 @dataclass(frozen=True)
-class RunFact:
-    """What is known of one run at one moment; times in UTC.
+class RunSnapshot:
+    """The state of one run at one moment; times in UTC.
 
-    `result` is what the job returned, or how far it has come while it runs; `retries` is how often its ops were
-    tried again; `error` is the sentence that people read.
+    `result` is the job's return value, or its progress while it runs; `retries` counts op retries; `error` is the
+    sentence that people read.
     """
 
     run_id: str
@@ -57,46 +57,46 @@ class RunFact:
 
     @property
     def resolution(self) -> str | None:
-        """The status, where it is the run's last."""
+        """The status, if it is a final one."""
         return self.status if self.status in RESOLUTIONS else None
 
 
-def mirror_runs(session: Session, facts: Sequence[RunFact]) -> int:
-    """Bring JobRun up to `facts` in one statement; return how many rows were new or changed.
+def mirror_runs(session: Session, snapshots: Sequence[RunSnapshot]) -> int:
+    """Upsert `snapshots` into JobRun in one statement; return how many rows were inserted or changed.
 
     A status never goes back: PENDING, then STARTED, then one of COMPLETED, ERROR, EXPIRED and REVOKED, which is also
-    the resolution. Where a run has two ends (a worker taken for dead comes back and finishes), the one that happened
-    later counts, whichever was read first. A result or an error that becomes known later still gets in.
+    the resolution. If a run ends twice (a worker was presumed crashed, then finishes), the later end counts, whichever
+    was read first. A result or an error that becomes known later is still added.
 
-    Every row of `facts` stays locked until the transaction ends, in the order of run ids.
+    The rows stay locked until the transaction ends, in the order of run ids.
     """
-    latest = {fact.run_id: fact for fact in sorted(facts, key=_age)}
+    latest = {snapshot.run_id: snapshot for snapshot in sorted(snapshots, key=_recency)}
     if not latest:
         return 0
-    news = array_table(
-        "news",
+    source = array_table(
+        "snapshots",
         _COLUMNS,
-        [[getattr(fact, name) for name, _ in _COLUMNS] for _, fact in sorted(latest.items())],
+        [[getattr(snapshot, name) for name, _ in _COLUMNS] for _, snapshot in sorted(latest.items())],
     )
-    statement = insert(JobRun).from_select([name for name, _ in _COLUMNS], select(*news.c).order_by(news.c.run_id))
-    rows = session.execute(_keeping_what_is_newer(statement).returning(JobRun.id))
+    statement = insert(JobRun).from_select([name for name, _ in _COLUMNS], select(*source.c).order_by(source.c.run_id))
+    rows = session.execute(_upsert_newer(statement).returning(JobRun.id))
     return len(rows.all())
 
 
 def unfinished_runs(session: Session, *, limit: int) -> list[str]:
-    """Return the ids of runs that JobRun does not know the end of, the newest first."""
+    """Return the ids of runs without a final status in JobRun, newest first."""
     query = select(JobRun.run_id).where(JobRun.resolution.is_(None)).order_by(JobRun.queued_at.desc()).limit(limit)
     return list(session.scalars(query))
 
 
-def _keeping_what_is_newer(statement: Any) -> Any:
-    """Let a row that is there change only where the news are news: a later status, or something not known before."""
+def _upsert_newer(statement: Any) -> Any:
+    """Update an existing row only if the snapshot adds something: a later status, or a value not known before."""
     new = statement.excluded
-    was, is_now = _order(JobRun), _order(new)
-    other_end = and_(is_now == was, new.status != JobRun.status)
-    ahead = or_(is_now > was, and_(other_end, new.finished_at > JobRun.finished_at))
-    behind = or_(is_now < was, other_end)
-    said = {
+    old_rank, new_rank = _status_rank(JobRun), _status_rank(new)
+    other_end = and_(new_rank == old_rank, new.status != JobRun.status)
+    ahead = or_(new_rank > old_rank, and_(other_end, new.finished_at > JobRun.finished_at))
+    behind = or_(new_rank < old_rank, other_end)
+    merged = {
         "result": func.coalesce(new.result, JobRun.result),
         "error": case((ahead, new.error), else_=func.coalesce(new.error, JobRun.error)),
         "retries": func.greatest(new.retries, JobRun.retries),
@@ -104,18 +104,18 @@ def _keeping_what_is_newer(statement: Any) -> Any:
         "started_at": func.greatest(new.started_at, JobRun.started_at),
         "finished_at": func.greatest(new.finished_at, JobRun.finished_at),
     }
-    known = [getattr(JobRun, name) for name in said]
+    current = [getattr(JobRun, name) for name in merged]
     return statement.on_conflict_do_update(
         index_elements=[JobRun.run_id],
-        set_={"status": new.status, "resolution": new.resolution, **said, "updated_at": func.now()},
-        where=or_(ahead, and_(~behind, tuple_(*said.values()).is_distinct_from(tuple_(*known)))),
+        set_={"status": new.status, "resolution": new.resolution, **merged, "updated_at": func.now()},
+        where=or_(ahead, and_(~behind, tuple_(*merged.values()).is_distinct_from(tuple_(*current)))),
     )
 
 
-def _age(fact: RunFact) -> tuple[int, float]:
-    order = 2 if fact.resolution is not None else 1 if fact.status == "STARTED" else 0
-    return order, fact.finished_at.timestamp() if fact.finished_at is not None else 0.0
+def _recency(snapshot: RunSnapshot) -> tuple[int, float]:
+    rank = 2 if snapshot.resolution is not None else 1 if snapshot.status == "STARTED" else 0
+    return rank, snapshot.finished_at.timestamp() if snapshot.finished_at is not None else 0.0
 
 
-def _order(run: Any) -> ColumnElement[int]:
+def _status_rank(run: Any) -> ColumnElement[int]:
     return case((run.resolution.is_not(None), 2), (run.status == "STARTED", 1), else_=0)

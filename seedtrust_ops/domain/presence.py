@@ -1,6 +1,6 @@
-"""Who is on the site and what they look at: rows that go stale when a browser closes without saying so.
+"""Clears who is on the site and what they are viewing: rows that go stale when a browser closes without notice.
 
-Clearing them costs nobody anything: a browser that is open says so again.
+Clearing is harmless, because an open browser writes its rows again.
 """
 
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from seedtrust_ops.tables import User, ViewingDisbursementRequest, ViewingPaymen
 
 
 @dataclass(frozen=True)
-class Cleared:
-    """How many rows said something and say it no longer."""
+class ClearedPresence:
+    """How many rows were cleared."""
 
     users: int
     viewed_requests: int
     viewed_payments: int
 
 
-def clear_presence(session: Session) -> Cleared:
+def clear_presence(session: Session) -> ClearedPresence:
     """Set all users off site and empty both viewing tables, in one statement each."""
-    return Cleared(
+    return ClearedPresence(
         users=_count(session.execute(update(User).where(User.is_on_site).values(is_on_site=False))),
         viewed_requests=_count(session.execute(delete(ViewingDisbursementRequest))),
         viewed_payments=_count(session.execute(delete(ViewingPayment))),

@@ -1,6 +1,6 @@
-"""Deletes what was told to others and needs no record: old events of the outbox, and files of letters that failed.
+"""Purges rows that need no record: old outgoing events, and attachments of emails that failed.
 
-JobRun, the attempts at transfers, the ledger, alerts and the letters themselves are kept for ever.
+JobRun, transfer attempts, the ledger, alerts and the notifications themselves are kept forever.
 """
 
 from datetime import datetime
@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.tables import JobRun, Notification, NotificationAttachment, OutgoingEvent
 
-ROWS_A_TIME = 5_000
+ROWS_PER_BATCH = 5_000
 
 
-def delete_old_events(session: Session, before: datetime) -> int:
-    """Delete up to ROWS_A_TIME events that were sent or given up before `before` (aware); return how many.
+def purge_old_events(session: Session, before: datetime) -> int:
+    """Delete up to ROWS_PER_BATCH events that were sent or abandoned before `before` (aware); return the number.
 
-    The newest of each destination stays: what is told next may be told as what comes after it.
+    The newest event of each destination stays, because later events may be ordered after it.
     """
     newest = select(func.max(OutgoingEvent.id)).group_by(OutgoingEvent.destination)
     old = (
@@ -24,29 +24,29 @@ def delete_old_events(session: Session, before: datetime) -> int:
         .where(
             func.coalesce(OutgoingEvent.sent_at, OutgoingEvent.abandoned_at) < before, OutgoingEvent.id.not_in(newest)
         )
-        .limit(ROWS_A_TIME)
+        .limit(ROWS_PER_BATCH)
     )
     return len(
         session.execute(delete(OutgoingEvent).where(OutgoingEvent.id.in_(old)).returning(OutgoingEvent.id)).all()
     )
 
 
-def delete_old_attachments(session: Session, before: datetime) -> int:
-    """Delete up to ROWS_A_TIME files of letters that failed and were written before `before`; return how many.
+def purge_old_attachments(session: Session, before: datetime) -> int:
+    """Delete up to ROWS_PER_BATCH attachments of failed emails created before `before` (aware); return the number.
 
-    Whoever asked for a report was to get it then; sent again so late, the letter goes without.
+    A report that old is no longer useful. If the email is sent again, it goes without the attachment.
     """
     old = (
         select(NotificationAttachment.notification_id)
         .join(Notification, Notification.id == NotificationAttachment.notification_id)
         .where(Notification.status == "failed", Notification.created_at < before)
-        .limit(ROWS_A_TIME)
+        .limit(ROWS_PER_BATCH)
     )
-    gone = delete(NotificationAttachment).where(NotificationAttachment.notification_id.in_(old))
-    return len(session.execute(gone.returning(NotificationAttachment.notification_id)).all())
+    statement = delete(NotificationAttachment).where(NotificationAttachment.notification_id.in_(old))
+    return len(session.execute(statement.returning(NotificationAttachment.notification_id)).all())
 
 
-def ended_runs(session: Session, run_ids: list[str]) -> set[str]:
-    """Return those of the runs whose end JobRun has."""
+def find_ended_runs(session: Session, run_ids: list[str]) -> set[str]:
+    """Return the runs among `run_ids` that have a final status in JobRun."""
     query = select(JobRun.run_id).where(JobRun.run_id == func.any(run_ids), JobRun.resolution.is_not(None))
     return set(session.scalars(query))

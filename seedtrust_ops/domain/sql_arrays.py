@@ -1,7 +1,6 @@
-"""Brings rows and lists of ids from Python into SQL as arrays of a fixed shape, however many they are.
+"""Passes lists of ids and rows from Python to SQL as array parameters, regardless of their number.
 
-A statement over it is compiled once and cached; `VALUES` with its varying number of parameters is compiled anew
-for every length.
+SQLAlchemy compiles and caches such a statement once; one with `VALUES` is compiled again for every number of rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,18 +14,18 @@ from sqlalchemy.types import TypeEngine
 def in_array(
     column_: SQLColumnExpression[int] | SQLColumnExpression[int | None], numbers: Iterable[int]
 ) -> ColumnElement[bool]:
-    """Return the condition that `column_` is one of `numbers`, however many: they are one parameter, an array."""
+    """Return the condition that `column_` is one of `numbers`, passed as one array parameter."""
     return column_ == func.any(bindparam(None, list(numbers), type_=ARRAY(BigInteger()), unique=True))
 
 
 def array_table(
     name: str, columns: Sequence[tuple[str, TypeEngine[Any]]], rows: Iterable[Sequence[Any]]
 ) -> TableValuedAlias:
-    """Return a table `name` with these typed columns that holds `rows`, to join with or select from."""
+    """Return `rows` as a table `name` with these typed columns, to join with or select from."""
     listed = list(rows)
     arrays = [
-        bindparam(None, [row[place] for row in listed], type_=ARRAY(type_, dimensions=1), unique=True)
-        for place, (_, type_) in enumerate(columns)
+        bindparam(None, [row[index] for row in listed], type_=ARRAY(type_, dimensions=1), unique=True)
+        for index, (_, type_) in enumerate(columns)
     ]
     return (
         func.unnest(*arrays)

@@ -1,1 +1,1 @@
-"""One file a job: when it runs, what it does, what it yields. The rule itself is one call into `domain/`."""
+"""One file per job: when it runs, what it does, what it returns. The business rule itself is a call into `domain`."""

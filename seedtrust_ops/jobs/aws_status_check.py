@@ -1,6 +1,6 @@
-"""Looks every five minutes whether S3 and CloudFront work, and posts what it finds to the internal API.
+"""Every 5 minutes: checks S3 and CloudFront and posts their status to the internal API.
 
-A check that fails is told as `down` and the run succeeds; only where telling fails does the run fail.
+A component that fails its check is posted as `down` and the run succeeds. The run fails only if posting fails.
 """
 
 from functools import partial
@@ -21,7 +21,7 @@ from seedtrust_ops.orchestration.dagster_resources import (
 )
 from seedtrust_ops.orchestration.job_factory import automation_status, owners_and_tags, single_op_job
 from seedtrust_ops.orchestration.metadata import markdown_table
-from seedtrust_ops.orchestration.shadow_runs import in_shadow, run_in_shadow
+from seedtrust_ops.orchestration.shadow_runs import is_in_shadow_mode, run_in_shadow_mode
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 
 NAME = "aws_status_check"
@@ -36,43 +36,43 @@ def aws_status_check_op(
     internal_api: InternalApiResource,
     database: DatabaseResource,
 ) -> dict[str, Any]:
-    """Put, read and delete a small object in the reports' bucket, fetch CloudFront's page, and post both statuses."""
-    if in_shadow(NAME):
+    """Check S3 (put, read and delete a small object) and CloudFront (fetch a page), and post both statuses."""
+    if is_in_shadow_mode(NAME):
         with user_facing_failures():
             fetch = cloudfront.page().fetch
-        return run_in_shadow(context, NAME, database, partial(job_dry_runs.outside, fetch=fetch))
+        return run_in_shadow_mode(context, NAME, database, partial(job_dry_runs.dry_run_status_check, fetch=fetch))
     with user_facing_failures():
-        # A missing variable must stop the job before it tells anybody anything.
+        # A missing variable must stop the job before it posts anything.
         bucket, page, api = storage.open(), cloudfront.page(), internal_api.api()
-        found = [
+        statuses = [
             check_storage(bucket, f"status-checks/{context.run_id}-{context.retry_number}"),
             check_page(page.fetch),
         ]
         failures: list[SeedTrustError] = []
-        for status in found:
+        for status in statuses:
             try:
                 api.post(status)
             except SeedTrustError as error:
-                # The other component's status is told all the same.
+                # Still post the other component's status.
                 failures.append(error)
         context.add_output_metadata(
             {
-                "components": markdown_table(
-                    ["component", "status", "milliseconds", "what was seen"],
+                "Components": markdown_table(
+                    ["Component", "Status", "Latency (ms)", "Detail"],
                     [
                         (one.component, one.status, "none" if one.latency_ms is None else one.latency_ms, one.detail)
-                        for one in found
+                        for one in statuses
                     ],
                 )
             }
         )
         if failures:
             raise failures[0]
-    return {one.component.value: one.status.value for one in found}
+    return {one.component.value: one.status.value for one in statuses}
 
 
 aws_status_check = single_op_job(
-    aws_status_check_op, SEVERITY, legacy_name="cron job_aws_status_check", longest_seconds=240
+    aws_status_check_op, SEVERITY, legacy_name="cron job_aws_status_check", max_runtime_seconds=240
 )
 
 aws_status_check_schedule = dg.ScheduleDefinition(
@@ -81,6 +81,6 @@ aws_status_check_schedule = dg.ScheduleDefinition(
     cron_schedule="*/5 * * * *",
     execution_timezone=get_settings().location.timezone,
     default_status=automation_status()[0],
-    description="Every five minutes.",
+    description="Every 5 minutes.",
     **owners_and_tags(NAME),
 )

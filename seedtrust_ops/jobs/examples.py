@@ -1,6 +1,6 @@
-"""Four jobs for developers' machines: one that works, one that fails, one that takes its time, one with arguments.
+"""Four example jobs for DEV_ENV=1: one succeeds, one fails, one reports progress, one takes arguments.
 
-They change nothing of SeedTrust's; nothing launches them but a person.
+They touch no SeedTrust data and have no schedule or sensor.
 """
 
 import time
@@ -17,51 +17,51 @@ from seedtrust_ops.severity import Severity
 SEVERITY = Severity.LOW
 
 
-class Steps(JobConfig):
-    """How long to take."""
+class ProgressConfig(JobConfig):
+    """How many steps to run, and how long each takes."""
 
-    steps: int = Field(default=10, ge=1, le=1_000, description="How many steps there are.")
-    seconds_a_step: float = Field(default=1.0, ge=0, le=60, description="How many seconds each step takes.")
+    steps: int = Field(default=10, ge=1, le=1_000, description="The number of steps.")
+    seconds_a_step: float = Field(default=1.0, ge=0, le=60, description="Seconds that each step takes.")
 
 
-class Greeting(JobConfig):
-    """Whom to greet, and how often."""
+class GreetingConfig(JobConfig):
+    """Whom to greet, and how many times."""
 
-    name: str = Field(default="operations", min_length=1, description="Who is greeted, by name.")
-    times: int = Field(default=1, ge=1, le=100, description="How often they are greeted.")
+    name: str = Field(default="operations", min_length=1, description="The name of the person to greet.")
+    times: int = Field(default=1, ge=1, le=100, description="How many times to greet the person.")
 
 
 @dg.op(name="example", retry_policy=RETRIES, tags={"kind": "python"})
 def example_op(context: dg.OpExecutionContext) -> str:
-    """Say hello and end well."""
+    """Log a greeting and succeed."""
     context.log.info("Hello from SeedTrust Ops.")
     return "hello"
 
 
 @dg.op(name="example_error", retry_policy=RETRIES, tags={"kind": "python"})
 def example_error_op() -> None:
-    """Fail, to show how a failure looks and who is told."""
-    raise dg.Failure("This job fails on purpose: there is nothing to mend.", allow_retries=False)
+    """Fail on purpose, to show what a failure looks like and who is notified."""
+    raise dg.Failure("This job fails on purpose. There is nothing to fix.", allow_retries=False)
 
 
 @dg.op(name="example_progress", retry_policy=RETRIES, tags={"kind": "python"})
-def example_progress_op(context: dg.OpExecutionContext, config: Steps) -> dict[str, int]:
-    """Take step after step, and show after each how far it has come: in the run's tags, its log, and JobRun."""
+def example_progress_op(context: dg.OpExecutionContext, config: ProgressConfig) -> dict[str, int]:
+    """Run a number of steps and report progress after each one in the run's tags, its log and JobRun."""
     show_progress(context, done=0, total=config.steps)
     for step in range(1, config.steps + 1):
         time.sleep(config.seconds_a_step)
-        context.log.info(f"Step {step} of {config.steps} is done.")
+        context.log.info(f"Step {step} of {config.steps} done.")
         show_progress(context, done=step, total=config.steps)
-    context.add_output_metadata({"steps": config.steps})
+    context.add_output_metadata({"Steps": config.steps})
     return {"steps": config.steps}
 
 
 @dg.op(name="example_with_args", retry_policy=RETRIES, tags={"kind": "python"})
-def example_with_args_op(context: dg.OpExecutionContext, config: Greeting) -> list[str]:
-    """Greet somebody as often as its arguments say."""
+def example_with_args_op(context: dg.OpExecutionContext, config: GreetingConfig) -> list[str]:
+    """Greet a person as many times as the config says."""
     greetings = [f"Hello, {config.name}."] * config.times
     context.log.info(" ".join(greetings))
-    context.add_output_metadata({"greetings": config.times})
+    context.add_output_metadata({"Greetings": config.times})
     return greetings
 
 
@@ -72,5 +72,5 @@ example_with_args = single_op_job(example_with_args_op, SEVERITY, legacy_name="H
 
 
 def example_jobs() -> list[dg.JobDefinition]:
-    """Return the four where DEV_ENV=1, and none in production."""
+    """Return the four jobs if DEV_ENV=1, none in production."""
     return [example, example_error, example_progress, example_with_args] if get_settings().location.dev_env else []

@@ -1,6 +1,6 @@
-"""Shows, every Monday at 05:30, the week that has ended: runs, failures, approvals, money moved, reports.
+"""Mondays at 05:30: a review of the week that ended, with runs, failures, approvals, money moved and reports.
 
-It is an asset by the week, Monday to Sunday, named by its Monday; it only reads.
+The asset is partitioned by week, Monday to Sunday, keyed by the Monday. The job only reads.
 """
 
 from datetime import date, timedelta
@@ -9,11 +9,12 @@ from typing import Any
 import dagster as dg
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.domain.operations_review.weekly_figures import read_week
+from seedtrust_ops.domain.operations_review.weekly_figures import load_week
+from seedtrust_ops.formatting import format_dollars
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.job_factory import owners_and_tags, single_asset_job
-from seedtrust_ops.orchestration.metadata import dollars, week_metadata
+from seedtrust_ops.orchestration.metadata import weekly_review_metadata
 from seedtrust_ops.orchestration.schedules import Weekday, last_weekday, office_today, weekly_schedule
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 
@@ -21,11 +22,11 @@ NAME = "operations_review"
 WEEKS = dg.WeeklyPartitionsDefinition(
     start_date="2026-01-05", timezone=get_settings().location.timezone, day_offset=Weekday.MONDAY.value, end_offset=1
 )
-"""This week's too, so that people can look at one that is not over."""
+"""Includes the current week, so that people can review it before it ends."""
 
 
-def week_before(day: date) -> str:
-    """Return the partition of the last week that has ended on `day`: the date of its Monday."""
+def last_complete_week(day: date) -> str:
+    """Return the partition key of the last week that ended before `day`: the date of its Monday."""
     return (last_weekday(day, Weekday.MONDAY) - timedelta(days=7)).isoformat()
 
 
@@ -35,35 +36,35 @@ def week_before(day: date) -> str:
     group_name=job_policy(NAME).group.value,
     kinds={"postgres", "matplotlib"},
     retry_policy=RETRIES,
-    description="A week of operations in one picture: runs and failures, approvals, money moved, reports and how long "
-    "people waited for them.",
+    description="One week of operations in one chart: runs and failures, approvals, money moved, reports and their "
+    "waiting times.",
     **owners_and_tags(NAME),
 )
 def operations_week(
     context: dg.AssetExecutionContext, database: DatabaseResource
 ) -> dg.MaterializeResult[dict[str, Any]]:
-    """Count what the week came to, and draw it."""
+    """Compute the week's figures and draw the chart."""
     with user_facing_failures(), database.sessions()() as session:
-        key = context.partition_key if context.has_partition_key else week_before(office_today())
+        key = context.partition_key if context.has_partition_key else last_complete_week(office_today())
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        week = read_week(session, date.fromisoformat(key), get_settings().location.timezone)
+        week = load_week(session, date.fromisoformat(key), get_settings().location.timezone)
     context.log.info(
-        f"{week.total('runs')} runs, of which {week.total('failed')} failed; {week.total('approvals')} approvals; "
-        f"{dollars(week.total('moved_cents'))} moved; {week.total('reports')} reports."
+        f"{week.total('runs')} runs ({week.total('failed')} failed); {week.total('approvals')} approvals; "
+        f"{format_dollars(week.total('moved_cents'))} moved; {week.total('reports')} reports."
     )
     return dg.MaterializeResult(
         value={"week": key} | {name: week.total(name) for name in ("runs", "failed", "approvals", "moved_cents")},
-        metadata=week_metadata(week),
+        metadata=weekly_review_metadata(week),
     )
 
 
 operations_review = single_asset_job(
     NAME,
     operations_week,
-    legacy_name="none",
-    description="Shows a week of operations at a glance: runs, failures, approvals, money moved, reports.",
+    legacy_name="none (new)",
+    description="Reviews the week that ended: runs, failures, approvals, money moved and reports.",
 )
 
 operations_review_schedule = weekly_schedule(
-    operations_review, hour=5, minute=30, on=Weekday.MONDAY, partition_of=week_before
+    operations_review, hour=5, minute=30, on=Weekday.MONDAY, partition_key_for=last_complete_week
 )

@@ -1,6 +1,6 @@
-"""Deletes, every night, the Dagster runs and delivered events that nobody needs any more: nothing else prunes them.
+"""Daily at 03:30: purges old Dagster runs, delivered events and email attachments, which nothing else purges.
 
-A run stays until JobRun has its end; JobRun itself, the attempts and the ledger stay for ever.
+A run is kept until JobRun has its final status. JobRun rows, transfer attempts and the ledger are kept forever.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,10 +16,10 @@ from sqlalchemy.pool import NullPool
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.config.retention import RetentionSettings
-from seedtrust_ops.dagster_db.run_purge import RetentionRule, PurgeResult, purge_runs
+from seedtrust_ops.dagster_db.run_purge import PurgeResult, RetentionRule, purge_runs
 from seedtrust_ops.database.engine import dagster_url
 from seedtrust_ops.domain.db_transaction import run_in_transaction
-from seedtrust_ops.domain.row_purge import purge_old_attachments, purge_old_events, find_ended_runs
+from seedtrust_ops.domain.row_purge import find_ended_runs, purge_old_attachments, purge_old_events
 from seedtrust_ops.domain.shadow_mode import job_dry_runs
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
@@ -31,45 +31,59 @@ from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facin
 NAME = "retention"
 SEVERITY = job_policy(NAME).severity
 FREQUENT_JOBS = ("auto_heal_huntington_batches", "report_generation", "aws_status_check", "off_site_tracking")
-"""What runs every minute to every half hour, and of whose successes JobRun tells enough."""
+"""Jobs that run every 30 minutes or more often. For their successful runs, the JobRun row is enough."""
 
 
 @dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})
 def retention_op(context: dg.OpExecutionContext, database: DatabaseResource) -> dict[str, Any]:
-    """Delete old runs with their events, tags and output, and old events that were told to others."""
+    """Purge old runs with their events, tags and output, plus old outgoing events and attachments of failed emails."""
     settings = get_settings().retention
     if is_in_shadow_mode(NAME):
         before = datetime.now(UTC) - timedelta(days=settings.events_days)
         return run_in_shadow_mode(context, NAME, database, partial(job_dry_runs.dry_run_retention, before=before))
-    over_at = monotonic() + settings.max_seconds
+    deadline = monotonic() + settings.max_seconds
 
-    def is_over() -> bool:
-        return monotonic() >= over_at
+    def is_time_up() -> bool:
+        return monotonic() >= deadline
 
-    def forget_output(run_ids: Sequence[str]) -> None:
+    def delete_output(run_ids: Sequence[str]) -> None:
         for run_id in run_ids:
             context.instance.compute_log_manager.delete_logs(prefix=[run_id])
 
     with user_facing_failures():
         sessions = database.sessions()
-        cleared = _purge_runs(sessions, settings, forget_output, is_over)
+        purged = _purge_runs(sessions, settings, delete_output, is_time_up)
         before = datetime.now(UTC) - timedelta(days=settings.events_days)
-        events = _purge_in_batches(sessions, partial(purge_old_events, before=before), is_over)
-        files = _purge_in_batches(sessions, partial(purge_old_attachments, before=before), is_over)
-    rest = "" if cleared.is_complete else " Time was up: the rest goes tomorrow."
+        events = _purge_in_batches(sessions, partial(purge_old_events, before=before), is_time_up)
+        attachments = _purge_in_batches(sessions, partial(purge_old_attachments, before=before), is_time_up)
+    remainder = "" if purged.is_complete else " Time limit reached: the rest will be purged in the next run."
     context.log.info(
-        f"{cleared.deleted} runs, {events} events and {files} files are deleted, {cleared.kept} old runs kept.{rest}"
+        f"Purged {purged.deleted} runs, {events} events and {attachments} email attachments. Kept {purged.kept} old "
+        f"runs that are still needed.{remainder}"
     )
-    done = {"runs": cleared.deleted, "runs_kept": cleared.kept, "events": events, "files": files}
-    context.add_output_metadata({**done, "all looked at": cleared.is_complete})
-    return {**done, "complete": cleared.is_complete}
+    context.add_output_metadata(
+        {
+            "Runs purged": purged.deleted,
+            "Old runs kept": purged.kept,
+            "Events purged": events,
+            "Email attachments purged": attachments,
+            "Complete": purged.is_complete,
+        }
+    )
+    return {
+        "runs": purged.deleted,
+        "runs_kept": purged.kept,
+        "events": events,
+        "attachments": attachments,
+        "complete": purged.is_complete,
+    }
 
 
 def _purge_runs(
     sessions: "sessionmaker[Session]",
     settings: RetentionSettings,
-    forget_output: Callable[[Sequence[str]], None],
-    is_over: Callable[[], bool],
+    delete_output: Callable[[Sequence[str]], None],
+    is_time_up: Callable[[], bool],
 ) -> PurgeResult:
     now = datetime.now(UTC)
     ages = [
@@ -82,19 +96,19 @@ def _purge_runs(
             return find_ended_runs(session, list(run_ids))
 
     engine = create_engine(dagster_url().set(drivername="postgresql+psycopg"), poolclass=NullPool)
-    return purge_runs(engine, ages, may_go=ended, forget_output=forget_output, is_over=is_over)
+    return purge_runs(engine, ages, select_deletable=ended, delete_output=delete_output, is_time_up=is_time_up)
 
 
 def _purge_in_batches(
-    sessions: "sessionmaker[Session]", delete_some: Callable[[Session], int], is_over: Callable[[], bool]
+    sessions: "sessionmaker[Session]", purge_batch: Callable[[Session], int], is_time_up: Callable[[], bool]
 ) -> int:
-    """Delete until there is no more or time is up, a transaction at a time; return how many went."""
+    """Purge one batch per transaction until none is left or time is up; return the number of rows."""
     total = 0
-    while not is_over() and (gone := run_in_transaction(sessions, delete_some)):
-        total += gone
+    while not is_time_up() and (purged := run_in_transaction(sessions, purge_batch)):
+        total += purged
     return total
 
 
-retention = single_op_job(retention_op, SEVERITY, legacy_name="none", max_runtime_seconds=3600)
+retention = single_op_job(retention_op, SEVERITY, legacy_name="none (new)", max_runtime_seconds=3600)
 
 retention_schedule = daily_schedule(retention, hour=3, minute=30)

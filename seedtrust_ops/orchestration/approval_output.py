@@ -1,6 +1,6 @@
-"""What the two jobs that approve requests do alike: the dry run, and how an approval is told to people.
+"""Shared by the two approval jobs: the dry-run option, and how approvals appear in the log and the Dagster UI.
 
-What is approved is decided in `domain/approvals`; money is shown in dollars.
+Which requests are approved is decided in `domain/approvals`. Amounts are shown in dollars.
 """
 
 from typing import Any
@@ -9,72 +9,77 @@ import dagster as dg
 from pydantic import Field
 
 from seedtrust_ops.domain.approvals.writer import ApprovalReport
+from seedtrust_ops.formatting import format_dollars
 from seedtrust_ops.job_policies import Group
 from seedtrust_ops.orchestration.job_factory import JobConfig, owners_and_tags
-from seedtrust_ops.orchestration.metadata import dollars, markdown_table
+from seedtrust_ops.orchestration.metadata import markdown_table
 
 approved_requests = dg.AssetSpec(
     key="approved_requests",
     group_name=Group.APPROVALS.value,
     kinds={"postgres"},
-    description="The disbursement requests that were approved without a person: by date (`dr_auto_approval`) or by a "
-    "rule (`rule_based_approval`). Each run that approved some is one materialization.",
+    description="Disbursement requests approved automatically, by date (`dr_auto_approval`) or by a rule "
+    "(`rule_based_approval`). One materialization per run that approved at least one request.",
     **owners_and_tags("rule_based_approval"),
 )
 
 
-class Approving(JobConfig):
-    """Whether to approve or only to show."""
+class ApprovalConfig(JobConfig):
+    """Whether a run approves requests or only shows what it would approve."""
 
-    dry_run: bool = Field(default=False, description="true to approve nothing and show what would be approved.")
+    dry_run: bool = Field(
+        default=False, description="Set to true to list the requests that would be approved without approving them."
+    )
 
 
-def result_of(report: ApprovalReport, *, dry_run: bool) -> dict[str, Any]:
-    """Return what JobRun keeps of the run; amounts in cents."""
+def approval_result(report: ApprovalReport, *, dry_run: bool) -> dict[str, Any]:
+    """Return the run's result for JobRun; `amount_cents` is in cents."""
     return {
         "dry_run": dry_run,
         "approved": 0 if dry_run else report.count,
         "would_approve": report.count if dry_run else 0,
         "amount_cents": report.amount_cents,
-        "letters": report.letters,
+        "emails": report.emails,
     }
 
 
-def in_words(report: ApprovalReport, *, dry_run: bool) -> str:
-    """Return what was approved, or would be, as one sentence."""
-    requests = f"{report.count} requests over {dollars(report.amount_cents)}"
+def summarize_approvals(report: ApprovalReport, *, dry_run: bool) -> str:
+    """Return one sentence on what was approved, or would be in a dry run."""
+    requests = f"{report.count} requests totaling {format_dollars(report.amount_cents)}"
     if dry_run:
-        return f"A dry run: {requests} would be approved now; nothing was changed."
-    return f"{requests} were approved, and {report.letters} letters written."
+        return f"Dry run: would approve {requests}. No request was changed."
+    return f"Approved {requests} and queued {report.emails} emails."
 
 
-def show_approvals(context: dg.OpExecutionContext, report: ApprovalReport, *, dry_run: bool) -> None:
-    """Show what a run approved, or would, in its log, with its output, and where something was approved, as asset."""
-    said, metadata = in_words(report, dry_run=dry_run), approval_metadata(report, dry_run=dry_run)
-    context.log.info(said)
+def report_approvals(context: dg.OpExecutionContext, report: ApprovalReport, *, dry_run: bool) -> None:
+    """Log the outcome and add it to the run's output metadata; if requests were approved, materialize the asset."""
+    summary, metadata = summarize_approvals(report, dry_run=dry_run), approval_metadata(report, dry_run=dry_run)
+    context.log.info(summary)
     if report.count and not dry_run:
-        context.log_event(dg.AssetMaterialization(asset_key=approved_requests.key, description=said, metadata=metadata))
-        metadata["all approvals"] = dg.MetadataValue.asset(approved_requests.key)
+        context.log_event(
+            dg.AssetMaterialization(asset_key=approved_requests.key, description=summary, metadata=metadata)
+        )
+        metadata["All approvals"] = dg.MetadataValue.asset(approved_requests.key)
     context.add_output_metadata(metadata)
 
 
 def approval_metadata(report: ApprovalReport, *, dry_run: bool) -> dict[str, dg.MetadataValue[Any]]:
-    """Return what was approved, or would be, with the first requests as a table."""
-    verb = "would be approved" if dry_run else "approved"
+    """Return counts and amounts, with the first requests as a table."""
+    verb = "Would be approved" if dry_run else "Approved"
     return {
-        "dry run": dg.MetadataValue.bool(dry_run),
-        f"requests {verb}": dg.MetadataValue.int(report.count),
-        f"amount {verb}": dg.MetadataValue.text(dollars(report.amount_cents)),
-        "letters written": dg.MetadataValue.int(report.letters),
+        "Dry run": dg.MetadataValue.bool(dry_run),
+        f"Requests {verb.lower()}": dg.MetadataValue.int(report.count),
+        f"Amount {verb.lower()}": dg.MetadataValue.text(format_dollars(report.amount_cents)),
+        "Emails queued": dg.MetadataValue.int(report.emails),
         f"{verb} (first {len(report.shown)} of {report.count})": markdown_table(
-            ["request", "case", "payee", "category", "amount", "approved by"],
+            ["Request", "Case", "Payee", "Category", "Amount", "Approved by"],
             [
                 (
                     one.request_id,
                     one.case_number,
                     one.payee_name,
                     one.category,
-                    dollars(one.amount_cents),
+                    format_dollars(one.amount_cents),
                     one.approved_by,
                 )
                 for one in report.shown

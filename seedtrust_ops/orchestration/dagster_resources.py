@@ -1,6 +1,6 @@
-"""What `defs` hands to the ops as Dagster resources: each opens one client from the environment's settings.
+"""The Dagster resources in `defs`: each opens one client from the settings.
 
-The clients themselves are in `resources` and `database`, which import no Dagster so that the watchdog can use them.
+The clients themselves are in `resources` and `database`, which do not import Dagster so that the watchdog can use them.
 """
 
 from collections.abc import Iterator
@@ -19,18 +19,18 @@ from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_hunti
 from seedtrust_ops.resources.internal_api_client import TIMEOUT_SECONDS, InternalApi
 from seedtrust_ops.resources.posthog_client import PostHog
 from seedtrust_ops.resources.s3_storage import S3Storage, open_storage
-from seedtrust_ops.resources.smtp import ANSWER_SECONDS, SmtpPostOffice, open_post_office
+from seedtrust_ops.resources.smtp import SMTP_TIMEOUT_SECONDS, SmtpTransport, open_smtp_transport
 
 
 class DatabaseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The database of SeedTrust's applications, from SEEDTRUST_DATABASE_URL."""
+    """The application database, from SEEDTRUST_DATABASE_URL."""
 
     def sessions(self) -> sessionmaker[Session]:
-        """Return the maker of sessions; see `application_engine` for what it raises."""
+        """Return the session factory; see `application_engine` for what it raises."""
         return application_sessions()
 
     def engine(self) -> Engine:
-        """Return this process's engine, for what needs a connection of its own."""
+        """Return this process's engine, for callers that need a connection of their own."""
         return application_engine()
 
 
@@ -39,74 +39,74 @@ class HuntingtonResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @property
     def settings(self) -> HuntingtonSettings:
-        """How to reach the bank; raises `ConfigurationError` naming the variable that is missing."""
+        """The bank settings; raises `ConfigurationError` naming the variable that is missing."""
         return get_settings().huntington
 
     def open(self) -> AbstractAsyncContextManager[HuntingtonBank]:
-        """Open connections to the bank for the length of a block."""
+        """Open the bank client for the duration of a `with` block."""
         return open_huntington_bank(self.settings)
 
 
 class FieldCipherResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The cipher of encrypted columns, from SEEDTRUST_FIELD_KEY."""
+    """The cipher for encrypted columns, from SEEDTRUST_FIELD_KEY."""
 
     def cipher(self) -> FernetFieldCipher:
-        """Return the cipher; raises `ConfigurationError` where the key is missing or no Fernet key."""
+        """Return the cipher; raises `ConfigurationError` if the key is missing or not a Fernet key."""
         return FernetFieldCipher(get_settings().field_keys.keys)
 
 
 class MailResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The mail server of SMTP_HOST and its fellow variables."""
+    """The mail server, from the SMTP_* variables and EMAIL_FROM."""
 
     @contextmanager
-    def open(self, *, answer_seconds: float = ANSWER_SECONDS) -> Iterator[SmtpPostOffice]:
-        """Yield the mail server; raises `ConfigurationError`, naming the variable, where one is missing."""
-        with open_post_office(get_settings().mail, answer_seconds=answer_seconds) as office:
-            yield office
+    def open(self, *, timeout_seconds: float = SMTP_TIMEOUT_SECONDS) -> Iterator[SmtpTransport]:
+        """Yield the mail server; raises `ConfigurationError` naming the variable that is missing."""
+        with open_smtp_transport(get_settings().mail, timeout_seconds=timeout_seconds) as transport:
+            yield transport
 
 
 class StorageResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The bucket of REPORTS_BUCKET."""
+    """The S3 bucket for reports and other files, from REPORTS_BUCKET."""
 
     def open(self) -> S3Storage:
-        """Return the bucket; raises `ConfigurationError` where REPORTS_BUCKET is missing or boto3's variables are odd.
+        """Return the bucket; raises `ConfigurationError` if REPORTS_BUCKET is missing or boto3's variables are invalid.
 
-        No request is made: a bucket that does not exist is told by the first call.
+        This makes no request: if the bucket does not exist, the first call on it fails.
         """
         return open_storage(get_settings().storage.bucket)
 
 
 class CloudFrontResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The page of CLOUDFRONT_URL."""
+    """The page behind CloudFront, from CLOUDFRONT_URL."""
 
     def page(self) -> CloudFrontPage:
-        """Return the page; raises `ConfigurationError` where the variable is missing."""
+        """Return the page; raises `ConfigurationError` if the variable is missing."""
         return CloudFrontPage(get_settings().cloudfront.url)
 
 
 class InternalApiResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The API of INTERNAL_API_URL and INTERNAL_API_KEY."""
+    """The internal status API, from INTERNAL_API_URL and INTERNAL_API_KEY."""
 
     def api(self, *, timeout_seconds: float = TIMEOUT_SECONDS) -> InternalApi:
-        """Return the API; raises `ConfigurationError`, naming the variable, where one is missing."""
+        """Return the API client; raises `ConfigurationError` naming the variable that is missing."""
         return InternalApi(get_settings().internal_api, timeout_seconds)
 
 
 class PostHogResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The project of POSTHOG_HOST and POSTHOG_API_KEY."""
+    """The PostHog project, from POSTHOG_HOST and POSTHOG_API_KEY."""
 
     def project(self) -> PostHog | None:
-        """Return the project, None where no key is set; raises `ConfigurationError` where a variable can't be used."""
+        """Return the project, or None if no key is set; raises `ConfigurationError` if a variable is invalid."""
         settings = get_settings().posthog
         return PostHog(settings.host, settings.key) if settings.key is not None else None
 
 
 class HeartbeatResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The check at HEARTBEAT_URL; if that is not set, a ping does nothing."""
+    """The uptime monitor at HEARTBEAT_URL; if that is not set, a ping does nothing."""
 
-    def ping(self, *, telling_works: bool, words: str = "") -> str | None:
+    def ping(self, *, alerts_delivered: bool, summary: str = "") -> str | None:
         """Ping the monitor; see `healthcheck_ping.ping`."""
         url = get_settings().heartbeat.url
         if url is None:
             return None
-        return healthcheck_ping.ping(url.get_secret_value(), telling_works=telling_works, words=words)
+        return healthcheck_ping.ping(url.get_secret_value(), alerts_delivered=alerts_delivered, summary=summary)

@@ -1,6 +1,6 @@
-"""Says how long a run may wait in the queue, and marks one that waited too long, by tags of the run.
+"""Reads how long a run may wait in the queue, and tags a run that expired.
 
-`monitoring/queue_expiry` cancels such runs while they wait; `executing` ends one that left the queue all the same.
+`monitoring/queue_expiry` cancels expired runs in the queue; `executor` ends one that left the queue anyway.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ from seedtrust_ops.tag_names import EXPIRED_TAG
 
 
 def expires_after(run: dg.DagsterRun) -> timedelta | None:
-    """Return how long the run may be queued: what its tag says, or else its job; None where it never expires."""
+    """Return how long the run may wait in the queue, from its tag or else its job; None if it never expires."""
     try:
         return timedelta(seconds=float(run.tags[EXPIRES_TAG]))
     except (KeyError, ValueError, OverflowError):
@@ -20,24 +20,24 @@ def expires_after(run: dg.DagsterRun) -> timedelta | None:
 
 
 def has_expired(run: dg.DagsterRun) -> bool:
-    """Return whether the run was found to have waited too long; where it was then cancelled, that is why."""
+    """Return whether the run was marked as expired; if it was then canceled, this is why."""
     return run.tags.get(EXPIRED_TAG) == run.run_id
 
 
 def mark_expired(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-    """Put on record that the run waited too long; to be done before it is cancelled."""
+    """Tag the run as expired. Call this before canceling it."""
     instance.add_run_tags(run.run_id, {EXPIRED_TAG: run.run_id})
 
 
 def waited_too_long(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Return whether a run that is about to begin left the queue later than its job allows.
+    """Return whether a run that is about to start waited in the queue longer than its limit.
 
-    One that never was in the queue (`dagster job execute`) has not waited.
+    A run that was never queued (`dagster job execute`) has not waited.
     """
-    allowed = expires_after(run)
+    limit = expires_after(run)
     record = instance.get_run_record_by_id(run.run_id)
-    if allowed is None or record is None or datetime.now(UTC) - record.create_timestamp <= allowed:
+    if limit is None or record is None or datetime.now(UTC) - record.create_timestamp <= limit:
         return False
-    moments = instance.get_run_stats(run.run_id)
-    queued, left = moments.enqueued_time, moments.launch_time
-    return queued is not None and left is not None and timedelta(seconds=left - queued) > allowed
+    stats = instance.get_run_stats(run.run_id)
+    enqueued, launched = stats.enqueued_time, stats.launch_time
+    return enqueued is not None and launched is not None and timedelta(seconds=launched - enqueued) > limit

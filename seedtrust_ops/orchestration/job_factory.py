@@ -1,6 +1,6 @@
-"""What every job does alike: retries, failures that people can read, owners, and whether its automation starts on.
+"""Builds jobs from one op or one asset, with the tags, owners and metadata that their job policy prescribes.
 
-A job's own rule, schedule and words are in its file.
+What a job does and when it runs is in its own file in `jobs`.
 """
 
 import warnings
@@ -11,59 +11,59 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from pydantic import model_validator
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.job_policies import LONGEST_TAG, job_policy, labels_of, queue_tags
+from seedtrust_ops.job_policies import MAX_RUNTIME_TAG, job_policy, label_tags, queue_tags
 from seedtrust_ops.orchestration.executor import in_process
 from seedtrust_ops.severity import Severity, run_tags
 
-# Dagster calls the owners of jobs, schedules and sensors beta at every use; the pinned version has them.
+# Dagster warns at every use that owners of jobs, schedules and sensors are beta; the pinned version supports them.
 warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.BetaWarning)
 
 
 class JobConfig(dg.Config):
-    """What a person may change of a launch; a field that is emptied in the launchpad has its default again."""
+    """Base class for run config; a field that is cleared in the launchpad gets its default value."""
 
     @model_validator(mode="before")
     @classmethod
-    def _without_emptied_fields(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in given.items() if value is not None}
+    def _drop_cleared_fields(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in config.items() if value is not None}
 
 
-class Belonging(TypedDict):
-    """Who answers for a schedule, a sensor or an asset, and the tags by which people find it."""
+class OwnersAndTags(TypedDict):
+    """The owners and search tags of a schedule, a sensor or an asset."""
 
     owners: list[str]
     tags: dict[str, str]
 
 
-def owners_and_tags(job_name: str) -> Belonging:
-    """Return what a schedule, a sensor or an asset takes over from the job that it launches or is made by.
+def owners_and_tags(job_name: str) -> OwnersAndTags:
+    """Return the owners and tags of the job, for the schedule, sensor or asset that belongs to it.
 
-    A sensor that launches none gives its own name, and is as bad to miss as a job that the rules don't name.
+    A sensor that launches no job passes its own name and gets the default policy.
     """
-    return Belonging(owners=[job_policy(job_name).group.owner], tags=labels_of(job_name))
+    return OwnersAndTags(owners=[job_policy(job_name).group.owner], tags=label_tags(job_name))
 
 
 def single_op_job(
-    op: dg.OpDefinition, severity: Severity, *, legacy_name: str, longest_seconds: int | None = None
+    op: dg.OpDefinition, severity: Severity, *, legacy_name: str, max_runtime_seconds: int | None = None
 ) -> dg.JobDefinition:
-    """Return the job that runs `op` and bears its name, so that people write the name once in a run's config.
+    """Return a job that runs `op` and has the op's name, so that a run's config names both at once.
 
     Args:
-        op: the job's one op; its description is the job's.
-        severity: how bad it is when the job stops.
-        legacy_name: what the job was called in the systems that this one replaces.
-        longest_seconds: after so long Dagster ends a run of it; None for the limit of all jobs.
+        op: the job's only op; its description becomes the job's description.
+        severity: how serious it is if the job stops running.
+        legacy_name: the name of the job in the system that this project replaces.
+        max_runtime_seconds: Dagster ends a run that takes longer; None for the default of all jobs.
     """
-    # The graph between the two needs a name of its own: Dagster allows no op and graph of one name.
+    # The graph between the two needs its own name: Dagster does not allow an op and a graph with the same name.
     graph = dg.GraphDefinition(name=f"{op.name}_graph", node_defs=[op], description=op.description)
-    limit = {} if longest_seconds is None else {LONGEST_TAG: str(longest_seconds)}
+    limit = {} if max_runtime_seconds is None else {MAX_RUNTIME_TAG: str(max_runtime_seconds)}
     return graph.to_job(
         name=op.name,
         description=op.description,
-        # One op needs no process of its own beside the run's.
+        # A single op needs no process besides the run's own.
         executor_def=in_process,
-        tags=labels_of(op.name) | run_tags(severity) | queue_tags(op.name) | limit,
-        metadata={"severity": severity.value, "legacy name": legacy_name},
+        tags=label_tags(op.name) | run_tags(severity) | queue_tags(op.name) | limit,
+        metadata={"Severity": severity.value, "Legacy name": legacy_name},
         owners=[job_policy(op.name).group.owner],
     )
 
@@ -71,28 +71,28 @@ def single_op_job(
 def single_asset_job(
     name: str, asset: dg.AssetsDefinition, *, legacy_name: str, description: str
 ) -> UnresolvedAssetJobDefinition:
-    """Return the job `name` that makes one asset and looks at all of its checks.
+    """Return the job `name` that materializes one asset and runs all of its checks.
 
     Args:
-        name: the job's; its severity, group and time in the queue are those of `job_rules`.
-        asset: what it makes.
-        legacy_name: what the job was called in the systems that this one replaces.
-        description: in a sentence or two, what its runs do.
+        name: the job's name; `job_policies` has its severity, group and queue limits.
+        asset: the asset to materialize.
+        legacy_name: the name of the job in the system that this project replaces.
+        description: what a run does, in one or two sentences.
     """
-    rules = job_policy(name)
+    policy = job_policy(name)
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(asset),
         description=description,
         executor_def=in_process,
-        tags=labels_of(name) | run_tags(rules.severity) | queue_tags(name),
-        metadata={"severity": rules.severity.value, "legacy name": legacy_name},
-        owners=[rules.group.owner],
+        tags=label_tags(name) | run_tags(policy.severity) | queue_tags(name),
+        metadata={"Severity": policy.severity.value, "Legacy name": legacy_name},
+        owners=[policy.group.owner],
     )
 
 
 def automation_status() -> tuple[dg.DefaultScheduleStatus, dg.DefaultSensorStatus]:
-    """Return how production schedules and sensors start: stopped where DEV_ENV=1, else running."""
+    """Return the default status of production schedules and sensors: STOPPED if DEV_ENV=1, otherwise RUNNING."""
     if get_settings().location.dev_env:
         return dg.DefaultScheduleStatus.STOPPED, dg.DefaultSensorStatus.STOPPED
     return dg.DefaultScheduleStatus.RUNNING, dg.DefaultSensorStatus.RUNNING

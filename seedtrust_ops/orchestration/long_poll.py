@@ -1,6 +1,6 @@
-"""How a sensor waits in the database for work, so that work is asked for as it is committed.
+"""Long polling for sensors: a tick waits for a NOTIFY, so that a run is requested as soon as work is committed.
 
-The waiting itself is `resources/waiting`; what a sensor looks at is in its job's file.
+The listening itself is in `database/listen_notify`; what a sensor evaluates is in its job's file.
 """
 
 from collections.abc import Callable
@@ -9,30 +9,36 @@ from typing import TypeVar
 import dagster as dg
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.database.listen_notify import Signal, listening, wait_until_found
+from seedtrust_ops.database.listen_notify import NotifyChannel, listen, poll_until
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 
 Request = TypeVar("Request", dg.RunRequest, dg.SensorResult)
 
 
 def poll_or_wait(
-    database: DatabaseResource, signal: Signal, look: Callable[[], Request | dg.SkipReason], *, rest: float = 0.0
+    database: DatabaseResource,
+    channel: NotifyChannel,
+    evaluate: Callable[[], Request | dg.SkipReason],
+    *,
+    rest: float = 0.0,
 ) -> Request | dg.SkipReason:
-    """Return what `look` asks for as soon as it asks for something, at the latest after the sensor's time.
+    """Return what `evaluate` requests as soon as it requests something, or its last skip reason when time is up.
+
+    The wait lasts at most SEEDTRUST_SENSOR_WAIT_SECONDS; 0 means evaluate once.
 
     Args:
-        database: the application's database.
-        signal: what is committed together with new work.
-        look: returns what to ask for, or why nothing.
-        rest: after a look in vain there is none for so many times the look's own length.
+        database: the application database.
+        channel: the NOTIFY that is sent when new work is committed.
+        evaluate: returns the request, or the reason to skip.
+        rest: after an evaluation that found nothing, pause for this many times its duration.
     """
     seconds = get_settings().location.sensor_wait_seconds
     if seconds == 0:
-        return look()
-    with listening(database.engine(), signal) as bell:
-        outcome = wait_until_found(
-            look, lambda seen: not isinstance(seen, dg.SkipReason), bell, seconds=seconds, rest=rest
+        return evaluate()
+    with listen(database.engine(), channel) as listener:
+        outcome = poll_until(
+            evaluate, lambda outcome: not isinstance(outcome, dg.SkipReason), listener, seconds=seconds, rest=rest
         )
-    if isinstance(outcome, dg.SkipReason) and bell.why_polling is not None:
-        return dg.SkipReason(f"{outcome.skip_message} It looked every second: {bell.why_polling}.")
+    if isinstance(outcome, dg.SkipReason) and listener.polling_reason is not None:
+        return dg.SkipReason(f"{outcome.skip_message} Polled every second because {listener.polling_reason}.")
     return outcome

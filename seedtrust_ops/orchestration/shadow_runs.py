@@ -1,6 +1,6 @@
-"""How a job's op behaves in shadow: it looks, its decisions are recorded, and the run says that nothing was done.
+"""Shadow mode for a job's op: its decisions are recorded, and the run says that nothing else was done.
 
-What is decided, and how nothing of it is kept, is in `domain/shadow/`; which jobs are in shadow, the environment says.
+How decisions are made without side effects is in `domain/shadow_mode`; settings say which jobs are in shadow mode.
 """
 
 from collections import Counter
@@ -18,50 +18,52 @@ from seedtrust_ops.orchestration.metadata import ROWS_SHOWN, markdown_table
 from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
 
 SHADOW_TAG = "seedtrust/shadow"
-Look = Callable[[Sessions, str], Sequence[Decision]]
+DryRun = Callable[[Sessions, str], Sequence[Decision]]
 
 
-def in_shadow(job: str) -> bool:
-    """Return whether the job only records what it would have done (SEEDTRUST_SHADOW, SEEDTRUST_SHADOW_JOBS)."""
+def is_in_shadow_mode(job: str) -> bool:
+    """Return whether the job only records what it would do (SEEDTRUST_SHADOW, SEEDTRUST_SHADOW_JOBS)."""
     with user_facing_failures():
         return get_settings().shadow.covers(job)
 
 
-def run_in_shadow(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext, job: str, database: DatabaseResource, look: Look
+def run_in_shadow_mode(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext, job: str, database: DatabaseResource, dry_run: DryRun
 ) -> dict[str, Any]:
-    """Let a job look in shadow, record its decisions, and show them; return what JobRun keeps of the run.
+    """Record and show what a job would do now; return the run's result for JobRun.
 
     Args:
-        context: the op's.
-        job: its job's name.
-        database: where decisions are recorded, and nothing else is.
-        look: given sessions and the job's name, returns what the job would do now.
+        context: the context of the op or asset.
+        job: the name of the job.
+        database: where the decisions are recorded; nothing else is written.
+        dry_run: given sessions and the job's name, returns what the job would do now.
     """
     context.instance.add_run_tags(context.run_id, {SHADOW_TAG: "true"})
     with user_facing_failures():
         sessions = database.sessions()
         with sessions() as session:
             began = now(session)
-        decisions = look(sessions, job)
+        decisions = dry_run(sessions, job)
         new = run_in_transaction(sessions, partial(record_decisions, job=job, decisions=decisions, began=began))
     counts = Counter(one.decision for one in decisions)
-    context.log.info(f"In shadow: {len(decisions)} decisions were recorded, {new} of them new; nothing else was done.")
+    context.log.info(f"Shadow mode: recorded {len(decisions)} decisions ({new} new). No other change was made.")
     metadata = {
-        "in shadow": dg.MetadataValue.text("Nothing was done: these are decisions. `seedtrust-ops shadow compare`"),
-        "decisions": markdown_table(["would", "how often"], sorted(counts.items())),
-        f"decisions (first {min(len(decisions), ROWS_SHOWN)} of {len(decisions)})": markdown_table(
-            ["what", "would", "details"],
-            [(one.subject, one.decision, _in_words(one)) for one in decisions[:ROWS_SHOWN]],
+        "Shadow mode": dg.MetadataValue.text(
+            "Decisions only; nothing was changed. Compare with the legacy system: `seedtrust-ops shadow compare`"
+        ),
+        "Decisions by kind": markdown_table(["Decision", "Count"], sorted(counts.items())),
+        f"Decisions (first {min(len(decisions), ROWS_SHOWN)} of {len(decisions)})": markdown_table(
+            ["Subject", "Decision", "Detail"],
+            [(one.subject, one.decision, _summarize_detail(one)) for one in decisions[:ROWS_SHOWN]],
         ),
     }
     if isinstance(context, dg.AssetExecutionContext):
-        # No materialization: the asset is what it was before.
+        # Not a materialization, because the asset did not change.
         context.log_event(dg.AssetObservation(asset_key=context.asset_key, metadata=metadata))
     else:
         context.add_output_metadata(metadata)
     return {"shadow": True, "decisions": len(decisions), "new": new}
 
 
-def _in_words(decision: Decision) -> str:
+def _summarize_detail(decision: Decision) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in decision.detail.items())

@@ -1,4 +1,4 @@
-"""Whatever a job returns or is given becomes plain JSON of a bounded size that PostgreSQL takes."""
+"""Return values and arguments of jobs become plain JSON of limited size that PostgreSQL accepts."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seedtrust_ops.domain.json_safe import DEEPEST, LARGEST_BYTES, bounded, storable
+from seedtrust_ops.domain.json_safe import MAX_BYTES, MAX_DEPTH, limit_size, to_json_safe
 
 
 @dataclass(frozen=True)
@@ -24,26 +24,26 @@ class Level(IntEnum):
     HIGH = 3
 
 
-class Colour(StrEnum):
+class Color(StrEnum):
     RED = "red"
 
 
 @pytest.mark.parametrize(
-    ("value", "kept"),
+    ("value", "expected"),
     [
         (None, None),
         (True, True),
         (math.inf, "inf"),
         (Level.HIGH, 3),
-        (Colour.RED, "red"),
+        (Color.RED, "red"),
         ("a\0b", "a\N{REPLACEMENT CHARACTER}b"),
         ("half of a pair: \ud83d", "half of a pair: ?"),
         ({1: {"x", "b"}}, {"1": ["b", "x"]}),
         (Counted(date(2026, 1, 4), (1, 2)), {"day": "2026-01-04", "rows": [1, 2]}),
     ],
 )
-def test_odd_values_are_kept_as_json_has_them(value: Any, kept: Any) -> None:
-    assert storable(value) == kept
+def test_odd_values_are_converted_to_json(value: Any, expected: Any) -> None:
+    assert to_json_safe(value) == expected
 
 
 JSON = st.recursive(
@@ -54,18 +54,18 @@ JSON = st.recursive(
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(JSON)
-def test_any_value_is_json_and_the_same_when_it_is_made_so_again(value: Any) -> None:
-    kept = storable(value)
-    assert json.loads(json.dumps(kept, allow_nan=False)) == kept
-    assert storable(kept) == kept
-    assert "\\u0000" not in json.dumps(kept)
+def test_conversion_yields_json_and_is_idempotent(value: Any) -> None:
+    converted = to_json_safe(value)
+    assert json.loads(json.dumps(converted, allow_nan=False)) == converted
+    assert to_json_safe(converted) == converted
+    assert "\\u0000" not in json.dumps(converted)
 
 
-def test_what_nests_without_an_end_and_what_is_too_large_ends_somewhere() -> None:
+def test_endless_nesting_and_large_values_are_cut() -> None:
     endless: list[Any] = []
     endless.append(endless)
-    assert json.dumps(storable(endless)).count("[") <= DEEPEST + 5
-    large = bounded("x" * LARGEST_BYTES)
-    assert large["too_large_bytes"] == LARGEST_BYTES + 2
-    assert len(json.dumps(large)) < LARGEST_BYTES
-    assert bounded([1]) == [1]
+    assert json.dumps(to_json_safe(endless)).count("[") <= MAX_DEPTH + 5
+    large = limit_size("x" * MAX_BYTES)
+    assert large["too_large_bytes"] == MAX_BYTES + 2
+    assert len(json.dumps(large)) < MAX_BYTES
+    assert limit_size([1]) == [1]

@@ -1,26 +1,30 @@
-"""Presence: all users off site, both viewing tables empty, and a second time nothing to do."""
+"""Presence: all users are set off site, both viewing tables are emptied, and a second run changes nothing."""
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.db_transaction import run_in_transaction
-from seedtrust_ops.domain.presence import Cleared, clear_presence
+from seedtrust_ops.domain.presence import ClearedPresence, clear_presence
 from seedtrust_ops.tables import User, ViewingDisbursementRequest, ViewingPayment
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.office_factory import Office
 
 
-def test_everybody_is_off_site_and_nothing_is_viewed(company: Company, sessions: sessionmaker[Session]) -> None:
+def test_presence_is_cleared_once_for_all_users(company: Company, sessions: sessionmaker[Session]) -> None:
     office = Office(sessions)
-    people = [office.user("admin", is_on_site=True), office.user("case_manager", is_on_site=True, is_active=False)]
+    users = [office.user("admin", is_on_site=True), office.user("case_manager", is_on_site=True, is_active=False)]
     request = office.request(office.case())
     payments = [one.id for one in company.transactions(company.batch([100, 200]))]
     with sessions.begin() as session:
-        session.add_all(ViewingDisbursementRequest(user_id=user, disbursement_request_id=request) for user in people)
-        session.add_all(ViewingPayment(user_id=people[0], huntington_transaction_id=payment) for payment in payments)
-    assert run_in_transaction(sessions, clear_presence) == Cleared(users=2, viewed_requests=2, viewed_payments=2)
+        session.add_all(ViewingDisbursementRequest(user_id=user, disbursement_request_id=request) for user in users)
+        session.add_all(ViewingPayment(user_id=users[0], huntington_transaction_id=payment) for payment in payments)
+    assert run_in_transaction(sessions, clear_presence) == ClearedPresence(
+        users=2, viewed_requests=2, viewed_payments=2
+    )
     with sessions() as session:
         assert session.scalars(select(User.id).where(User.is_on_site)).all() == []
         assert session.scalar(select(func.count()).select_from(ViewingDisbursementRequest)) == 0
         assert session.scalar(select(func.count()).select_from(ViewingPayment)) == 0
-    assert run_in_transaction(sessions, clear_presence) == Cleared(users=0, viewed_requests=0, viewed_payments=0)
+    assert run_in_transaction(sessions, clear_presence) == ClearedPresence(
+        users=0, viewed_requests=0, viewed_payments=0
+    )

@@ -2,22 +2,22 @@
 
 from seedtrust_ops_tests.support.job_environment import (
     case,
-    change,
     closed_port,
-    impatient,
+    external_services,
+    full_environment,
     jobs_environment,
-    outside,
-    outside_servers,
-    whole_environment,
+    no_retry_delays,
+    set_variables,
+    shared_external_services,
 )
 
 __all__ = [
     "case",
-    "change",
     "closed_port",
-    "impatient",
+    "external_services",
+    "full_environment",
     "jobs_environment",
-    "outside",
-    "outside_servers",
-    "whole_environment",
+    "no_retry_delays",
+    "set_variables",
+    "shared_external_services",
 ]

@@ -1,6 +1,6 @@
-"""Runs the project's jobs as production does: its own definitions, in this process or by Dagster's command line.
+"""Runs jobs from the project's definitions, in this process or with Dagster's command line.
 
-What a run said is read from its events; what it did is the database's and the bank's to say.
+Results are read from the run's events; side effects are checked in the database and the sandbox bank.
 """
 
 import os
@@ -23,12 +23,12 @@ DAGSTER = Path(sys.executable).parent / "dagster"
 
 @dataclass(frozen=True)
 class Ran:
-    """How a run ended: its sentences where it failed, one a try, and what it returned where it did not."""
+    """How a run ended: one error message per failed attempt, and the return value if it succeeded."""
 
     success: bool
     run_id: str
-    tries: int
-    sentences: list[str]
+    attempts: int
+    messages: list[str]
     returned: Any
     metadata: dict[str, Any]
 
@@ -48,15 +48,15 @@ def run(name: str, run_config: dict[str, Any] | None = None, instance: dg.Dagste
     return Ran(
         success=result.success,
         run_id=result.run_id,
-        tries=kinds.count(DagsterEventType.STEP_START) + kinds.count(DagsterEventType.STEP_RESTARTED),
-        sentences=[_sentence(failure.error) for failure in [*retries, *failures]],
+        attempts=kinds.count(DagsterEventType.STEP_START) + kinds.count(DagsterEventType.STEP_RESTARTED),
+        messages=[_message(failure.error) for failure in [*retries, *failures]],
         returned=result.output_for_node(name) if result.success else None,
         metadata=_metadata(result),
     )
 
 
-def _sentence(error: Any) -> str:
-    """What a person reads; where a try was or could be followed by another, Dagster wraps it into words of its own."""
+def _message(error: Any) -> str:
+    """Return the message that a person reads, without the text that Dagster adds if the attempt can be retried."""
     while "Failure: " not in error.message and error.cause is not None:
         error = error.cause
     text: str = error.message
@@ -64,21 +64,21 @@ def _sentence(error: Any) -> str:
 
 
 def _metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    shown: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for event in result.all_events:
         if event.is_successful_output:
-            shown |= event.step_output_data.metadata
-    return shown
+            metadata |= event.step_output_data.metadata
+    return metadata
 
 
 def dagster(
     *arguments: str, variables: Mapping[str, str], folder: Path, timeout_seconds: float = 120
 ) -> "subprocess.CompletedProcess[str]":
-    """Run Dagster's command line in `folder` with these variables and no others but PATH and a HOME of its own."""
-    bare = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+    """Run Dagster's command line in `folder` with only these variables, PATH and a separate HOME."""
+    base = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     return subprocess.run(
         [str(DAGSTER), *arguments],
-        env={**bare, **variables},
+        env={**base, **variables},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -88,7 +88,7 @@ def dagster(
 
 
 def execute(batch_id: int, *, variables: Mapping[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
-    """`dagster job execute -m seedtrust_ops.definitions -j process_huntington_batch -c batch.yaml`."""
+    """Run `dagster job execute -m seedtrust_ops.definitions -j process_huntington_batch -c batch.yaml`."""
     config = folder / f"batch-{batch_id}.yaml"
     config.write_text(yaml.safe_dump({"ops": {PROCESS: {"config": {"batch_id": batch_id}}}}))
     arguments = ("job", "execute", "-m", "seedtrust_ops.definitions", "-j", PROCESS, "-c", str(config))

@@ -1,6 +1,6 @@
-"""The jobs by Dagster's own command line, in processes that are given the variables they need and no others.
+"""Jobs run with Dagster's own command line, in processes that get only the variables they need.
 
-With the project's dagster.yaml as DAGSTER_HOME and in a bare shell alike.
+Both with the project's dagster.yaml as DAGSTER_HOME and in a bare shell.
 """
 
 import ast
@@ -20,20 +20,20 @@ from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.tables import JobRun
 from seedtrust_ops_tests.jobs.job_runner import dagster, execute
-from seedtrust_ops_tests.support.dagster_homes import DagsterHome, instance_of
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
 from seedtrust_ops_tests.support.factories import Company
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """Where the processes are started: not the project's folder."""
+    """The working directory of the processes, outside the project."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     yield elsewhere
     get_settings.cache_clear()
 
 
-def test_with_a_dagster_home_a_run_sends_the_batch_and_is_mirrored(
+def test_dagster_home_run_sends_the_batch_and_is_mirrored(
     company: Company, bank_environment: dict[str, str], dagster_home: DagsterHome, folder: Path
 ) -> None:
     batch_id = company.batch([30_000])
@@ -41,7 +41,7 @@ def test_with_a_dagster_home_a_run_sends_the_batch_and_is_mirrored(
     assert done.returncode == 0, done.stderr
     assert f"Batch {batch_id} is completed: 1 completed." in done.stderr
     assert company.batch_row(batch_id).status == "completed"
-    with instance_of(dagster_home) as instance:
+    with open_instance(dagster_home) as instance:
         mirror_changed_runs(instance, DatabaseResource(), None)
     with company.sessions() as session:
         run = session.scalars(select(JobRun)).one()
@@ -52,7 +52,7 @@ def test_with_a_dagster_home_a_run_sends_the_batch_and_is_mirrored(
     assert list(folder.iterdir()) == [folder / f"batch-{batch_id}.yaml"]
 
 
-def test_in_a_bare_shell_a_batch_is_sent_and_an_unknown_one_fails_in_words(
+def test_bare_shell_sends_a_batch_and_explains_an_unknown_one(
     company: Company, bank_environment: dict[str, str], folder: Path
 ) -> None:
     batch_id = company.batch([30_000])
@@ -65,25 +65,32 @@ def test_in_a_bare_shell_a_batch_is_sent_and_an_unknown_one_fails_in_words(
     assert "STEP_UP_FOR_RETRY" not in failed.stderr
 
 
-def test_definitions_are_valid_where_no_bank_and_no_key_is_known(dagster_home: DagsterHome, folder: Path) -> None:
+def test_definitions_are_valid_without_bank_and_key_variables(dagster_home: DagsterHome, folder: Path) -> None:
     validate = ("definitions", "validate", "-m", "seedtrust_ops.definitions")
     done = dagster(*validate, variables=dagster_home.variables, folder=folder)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_automations_start_running_in_production_stopped_on_a_developer_s_machine_and_the_mirror_always_runs(
+def test_automations_start_stopped_with_dev_env_except_the_mirror(
     folder: Path,
 ) -> None:
     show = (
-        "from seedtrust_ops.definitions import definitions;"
-        "print({one.name: one.default_status.value for one in [*definitions.sensors, *definitions.schedules]})"
+        "from seedtrust_ops.definitions import defs;"
+        "print({one.name: one.default_status.value for one in [*defs.sensors, *defs.schedules]})"
     )
-    bare = {"DEV_ENV": "1", "PATH": os.environ["PATH"], "HOME": str(folder)}
+    environment = {"DEV_ENV": "1", "PATH": os.environ["PATH"], "HOME": str(folder)}
     done = subprocess.run(
-        [sys.executable, "-c", show], env=bare, cwd=folder, capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", show],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
-    at_a_developer_s = ast.literal_eval(done.stdout)
+    with_dev_env = ast.literal_eval(done.stdout)
     in_production = {one.name: one.default_status.value for one in [*defs.sensors, *defs.schedules]}
-    for states, wanted in ((at_a_developer_s, "STOPPED"), (in_production, "RUNNING")):
-        assert states["job_run_sensor"] == "RUNNING"
-        assert states["huntington_batch_sensor"] == states["auto_heal_huntington_batches_schedule"] == wanted
+    for statuses, expected in ((with_dev_env, "STOPPED"), (in_production, "RUNNING")):
+        assert statuses["job_run_sensor"] == "RUNNING"
+        assert statuses["huntington_batch_sensor"] == expected
+        assert statuses["auto_heal_huntington_batches_schedule"] == expected

@@ -1,4 +1,4 @@
-"""A week at a glance: its figures are those of the tables, by the office's calendar."""
+"""The weekly operations review: figures match the tables, by day in the office's time zone."""
 
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.definitions import defs
-from seedtrust_ops.domain.operations_review.weekly_figures import DayOfWork, read_week
-from seedtrust_ops.jobs.operations_review import NAME, WEEKS, operations_review_schedule, week_before
+from seedtrust_ops.domain.operations_review.weekly_figures import DailyFigures, load_week
+from seedtrust_ops.jobs.operations_review import NAME, WEEKS, last_complete_week, operations_review_schedule
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.tables import Alert, JobRun, LedgerEntry, ReportRequest
 from seedtrust_ops_tests.support.factories import Company
@@ -17,18 +17,18 @@ from seedtrust_ops_tests.support.office_factory import Office
 
 NEW_YORK = "America/New_York"
 MONDAY = date(2026, 3, 2)
-"""The week in which daylight saving begins, on its Sunday."""
+"""The week whose Sunday is the start of daylight saving."""
 LAST_MINUTE = datetime(2026, 3, 8, 23, 59, tzinfo=ZoneInfo(NEW_YORK))
 
 
 @pytest.fixture
-def filled(company: Company, sessions: sessionmaker[Session]) -> None:
-    """Work at noon on Tuesday, in the last minute of the week, and just outside of it."""
+def week_data(company: Company, sessions: sessionmaker[Session]) -> None:
+    """Rows at noon on Tuesday, in the last minute of the week, and just outside the week."""
     noon = datetime(2026, 3, 3, 12, tzinfo=ZoneInfo(NEW_YORK))
     before = datetime(2026, 3, 1, 23, 59, tzinfo=ZoneInfo(NEW_YORK))
     after = LAST_MINUTE + timedelta(minutes=1)
     office = Office(sessions)
-    case, asker = office.case(), office.user("admin")
+    case, requester = office.case(), office.user("admin")
     for moment, statuses in (
         (noon, ["COMPLETED", "COMPLETED", "ERROR", "EXPIRED"]),
         (LAST_MINUTE, ["REVOKED", "ERROR", "ERROR"]),
@@ -53,7 +53,7 @@ def filled(company: Company, sessions: sessionmaker[Session]) -> None:
             )
             session.add_all(
                 ReportRequest(
-                    user_id=asker,
+                    user_id=requester,
                     kind="account_balances",
                     status=status,
                     requested_at=moment - timedelta(seconds=seconds),
@@ -73,49 +73,49 @@ DAY = {
     "returned_cents": 50,
     "reports": 2,
     "reports_failed": 1,
-    "half_waited_seconds": 120.0,
-    "longest_wait_seconds": 600.0,
+    "median_wait_seconds": 120.0,
+    "max_wait_seconds": 600.0,
 }
 
 
-@pytest.mark.usefixtures("filled")
-def test_a_week_counts_what_happened_in_it_and_nothing_else(sessions: sessionmaker[Session]) -> None:
+@pytest.mark.usefixtures("week_data")
+def test_week_counts_only_what_happened_in_it(sessions: sessionmaker[Session]) -> None:
     with sessions() as session:
-        week = read_week(session, MONDAY, NEW_YORK)
-    tuesday = DayOfWork(date(2026, 3, 3), runs=4, failed=1, unserved=1, **DAY)  # type: ignore[arg-type]
-    sunday = DayOfWork(date(2026, 3, 8), runs=3, failed=2, unserved=1, **DAY)  # type: ignore[arg-type]
+        week = load_week(session, MONDAY, NEW_YORK)
+    tuesday = DailyFigures(date(2026, 3, 3), runs=4, failed=1, not_executed=1, **DAY)  # type: ignore[arg-type]
+    sunday = DailyFigures(date(2026, 3, 8), runs=3, failed=2, not_executed=1, **DAY)  # type: ignore[arg-type]
     assert list(week.days) == [
-        DayOfWork(MONDAY),
+        DailyFigures(MONDAY),
         tuesday,
-        *(DayOfWork(date(2026, 3, day)) for day in (4, 5, 6, 7)),
+        *(DailyFigures(date(2026, 3, day)) for day in (4, 5, 6, 7)),
         sunday,
     ]
-    assert [(job.name, job.runs, job.failed, job.unserved, job.longest_seconds) for job in week.jobs] == [
+    assert [(job.name, job.runs, job.failed, job.not_executed, job.max_seconds) for job in week.jobs] == [
         ("report_generation", 3, 3, 0, 90.0),
         ("dr_auto_approval", 4, 0, 2, 90.0),
     ]
     assert week.alerts == {"batch_stuck": 2}
 
 
-@pytest.mark.usefixtures("filled", "bank_environment")
-def test_the_asset_shows_the_week_in_one_picture_and_in_tables() -> None:
+@pytest.mark.usefixtures("week_data", "bank_environment")
+def test_asset_shows_the_week_as_a_chart_and_tables() -> None:
     result = defs.resolve_job_def(NAME).execute_in_process(partition_key=str(MONDAY), raise_on_error=False)
     assert result.success
     (materialization,) = result.asset_materializations_for_node("operations_week")
     assert materialization.partition == "2026-03-02"
     shown = {name: value.value for name, value in materialization.metadata.items()}
-    assert str(shown["the week"]).startswith("![The week](data:image/png;base64,")
-    assert (shown["runs"], shown["failed runs"], shown["approvals"]) == (7, 3, 2)
-    assert (shown["money moved"], shown["money moved, in dollars"]) == ("$22.00", 22.0)
-    assert "| Tue 3 | 4 | 1 | 1 | $25.00 | $11.00 | $0.50 | 2 | 2 min |" in str(shown["day by day"])
-    assert "| report&#95;generation | 3 | 3 | 0 | 2 min |" in str(shown["job by job"])
+    assert str(shown["Chart"]).startswith("![The week](data:image/png;base64,")
+    assert (shown["Runs"], shown["Failed runs"], shown["Approvals"]) == (7, 3, 2)
+    assert (shown["Money moved"], shown["Money moved (dollars)"]) == ("$22.00", 22.0)
+    assert "| Tue 3 | 4 | 1 | 1 | $25.00 | $11.00 | $0.50 | 2 | 2 min |" in str(shown["By day"])
+    assert "| report&#95;generation | 3 | 3 | 0 | 2 min |" in str(shown["By job"])
 
 
 @pytest.mark.usefixtures("bank_environment")
-def test_a_week_without_work_is_shown_too() -> None:
+def test_week_without_work_is_materialized() -> None:
     result = defs.resolve_job_def(NAME).execute_in_process(raise_on_error=False)
     assert result.success
-    assert result.output_for_node("operations_week")["week"] == week_before(office_today())
+    assert result.output_for_node("operations_week")["week"] == last_complete_week(office_today())
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ def test_a_week_without_work_is_shown_too() -> None:
         (date(2027, 1, 4), "2026-12-28"),
     ],
 )
-def test_the_week_is_the_last_that_has_ended_and_begins_on_a_monday(day: date, week: str) -> None:
-    assert week_before(day) == week
+def test_week_is_the_last_complete_one_starting_on_monday(day: date, week: str) -> None:
+    assert last_complete_week(day) == week
     assert WEEKS.has_partition_key(week) or day > office_today()
 
 
-def test_the_schedule_asks_on_monday_for_the_week_that_ended() -> None:
+def test_schedule_requests_the_week_that_ended_on_monday() -> None:
     tick = datetime(2026, 11, 23, 5, 30, tzinfo=ZoneInfo(NEW_YORK))
     context = dg.build_schedule_context(scheduled_execution_time=tick, repository_def=defs.get_repository_def())
     (request,) = operations_review_schedule.evaluate_tick(context).run_requests or []

@@ -1,4 +1,4 @@
-"""Retention deletes what is old and nobody needs, and nothing else; what it deletes is gone without a trace."""
+"""Retention purges old rows that are no longer needed, with everything that belongs to them, and nothing else."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_db import run_purge
 from seedtrust_ops.domain import row_purge
-from seedtrust_ops.jobs.retention import FREQUENT
+from seedtrust_ops.jobs.retention import FREQUENT_JOBS
 from seedtrust_ops.orchestration.schedules import DUE_TAG
 from seedtrust_ops.tables import JobRun, Notification, NotificationAttachment, OutgoingEvent
 from seedtrust_ops_tests.jobs.job_runner import Ran, run
@@ -26,7 +26,7 @@ STATUSES = {"SUCCESS": "COMPLETED", "FAILURE": "ERROR", "CANCELED": "REVOKED"}
 
 
 class History:
-    """Runs of the past, in Dagster's storage and in JobRun."""
+    """Past runs, in Dagster's storage and in JobRun."""
 
     def __init__(self, instance: dg.DagsterInstance, storage: Engine, sessions: "sessionmaker[Session]") -> None:
         self._instance = instance
@@ -41,16 +41,17 @@ class History:
         *,
         mirrored: bool = True,
         tags: dict[str, str] | None = None,
-        makes: dg.AssetMaterialization | None = None,
+        materializes: dg.AssetMaterialization | None = None,
     ) -> str:
-        """A run that ended so long ago; its job has a newer one, unless that is made older by a later call."""
+        """Add a run that ended `age` ago and return its id."""
         run_id = create_run_for_test(
             self._instance, job_name=job, status=dg.DagsterRunStatus(status), tags=tags or {}
         ).run_id
-        self._instance.report_engine_event("It was here.", run_id=run_id, job_name=job)
-        if makes is not None:
+        self._instance.report_engine_event("An event of this run.", run_id=run_id, job_name=job)
+        if materializes is not None:
             self._instance.report_dagster_event(
-                dg.DagsterEvent("ASSET_MATERIALIZATION", job, event_specific_data=_materialized(makes)), run_id
+                dg.DagsterEvent("ASSET_MATERIALIZATION", job, event_specific_data=_materialization_data(materializes)),
+                run_id,
             )
         ended = (NOW - age).replace(tzinfo=None)
         with self._storage.begin() as connection:
@@ -71,8 +72,8 @@ class History:
             )
         return run_id
 
-    def newest(self, *jobs: str) -> None:
-        """A run of today for each job: the newest run of a job stays in any case."""
+    def add_newest(self, *jobs: str) -> None:
+        """Add a run of today for each job, because the newest run of a job is always kept."""
         for job in jobs:
             self.run(job, timedelta(0))
 
@@ -85,10 +86,10 @@ class History:
             return int(connection.scalar(text(statement), values) or 0)
 
 
-def _materialized(makes: dg.AssetMaterialization) -> Any:
+def _materialization_data(materialization: dg.AssetMaterialization) -> Any:
     from dagster._core.events import StepMaterializationData
 
-    return StepMaterializationData(makes)
+    return StepMaterializationData(materialization)
 
 
 @pytest.fixture
@@ -103,65 +104,63 @@ def history(instance: dg.DagsterInstance, storage: Engine, sessions: "sessionmak
     return History(instance, storage, sessions)
 
 
-def retained(instance: dg.DagsterInstance) -> Ran:
+def run_retention(instance: dg.DagsterInstance) -> Ran:
     ran = run("retention", instance=instance)
-    assert ran.success, ran.sentences
+    assert ran.success, ran.messages
     return ran
 
 
-def test_what_is_too_old_goes_by_job_and_end_and_all_else_stays(
+def test_old_runs_are_purged_by_job_and_status_and_others_stay(
     history: History, instance: dg.DagsterInstance, sessions: "sessionmaker[Session]"
 ) -> None:
     other = "process_huntington_batch"
-    going = {history.run(job, OLD) for job in FREQUENT}
-    going |= {history.run(job, VERY_OLD, status) for job in (FREQUENT[0], other) for status in STATUSES}
-    staying = {history.run(job, timedelta(days=59)) for job in FREQUENT}
-    staying |= {history.run(FREQUENT[0], OLD, status) for status in ("FAILURE", "CANCELED")}
-    staying |= {history.run(other, OLD), history.run(other, timedelta(days=399), "FAILURE")}
-    staying |= {history.run(other, VERY_OLD, status, mirrored=False) for status in ("STARTED", "CANCELING")}
-    history.newest(*FREQUENT, other)
+    purged = {history.run(job, OLD) for job in FREQUENT_JOBS}
+    purged |= {history.run(job, VERY_OLD, status) for job in (FREQUENT_JOBS[0], other) for status in STATUSES}
+    kept_runs = {history.run(job, timedelta(days=59)) for job in FREQUENT_JOBS}
+    kept_runs |= {history.run(FREQUENT_JOBS[0], OLD, status) for status in ("FAILURE", "CANCELED")}
+    kept_runs |= {history.run(other, OLD), history.run(other, timedelta(days=399), "FAILURE")}
+    kept_runs |= {history.run(other, VERY_OLD, status, mirrored=False) for status in ("STARTED", "CANCELING")}
+    history.add_newest(*FREQUENT_JOBS, other)
     before = history.run_ids
-    ran = retained(instance)
-    assert before - history.run_ids == going
-    assert staying <= history.run_ids
-    assert ran.returned == {"runs": len(going), "runs_kept": 0, "events": 0, "files": 0, "complete": True}
+    ran = run_retention(instance)
+    assert before - history.run_ids == purged
+    assert kept_runs <= history.run_ids
+    assert ran.returned == {"runs": len(purged), "runs_kept": 0, "events": 0, "attachments": 0, "complete": True}
     with sessions() as session:
         kept = set(session.scalars(select(JobRun.run_id)))
-    assert going <= kept
+    assert purged <= kept
 
 
-def test_run_whose_end_job_run_does_not_have_stays(history: History, instance: dg.DagsterInstance) -> None:
-    unmirrored = history.run(FREQUENT[0], VERY_OLD, mirrored=False)
-    history.newest(FREQUENT[0])
-    assert retained(instance).returned["runs_kept"] == 1
+def test_run_without_a_final_status_in_job_run_stays(history: History, instance: dg.DagsterInstance) -> None:
+    unmirrored = history.run(FREQUENT_JOBS[0], VERY_OLD, mirrored=False)
+    history.add_newest(FREQUENT_JOBS[0])
+    assert run_retention(instance).returned["runs_kept"] == 1
     assert unmirrored in history.run_ids
 
 
-def test_newest_run_of_a_job_and_of_a_schedule_stays_whatever_its_age(
-    history: History, instance: dg.DagsterInstance
-) -> None:
+def test_newest_run_of_a_job_and_of_a_schedule_always_stays(history: History, instance: dg.DagsterInstance) -> None:
     by_schedule = {"dagster/schedule_name": "dr_auto_approval_schedule", DUE_TAG: "2024-01-01"}
     older = history.run("dr_auto_approval", 2 * VERY_OLD, tags=by_schedule)
     last_scheduled = history.run("dr_auto_approval", VERY_OLD, tags=by_schedule)
     by_hand = history.run("dr_auto_approval", VERY_OLD)
     newest = history.run("dr_auto_approval", VERY_OLD)
-    retained(instance)
+    run_retention(instance)
     assert {last_scheduled, newest} <= history.run_ids
     assert not {older, by_hand} & history.run_ids
 
 
-def test_asset_and_each_of_its_partitions_keeps_the_run_that_made_it_last(
-    history: History, instance: dg.DagsterInstance
-) -> None:
+def test_last_run_of_an_asset_and_of_each_partition_stays(history: History, instance: dg.DagsterInstance) -> None:
     def week(partition: str) -> dg.AssetMaterialization:
         return dg.AssetMaterialization("account_balances", partition=partition)
 
-    first_try = history.run("account_balance_check", VERY_OLD, makes=week("2025-01-05"))
-    made = [history.run("account_balance_check", VERY_OLD, makes=week(one)) for one in ("2025-01-05", "2025-01-12")]
+    first_try = history.run("account_balance_check", VERY_OLD, materializes=week("2025-01-05"))
+    made = [
+        history.run("account_balance_check", VERY_OLD, materializes=week(one)) for one in ("2025-01-05", "2025-01-12")
+    ]
     report = dg.AssetMaterialization(["reports", "case_ledger"])
-    reports = [history.run("report_generation", OLD, makes=report) for _ in range(2)]
-    history.newest("account_balance_check", "report_generation")
-    retained(instance)
+    reports = [history.run("report_generation", OLD, materializes=report) for _ in range(2)]
+    history.add_newest("account_balance_check", "report_generation")
+    run_retention(instance)
     assert {*made, reports[1]} <= history.run_ids
     assert not {first_try, reports[0]} & history.run_ids
     assert instance.get_materialized_partitions(dg.AssetKey("account_balances")) == {"2025-01-05", "2025-01-12"}
@@ -170,10 +169,10 @@ def test_asset_and_each_of_its_partitions_keeps_the_run_that_made_it_last(
     assert last.run_id == reports[1]
 
 
-def test_events_tags_and_output_go_with_the_run(history: History, instance: dg.DagsterInstance) -> None:
+def test_events_tags_and_output_are_purged_with_the_run(history: History, instance: dg.DagsterInstance) -> None:
     report = dg.AssetMaterialization("some_report", tags={"some": "tag"})
-    old, kept = (history.run("report_generation", OLD, tags={"some": "tag"}, makes=report) for _ in range(2))
-    history.newest("report_generation")
+    old, kept = (history.run("report_generation", OLD, tags={"some": "tag"}, materializes=report) for _ in range(2))
+    history.add_newest("report_generation")
     folders = {}
     for run_id in (old, kept):
         with instance.compute_log_manager.open_log_stream([run_id, "compute_logs", "step"], _stdout()) as stream:
@@ -184,7 +183,7 @@ def test_events_tags_and_output_go_with_the_run(history: History, instance: dg.D
     counted = [rows.format(table) for table in ("runs", "run_tags", "event_logs")]
     assert all(history.count(statement, run_id=old) for statement in counted)
     tags = "select count(*) from asset_event_tags t left join event_logs e on e.id = t.event_id where e.id is null"
-    retained(instance)
+    run_retention(instance)
     assert [history.count(statement, run_id=old) for statement in counted] == [0, 0, 0]
     assert all(history.count(statement, run_id=kept) for statement in counted)
     assert history.count(tags) == 0
@@ -197,33 +196,33 @@ def _stdout() -> Any:
     return ComputeIOType.STDOUT
 
 
-def test_it_stops_when_time_is_up_and_goes_on_the_next_day(
+def test_purge_stops_at_the_time_limit_and_continues_next_time(
     history: History, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_purge, "RUNS_A_PAGE", 2)
     for _ in range(5):
-        history.run(FREQUENT[0], OLD)
-    history.newest(FREQUENT[0])
+        history.run(FREQUENT_JOBS[0], OLD)
+    history.add_newest(FREQUENT_JOBS[0])
     before = len(history.run_ids)
     monkeypatch.setenv("SEEDTRUST_RETENTION_SECONDS", "0")
     get_settings.cache_clear()
-    assert retained(instance).returned["complete"] is False
-    # Its own run is there now.
+    assert run_retention(instance).returned["complete"] is False
+    # The retention run itself has been added.
     assert len(history.run_ids) == before + 1
     monkeypatch.delenv("SEEDTRUST_RETENTION_SECONDS")
     get_settings.cache_clear()
-    assert retained(instance).returned["runs"] == 5
+    assert run_retention(instance).returned["runs"] == 5
 
 
-def test_events_and_files_that_nobody_needs_go_and_the_newest_event_stays(
+def test_old_events_and_attachments_are_purged_but_not_the_newest_event(
     instance: dg.DagsterInstance, sessions: "sessionmaker[Session]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_purge, "ROWS_A_TIME", 2)
+    monkeypatch.setattr(row_purge, "ROWS_PER_BATCH", 2)
 
     def event(key: str, **times: datetime) -> OutgoingEvent:
         return OutgoingEvent(destination="posthog", dedupe_key=key, body={}, created_at=NOW - VERY_OLD, **times)
 
-    def letter(key: str, status: str, age: timedelta) -> Notification:
+    def notification(key: str, status: str, age: timedelta) -> Notification:
         return Notification(
             dedupe_key=key, kind="report", recipient_email="a@example.test", subject="", status=status,
             created_at=NOW - age,
@@ -231,17 +230,22 @@ def test_events_and_files_that_nobody_needs_go_and_the_newest_event_stays(
 
     with sessions.begin() as session:
         session.add_all([event(f"sent {number}", sent_at=NOW - OLD) for number in range(3)])
-        session.add_all([event("given up", abandoned_at=NOW - OLD), event("waits"), event("sent now", sent_at=NOW)])
+        session.add_all([event("abandoned", abandoned_at=NOW - OLD), event("waits"), event("sent now", sent_at=NOW)])
         session.flush()
         session.add(event("newest", sent_at=NOW - VERY_OLD))
-        letters = [letter("failed", "failed", OLD), letter("fresh", "failed", timedelta(1)), letter("q", "queued", OLD)]
-        session.add_all(letters)
+        notifications = [
+            notification("failed", "failed", OLD),
+            notification("fresh", "failed", timedelta(1)),
+            notification("q", "queued", OLD),
+        ]
+        session.add_all(notifications)
         session.flush()
         session.add_all(
-            NotificationAttachment(notification_id=one.id, filename="f", media_type="m", content=b"") for one in letters
+            NotificationAttachment(notification_id=one.id, filename="f", media_type="m", content=b"")
+            for one in notifications
         )
-    returned = retained(instance).returned
-    assert (returned["events"], returned["files"]) == (4, 1)
+    returned = run_retention(instance).returned
+    assert (returned["events"], returned["attachments"]) == (4, 1)
     with sessions() as session:
         assert set(session.scalars(select(OutgoingEvent.dedupe_key))) == {"waits", "sent now", "newest"}
         kept = select(Notification.dedupe_key).join(

@@ -1,4 +1,4 @@
-"""A run that is cancelled ends, although its ops have a retry policy, and is revoked; one that is not goes on."""
+"""A canceled run ends even though its ops have a retry policy; an interrupted run that was not canceled continues."""
 
 import signal
 
@@ -13,58 +13,62 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 from seedtrust_ops.severity import Severity
-from seedtrust_ops_tests.monitoring.sample_runs import look, row
+from seedtrust_ops_tests.monitoring.sample_runs import mirror_runs, row
 
 
-@pytest.mark.parametrize(("cancelled", "tries", "status"), [(True, 1, "REVOKED"), (False, 2, "COMPLETED")])
-def test_an_interrupted_op_is_tried_again_only_where_nobody_cancelled_its_run(
+@pytest.mark.parametrize(
+    ("canceled", "attempts", "status"),
+    [(True, 1, "REVOKED"), (False, 2, "COMPLETED")],
+    ids=["canceled", "not canceled"],
+)
+def test_interrupted_op_is_retried_only_if_its_run_was_not_canceled(
     instance: dg.DagsterInstance,
     sessions: sessionmaker[Session],
     monkeypatch: pytest.MonkeyPatch,
-    cancelled: bool,
-    tries: int,
+    canceled: bool,
+    attempts: int,
     status: str,
 ) -> None:
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda _policy, _attempt: 0)
-    begun: list[int] = []
+    started: list[int] = []
 
     @dg.op(retry_policy=RETRIES)
     def interrupted_once(context: dg.OpExecutionContext) -> None:
-        begun.append(context.retry_number)
+        started.append(context.retry_number)
         if context.retry_number == 0:
-            if cancelled:
+            if canceled:
                 context.instance.report_run_canceling(context.run)
             with user_facing_failures():
-                # What Dagster raises in the op when its process is told to end.
+                # Dagster raises this in the op when its process is asked to end.
                 raise DagsterExecutionInterruptedError
 
     job = single_op_job(interrupted_once, Severity.LOW, legacy_name="none")
     run = instance.create_run_for_job(job)
     list(execute_run_iterator(InMemoryJob(job), run, instance))
-    look(instance)
-    kept = row(sessions, run.run_id)
-    assert (len(begun), kept.status, kept.error) == (tries, status, None)
+    mirror_runs(instance)
+    job_run = row(sessions, run.run_id)
+    assert (len(started), job_run.status, job_run.error) == (attempts, status, None)
 
 
-@pytest.mark.parametrize("interrupted", [False, True], ids=["its worker not found", "its worker interrupted"])
-def test_a_run_does_nothing_whose_cancellation_was_written_over_by_its_start(
+@pytest.mark.parametrize("interrupted", [False, True], ids=["worker not found", "worker interrupted"])
+def test_run_canceled_while_starting_does_no_work(
     instance: dg.DagsterInstance, sessions: sessionmaker[Session], interrupted: bool
 ) -> None:
-    begun: list[str] = []
+    started: list[str] = []
 
     @dg.op
-    def never_begun(context: dg.OpExecutionContext) -> None:
-        begun.append(context.run_id)
+    def never_started(context: dg.OpExecutionContext) -> None:
+        started.append(context.run_id)
 
-    job = single_op_job(never_begun, Severity.LOW, legacy_name="none")
-    as_its_worker_read_it = instance.create_run_for_job(job)
-    instance.report_run_canceling(as_its_worker_read_it)
+    job = single_op_job(never_started, Severity.LOW, legacy_name="none")
+    stale_run = instance.create_run_for_job(job)
+    instance.report_run_canceling(stale_run)
     with capture_interrupts():
         if interrupted:
             signal.raise_signal(signal.SIGINT)
-        list(execute_run_iterator(InMemoryJob(job), as_its_worker_read_it, instance))
-    look(instance)
-    assert (begun, row(sessions, as_its_worker_read_it.run_id).status) == ([], "REVOKED")
-    run = instance.get_run_by_id(as_its_worker_read_it.run_id)
+        list(execute_run_iterator(InMemoryJob(job), stale_run, instance))
+    mirror_runs(instance)
+    assert (started, row(sessions, stale_run.run_id).status) == ([], "REVOKED")
+    run = instance.get_run_by_id(stale_run.run_id)
     assert run is not None
     assert run.status is dg.DagsterRunStatus.CANCELED

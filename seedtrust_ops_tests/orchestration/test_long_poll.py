@@ -1,6 +1,6 @@
-"""The two sensors that wait ask for a run as soon as there is work, and hold up nobody meanwhile.
+"""The two long-polling sensors request a run as soon as there is work, and do not block other sensors meanwhile.
 
-What they ask for is in their own tests, how they wait in the tests of `resources/waiting`.
+What they request is tested with their jobs; how they wait is tested with `database/listen_notify`.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,15 +17,15 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.database.engine import application_engine
-from seedtrust_ops.database.listen_notify import BATCH_QUEUED, stop_waiting
+from seedtrust_ops.database.listen_notify import BATCH_QUEUED, notify_stop
 from seedtrust_ops.jobs.process_huntington_batch import huntington_batch_sensor
 from seedtrust_ops.jobs.rule_based_approval import pending_dr_sensor
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
-from seedtrust_ops.supervisor.program import KeptRun
-from seedtrust_ops.supervisor.worker_stack import code_server, free_port
+from seedtrust_ops.supervisor.program import GuardedProcess
+from seedtrust_ops.supervisor.worker_stack import build_code_server, find_free_port
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import Change
+from seedtrust_ops_tests.support.job_environment import SetVariables
 from seedtrust_ops_tests.support.office_factory import Office
 from seedtrust_ops_tests.support.waiters import wait_until
 
@@ -35,36 +35,36 @@ WAITING = text(
 )
 
 
-def waiting(sessions: sessionmaker[Session]) -> int:
+def count_waiting(sessions: sessionmaker[Session]) -> int:
     with sessions() as session:
         return int(session.scalar(WAITING) or 0)
 
 
-def asked_for(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, do: Callable[[], object]) -> bool:
-    """Whether a sensor that found nothing and waits asks for a run when `do` is done, before its time is over."""
+def requests_run_after(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, action: Callable[[], object]) -> bool:
+    """Return whether a waiting sensor that found nothing requests a run after `action`, before its time is up."""
     context = dg.build_sensor_context(instance=instance, resources={"database": DatabaseResource()})
-    looked = Event()
-    event.listen(application_engine(), "checkin", lambda *_: looked.set())
+    evaluated = Event()
+    event.listen(application_engine(), "checkin", lambda *_: evaluated.set())
     with ThreadPoolExecutor(1) as pool:
         tick = pool.submit(lambda: sensor(context))
-        assert looked.wait(60)
-        do()
+        assert evaluated.wait(60)
+        action()
         return not isinstance(tick.result(), dg.SkipReason)
 
 
 @pytest.fixture
-def patient(bank_environment: dict[str, str], change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A first look that takes half a second, on a machine that stands still, would be followed by ten without one.
-    monkeypatch.setattr("seedtrust_ops.jobs.rule_based_approval.REST_AFTER_A_LOOK", 0)
-    change(SEEDTRUST_SENSOR_WAIT_SECONDS="10")
+def long_wait(bank_environment: dict[str, str], set_variables: SetVariables, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a stalled machine a first evaluation of half a second would cause a pause of ten seconds.
+    monkeypatch.setattr("seedtrust_ops.jobs.rule_based_approval.COOLDOWN_RATIO", 0)
+    set_variables(SEEDTRUST_SENSOR_WAIT_SECONDS="10")
 
 
-def test_batch_that_is_queued_wakes_its_sensor(patient: None, instance: dg.DagsterInstance, company: Company) -> None:
-    assert asked_for(huntington_batch_sensor, instance, lambda: company.batch([100]))
+def test_queued_batch_wakes_its_sensor(long_wait: None, instance: dg.DagsterInstance, company: Company) -> None:
+    assert requests_run_after(huntington_batch_sensor, instance, lambda: company.batch([100]))
 
 
-def test_request_that_is_made_and_one_that_is_taken_off_hold_wake_their_sensor(
-    patient: None, instance: dg.DagsterInstance, sessions: sessionmaker[Session]
+def test_new_request_and_request_taken_off_hold_wake_their_sensor(
+    long_wait: None, instance: dg.DagsterInstance, sessions: sessionmaker[Session]
 ) -> None:
     office = Office(sessions)
     case = office.case()
@@ -75,18 +75,18 @@ def test_request_that_is_made_and_one_that_is_taken_off_hold_wake_their_sensor(
         with sessions.begin() as session:
             session.execute(text(f"update disbursement_requests set on_hold = false where id = {held}"))
 
-    assert asked_for(pending_dr_sensor, instance, take_off_hold)
+    assert requests_run_after(pending_dr_sensor, instance, take_off_hold)
     with sessions.begin() as session:
         session.execute(text("update disbursement_requests set status = 'approved'"))
-    assert asked_for(pending_dr_sensor, instance, lambda: office.request(case))
+    assert requests_run_after(pending_dr_sensor, instance, lambda: office.request(case))
 
 
 @contextmanager
 def served(home: DagsterHome, variables: dict[str, str]) -> Iterator[GrpcServerCodeLocation]:
-    """The code location as the daemon has it: over gRPC, from the worker's code server."""
-    port = free_port()
-    program = code_server(environment_for_child(variables | home.variables), port)
-    run = KeptRun(program, lambda name, line: None)
+    """The code location as the daemon sees it, over gRPC from the worker's code server."""
+    port = find_free_port()
+    program = build_code_server(environment_for_child(variables | home.variables), port)
+    run = GuardedProcess(program, lambda name, line: None)
     try:
         wait_until(program.is_ready, seconds=90, every=0.2, what="the code server")
         with dg.DagsterInstance.get() as instance:
@@ -98,8 +98,8 @@ def served(home: DagsterHome, variables: dict[str, str]) -> Iterator[GrpcServerC
 
 
 @pytest.mark.timeout(170)
-def test_nobody_waits_behind_sensors_that_wait(
-    patient: None,
+def test_waiting_sensors_do_not_block_other_sensors(
+    long_wait: None,
     instance: dg.DagsterInstance,
     dagster_home: DagsterHome,
     bank_environment: dict[str, str],
@@ -116,21 +116,21 @@ def test_nobody_waits_behind_sensors_that_wait(
             )
             return data.skip_message
 
-        def wait_again_and_again() -> set[str | None]:
-            said = {evaluate("huntington_batch_sensor")}
-            while not answered.is_set():
-                said.add(evaluate("huntington_batch_sensor"))
-            return said
+        def evaluate_until_done() -> set[str | None]:
+            messages = {evaluate("huntington_batch_sensor")}
+            while not done.is_set():
+                messages.add(evaluate("huntington_batch_sensor"))
+            return messages
 
-        # More than the threads that Dagster gives a code server on a small machine: the number of its cores and four.
-        crowd = 12
-        answered = Event()
-        with ThreadPoolExecutor(crowd) as pool:
-            waits = [pool.submit(wait_again_and_again) for _ in range(crowd)]
+        # More than Dagster's code server threads on a small machine: the number of cores plus four.
+        waiters = 12
+        done = Event()
+        with ThreadPoolExecutor(waiters) as pool:
+            waits = [pool.submit(evaluate_until_done) for _ in range(waiters)]
             try:
-                wait_until(lambda: waiting(sessions) >= crowd, what="all of them to wait")
-                assert "rows of JobRun" in str(evaluate("job_run_sensor"))
+                wait_until(lambda: count_waiting(sessions) >= waiters, what="all of them to wait")
+                assert "JobRun rows" in str(evaluate("job_run_sensor"))
             finally:
-                answered.set()
-                stop_waiting(sessions.kw["bind"], BATCH_QUEUED)
-            assert [wait.result() for wait in waits] == [{"No batch is queued."}] * crowd
+                done.set()
+                notify_stop(sessions.kw["bind"], BATCH_QUEUED)
+            assert [wait.result() for wait in waits] == [{"No batch is queued."}] * waiters

@@ -1,4 +1,4 @@
-"""Schedules by the office's calendar: each due date once, whatever clocks, months and daemons do."""
+"""Calendar schedules launch each due date once, across clock changes, month ends and daemon outages."""
 
 import logging
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ NEW_YORK = ZoneInfo("America/New_York")
 ZONES = [
     "America/New_York",
     "America/Los_Angeles",
-    # Where 01:00 is skipped or doubled, and where midnight is.
+    # Zones in which 01:00 or midnight is skipped or happens twice.
     "Europe/London",
     "Atlantic/Azores",
     "America/Havana",
@@ -49,8 +49,8 @@ def counts() -> None: ...
 JOB = single_op_job(counts, Severity.LOW, legacy_name="none")
 
 
-def evaluated(schedule: dg.ScheduleDefinition, tick: datetime, instance: dg.DagsterInstance | None = None) -> str:
-    """The due date that a tick launches, or why it launches nothing."""
+def evaluate(schedule: dg.ScheduleDefinition, tick: datetime, instance: dg.DagsterInstance | None = None) -> str:
+    """Return the due date that a tick launches, or its skip reason."""
     context = dg.build_schedule_context(instance=instance, scheduled_execution_time=tick)
     data = schedule.evaluate_tick(context)
     if not data.run_requests:
@@ -60,8 +60,8 @@ def evaluated(schedule: dg.ScheduleDefinition, tick: datetime, instance: dg.Dags
     return request.tags[DUE_TAG]
 
 
-def launched(instance: dg.DagsterInstance, schedule: dg.ScheduleDefinition, due: str, tick: datetime) -> str:
-    """The run that the scheduler makes of a tick."""
+def launch(instance: dg.DagsterInstance, schedule: dg.ScheduleDefinition, due: str, tick: datetime) -> str:
+    """Create the run that the scheduler creates for a tick; return its id."""
     return create_run_for_test(
         instance,
         job_name="counts",
@@ -86,7 +86,7 @@ def at(day: date, hour: int, zone: ZoneInfo = NEW_YORK) -> datetime:
         (third_day_schedule(JOB, hour=1), "0 1 * * *"),
     ],
 )
-def test_schedule_is_named_after_its_job_and_ticks_by_the_offices_clock(
+def test_schedule_is_named_after_its_job_and_uses_the_office_time_zone(
     schedule: dg.ScheduleDefinition, cron: str
 ) -> None:
     assert schedule.name == "counts_schedule"
@@ -96,21 +96,21 @@ def test_schedule_is_named_after_its_job_and_ticks_by_the_offices_clock(
 
 
 @pytest.fixture
-def on_a_developers_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def dev_env(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DEV_ENV", "1")
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()
 
 
-@pytest.mark.usefixtures("on_a_developers_machine")
-def test_schedules_start_stopped_on_a_developers_machine() -> None:
+@pytest.mark.usefixtures("dev_env")
+def test_schedules_start_stopped_with_dev_env() -> None:
     for schedule in (daily_schedule(JOB, hour=6), weekly_schedule(JOB, hour=1), third_day_schedule(JOB, hour=1)):
         assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
 
 
 @given(st.dates(date(2020, 1, 1), date(2060, 1, 1)))
-def test_every_third_day_is_three_days_after_the_last_across_months_years_and_leap_days(day: date) -> None:
+def test_third_day_is_three_days_after_the_last_in_any_year(day: date) -> None:
     due = last_third_day(day)
     assert (due - THIRD_DAY_ANCHOR).days % 3 == 0
     assert day - timedelta(days=2) <= due <= day
@@ -118,7 +118,7 @@ def test_every_third_day_is_three_days_after_the_last_across_months_years_and_le
     assert last_third_day(due + timedelta(days=3)) == due + timedelta(days=3)
 
 
-def test_third_days_of_a_leap_february_and_a_turn_of_the_year() -> None:
+def test_third_days_span_a_leap_february_and_a_year_end() -> None:
     days = (date(2028, 2, 26) + timedelta(days=n) for n in range(9))
     assert [str(day) for day in days if last_third_day(day) == day] == ["2028-02-27", "2028-03-01", "2028-03-04"]
     days = (date(2026, 12, 29) + timedelta(days=n) for n in range(7))
@@ -126,19 +126,19 @@ def test_third_days_of_a_leap_february_and_a_turn_of_the_year() -> None:
 
 
 @given(st.dates(date(2024, 1, 1), date(2040, 1, 1)))
-def test_third_day_schedule_launches_on_third_days_alone_and_says_when_the_next_is(day: date) -> None:
-    outcome = evaluated(third_day_schedule(JOB, hour=1), at(day, 1))
+def test_third_day_schedule_skips_other_days_and_names_the_next_run(day: date) -> None:
+    outcome = evaluate(third_day_schedule(JOB, hour=1), at(day, 1))
     if last_third_day(day) == day:
         assert outcome == str(day)
     else:
-        assert outcome.endswith(f"the next run is on {last_third_day(day) + timedelta(days=3)}.")
+        assert outcome.endswith(f"The next run is on {last_third_day(day) + timedelta(days=3)}.")
 
 
 @pytest.mark.parametrize("zone", ZONES)
 @pytest.mark.parametrize(("cron", "days"), [("0 6 * * *", 1), ("0 1 * * *", 1), ("0 1 * * 0", 7)])
-def test_dagster_ticks_once_a_due_day_for_years_whatever_the_clocks_do(zone: str, cron: str, days: int) -> None:
-    # What our schedules build on, held to the pinned version: no day is left out where its hour is skipped, and
-    # none has two ticks where its hour is doubled.
+def test_dagster_ticks_once_per_due_day_across_clock_changes(zone: str, cron: str, days: int) -> None:
+    # Our schedules rely on this behavior of the pinned Dagster version: a day whose hour is skipped still has a tick,
+    # and a day whose hour happens twice has only one.
     begins = datetime(2026, 1, 4, tzinfo=ZoneInfo(zone))
     ends = begins + timedelta(days=3 * 365)
     ticks = takewhile(
@@ -149,55 +149,55 @@ def test_dagster_ticks_once_a_due_day_for_years_whatever_the_clocks_do(zone: str
     assert len(dates) == pytest.approx(3 * 365 / days, abs=1)
 
 
-def test_doubled_hour_runs_once(instance: dg.DagsterInstance) -> None:
+def test_repeated_hour_runs_once(instance: dg.DagsterInstance) -> None:
     schedule = weekly_schedule(JOB, hour=1)
     first = datetime(2026, 11, 1, 5, tzinfo=UTC)
     second = first + timedelta(hours=1)
     assert {moment.astimezone(NEW_YORK).hour for moment in (first, second)} == {1}
-    assert evaluated(schedule, first, instance) == "2026-11-01"
-    run_id = launched(instance, schedule, "2026-11-01", first)
-    reason = evaluated(schedule, second, instance)
-    assert reason == f"What was due on 2026-11-01 was launched as run {run_id}: the next is on 2026-11-08."
+    assert evaluate(schedule, first, instance) == "2026-11-01"
+    run_id = launch(instance, schedule, "2026-11-01", first)
+    reason = evaluate(schedule, second, instance)
+    assert reason == f"Already launched for 2026-11-01 as run {run_id}. The next run is on 2026-11-08."
 
 
-def test_tick_that_died_between_creating_its_run_and_launching_it_asks_again(instance: dg.DagsterInstance) -> None:
-    # Dagster then finds the run by its tick and run key, and launches that one.
+def test_tick_that_crashed_before_launching_its_run_requests_it_again(instance: dg.DagsterInstance) -> None:
+    # Dagster then finds the existing run by its tick and run key, and launches it.
     schedule = daily_schedule(JOB, hour=6)
     tick = at(date(2026, 3, 9), 6)
-    launched(instance, schedule, "2026-03-09", tick)
-    assert evaluated(schedule, tick, instance) == "2026-03-09"
+    launch(instance, schedule, "2026-03-09", tick)
+    assert evaluate(schedule, tick, instance) == "2026-03-09"
 
 
-def test_run_by_hand_does_not_stand_for_the_days_own(instance: dg.DagsterInstance) -> None:
+def test_manual_run_does_not_replace_the_scheduled_run(instance: dg.DagsterInstance) -> None:
     create_run_for_test(instance, job_name="counts")
-    assert evaluated(daily_schedule(JOB, hour=6), at(date(2026, 3, 9), 6), instance) == "2026-03-09"
+    assert evaluate(daily_schedule(JOB, hour=6), at(date(2026, 3, 9), 6), instance) == "2026-03-09"
 
 
-def test_older_tick_that_is_replayed_launches_nothing(instance: dg.DagsterInstance) -> None:
+def test_replayed_older_tick_launches_nothing(instance: dg.DagsterInstance) -> None:
     schedule = daily_schedule(JOB, hour=6)
-    run_id = launched(instance, schedule, "2026-03-09", at(date(2026, 3, 9), 6))
-    assert run_id in evaluated(schedule, at(date(2026, 3, 8), 6), instance)
+    run_id = launch(instance, schedule, "2026-03-09", at(date(2026, 3, 9), 6))
+    assert run_id in evaluate(schedule, at(date(2026, 3, 8), 6), instance)
 
 
-def test_third_day_that_was_missed_is_made_up_for_on_the_next_day_and_once(instance: dg.DagsterInstance) -> None:
+def test_missed_third_day_is_launched_once_on_the_next_day(instance: dg.DagsterInstance) -> None:
     schedule = third_day_schedule(JOB, hour=1)
     due = last_third_day(date(2026, 3, 9))
     before, after = due - timedelta(days=3), due + timedelta(days=1)
-    launched(instance, schedule, str(before), at(before, 1))
-    assert evaluated(schedule, at(after, 1), instance) == str(due)
-    run_id = launched(instance, schedule, str(due), at(after, 1))
-    assert run_id in evaluated(schedule, at(after + timedelta(days=1), 1), instance)
-    assert evaluated(schedule, at(due + timedelta(days=3), 1), instance) == str(due + timedelta(days=3))
+    launch(instance, schedule, str(before), at(before, 1))
+    assert evaluate(schedule, at(after, 1), instance) == str(due)
+    run_id = launch(instance, schedule, str(due), at(after, 1))
+    assert run_id in evaluate(schedule, at(after + timedelta(days=1), 1), instance)
+    assert evaluate(schedule, at(due + timedelta(days=3), 1), instance) == str(due + timedelta(days=3))
 
 
-def test_daemon_that_was_down_over_a_weekend_makes_up_for_each_job_once(instance: dg.DagsterInstance) -> None:
-    """Dagster's own scheduler, on the project's own definitions: down from Friday noon to Monday at nine."""
+def test_weekend_outage_is_caught_up_once_per_job(instance: dg.DagsterInstance) -> None:
+    """Uses Dagster's own scheduler and the project's definitions; down from Friday noon to Monday 09:00."""
     friday, monday = at(date(2026, 3, 6), 12), at(date(2026, 3, 9), 9)
     target = ModuleTarget("seedtrust_ops.definitions", None, None, "seedtrust_ops")
     with create_test_daemon_workspace_context(target, instance) as workspace:
         for moment in (friday, monday, monday + timedelta(minutes=1), monday + timedelta(hours=14)):
             ticks = launch_scheduled_runs(workspace, logging.getLogger("scheduler"), moment.astimezone(UTC), {})
-            assert [trouble for trouble in ticks if trouble is not None] == []
+            assert [error for error in ticks if error is not None] == []
     due = {
         job: [run.tags[DUE_TAG] for run in instance.get_runs(dg.RunsFilter(job_name=job))]
         for job in ("dr_auto_approval", "case_close_reminders", "account_balance_check", "account_balance_reminders")

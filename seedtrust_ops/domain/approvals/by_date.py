@@ -1,6 +1,6 @@
-"""Approves every pending request whose `auto_authorize_at` has passed; it looks at no rule and no balance.
+"""Approves every pending request whose `auto_authorize_at` has passed, regardless of rules and balances.
 
-Twice in a row, or twice at once, the second finds nothing pending: an approved request is approved once.
+If it runs twice, also concurrently, the second run finds nothing pending, so each request is approved once.
 """
 
 from sqlalchemy import func, literal, select, update
@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.approvals.writer import (
     ApprovalReport,
     is_approvable,
-    one_approver_at_a_time,
+    lock_approvals,
+    preview_approvals,
     record_approvals,
-    would_approve,
 )
 from seedtrust_ops.tables import DisbursementRequest
 
@@ -19,8 +19,8 @@ APPROVED_BY_DATE = "auto:date"
 
 
 def approve_due(session: Session) -> ApprovalReport:
-    """Approve what is due now by the database's clock, and write its letters: one statement for all of it."""
-    one_approver_at_a_time(session)
+    """Approve what is due now by the database's clock and queue the emails, all in one statement."""
+    lock_approvals(session)
     return record_approvals(
         session,
         update(DisbursementRequest)
@@ -29,8 +29,8 @@ def approve_due(session: Session) -> ApprovalReport:
     )
 
 
-def would_approve_due(session: Session) -> ApprovalReport:
-    """Return what `approve_due` would approve now; nothing is changed."""
+def preview_due(session: Session) -> ApprovalReport:
+    """Return what `approve_due` would approve now, without changing anything."""
     due = select(
         DisbursementRequest.id,
         DisbursementRequest.case_id,
@@ -39,4 +39,4 @@ def would_approve_due(session: Session) -> ApprovalReport:
         DisbursementRequest.amount_cents,
         literal(APPROVED_BY_DATE).label("approved_by"),
     ).where(*is_approvable(), DisbursementRequest.auto_authorize_at <= func.now())
-    return would_approve(session, due.subquery("due"))
+    return preview_approvals(session, due.subquery("due"))

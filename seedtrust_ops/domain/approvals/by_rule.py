@@ -1,7 +1,7 @@
-"""Brings the pending requests, the rules and the room to the decision, and records what it approves.
+"""Loads the pending requests, the rules and the remaining limits, lets `rules` decide, and records the approvals.
 
-Runs of ours approve one at a time, so a limit holds exactly under two at once; the rules' rows are locked too, so
-that nobody changes a rule while it approves.
+Only one run approves at a time, so limits hold exactly under concurrency. The rule rows are locked as well, so that no
+one can change a rule while it approves.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,37 +11,43 @@ from datetime import tzinfo
 from sqlalchemy import BigInteger, TableValuedAlias, Text, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.approvals.queries import APPROVED_BY_RULE, clock, room_at, rules_of, waiting_requests
+from seedtrust_ops.domain.approvals.queries import (
+    APPROVED_BY_RULE,
+    database_time,
+    load_rules,
+    pending_requests,
+    remaining_limits,
+)
 from seedtrust_ops.domain.approvals.rules import Approval, Request, decide
 from seedtrust_ops.domain.approvals.writer import (
     ApprovalReport,
     is_approvable,
-    one_approver_at_a_time,
+    lock_approvals,
+    preview_approvals,
     record_approvals,
-    would_approve,
 )
 from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.tables import DisbursementRequest
 
 
 def approve_by_rules(session: Session, zone: tzinfo) -> ApprovalReport:
-    """Approve every pending request that a rule matches now, and write the letters of all in one statement.
+    """Approve every pending request that a rule matches now and queue the emails, all in one statement.
 
     Args:
-        session: in a transaction of its own, of which nothing else has read yet.
-        zone: the office's, whose calendar days the daily limits count.
+        session: in its own transaction, in which nothing has been read yet.
+        zone: the office's time zone; daily limits apply to its calendar days.
     """
-    one_approver_at_a_time(session)
-    rules = rules_of(session, locked=True)
-    moment = clock(session)
-    approvals = list(decide(waiting_requests(session, rules), rules, room_at(session, moment, zone)))
+    lock_approvals(session)
+    rules = load_rules(session, locked=True)
+    approved_at = database_time(session)
+    approvals = list(decide(pending_requests(session, rules), rules, remaining_limits(session, approved_at, zone)))
     if not approvals:
         return ApprovalReport()
     decided = _as_rows(approvals)
     return record_approvals(
         session,
         update(DisbursementRequest)
-        # What somebody changed since it was read is left for the next run.
+        # A request that was changed since it was read is left for the next run.
         .where(
             DisbursementRequest.id == decided.c.id,
             DisbursementRequest.case_id == decided.c.case_id,
@@ -50,40 +56,42 @@ def approve_by_rules(session: Session, zone: tzinfo) -> ApprovalReport:
             DisbursementRequest.amount_cents == decided.c.amount_cents,
             *is_approvable(),
         )
-        .values(status="approved", approved_at=moment, approved_by=decided.c.approved_by),
+        .values(status="approved", approved_at=approved_at, approved_by=decided.c.approved_by),
     )
 
 
-def would_approve_by_rules(session: Session, zone: tzinfo) -> ApprovalReport:
-    """Return what `approve_by_rules` would approve now; nothing is changed and nothing is locked."""
-    rules = rules_of(session)
-    approvals = list(decide(waiting_requests(session, rules), rules, room_at(session, clock(session), zone)))
-    return would_approve(session, _as_rows(approvals)) if approvals else ApprovalReport()
+def preview_by_rules(session: Session, zone: tzinfo) -> ApprovalReport:
+    """Return what `approve_by_rules` would approve now, without changing or locking anything."""
+    rules = load_rules(session)
+    approvals = list(
+        decide(pending_requests(session, rules), rules, remaining_limits(session, database_time(session), zone))
+    )
+    return preview_approvals(session, _as_rows(approvals)) if approvals else ApprovalReport()
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """Whether a run is worth its while."""
+class ApprovalSearch:
+    """Whether a run would approve anything now."""
 
     first: Approval | None
-    """The first approval that a run would make now; None where it would make none."""
-    looked_at: int
-    """How many requests that a rule could match were looked at to know that."""
+    """The first approval that a run would make now; None if it would make none."""
+    evaluated: int
+    """How many pending requests were evaluated to find that out."""
 
 
-def what_waits(session: Session, zone: tzinfo) -> Waiting:
-    """Decide as a run would, up to its first approval; nothing is changed and nothing is locked."""
-    looked_at = 0
-    rules = rules_of(session)
+def find_first_approval(session: Session, zone: tzinfo) -> ApprovalSearch:
+    """Decide as a run would, up to its first approval, without changing or locking anything."""
+    evaluated = 0
+    rules = load_rules(session)
 
-    def counted() -> Iterator[Request]:
-        nonlocal looked_at
-        for request in waiting_requests(session, rules):
-            looked_at += 1
+    def count_requests() -> Iterator[Request]:
+        nonlocal evaluated
+        for request in pending_requests(session, rules):
+            evaluated += 1
             yield request
 
-    first = next(decide(counted(), rules, room_at(session, clock(session), zone)), None)
-    return Waiting(first, looked_at)
+    first = next(decide(count_requests(), rules, remaining_limits(session, database_time(session), zone)), None)
+    return ApprovalSearch(first, evaluated)
 
 
 def _as_rows(approvals: Iterable[Approval]) -> TableValuedAlias:

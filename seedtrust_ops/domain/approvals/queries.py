@@ -1,6 +1,6 @@
-"""Reads what the rules decide about: rules, requests, and the room that is left.
+"""Loads what the rules decide on: rules, pending requests, and the limits that remain.
 
-Nothing is decided here, except which requests are not worth reading because no rule could match them.
+The decision itself is in `rules`; here only requests that no rule could match are filtered out.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,18 +15,18 @@ from seedtrust_ops.domain.approvals.writer import Payee, is_approvable
 from seedtrust_ops.tables import Account, ApprovalRule, Case, DisbursementRequest
 
 APPROVED_BY_RULE = "auto:rule:"
-"""How `approved_by` begins where a rule approved; the rule's id follows."""
-_ROWS_A_PAGE = 5_000
+"""Prefix of `approved_by` if a rule approved; the rule's id follows."""
+_ROWS_PER_PAGE = 5_000
 
 
-def clock(session: Session) -> datetime:
-    """Return the database's time now, and not that of the transaction's start, which may have waited for a lock."""
-    moment: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
-    return moment
+def database_time(session: Session) -> datetime:
+    """Return the database's current time; the transaction's start may be much earlier if it waited for a lock."""
+    now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return now
 
 
-def rules_of(session: Session, *, locked: bool = False, enabled_only: bool = True) -> list[Rule]:
-    """Return the rules; `locked` keeps others from changing them until the transaction ends."""
+def load_rules(session: Session, *, locked: bool = False, enabled_only: bool = True) -> list[Rule]:
+    """Return the approval rules; `locked` keeps others from changing them until the transaction ends."""
     query = select(ApprovalRule).order_by(ApprovalRule.id)
     if enabled_only:
         query = query.where(ApprovalRule.is_enabled)
@@ -49,9 +49,9 @@ def rules_of(session: Session, *, locked: bool = False, enabled_only: bool = Tru
     ]
 
 
-def waiting_requests(session: Session, rules: Iterable[Rule]) -> Iterator[Request]:
-    """Yield the approvable requests that one of the rules could match, were there room enough; oldest first."""
-    # The rules are spelled out: a join with their table, by conditions that may each be 'any', is many times slower.
+def pending_requests(session: Session, rules: Iterable[Rule]) -> Iterator[Request]:
+    """Yield the approvable requests that a rule could match if limits allow, oldest first."""
+    # One condition per rule: a join with the rules table, where each condition may be 'any', is many times slower.
     could_match = [
         and_(
             DisbursementRequest.amount_cents <= rule.max_amount_cents,
@@ -63,22 +63,24 @@ def waiting_requests(session: Session, rules: Iterable[Rule]) -> Iterator[Reques
         if rule.is_enabled
     ]
     if could_match:
-        yield from _requests(session, _every_request().where(*is_approvable(), or_(*could_match)))
+        yield from _requests(session, _request_query().where(*is_approvable(), or_(*could_match)))
 
 
-def request_of(session: Session, request_id: int) -> Request | None:
-    """Return one request, whatever its state; None where there is none."""
-    return next(_requests(session, _every_request().where(DisbursementRequest.id == request_id)), None)
+def find_request(session: Session, request_id: int) -> Request | None:
+    """Return one request in any status, or None."""
+    return next(_requests(session, _request_query().where(DisbursementRequest.id == request_id)), None)
 
 
-def room_at(session: Session, moment: datetime, zone: tzinfo, *, without: int | None = None) -> RemainingLimits:
-    """Return what may still be approved at a moment.
+def remaining_limits(
+    session: Session, moment: datetime, zone: tzinfo, *, without: int | None = None
+) -> RemainingLimits:
+    """Return how much may still be approved at a moment.
 
     Args:
-        session: any.
-        moment: decides which calendar day of `zone` the daily limits count.
-        zone: the office's.
-        without: a request that is left out of what is approved, as if it were still pending.
+        session: any session.
+        moment: determines the calendar day in `zone` for the daily limits.
+        zone: the office's time zone.
+        without: the id of a request to treat as if it were still pending.
     """
     counted = DisbursementRequest.id.is_distinct_from(without)
     unpaid = (
@@ -116,7 +118,7 @@ def room_at(session: Session, moment: datetime, zone: tzinfo, *, without: int | 
 
 
 def calendar_day(moment: datetime, zone: tzinfo) -> tuple[datetime, datetime]:
-    """Return when the calendar day of `moment` begins and when the next one does, by the wall clock of `zone`."""
+    """Return the start of the calendar day of `moment` in `zone`, and the start of the next day."""
     day = moment.astimezone(zone).date()
     return (
         datetime.combine(day, time.min, zone),
@@ -124,7 +126,7 @@ def calendar_day(moment: datetime, zone: tzinfo) -> tuple[datetime, datetime]:
     )
 
 
-def _every_request() -> Select[*tuple[Any, ...]]:
+def _request_query() -> Select[*tuple[Any, ...]]:
     query: Select[*tuple[Any, ...]] = (
         select(
             DisbursementRequest.id,
@@ -146,7 +148,7 @@ def _every_request() -> Select[*tuple[Any, ...]]:
 
 
 def _requests(session: Session, query: Select[*tuple[Any, ...]]) -> Iterator[Request]:
-    # All of it is read: without this, PostgreSQL plans a cursor's query for its first tenth.
+    # All rows are read; without this setting PostgreSQL plans a cursor for its first 10% of rows.
     session.execute(select(func.set_config("cursor_tuple_fraction", "1", True)))
-    for row in session.execute(query, execution_options={"yield_per": _ROWS_A_PAGE}):
+    for row in session.execute(query, execution_options={"yield_per": _ROWS_PER_PAGE}):
         yield Request(*row)

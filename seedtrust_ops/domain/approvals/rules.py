@@ -1,7 +1,6 @@
-"""Which rule of the bulk auto-approver approves which request: the decision itself, pure.
+"""Decides which rule of the bulk auto-approver approves which request. No side effects.
 
-Deciding and explaining ask the same question, `hurdles`; where the rows come from and who records the outcome is
-not here.
+Decision and explanation share `rule_mismatches`. Rows are loaded in `queries`; approvals are recorded in `writer`.
 """
 
 from collections import defaultdict
@@ -14,7 +13,7 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule as `approval_rules` has it; amounts in cents, None stands for any (or for no limit)."""
+    """A row of `approval_rules`; amounts in cents. None means any, or no limit."""
 
     id: int
     name: str
@@ -30,7 +29,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A disbursement request with what deciding needs to know of it; the amount in cents."""
+    """A disbursement request with the fields that the decision needs; the amount is in cents."""
 
     id: int
     case_id: int
@@ -46,7 +45,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Approval:
-    """A rule approves a request."""
+    """A request and the rule that approves it."""
 
     request: Request
     rule: Rule
@@ -57,24 +56,24 @@ class RemainingLimits:
     """How much may still be approved, in cents."""
 
     above_minimum: dict[int, int] = field(default_factory=dict)
-    """By case: the account's balance, less its minimum, less what is approved and not paid; no account, no entry."""
+    """By case id: balance less minimum balance less approved, unpaid requests. No entry if the case has no account."""
     used_today: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    """By rule: what it approved on this calendar day."""
+    """By rule id: the total that it approved on this calendar day."""
 
     @classmethod
     def of(cls, above_minimum: Mapping[int, int], used_today: Mapping[int, int]) -> Self:
-        """Return a room of its own, made from these."""
+        """Return limits with copies of these mappings."""
         return cls(dict(above_minimum), defaultdict(int, used_today))
 
-    def less(self, approvals: Iterable[Approval]) -> "RemainingLimits":
-        """Return the room that these approvals leave."""
+    def after(self, approvals: Iterable[Approval]) -> "RemainingLimits":
+        """Return the limits that remain after these approvals."""
         left = RemainingLimits.of(self.above_minimum, self.used_today)
         for approval in approvals:
-            left.take(approval)
+            left.deduct(approval)
         return left
 
-    def take(self, approval: Approval) -> None:
-        """Take up what an approval needs, whether or not its rule looks at it."""
+    def deduct(self, approval: Approval) -> None:
+        """Deduct an approval from both limits, whether or not its rule uses them."""
         request = approval.request
         if request.case_id in self.above_minimum:
             self.above_minimum[request.case_id] -= request.amount_cents
@@ -95,7 +94,7 @@ class RuleMismatch(Enum):
 
 
 class Ineligibility(Enum):
-    """Why no rule may approve a request, whatever it says."""
+    """Why a request may not be approved by any rule."""
 
     NOT_PENDING = auto()
     ON_HOLD = auto()
@@ -104,12 +103,12 @@ class Ineligibility(Enum):
 
 
 def in_order(rules: Iterable[Rule]) -> list[Rule]:
-    """Return the rules in the order in which they are asked: by position, then by id."""
+    """Return the rules in evaluation order: by position, then by id."""
     return sorted(rules, key=lambda rule: (rule.position, rule.id))
 
 
-def bars(request: Request) -> Iterator[Ineligibility]:
-    """Yield each reason why the request may not be approved automatically at all."""
+def ineligibilities(request: Request) -> Iterator[Ineligibility]:
+    """Yield each reason why no rule may approve the request."""
     if request.status != "pending":
         yield Ineligibility.NOT_PENDING
     if request.on_hold:
@@ -120,8 +119,8 @@ def bars(request: Request) -> Iterator[Ineligibility]:
         yield Ineligibility.PAYEE_INACTIVE
 
 
-def hurdles(rule: Rule, request: Request, room: RemainingLimits) -> Iterator[RuleMismatch]:
-    """Yield each reason why the rule does not match the request; a rule without one matches."""
+def rule_mismatches(rule: Rule, request: Request, limits: RemainingLimits) -> Iterator[RuleMismatch]:
+    """Yield each reason why the rule does not match the request; none means that it matches."""
     if not rule.is_enabled:
         yield RuleMismatch.DISABLED
     if rule.category is not None and rule.category != request.category:
@@ -133,38 +132,38 @@ def hurdles(rule: Rule, request: Request, room: RemainingLimits) -> Iterator[Rul
     if request.amount_cents > rule.max_amount_cents:
         yield RuleMismatch.AMOUNT
     if rule.keep_minimum_balance:
-        if request.case_id not in room.above_minimum:
+        if request.case_id not in limits.above_minimum:
             yield RuleMismatch.NO_ACCOUNT
-        elif room.above_minimum[request.case_id] < request.amount_cents:
+        elif limits.above_minimum[request.case_id] < request.amount_cents:
             yield RuleMismatch.MINIMUM
     limit = rule.daily_limit_cents
-    if limit is not None and room.used_today.get(rule.id, 0) + request.amount_cents > limit:
+    if limit is not None and limits.used_today.get(rule.id, 0) + request.amount_cents > limit:
         yield RuleMismatch.DAILY_LIMIT
 
 
-def first_match(request: Request, rules: Sequence[Rule], room: RemainingLimits) -> Rule | None:
-    """Return the first of the rules, in the order given, that matches the request; None where none does."""
-    return next((rule for rule in rules if next(hurdles(rule, request, room), None) is None), None)
+def first_match(request: Request, rules: Sequence[Rule], limits: RemainingLimits) -> Rule | None:
+    """Return the first of the rules, in the given order, that matches the request, or None."""
+    return next((rule for rule in rules if next(rule_mismatches(rule, request, limits), None) is None), None)
 
 
-def decide(requests: Iterable[Request], rules: Iterable[Rule], room: RemainingLimits) -> Iterator[Approval]:
-    """Yield what is approved, in the order of the requests; nothing that is passed in is changed.
+def decide(requests: Iterable[Request], rules: Iterable[Rule], limits: RemainingLimits) -> Iterator[Approval]:
+    """Yield the approvals in the order of the requests; no argument is modified.
 
-    A request that would break a limit is passed over, and a later, smaller one may still pass. A limit is one of
-    the conditions of a rule: where it would be broken, the next rule is asked.
+    A request that would exceed a limit is skipped, and a later, smaller one may still be approved. A limit is one of
+    a rule's conditions: if it would be exceeded, the next rule is evaluated.
 
     Args:
         requests: oldest first.
         rules: in any order.
-        room: what is left before the first request.
+        limits: what remains before the first request.
     """
     ordered = in_order(rules)
-    left = room.less(())
+    left = limits.after(())
     for request in requests:
-        if next(bars(request), None) is not None:
+        if next(ineligibilities(request), None) is not None:
             continue
         rule = first_match(request, ordered, left)
         if rule is not None:
             approval = Approval(request, rule)
-            left.take(approval)
+            left.deduct(approval)
             yield approval

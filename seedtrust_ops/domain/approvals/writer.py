@@ -1,6 +1,6 @@
-"""Records approvals and writes their letters, in one statement however many they are.
+"""Records approvals and queues their emails, in one statement regardless of their number.
 
-Which requests are approved is the caller's: it brings the `UPDATE` and this wraps the letters around it.
+The caller decides which requests to approve and passes the `UPDATE`; this module adds the emails to it.
 """
 
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from sqlalchemy.sql.dml import ReturningInsert, Update
 
 from seedtrust_ops.tables import Case, CaseParty, DisbursementRequest, Notification, User
 
-LETTER_KIND = "dr-approved"
-ROWS_SHOWN = 50
-_APPROVERS_LOCK = 7_305_402
+NOTIFICATION_KIND = "dr-approved"
+MAX_ROWS_SHOWN = 50
+_APPROVALS_LOCK = 7_305_402
 
 Payee = aliased(User, name="payee")
 
 
 @dataclass(frozen=True)
 class ApprovedRequest:
-    """One approved request, as people are shown it; the amount in cents."""
+    """One approved request, as shown to people; the amount is in cents."""
 
     request_id: int
     case_number: str
@@ -33,19 +33,19 @@ class ApprovedRequest:
 
 @dataclass(frozen=True)
 class ApprovalReport:
-    """What approving came to, or would have come to; amounts in cents."""
+    """What was approved, or would be in a dry run; amounts in cents."""
 
     count: int = 0
     amount_cents: int = 0
-    letters: int = 0
+    emails: int = 0
     shown: tuple[ApprovedRequest, ...] = ()
-    """The first of them by number, no more than fit on a screen."""
+    """The first MAX_ROWS_SHOWN requests by id."""
 
 
 def is_approvable() -> tuple[SQLColumnExpression[bool], ...]:
-    """Return the conditions, joins included, under which a request may be approved automatically at all.
+    """Return the conditions, joins included, for a request to be eligible for automatic approval.
 
-    Pending, not on hold, of a case that is not closed, to a payee who is active.
+    The request is pending and not on hold, its case is not closed, and its payee is active.
     """
     return (
         DisbursementRequest.status == "pending",
@@ -57,21 +57,21 @@ def is_approvable() -> tuple[SQLColumnExpression[bool], ...]:
     )
 
 
-def one_approver_at_a_time(session: Session) -> None:
-    """Wait until no other run of ours approves, and keep others waiting until this transaction ends.
+def lock_approvals(session: Session) -> None:
+    """Wait until no other run is approving, and keep others waiting until this transaction ends.
 
-    Two runs that approve at once would lock the same requests in different orders and break each other's deadlocks.
+    Two concurrent runs could lock the same requests in different orders and deadlock.
     """
-    session.execute(select(func.pg_advisory_xact_lock(_APPROVERS_LOCK)))
+    session.execute(select(func.pg_advisory_xact_lock(_APPROVALS_LOCK)))
 
 
-def record_approvals(session: Session, approving: Update) -> ApprovalReport:
-    """Run `approving`, an update of requests without `RETURNING`, and write each approved request's letters with it.
+def record_approvals(session: Session, update: Update) -> ApprovalReport:
+    """Execute `update`, an UPDATE of requests without RETURNING, and queue the emails for each approved request.
 
-    The letters go to the active ones among the case's intended parents, their representatives and its case manager;
-    a letter that is there already is not written again.
+    The emails go to the case's intended parents, their representatives and its case manager, if they are active. An
+    email that is already queued is not queued again.
     """
-    approved = approving.returning(
+    approved = update.returning(
         DisbursementRequest.id,
         DisbursementRequest.case_id,
         DisbursementRequest.payee_id,
@@ -81,21 +81,21 @@ def record_approvals(session: Session, approving: Update) -> ApprovalReport:
         DisbursementRequest.approved_at,
         DisbursementRequest.approved_by,
     ).cte("approved")
-    written = _writing_letters(approved).cte("written")
+    written = _insert_notifications(approved).cte("written")
     return _report(session, approved, select(func.count()).select_from(written).scalar_subquery())
 
 
-def would_approve(session: Session, approvable: FromClause) -> ApprovalReport:
-    """Return what approving would come to; nothing is changed.
+def preview_approvals(session: Session, approvable: FromClause) -> ApprovalReport:
+    """Return what would be approved, without changing anything.
 
     Args:
-        session: any.
-        approvable: rows of id, case_id, payee_id, category, amount_cents and approved_by.
+        session: any session.
+        approvable: rows with id, case_id, payee_id, category, amount_cents and approved_by.
     """
     return _report(session, approvable, literal(0))
 
 
-def _report(session: Session, approved: FromClause, letters: ColumnElement[int]) -> ApprovalReport:
+def _report(session: Session, approved: FromClause, emails: ColumnElement[int]) -> ApprovalReport:
     rows = session.execute(
         select(
             approved.c.id,
@@ -106,19 +106,19 @@ def _report(session: Session, approved: FromClause, letters: ColumnElement[int])
             Payee.full_name,
             func.count().over().label("requests"),
             func.sum(approved.c.amount_cents).over().label("cents"),
-            letters.label("letters"),
+            emails.label("emails"),
         )
         .join(Case, Case.id == approved.c.case_id)
         .join(Payee, Payee.id == approved.c.payee_id)
         .order_by(approved.c.id)
-        .limit(ROWS_SHOWN)
+        .limit(MAX_ROWS_SHOWN)
     ).all()
     if not rows:
         return ApprovalReport()
     return ApprovalReport(
         count=rows[0].requests,
         amount_cents=int(rows[0].cents),
-        letters=rows[0].letters,
+        emails=rows[0].emails,
         shown=tuple(
             ApprovedRequest(row.id, row.case_number, row.full_name, row.category, row.amount_cents, row.approved_by)
             for row in rows
@@ -126,19 +126,19 @@ def _report(session: Session, approved: FromClause, letters: ColumnElement[int])
     )
 
 
-def _writing_letters(approved: CTE) -> ReturningInsert[tuple[int]]:
+def _insert_notifications(approved: CTE) -> ReturningInsert[tuple[int]]:
     parties = (
         select(approved.c.id, CaseParty.user_id)
         .join(CaseParty, CaseParty.case_id == approved.c.case_id)
         .where(CaseParty.role.in_(("intended_parent", "ip_rep")))
     )
     managers = select(approved.c.id, Case.case_manager_id).join(Case, Case.id == approved.c.case_id)
-    # A union, and not `union all`: who is party to a case in two roles gets one letter.
-    told = union(parties, managers).subquery("told")
-    letters = (
+    # `union` rather than `union all`: a person with two roles in a case gets one email.
+    recipients = union(parties, managers).subquery("recipients")
+    emails = (
         select(
             func.concat("dr-approved:", approved.c.id, ":", User.id),
-            literal(LETTER_KIND),
+            literal(NOTIFICATION_KIND),
             User.id,
             User.email,
             literal(""),
@@ -152,16 +152,16 @@ def _writing_letters(approved: CTE) -> ReturningInsert[tuple[int]]:
                 *("description", approved.c.description),
             ),
         )
-        .select_from(told)
-        .join(approved, approved.c.id == told.c.id)
-        .join(User, User.id == told.c.user_id)
+        .select_from(recipients)
+        .join(approved, approved.c.id == recipients.c.id)
+        .join(User, User.id == recipients.c.user_id)
         .join(Case, Case.id == approved.c.case_id)
         .join(Payee, Payee.id == approved.c.payee_id)
         .where(User.is_active)
     )
     return (
         insert(Notification)
-        .from_select(["dedupe_key", "kind", "recipient_id", "recipient_email", "subject", "variables"], letters)
+        .from_select(["dedupe_key", "kind", "recipient_id", "recipient_email", "subject", "variables"], emails)
         .on_conflict_do_nothing(index_elements=["dedupe_key"])
         .returning(Notification.id)
     )

@@ -1,1 +1,1 @@
-"""Balances: what every active case's account holds, which are below their minimum, and whether the books add up."""
+"""Account balances: weekly snapshot, low-balance alerts and accounting checks."""

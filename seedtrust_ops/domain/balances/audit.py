@@ -1,6 +1,6 @@
-"""What must hold of the books at any time, each as one query that finds what offends against it.
+"""Accounting checks that must hold at any time, each one query that finds the violations.
 
-They look at every account and not only at those of active cases: money of a closed case is money too.
+The balance checks cover all accounts, not only those of active cases, because closed cases can hold money too.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.tables import Account, Case, DisbursementRequest, LedgerEntry
 
-SHOWN = 50
+MAX_ROWS_SHOWN = 50
 
 
 @dataclass(frozen=True)
 class Violations:
-    """How many offend, and the first of them, worst first; columns whose names end in `_cents` are money."""
+    """The number of violations and the first rows, worst first; columns ending in `_cents` are amounts in cents."""
 
     count: int
     columns: Sequence[str]
@@ -25,32 +25,32 @@ class Violations:
 
 
 def ledger_mismatches(session: Session) -> Violations:
-    """Return the accounts whose balance is not the sum of their ledger entries."""
+    """Return the accounts whose balance does not equal the sum of their ledger entries."""
     ledger = (
         select(LedgerEntry.account_id, func.sum(LedgerEntry.amount_cents).label("cents"))
         .group_by(LedgerEntry.account_id)
         .subquery()
     )
-    booked = func.coalesce(ledger.c.cents, 0)
-    return _offenders(
+    ledger_cents = func.coalesce(ledger.c.cents, 0)
+    return _find_violations(
         session,
         select(
             Account.id.label("account"),
             Case.case_number.label("case"),
             Account.balance_cents,
-            booked.label("ledger_cents"),
-            (Account.balance_cents - booked).label("difference_cents"),
+            ledger_cents.label("ledger_cents"),
+            (Account.balance_cents - ledger_cents).label("difference_cents"),
         )
         .join(Case, Case.id == Account.case_id)
         .outerjoin(ledger, ledger.c.account_id == Account.id)
-        .where(Account.balance_cents != booked)
-        .order_by(func.abs(Account.balance_cents - booked).desc(), Account.id),
+        .where(Account.balance_cents != ledger_cents)
+        .order_by(func.abs(Account.balance_cents - ledger_cents).desc(), Account.id),
     )
 
 
-def below_zero(session: Session) -> Violations:
-    """Return the accounts that hold less than nothing."""
-    return _offenders(
+def negative_balances(session: Session) -> Violations:
+    """Return the accounts with a negative balance."""
+    return _find_violations(
         session,
         select(Account.id.label("account"), Case.case_number.label("case"), Case.status, Account.balance_cents)
         .join(Case, Case.id == Account.case_id)
@@ -59,9 +59,9 @@ def below_zero(session: Session) -> Violations:
     )
 
 
-def without_account(session: Session) -> Violations:
-    """Return the active cases that have no account."""
-    return _offenders(
+def active_cases_without_account(session: Session) -> Violations:
+    """Return the active cases without an account."""
+    return _find_violations(
         session,
         select(Case.id, Case.case_number.label("case"), Case.created_at)
         .outerjoin(Account, Account.case_id == Case.id)
@@ -71,7 +71,7 @@ def without_account(session: Session) -> Violations:
 
 
 def overcommitted_cases(session: Session) -> Violations:
-    """Return the cases whose approved and unpaid requests come to more than their account holds."""
+    """Return the cases whose approved, unpaid requests exceed their account balance."""
     approved = (
         select(
             DisbursementRequest.case_id,
@@ -82,27 +82,27 @@ def overcommitted_cases(session: Session) -> Violations:
         .group_by(DisbursementRequest.case_id)
         .subquery()
     )
-    held = func.coalesce(Account.balance_cents, 0)
-    return _offenders(
+    balance = func.coalesce(Account.balance_cents, 0)
+    return _find_violations(
         session,
         select(
             Case.case_number.label("case"),
             Account.id.label("account"),
             approved.c.requests,
             approved.c.cents.label("approved_cents"),
-            held.label("balance_cents"),
-            (approved.c.cents - held).label("missing_cents"),
+            balance.label("balance_cents"),
+            (approved.c.cents - balance).label("missing_cents"),
         )
         .join(Case, Case.id == approved.c.case_id)
         .outerjoin(Account, Account.case_id == Case.id)
-        .where(approved.c.cents > held)
-        .order_by((approved.c.cents - held).desc(), Case.id),
+        .where(approved.c.cents > balance)
+        .order_by((approved.c.cents - balance).desc(), Case.id),
     )
 
 
-def _offenders(session: Session, found: Select[*tuple[Any, ...]]) -> Violations:
-    """Return the first offenders and how many there are, in one statement."""
-    result = session.execute(found.add_columns(func.count().over()).limit(SHOWN))
+def _find_violations(session: Session, query: Select[*tuple[Any, ...]]) -> Violations:
+    """Return the first violations and their total number, in one statement."""
+    result = session.execute(query.add_columns(func.count().over()).limit(MAX_ROWS_SHOWN))
     rows = result.all()
     return Violations(
         count=rows[0][-1] if rows else 0,

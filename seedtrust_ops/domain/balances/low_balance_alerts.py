@@ -1,7 +1,7 @@
-"""Keeps `ops.balance_alerts` true: one open row for every account of an active case that is below its minimum.
+"""Keeps `ops.balance_alerts` current: one open row per active case account that is below its minimum balance.
 
-Two statements over all accounts. Both find alerts by their index: a table that was filled a moment ago has no
-statistics yet, and a plan that trusts them takes minutes.
+Two statements cover all accounts. Both find alerts by index, because a table that was just filled has no statistics
+yet, and a plan that relies on them takes minutes.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from seedtrust_ops.tables import Account, BalanceAlert, Case
 
 @dataclass(frozen=True)
 class AlertChanges:
-    """How many alerts were opened and resolved, and how many stayed open with other figures."""
+    """How many alerts were opened and resolved, and how many open ones got new amounts."""
 
     opened: int = 0
     resolved: int = 0
@@ -23,14 +23,14 @@ class AlertChanges:
 
 
 def update_alerts(session: Session) -> AlertChanges:
-    """Open, correct and resolve alerts by what the accounts hold now."""
+    """Open, update and resolve alerts according to current balances."""
     resolved = _resolve(session)
     opened, changed = _open(session)
     return AlertChanges(opened=opened, resolved=resolved, changed=changed)
 
 
 def _resolve(session: Session) -> int:
-    still_short = (
+    is_still_below = (
         select(Account.id)
         .join(Case, Case.id == Account.case_id)
         .where(
@@ -42,7 +42,7 @@ def _resolve(session: Session) -> int:
     )
     resolved = (
         update(BalanceAlert)
-        .where(BalanceAlert.resolved_at.is_(None), ~still_short)
+        .where(BalanceAlert.resolved_at.is_(None), ~is_still_below)
         .values(resolved_at=func.now())
         .returning(BalanceAlert.id)
         .cte("resolved")
@@ -51,8 +51,8 @@ def _resolve(session: Session) -> int:
 
 
 def _open(session: Session) -> tuple[int, int]:
-    """Open an alert for each short account or correct the open one's figures; return how many of each."""
-    short = (
+    """Open an alert for each account below its minimum or update the open one; return both counts."""
+    below = (
         select(
             Account.id,
             Account.balance_cents,
@@ -63,15 +63,15 @@ def _open(session: Session) -> tuple[int, int]:
         .where(Case.status == "active", Account.balance_cents < Account.minimum_balance_cents)
         .order_by(Account.id)
     )
-    figures = ["balance_cents", "minimum_balance_cents", "shortfall_cents"]
-    statement = insert(BalanceAlert).from_select(["account_id", *figures], short)
+    amounts = ["balance_cents", "minimum_balance_cents", "shortfall_cents"]
+    statement = insert(BalanceAlert).from_select(["account_id", *amounts], below)
     new = statement.excluded
-    # PostgreSQL: a row that this statement inserted has no xmax, one that it updated has.
+    # In PostgreSQL, xmax is 0 for a row that this statement inserted, and not for one that it updated.
     written = (
         statement.on_conflict_do_update(
             index_elements=["account_id"],
             index_where=BalanceAlert.resolved_at.is_(None),
-            set_={name: new[name] for name in figures},
+            set_={name: new[name] for name in amounts},
             where=or_(
                 BalanceAlert.balance_cents != new.balance_cents,
                 BalanceAlert.minimum_balance_cents != new.minimum_balance_cents,

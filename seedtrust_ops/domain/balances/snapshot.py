@@ -1,6 +1,6 @@
-"""Writes what every active case's account holds as Parquet, in blocks, so that a million accounts need little memory.
+"""Writes the balance of every active case's account to Parquet, in blocks so that large portfolios need little memory.
 
-The figures, the file and the alerts of one check are of one moment: they share one database snapshot.
+The figures, the file and the alerts share one database snapshot, so they describe the same moment.
 """
 
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ from seedtrust_ops.tables import Account, Case
 if TYPE_CHECKING:
     import pandas
 
-BLOCK = 50_000
+ACCOUNTS_PER_BLOCK = 50_000
 """Accounts held in memory at once."""
-WORST_SHOWN = 20
-BRACKETS_CENTS = (0, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000)
-"""Where the bars of the histogram end; the last bar has no end."""
+MAX_WORST_SHOWN = 20
+BUCKET_BOUNDS_CENTS = (0, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000)
+"""Upper bounds of the histogram's buckets; the last bucket is open-ended."""
 COLUMNS = ("case_id", "case_number", "account_id", "balance_cents", "minimum_balance_cents", "shortfall_cents")
-_ONE_CHECK_AT_A_TIME = 7_305_402
+_SNAPSHOT_LOCK = 7_305_402
 
 
 @dataclass
-class BalanceSheet:
-    """What one check saw; money in cents. Bars count accounts by bracket: all of them, and those below minimum."""
+class BalanceSnapshot:
+    """Totals in cents, and the number of accounts per balance bucket: all accounts, and those below their minimum."""
 
     accounts: int = 0
     balance_cents: int = 0
@@ -37,46 +37,47 @@ class BalanceSheet:
     below_minimum: int = 0
     shortfall_cents: int = 0
     worst: list[dict[str, Any]] = field(default_factory=list)
-    bars: list[int] = field(default_factory=lambda: [0] * (len(BRACKETS_CENTS) + 1))
-    bars_below: list[int] = field(default_factory=lambda: [0] * (len(BRACKETS_CENTS) + 1))
+    bucket_counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKET_BOUNDS_CENTS) + 1))
+    below_minimum_counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKET_BOUNDS_CENTS) + 1))
     alerts: AlertChanges = field(default_factory=AlertChanges)
 
 
-def take_balances(sessions: Sessions, path: Path, *, block: int = BLOCK) -> BalanceSheet:
+def write_balance_snapshot(sessions: Sessions, path: Path, *, block: int = ACCOUNTS_PER_BLOCK) -> BalanceSnapshot:
     """Write every active case's balance, minimum and shortfall to `path` as Parquet; open and resolve alerts.
 
-    Run twice it changes nothing the second time; of two at once, the second waits for the first.
+    A second run changes nothing more. A concurrent run waits for the first.
     """
-    # Loading these takes many seconds on a busy machine, and the database ends a transaction that idles for ten.
+    # Imported before the transaction: it can take many seconds on a busy machine, and the database ends a transaction
+    # that idles for ten.
     import numpy  # noqa: F401
     import pandas  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 
-    return run_in_transaction(sessions, lambda session: _take(session, path, block))
+    return run_in_transaction(sessions, lambda session: _write(session, path, block))
 
 
-def _take(session: Session, path: Path, block: int) -> BalanceSheet:
-    # A check that waited here may find the other's alerts newer than its own snapshot; `run_in_transaction` retries it.
+def _write(session: Session, path: Path, block: int) -> BalanceSnapshot:
+    # If it waited here, the other run's alerts may be newer than its own snapshot; `run_in_transaction` then retries.
     session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-    session.execute(select(func.pg_advisory_xact_lock(_ONE_CHECK_AT_A_TIME)))
+    session.execute(select(func.pg_advisory_xact_lock(_SNAPSHOT_LOCK)))
     import pyarrow
     from pyarrow import parquet
 
-    whole = pyarrow.int64()
-    schema = pyarrow.schema([(name, pyarrow.string() if name == "case_number" else whole) for name in COLUMNS])
-    sheet = BalanceSheet()
+    integer = pyarrow.int64()
+    schema = pyarrow.schema([(name, pyarrow.string() if name == "case_number" else integer) for name in COLUMNS])
+    snapshot = BalanceSnapshot()
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for frame in _frames(session, block):
             writer.write_table(pyarrow.Table.from_pandas(frame, schema=schema, preserve_index=False))
-            _add(sheet, frame)
-    sheet.alerts = update_alerts(session)
-    return sheet
+            _add(snapshot, frame)
+    snapshot.alerts = update_alerts(session)
+    return snapshot
 
 
 def _frames(session: Session, block: int) -> "Iterator[pandas.DataFrame]":
-    """Yield the accounts of active cases in the order of their ids, a frame a block.
+    """Yield the accounts of active cases ordered by id, one data frame per block.
 
-    PostgreSQL hands over each block as one row of arrays: a row an account would take twice as long to read.
+    PostgreSQL returns each block as one row of arrays; one row per account would take twice as long to read.
     """
     import pandas
 
@@ -100,21 +101,24 @@ def _frames(session: Session, block: int) -> "Iterator[pandas.DataFrame]":
         after = int(frame.account_id.iloc[-1])
 
 
-def _add(sheet: BalanceSheet, frame: "pandas.DataFrame") -> None:
-    """Count one block in."""
+def _add(snapshot: BalanceSnapshot, frame: "pandas.DataFrame") -> None:
+    """Add one block to the totals."""
     import numpy
 
-    short = frame[frame.shortfall_cents > 0]
-    sheet.accounts += len(frame)
-    sheet.balance_cents += int(frame.balance_cents.sum())
-    sheet.minimum_balance_cents += int(frame.minimum_balance_cents.sum())
-    sheet.below_minimum += len(short)
-    sheet.shortfall_cents += int(short.shortfall_cents.sum())
-    for bars, balances in ((sheet.bars, frame.balance_cents), (sheet.bars_below, short.balance_cents)):
-        places = numpy.searchsorted(BRACKETS_CENTS, balances.to_numpy(), side="right")
-        for place, count in enumerate(numpy.bincount(places, minlength=len(bars))):
-            bars[place] += int(count)
-    worst = short.nlargest(WORST_SHOWN, "shortfall_cents")
-    sheet.worst += [dict(zip(COLUMNS, row, strict=True)) for row in worst[list(COLUMNS)].itertuples(index=False)]
-    sheet.worst.sort(key=lambda row: (-row["shortfall_cents"], row["account_id"]))
-    del sheet.worst[WORST_SHOWN:]
+    below = frame[frame.shortfall_cents > 0]
+    snapshot.accounts += len(frame)
+    snapshot.balance_cents += int(frame.balance_cents.sum())
+    snapshot.minimum_balance_cents += int(frame.minimum_balance_cents.sum())
+    snapshot.below_minimum += len(below)
+    snapshot.shortfall_cents += int(below.shortfall_cents.sum())
+    for counts, balances in (
+        (snapshot.bucket_counts, frame.balance_cents),
+        (snapshot.below_minimum_counts, below.balance_cents),
+    ):
+        buckets = numpy.searchsorted(BUCKET_BOUNDS_CENTS, balances.to_numpy(), side="right")
+        for bucket, count in enumerate(numpy.bincount(buckets, minlength=len(counts))):
+            counts[bucket] += int(count)
+    worst = below.nlargest(MAX_WORST_SHOWN, "shortfall_cents")
+    snapshot.worst += [dict(zip(COLUMNS, row, strict=True)) for row in worst[list(COLUMNS)].itertuples(index=False)]
+    snapshot.worst.sort(key=lambda row: (-row["shortfall_cents"], row["account_id"]))
+    del snapshot.worst[MAX_WORST_SHOWN:]

@@ -1,1 +1,1 @@
-"""A week of operations at a glance: runs and failures, approvals, money moved, reports and their waiting times."""
+"""The weekly operations review: runs and failures, approvals, money moved, reports and their waiting times."""

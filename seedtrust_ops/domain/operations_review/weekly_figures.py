@@ -1,6 +1,6 @@
-"""Counts what a week of operations came to, day by day on the office's calendar, from the platform's own tables.
+"""Computes the figures of a week of operations by day, in the office's time zone, from the platform's tables.
 
-Runs are JobRun's, so that Dagster's history may be pruned; it only reads.
+Runs are counted from JobRun, so that Dagster's run history can be purged. This module only reads.
 """
 
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ from seedtrust_ops.domain.reports.request_queue import EMAILED, FAILED
 from seedtrust_ops.tables import Alert, DisbursementRequest, JobRun, LedgerEntry, ReportRequest
 
 DAYS = 7
-JOBS_SHOWN = 30
+MAX_JOBS_SHOWN = 30
 
 
 @dataclass(frozen=True)
-class DayOfWork:
-    """One day: runs by how they ended, approvals, cents that left and came back, reports and their waiting seconds."""
+class DailyFigures:
+    """One day: runs by outcome, approvals, money paid and returned in cents, reports and waiting times in seconds."""
 
     day: date
     runs: int = 0
     failed: int = 0
-    unserved: int = 0
+    not_executed: int = 0
     """Runs that expired in the queue or were revoked."""
     approvals: int = 0
     approved_cents: int = 0
@@ -33,44 +33,44 @@ class DayOfWork:
     returned_cents: int = 0
     reports: int = 0
     reports_failed: int = 0
-    half_waited_seconds: float = 0.0
-    """The median of the time from asking for a report to its end."""
-    longest_wait_seconds: float = 0.0
+    median_wait_seconds: float = 0.0
+    """Median time from a report request to its end."""
+    max_wait_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
-class JobOfWeek:
-    """What the runs of one job came to; seconds are those of its longest finished run."""
+class JobFigures:
+    """The runs of one job; `max_seconds` is the duration of its longest finished run."""
 
     name: str
     runs: int
     failed: int
-    unserved: int
-    longest_seconds: float
+    not_executed: int
+    max_seconds: float
 
 
 @dataclass(frozen=True)
-class Week:
-    """Seven days from `first`, the jobs that had runs (those that failed most first), and alerts opened by rule."""
+class WeeklyFigures:
+    """Seven days from `first`, the jobs that had runs (most failures first), and the alerts opened by rule."""
 
     first: date
-    days: Sequence[DayOfWork]
-    jobs: Sequence[JobOfWeek]
+    days: Sequence[DailyFigures]
+    jobs: Sequence[JobFigures]
     alerts: dict[str, int] = field(default_factory=dict)
 
     def total(self, name: str) -> int:
-        """Return the sum of a figure over the days."""
+        """Return the sum of a field of `DailyFigures` over the days."""
         return sum(getattr(day, name) for day in self.days)
 
     @property
-    def longest_wait_seconds(self) -> float:
-        """The longest that anybody waited for a report."""
-        return max(day.longest_wait_seconds for day in self.days)
+    def max_wait_seconds(self) -> float:
+        """The longest wait for a report in the week."""
+        return max(day.max_wait_seconds for day in self.days)
 
 
-def read_week(session: Session, first: date, zone: str) -> Week:
-    """Return the seven days from `first` by the clock of `zone`; a day without work is there with noughts."""
-    days = {day: DayOfWork(day) for day in (first + timedelta(days=number) for number in range(DAYS))}
+def load_week(session: Session, first: date, zone: str) -> WeeklyFigures:
+    """Return the figures of seven days from `first` in time zone `zone`; a day without work has zeros."""
+    days = {day: DailyFigures(day) for day in (first + timedelta(days=number) for number in range(DAYS))}
     for moment, figures in _FIGURES:
         day = _day_of(moment, zone)
         for row in session.execute(figures.add_columns(day.label("day")).where(_within(day, first)).group_by(day)):
@@ -80,7 +80,7 @@ def read_week(session: Session, first: date, zone: str) -> Week:
                 if name != "day"
             }
             days[row.day] = replace(days[row.day], **counted)
-    return Week(first, list(days.values()), _jobs(session, first, zone), _alerts(session, first, zone))
+    return WeeklyFigures(first, list(days.values()), _jobs(session, first, zone), _alerts(session, first, zone))
 
 
 def _day_of(moment: Any, zone: str) -> ColumnElement[date]:
@@ -95,8 +95,8 @@ def _cents(column: Any, condition: ColumnElement[bool]) -> ColumnElement[Any]:
     return func.coalesce(func.sum(column).filter(condition), 0)
 
 
-_WAITED = func.extract("epoch", ReportRequest.finished_at - ReportRequest.requested_at)
-_UNSERVED = JobRun.status.in_(("EXPIRED", "REVOKED"))
+_WAIT_SECONDS = func.extract("epoch", ReportRequest.finished_at - ReportRequest.requested_at)
+_NOT_EXECUTED = JobRun.status.in_(("EXPIRED", "REVOKED"))
 
 _FIGURES: list[tuple[Any, Select[*tuple[Any, ...]]]] = [
     (
@@ -104,7 +104,7 @@ _FIGURES: list[tuple[Any, Select[*tuple[Any, ...]]]] = [
         select(
             func.count().label("runs"),
             func.count().filter(JobRun.status == "ERROR").label("failed"),
-            func.count().filter(_UNSERVED).label("unserved"),
+            func.count().filter(_NOT_EXECUTED).label("not_executed"),
         ),
     ),
     (
@@ -125,15 +125,15 @@ _FIGURES: list[tuple[Any, Select[*tuple[Any, ...]]]] = [
         select(
             func.count().filter(ReportRequest.status == EMAILED).label("reports"),
             func.count().filter(ReportRequest.status == FAILED).label("reports_failed"),
-            func.percentile_cont(0.5).within_group(_WAITED).label("half_waited_seconds"),
-            func.max(_WAITED).label("longest_wait_seconds"),
+            func.percentile_cont(0.5).within_group(_WAIT_SECONDS).label("median_wait_seconds"),
+            func.max(_WAIT_SECONDS).label("max_wait_seconds"),
         ),
     ),
 ]
-"""By which moment a row belongs to a day, and what is counted of it under the names of `DayOfWork`."""
+"""The timestamp that assigns a row to a day, and the figures counted from it, named as in `DailyFigures`."""
 
 
-def _jobs(session: Session, first: date, zone: str) -> list[JobOfWeek]:
+def _jobs(session: Session, first: date, zone: str) -> list[JobFigures]:
     failed = func.count().filter(JobRun.status == "ERROR")
     seconds = func.extract("epoch", JobRun.finished_at - JobRun.started_at)
     rows = session.execute(
@@ -141,15 +141,15 @@ def _jobs(session: Session, first: date, zone: str) -> list[JobOfWeek]:
             JobRun.task_name,
             func.count(),
             failed,
-            func.count().filter(_UNSERVED),
+            func.count().filter(_NOT_EXECUTED),
             func.coalesce(func.max(seconds), 0),
         )
         .where(_within(_day_of(JobRun.queued_at, zone), first))
         .group_by(JobRun.task_name)
         .order_by(failed.desc(), func.count().desc(), JobRun.task_name)
-        .limit(JOBS_SHOWN)
+        .limit(MAX_JOBS_SHOWN)
     )
-    return [JobOfWeek(*row[:4], float(row[4])) for row in rows]
+    return [JobFigures(*row[:4], float(row[4])) for row in rows]
 
 
 def _alerts(session: Session, first: date, zone: str) -> dict[str, int]:

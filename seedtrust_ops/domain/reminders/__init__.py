@@ -1,4 +1,4 @@
-"""Reminders: letters about days that have come and balances that are too low, one a person and occasion.
+"""Reminder emails: cases to be closed, and accounts below their minimum balance; one per person and occasion.
 
-Each is written by one statement over the tables as they stand, whenever it runs.
+Each kind is queued by one statement over the current tables, whenever it runs.
 """

@@ -1,8 +1,7 @@
-"""Reminds case managers and admins of accounts below their minimum: one letter a person and day, listing all theirs.
+"""Queues low-balance reminders to case managers and admins: one email per person and day, listing all their cases.
 
-Its dedupe key, `balance-reminder:<account>:<date>:<user>`, names the lowest-numbered account that the letter lists.
-Because that account may have recovered by a second run, 'one a person and day' is asked of the outbox itself, by
-one run at a time.
+The dedupe key, `balance-reminder:<account>:<date>:<user>`, has the lowest account id in the email. That account may
+have recovered by a second run, so 'one per person and day' is checked in the outbox itself, by one run at a time.
 """
 
 from datetime import date
@@ -13,20 +12,20 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.tables import Account, Case, Notification, User
 
-LETTER_KIND = "balance-reminder"
-CASES_LISTED = 100
-"""A letter lists so many cases, those with the largest shortfall, and says how many more there are."""
+NOTIFICATION_KIND = "balance-reminder"
+MAX_CASES_LISTED = 100
+"""An email lists at most this many cases, largest shortfall first, and says how many more there are."""
 _REMINDERS_LOCK = 7_305_403
 
 
-def remind_of_balances(session: Session, today: date) -> int:
-    """Write today's letters about active cases whose account is below its minimum; return how many are new.
+def enqueue_balance_reminders(session: Session, today: date) -> int:
+    """Queue today's emails about active cases whose account is below its minimum; return the number of new emails.
 
-    A case's manager is told of their own cases, every active admin of all; a manager who is an admin gets one letter.
+    A case manager gets their own cases and every active admin gets all; a manager who is also an admin gets one email.
 
     Args:
         session: in a transaction that the caller commits.
-        today: by the office's wall clock.
+        today: today's date in the office's time zone.
     """
     session.execute(select(func.pg_advisory_xact_lock(_REMINDERS_LOCK)))
     day = literal(today, Date())
@@ -43,21 +42,21 @@ def remind_of_balances(session: Session, today: date) -> int:
         .where(Case.status == "active", Account.balance_cents < Account.minimum_balance_cents)
         .cte("below")
     )
-    told = union(
+    recipients = union(
         select(User.id.label("user_id"), below.c.id.label("account_id")).join(
             below, below.c.case_manager_id == User.id
         ),
         select(User.id, below.c.id).join(below, User.role == "admin"),
-    ).subquery("told")
+    ).subquery("recipients")
     ranked = (
         select(
-            told.c.user_id,
+            recipients.c.user_id,
             *below.c,
             func.row_number()
-            .over(partition_by=told.c.user_id, order_by=(below.c.shortfall_cents.desc(), below.c.id))
-            .label("place"),
+            .over(partition_by=recipients.c.user_id, order_by=(below.c.shortfall_cents.desc(), below.c.id))
+            .label("rank"),
         )
-        .join(below, below.c.id == told.c.account_id)
+        .join(below, below.c.id == recipients.c.account_id)
         .subquery("ranked")
     )
     one_case = func.jsonb_build_object(
@@ -66,15 +65,15 @@ def remind_of_balances(session: Session, today: date) -> int:
         *("minimum_balance_cents", ranked.c.minimum_balance_cents),
         *("shortfall_cents", ranked.c.shortfall_cents),
     )
-    told_today = select(Notification.id).where(
-        Notification.kind == LETTER_KIND,
+    emailed_today = select(Notification.id).where(
+        Notification.kind == NOTIFICATION_KIND,
         Notification.recipient_id == User.id,
         func.split_part(Notification.dedupe_key, ":", 3) == func.concat(day),
     )
-    letters = (
+    emails = (
         select(
             func.concat("balance-reminder:", func.min(ranked.c.id), ":", day, ":", User.id),
-            literal(LETTER_KIND),
+            literal(NOTIFICATION_KIND),
             User.id,
             User.email,
             literal(""),
@@ -82,18 +81,20 @@ def remind_of_balances(session: Session, today: date) -> int:
                 *("as_of", day),
                 *(
                     "cases",
-                    func.jsonb_agg(aggregate_order_by(one_case, ranked.c.place)).filter(ranked.c.place <= CASES_LISTED),
+                    func.jsonb_agg(aggregate_order_by(one_case, ranked.c.rank)).filter(
+                        ranked.c.rank <= MAX_CASES_LISTED
+                    ),
                 ),
-                *("cases_left_out", func.greatest(func.count() - CASES_LISTED, 0)),
+                *("cases_left_out", func.greatest(func.count() - MAX_CASES_LISTED, 0)),
             ),
         )
         .join(User, User.id == ranked.c.user_id)
-        .where(User.is_active, ~told_today.exists())
+        .where(User.is_active, ~emailed_today.exists())
         .group_by(User.id)
     )
     written = session.scalars(
         insert(Notification)
-        .from_select(["dedupe_key", "kind", "recipient_id", "recipient_email", "subject", "variables"], letters)
+        .from_select(["dedupe_key", "kind", "recipient_id", "recipient_email", "subject", "variables"], emails)
         .on_conflict_do_nothing(index_elements=["dedupe_key"])
         .returning(Notification.id)
     )

@@ -1,6 +1,6 @@
-"""Reminds escrow specialists of cases that are to be closed: on the close date, or once afterwards if it was missed.
+"""Queues case-close reminders to escrow specialists: on the close date, or once afterwards if it was missed.
 
-A case and close date are told of once; a case that gets a new close date is told of again on that one.
+There is one reminder per case and close date; a case with a new close date gets another one on that date.
 """
 
 from datetime import date
@@ -11,30 +11,30 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.tables import Account, Case, DisbursementRequest, Notification, User
 
-LETTER_KIND = "case-close"
+NOTIFICATION_KIND = "case-close"
 
 
-def remind_of_closings(session: Session, today: date) -> list[str]:
-    """Write the letters for cases whose close date has come and that are not closed.
+def enqueue_case_close_reminders(session: Session, today: date) -> list[str]:
+    """Queue the emails for cases whose close date has come and that are not closed.
 
-    An inactive specialist gets none; once the case has an active one, that one gets it, late.
+    An inactive specialist gets no email. If the case gets an active specialist later, that person gets a late one.
 
     Args:
         session: in a transaction that the caller commits.
-        today: by the office's wall clock.
+        today: today's date in the office's time zone.
 
     Returns:
-        The numbers of the cases that letters were written about.
+        The case numbers of the cases with a new email.
     """
     day = literal(today, Date())
-    # Whoever was told: a specialist who takes a case over is not told late of what was told in time.
-    told = (
+    # Regardless of the recipient: a specialist who takes over a case gets no late reminder if one was sent in time.
+    reminded = (
         select(
             func.split_part(Notification.dedupe_key, ":", 2).label("case_id"),
             func.split_part(Notification.dedupe_key, ":", 3).label("close_on"),
         )
-        .where(Notification.kind == LETTER_KIND)
-        .subquery("told")
+        .where(Notification.kind == NOTIFICATION_KIND)
+        .subquery("reminded")
     )
     open_requests = (
         select(DisbursementRequest.case_id, func.count().label("requests"))
@@ -42,10 +42,10 @@ def remind_of_closings(session: Session, today: date) -> list[str]:
         .group_by(DisbursementRequest.case_id)
         .subquery("open_requests")
     )
-    letters = (
+    emails = (
         select(
             func.concat("case-close:", Case.id, ":", Case.close_on, ":", User.id),
-            literal(LETTER_KIND),
+            literal(NOTIFICATION_KIND),
             User.id,
             User.email,
             literal(""),
@@ -64,17 +64,17 @@ def remind_of_closings(session: Session, today: date) -> list[str]:
             Case.status != "closed",
             Case.close_on <= day,
             User.is_active,
-            ~select(told.c.case_id)
+            ~select(reminded.c.case_id)
             .where(
-                told.c.case_id == func.concat(Case.id),
-                told.c.close_on == func.concat(Case.close_on),
+                reminded.c.case_id == func.concat(Case.id),
+                reminded.c.close_on == func.concat(Case.close_on),
             )
             .exists(),
         )
     )
     written = session.scalars(
         insert(Notification)
-        .from_select(["dedupe_key", "kind", "recipient_id", "recipient_email", "subject", "variables"], letters)
+        .from_select(["dedupe_key", "kind", "recipient_id", "recipient_email", "subject", "variables"], emails)
         .on_conflict_do_nothing(index_elements=["dedupe_key"])
         .returning(Notification.variables["case_number"].astext)
     )

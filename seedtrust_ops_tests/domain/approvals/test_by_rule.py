@@ -1,4 +1,4 @@
-"""Approval by rules over the real tables: room, limits, letters, two runs at once, and the explanation."""
+"""Approval by rules over the real tables: limits, emails, concurrent runs and dry runs."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from seedtrust_ops.domain.approvals.by_date import approve_due
-from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, what_waits, would_approve_by_rules
+from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, find_first_approval, preview_by_rules
 from seedtrust_ops.domain.approvals.queries import calendar_day
 from seedtrust_ops.domain.approvals.writer import ApprovalReport
 from seedtrust_ops.domain.db_transaction import run_in_transaction
@@ -25,14 +25,14 @@ def approve(office: Office) -> ApprovalReport:
     return run_in_transaction(office.sessions, partial(approve_by_rules, zone=ZONE))
 
 
-def test_matching_rule_approves_and_signs_and_everybody_is_told(office: Office) -> None:
+def test_matching_rule_approves_signs_and_queues_emails(office: Office) -> None:
     case = office.case()
     request = office.request(case, auto_authorize_at=None)
     rule = office.rule()
     report = approve(office)
     assert office.approvals() == {request: f"auto:rule:{rule}"}
-    assert (report.count, report.letters) == (1, 3)
-    assert set(office.letters()) == {
+    assert (report.count, report.emails) == (1, 3)
+    assert set(office.emails()) == {
         f"dr-approved:{request}:{user}" for user in (case.parent_id, case.rep_id, case.manager_id)
     }
 
@@ -45,15 +45,16 @@ def test_matching_rule_approves_and_signs_and_everybody_is_told(office: Office) 
         {"max_amount_cents": 9_999},
         {"daily_limit_cents": 9_999},
     ],
+    ids=["disabled", "other category", "amount above maximum", "daily limit too low"],
 )
-def test_rule_that_does_not_match_approves_nothing(office: Office, rule: dict[str, Any]) -> None:
+def test_mismatching_rule_approves_nothing(office: Office, rule: dict[str, Any]) -> None:
     office.request(office.case(), 10_000)
     office.rule(**rule)
     assert approve(office) == ApprovalReport()
     assert office.approvals() == {}
 
 
-def test_held_requests_closed_cases_and_inactive_payees_are_never_approved(office: Office) -> None:
+def test_on_hold_closed_case_and_inactive_payee_are_never_approved(office: Office) -> None:
     office.rule()
     office.request(office.case(), on_hold=True)
     office.request(office.case(status="closed"))
@@ -64,7 +65,7 @@ def test_held_requests_closed_cases_and_inactive_payees_are_never_approved(offic
     assert office.approvals() == {}
 
 
-def test_minimum_balance_counts_what_is_approved_and_not_yet_paid(office: Office) -> None:
+def test_minimum_balance_counts_approved_unpaid_requests(office: Office) -> None:
     case = office.case(balance_cents=100_000, minimum_balance_cents=50_000)
     office.request(case, 30_000, status="approved", approved_by="user:1")
     office.request(case, 500_000, status="paid")
@@ -77,7 +78,7 @@ def test_minimum_balance_counts_what_is_approved_and_not_yet_paid(office: Office
     assert too_much not in office.approvals()
 
 
-def test_requests_are_taken_in_the_order_of_their_age(office: Office) -> None:
+def test_requests_are_approved_oldest_first(office: Office) -> None:
     case = office.case()
     now = datetime.now(UTC)
     young = office.request(case, 6_000, requested_at=now - timedelta(days=1))
@@ -88,7 +89,7 @@ def test_requests_are_taken_in_the_order_of_their_age(office: Office) -> None:
     assert young not in office.approvals()
 
 
-def test_daily_limit_counts_what_the_rule_approved_since_the_offices_midnight(office: Office) -> None:
+def test_daily_limit_counts_approvals_since_midnight_office_time(office: Office) -> None:
     rule = office.rule(daily_limit_cents=10_000)
     midnight, _ = calendar_day(datetime.now(UTC), ZONE)
     signed = {"status": "paid", "approved_by": f"auto:rule:{rule}"}
@@ -113,23 +114,23 @@ def test_daily_limit_counts_what_the_rule_approved_since_the_offices_midnight(of
         ("2026-11-02T05:00:00+00:00", "2026-11-02T00:00:00-05:00", 24),
     ],
 )
-def test_calendar_day_is_the_offices_also_where_it_has_23_or_25_hours(moment: str, begins: str, hours: int) -> None:
+def test_calendar_day_follows_daylight_saving_in_the_office_zone(moment: str, begins: str, hours: int) -> None:
     start, end = calendar_day(datetime.fromisoformat(moment), ZONE)
     assert start == datetime.fromisoformat(begins)
     assert end.astimezone(UTC) - start.astimezone(UTC) == timedelta(hours=hours)
 
 
-def test_limit_is_exact_under_runs_at_once(office: Office) -> None:
+def test_daily_limit_is_exact_under_concurrent_runs(office: Office) -> None:
     office.rule(daily_limit_cents=50_000)
     for _ in range(40):
         office.request(office.case(), 3_000)
     with ThreadPoolExecutor(4) as pool:
         reports = list(pool.map(lambda _: approve(office), range(4)))
     assert sum(report.count for report in reports) == len(office.approvals()) == 16
-    assert len(office.letters()) == 16 * 3
+    assert len(office.emails()) == 16 * 3
 
 
-def test_rule_and_date_runs_at_once_approve_each_request_once(office: Office) -> None:
+def test_concurrent_rule_and_date_runs_approve_each_request_once(office: Office) -> None:
     office.rule()
     requests = [office.request(office.case()) for _ in range(40)]
     with ThreadPoolExecutor(4) as pool:
@@ -137,7 +138,7 @@ def test_rule_and_date_runs_at_once_approve_each_request_once(office: Office) ->
         reports = list(pool.map(lambda run: run(office), runs))
     assert sum(report.count for report in reports) == 40
     assert set(office.approvals()) == set(requests)
-    assert len(office.letters()) == 120
+    assert len(office.emails()) == 120
 
 
 def test_second_run_changes_nothing(office: Office) -> None:
@@ -151,7 +152,7 @@ def test_second_run_changes_nothing(office: Office) -> None:
     assert len(approvals) == 2
 
 
-def test_request_that_somebody_changes_meanwhile_is_not_approved_as_it_was(office: Office) -> None:
+def test_request_changed_during_a_run_is_not_approved_with_old_data(office: Office) -> None:
     office.rule(max_amount_cents=10_000)
     request = office.request(office.case(), 10_000)
     other = office.request(office.case(), 10_000)
@@ -159,36 +160,36 @@ def test_request_that_somebody_changes_meanwhile_is_not_approved_as_it_was(offic
         person.get_one(DisbursementRequest, request).amount_cents = 9_000_000
         person.flush()
         run = pool.submit(approve, office)
-        # The run has decided once it waits for the row that the person holds.
-        waiting = text("select count(*) from pg_locks where not granted")
-        wait_until(lambda: person.scalar(waiting), what="the run to wait for the row")
+        # Once the run waits for the row that the person holds, it has made its decision.
+        lock_waits = text("select count(*) from pg_locks where not granted")
+        wait_until(lambda: person.scalar(lock_waits), what="the run to wait for the row")
         person.commit()
         run.result()
     assert list(office.approvals()) == [other]
 
 
-def test_dry_run_shows_what_a_run_would_approve_and_changes_nothing(office: Office) -> None:
+def test_dry_run_previews_the_approvals_and_changes_nothing(office: Office) -> None:
     office.rule(daily_limit_cents=25_000)
     for _ in range(5):
         office.request(office.case(), 10_000)
     with office.sessions.begin() as session:
-        would = would_approve_by_rules(session, ZONE)
+        preview = preview_by_rules(session, ZONE)
     assert office.approvals() == {}
-    did = approve(office)
-    assert (would.count, would.amount_cents, would.shown) == (did.count, did.amount_cents, did.shown)
+    report = approve(office)
+    assert (preview.count, preview.amount_cents, preview.shown) == (report.count, report.amount_cents, report.shown)
 
 
-def test_what_waits_tells_a_run_that_is_worth_its_while_from_one_that_is_not(office: Office) -> None:
-    def waiting() -> tuple[int | None, int]:
+def test_first_approval_is_found_only_if_a_run_would_approve(office: Office) -> None:
+    def search() -> tuple[int | None, int]:
         with office.sessions() as session:
-            found = what_waits(session, ZONE)
-            return (found.first.request.id if found.first else None, found.looked_at)
+            found = find_first_approval(session, ZONE)
+            return (found.first.request.id if found.first else None, found.evaluated)
 
     request = office.request(office.case(), 10_000)
-    assert waiting() == (None, 0)
+    assert search() == (None, 0)
     rule = office.rule(daily_limit_cents=5_000)
-    assert waiting() == (None, 1)
+    assert search() == (None, 1)
     office.change(ApprovalRule, rule, daily_limit_cents=10_000)
-    assert waiting() == (request, 1)
+    assert search() == (request, 1)
     approve(office)
-    assert waiting() == (None, 0)
+    assert search() == (None, 0)

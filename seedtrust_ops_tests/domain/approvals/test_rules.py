@@ -1,4 +1,4 @@
-"""Which rule approves which request: each condition alone, and all together against a slow and plain reference."""
+"""Which rule approves which request: each condition alone, and all together against a slow reference."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,9 +14,9 @@ from seedtrust_ops.domain.approvals.rules import (
     Request,
     Rule,
     RuleMismatch,
-    bars,
     decide,
-    hurdles,
+    ineligibilities,
+    rule_mismatches,
 )
 
 RULE = Rule(
@@ -46,7 +46,7 @@ REQUEST = Request(
 
 
 @pytest.mark.parametrize(
-    ("rule", "room", "expected"),
+    ("rule", "limits", "expected"),
     [
         ({}, {}, []),
         ({"category": "travel", "payee_id": 8, "case_id": 7, "max_amount_cents": 5_000}, {}, []),
@@ -67,15 +67,15 @@ REQUEST = Request(
         ({"category": "x", "max_amount_cents": 1}, {}, [RuleMismatch.CATEGORY, RuleMismatch.AMOUNT]),
     ],
 )
-def test_each_condition_is_a_hurdle_of_its_own(
-    rule: dict[str, Any], room: dict[str, dict[int, int]], expected: list[RuleMismatch]
+def test_conditions_each_report_their_own_mismatch(
+    rule: dict[str, Any], limits: dict[str, dict[int, int]], expected: list[RuleMismatch]
 ) -> None:
-    left = RemainingLimits.of(room.get("above_minimum", {}), room.get("used_today", {}))
-    assert list(hurdles(replace(RULE, **rule), REQUEST, left)) == expected
+    left = RemainingLimits.of(limits.get("above_minimum", {}), limits.get("used_today", {}))
+    assert list(rule_mismatches(replace(RULE, **rule), REQUEST, left)) == expected
 
 
 @pytest.mark.parametrize(
-    ("flaw", "bar"),
+    ("columns", "reason"),
     [
         ({"status": "denied"}, Ineligibility.NOT_PENDING),
         ({"status": "approved"}, Ineligibility.NOT_PENDING),
@@ -84,45 +84,45 @@ def test_each_condition_is_a_hurdle_of_its_own(
         ({"payee_is_active": False}, Ineligibility.PAYEE_INACTIVE),
     ],
 )
-def test_barred_request_is_approved_by_no_rule(flaw: dict[str, Any], bar: Ineligibility) -> None:
-    request = replace(REQUEST, **flaw)
-    assert list(bars(request)) == [bar]
+def test_ineligible_request_is_approved_by_no_rule(columns: dict[str, Any], reason: Ineligibility) -> None:
+    request = replace(REQUEST, **columns)
+    assert list(ineligibilities(request)) == [reason]
     assert approved([request], [RULE]) == {}
 
 
-def test_first_match_by_position_and_then_by_id_approves() -> None:
+def test_first_match_by_position_then_id_approves() -> None:
     rules = [replace(RULE, id=1, position=5), replace(RULE, id=3, position=2), replace(RULE, id=2, position=2)]
     assert approved([REQUEST], rules) == {1: 2}
     assert approved([REQUEST], [replace(RULE, id=9, position=-1, category="other"), *rules]) == {1: 2}
 
 
-def test_request_that_would_break_a_limit_is_passed_over_and_a_later_smaller_one_passes() -> None:
+def test_request_over_a_limit_is_skipped_and_a_smaller_one_approved() -> None:
     requests = [replace(REQUEST, id=n, amount_cents=cents) for n, cents in enumerate((6_000, 5_000, 4_000, 1), 1)]
     assert approved(requests, [replace(RULE, daily_limit_cents=10_000)]) == {1: 1, 3: 1}
 
 
-def test_where_one_rule_has_used_its_day_up_the_next_is_asked() -> None:
+def test_rule_with_an_exhausted_daily_limit_yields_to_the_next_rule() -> None:
     requests = [replace(REQUEST, id=n) for n in (1, 2, 3)]
     rules = [replace(RULE, daily_limit_cents=5_000), replace(RULE, id=2, daily_limit_cents=5_000)]
     assert approved(requests, rules) == {1: 1, 2: 2}
 
 
-def test_what_one_rule_approves_counts_for_the_minimum_that_another_keeps() -> None:
+def test_approvals_of_one_rule_count_toward_another_rules_minimum() -> None:
     rules = [replace(RULE, category="travel"), replace(RULE, id=2, category="legal fees", keep_minimum_balance=True)]
     requests = [REQUEST, replace(REQUEST, id=2, category="legal fees", amount_cents=1)]
     assert approved(requests, rules, RemainingLimits.of({7: 5_000}, {})) == {1: 1}
     assert approved(requests, rules, RemainingLimits.of({7: 5_001}, {})) == {1: 1, 2: 2}
 
 
-def test_deciding_changes_nothing_that_it_is_given() -> None:
-    room = RemainingLimits.of({7: 5_000}, {1: 3})
-    list(decide([REQUEST], [RULE], room))
-    assert (room.above_minimum, dict(room.used_today)) == ({7: 5_000}, {1: 3})
+def test_decision_does_not_modify_its_arguments() -> None:
+    limits = RemainingLimits.of({7: 5_000}, {1: 3})
+    list(decide([REQUEST], [RULE], limits))
+    assert (limits.above_minimum, dict(limits.used_today)) == ({7: 5_000}, {1: 3})
 
 
-def approved(requests: list[Request], rules: list[Rule], room: RemainingLimits | None = None) -> dict[int, int]:
-    """By request, the rule that approves it."""
-    return {one.request.id: one.rule.id for one in decide(requests, rules, room or RemainingLimits())}
+def approved(requests: list[Request], rules: list[Rule], limits: RemainingLimits | None = None) -> dict[int, int]:
+    """Return the id of the approving rule by request id."""
+    return {one.request.id: one.rule.id for one in decide(requests, rules, limits or RemainingLimits())}
 
 
 CENTS = st.integers(1, 40)
@@ -158,25 +158,25 @@ RULES = st.lists(
     ),
     max_size=6,
 ).map(lambda rules: [replace(rule, id=n) for n, rule in enumerate(rules, 1)])
-ROOMS = st.builds(
+LIMITS = st.builds(
     RemainingLimits.of,
     st.dictionaries(st.integers(1, 3), st.integers(-20, 100)),
     st.dictionaries(st.integers(1, 6), st.integers(0, 60)),
 )
 
 
-def slowly(requests: list[Request], rules: list[Rule], room: RemainingLimits) -> dict[int, int]:
-    """The rules of the platform's schema, told once more and added up from the start for every question."""
-    made: list[tuple[Request, Rule]] = []
+def decide_slowly(requests: list[Request], rules: list[Rule], limits: RemainingLimits) -> dict[int, int]:
+    """A second implementation of the approval rules that recomputes every sum from scratch."""
+    approvals: list[tuple[Request, Rule]] = []
     for request in requests:
         if request.status != "pending" or request.on_hold or request.case_status == "closed":
             continue
         if not request.payee_is_active:
             continue
         for rule in sorted(rules, key=lambda rule: (rule.position, rule.id)):
-            by_rule = sum(one.amount_cents for one, its in made if its.id == rule.id)
-            of_case = sum(one.amount_cents for one, _ in made if one.case_id == request.case_id)
-            balance = room.above_minimum.get(request.case_id)
+            by_rule = sum(one.amount_cents for one, its in approvals if its.id == rule.id)
+            of_case = sum(one.amount_cents for one, _ in approvals if one.case_id == request.case_id)
+            balance = limits.above_minimum.get(request.case_id)
             matches = (
                 rule.is_enabled
                 and rule.category in (None, request.category)
@@ -189,26 +189,26 @@ def slowly(requests: list[Request], rules: list[Rule], room: RemainingLimits) ->
                 )
                 and (
                     rule.daily_limit_cents is None
-                    or room.used_today.get(rule.id, 0) + by_rule + request.amount_cents <= rule.daily_limit_cents
+                    or limits.used_today.get(rule.id, 0) + by_rule + request.amount_cents <= rule.daily_limit_cents
                 )
             )
             if matches:
-                made.append((request, rule))
+                approvals.append((request, rule))
                 break
-    return {request.id: rule.id for request, rule in made}
+    return {request.id: rule.id for request, rule in approvals}
 
 
-@given(requests=REQUESTS, rules=RULES, room=ROOMS)
-def test_decision_is_that_of_the_slow_reference(
-    requests: list[Request], rules: list[Rule], room: RemainingLimits
+@given(requests=REQUESTS, rules=RULES, limits=LIMITS)
+def test_decision_agrees_with_the_slow_reference(
+    requests: list[Request], rules: list[Rule], limits: RemainingLimits
 ) -> None:
-    assert approved(requests, rules, room) == slowly(requests, rules, room)
+    assert approved(requests, rules, limits) == decide_slowly(requests, rules, limits)
 
 
-@given(requests=REQUESTS, rules=RULES, room=ROOMS)
-def test_what_is_left_over_is_approved_by_no_second_decision(
-    requests: list[Request], rules: list[Rule], room: RemainingLimits
+@given(requests=REQUESTS, rules=RULES, limits=LIMITS)
+def test_skipped_requests_are_not_approved_by_a_second_decision(
+    requests: list[Request], rules: list[Rule], limits: RemainingLimits
 ) -> None:
-    first = list(decide(requests, rules, room))
+    first = list(decide(requests, rules, limits))
     rest = [request for request in requests if request.id not in {one.request.id for one in first}]
-    assert list(decide(rest, rules, room.less(first))) == []
+    assert list(decide(rest, rules, limits.after(first))) == []

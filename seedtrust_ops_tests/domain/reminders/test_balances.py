@@ -1,4 +1,4 @@
-"""Low balances: one letter a person and day, listing all their cases below the minimum."""
+"""Low-balance reminders: one email per person and day, listing all their cases below the minimum."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
@@ -8,7 +8,7 @@ import pytest
 
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.reminders import balances
-from seedtrust_ops.domain.reminders.balances import remind_of_balances
+from seedtrust_ops.domain.reminders.balances import enqueue_balance_reminders
 from seedtrust_ops.tables import Account, User
 from seedtrust_ops_tests.support.office_factory import Office, OfficeCase
 
@@ -16,21 +16,21 @@ TODAY = date(2026, 3, 9)
 
 
 def remind(office: Office, today: date = TODAY) -> int:
-    return run_in_transaction(office.sessions, partial(remind_of_balances, today=today))
+    return run_in_transaction(office.sessions, partial(enqueue_balance_reminders, today=today))
 
 
 def low(office: Office, shortfall_cents: int = 1, **columns: object) -> OfficeCase:
-    """A case whose account is so much below its minimum."""
+    """Create a case whose account is `shortfall_cents` below its minimum."""
     return office.case(balance_cents=10_000 - shortfall_cents, minimum_balance_cents=10_000, **columns)
 
 
 def listed(office: Office, user_id: int) -> list[str]:
-    """The case numbers in the one letter to a user, in its order."""
-    (letter,) = [one for one in office.letters().values() if one.recipient_id == user_id]
-    return [case["case_number"] for case in letter.variables["cases"]]
+    """Return the case numbers in the one email to a user, in order."""
+    (email,) = [one for one in office.emails().values() if one.recipient_id == user_id]
+    return [case["case_number"] for case in email.variables["cases"]]
 
 
-def test_manager_is_told_of_their_own_cases_and_admins_of_all_worst_first(office: Office) -> None:
+def test_manager_gets_own_cases_and_admin_gets_all_worst_first(office: Office) -> None:
     manager, admin = office.user("case_manager"), office.user("admin")
     mine = [low(office, cents, case_manager_id=manager) for cents in (5, 900, 40)]
     other = low(office, 70)
@@ -41,16 +41,16 @@ def test_manager_is_told_of_their_own_cases_and_admins_of_all_worst_first(office
     assert listed(office, admin) == [one.case_number for one in (mine[1], other, mine[2], mine[0])]
 
 
-def test_letter_names_its_lowest_account_day_and_person_and_has_the_figures(office: Office) -> None:
+def test_email_has_its_dedupe_key_and_the_figures(office: Office) -> None:
     manager = office.user("case_manager")
     first, second = low(office, 5, case_manager_id=manager), low(office, 900, case_manager_id=manager)
     remind(office)
-    ((key, letter),) = office.letters().items()
+    ((key, email),) = office.emails().items()
     assert key == f"balance-reminder:{min(first.account_id, second.account_id)}:2026-03-09:{manager}"
-    assert letter.kind == "balance-reminder"
-    assert letter.variables["as_of"] == "2026-03-09"
-    assert letter.variables["cases_left_out"] == 0
-    assert letter.variables["cases"][0] == {
+    assert email.kind == "balance-reminder"
+    assert email.variables["as_of"] == "2026-03-09"
+    assert email.variables["cases_left_out"] == 0
+    assert email.variables["cases"][0] == {
         "case_number": second.case_number,
         "balance_cents": 9_100,
         "minimum_balance_cents": 10_000,
@@ -58,7 +58,7 @@ def test_letter_names_its_lowest_account_day_and_person_and_has_the_figures(offi
     }
 
 
-def test_manager_who_is_an_admin_gets_one_letter_about_all(office: Office) -> None:
+def test_manager_who_is_an_admin_gets_one_email_about_all_cases(office: Office) -> None:
     both = office.user("admin")
     low(office, case_manager_id=both)
     low(office)
@@ -66,7 +66,7 @@ def test_manager_who_is_an_admin_gets_one_letter_about_all(office: Office) -> No
     assert len(listed(office, both)) == 2
 
 
-def test_inactive_people_get_nothing(office: Office) -> None:
+def test_inactive_recipients_get_no_email(office: Office) -> None:
     case = low(office)
     office.change(User, case.manager_id, is_active=False)
     office.user("admin", is_active=False)
@@ -74,12 +74,12 @@ def test_inactive_people_get_nothing(office: Office) -> None:
 
 
 @pytest.mark.parametrize("status", ["closing", "closed"])
-def test_only_active_cases_must_hold_their_minimum(office: Office, status: str) -> None:
+def test_only_active_cases_need_the_minimum_balance(office: Office, status: str) -> None:
     low(office, status=status)
     assert remind(office) == 0
 
 
-def test_nobody_is_told_twice_on_a_day_though_the_lowest_account_has_recovered(office: Office) -> None:
+def test_second_run_sends_nothing_though_the_lowest_account_recovered(office: Office) -> None:
     manager = office.user("case_manager")
     first = low(office, case_manager_id=manager)
     low(office, case_manager_id=manager)
@@ -89,20 +89,20 @@ def test_nobody_is_told_twice_on_a_day_though_the_lowest_account_has_recovered(o
     assert remind(office, TODAY + timedelta(days=3)) == 1
 
 
-def test_runs_at_once_write_one_letter_a_person(office: Office) -> None:
+def test_concurrent_runs_queue_one_email_per_person(office: Office) -> None:
     office.user("admin")
     for _ in range(6):
         low(office)
     with ThreadPoolExecutor(4) as pool:
         written = list(pool.map(lambda _: remind(office), range(4)))
-    assert sum(written) == len(office.letters()) == 7
+    assert sum(written) == len(office.emails()) == 7
 
 
-def test_long_list_is_cut_and_says_how_many_are_left_out(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(balances, "CASES_LISTED", 2)
+def test_long_list_is_cut_and_counts_the_rest(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(balances, "MAX_CASES_LISTED", 2)
     admin = office.user("admin")
     cases = [low(office, cents, case_manager_id=None) for cents in (3, 2, 1)]
     remind(office)
     assert listed(office, admin) == [cases[0].case_number, cases[1].case_number]
-    (letter,) = office.letters().values()
-    assert letter.variables["cases_left_out"] == 1
+    (email,) = office.emails().values()
+    assert email.variables["cases_left_out"] == 1

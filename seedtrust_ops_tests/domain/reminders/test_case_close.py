@@ -1,4 +1,4 @@
-"""Closings: the escrow specialist is told on the day, or once afterwards, and of a closed case never."""
+"""Case-close reminders: sent to the escrow specialist on the day or once afterwards, never for a closed case."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from seedtrust_ops.domain.db_transaction import run_in_transaction
-from seedtrust_ops.domain.reminders.case_close import remind_of_closings
+from seedtrust_ops.domain.reminders.case_close import enqueue_case_close_reminders
 from seedtrust_ops.tables import Case, User
 from seedtrust_ops_tests.support.office_factory import Office
 
@@ -15,19 +15,19 @@ TODAY = date(2026, 3, 9)
 
 
 def remind(office: Office, today: date = TODAY) -> list[str]:
-    return run_in_transaction(office.sessions, partial(remind_of_closings, today=today))
+    return run_in_transaction(office.sessions, partial(enqueue_case_close_reminders, today=today))
 
 
-def test_specialist_is_told_on_the_close_date(office: Office) -> None:
+def test_specialist_gets_an_email_on_the_close_date(office: Office) -> None:
     case = office.case(close_on=TODAY, balance_cents=128_450)
     office.request(case)
     office.request(case, status="approved")
     office.request(case, status="paid")
     assert remind(office) == [case.case_number]
-    ((key, letter),) = office.letters().items()
+    ((key, email),) = office.emails().items()
     assert key == f"case-close:{case.case_id}:2026-03-09:{case.specialist_id}"
-    assert (letter.kind, letter.recipient_id, letter.status) == ("case-close", case.specialist_id, "queued")
-    assert letter.variables == {
+    assert (email.kind, email.recipient_id, email.status) == ("case-close", case.specialist_id, "queued")
+    assert email.variables == {
         "case_number": case.case_number,
         "close_on": "2026-03-09",
         "late": False,
@@ -36,16 +36,16 @@ def test_specialist_is_told_on_the_close_date(office: Office) -> None:
     }
 
 
-def test_day_that_was_missed_is_told_of_late_and_once(office: Office) -> None:
+def test_missed_close_date_gets_one_late_email(office: Office) -> None:
     case = office.case(close_on=TODAY - timedelta(days=4))
     assert remind(office) == [case.case_number]
-    assert [letter.variables["late"] for letter in office.letters().values()] == [True]
+    assert [email.variables["late"] for email in office.emails().values()] == [True]
     for day in range(1, 5):
         assert remind(office, TODAY + timedelta(days=day)) == []
-    assert len(office.letters()) == 1
+    assert len(office.emails()) == 1
 
 
-def test_who_was_told_on_the_day_is_not_told_late_nor_is_their_successor(office: Office) -> None:
+def test_reminded_case_gets_no_late_email_even_for_a_new_specialist(office: Office) -> None:
     case = office.case(close_on=TODAY)
     remind(office)
     assert remind(office) == []
@@ -62,30 +62,31 @@ def test_who_was_told_on_the_day_is_not_told_late_nor_is_their_successor(office:
         {"close_on": TODAY - timedelta(days=1), "status": "closed"},
         {"close_on": TODAY, "escrow_specialist_id": None},
     ],
+    ids=["closes tomorrow", "no close date", "closed today", "closed late", "no specialist"],
 )
-def test_nobody_is_told_where_nothing_is_to_be_closed(office: Office, columns: dict[str, object]) -> None:
+def test_case_not_due_to_close_gets_no_email(office: Office, columns: dict[str, object]) -> None:
     office.case(**columns)
     assert remind(office) == []
 
 
-def test_closing_case_without_an_account_is_told_of(office: Office) -> None:
+def test_closing_case_without_an_account_gets_an_email(office: Office) -> None:
     specialist = office.user("escrow_specialist")
     with office.sessions.begin() as session:
         session.add(Case(case_number="ST-BARE", status="closing", close_on=TODAY, escrow_specialist_id=specialist))
     assert remind(office) == ["ST-BARE"]
 
 
-def test_inactive_specialist_gets_nothing_and_the_next_one_is_told_late(office: Office) -> None:
+def test_inactive_specialist_gets_no_email_and_the_successor_a_late_one(office: Office) -> None:
     case = office.case(close_on=TODAY)
     office.change(User, case.specialist_id, is_active=False)
     assert remind(office) == []
     successor = office.user("escrow_specialist")
     office.change(Case, case.case_id, escrow_specialist_id=successor)
     remind(office, TODAY + timedelta(days=2))
-    assert list(office.letters()) == [f"case-close:{case.case_id}:2026-03-09:{successor}"]
+    assert list(office.emails()) == [f"case-close:{case.case_id}:2026-03-09:{successor}"]
 
 
-def test_new_close_date_is_told_of_again(office: Office) -> None:
+def test_new_close_date_gets_another_email(office: Office) -> None:
     case = office.case(close_on=TODAY)
     remind(office)
     office.change(Case, case.case_id, close_on=TODAY + timedelta(days=30))
@@ -93,9 +94,9 @@ def test_new_close_date_is_told_of_again(office: Office) -> None:
     assert remind(office, TODAY + timedelta(days=30)) == [case.case_number]
 
 
-def test_runs_at_once_write_each_letter_once(office: Office) -> None:
+def test_concurrent_runs_queue_each_email_once(office: Office) -> None:
     for _ in range(10):
         office.case(close_on=TODAY)
     with ThreadPoolExecutor(4) as pool:
         written = list(pool.map(lambda _: remind(office), range(4)))
-    assert sum(len(cases) for cases in written) == len(office.letters()) == 10
+    assert sum(len(cases) for cases in written) == len(office.emails()) == 10
