@@ -1,1 +1,1 @@
-"""Alembic migrations of schema `ops`, and the check of the platform's schema."""
+"""Alembic migrations of schema `ops`, and the check that the platform's schema has what the code uses."""

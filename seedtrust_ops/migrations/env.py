@@ -1,6 +1,6 @@
-"""Alembic's entry: runs the revisions of schema `ops` over the connection that `migrating.migrate` hands in.
+"""Alembic's entry point: runs the revisions of schema `ops` on the connection that `migrator.migrate` provides.
 
-There is no alembic.ini and no offline mode; `seedtrust-ops migrate` is the one way to run these.
+There is no alembic.ini and no offline mode: `seedtrust-ops migrate` is the only way to run migrations.
 """
 
 from alembic import context

@@ -1,6 +1,6 @@
-"""Brings schema `ops` up to date and checks that the platform's schema has what the code uses.
+"""Migrates schema `ops` to the newest revision and checks that the platform's schema has what the code uses.
 
-It never alters a platform table's columns; it creates `public` only where it is told to (laptops, tests).
+It never alters a column of a platform table. It creates the platform's tables only on request (laptops, tests).
 """
 
 from pathlib import Path
@@ -20,40 +20,40 @@ _MIGRATION_LOCK = 7_305_401
 
 
 def migrate(engine: Engine, *, create_platform: bool = False) -> list[str]:
-    """Bring `ops` to the newest revision and check `public`; return what was done, a sentence each.
+    """Migrate `ops` to the newest revision and check `public`; return one message per change.
 
-    All of it is one transaction: where something is missing, nothing has changed. Several processes may
-    call it at once; the others wait and then find the work done.
+    Everything is one transaction: if something is missing, nothing changes. Several processes may call it at once;
+    the others wait and then find nothing to do.
 
     Args:
         engine: the application's database.
-        create_platform: also create the platform's tables from `platform_schema.sql` where none is there.
+        create_platform: also create the platform's tables from `platform_schema.sql` if there are none.
 
     Raises:
-        SchemaOutOfDate: naming each column of `public` that the code uses and the database lacks, or the
-            transactions that the ledger books twice, or a revision of `ops` that is newer than this code.
+        SchemaOutOfDate: if `public` lacks columns that the code uses (the message names each), if the ledger posts
+            a transaction twice, or if the revision of `ops` is newer than this code.
     """
-    done: list[str] = []
+    messages: list[str] = []
     with engine.begin() as connection:
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        if create_platform and not _platform_tables(connection):
+        if create_platform and not _existing_platform_tables(connection):
             connection.exec_driver_sql(PLATFORM_SCHEMA.read_text())
-            done.append("Created the platform's tables in schema public.")
+            messages.append("Created the platform's tables in schema public.")
         missing = missing_platform_columns(connection)
         if missing:
             raise SchemaOutOfDate(
-                "The database lacks what the jobs use: " + ", ".join(missing) + ". Schema public belongs to "
-                "SeedTrust's applications: bring theirs up to date first (on a laptop: "
-                "`seedtrust-ops migrate --platform` creates it)."
+                "Schema public lacks columns that the jobs use: " + ", ".join(missing) + ". It belongs to SeedTrust's "
+                "applications: run their migrations first. (On a laptop, `seedtrust-ops migrate --platform` creates "
+                "it.) Nothing was changed."
             )
         before = current_revision(connection)
         if before not in (None, *KNOWN_REVISIONS):
             raise SchemaOutOfDate(
-                f"Schema ops is at revision {before}, which this code does not know (its newest is {HEAD_REVISION}): "
-                "a newer version of this project was here. Deploy that version; nothing was changed."
+                f"Schema ops is at revision {before}, which is unknown to this code (its newest is {HEAD_REVISION}). "
+                "A newer version of SeedTrust Ops migrated it. Deploy that version; nothing was changed."
             )
         if before is None:
-            _refuse_double_bookings(connection)
+            _require_single_postings(connection)
         connection.execute(text("create schema if not exists ops"))
         config = Config()
         config.set_main_option("script_location", str(HERE))
@@ -61,14 +61,14 @@ def migrate(engine: Engine, *, create_platform: bool = False) -> list[str]:
         command.upgrade(config, "head")
         after = current_revision(connection)
     if before == after:
-        done.append(f"Schema ops is up to date (revision {after}).")
+        messages.append(f"Schema ops is up to date (revision {after}).")
     else:
-        done.append(f"Brought schema ops from {before or 'nothing'} to revision {after}.")
-    return done
+        messages.append(f"Migrated schema ops from revision {before or 'none'} to {after}.")
+    return messages
 
 
 def current_revision(connection: Connection) -> str | None:
-    """Return the revision that schema `ops` is at, None where it was never migrated."""
+    """Return the current revision of schema `ops`, None if it was never migrated."""
     if connection.scalar(text("select to_regclass('ops.alembic_version')")) is None:
         return None
     revision: str | None = connection.scalar(text("select version_num from ops.alembic_version"))
@@ -76,7 +76,7 @@ def current_revision(connection: Connection) -> str | None:
 
 
 def missing_platform_columns(connection: Connection) -> list[str]:
-    """Return `table.column` for each column that the code maps and schema `public` lacks."""
+    """Return `table.column` for each mapped column that schema `public` lacks."""
     rows = connection.execute(
         text("select table_name, column_name from information_schema.columns where table_schema = 'public'")
     )
@@ -89,23 +89,23 @@ def missing_platform_columns(connection: Connection) -> list[str]:
     ]
 
 
-def _platform_tables(connection: Connection) -> set[str]:
-    """Return those of the platform's tables that are there."""
+def _existing_platform_tables(connection: Connection) -> set[str]:
+    """Return the names of the platform's tables that exist."""
     present = set(inspect(connection).get_table_names(schema="public"))
     return present & {table.name for table in PlatformTable.metadata.sorted_tables}
 
 
-def _refuse_double_bookings(connection: Connection) -> None:
-    twice = connection.scalars(
+def _require_single_postings(connection: Connection) -> None:
+    duplicates = connection.scalars(
         text(
             "select huntington_transaction_id from public.ledger_entries"
             " where huntington_transaction_id is not null and kind in ('disbursement', 'reversal')"
             " group by huntington_transaction_id having count(*) > count(distinct kind) order by 1 limit 20"
         )
     ).all()
-    if twice:
+    if duplicates:
         raise SchemaOutOfDate(
-            "The ledger books these Huntington transactions more than once: "
-            + ", ".join(str(transaction_id) for transaction_id in twice)
+            "The ledger has more than one entry of the same kind for these Huntington transactions: "
+            + ", ".join(str(transaction_id) for transaction_id in duplicates)
             + ". Reverse or correct the extra entries, then run `seedtrust-ops migrate` again; nothing was changed."
         )

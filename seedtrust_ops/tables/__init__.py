@@ -1,6 +1,6 @@
-"""The platform's tables and our own, as typed ORM classes, a file a subject.
+"""Typed ORM classes of the platform's tables (schema `public`) and of ours (schema `ops`), one module per subject.
 
-Importing this package loads them all, so that `PlatformTable.metadata` and `OpsTable.metadata` are whole.
+Importing this package loads all of them, so that `PlatformTable.metadata` and `OpsTable.metadata` are complete.
 """
 
 from seedtrust_ops.tables.accounts import Account, LedgerEntry

@@ -1,6 +1,6 @@
-"""Escrow accounts and their ledger, as the platform keeps them, in integer cents.
+"""Escrow accounts and their ledger (platform tables); amounts are integer cents.
 
-An account's balance is always the sum of its ledger entries; whoever posts one moves the other with it.
+An account's balance must always equal the sum of its ledger entries, so every posting updates both.
 """
 
 from datetime import datetime
@@ -25,7 +25,7 @@ class Account(PlatformTable):
 
 
 class LedgerEntry(PlatformTable):
-    """One posting to an account: credits above zero, debits below."""
+    """One ledger entry of an account: credits are positive, debits are negative."""
 
     __tablename__ = "ledger_entries"
     __table_args__ = (Index(None, "account_id", "posted_at"),)

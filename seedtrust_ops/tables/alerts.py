@@ -1,4 +1,4 @@
-"""Alerts, and accounts below their minimum balance: at most one open row for each thing that is wrong."""
+"""Alerts and balance alerts: at most one open row per problem."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from seedtrust_ops.tables.base import OpsTable
 
 
 class Alert(OpsTable):
-    """Something wrong that a person must know of; at most one unresolved row per rule and subject.
+    """A problem that people must know about; at most one unresolved row per rule and subject.
 
     `notified_at` and `resolution_notified_at` are when the notification was queued, at once or in a digest, and
     `notified_severity` is the severity it gave. `last_found_at` is when a health rule last found it; null if something
@@ -50,7 +50,7 @@ class Alert(OpsTable):
 
 
 class BalanceAlert(OpsTable):
-    """An account found below its minimum; at most one unresolved an account."""
+    """An account below its minimum balance; at most one unresolved row per account."""
 
     __tablename__ = "balance_alerts"
     __table_args__ = (

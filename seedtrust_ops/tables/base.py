@@ -1,6 +1,6 @@
-"""The two declarative bases of the ORM: one for the platform's tables, one for ours in schema `ops`.
+"""The two declarative base classes of the ORM: for the platform's tables and for ours in schema `ops`.
 
-Only columns and types live here and beside it; what the rows mean is in `domain/`.
+This package defines only columns and types; business rules are in `domain/`.
 """
 
 from datetime import date, datetime
@@ -24,14 +24,14 @@ _TYPES: dict[Any, Any] = {
 
 
 class PlatformTable(DeclarativeBase):
-    """Tables of schema `public`, owned by SeedTrust's applications and defined by `platform_schema.sql`."""
+    """Tables of schema `public`, owned by SeedTrust's applications and defined in `platform_schema.sql`."""
 
     metadata = MetaData(schema="public")
     type_annotation_map = _TYPES
 
 
 class OpsTable(DeclarativeBase):
-    """Tables of schema `ops`, owned by this project and made by its Alembic migrations."""
+    """Tables of schema `ops`, owned by this project and created by its Alembic migrations."""
 
     metadata = MetaData(schema="ops")
     type_annotation_map = _TYPES

@@ -1,6 +1,6 @@
-"""Disbursement requests and the rules that approve them, as the platform keeps them.
+"""Disbursement requests and approval rules (platform tables).
 
-A request is asked for, approved or denied, and paid by at most one Huntington transaction.
+A request is approved or denied, and paid by at most one Huntington transaction.
 """
 
 from datetime import datetime
@@ -33,7 +33,7 @@ class DisbursementRequest(PlatformTable):
 
 
 class ApprovalRule(PlatformTable):
-    """A rule of the bulk auto-approver; the first that matches, by `position`, approves."""
+    """An approval rule; the first matching rule by `position` approves a request."""
 
     __tablename__ = "approval_rules"
 

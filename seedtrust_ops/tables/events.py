@@ -11,10 +11,10 @@ from seedtrust_ops.tables.base import INT, OpsTable
 
 
 class OutgoingEvent(OpsTable):
-    """Something to be told to PostHog or the internal API; `dedupe_key` keeps it from being written twice.
+    """One event for PostHog or the internal API; `dedupe_key` prevents duplicates.
 
-    `body` is what the destination's own module makes a request of. `trouble` is why it was not taken yet, or
-    never will be (`abandoned_at`).
+    `body` is what the destination's client builds its request from. `last_error` is why it was not delivered yet, or
+    why it was abandoned (`abandoned_at`).
     """
 
     __tablename__ = "outgoing_events"

@@ -1,6 +1,6 @@
-"""Huntington batches and their transactions, as the platform keeps them.
+"""Huntington batches and transactions (platform tables).
 
-The account number is here only as a Fernet token; what becomes of a row is decided in `domain/transfers/`.
+Account numbers are stored only as Fernet tokens. Status changes are decided in `domain/transfers/`.
 """
 
 from datetime import datetime
@@ -14,7 +14,7 @@ from seedtrust_ops.tables.people import User
 
 
 class HuntingtonBatch(PlatformTable):
-    """A set of transactions that operations staff queue for the bank together."""
+    """A set of transactions that operations staff queue for sending together."""
 
     __tablename__ = "huntington_batches"
 

@@ -1,6 +1,6 @@
-"""JobRun and the errors of jobs, as the platform keeps them for every dashboard of the company.
+"""JobRun and job errors (platform tables), which all of the company's dashboards read.
 
-`monitoring/` writes them from Dagster's own run records; no job writes them itself.
+`monitoring/` writes them from Dagster's run records; jobs do not write them.
 """
 
 from datetime import datetime

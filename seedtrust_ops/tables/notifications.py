@@ -1,7 +1,4 @@
-"""What `ops` keeps to tell people things: letters in the outbox, alerts, and balances below their minimum.
-
-A row here is written in the transaction that causes it and delivered afterwards.
-"""
+"""The outbox of email: rows are written in the transaction that causes them and sent afterwards."""
 
 from datetime import datetime
 from typing import Any
@@ -14,10 +11,10 @@ from seedtrust_ops.tables.base import INT, OpsTable
 
 
 class Notification(OpsTable):
-    """One letter to one person; `dedupe_key` keeps it from being written twice.
+    """One email to one person; `dedupe_key` prevents duplicates.
 
-    While it is queued, `next_attempt_at` is when it may be tried; whoever tries it puts that ahead first, so that
-    nobody else does, and `claim` is their token. `trouble` is why it was not sent yet, or never will be.
+    While it is queued, `next_attempt_at` is when it may be sent. A worker that claims it moves that time forward, so
+    that no other worker sends it, and sets `claim_token`. `last_error` is why it was not sent yet, or why it failed.
     """
 
     __tablename__ = "notifications"
@@ -45,7 +42,7 @@ class Notification(OpsTable):
 
 
 class NotificationAttachment(OpsTable):
-    """The file that goes with a letter; it is removed when the letter is sent."""
+    """The attachment of an email; it is deleted when the email is sent."""
 
     __tablename__ = "notification_attachments"
 

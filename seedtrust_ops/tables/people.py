@@ -1,6 +1,6 @@
-"""Users, cases and who is party to which case, as the platform keeps them.
+"""Users, cases and case parties (platform tables).
 
-This project reads them to know whom to tell; it changes only `is_on_site`.
+This project reads them to find the recipients of email; it changes only `is_on_site`.
 """
 
 from datetime import date, datetime
@@ -12,7 +12,7 @@ from seedtrust_ops.tables.base import PlatformTable
 
 
 class User(PlatformTable):
-    """A person with a SeedTrust login; `role` says what they are to the company."""
+    """A person with a SeedTrust login; `role` is their role, such as admin or case manager."""
 
     __tablename__ = "users"
 
@@ -26,7 +26,7 @@ class User(PlatformTable):
 
 
 class Case(PlatformTable):
-    """One surrogacy journey, with the staff who look after it."""
+    """One surrogacy journey, with the staff responsible for it."""
 
     __tablename__ = "cases"
 
@@ -40,7 +40,7 @@ class Case(PlatformTable):
 
 
 class CaseParty(PlatformTable):
-    """A user's part in a case: intended parent, their representative, or surrogate."""
+    """A user's role in a case: intended parent, IP representative, or surrogate."""
 
     __tablename__ = "case_parties"
 

@@ -1,6 +1,6 @@
-"""Who is looking at which request or payment right now, as the platform keeps it.
+"""Which users are viewing which request or payment at the moment (platform tables).
 
-These rows are short-lived; nothing is decided by them.
+The rows are short-lived, and no decision depends on them.
 """
 
 from datetime import datetime

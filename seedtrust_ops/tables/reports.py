@@ -1,6 +1,6 @@
-"""Report requests, as the platform keeps them, and who works on one.
+"""Report requests (a platform table) and the workers' claims on them.
 
-A request's life is a number: 1 pending, 2 in progress, 3 emailed, 4 failed.
+The status of a request is a number: 1 pending, 2 in progress, 3 emailed, 4 failed.
 """
 
 from datetime import datetime
@@ -14,7 +14,7 @@ from seedtrust_ops.tables.people import User
 
 
 class ReportRequest(PlatformTable):
-    """A report that somebody asked for, and how far it has come."""
+    """A request for a report, with its status."""
 
     __tablename__ = "report_requests"
 
@@ -31,7 +31,7 @@ class ReportRequest(PlatformTable):
 
 
 class ReportClaim(OpsTable):
-    """How often an unfinished request was tried, and the token of the last to try; gone once it is finished."""
+    """The number of tries of an unfinished request and the last worker's token; deleted when it is finished."""
 
     __tablename__ = "report_claims"
 

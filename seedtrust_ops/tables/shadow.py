@@ -1,4 +1,4 @@
-"""What jobs in shadow would have done; `domain/shadow/` writes it and `seedtrust-ops shadow compare` reads it."""
+"""Decisions of jobs in shadow mode: `domain/shadow_mode/` writes them, `seedtrust-ops shadow compare` reads them."""
 
 from datetime import datetime
 from typing import Any
@@ -10,10 +10,10 @@ from seedtrust_ops.tables.base import INT, OpsTable
 
 
 class ShadowDecision(OpsTable):
-    """One decision of one job about one subject, such as to approve request 12.
+    """One decision of a job about a subject, such as to approve request 12.
 
-    A decision that is made again, minute after minute, stays one row: `times` counts, `last_seen_at` and `detail`
-    are the newest's. `detail` holds no personal data and no account number.
+    A repeated decision stays one row: `times` counts it, and `last_seen_at` and `detail` are those of the newest.
+    `detail` contains no personal data and no account number.
     """
 
     __tablename__ = "shadow_decisions"

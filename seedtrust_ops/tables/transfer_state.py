@@ -1,6 +1,6 @@
-"""What `ops` keeps to move money safely: leases on batches, attempts at transfers, the feed's cursor, switches.
+"""State of schema `ops` for moving money safely: batch leases, transfer attempts, the feed cursor, switches.
 
-All of it is this project's own; the platform's applications need not know that it exists.
+The platform's applications do not use these tables.
 """
 
 from datetime import datetime
@@ -12,10 +12,10 @@ from seedtrust_ops.tables.base import INT, OpsTable
 
 
 class BatchLease(OpsTable):
-    """Who may write about a batch, and until when; one row a batch, kept after the lease has ended.
+    """The lease on a batch: who may write to it and until when. One row per batch, kept after the lease ends.
 
-    `token` is null while nobody holds the batch. `generation` counts the claims so far: it is what
-    tells a batch that was queued again from one whose run was asked for already.
+    `token` is null if nobody holds the lease. `generation` counts the claims so far; it distinguishes a batch that
+    was queued again from one whose run was already requested.
     """
 
     __tablename__ = "batch_leases"
@@ -29,11 +29,11 @@ class BatchLease(OpsTable):
 
 
 class TransferAttempt(OpsTable):
-    """One fact about one attempt at a transfer: that it was started, or what came of it.
+    """One event of an attempt to send a transfer: its start or its outcome.
 
-    Append-only, and a trigger holds it so: an attempt has a row with outcome `started`, committed before
-    the request leaves, and later a row with what became of it (`finished_at` set). `attempt` counts the
-    requests for one transaction from 1.
+    The table is append-only, enforced by a trigger. An attempt has a row with outcome `started`, committed before the
+    request is sent, and later a row with its outcome (`finished_at` set). `attempt` counts the requests for one
+    transaction from 1.
     """
 
     __tablename__ = "transfer_attempts"
@@ -54,7 +54,7 @@ class TransferAttempt(OpsTable):
 
 
 class BankFeedCursor(OpsTable):
-    """How far the bank's feed of changed transfers has been read (`name` is the bank's)."""
+    """How far the bank's feed of changed transfers has been read; `name` is the bank."""
 
     __tablename__ = "bank_feed_cursors"
 
@@ -64,7 +64,7 @@ class BankFeedCursor(OpsTable):
 
 
 class Switch(OpsTable):
-    """A switch that is on because its row is there; `transfers_halted` stops all sending."""
+    """A switch that is on while its row exists; `transfers_halted` stops all sending."""
 
     __tablename__ = "switches"
 

@@ -1,4 +1,4 @@
-"""A database as the platform's applications make it, before this project was ever there."""
+"""Databases without schema `ops`: an empty one, and one as the platform's applications create it."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,13 @@ import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL
 
-from seedtrust_ops_tests.support.databases import create_platform, own_database
+from seedtrust_ops_tests.support.databases import create_platform_schema, temporary_database
 
 
 @pytest.fixture
 def empty_database(postgres_server: URL) -> Iterator[Engine]:
-    """A database with nothing in it."""
-    with own_database(postgres_server) as url:
+    """An empty database."""
+    with temporary_database(postgres_server) as url:
         engine = create_engine(url)
         yield engine
         engine.dispose()
@@ -20,6 +20,6 @@ def empty_database(postgres_server: URL) -> Iterator[Engine]:
 
 @pytest.fixture
 def platform_database(empty_database: Engine) -> Engine:
-    """A database made from platform_schema.sql alone."""
-    create_platform(empty_database.url)
+    """A database with only the tables of platform_schema.sql."""
+    create_platform_schema(empty_database.url)
     return empty_database

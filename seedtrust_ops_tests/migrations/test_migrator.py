@@ -1,19 +1,36 @@
-"""`migrate` brings schema ops up to date, by as many as like, or names what is missing and changes nothing.
+"""`migrate` brings schema ops to the newest revision, also concurrently, or names what is missing and changes nothing.
 
-The platform's tables stay as their owners made them.
+It never changes the platform's columns.
 """
 
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm import sessionmaker
 
+from seedtrust_ops.domain.alert_notifications.acknowledgement import acknowledge
+from seedtrust_ops.domain.alerts.store import record_findings
+from seedtrust_ops.domain.outbox.email_claims import (
+    DueEmail,
+    EmailRetryPolicy,
+    claim_emails,
+    record_sent,
+    start_attempt,
+)
+from seedtrust_ops.domain.outbox.event_dispatcher import send_due_events
+from seedtrust_ops.domain.outbox.event_store import Destination
 from seedtrust_ops.errors import SchemaOutOfDate
-from seedtrust_ops.migrations.migrator import HEAD_REVISION, KNOWN_REVISIONS, current_revision, migrate
+from seedtrust_ops.migrations.migrator import HEAD_REVISION, HERE, KNOWN_REVISIONS, current_revision, migrate
+from seedtrust_ops.tables import Alert, Notification, OutgoingEvent
 from seedtrust_ops_tests.support.waiters import wait_until
 
 MIGRATION_LOCK = 7_305_401
@@ -24,7 +41,7 @@ MIGRATE = (
 
 
 def columns_of_public(engine: Engine) -> list[tuple[object, ...]]:
-    """All that PostgreSQL knows of the platform's columns and constraints."""
+    """All columns and constraints of the platform's tables."""
     with engine.connect() as connection:
         columns = connection.execute(
             text(
@@ -52,16 +69,31 @@ def execute(engine: Engine, *statements: str) -> None:
             connection.execute(text(statement))
 
 
+def alembic_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(HERE))
+    return config
+
+
+def migrate_to(engine: Engine, revision: str) -> None:
+    """Migrate schema ops to an older revision, as the code of that time did."""
+    config = alembic_config()
+    with engine.begin() as connection:
+        connection.execute(text("create schema if not exists ops"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
 def test_migrate_is_idempotent(platform_database: Engine) -> None:
     first = migrate(platform_database)
     second = migrate(platform_database)
-    assert first == [f"Brought schema ops from nothing to revision {HEAD_REVISION}."]
+    assert first == [f"Migrated schema ops from revision none to {HEAD_REVISION}."]
     assert second == [f"Schema ops is up to date (revision {HEAD_REVISION})."]
     with platform_database.connect() as connection:
         assert current_revision(connection) == HEAD_REVISION
 
 
-def test_migrate_makes_the_platform_only_where_told_and_only_where_none_of_it_is_there(empty_database: Engine) -> None:
+def test_platform_tables_are_created_only_on_request_and_once(empty_database: Engine) -> None:
     with pytest.raises(SchemaOutOfDate, match="migrate --platform"):
         migrate(empty_database)
     assert not has_ops(empty_database)
@@ -69,13 +101,13 @@ def test_migrate_makes_the_platform_only_where_told_and_only_where_none_of_it_is
     assert len(migrate(empty_database, create_platform=True)) == 1
 
 
-def test_half_a_platform_is_named_and_never_completed(platform_database: Engine) -> None:
+def test_incomplete_platform_is_reported_and_not_completed(platform_database: Engine) -> None:
     execute(platform_database, "drop table huntington_batches cascade")
     with pytest.raises(SchemaOutOfDate, match=r"huntington_batches\.id"):
         migrate(platform_database, create_platform=True)
 
 
-def test_two_processes_may_migrate_at_once(platform_database: Engine) -> None:
+def test_concurrent_migrations_run_once(platform_database: Engine) -> None:
     with platform_database.connect() as gate:
         gate.execute(text(f"select pg_advisory_lock({MIGRATION_LOCK})"))
         processes = [
@@ -93,16 +125,16 @@ def test_two_processes_may_migrate_at_once(platform_database: Engine) -> None:
         wait_until(lambda: gate.scalar(waiting) == 2, what="both to wait at the lock")
         gate.execute(text(f"select pg_advisory_unlock({MIGRATION_LOCK})"))
         gate.commit()
-        said = sorted(process.communicate(timeout=120)[0].strip() for process in processes)
+        outputs = sorted(process.communicate(timeout=120)[0].strip() for process in processes)
     assert [process.returncode for process in processes] == [0, 0]
-    assert said == [
-        f"Brought schema ops from nothing to revision {HEAD_REVISION}.",
+    assert outputs == [
+        f"Migrated schema ops from revision none to {HEAD_REVISION}.",
         f"Schema ops is up to date (revision {HEAD_REVISION}).",
     ]
 
 
 @pytest.mark.parametrize(
-    ("statements", "named"),
+    ("statements", "missing"),
     [
         (["alter table users drop column is_on_site"], ["users.is_on_site"]),
         (
@@ -113,26 +145,26 @@ def test_two_processes_may_migrate_at_once(platform_database: Engine) -> None:
         (["alter table errors rename column message to text"], ["errors.message"]),
     ],
 )
-def test_what_public_lacks_is_named_and_nothing_is_changed(
-    platform_database: Engine, statements: list[str], named: list[str]
+def test_missing_platform_columns_are_named_and_nothing_changes(
+    platform_database: Engine, statements: list[str], missing: list[str]
 ) -> None:
     execute(platform_database, *statements)
     before = columns_of_public(platform_database)
     with pytest.raises(SchemaOutOfDate) as raised:
         migrate(platform_database)
-    assert all(name in str(raised.value) for name in named)
+    assert all(name in str(raised.value) for name in missing)
     assert "users.email" not in str(raised.value)
     assert columns_of_public(platform_database) == before
     assert not has_ops(platform_database)
 
 
-def test_columns_and_tables_that_the_platform_adds_are_no_trouble(platform_database: Engine) -> None:
+def test_additional_platform_columns_and_tables_are_accepted(platform_database: Engine) -> None:
     execute(platform_database, "alter table users add column nickname text", "create table consents (id bigint)")
     migrate(platform_database)
     assert has_ops(platform_database)
 
 
-def test_a_ledger_that_books_a_transfer_twice_is_named_and_nothing_is_changed(platform_database: Engine) -> None:
+def test_double_ledger_postings_are_named_and_nothing_changes(platform_database: Engine) -> None:
     execute(
         platform_database,
         "insert into cases (case_number) values ('CASE-1')",
@@ -146,37 +178,125 @@ def test_a_ledger_that_books_a_transfer_twice_is_named_and_nothing_is_changed(pl
         " (1, -100, 'disbursement', 2), (1, -100, 'disbursement', 2),"
         " (1, 100, 'reversal', 3), (1, 100, 'reversal', 3), (1, 100, 'deposit', null), (1, 100, 'deposit', null)",
     )
-    with pytest.raises(SchemaOutOfDate, match=r"transactions more than once: 2, 3\. Reverse"):
+    with pytest.raises(SchemaOutOfDate, match=r"Huntington transactions: 2, 3\. Reverse"):
         migrate(platform_database)
     assert not has_ops(platform_database)
     execute(platform_database, "delete from ledger_entries where id in (6, 8)")
     migrate(platform_database)
 
 
-def test_migrating_leaves_every_column_and_constraint_of_the_platform_as_it_was(platform_database: Engine) -> None:
+def test_migration_leaves_platform_columns_and_constraints_unchanged(platform_database: Engine) -> None:
     before = columns_of_public(platform_database)
     migrate(platform_database)
     migrate(platform_database)
     assert columns_of_public(platform_database) == before
 
 
-def test_a_schema_newer_than_this_code_is_told_and_left_alone(platform_database: Engine) -> None:
+def test_newer_schema_is_reported_and_left_unchanged(platform_database: Engine) -> None:
     migrate(platform_database)
     execute(platform_database, "update ops.alembic_version set version_num = '9999'")
-    with pytest.raises(SchemaOutOfDate, match="revision 9999, which this code does not know"):
+    with pytest.raises(SchemaOutOfDate, match="revision 9999, which is unknown to this code"):
         migrate(platform_database)
 
 
-def test_the_known_revisions_are_those_of_the_folder() -> None:
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-
-    from seedtrust_ops.migrations.migrator import HERE
-
-    config = Config()
-    config.set_main_option("script_location", str(HERE))
-    revisions = [one.revision for one in ScriptDirectory.from_config(config).walk_revisions()]
+def test_known_revisions_match_the_versions_folder() -> None:
+    revisions = [one.revision for one in ScriptDirectory.from_config(alembic_config()).walk_revisions()]
     assert tuple(reversed(revisions)) == KNOWN_REVISIONS
+
+
+OLD_ROWS = (
+    "insert into ops.notifications (dedupe_key, kind, recipient_email, subject, variables, status, attempts,"
+    " created_at, sent_at, next_attempt_at, attempted_at, claim, trouble) values"
+    " ('report:1:1', 'report-ready', 'a@example.test', 'Your report', '{\"a\"\\: 1}', 'queued', 2,"
+    "  now() - interval '1 hour', null, now() - interval '1 minute', now() - interval '9 minutes', 'claim-1',"
+    "  'timeout'),"
+    " ('report:2:1', 'report-ready', 'b@example.test', 'Your report', '{}', 'sent', 1,"
+    "  now() - interval '2 hours', now() - interval '1 hour', now(), now() - interval '1 hour', 'claim-2', null),"
+    " ('report:3:1', 'report-ready', 'c@example.test', 'Your report', '{}', 'failed', 5,"
+    "  now() - interval '3 hours', null, now(), now() - interval '2 hours', null, 'mailbox unknown')",
+    "insert into ops.alerts (rule, subject, severity, opened_at, resolved_at, detail, told_at, told_severity,"
+    " resolution_told_at, last_found_at, acknowledged_at, acknowledged_by) values"
+    " ('batch_stuck', 'batch 7', 'HIGH', now() - interval '1 hour', null, 'Batch 7 is stuck.',"
+    "  now() - interval '59 minutes', 'HIGH', null, now() - interval '10 minutes', null, null),"
+    " ('reports_waiting', 'report requests', 'MEDIUM', now() - interval '1 hour', null, '3 wait.',"
+    "  null, null, null, now(), null, null),"
+    " ('error_spike', 'all jobs', 'CRITICAL', now() - interval '2 days', now() - interval '1 day', '12 failed runs.',"
+    "  now() - interval '47 hours', 'CRITICAL', now() - interval '1 day', now() - interval '25 hours',"
+    "  now() - interval '46 hours', 'Maria')",
+    "insert into ops.outgoing_events (destination, dedupe_key, body, attempts, created_at, next_attempt_at, sent_at,"
+    " given_up_at, trouble) values"
+    " ('posthog', 'event:1', '{\"event\"\\: \"alert_opened\"}', 1, now() - interval '1 hour',"
+    "  now() - interval '1 minute', null, null, 'timeout'),"
+    " ('posthog', 'event:2', '{}', 1, now() - interval '1 hour', now(), now() - interval '30 minutes', null, null),"
+    " ('posthog', 'event:3', '{}', 9, now() - interval '2 days', now(), null, now() - interval '1 day', 'HTTP 400')",
+)
+RENAMED_COLUMNS = {
+    "notifications": {"claim": "claim_token", "trouble": "last_error"},
+    "alerts": {
+        "told_at": "notified_at",
+        "told_severity": "notified_severity",
+        "resolution_told_at": "resolution_notified_at",
+    },
+    "outgoing_events": {"given_up_at": "abandoned_at", "trouble": "last_error"},
+}
+
+
+def read_columns(engine: Engine, table: str) -> dict[str, list[Any]]:
+    """All values of a table of schema ops by column, in the order of the rows' IDs."""
+    with engine.connect() as connection:
+        rows = connection.execute(text(f"select * from ops.{table} order by id")).mappings().all()
+    return {column: [row[column] for row in rows] for column in rows[0]}
+
+
+class RecordingSink:
+    """A destination that accepts every event."""
+
+    def __init__(self) -> None:
+        self.dedupe_keys: list[str] = []
+
+    def send(self, dedupe_key: str, body: object, at: object) -> None:
+        self.dedupe_keys.append(dedupe_key)
+
+
+def test_rows_of_revision_0007_keep_their_values_and_stay_usable(platform_database: Engine) -> None:
+    migrate_to(platform_database, "0007")
+    execute(platform_database, *OLD_ROWS)
+    before = {table: read_columns(platform_database, table) for table in RENAMED_COLUMNS}
+
+    assert migrate(platform_database) == [f"Migrated schema ops from revision 0007 to {HEAD_REVISION}."]
+
+    for table, new_names in RENAMED_COLUMNS.items():
+        renamed = {new_names.get(column, column): values for column, values in before[table].items()}
+        assert read_columns(platform_database, table) == renamed, table
+    sessions = sessionmaker(platform_database)
+    retry_policy = EmailRetryPolicy()
+    with sessions.begin() as session:
+        claim = claim_emails(session, retry_policy)
+        assert claim is not None
+        (email_id,) = claim.email_ids
+        email = start_attempt(session, claim, email_id, retry_policy)
+        assert isinstance(email, DueEmail)
+        assert (email.dedupe_key, email.attempts, email.variables) == ("report:1:1", 3, {"a": 1})
+        record_sent(session, email, email.subject)
+        assert claim_emails(session, retry_policy) is None
+        assert record_findings(session, rule="batch_stuck", findings=[], quiet_seconds=60) == (0, 1)
+        (waiting,) = session.scalars(select(Alert).where(Alert.resolved_at.is_(None)))
+        assert acknowledge(session, waiting.id, "Tom").notified_severity == "MEDIUM"
+    sink = RecordingSink()
+    report = send_due_events(sessions, Destination.POSTHOG, sink, max_seconds=60)
+    assert (report.sent, report.rejected, sink.dedupe_keys) == (1, 0, ["event:1"])
+    with sessions() as session:
+        notifications = session.execute(select(Notification.status, Notification.last_error).order_by(Notification.id))
+        assert [tuple(row) for row in notifications] == [("sent", None), ("sent", None), ("failed", "mailbox unknown")]
+        alerts = session.scalars(select(Alert).order_by(Alert.id)).all()
+        assert [alert.resolved_at is not None for alert in alerts] == [True, False, True]
+        assert [alert.notified_severity for alert in alerts] == ["HIGH", "MEDIUM", "CRITICAL"]
+        events = session.execute(select(OutgoingEvent.sent_at, OutgoingEvent.abandoned_at).order_by(OutgoingEvent.id))
+        assert [(sent is not None, abandoned is not None) for sent, abandoned in events] == [
+            (True, False),
+            (True, False),
+            (False, True),
+        ]
 
 
 @pytest.fixture
@@ -195,7 +315,7 @@ def migrated(database_url: URL) -> Iterator[Engine]:
         "truncate ops.transfer_attempts",
     ],
 )
-def test_transfer_attempts_are_never_changed_or_removed(migrated: Engine, statement: str) -> None:
+def test_transfer_attempts_are_append_only(migrated: Engine, statement: str) -> None:
     execute(
         migrated,
         "insert into ops.transfer_attempts (transaction_id, idempotency_key, attempt, outcome, started_at)"
@@ -215,24 +335,24 @@ BALANCE = (
 
 
 @pytest.mark.parametrize(
-    ("row", "same", "others"),
+    ("insert_row", "same", "others"),
     [
         (ALERT.format, ("rule", "job a"), [("rule", "job b"), ("other rule", "job a")]),
         (BALANCE.format, (1,), [(2,)]),
     ],
     ids=["alerts", "balance_alerts"],
 )
-def test_at_most_one_unresolved_alert_a_subject_and_any_number_of_resolved_ones(
-    migrated: Engine, row: Callable[..., str], same: tuple[object, ...], others: list[tuple[object, ...]]
+def test_alerts_allow_one_unresolved_row_per_subject(
+    migrated: Engine, insert_row: Callable[..., str], same: tuple[object, ...], others: list[tuple[object, ...]]
 ) -> None:
-    execute(migrated, row(*same, "now()"), row(*same, "now()"), row(*same, "null"))
-    execute(migrated, *(row(*other, "null") for other in others))
+    execute(migrated, insert_row(*same, "now()"), insert_row(*same, "now()"), insert_row(*same, "null"))
+    execute(migrated, *(insert_row(*other, "null") for other in others))
     with pytest.raises(IntegrityError):
-        execute(migrated, row(*same, "null"))
+        execute(migrated, insert_row(*same, "null"))
 
 
 @pytest.mark.parametrize("kind", ["disbursement", "reversal"])
-def test_nobody_can_book_one_transfer_twice_after_the_migration(migrated: Engine, kind: str) -> None:
+def test_ledger_guard_prevents_double_postings(migrated: Engine, kind: str) -> None:
     execute(
         migrated,
         "insert into cases (case_number) values ('CASE-1')",
@@ -251,11 +371,11 @@ def test_nobody_can_book_one_transfer_twice_after_the_migration(migrated: Engine
         execute(migrated, entry)
 
 
-def test_a_letter_is_written_once_by_its_dedupe_key(migrated: Engine) -> None:
-    letter = (
+def test_notification_dedupe_key_is_unique(migrated: Engine) -> None:
+    notification = (
         "insert into ops.notifications (dedupe_key, kind, recipient_email, subject)"
         " values ('report:1:1', 'report', 'a@example.test', 'Your report')"
     )
-    execute(migrated, letter)
+    execute(migrated, notification)
     with pytest.raises(IntegrityError):
-        execute(migrated, letter)
+        execute(migrated, notification)

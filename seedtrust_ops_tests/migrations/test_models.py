@@ -1,6 +1,6 @@
-"""The ORM's picture of the tables is the tables' own: compared fact by fact, in both directions.
+"""The ORM models match the database schema: all facts of both are compared in both directions.
 
-The platform's side is read from a database that its SQL file made by the driver; ours from a migrated one.
+The platform's schema comes from its SQL file, ours from a migrated database.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ PINNED_COLUMNS = {
 
 
 def facts_of_models(metadata: MetaData) -> Iterator[str]:
-    """What the ORM says, a sentence a fact."""
+    """The facts of the ORM models, one sentence each."""
     for table in metadata.sorted_tables:
         yield f"{table.name} is a table"
         for column in table.columns:
@@ -50,7 +50,7 @@ def facts_of_models(metadata: MetaData) -> Iterator[str]:
 
 
 def facts_of_database(engine: Engine, schema: str) -> Iterator[str]:
-    """What the database says, in the same sentences."""
+    """The facts of the database, in the same sentences."""
     inspector = inspect(engine)
     for table in inspector.get_table_names(schema=schema):
         if table == "alembic_version":
@@ -79,26 +79,26 @@ def _index_fact(table: str, columns: list[str | None], unique: bool, condition: 
     return f"{table} is {'unique' if unique else 'indexed'} by {columns} where {condition}"
 
 
-def test_models_and_platform_schema_agree_in_both_directions(platform_database: Engine) -> None:
+def test_models_match_the_platform_schema(platform_database: Engine) -> None:
     models, database = set(facts_of_models(PlatformTable.metadata)), set(facts_of_database(platform_database, "public"))
     assert sorted(models - database) == sorted(database - models) == []
     assert len(models) > 200
 
 
-def test_models_and_migrated_schema_agree_in_both_directions(platform_database: Engine) -> None:
+def test_models_match_the_migrated_schema(platform_database: Engine) -> None:
     migrate(platform_database)
     models, database = set(facts_of_models(OpsTable.metadata)), set(facts_of_database(platform_database, "ops"))
     assert sorted(models - database) == sorted(database - models) == []
 
 
 @pytest.mark.parametrize(("table", "columns"), PINNED_COLUMNS.items())
-def test_pinned_columns_exist_by_name(platform_database: Engine, table: str, columns: str) -> None:
+def test_pinned_columns_exist(platform_database: Engine, table: str, columns: str) -> None:
     migrate(platform_database)
     present = {column["name"] for column in inspect(platform_database).get_columns(table, schema="ops")}
     assert set(columns.split()) - present == set()
 
 
-@pytest.mark.skipif(not DESIGN.is_dir(), reason="the company's design folder does not lie beside this checkout")
+@pytest.mark.skipif(not DESIGN.is_dir(), reason="the design folder is not next to this checkout")
 @pytest.mark.parametrize(
     ("name", "copy"),
     [
@@ -106,5 +106,5 @@ def test_pinned_columns_exist_by_name(platform_database: Engine, table: str, col
         ("bank_api.yaml", Path(str(bank.__file__)).parent / "bank_api.yaml"),
     ],
 )
-def test_packaged_copy_is_the_design_s_own_byte_for_byte(name: str, copy: Path) -> None:
+def test_packaged_contract_is_identical_to_the_design(name: str, copy: Path) -> None:
     assert copy.read_bytes() == (DESIGN / name).read_bytes()

@@ -1,4 +1,4 @@
-"""Leases, attempts, the feed's cursor, switches, letters, alerts, and the guard on the ledger.
+"""Creates leases, transfer attempts, the feed cursor, switches, notifications, alerts, and the ledger guard.
 
 Revision ID: 0001
 """
@@ -92,7 +92,7 @@ create table ops.balance_alerts (
 create unique index balance_alerts_one_unresolved on ops.balance_alerts (account_id) where resolved_at is null;
 """
 
-# What healing and the checks look up, in a table that only ever grows.
+# Lookups of auto-heal and preflight in a table that only grows.
 LOOK_UPS = """
 create index if not exists huntington_transactions_by_bank_transfer
     on public.huntington_transactions (bank_transfer_id) where bank_transfer_id is not null;
@@ -102,8 +102,8 @@ create index if not exists huntington_transactions_open
     on public.huntington_transactions (id) where status in ('processing', 'submitted', 'failed');
 """
 
-# An index is no column: the platform's table stays as its owners made it, and from now on nobody, the
-# legacy worker included, can book one transfer twice.
+# An index changes no column of the platform's table. From here on nobody, including the legacy worker, can post one
+# transfer to the ledger twice.
 LEDGER_GUARD = """
 create unique index if not exists ledger_entries_one_disbursement
     on public.ledger_entries (huntington_transaction_id) where kind = 'disbursement';

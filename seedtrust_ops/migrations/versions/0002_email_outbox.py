@@ -1,4 +1,4 @@
-"""When a letter is tried next, by whom it is held, what its last trouble was, and the file that goes with it.
+"""Adds retries, claims, the last error and attachments to notifications.
 
 Revision ID: 0002
 """

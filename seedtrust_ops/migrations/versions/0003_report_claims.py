@@ -1,4 +1,4 @@
-"""Who works on a report request, how often it was tried, and when it may be tried again.
+"""Creates claims on report requests: the worker's token, the number of tries, and the time of the next try.
 
 Revision ID: 0003
 """

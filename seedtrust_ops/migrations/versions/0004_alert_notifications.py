@@ -1,4 +1,4 @@
-"""Whom an alert was told to and who acknowledged it, and what is to be told to PostHog and the internal API.
+"""Adds notification state and acknowledgement to alerts, and creates the outbox of events.
 
 Revision ID: 0004
 """
@@ -22,7 +22,7 @@ def upgrade() -> None:
             add column acknowledged_at  timestamptz,
             add column acknowledged_by  text;
 
-        -- Trouble of the time before anybody was told of alerts is in `status`; it must not flood people's mail.
+        -- Alerts from before this revision are visible in `status`; they must not cause a flood of email.
         update ops.alerts set told_at = now(), told_severity = severity, resolution_told_at = resolved_at;
 
         create index alerts_to_tell on ops.alerts (opened_at) where told_at is null;

@@ -1,4 +1,4 @@
-"""Tells waiting sensors at once that a batch was queued or a request became approvable.
+"""Notifies waiting sensors when a batch is queued or a request becomes approvable (triggers with NOTIFY).
 
 Revision ID: 0005
 """

@@ -1,4 +1,4 @@
-"""Finds what the bank said lately, however many attempts there have been, to compare it with the bank's feed.
+"""Adds an index to find the bank's recent responses, for the comparison with the bank's feed.
 
 Revision ID: 0006
 """

@@ -1,4 +1,4 @@
-"""Keeps what jobs in shadow would have done, to be compared with what the legacy systems did.
+"""Creates the decisions of jobs in shadow mode, for the comparison with the legacy systems.
 
 Revision ID: 0007
 """
