@@ -1,1 +1,1 @@
-"""The bench: our system beside what it replaces and beside stock Dagster, in one run. `make bench`."""
+"""The benchmark: SeedTrust Ops compared with the systems it replaces and with stock Dagster. Run with `make bench`."""

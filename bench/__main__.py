@@ -1,4 +1,4 @@
-"""`python -m bench [a b c d e f] [--large]`: measures and writes `bench/results.md` with a plot beside it."""
+"""`python -m bench [a b c d e f] [--large]`: runs the benchmark and writes `bench/results.md` with a chart."""
 
 import argparse
 import importlib
@@ -6,41 +6,49 @@ import sys
 import time
 import traceback
 
-from bench.figures import Part, say
-from bench.machine import described
-from bench.results import keep
+from bench.machine import describe_machine
+from bench.measurements import Part, log_line
+from bench.results import save_part
 
-PARTS = "abcdef"
+PARTS = {
+    "a": "batch_latency",
+    "b": "batch_throughput",
+    "c": "run_cost",
+    "d": "idle_cost",
+    "e": "bulk_work",
+    "f": "job_run_catch_up",
+}
+"""The module that measures each part."""
 
 
 def main() -> None:
-    """Measure the parts that are asked for, one after the other; each is kept as soon as it is measured."""
+    """Measure the requested parts one after the other; each is saved as soon as it is measured."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    # argparse holds the empty list against the choices too.
+    # argparse also checks the empty default list against the choices.
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []])
     parser.add_argument("--large", action="store_true", help="also 10,000 transactions and 1,000,000 rows")
     arguments = parser.parse_args()
     parts: list[Part] = []
-    for letter in arguments.parts or PARTS:
+    for key in arguments.parts or PARTS:
         began = time.monotonic()
-        parts.append(_measured(letter, large=arguments.large))
-        parts[-1].seconds, parts[-1].ended = time.monotonic() - began, described()
-        keep(parts[-1])
-        say(f"({letter}) took {parts[-1].seconds:.0f} s")
-    for promise in (promise for part in parts for promise in part.promises):
-        say(f"{'kept' if promise.kept else 'NOT KEPT'}: {promise.sentence}: {promise.shown}")
-    sys.exit(any(part.broke for part in parts))
+        parts.append(_measure(key, large=arguments.large))
+        parts[-1].seconds, parts[-1].conditions = time.monotonic() - began, describe_machine()
+        save_part(parts[-1])
+        log_line(f"({key}) took {parts[-1].seconds:.0f} s")
+    for target in (target for part in parts for target in part.targets):
+        log_line(f"{'met' if target.is_met else 'NOT MET'}: {target.description}: {target.measured}")
+    sys.exit(any(part.failed for part in parts))
 
 
-def _measured(letter: str, *, large: bool) -> Part:
-    """Return the part; one that breaks is written down as broken, and takes no other along."""
-    module = importlib.import_module(f"bench.part_{letter}")
+def _measure(key: str, *, large: bool) -> Part:
+    """Return the part; if it fails, return it marked as failed, so that the other parts still run."""
+    module = importlib.import_module(f"bench.{PARTS[key]}")
     try:
         part: Part = module.measure(large)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is written down
+    except Exception as error:  # noqa: BLE001 - any error is written into the results
         traceback.print_exc()
-        part = Part(letter, str(module.__doc__).partition(") ")[2].rstrip("."), "It broke before its end.", broke=True)
-        part.left_out.append(f"all of it: {type(error).__name__}: {error}")
+        part = Part(key, str(module.__doc__).partition(": ")[2].rstrip("."), "This part failed.", failed=True)
+        part.skipped.append(f"the whole part, because of {type(error).__name__}: {error}")
     return part
 
 

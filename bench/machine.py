@@ -1,4 +1,4 @@
-"""What the numbers were measured on: the machine, how busy it was, and the versions."""
+"""Describes what was measured on: the machine, its load, and the package versions."""
 
 import os
 import platform
@@ -11,19 +11,19 @@ PACKAGES = ("dagster", "dagster-postgres", "sqlalchemy", "psycopg", "httpx", "hu
 GIBIBYTE = 2**30
 
 
-def described() -> str:
-    """Return when this is, on what machine, and how busy that is."""
+def describe_machine() -> str:
+    """Return the time, the machine and its load as one line of text."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory().total / GIBIBYTE
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, on {cores} cores ({_processor()}) with {memory:.0f} GB of memory and "
-        f"{platform.system()} {platform.release()}; load average then: {load}"
+        f"{platform.system()} {platform.release()}; load average {load}"
     )
 
 
-def versions() -> str:
-    """Return what all of it ran on."""
+def describe_versions() -> str:
+    """Return the versions of Python and the measured packages as one line of text."""
     return f"Python {platform.python_version()}; " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
 
 

@@ -1,1 +1,1 @@
-"""Stock Dagster doing the same work: the same op, Dagster's own launcher, sensors and schedules as in its guide."""
+"""Stock Dagster doing the same work: the same op, Dagster's own launcher, and sensors and schedules as in its guide."""

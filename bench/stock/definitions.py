@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from seedtrust_ops.domain.transfers.batch_lifecycle import queued_batches
+from seedtrust_ops.domain.transfers.batch_lifecycle import list_queued_batches
 from seedtrust_ops.jobs.process_huntington_batch import NAME, process_huntington_batch_op
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, FieldCipherResource, HuntingtonResource
 
@@ -15,7 +15,7 @@ def send_batch() -> None:
 @dg.sensor(job=send_batch, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
 def queued_batch_sensor(_context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SensorResult:
     with database.sessions()() as session:
-        batches = queued_batches(session)
+        batches = list_queued_batches(session)
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(

@@ -1,4 +1,4 @@
-"""Stock Dagster with the minute-ly jobs as its guide has them: schedules that launch a run at every tick."""
+"""Stock Dagster with the every-minute jobs as its guide shows them: schedules that launch a run at every tick."""
 
 import dagster as dg
 
@@ -19,7 +19,7 @@ def reports() -> None:
 
 
 definitions = dg.Definitions.merge(
-    # Under no name of its own here: Dagster takes one Definitions a module.
+    # Not imported by name: Dagster allows only one Definitions object per module.
     polling.definitions,
     dg.Definitions(
         jobs=[heal, reports],

@@ -1,4 +1,4 @@
-"""A contender's instance and workspace, for the parts that put runs into its queue or read what became of them."""
+"""Opens a system's Dagster instance and workspace, for parts that submit runs or read their history."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,17 +9,17 @@ import pytest
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 
-from bench.ground import Ground
+from bench.environment import BenchEnvironment
 from seedtrust_ops.config import get_settings
 
 LOCATION = "seedtrust_ops"
 
 
 @contextmanager
-def instance_at(there: Ground, home: Path) -> Iterator[dg.DagsterInstance]:
-    """The instance of DAGSTER_HOME `home`, in this process."""
+def load_instance(env: BenchEnvironment, home: Path) -> Iterator[dg.DagsterInstance]:
+    """Open the instance of DAGSTER_HOME `home` in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**there.environment, "DAGSTER_HOME": str(home)}.items():
+        for name, value in {**env.variables, "DAGSTER_HOME": str(home)}.items():
             patch.setenv(name, value)
         get_settings.cache_clear()
         try:
@@ -30,7 +30,7 @@ def instance_at(there: Ground, home: Path) -> Iterator[dg.DagsterInstance]:
 
 
 @contextmanager
-def workspace_at(instance: dg.DagsterInstance, file: Path) -> Iterator[WorkspaceRequestContext]:
-    """The workspace of a workspace.yaml."""
+def load_workspace(instance: dg.DagsterInstance, file: Path) -> Iterator[WorkspaceRequestContext]:
+    """Open the workspace of a workspace.yaml file."""
     with WorkspaceProcessContext(instance, WorkspaceFileTarget([str(file)])) as process:
         yield process.create_request_context()

@@ -1,6 +1,6 @@
-"""What every contender stands on: one PostgreSQL, a company's database, the bank and the other servers, an environment.
+"""The environment that each system runs in: a PostgreSQL, a company's database, a bank and the other servers.
 
-Whatever is started here listens on loopback and ends with the block.
+Everything started here listens on loopback only and is stopped at the end of the block.
 """
 
 import os
@@ -25,27 +25,27 @@ from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
-from seedtrust_ops.sandbox.external_services.server_group import start_outside_world
+from seedtrust_ops.sandbox.external_services.server_group import start_external_services
 from seedtrust_ops.sandbox.mailbox.process import start_mailbox
-from seedtrust_ops_tests.support.databases import create_platform, folder_for_a_server, own_database, plain
+from seedtrust_ops_tests.support.databases import create_platform_schema, plain_url, postgres_folder, temporary_database
 from seedtrust_ops_tests.support.factories import Company
 
 REPOSITORY = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
-class Ground:
-    """The servers and the company of one measurement."""
+class BenchEnvironment:
+    """The servers and the company of one measurement; `variables` are the environment variables that point to them."""
 
     server: URL
     application_url: URL
     bank: BankProcess
     company: Company
-    environment: Mapping[str, str]
+    variables: Mapping[str, str]
     folder: Path
 
     def queue(self, batch_ids: Sequence[int]) -> float:
-        """Queue drafted batches in one transaction; return the moment just before its commit (UNIX time)."""
+        """Queue draft batches in one transaction; return the UNIX time just before its commit."""
         with self.company.sessions() as session:
             session.execute(
                 text("update huntington_batches set status = 'queued', queued_at = now() where id = any(:ids)"),
@@ -57,9 +57,9 @@ class Ground:
 
 
 @contextmanager
-def database_server() -> Iterator[URL]:
-    """A PostgreSQL of the bench's own, with its default settings."""
-    with folder_for_a_server() as folder:
+def start_database_server() -> Iterator[URL]:
+    """A separate PostgreSQL server with default settings."""
+    with postgres_folder() as folder:
         server = embedded_postgres.start(folder / "d")
         try:
             yield server.set(drivername="postgresql+psycopg")
@@ -68,27 +68,27 @@ def database_server() -> Iterator[URL]:
 
 
 @contextmanager
-def ground(server: URL, *, latency_ms: float, **variables: str) -> Iterator[Ground]:
-    """A company's database, a bank that takes `latency_ms` to answer, and the environment that names them."""
+def open_environment(server: URL, *, latency_ms: float, **variables: str) -> Iterator[BenchEnvironment]:
+    """Open an environment whose bank takes `latency_ms` to respond; `variables` are added to its own."""
     key = Fernet.generate_key().decode()
     with (
         TemporaryDirectory(prefix="bench-") as name,
-        own_database(server) as url,
-        own_database(server) as dagster_url,
+        temporary_database(server) as url,
+        temporary_database(server) as dagster_url,
         start_bank(Path(name, "bank.sqlite"), api_key="bench", latency_ms=latency_ms, available_cents=10**15) as bank,
         start_mailbox(Path(name, "mailbox.sqlite")) as mailbox,
-        start_outside_world(internal_api_key="bench") as outside,
+        start_external_services(internal_api_key="bench") as external_services,
     ):
-        create_platform(url)
+        create_platform_schema(url)
         engine = create_application_engine(url)
         migrate(engine)
-        environment = {
+        all_variables = {
             **os.environ,
             **mailbox.environment,
-            **outside.environment,
+            **external_services.environment,
             "PYTHONPATH": str(REPOSITORY),
-            "SEEDTRUST_DATABASE_URL": plain(url),
-            "DAGSTER_POSTGRES_URL": plain(dagster_url),
+            "SEEDTRUST_DATABASE_URL": plain_url(url),
+            "DAGSTER_POSTGRES_URL": plain_url(dagster_url),
             "SEEDTRUST_FIELD_KEY": key,
             "HUNTINGTON_API_URL": bank.url,
             "HUNTINGTON_API_KEY": bank.api_key,
@@ -97,17 +97,17 @@ def ground(server: URL, *, latency_ms: float, **variables: str) -> Iterator[Grou
             **variables,
         }
         company = Company(sessionmaker(engine, expire_on_commit=False), FernetFieldCipher([SecretStr(key)]))
-        yield Ground(server, url, bank, company, environment, Path(name))
+        yield BenchEnvironment(server, url, bank, company, all_variables, Path(name))
         engine.dispose()
 
 
 @contextmanager
-def program(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[psutil.Process]:
-    """Run `python COMMAND` for as long as the block lasts; what it prints goes to `log`."""
+def run_program(command: Sequence[str], variables: Mapping[str, str], log: Path) -> Iterator[psutil.Process]:
+    """Run `python COMMAND` until the end of the block; its output goes to `log`."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, *command],
-            env=dict(environment),
+            env=dict(variables),
             cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -116,21 +116,21 @@ def program(command: Sequence[str], environment: Mapping[str, str], log: Path) -
         try:
             yield psutil.Process(process.pid)
         finally:
-            started = psutil.Process(process.pid).children(recursive=True)
+            children = psutil.Process(process.pid).children(recursive=True)
             process.terminate()
             try:
                 process.wait(120)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            # Stock Dagster's code servers stay when their daemon ends in the middle of a run.
-            for one in started:
+            # Stock Dagster's code servers keep running if their daemon ends in the middle of a run.
+            for one in children:
                 with suppress(psutil.NoSuchProcess):
                     one.kill()
 
 
 def cpu_seconds(root: psutil.Process) -> float:
-    """CPU seconds of a process and all that it ever started, as far as somebody collected them."""
+    """Return the CPU seconds of a process and all processes it ever started, if their parents have reaped them."""
     total = 0.0
     for process in [root, *root.children(recursive=True)]:
         try:
@@ -142,9 +142,9 @@ def cpu_seconds(root: psutil.Process) -> float:
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str, *, every: float = 0.05) -> None:
-    """Wait until the condition holds; raise after `seconds`."""
+    """Wait until the condition holds; raises TimeoutError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"The bench waited {seconds:g} s in vain for {what}.")
+            raise TimeoutError(f"Timed out after {seconds:g} s waiting for {what}.")
         time.sleep(every)

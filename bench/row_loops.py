@@ -1,4 +1,4 @@
-"""The same work as cron had it: a loop over rows loaded one by one, with a look-up or more for each."""
+"""The same work as the cron server did it: a loop over rows loaded one by one, with one or more queries for each."""
 
 import csv
 from datetime import UTC, datetime
@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.tables import Account, Case, CaseParty, DisbursementRequest, LedgerEntry, Notification, User
 
-TOLD = ("intended_parent", "ip_rep")
+NOTIFIED_ROLES = ("intended_parent", "ip_rep")
 
 
 def approve(sessions: sessionmaker[Session]) -> None:
-    """Approve what is due and write the letters, a commit a request."""
+    """Approve the requests that are due and queue their emails, with one commit per request."""
     with sessions() as session:
         due = list(
             session.scalars(
@@ -31,7 +31,7 @@ def approve(sessions: sessionmaker[Session]) -> None:
                 continue
             request.status, request.approved_at, request.approved_by = "approved", datetime.now(UTC), "auto:date"
             parties = session.scalars(
-                select(CaseParty.user_id).where(CaseParty.case_id == case.id, CaseParty.role.in_(TOLD))
+                select(CaseParty.user_id).where(CaseParty.case_id == case.id, CaseParty.role.in_(NOTIFIED_ROLES))
             )
             for user_id in {*parties, case.case_manager_id} - {None}:
                 user = session.get_one(User, user_id)
@@ -49,8 +49,8 @@ def approve(sessions: sessionmaker[Session]) -> None:
 
 
 def check_balances(sessions: sessionmaker[Session]) -> list[tuple[str, int, int]]:
-    """Return case, balance and shortfall of every active case, having summed up each ledger."""
-    found = []
+    """Return case number, ledger sum and shortfall (cents) of every active case."""
+    rows = []
     with sessions() as session:
         for case in session.scalars(select(Case).where(Case.status == "active")):
             account = session.scalars(select(Account).where(Account.case_id == case.id)).one()
@@ -58,8 +58,8 @@ def check_balances(sessions: sessionmaker[Session]) -> list[tuple[str, int, int]
                 select(func.coalesce(func.sum(LedgerEntry.amount_cents), 0)).where(LedgerEntry.account_id == account.id)
             )
             shortfall = max(account.minimum_balance_cents - account.balance_cents, 0)
-            found.append((case.case_number, int(entries or 0), shortfall))
-    return found
+            rows.append((case.case_number, int(entries or 0), shortfall))
+    return rows
 
 
 def report(sessions: sessionmaker[Session], path: Path) -> None:
