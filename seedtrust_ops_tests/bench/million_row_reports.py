@@ -1,7 +1,7 @@
-"""`python -m seedtrust_ops_tests.bench.million_row_reports`: seconds and peak memory of large reports and the check.
+"""Measures seconds and peak memory of large reports and the balance check: `python -m ...bench.million_row_reports`.
 
-It makes a million accounts in an embedded server of its own (a minute or two), and measures each piece of work in a
-fresh process, as a run is one.
+It creates a million accounts on a separate embedded server (a minute or two), and measures each piece of work in a
+new process, as every run has its own process.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.migrations.migrator import migrate
 
-COMPANY = """
+CREATE_ACCOUNTS_SQL = """
 insert into users (email, full_name, role)
     select 'u' || i || '@example.test', 'Person ' || i, 'case_manager' from generate_series(1, 1000) i;
 insert into cases (case_number, case_manager_id)
@@ -30,7 +30,7 @@ insert into accounts (case_id, balance_cents, minimum_balance_cents)
 insert into ledger_entries (account_id, amount_cents, kind)
     select id, balance_cents, 'deposit' from accounts where balance_cents > 0;
 """
-BARE = """
+PLAIN_CHECK_SQL = """
 select count(*), sum(a.balance_cents), sum(greatest(a.minimum_balance_cents - a.balance_cents, 0)),
        count(*) filter (where a.balance_cents <> coalesce(l.cents, 0))
 from cases c join accounts a on a.case_id = c.id
@@ -41,7 +41,7 @@ WORKS = ("check", "csv", "xlsx")
 
 
 def main() -> None:
-    """Make the company and measure, or do one piece of work where told to."""
+    """Create the accounts and measure, or do one piece of work if `--work` is given."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--accounts", type=int, default=1_000_000)
     parser.add_argument("--work", choices=WORKS)
@@ -62,12 +62,12 @@ def _measure(url: str, accounts: int) -> None:
     engine = create_engine(url)
     migrate(engine, create_platform=True)
     with engine.begin() as connection:
-        connection.execute(text(COMPANY.format(accounts=accounts)))
+        connection.execute(text(CREATE_ACCOUNTS_SQL.format(accounts=accounts)))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("vacuum analyze"))
         began = monotonic()
-        connection.execute(text(BARE)).all()
-    print(f"bare aggregate query: {monotonic() - began:.1f} s", flush=True)  # noqa: T201
+        connection.execute(text(PLAIN_CHECK_SQL)).all()
+    print(f"plain SQL query: {monotonic() - began:.1f} s", flush=True)  # noqa: T201
     for work in WORKS:
         subprocess.run([sys.executable, "-m", __spec__.name, "--work", work, "--url", url], check=True)
 
@@ -78,14 +78,14 @@ def _work(work: str, url: str) -> None:
         if work == "check":
             import matplotlib.figure  # noqa: F401
             import pandas  # noqa: F401
-            import pyarrow.parquet  # noqa: F401  what loading takes is not the check's work
+            import pyarrow.parquet  # noqa: F401  loaded before, so that loading is not measured
 
-            from seedtrust_ops.domain.balances.chart import draw_histogram
-            from seedtrust_ops.domain.balances.snapshot import take_balances
+            from seedtrust_ops.domain.balances.chart import render_histogram
+            from seedtrust_ops.domain.balances.snapshot import write_balance_snapshot
 
             began = monotonic()
-            draw_histogram(take_balances(sessions, Path(folder, "balances.parquet")))
-            said = "balances, alerts and picture"
+            render_histogram(write_balance_snapshot(sessions, Path(folder, "balances.parquet")))
+            description = "balances, alerts and chart"
         else:
             from seedtrust_ops.domain.reports.builder import build_report
             from seedtrust_ops.domain.reports.report_kinds import prepare_report
@@ -94,9 +94,9 @@ def _work(work: str, url: str) -> None:
             with sessions() as session:
                 report = prepare_report(session, "account_balances", {}, "America/New_York")
                 built = build_report(session, report, work, Path(folder))
-            said = f"{built.rows:,} rows, {built.size / 1e6:.0f} MB"
+            description = f"{built.rows:,} rows, {built.size / 1e6:.0f} MB"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{work}: {monotonic() - began:.1f} s, {peak:.0f} MB at most ({said})", flush=True)  # noqa: T201
+    print(f"{work}: {monotonic() - began:.1f} s, peak {peak:.0f} MB ({description})", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How long retention takes for 20,000 old runs, and Dagster's own way for some of them.
+"""Measures how long retention takes for 20,000 old runs, and Dagster's own `delete_run` for 200 of them.
 
-Run as `python -m seedtrust_ops_tests.bench.run_purge`; it starts a PostgreSQL of its own.
+Run with `python -m seedtrust_ops_tests.bench.run_purge`; it starts its own PostgreSQL.
 """
 
 import time
@@ -8,17 +8,17 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import create_engine, text
 
-from seedtrust_ops.dagster_db.run_purge import Age, delete_old_runs
+from seedtrust_ops.dagster_db.run_purge import RetentionRule, purge_runs
 from seedtrust_ops.database import embedded_postgres
-from seedtrust_ops_tests.support.dagster_homes import dagster_home_of_its_own, instance_of
-from seedtrust_ops_tests.support.databases import folder_for_a_server
+from seedtrust_ops_tests.support.dagster_homes import open_instance, temporary_dagster_home
+from seedtrust_ops_tests.support.databases import postgres_folder
 
 RUNS = 20_000
-EVENTS_A_RUN = 20
-DAGSTERS_OWN = 200
+EVENTS_PER_RUN = 20
+DAGSTER_DELETED_RUNS = 200
 
-# A run of report_generation has about so many events of about this size.
-_FILL = (
+# A run of report_generation has about this many events of about this size.
+_INSERT_RUNS_SQL = (
     """
     insert into runs (run_id, pipeline_name, status, run_body, create_timestamp, update_timestamp)
     select 'run-' || n, 'report_generation', 'SUCCESS', repeat('x', 2000), now() - interval '90 days',
@@ -38,34 +38,34 @@ _FILL = (
 
 
 def measure() -> None:
-    """Fill a storage, delete the runs in both ways, and print the times."""
-    with folder_for_a_server() as folder:
+    """Fill Dagster's storage, delete the runs in both ways, and print the times."""
+    with postgres_folder() as folder:
         server = embedded_postgres.start(folder / "d")
-        with dagster_home_of_its_own(server, folder / "home") as home, instance_of(home) as instance:
+        with temporary_dagster_home(server, folder / "home") as home, open_instance(home) as instance:
             engine = create_engine(home.storage_url)
             with engine.begin() as connection:
-                for statement in _FILL:
-                    connection.execute(text(statement), {"runs": RUNS + DAGSTERS_OWN, "events": EVENTS_A_RUN})
+                for statement in _INSERT_RUNS_SQL:
+                    connection.execute(text(statement), {"runs": RUNS + DAGSTER_DELETED_RUNS, "events": EVENTS_PER_RUN})
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.execute(text("analyze"))
             began = time.perf_counter()
-            for number in range(1, DAGSTERS_OWN + 1):
+            for number in range(1, DAGSTER_DELETED_RUNS + 1):
                 instance.delete_run(f"run-{number}")
-            own = (time.perf_counter() - began) / DAGSTERS_OWN
+            own_seconds = (time.perf_counter() - began) / DAGSTER_DELETED_RUNS
             began = time.perf_counter()
-            old = Age(datetime.now(UTC) - timedelta(days=60))
-            cleared = delete_old_runs(
+            old = RetentionRule(datetime.now(UTC) - timedelta(days=60))
+            purge = purge_runs(
                 engine,
                 [old],
-                may_go=set,
-                forget_output=lambda run_ids: None,
-                is_over=lambda: False,
+                select_deletable=set,
+                delete_output=lambda run_ids: None,
+                is_time_up=lambda: False,
             )
-            took = time.perf_counter() - began
+            seconds = time.perf_counter() - began
             engine.dispose()
         embedded_postgres.stop(folder / "d")
-    print(f"{cleared.deleted} runs in {took:.1f} s, {1000 * took / cleared.deleted:.2f} ms each")  # noqa: T201
-    print(f"Dagster's own way: {1000 * own:.2f} ms each, {own * RUNS:.0f} s for {RUNS}")  # noqa: T201
+    print(f"{purge.deleted} runs in {seconds:.1f} s, {1000 * seconds / purge.deleted:.2f} ms each")  # noqa: T201
+    print(f"Dagster's delete_run: {1000 * own_seconds:.2f} ms each, {own_seconds * RUNS:.0f} s for {RUNS}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""`python -m seedtrust_ops_tests.bench.warm_runs [--runs N]`: what a run costs, warm and with Dagster's launcher.
+"""Measures the cost of a run with our warm launcher and with Dagster's: `python -m ...bench.warm_runs [--runs N]`.
 
-It bounds nothing: it runs the same bursts of a job that does nothing on a real daemon, first with our launcher and
-then with Dagster's, and prints seconds and CPU seconds a run, and the memory that a forked run has of its own.
+It checks no limit: it runs the same bursts of a job that does nothing on a real daemon, first with our launcher and
+then with Dagster's, and prints seconds and CPU seconds per run, and the unshared memory of a forked run.
 """
 
 import argparse
@@ -16,36 +16,36 @@ import psutil
 
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops_tests.launcher.quick_daemon import LAUNCHER, QuickDaemon, change_settings, quick_daemon
-from seedtrust_ops_tests.support.dagster_homes import dagster_home_of_its_own, instance_of
-from seedtrust_ops_tests.support.databases import folder_for_a_server
+from seedtrust_ops_tests.support.dagster_homes import open_instance, temporary_dagster_home
+from seedtrust_ops_tests.support.databases import postgres_folder
 from seedtrust_ops_tests.support.waiters import wait_until
 
-HELD = 5
-LONGEST_SECONDS = 3600.0
+HELD_RUNS = 5
+MAX_WAIT_SECONDS = 3600.0
 
 
 def main() -> None:
-    """Measure both launchers on one server."""
+    """Measure both launchers on the same database server."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=200)
     runs = parser.parse_args().runs
-    with folder_for_a_server() as folder:
+    with postgres_folder() as folder:
         server = embedded_postgres.start(folder / "d")
         try:
             for name, launcher in (("warm", LAUNCHER), ("Dagster's launcher", "")):
                 with TemporaryDirectory() as home_folder, _daemon(server, Path(home_folder), launcher) as daemon:
                     _measure(name, daemon, runs)
                     if launcher:
-                        _weigh(daemon, Path(home_folder))
+                        _measure_memory(daemon, Path(home_folder))
         finally:
             embedded_postgres.stop(folder / "d")
 
 
 @contextmanager
 def _daemon(server: object, folder: Path, launcher: str) -> Iterator[QuickDaemon]:
-    with dagster_home_of_its_own(server, folder / "home") as home:  # type: ignore[arg-type]
+    with temporary_dagster_home(server, folder / "home") as home:  # type: ignore[arg-type]
         change_settings(home, LAUNCHER, launcher)
-        with instance_of(home) as instance, quick_daemon(home, instance) as daemon:
+        with open_instance(home) as instance, quick_daemon(home, instance) as daemon:
             yield daemon
 
 
@@ -56,8 +56,8 @@ def _measure(name: str, daemon: QuickDaemon, runs: int) -> None:
     _burst(daemon, runs)
     wall = time.monotonic() - began
     after = _cpu_seconds(daemon)
-    _say(
-        f"{name}: {runs} runs in {wall:.1f} s ({wall / runs:.2f} s each); CPU seconds a run: "
+    _print_line(
+        f"{name}: {runs} runs in {wall:.1f} s ({wall / runs:.2f} s each); CPU seconds per run: "
         + ", ".join(f"{part} {(after[part] - before[part]) / runs:.3f}" for part in sorted(after))
     )
 
@@ -66,32 +66,35 @@ def _burst(daemon: QuickDaemon, runs: int) -> None:
     ids = daemon.submit("nothing", runs)
     finished = dg.RunsFilter(run_ids=ids, statuses=[dg.DagsterRunStatus.SUCCESS])
     wait_until(
-        lambda: daemon.instance.get_runs_count(finished) == runs, seconds=LONGEST_SECONDS, every=0.2, what="the burst"
+        lambda: daemon.instance.get_runs_count(finished) == runs,
+        seconds=MAX_WAIT_SECONDS,
+        every=0.2,
+        what="the burst",
     )
 
 
 def _cpu_seconds(daemon: QuickDaemon) -> dict[str, float]:
-    """CPU seconds of the processes that start runs, with all the runs that they have collected; and the daemon's."""
-    seconds = {"daemon": 0.0, "runs and what starts them": 0.0}
-    for process in daemon.family():
+    """Return the CPU seconds of the daemon, and of the launching processes with all runs they have reaped."""
+    seconds = {"daemon": 0.0, "runs and launcher": 0.0}
+    for process in daemon.find_processes():
         spent = sum(process.cpu_times()[:4])
-        seconds["daemon" if "dagster._daemon" in process.cmdline() else "runs and what starts them"] += spent
+        seconds["daemon" if "dagster._daemon" in process.cmdline() else "runs and launcher"] += spent
     return seconds
 
 
-def _weigh(daemon: QuickDaemon, folder: Path) -> None:
-    (file, go) = folder / "mark", folder / "mark.go"
-    config = {"ops": {"leave_a_mark": {"config": {"file": str(file), "hold": True}}}}
-    ids = daemon.submit("leave_a_mark", HELD, run_config=config)
-    wait_until(lambda: file.exists() and len(file.read_text().splitlines()) == HELD, seconds=60)
-    own = sorted(psutil.Process(daemon.worker(one).pid).memory_full_info().uss / 2**20 for one in ids)
-    _say(f"memory of a forked run's own: {own[0]:.0f} to {own[-1]:.0f} MB")
-    go.touch()
+def _measure_memory(daemon: QuickDaemon, folder: Path) -> None:
+    (file, release) = folder / "report", folder / "report.release"
+    config = {"ops": {"report_run": {"config": {"file": str(file), "hold": True}}}}
+    ids = daemon.submit("report_run", HELD_RUNS, run_config=config)
+    wait_until(lambda: file.exists() and len(file.read_text().splitlines()) == HELD_RUNS, seconds=60)
+    unshared = sorted(psutil.Process(daemon.worker(one).pid).memory_full_info().uss / 2**20 for one in ids)
+    _print_line(f"unshared memory of a forked run: {unshared[0]:.0f} to {unshared[-1]:.0f} MB")
+    release.touch()
     for one in ids:
         daemon.wait_for(one, dg.DagsterRunStatus.SUCCESS)
 
 
-def _say(sentence: str) -> None:
+def _print_line(sentence: str) -> None:
     print(sentence, flush=True)  # noqa: T201
 
 

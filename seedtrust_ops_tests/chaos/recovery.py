@@ -50,7 +50,7 @@ def _process(sessions: Sessions, config: WorkerConfig, batch_id: int, holder: st
         sessions,
         config.open_bank,
         config.cipher,
-        config.rules,
+        config.options,
         batch_id=batch_id,
         holder=holder,
         requested_at=datetime.now(UTC),

@@ -72,7 +72,7 @@ def process_first_batch(sessions: Sessions, config: WorkerConfig) -> None:
         sessions,
         config.open_bank,
         config.cipher,
-        config.rules,
+        config.options,
         batch_id=1,
         holder="the first worker",
         requested_at=datetime.now(UTC),

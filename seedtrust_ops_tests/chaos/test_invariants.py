@@ -9,7 +9,7 @@ from sqlalchemy import text
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.chaos.invariants import SendBan, check_invariants, last_request_id
 from seedtrust_ops_tests.chaos.violations import Violation, ViolationKind, build_row
-from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker, rules_for, settings_for
+from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker, options_for, settings_for
 from seedtrust_ops_tests.support.factories import Company
 
 CENTS = 5_000
@@ -45,7 +45,7 @@ class FinishedBatch:
 
 @pytest.fixture
 def batch(company: Company, bank: BankProcess) -> FinishedBatch:
-    worker = Worker(company, bank, settings_for(bank), rules_for(bank))
+    worker = Worker(company, bank, settings_for(bank), options_for(bank))
     case = company.case()
     batch_id = company.batch(case=case)
 

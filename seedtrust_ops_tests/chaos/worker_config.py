@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL
 
 from seedtrust_ops.config import HuntingtonSettings
 from seedtrust_ops.config.mail import MailSettings
-from seedtrust_ops.domain.transfers.batch_processor import TransferRules
+from seedtrust_ops.domain.transfers.batch_processor import TransferOptions
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank
 
@@ -44,9 +44,9 @@ class WorkerConfig:
         return FernetFieldCipher([SecretStr(self.field_key)])
 
     @property
-    def rules(self) -> TransferRules:
-        """The rules for sending, with no grace time for a key that the bank does not know."""
-        return TransferRules(
+    def options(self) -> TransferOptions:
+        """The options for sending, with no grace time for a key that the bank does not know."""
+        return TransferOptions(
             funding_account_id=self.funding_account_id,
             concurrency=self.concurrency,
             lease_seconds=self.lease_seconds,

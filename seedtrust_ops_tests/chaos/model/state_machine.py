@@ -1,6 +1,6 @@
 """The state machine: each rule is something that can happen, in any order, also in the middle of a worker's run.
 
-No rule depends on the effects of the others, so that a seed always gives the same history. A rule that does not apply
+No rule depends on the effects of the others, so that a seed gives the same history again. A rule that does not apply
 does nothing; `Coverage` counts how often each rule had an effect.
 """
 
@@ -63,7 +63,8 @@ class Coverage:
 class Transfers(RuleBasedStateMachine):
     """One history; the runner sets `environment`, `template`, `banks` and `coverage` on a subclass.
 
-    Hypothesis orders the rules by name: a rule renamed out of alphabetical order changes the history of every seed.
+    A seed gives the same histories only for the same source: Hypothesis orders the rules by name and also draws
+    constants that it finds in the source.
     """
 
     environment: ClassVar[ChaosEnvironment]

@@ -19,7 +19,7 @@ from seedtrust_ops.config import HuntingtonSettings
 from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.domain.transfers.account_numbers import FieldCipher
 from seedtrust_ops.domain.transfers.auto_heal import heal
-from seedtrust_ops.domain.transfers.batch_processor import TransferRules, process_batch
+from seedtrust_ops.domain.transfers.batch_processor import TransferOptions, process_batch
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.resources.huntington_client import open_huntington_bank
 from seedtrust_ops_tests.chaos.bank_pool import BankPool
@@ -71,7 +71,7 @@ class WorkerPool:
             HUNTINGTON_CONCURRENCY=CONCURRENCY,
         )
         self._open_bank: OpenBank = lambda: open_huntington_bank(settings)
-        self._rules = TransferRules(banks.funding_account_id, CONCURRENCY, LEASE_SECONDS, GRACE_SECONDS, False)
+        self._options = TransferOptions(banks.funding_account_id, CONCURRENCY, LEASE_SECONDS, GRACE_SECONDS, False)
         self._workers: list[Worker] = []
         self._run_numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -100,7 +100,7 @@ class WorkerPool:
                 worker.sessions,
                 worker.hooks.wrap(self._open_bank),
                 self._cipher,
-                self._rules,
+                self._options,
                 batch_id=batch_id,
                 holder=worker.run_id,
                 requested_at=now - timedelta(seconds=requested_seconds_ago),
