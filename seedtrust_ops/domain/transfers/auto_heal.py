@@ -28,7 +28,7 @@ from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
 MAX_FEED_AGE = timedelta(minutes=15)
-"""With no open transactions, a tick reads the feed only if the last read is older than this (design, section 4)."""
+"""With no open transactions, a tick reads the feed only if the last read is older (docs/rules.md, section 4)."""
 
 
 @dataclass

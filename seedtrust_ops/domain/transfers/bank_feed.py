@@ -27,9 +27,9 @@ from seedtrust_ops.tables import BankFeedCursor, HuntingtonBatch, HuntingtonTran
 
 FEED_NAME = "huntington"
 OVERLAP = timedelta(hours=1)
-"""How far before the cursor a read starts (design, section 4)."""
+"""How far before the cursor a read starts (docs/rules.md, section 4)."""
 FIRST_READ_WINDOW = timedelta(days=90)
-"""How far back the first read goes: an ACH can be returned 60 days later (design, section 4), plus a month."""
+"""How far back the first read goes: an ACH can be returned 60 days later (docs/rules.md, section 4), plus a month."""
 
 
 @dataclass

@@ -20,7 +20,7 @@ class TransfersHalted(SeedTrustError):
 def get_halt_reason(session: Session, halted_by_environment: bool) -> str | None:
     """Return the message that says why nothing may be sent, or None if sending is allowed.
 
-    Any row of `ops.switches` stops all sending (design, section 4), regardless of its name.
+    Any row of `ops.switches` stops all sending (docs/rules.md, section 4), regardless of its name.
     """
     if halted_by_environment:
         return "Transfers are halted: SEEDTRUST_TRANSFERS_HALTED is set. Unset it and restart to resume sending."

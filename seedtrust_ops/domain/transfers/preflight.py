@@ -21,7 +21,7 @@ MAX_AMOUNT_CENTS = 9_999_999_999
 MAX_NAME_LENGTH = 35
 """The longest payee name that the bank accepts, in characters (bank_api.yaml, counterparty.name)."""
 _FALSE_FAILURE_REASON = "timeout%"
-"""How the legacy worker recorded false failures: the bank had not responded in time (design, section 4)."""
+"""How the legacy worker recorded false failures: the bank had not responded in time (docs/rules.md, section 4)."""
 NOT_SENT_PREFIX = "not sent: "
 """The start of the failure reason of a transaction that we failed ourselves, before the bank saw it."""
 LATE_ARRIVAL_WINDOW = timedelta(days=1)

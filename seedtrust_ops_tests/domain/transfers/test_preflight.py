@@ -114,21 +114,21 @@ def test_balance_must_cover_the_batch_together_with_what_is_in_flight(worker: Wo
 
 
 @pytest.mark.parametrize(
-    "rival",
+    "conflict",
     [
         {"status": "submitted"},
         {"status": "processing"},
         {"status": "completed"},
         {"status": "failed", "failure_reason": "timeout after 30s"},
     ],
-    ids=lambda rival: str(rival["status"]),
+    ids=lambda conflict: str(conflict["status"]),
 )
 def test_request_possibly_paid_by_another_transaction_is_not_repaid(
-    worker: Worker, company: Company, rival: dict[str, str]
+    worker: Worker, company: Company, conflict: dict[str, str]
 ) -> None:
     case = company.case()
     request_id = company.request(case, 500)
-    company.transaction(company.batch(case=case, status="completed"), request_id, 500, **rival)
+    company.transaction(company.batch(case=case, status="completed"), request_id, 500, **conflict)
     batch_id = company.batch([700], case=case)
     transaction_id = company.transaction(batch_id, request_id, 500)
 
