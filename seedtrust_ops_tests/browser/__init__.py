@@ -1,1 +1,1 @@
-"""What people see and click in Dagster's UI, in a real browser on a real `seedtrust-ops dev`."""
+"""Tests of the Dagster UI in a real browser, on a real `seedtrust-ops dev`."""

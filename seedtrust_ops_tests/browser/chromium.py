@@ -1,6 +1,6 @@
 """Starts the Chromium that is installed on this machine; it never downloads one.
 
-What is done in it is the tests' and `portraits`' business.
+Used by the browser tests and by `support.screenshots`.
 """
 
 import shutil
@@ -15,20 +15,20 @@ LAUNCH_SECONDS = 120
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Yield a browser without a window, which reaches this machine alone."""
+    """Yield a headless browser that can reach only this machine."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     assert found is not None, (
-        f"No browser is installed (looked for {', '.join(NAMES)}): install Debian's with `apt-get install chromium`, "
-        "then run this again."
+        f"No browser is installed (searched for {', '.join(NAMES)}). Install one, for example with "
+        "`apt-get install chromium`, and run this again."
     )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=found,
             timeout=LAUNCH_SECONDS * 1000,
             args=[
-                # In a container /dev/shm is often too small for it.
+                # In a container /dev/shm is often too small for Chromium.
                 "--disable-dev-shm-usage",
-                # What the UI would fetch from elsewhere must make no difference.
+                # The tests must not depend on anything the UI loads from other hosts.
                 "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
             ],
         )

@@ -1,6 +1,6 @@
-"""`seedtrust-ops dev` as a person has it: a home folder of its own, the program in it, and ways to look inside.
+"""Runs `seedtrust-ops dev` as on a developer's laptop, in its own home folder, with access to its databases and bank.
 
-What is done with it is `killing`'s and the browser tests'.
+Used by `process_killer`, by the browser tests and by `support.screenshots`.
 """
 
 import os
@@ -22,7 +22,7 @@ from seedtrust_ops.database.engine import APPLICATION_DATABASE, DAGSTER_DATABASE
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops.sandbox.seed.batches import Payment, draft_batch, payable_requests, queue_batches
-from seedtrust_ops.supervisor.worker_stack import free_port
+from seedtrust_ops.supervisor.worker_stack import find_free_port
 from seedtrust_ops_tests.support.dagster_homes import DAGSTER_YAML
 from seedtrust_ops_tests.support.waiters import wait_until
 
@@ -33,19 +33,19 @@ LOG_SHOWN = 4000
 
 
 class Laptop:
-    """A folder that is a user's home, and `seedtrust-ops dev` in it; killed, it is started again as a person would."""
+    """A home folder with `seedtrust-ops dev` running in it."""
 
     def __init__(self, folder: Path, variables: Mapping[str, str], *, settings: str | None = None) -> None:
-        """Start it; `settings` is the text of its dagster.yaml, None for the project's own."""
+        """Start `dev`; `settings` is the text of its dagster.yaml, None for the project's own."""
         self.folder = folder
         self.variables = variables
-        self.log = folder / "said.log"
-        self.port = free_port()
+        self.log = folder / "output.log"
+        self.port = find_free_port()
         self.database = folder / ".seedtrust" / "postgres"
         (folder / "dagster.yaml").write_text(settings or DAGSTER_YAML.read_text())
-        self.dev = self._started()
+        self.dev = self._start()
 
-    def _started(self) -> "subprocess.Popen[bytes]":
+    def _start(self) -> "subprocess.Popen[bytes]":
         with self.log.open("w") as output:
             dev = subprocess.Popen(
                 [sys.executable, "-m", "seedtrust_ops.cli.main", "dev", "--port", str(self.port)],
@@ -66,7 +66,7 @@ class Laptop:
                 every=0.2,
                 what="dev to be ready",
             )
-            assert dev.poll() is None, "dev ended instead of coming up"
+            assert dev.poll() is None, "dev exited before it was ready"
         except AssertionError as failure:
             failure.add_note(f"{self.log.read_text()}\n{self._database_log()}")
             self._stop(dev)
@@ -74,21 +74,21 @@ class Laptop:
         return dev
 
     def _database_log(self) -> str:
-        """Return the end of what the database server itself says, which is all that explains its death."""
+        """Return the end of the database server's own log, the only place that explains why it stopped."""
         return "\n".join(file.read_text()[-LOG_SHOWN:] for file in sorted(self.database.glob("log*")) if file.is_file())
 
     def processes(self) -> list[psutil.Process]:
-        """Return every process of `dev`, the database's among them, in the order of their names."""
+        """Return every process of `dev` and of its database server, sorted by description."""
         found = [psutil.Process(self.dev.pid), *psutil.Process(self.dev.pid).children(recursive=True)]
         postmaster = int((self.database / "postmaster.pid").read_text().split()[0])
         found += [psutil.Process(postmaster), *psutil.Process(postmaster).children()]
-        return sorted(found, key=lambda one: (name_of(one), one.pid))
+        return sorted(found, key=lambda process: (describe_process(process), process.pid))
 
-    def start_again_if_dead(self) -> bool:
-        """Start `dev` again where it was the one that died."""
+    def restart_if_stopped(self) -> bool:
+        """Restart `dev` if it has exited; return whether it had."""
         if self.dev.poll() is None:
             return False
-        self.dev = self._started()
+        self.dev = self._start()
         return True
 
     def stop(self) -> None:
@@ -101,19 +101,19 @@ class Laptop:
         embedded_postgres.stop(self.database)
 
 
-def name_of(process: psutil.Process) -> str:
-    """Return what a process is, in a few words of its command line."""
+def describe_process(process: psutil.Process) -> str:
+    """Return the first words of a process's command line, without options and paths."""
     try:
         words = process.cmdline()
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return "gone"
-    told = [word for word in words[1:] if not word.startswith(("-", "/")) and "=" not in word]
-    return " ".join([Path(words[0]).name if words else "", *told])[:60]
+    arguments = [word for word in words[1:] if not word.startswith(("-", "/")) and "=" not in word]
+    return " ".join([Path(words[0]).name if words else "", *arguments])[:60]
 
 
 @contextmanager
 def connected(laptop: Laptop) -> Iterator[tuple["sessionmaker[Session]", dg.DagsterInstance]]:
-    """Yield sessions on the company's database, and Dagster's instance."""
+    """Yield sessions on the company's database, and the Dagster instance."""
     server = embedded_postgres.start(laptop.database)
     engine = create_application_engine(embedded_postgres.ensure_database(server, APPLICATION_DATABASE))
     url = embedded_postgres.ensure_database(server, DAGSTER_DATABASE).set(drivername="postgresql+psycopg2")
@@ -124,15 +124,15 @@ def connected(laptop: Laptop) -> Iterator[tuple["sessionmaker[Session]", dg.Dags
     engine.dispose()
 
 
-def queue_a_batch(laptop: Laptop, sessions: "sessionmaker[Session]", *, wires: int = PAYMENTS) -> int:
-    """Queue a batch of so many approved requests, once the database lets us; return its number."""
-    key = SecretStr((laptop.folder / ".seedtrust" / "field_key").read_text().strip())
+def queue_batch(laptop: Laptop, sessions: "sessionmaker[Session]", *, wires: int = PAYMENTS) -> int:
+    """Queue a batch of `wires` approved requests as soon as the database accepts it; return its id."""
+    key = SecretStr((laptop.folder / ".seedtrust" / "load_or_create_field_key").read_text().strip())
     queued: list[int] = []
 
     def queue() -> bool:
         try:
             with sessions.begin() as session:
-                payments = [Payment(one, "wire") for one in payable_requests(session, wires)]
+                payments = [Payment(payable, "wire") for payable in payable_requests(session, wires)]
                 batch = draft_batch(session, payments, FernetFieldCipher([key]).encrypt)
                 queue_batches(session, [batch.batch_id])
             queued.append(batch.batch_id)
@@ -140,18 +140,18 @@ def queue_a_batch(laptop: Laptop, sessions: "sessionmaker[Session]", *, wires: i
             return False
         return True
 
-    wait_until(queue, seconds=READY_SECONDS, what="a database that takes a batch")
+    wait_until(queue, seconds=READY_SECONDS, what="the database to accept a batch")
     return queued[0]
 
 
-def bank_of(laptop: Laptop) -> SandboxBank:
-    """Return the control of the bank that `dev` runs."""
+def connect_to_bank(laptop: Laptop) -> SandboxBank:
+    """Return a control client of the bank that `dev` runs."""
     for process in psutil.Process(laptop.dev.pid).children(recursive=True):
         try:
             url = process.environ().get("HUNTINGTON_API_URL")
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            # It ended while we looked.
+            # It exited in the meantime.
             continue
         if url is not None:
             return SandboxBank(url)
-    raise AssertionError("no process of dev knows a bank")
+    raise AssertionError("No process of dev has HUNTINGTON_API_URL.")

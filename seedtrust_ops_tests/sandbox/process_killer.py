@@ -1,4 +1,4 @@
-"""Kills processes of `seedtrust-ops dev` at random, one after another, and says what is not as it was afterwards.
+"""Kills random processes of `seedtrust-ops dev`, one after another, and prints everything that did not recover.
 
 Run as `python -m seedtrust_ops_tests.sandbox.process_killer --kills 10 --seed 1`.
 """
@@ -20,12 +20,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops.sandbox.demo.reconciliation import reconcile
-from seedtrust_ops.sandbox.gameday.job_run_diff import differences
+from seedtrust_ops.sandbox.gameday.job_run_diff import job_run_differences
 from seedtrust_ops.tables import Alert, HuntingtonBatch, HuntingtonTransaction
-from seedtrust_ops_tests.sandbox.laptop import Laptop, bank_of, connected, name_of, queue_a_batch
+from seedtrust_ops_tests.sandbox.laptop import Laptop, connect_to_bank, connected, describe_process, queue_batch
 
-QUIET_SECONDS = 300.0
-PATIENCE = {
+RECOVERY_SECONDS = 300.0
+TIMEOUTS = {
     "DEV_ENV": "0",
     "HUNTINGTON_LEASE_SECONDS": "5",
     "HUNTINGTON_TIMEOUT_SECONDS": "2",
@@ -34,53 +34,54 @@ PATIENCE = {
     "SEEDTRUST_HEALTH_QUIET_SECONDS": "5",
 }
 
-Say = Callable[[str], None]
+PrintMessage = Callable[[str], None]
 
 
-def kill_at_random(folder: Path, *, kills: int, seed: int, say: Say) -> list[str]:
-    """Kill that many processes of a `dev` in `folder`, a batch under way at each; return what is wrong afterwards."""
-    chance = random.Random(seed)
-    laptop = Laptop(folder, PATIENCE)
+def kill_at_random(folder: Path, *, kills: int, seed: int, print_message: PrintMessage) -> list[str]:
+    """Kill `kills` processes of a `dev` in `folder`, each with a batch being sent; return what did not recover."""
+    rng = random.Random(seed)
+    laptop = Laptop(folder, TIMEOUTS)
     try:
         with connected(laptop) as (sessions, instance):
             for number in range(kills):
-                batch_id = queue_a_batch(laptop, sessions)
-                time.sleep(chance.uniform(0, 6))
-                victim = chance.choice(laptop.processes())
-                say(f"kill {number + 1}: {name_of(victim)} (pid {victim.pid}), with batch {batch_id} queued")
+                batch_id = queue_batch(laptop, sessions)
+                time.sleep(rng.uniform(0, 6))
+                victim = rng.choice(laptop.processes())
+                print_message(
+                    f"Kill {number + 1}: {describe_process(victim)} (pid {victim.pid}), with batch {batch_id} queued"
+                )
                 victim.send_signal(signal.SIGKILL)
-                time.sleep(chance.uniform(1, 4))
-                if laptop.start_again_if_dead():
-                    say("dev itself had died and was started again")
-            say("Waiting until all is quiet")
-            wrong = _wait_until_quiet(sessions)
-            wrong += differences(sessions, instance)
+                time.sleep(rng.uniform(1, 4))
+                if laptop.restart_if_stopped():
+                    print_message("dev itself was killed and has been restarted")
+            print_message("Waiting until all batches are finished and no alert is open")
+            problems = _wait_for_recovery(sessions)
+            problems += job_run_differences(sessions, instance)
             with sessions() as session:
-                wrong += differences_of_books(session, bank_of(laptop))
-                say(f"{dict(Counter(session.scalars(select(HuntingtonBatch.status))))}")
-        if wrong:
-            say(laptop.log.read_text()[-4000:])
-        return wrong
+                problems += ledger_differences(session, connect_to_bank(laptop))
+                print_message(f"Batches: {dict(Counter(session.scalars(select(HuntingtonBatch.status))))}")
+        if problems:
+            print_message(laptop.log.read_text()[-4000:])
+        return problems
     finally:
         laptop.stop()
 
 
-def differences_of_books(session: Session, bank: SandboxBank) -> list[str]:
-    """Return how both ledgers differ; an ACH that has a day to settle is at the bank and not booked yet."""
-    books = reconcile(session, bank)
+def ledger_differences(session: Session, bank: SandboxBank) -> list[str]:
+    """Return the differences between both ledgers, except ACHs that have not settled and are not booked yet."""
+    result = reconcile(session, bank)
     settling = set(session.scalars(select(HuntingtonTransaction.id).where(HuntingtonTransaction.status == "submitted")))
-    differ = [one for one in books.transactions_that_differ if one not in settling]
-    wrong = {
-        "transactions that differ": differ,
-        "accounts that do not add up": books.accounts_that_do_not_add_up,
-        "unknown references": books.unknown_references,
-        "paid more than once": books.paid_more_than_once,
+    problems = {
+        "transactions that differ": [one for one in result.mismatched_transactions if one not in settling],
+        "accounts that do not match their ledger": result.unbalanced_accounts,
+        "unknown references": result.unknown_references,
+        "paid more than once": result.paid_more_than_once,
     }
-    return [f"{what}: {which}" for what, which in wrong.items() if which]
+    return [f"{label}: {items}" for label, items in problems.items() if items]
 
 
-def _wait_until_quiet(sessions: "sessionmaker[Session]") -> list[str]:
-    def left() -> list[str]:
+def _wait_for_recovery(sessions: "sessionmaker[Session]") -> list[str]:
+    def open_problems() -> list[str]:
         try:
             with sessions() as session:
                 open_alerts = session.execute(
@@ -92,19 +93,19 @@ def _wait_until_quiet(sessions: "sessionmaker[Session]") -> list[str]:
                     .where(HuntingtonBatch.status.in_(("queued", "processing")))
                 ).one()
         except DBAPIError as error:
-            return [f"the database can't be asked: {error.orig}"]
-        return [f"alert {row.rule} about {row.subject} is open: {row.detail}" for row in open_alerts] + (
-            [f"{batches} batches are not finished."] if batches else []
+            return [f"the database cannot be queried: {error.orig}"]
+        return [f"open alert {row.rule} ({row.subject}): {row.detail}" for row in open_alerts] + (
+            [f"{batches} batches are not finished"] if batches else []
         )
 
-    deadline = time.monotonic() + QUIET_SECONDS
-    while (found := left()) and time.monotonic() < deadline:
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while (found := open_problems()) and time.monotonic() < deadline:
         time.sleep(1)
     return found
 
 
-def _say(sentence: str) -> None:
-    sys.stdout.write(f"{sentence}\n")
+def _print_message(message: str) -> None:
+    sys.stdout.write(f"{message}\n")
     sys.stdout.flush()
 
 
@@ -113,14 +114,15 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="seedtrust-killing-"))
+    folder = Path(tempfile.mkdtemp(prefix="seedtrust-process-killer-"))
     folder.chmod(0o755)
     try:
-        wrong = kill_at_random(folder, kills=arguments.kills, seed=arguments.seed, say=_say)
+        problems = kill_at_random(folder, kills=arguments.kills, seed=arguments.seed, print_message=_print_message)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    sys.stdout.write("\n".join(wrong) + "\n" if wrong else "JobRun equals Dagster's runs, and no alert is open.\n")
-    return 1 if wrong else 0
+    success = "Recovered: JobRun matches Dagster's runs, the ledgers agree, and no alert is open."
+    _print_message("\n".join(problems) or success)
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`seedtrust-ops dev` and `sandbox` on a bare laptop: they come up, say where, and stop with all that they started."""
+"""`seedtrust-ops dev` and `sandbox` with an empty home folder: they start, print addresses, and stop completely."""
 
 import os
 import re
@@ -15,22 +15,22 @@ import pytest
 
 from seedtrust_ops.config import dagster_home
 from seedtrust_ops.database import embedded_postgres
-from seedtrust_ops.supervisor.worker_stack import free_port
+from seedtrust_ops.supervisor.worker_stack import find_free_port
 from seedtrust_ops_tests.support.waiters import wait_until
 
 
 @contextmanager
-def laptop(folder: Path, *command: str) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
-    """Run the command with an empty home folder; yields the process and the file of what it says."""
+def running_command(folder: Path, *command: str) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+    """Run the command with an empty home folder; yield the process and its log file."""
     shutil.copy(dagster_home() / "dagster.yaml", folder)
-    log = folder / "said.log"
+    log = folder / "output.log"
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "seedtrust_ops.cli.main", *command],
             env={"PATH": os.environ["PATH"], "HOME": str(folder), "DAGSTER_HOME": str(folder)},
             stdout=output,
             stderr=output,
-            # A terminal's foreground group: Ctrl-C goes to all of it at once.
+            # Its own process group, as in a terminal, where Ctrl-C goes to the whole group.
             start_new_session=True,
         )
     try:
@@ -43,14 +43,14 @@ def laptop(folder: Path, *command: str) -> Iterator[tuple["subprocess.Popen[byte
 
 
 @pytest.mark.timeout(900)
-def test_dev_comes_up_with_a_company_and_stops_whole(open_folder: Path) -> None:
-    # A port of its own: other tests run a `dev` too, and two that start at once both find 3000 free.
-    with laptop(open_folder, "dev", "--no-worker", "--port", str(free_port())) as (dev, log):
+def test_dev_starts_with_a_company_and_stops_completely(open_folder: Path) -> None:
+    # A port of its own, because another test's `dev` that starts at the same time would also find 3000 free.
+    with running_command(open_folder, "dev", "--no-worker", "--port", str(find_free_port())) as (dev, log):
         wait_until(lambda: " is ready after" in log.read_text() or dev.poll() is not None, seconds=420, every=0.2)
-        said = log.read_text()
-        assert "Seeded a company with 200 cases" in said, said
-        found = re.search(r"(http://127\.0\.0\.1:\d+) is ready", said)
-        assert found is not None, said
+        output = log.read_text()
+        assert "Seeded a company with 200 cases" in output, output
+        found = re.search(r"(http://127\.0\.0\.1:\d+) is ready", output)
+        assert found is not None, output
         assert httpx.get(f"{found[1]}/server_info", trust_env=False, timeout=120).status_code == 200
         os.killpg(dev.pid, signal.SIGINT)
         assert dev.wait(240) == 0, log.read_text()
@@ -61,8 +61,8 @@ def test_dev_comes_up_with_a_company_and_stops_whole(open_folder: Path) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_sandbox_prints_what_to_export(open_folder: Path) -> None:
-    with laptop(open_folder, "sandbox") as (sandbox, log):
+def test_sandbox_prints_export_lines(open_folder: Path) -> None:
+    with running_command(open_folder, "sandbox") as (sandbox, log):
         wait_until(lambda: "Ctrl-C" in log.read_text() or sandbox.poll() is not None, seconds=420, every=0.2)
         exported = dict(
             line.removeprefix("export ").split("=", 1)

@@ -1,34 +1,34 @@
-"""The outside world: a server that died comes back at its old address, and what was good of it still is."""
+"""A sandbox server that was killed is restarted at its old address; the bank and the mail server keep their data."""
 
 from pathlib import Path
 
 import httpx
 import pytest
 
-from seedtrust_ops.sandbox.stack import start_world
+from seedtrust_ops.sandbox.stack import start_sandbox
 
 
 @pytest.mark.timeout(600)
-def test_every_server_that_is_killed_comes_back_at_its_old_address(tmp_path: Path) -> None:
-    with start_world(tmp_path / "world") as world:
-        outside = world.outside
+def test_killed_servers_are_restarted_at_their_old_address(tmp_path: Path) -> None:
+    with start_sandbox(tmp_path / "sandbox") as stack:
+        services = stack.services
         servers = [
-            *(world.bank.server, world.mailbox.server, outside.storage.server),
-            *(outside.cloudfront.server, outside.internal_api.server, outside.posthog.server),
+            *(stack.bank.server, stack.mailbox.server, services.storage.server),
+            *(services.cloudfront.server, services.internal_api.server, services.posthog.server),
         ]
-        before = world.environment
-        assert world.revive() == []
+        before = stack.environment
+        assert stack.restart_stopped() == []
         for server in servers:
             server.process.kill()
             server.process.wait()
 
-        assert len(world.revive()) == len(servers)
+        assert len(stack.restart_stopped()) == len(servers)
 
-        assert world.environment == before
+        assert stack.environment == before
         assert httpx.get(before["CLOUDFRONT_URL"], trust_env=False, timeout=60).status_code == 200
-        assert world.bank.control.ledger()["movements"] == []
-        assert world.mailbox.control.message_ids() == []
-        assert world.mailbox.control.smtp_port() == world.mailbox.smtp_port
-        assert outside.storage.keys() == []
-        assert outside.internal_api.posts() == []
-        assert outside.posthog.events() == []
+        assert stack.bank.control.ledger()["movements"] == []
+        assert stack.mailbox.control.message_ids() == []
+        assert stack.mailbox.control.smtp_port() == stack.mailbox.smtp_port
+        assert services.storage.keys() == []
+        assert services.internal_api.posted_statuses() == []
+        assert services.posthog.events() == []

@@ -1,6 +1,6 @@
-"""Takes the README's pictures of the UI: a `dev` of its own, a week of work, a browser, three small files.
+"""Takes the README's three screenshots of the UI, with its own `dev`, a generated week of work and a browser.
 
-Run as `python -m seedtrust_ops_tests.support.screenshots`; the pictures go to docs/pictures. It checks nothing.
+Run as `python -m seedtrust_ops_tests.support.screenshots`; the files are saved in docs/pictures. It tests nothing.
 """
 
 import re
@@ -21,60 +21,62 @@ from seedtrust_ops.job_policies import JOB_POLICIES
 from seedtrust_ops.tables import HuntingtonBatch
 from seedtrust_ops_tests.browser.chromium import chromium
 from seedtrust_ops_tests.browser.pages import UserInterface, window
-from seedtrust_ops_tests.browser.sample_week import OFFICE, plant_week
-from seedtrust_ops_tests.sandbox.laptop import Laptop, bank_of, connected, queue_a_batch
+from seedtrust_ops_tests.browser.sample_week import OFFICE_TIMEZONE, create_sample_week
+from seedtrust_ops_tests.sandbox.laptop import Laptop, connect_to_bank, connected, queue_batch
 from seedtrust_ops_tests.support.waiters import wait_until
 
-PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+OUTPUT_FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
 WINDOW = {"width": 1250, "height": 820}
-WIDTH = 1000
-COLOURS = 256
+IMAGE_WIDTH = 1000
+COLORS = 256
 WIRES = 12
-ROUNDS = 2
-QUIET_SECONDS = 600
-OPEN = ("queued", "processing")
-LAUNCHED = [name for name in JOB_POLICIES if not name.startswith("example") and name != "process_huntington_batch"]
+RUNS_PER_JOB = 2
+WAIT_SECONDS = 600
+OPEN_STATUSES = ("queued", "processing")
+LAUNCHED_JOBS = [name for name in JOB_POLICIES if not name.startswith("example") and name != "process_huntington_batch"]
 
 
 def main() -> int:
-    with tempfile.TemporaryDirectory(prefix="seedtrust-portraits-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix="seedtrust-screenshots-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        # PostgreSQL's own user must be able to enter.
+        # PostgreSQL's own user needs access.
         folder.chmod(0o755)
         laptop = Laptop(folder, {"DEV_ENV": "0"})
         try:
             with connected(laptop) as (sessions, instance):
                 address = f"http://127.0.0.1:{laptop.port}"
-                batch_run = _live(laptop, address, sessions, instance)
-                with chromium() as browser, window(browser, address, "portrait") as ui:
+                batch_run = _generate_work(laptop, address, sessions, instance)
+                with chromium() as browser, window(browser, address, "screenshots") as ui:
                     ui.page.set_viewport_size(WINDOW)
-                    _portray_batch(ui, batch_run)
-                    _portray_week(ui)
-                    _portray_jobs(ui)
+                    _take_batch_screenshot(ui, batch_run)
+                    _take_week_screenshot(ui)
+                    _take_jobs_screenshot(ui)
         finally:
             laptop.stop()
     return 0
 
 
-def _live(laptop: Laptop, address: str, sessions: "sessionmaker[Session]", instance: dg.DagsterInstance) -> str:
-    """Plant last week, run every job a few times, send a batch of which the bank refuses one; return that run's id."""
-    today = datetime.now(OFFICE).date()
+def _generate_work(
+    laptop: Laptop, address: str, sessions: "sessionmaker[Session]", instance: dg.DagsterInstance
+) -> str:
+    """Create last week's rows, send a batch with one refused transfer, run every job; return the batch run's id."""
+    today = datetime.now(OFFICE_TIMEZONE).date()
     with sessions.begin() as session:
-        plant_week(session, today - timedelta(days=today.weekday() + 7))
-    # The batch that `dev` itself queued must not meet the refusal that is meant for ours.
-    wait_until(lambda: not _open_batches(sessions), seconds=QUIET_SECONDS, every=0.5, what="the first batch to be sent")
-    with bank_of(laptop) as bank:
-        bank.order_fault("refuse", method="POST")
-        batch_id = queue_a_batch(laptop, sessions, wires=WIRES)
+        create_sample_week(session, today - timedelta(days=today.weekday() + 7))
+    # The batch that `dev` itself queued must not get the refusal that is meant for ours.
+    wait_until(lambda: not _open_batches(sessions), seconds=WAIT_SECONDS, every=0.5, what="the first batch to be sent")
+    with connect_to_bank(laptop) as bank:
+        bank.inject_fault("refuse", method="POST")
+        batch_id = queue_batch(laptop, sessions, wires=WIRES)
         sent = dg.RunsFilter(tags={"seedtrust/batch_id": str(batch_id)}, statuses=[dg.DagsterRunStatus.SUCCESS])
-        wait_until(lambda: instance.get_runs(sent), seconds=QUIET_SECONDS, every=0.5, what="the batch to be sent")
-    with OpsClient(address, application="portraits") as operations:
-        operations.launch("process_huntington_batch", {"batch_id": 999_999})
-        for _ in range(ROUNDS):
-            runs = [operations.launch(job) for job in LAUNCHED]
+        wait_until(lambda: instance.get_runs(sent), seconds=WAIT_SECONDS, every=0.5, what="the batch to be sent")
+    with OpsClient(address, application="screenshots") as ops_client:
+        ops_client.launch("process_huntington_batch", {"batch_id": 999_999})
+        for _ in range(RUNS_PER_JOB):
+            runs = [ops_client.launch(job) for job in LAUNCHED_JOBS]
             wait_until(
-                lambda runs=runs: all(operations.job_run(one).status.is_over for one in runs),
-                seconds=QUIET_SECONDS,
+                lambda runs=runs: all(ops_client.job_run(one).status.is_over for one in runs),
+                seconds=WAIT_SECONDS,
                 every=0.5,
                 what="every job to have run",
             )
@@ -83,37 +85,39 @@ def _live(laptop: Laptop, address: str, sessions: "sessionmaker[Session]", insta
 
 def _open_batches(sessions: "sessionmaker[Session]") -> int:
     with sessions() as session:
-        return len(session.scalars(select(HuntingtonBatch.id).where(HuntingtonBatch.status.in_(OPEN))).all())
+        return len(session.scalars(select(HuntingtonBatch.id).where(HuntingtonBatch.status.in_(OPEN_STATUSES))).all())
 
 
-def _portray_batch(ui: UserInterface, run_id: str) -> None:
+def _take_batch_screenshot(ui: UserInterface, run_id: str) -> None:
     ui.open(f"/runs/{run_id}")
-    ui.only_events("Yielded output")
+    ui.filter_events("Yielded output")
     ui.page.get_by_role("row", name=re.compile("^transactions")).get_by_text("Show Markdown").click()
     expect(ui.page.get_by_role("dialog").get_by_role("row")).to_have_count(1 + WIRES)
-    _keep(ui, "batch.png")
+    _save(ui, "batch.png")
 
 
-def _portray_week(ui: UserInterface) -> None:
+def _take_week_screenshot(ui: UserInterface) -> None:
     ui.open("/assets/operations_week")
     ui.page.get_by_role("row", name=re.compile("^the week")).get_by_text("Show Markdown").click()
     expect(ui.page.get_by_role("img", name="The week")).to_be_visible()
-    _keep(ui, "week.png")
+    _save(ui, "week.png")
 
 
-def _portray_jobs(ui: UserInterface) -> None:
+def _take_jobs_screenshot(ui: UserInterface) -> None:
     ui.open("/jobs")
-    expect(ui.page.get_by_role("button", name=re.compile("ago$"))).to_have_count(len(LAUNCHED) + 1)
-    _keep(ui, "jobs.png")
+    expect(ui.page.get_by_role("button", name=re.compile("ago$"))).to_have_count(len(LAUNCHED_JOBS) + 1)
+    _save(ui, "jobs.png")
 
 
-def _keep(ui: UserInterface, name: str) -> None:
-    """Write what the window shows, small."""
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    shown = Image.open(BytesIO(ui.page.screenshot())).convert("RGB")
-    small = shown.resize((WIDTH, round(shown.height * WIDTH / shown.width)), Image.Resampling.LANCZOS)
-    small.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
-        PICTURES / name, optimize=True
+def _save(ui: UserInterface, name: str) -> None:
+    """Save a screenshot of the window, scaled down and compressed."""
+    OUTPUT_FOLDER.mkdir(parents=True, exist_ok=True)
+    screenshot = Image.open(BytesIO(ui.page.screenshot())).convert("RGB")
+    image = screenshot.resize(
+        (IMAGE_WIDTH, round(screenshot.height * IMAGE_WIDTH / screenshot.width)), Image.Resampling.LANCZOS
+    )
+    image.quantize(COLORS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+        OUTPUT_FOLDER / name, optimize=True
     )
 
 

@@ -1,6 +1,6 @@
-"""How these tests ask a bank for things: bodies, fresh keys and references, a client with the API key.
+"""Helpers that send requests to the sandbox bank: bodies, unique keys and references, a client with the API key.
 
-Plain httpx on purpose: the bank is tested against its contract, not against our own client.
+They use plain httpx on purpose: the bank is tested against its contract, not with production's client.
 """
 
 import secrets
@@ -16,24 +16,24 @@ ACCOUNT_NUMBER = "730051186423"
 ROUTING_NUMBER = "044000024"
 
 
-def client_of(bank: BankProcess, *, timeout_seconds: float = 60.0) -> httpx.Client:
+def client_for(bank: BankProcess, *, timeout_seconds: float = 60.0) -> httpx.Client:
     return client_with(bank, f"Bearer {bank.api_key}", timeout_seconds=timeout_seconds)
 
 
 def client_with(bank: BankProcess, authorization: str | None, *, timeout_seconds: float = 60.0) -> httpx.Client:
-    """A client that sends this Authorization header, or none at all."""
+    """A client that sends this Authorization header, or none if it is None."""
     headers = {} if authorization is None else {"Authorization": authorization}
     return httpx.Client(
         base_url=bank.url, headers=headers, timeout=timeout_seconds, trust_env=False, verify=NO_CERTIFICATES
     )
 
 
-def fresh(prefix: str = "txn") -> str:
+def unique(prefix: str = "txn") -> str:
     return f"{prefix}-{secrets.token_hex(10)}"
 
 
 def body(**changes: Any) -> dict[str, Any]:
-    """A good request; `counterparty__x=...` changes a field of the counterparty."""
+    """A valid request; `counterparty__x=...` changes a field of the counterparty."""
     counterparty = {
         "name": "Ada Example",
         "routing_number": ROUTING_NUMBER,
@@ -46,7 +46,7 @@ def body(**changes: Any) -> dict[str, Any]:
         "currency": "USD",
         "funding_account_id": "acct_escrow",
         "counterparty": counterparty,
-        "reference": fresh(),
+        "reference": unique(),
     }
     for name, value in changes.items():
         outer, _, inner = name.partition("__")
@@ -55,14 +55,14 @@ def body(**changes: Any) -> dict[str, Any]:
 
 
 def send(client: httpx.Client, request: dict[str, Any], key: str | None = None) -> httpx.Response:
-    return client.post("/v1/transfers", json=request, headers={"Idempotency-Key": key or fresh("key")})
+    return client.post("/v1/transfers", json=request, headers={"Idempotency-Key": key or unique("key")})
 
 
-def sent(client: httpx.Client, **changes: Any) -> dict[str, Any]:
-    """A transfer that was originated, as the bank answered it."""
-    answer = send(client, body(**changes))
-    assert answer.status_code == 201, answer.text
-    transfer: dict[str, Any] = answer.json()
+def create_transfer(client: httpx.Client, **changes: Any) -> dict[str, Any]:
+    """Originate a transfer and return the bank's response."""
+    response = send(client, body(**changes))
+    assert response.status_code == 201, response.text
+    transfer: dict[str, Any] = response.json()
     return transfer
 
 

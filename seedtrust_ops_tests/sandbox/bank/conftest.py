@@ -1,4 +1,4 @@
-"""A running sandbox bank for these tests: one process for all of them, its faults cleared before each."""
+"""A running sandbox bank for these tests: one process for all of them, with faults cleared before each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,13 +7,13 @@ import httpx
 import pytest
 
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
-from seedtrust_ops_tests.sandbox.bank.bank_requests import API_KEY, client_of
+from seedtrust_ops_tests.sandbox.bank.bank_requests import API_KEY, client_for
 
 
 @pytest.fixture(scope="session")
 def shared_bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BankProcess]:
     database = tmp_path_factory.mktemp("bank") / "bank.sqlite"
-    # Enough for any number of the largest transfers that the contract allows.
+    # Enough for any number of transfers of the largest amount in the contract.
     with start_bank(database, api_key=API_KEY, available_cents=10**15) as running:
         yield running
 
@@ -26,11 +26,11 @@ def bank(shared_bank: BankProcess) -> BankProcess:
 
 @pytest.fixture
 def client(bank: BankProcess) -> Iterator[httpx.Client]:
-    with client_of(bank) as client:
+    with client_for(bank) as client:
         yield client
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """Where a test that needs a bank of its own lets it keep its books."""
+    """The path of the file for a test that starts its own bank."""
     return tmp_path / "bank.sqlite"

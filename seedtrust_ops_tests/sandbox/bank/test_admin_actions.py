@@ -1,4 +1,4 @@
-"""The control endpoints do to the books what happens to real ones: settlement, returns, rejections, legacy work."""
+"""The control endpoints settle, return, reject and insert transfers as a real bank's back office would."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,20 +11,20 @@ from seedtrust_ops_tests.sandbox.bank.bank_requests import (
     API_KEY,
     available_cents,
     body,
-    client_of,
-    fresh,
+    client_for,
+    create_transfer,
     movements,
     send,
-    sent,
+    unique,
 )
 
 
-def test_an_ach_settles_when_its_time_has_come_and_the_feed_shows_that_moment(database: Path) -> None:
+def test_ach_settles_on_time_and_the_feed_shows_when(database: Path) -> None:
     with (
         start_bank(database, api_key=API_KEY, ach_settlement_seconds=3_600) as bank,
-        client_of(bank) as client,
+        client_for(bank) as client,
     ):
-        transfer = sent(client)
+        transfer = create_transfer(client)
         bank.control.set_clock(3_500)
         assert client.get(f"/v1/transfers/{transfer['id']}").json() == transfer
         bank.control.set_clock(3_601)
@@ -35,15 +35,15 @@ def test_an_ach_settles_when_its_time_has_come_and_the_feed_shows_that_moment(da
     assert settled_after == timedelta(hours=1)
 
 
-def test_the_clock_never_goes_back(database: Path) -> None:
+def test_clock_cannot_be_set_back(database: Path) -> None:
     with start_bank(database, api_key=API_KEY) as bank:
         bank.control.set_clock(86_400)
-        with pytest.raises(httpx.HTTPStatusError, match="only goes forward"):
+        with pytest.raises(httpx.HTTPStatusError, match="can only move forward"):
             bank.control.set_clock(0)
 
 
-def test_everything_accepted_can_be_settled_at_once(bank: BankProcess, client: httpx.Client) -> None:
-    transfer = sent(client)
+def test_settle_completes_all_accepted_transfers(bank: BankProcess, client: httpx.Client) -> None:
+    transfer = create_transfer(client)
     assert bank.control.settle() >= 1
     settled = client.get(f"/v1/transfers/{transfer['id']}").json()
     assert settled["status"] == "completed"
@@ -51,11 +51,11 @@ def test_everything_accepted_can_be_settled_at_once(bank: BankProcess, client: h
 
 
 @pytest.mark.parametrize("settled", [False, True], ids=["accepted", "completed"])
-def test_a_returned_ach_says_why_and_gives_its_money_back(
+def test_returned_ach_has_its_code_and_refunds_the_money(
     bank: BankProcess, client: httpx.Client, settled: bool
 ) -> None:
     before = available_cents(client)
-    transfer = sent(client)
+    transfer = create_transfer(client)
     if settled:
         bank.control.settle()
     bank.control.return_transfer(transfer["id"], "R03")
@@ -65,55 +65,53 @@ def test_a_returned_ach_says_why_and_gives_its_money_back(
     assert available_cents(client) == before
 
 
-def test_a_rejected_ach_says_why_and_gives_its_money_back(bank: BankProcess, client: httpx.Client) -> None:
+def test_rejected_ach_has_its_reason_and_refunds_the_money(bank: BankProcess, client: httpx.Client) -> None:
     before = available_cents(client)
-    transfer = sent(client)
+    transfer = create_transfer(client)
     bank.control.reject_reference(transfer["reference"], "Stopped by compliance.")
     now = client.get(f"/v1/transfers/{transfer['id']}").json()
     assert (now["status"], now["reason"], now["return_code"]) == ("rejected", "Stopped by compliance.", None)
     assert available_cents(client) == before
 
 
-def test_money_comes_back_only_once(bank: BankProcess, client: httpx.Client) -> None:
-    transfer = sent(client)
+def test_transfer_cannot_be_returned_twice(bank: BankProcess, client: httpx.Client) -> None:
+    transfer = create_transfer(client)
     bank.control.return_reference(transfer["reference"])
     with pytest.raises(httpx.HTTPStatusError, match="Only an accepted or completed ACH"):
         bank.control.return_transfer(transfer["id"])
     assert [moved["direction"] for moved in movements(bank, transfer["idempotency_key"])] == ["out", "back"]
 
 
-def test_a_wire_is_neither_returned_nor_rejected(bank: BankProcess, client: httpx.Client) -> None:
-    transfer = sent(client, method="wire")
+def test_wire_can_be_neither_returned_nor_rejected(bank: BankProcess, client: httpx.Client) -> None:
+    transfer = create_transfer(client, method="wire")
     with pytest.raises(httpx.HTTPStatusError, match="completed wire"):
         bank.control.return_transfer(transfer["id"])
     with pytest.raises(httpx.HTTPStatusError, match="Only an accepted transfer"):
         bank.control.reject_transfer(transfer["id"], "Too late.")
 
 
-def test_a_reference_that_two_transfers_bear_names_neither(bank: BankProcess, client: httpx.Client) -> None:
-    reference = sent(client)["reference"]
-    sent(client, reference=reference)
-    with pytest.raises(httpx.HTTPStatusError, match="2 transfers bear this reference"):
+def test_ambiguous_reference_is_an_error(bank: BankProcess, client: httpx.Client) -> None:
+    reference = create_transfer(client)["reference"]
+    create_transfer(client, reference=reference)
+    with pytest.raises(httpx.HTTPStatusError, match="2 transfers have this reference"):
         bank.control.return_reference(reference)
 
 
-def test_a_planted_transfer_looks_like_any_other_and_has_moved_its_money(
-    bank: BankProcess, client: httpx.Client
-) -> None:
-    before, reference = available_cents(client), fresh("legacy")
-    made_at = datetime.now(UTC) - timedelta(days=9)
-    planted = bank.control.plant_transfer(reference, 7_700, method="ach", created_at=made_at)
+def test_inserted_transfer_looks_like_any_other_and_moves_money(bank: BankProcess, client: httpx.Client) -> None:
+    before, reference = available_cents(client), unique("legacy")
+    created_at = datetime.now(UTC) - timedelta(days=9)
+    inserted = bank.control.insert_transfer(reference, 7_700, method="ach", created_at=created_at)
     (found,) = client.get("/v1/transfers", params={"reference": reference}).json()["data"]
-    assert found == planted
-    assert (found["status"], datetime.fromisoformat(found["created_at"])) == ("completed", made_at)
+    assert found == inserted
+    assert (found["status"], datetime.fromisoformat(found["created_at"])) == ("completed", created_at)
     assert available_cents(client) == before - 7_700
 
 
-def test_a_planted_transfer_can_be_in_every_state(bank: BankProcess, client: httpx.Client) -> None:
+def test_inserted_transfer_can_have_any_status(bank: BankProcess, client: httpx.Client) -> None:
     before = available_cents(client)
-    returned = bank.control.plant_transfer(fresh(), 100, status="returned", return_code="R10")
-    rejected = bank.control.plant_transfer(fresh(), 100, status="rejected", reason="Unknown payee.")
-    accepted = bank.control.plant_transfer(fresh(), 100, status="accepted")
+    returned = bank.control.insert_transfer(unique(), 100, status="returned", return_code="R10")
+    rejected = bank.control.insert_transfer(unique(), 100, status="rejected", reason="Unknown payee.")
+    accepted = bank.control.insert_transfer(unique(), 100, status="accepted")
     assert (returned["return_code"], rejected["reason"], accepted["status"]) == (
         "R10",
         "Unknown payee.",
@@ -122,25 +120,25 @@ def test_a_planted_transfer_can_be_in_every_state(bank: BankProcess, client: htt
     assert available_cents(client) == before - 100
 
 
-def test_a_transfer_that_could_not_have_been_made_cannot_be_planted(bank: BankProcess) -> None:
+def test_impossible_transfer_cannot_be_inserted(bank: BankProcess) -> None:
     with pytest.raises(httpx.HTTPStatusError, match="future"):
-        bank.control.plant_transfer(fresh(), 100, created_at=datetime.now(UTC) + timedelta(hours=1))
+        bank.control.insert_transfer(unique(), 100, created_at=datetime.now(UTC) + timedelta(hours=1))
     with pytest.raises(httpx.HTTPStatusError, match="return_code"):
-        bank.control.plant_transfer(fresh(), 100, status="returned", return_code="R1x")
+        bank.control.insert_transfer(unique(), 100, status="returned", return_code="R1x")
 
 
-def test_the_key_of_a_planted_transfer_is_taken(bank: BankProcess, client: httpx.Client) -> None:
-    key = fresh("legacy-key")
-    bank.control.plant_transfer(fresh(), 100, idempotency_key=key)
+def test_key_of_an_inserted_transfer_is_in_use(bank: BankProcess, client: httpx.Client) -> None:
+    key = unique("legacy-key")
+    bank.control.insert_transfer(unique(), 100, idempotency_key=key)
     assert send(client, body(), key).status_code == 409
-    with pytest.raises(httpx.HTTPStatusError, match="has this idempotency key"):
-        bank.control.plant_transfer(fresh(), 100, idempotency_key=key)
+    with pytest.raises(httpx.HTTPStatusError, match="already in use"):
+        bank.control.insert_transfer(unique(), 100, idempotency_key=key)
 
 
-def test_a_bank_that_lost_a_key_pays_again_and_the_books_tell(bank: BankProcess, client: httpx.Client) -> None:
-    key, request = fresh("key"), body()
+def test_lost_key_is_paid_again_and_shows_in_the_totals(bank: BankProcess, client: httpx.Client) -> None:
+    key, request = unique("key"), body()
     send(client, request, key)
-    bank.control.forget(key)
+    bank.control.forget_key(key)
     assert client.get("/v1/transfers", params={"idempotency_key": key}).json()["data"] == []
     assert send(client, request, key).status_code == 201
     totals = bank.control.totals()
@@ -148,10 +146,10 @@ def test_a_bank_that_lost_a_key_pays_again_and_the_books_tell(bank: BankProcess,
     assert request["reference"] in totals["references_paid_more_than_once"]
 
 
-def test_the_books_balance_to_the_cent(database: Path) -> None:
-    with start_bank(database, api_key=API_KEY, available_cents=50_000) as bank, client_of(bank) as client:
+def test_totals_balance_to_the_cent(database: Path) -> None:
+    with start_bank(database, api_key=API_KEY, available_cents=50_000) as bank, client_for(bank) as client:
         for amount in (1_000, 2_000, 3_000):
-            sent(client, amount_cents=amount, reference=f"of-{amount}")
+            create_transfer(client, amount_cents=amount, reference=f"of-{amount}")
         bank.control.return_reference("of-2000")
         totals = bank.control.totals()
     assert (totals["out_cents"], totals["back_cents"]) == (6_000, 2_000)
@@ -160,12 +158,12 @@ def test_the_books_balance_to_the_cent(database: Path) -> None:
     assert totals["keys_paid_more_than_once"] == totals["references_paid_more_than_once"] == []
 
 
-def test_every_request_is_journaled_with_what_became_of_it(bank: BankProcess, client: httpx.Client) -> None:
-    key, request = fresh("key"), body(amount_cents=4_321)
-    bank.control.order_fault("error_after_commit", idempotency_key=key, status=502)
+def test_every_request_is_journaled_with_its_fault_and_status(bank: BankProcess, client: httpx.Client) -> None:
+    key, request = unique("key"), body(amount_cents=4_321)
+    bank.control.inject_fault("error_after_commit", idempotency_key=key, status=502)
     send(client, request, key)
     client.get("/v1/transfers", params={"idempotency_key": key})
-    post, get = [seen for seen in bank.control.requests() if seen["idempotency_key"] == key]
+    post, get = [logged for logged in bank.control.requests() if logged["idempotency_key"] == key]
     assert (post["method"], post["path"], post["status"]) == ("POST", "/v1/transfers", 502)
     assert (post["reference"], post["amount_cents"]) == (request["reference"], 4_321)
     assert post["fault"] == "error_after_commit"
@@ -177,7 +175,7 @@ def test_every_request_is_journaled_with_what_became_of_it(bank: BankProcess, cl
     )
 
 
-def test_a_malformed_control_call_says_what_is_wrong(client: httpx.Client) -> None:
-    answer = client.post("/sandbox/faults", json={"kind": "earthquake"})
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_control")
-    assert "kind" in answer.json()["message"]
+def test_malformed_control_request_names_the_bad_field(client: httpx.Client) -> None:
+    response = client.post("/sandbox/faults", json={"kind": "earthquake"})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_control")
+    assert "kind" in response.json()["message"]

@@ -1,4 +1,4 @@
-"""A bank that is put back to an older copy of its books knows less than has happened."""
+"""A bank restored from a backup loses the transfers made since, although they happened."""
 
 from pathlib import Path
 
@@ -10,43 +10,43 @@ from seedtrust_ops_tests.sandbox.bank.bank_requests import (
     API_KEY,
     available_cents,
     body,
-    client_of,
-    fresh,
+    client_for,
     movements,
     send,
+    unique,
 )
 
 
-def test_restored_bank_has_forgotten_what_came_after_the_backup_and_would_pay_it_again(database: Path) -> None:
-    before, after, order = fresh("key"), fresh("key"), body()
-    with start_bank(database, api_key=API_KEY) as bank, client_of(bank) as client:
-        send(client, order, before)
-        held = available_cents(client)
+def test_restored_bank_pays_later_transfers_again(database: Path) -> None:
+    before, after, request = unique("key"), unique("key"), body()
+    with start_bank(database, api_key=API_KEY) as bank, client_for(bank) as client:
+        send(client, request, before)
+        balance = available_cents(client)
         bank.control.back_up("noon")
-        send(client, order, after)
+        send(client, request, after)
 
         bank.control.restore("noon")
 
-        assert available_cents(client) == held
+        assert available_cents(client) == balance
         assert [one["idempotency_key"] for one in bank.control.ledger()["transfers"]] == [before]
-        # It happened all the same, and the journals say so.
+        # It did happen, and the journal still has it.
         assert len(movements(bank, after)) == 1
-        assert send(client, order, before).status_code == 200
-        assert send(client, order, after).status_code == 201
+        assert send(client, request, before).status_code == 200
+        assert send(client, request, after).status_code == 201
         assert len(movements(bank, after)) == 2
 
 
-def test_backup_outlives_the_bank_and_is_replaced_by_a_newer_one_of_its_name(database: Path) -> None:
-    key = fresh("key")
+def test_backup_survives_a_restart_and_is_replaced_by_name(database: Path) -> None:
+    key = unique("key")
     with start_bank(database, api_key=API_KEY) as bank:
         bank.control.back_up("noon")
-    with start_bank(database, api_key=API_KEY) as bank, client_of(bank) as client:
+    with start_bank(database, api_key=API_KEY) as bank, client_for(bank) as client:
         send(client, body(), key)
         bank.control.back_up("noon")
         bank.control.restore("noon")
         assert len(bank.control.ledger()["transfers"]) == 1
 
 
-def test_bank_without_that_backup_says_so(database: Path) -> None:
+def test_restore_of_a_missing_backup_fails(database: Path) -> None:
     with start_bank(database, api_key=API_KEY) as bank, pytest.raises(httpx.HTTPStatusError, match="no backup"):
         bank.control.restore("noon")

@@ -1,4 +1,4 @@
-"""The reconciliation agrees where both ledgers do, and says so where a single cent, key or account differs."""
+"""The demo's reconciliation agrees if both ledgers do, and finds a difference of a single cent, key or account."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops.sandbox.bank.process import start_bank
-from seedtrust_ops.sandbox.bank_backfill import plant_past_transfers
+from seedtrust_ops.sandbox.bank_backfill import backfill_past_transfers
 from seedtrust_ops.sandbox.demo.reconciliation import Reconciliation, reconcile
 from seedtrust_ops.sandbox.seed.seeder import seed_company
 
@@ -26,8 +26,8 @@ def past(sessions: sessionmaker[Session], own_bank: SandboxBank, cipher: FernetF
     engine = sessions.kw["bind"]
     assert isinstance(engine, Engine)
     seed_company(engine, cases=20, seed=5, encrypt=cipher.encrypt)
-    assert plant_past_transfers(sessions, own_bank) > 0
-    assert plant_past_transfers(sessions, own_bank) == 0
+    assert backfill_past_transfers(sessions, own_bank) > 0
+    assert backfill_past_transfers(sessions, own_bank) == 0
     return sessions
 
 
@@ -44,33 +44,33 @@ def completed(sessions: sessionmaker[Session]) -> tuple[int, int]:
     return row.id, row.amount_cents
 
 
-def test_a_seeded_company_and_its_bank_agree(past: sessionmaker[Session], own_bank: SandboxBank) -> None:
+def test_seeded_company_and_its_bank_agree(past: sessionmaker[Session], own_bank: SandboxBank) -> None:
     found = result(past, own_bank)
     assert found.agrees
     assert found.at_bank_cents == found.booked_cents == found.out_cents - found.back_cents > 0
     assert found.back_cents > 0
 
 
-def test_a_second_transfer_is_found(past: sessionmaker[Session], own_bank: SandboxBank) -> None:
+def test_duplicate_transfer_is_found(past: sessionmaker[Session], own_bank: SandboxBank) -> None:
     transaction_id, cents = completed(past)
-    own_bank.plant_transfer(str(transaction_id), cents, method="wire")
+    own_bank.insert_transfer(str(transaction_id), cents, method="wire")
     found = result(past, own_bank)
     assert not found.agrees
     assert found.paid_more_than_once == [str(transaction_id)]
-    assert found.transactions_that_differ == [transaction_id]
-    assert sum(one.difference_cents for one in found.batches) == cents
+    assert found.mismatched_transactions == [transaction_id]
+    assert sum(batch.difference_cents for batch in found.batches) == cents
 
 
-def test_a_stranger_at_the_bank_is_found(past: sessionmaker[Session], own_bank: SandboxBank) -> None:
-    own_bank.plant_transfer("somebody else", 100, method="wire")
+def test_unknown_transfer_is_found(past: sessionmaker[Session], own_bank: SandboxBank) -> None:
+    own_bank.insert_transfer("unknown reference", 100, method="wire")
     found = result(past, own_bank)
     assert not found.agrees
-    assert found.unknown_references == ["somebody else"]
+    assert found.unknown_references == ["unknown reference"]
 
 
-def test_a_balance_off_by_a_cent_is_found(past: sessionmaker[Session], own_bank: SandboxBank) -> None:
+def test_balance_off_by_one_cent_is_found(past: sessionmaker[Session], own_bank: SandboxBank) -> None:
     with past.begin() as session:
         session.execute(text("update accounts set balance_cents = balance_cents + 1 where id = 3"))
     found = result(past, own_bank)
     assert not found.agrees
-    assert found.accounts_that_do_not_add_up == [3]
+    assert found.unbalanced_accounts == [3]

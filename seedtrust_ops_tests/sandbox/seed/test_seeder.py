@@ -1,4 +1,4 @@
-"""The seeded company adds up, shows every status, is the same for the same seed, and spares other databases."""
+"""The seeded company balances, has every status, is reproducible, and is never written into other data."""
 
 from datetime import UTC, datetime
 
@@ -6,17 +6,17 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.transfers.preflight import routing_number_problem
+from seedtrust_ops.domain.transfers.preflight import find_routing_number_problem
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.seed.batches import (
-    NothingToPay,
+    NotEnoughApprovedRequests,
     Payment,
     draft_batch,
     payable_requests,
     queue_batches,
 )
 from seedtrust_ops.sandbox.seed.company import make_company
-from seedtrust_ops.sandbox.seed.seeder import NotOurDatabase, TooFewCases, seed_company
+from seedtrust_ops.sandbox.seed.seeder import DatabaseNotEmpty, TooFewCases, seed_company
 from seedtrust_ops_tests.support.factories import Company
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -45,12 +45,12 @@ def number(engine: Engine, query: str) -> int:
         return int(connection.execute(text(query)).scalar_one())
 
 
-def test_every_balance_is_the_sum_of_its_ledger(seeded: Engine, company: Company) -> None:
+def test_balances_equal_their_ledgers(seeded: Engine, company: Company) -> None:
     assert company.unbalanced_accounts() == []
     assert number(seeded, "select count(*) from accounts where balance_cents < 0") == 0
 
 
-def test_no_account_was_ever_below_zero(seeded: Engine) -> None:
+def test_accounts_were_never_negative(seeded: Engine) -> None:
     running = (
         "select count(*) from (select sum(amount_cents) over (partition by account_id order by posted_at, "
         "amount_cents desc) as cents from ledger_entries) as running where cents < 0"
@@ -58,7 +58,7 @@ def test_no_account_was_ever_below_zero(seeded: Engine) -> None:
     assert number(seeded, running) == 0
 
 
-def test_accounts_hold_what_was_approved(seeded: Engine) -> None:
+def test_accounts_cover_their_approved_requests(seeded: Engine) -> None:
     short = (
         "select count(*) from accounts where balance_cents < (select coalesce(sum(amount_cents), 0) "
         "from disbursement_requests d where d.case_id = accounts.case_id and d.status = 'approved')"
@@ -66,7 +66,7 @@ def test_accounts_hold_what_was_approved(seeded: Engine) -> None:
     assert number(seeded, short) == 0
 
 
-def test_every_status_and_role_is_there(seeded: Engine) -> None:
+def test_company_has_every_status_and_role(seeded: Engine) -> None:
     assert values(seeded, "select status from cases") == {"active", "closing", "closed"}
     assert values(seeded, "select role from users") == {
         *("intended_parent", "ip_rep", "case_manager", "escrow_specialist", "surrogate", "admin")
@@ -87,21 +87,21 @@ def test_every_status_and_role_is_there(seeded: Engine) -> None:
     assert number(seeded, "select count(*) from approval_rules where is_enabled") > 0
 
 
-def test_each_paid_request_has_its_completed_transaction_and_ledger_entry(seeded: Engine) -> None:
-    bare = (
+def test_paid_requests_have_a_transaction_and_a_ledger_entry(seeded: Engine) -> None:
+    incomplete = (
         "select count(*) from disbursement_requests d where status = 'paid' and not exists (select from "
         "huntington_transactions t join ledger_entries l on l.huntington_transaction_id = t.id where "
         "t.disbursement_request_id = d.id and t.status = 'completed' and l.kind = 'disbursement' and "
         "-l.amount_cents = d.amount_cents)"
     )
-    assert number(seeded, bare) == 0
+    assert number(seeded, incomplete) == 0
 
 
-def test_bank_details_are_sound_and_encrypted(seeded: Engine, cipher: FernetFieldCipher) -> None:
+def test_bank_details_are_valid_and_encrypted(seeded: Engine, cipher: FernetFieldCipher) -> None:
     with seeded.connect() as connection:
         rows = connection.execute(text("select * from huntington_transactions")).all()
     for row in rows:
-        assert routing_number_problem(row.routing_number) is None
+        assert find_routing_number_problem(row.routing_number) is None
         account_number = cipher.decrypt(row.account_number_encrypted)
         assert account_number.isdigit()
         assert 4 <= len(account_number) <= 17
@@ -109,21 +109,21 @@ def test_bank_details_are_sound_and_encrypted(seeded: Engine, cipher: FernetFiel
         assert 1 <= len(row.payee_name) <= 35
 
 
-def test_same_seed_same_company() -> None:
-    one = make_company(25, 3, NOW, encrypt=str)
-    assert one.tables == make_company(25, 3, NOW, encrypt=str).tables
-    assert one.tables != make_company(25, 4, NOW, encrypt=str).tables
+def test_same_seed_gives_the_same_company() -> None:
+    company = make_company(25, 3, NOW, encrypt=str)
+    assert company.tables == make_company(25, 3, NOW, encrypt=str).tables
+    assert company.tables != make_company(25, 4, NOW, encrypt=str).tables
 
 
-def test_a_seeded_database_is_left_as_it_is(seeded: Engine, cipher: FernetFieldCipher) -> None:
+def test_seeded_database_is_left_unchanged(seeded: Engine, cipher: FernetFieldCipher) -> None:
     again = seed_company(seeded, cases=90, seed=8, encrypt=cipher.encrypt)
     assert not again.added
     assert again.rows["cases"] == 40
 
 
-def test_anybody_elses_database_is_refused(engine: Engine, company: Company, cipher: FernetFieldCipher) -> None:
+def test_database_with_other_data_is_refused(engine: Engine, company: Company, cipher: FernetFieldCipher) -> None:
     company.case()
-    with pytest.raises(NotOurDatabase, match="nothing was changed"):
+    with pytest.raises(DatabaseNotEmpty, match="Nothing was changed"):
         seed_company(engine, cases=40, seed=7, encrypt=cipher.encrypt)
     assert number(engine, "select count(*) from cases") == 1
 
@@ -133,7 +133,7 @@ def test_too_few_cases_are_refused(engine: Engine, cipher: FernetFieldCipher) ->
         seed_company(engine, cases=9, seed=7, encrypt=cipher.encrypt)
 
 
-def test_approved_requests_are_queued_once(
+def test_approved_requests_are_offered_only_once(
     seeded: Engine, sessions: sessionmaker[Session], cipher: FernetFieldCipher, company: Company
 ) -> None:
     with sessions.begin() as session:
@@ -144,5 +144,5 @@ def test_approved_requests_are_queued_once(
     assert [one.id for one in company.transactions(batch.batch_id)] == batch.transaction_ids
     with sessions() as session:
         assert not {one.request_id for one in payable_requests(session, 5)} & {one.request_id for one in first}
-        with pytest.raises(NothingToPay, match="seed more cases"):
+        with pytest.raises(NotEnoughApprovedRequests, match="Seed more cases"):
             payable_requests(session, 10_000)
