@@ -1,4 +1,4 @@
-"""The policy of each job by name: severity, business group, owner and queue limits (design, section 1).
+"""The policy of each job by name: severity, business group, owner and queue limits (docs/rules.md, section 1).
 
 When a job runs and what it does is in its own file in `jobs`; queue priority follows from `severity`.
 """

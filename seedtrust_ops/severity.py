@@ -1,4 +1,4 @@
-"""Severity of a job, an alert or an error (design, section 1), and the queue priority that follows from it."""
+"""Severity of a job, an alert or an error (docs/rules.md, section 1), and the queue priority that follows from it."""
 
 from enum import StrEnum
 

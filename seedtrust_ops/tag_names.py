@@ -26,7 +26,7 @@ JOB_RUN_STATUSES = {
     "FAILURE": "ERROR",
     "CANCELED": "REVOKED",
 }
-"""JobRun status by Dagster run status (design, section 7); a canceled run tagged with `EXPIRED_TAG` is EXPIRED."""
+"""JobRun status by Dagster run status (docs/rules.md, section 7). A canceled run with `EXPIRED_TAG` is EXPIRED."""
 
 
 def parse_progress(tag: str | None) -> tuple[int, int] | None:

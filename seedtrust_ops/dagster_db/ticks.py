@@ -18,12 +18,12 @@ from sqlalchemy import Connection, text
 
 INTERVALS_MISSED = 2
 GRACE_SECONDS = 60.0
-"""Design, section 7: a schedule or sensor has stopped when it has not ticked for two of its intervals plus 60 s."""
+"""docs/rules.md, section 7: a schedule or sensor has stopped after two of its intervals plus 60 s without a tick."""
 SENSOR_LOOP_SECONDS = 5.0
 """Dagster evaluates its sensors every five seconds at most, however short their own interval is."""
 SENSOR_DEFAULT_SECONDS = 30.0
 ALWAYS_ON = frozenset({"job_run_sensor", "job_health_sensor"})
-"""The sensors that start RUNNING even if DEV_ENV=1 (design, section 1)."""
+"""The sensors that start RUNNING even if DEV_ENV=1 (docs/rules.md, section 1)."""
 
 # A tick that failed or never ended did no work, so only good ticks count; the newest tick of any kind says why.
 _QUERY = text(

@@ -15,7 +15,7 @@ from seedtrust_ops.database.engine import application_url, unreachable_error
 from seedtrust_ops.errors import SeedTrustError
 
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL)
-"""Design, section 1: two retries, exponential from 2 seconds (Dagster waits 2, then 6)."""
+"""docs/rules.md, section 1: two retries, exponential from 2 seconds (Dagster waits 2, then 6)."""
 UNDEFINED_TABLE = "42P01"
 UNDEFINED_COLUMN = "42703"
 RAISE_EXCEPTION = "P0001"

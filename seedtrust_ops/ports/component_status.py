@@ -1,4 +1,4 @@
-"""The status of an external component, as the internal API expects it (design, section 8), and the related errors."""
+"""The status of an external component, as the internal API expects it (docs/rules.md, section 8), and its errors."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Posts the status of a component to SeedTrust's internal API (design, section 8)."""
+"""Posts the status of a component to SeedTrust's internal API (docs/rules.md, section 8)."""
 
 import httpx
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 LINK_LIFETIME = timedelta(days=7)
-"""Design, section 6. Seven days is also the maximum lifetime of an S3 signature."""
+"""docs/rules.md, section 6. Seven days is also the maximum lifetime of an S3 signature."""
 CONNECT_SECONDS = 5
 READ_SECONDS = 30
 MAX_ATTEMPTS = 3

@@ -16,7 +16,7 @@ URGENT_SEVERITIES = frozenset({Severity.CRITICAL.value, Severity.HIGH.value})
 
 
 class Level(IntEnum):
-    """The health level; its number is the exit code of `seedtrust-ops health` (design, section 7)."""
+    """The health level; its number is the exit code of `seedtrust-ops health` (docs/rules.md, section 7)."""
 
     HEALTHY = 0
     DEGRADED = 1

@@ -17,7 +17,7 @@ from seedtrust_ops.job_policies import JOB_POLICIES
 from seedtrust_ops.status.models import DagsterStatus, JobStatus, RunCount
 
 SENSOR_BY_JOB = {"process_huntington_batch": "huntington_batch_sensor", "rule_based_approval": "pending_dr_sensor"}
-"""The sensor of each job that has no schedule; a schedule is named after its job (design, section 1)."""
+"""The sensor of each job that has no schedule; a schedule is named after its job (docs/rules.md, section 1)."""
 MANUAL_JOBS = frozenset({"example", "example_error", "example_progress", "example_with_args"})
 """Jobs without a schedule or sensor; they exist only if DEV_ENV=1."""
 
