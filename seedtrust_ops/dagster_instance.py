@@ -2,6 +2,7 @@
 
 Each is Dagster's own class with this project's settings: bare `postgresql://` URLs work, the embedded server is used if
 no database is configured, times are stored in UTC, and relative folders are under DAGSTER_HOME.
+See docs/decisions/embedded-postgres.md.
 """
 
 import sys

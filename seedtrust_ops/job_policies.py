@@ -1,6 +1,7 @@
 """The policy of each job by name: severity, business group, owner and queue limits (docs/rules.md, section 1).
 
 When a job runs and what it does is in its own file in `jobs`; queue priority follows from `severity`.
+See docs/decisions/queue-limits.md.
 """
 
 from dataclasses import dataclass

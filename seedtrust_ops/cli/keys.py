@@ -1,6 +1,7 @@
 """`seedtrust-ops keys`: shows which keys encrypt the stored account numbers, and rotates to the newest key.
 
 The rotation itself is in `domain/key_rotation.py`.
+See docs/decisions/key-rotation.md.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,6 +1,7 @@
 """The URLs of the two databases: the applications' and Dagster's own.
 
 Engines are created in `database/engine.py`.
+See docs/decisions/embedded-postgres.md.
 """
 
 from pathlib import Path

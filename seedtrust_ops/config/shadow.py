@@ -1,6 +1,7 @@
 """Which jobs run in shadow mode: they record what they would have done and change nothing else.
 
 Shadow mode itself is in `domain/shadow_mode/`; docs/cutover.md says when to use which variable.
+See docs/decisions/shadow-mode.md.
 """
 
 from typing import Annotated

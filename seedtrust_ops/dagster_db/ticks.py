@@ -2,6 +2,7 @@
 
 It imports no Dagster, so that the watchdog can use it when Dagster is down. It evaluates nothing: `due_at` and
 `silent_at` say from when a tick counts as late, and the caller decides what follows.
+See docs/decisions/watchdog.md.
 """
 
 import json

@@ -1,6 +1,7 @@
 """The embedded PostgreSQL server (from a wheel) that laptops, the demo and tests use if no database is configured.
 
 Production configures its databases and does not use this; the wheel is in the `sandbox` extra.
+See docs/decisions/embedded-postgres.md.
 """
 
 import subprocess

@@ -1,6 +1,7 @@
 """Waits until another transaction commits new work: by PostgreSQL LISTEN, or by polling every second if that fails.
 
 The triggers of migration 0005 send the notifications. What to check, and what to do about it, is up to the caller.
+See docs/decisions/long-poll-sensors.md.
 """
 
 import selectors

@@ -2,6 +2,7 @@
 
 Dagster ends a run by raising an exception in the main thread at any point. Inside an event loop such an exception gets
 lost or breaks requests midway, so here the main thread only waits.
+See docs/decisions/run-execution.md.
 """
 
 import asyncio

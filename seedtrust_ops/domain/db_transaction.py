@@ -1,6 +1,7 @@
 """Runs a function in one database transaction and retries it after a deadlock or serialization failure.
 
 The function must be safe to run again from the start.
+See docs/decisions/leases-and-fencing.md.
 """
 
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 Snapshots come from `monitoring`; failures are handled in `job_failures`. Writing the same snapshots twice or out of
 order changes nothing.
+See docs/decisions/job-run-mirror.md.
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 It decides which tokens to re-encrypt and verifies the result. The encryption itself is in
 `resources/field_encryption`; this module never sees a decrypted number.
+See docs/decisions/key-rotation.md.
 """
 
 from collections import Counter

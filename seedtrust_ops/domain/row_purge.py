@@ -1,6 +1,7 @@
 """Purges rows that need no record: old outgoing events, and attachments of emails that failed.
 
 JobRun, transfer attempts, the ledger, alerts and the notifications themselves are kept forever.
+See docs/decisions/retention.md.
 """
 
 from datetime import datetime

@@ -2,6 +2,7 @@
 
 `huntington_batch_sensor` listens for a batch to become `queued` and requests a run at once. To launch the job by hand,
 enter a batch id.
+See docs/decisions/batch-runs.md.
 """
 
 from collections.abc import Iterator, Sequence

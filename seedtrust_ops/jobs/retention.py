@@ -1,6 +1,7 @@
 """Daily at 03:30: purges old Dagster runs, delivered events and email attachments, which nothing else purges.
 
 A run is kept until JobRun has its final status. JobRun rows, transfer attempts and the ledger are kept forever.
+See docs/decisions/retention.md.
 """
 
 from collections.abc import Callable, Sequence

@@ -2,6 +2,7 @@
 
 `pending_dr_sensor` long-polls for changes to pending requests. It evaluates the rules as a run would, up to the first
 approval, and requests a run only if there is one: a request that no rule approves never launches a run.
+See docs/decisions/approvals.md.
 """
 
 from datetime import UTC, datetime, timedelta

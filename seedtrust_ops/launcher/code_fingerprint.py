@@ -2,6 +2,7 @@
 
 It compares files, not a deployment's version: any change counts (an edit, a pull, an installation), and a restart of
 the daemon alone changes nothing.
+See docs/decisions/warm-launcher.md.
 """
 
 import os

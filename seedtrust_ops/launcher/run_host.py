@@ -3,6 +3,7 @@
 It outlives daemons, web servers and code servers, so that stopping one of them stops no run. It imports no Dagster: to
 it a run is a process. Run as `python -m seedtrust_ops.launcher.run_host --folder FOLDER`, by `seedtrust-ops worker`
 (`--keep`), or by the first launcher that finds none (`--detach`).
+See docs/decisions/warm-launcher.md.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """The run launcher that `dagster.yaml` names: passes each run to the run host, and finds a run's worker by its tag.
 
 On platforms other than Linux, Dagster's own launcher is used. How a run is started is in `run_host`.
+See docs/decisions/warm-launcher.md.
 """
 
 import logging

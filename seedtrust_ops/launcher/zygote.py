@@ -2,6 +2,7 @@
 
 It keeps no thread and no connection, and executes no run itself. `run_host` starts it and talks to it over an inherited
 socket, one JSON object a line; it exits when that socket closes.
+See docs/decisions/warm-launcher.md.
 """
 
 import argparse

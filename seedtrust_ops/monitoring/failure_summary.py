@@ -3,6 +3,7 @@
 Dagster wraps the error of an op's last attempt in its own message ("Exceeded max_retries of 2") and has terse messages
 for a crashed process; people need the message of the original error. The message of an unexpected error stays in the
 run's log, because it may quote a person's name or an account number.
+See docs/decisions/failure-messages.md.
 """
 
 from collections.abc import Iterator

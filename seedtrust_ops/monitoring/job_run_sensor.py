@@ -3,6 +3,7 @@
 It does not use Dagster's run-status sensors: they read a few events per tick and silently fall behind (dagster issues
 19224 and 14779). The cursor is a time; each tick starts a little before it and rereads every unfinished run. Mirroring
 a run twice changes nothing.
+See docs/decisions/job-run-mirror.md.
 """
 
 import time

@@ -2,6 +2,7 @@
 
 They are tagged before they are canceled, so that JobRun can distinguish them from runs that a person canceled. A run
 that has left the queue is never touched here: `orchestration/executor` handles it.
+See docs/decisions/queue-limits.md.
 """
 
 from datetime import UTC, datetime, timedelta

@@ -1,6 +1,7 @@
 """Reads, for many runs at once, the events that JobRun needs: return values, retries and failures.
 
 One statement on Dagster's `event_logs` covers a page of runs; Dagster's own API needs one query per run.
+See docs/decisions/job-run-mirror.md.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -5,6 +5,7 @@
 - A canceled run ends. Dagster treats the interruption of an op with a retry policy as a failure and retries it.
 - A run that is canceled while it starts does no work. Dagster writes back a run's status and tags as it read them
   earlier, so a start can overwrite a cancellation.
+See docs/decisions/run-execution.md.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,7 @@
 """Keeps op outputs in memory and records them in the run's events, from which JobRun's `result` is read.
 
 No run writes files. The recorded value is plain JSON of limited size, whatever the op returned.
+See docs/decisions/run-execution.md.
 """
 
 from typing import Any

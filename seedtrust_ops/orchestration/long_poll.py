@@ -1,6 +1,7 @@
 """Long polling for sensors: a tick waits for a NOTIFY, so that a run is requested as soon as work is committed.
 
 The listening itself is in `database/listen_notify`; what a sensor evaluates is in its job's file.
+See docs/decisions/long-poll-sensors.md.
 """
 
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 Dagster evaluates the last tick that it missed, however late. This module decides which due date a tick belongs to and
 whether that date was already launched, so that a repeated hour or a replayed tick never runs a job twice.
+See docs/decisions/schedules.md.
 """
 
 from collections.abc import Callable

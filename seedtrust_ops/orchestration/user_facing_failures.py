@@ -1,6 +1,7 @@
 """Turns an error in a job into a Dagster failure that people can read: what failed, which record, what to do.
 
 It also holds the retry policy of every op, because a failure on the last attempt must not ask for another retry.
+See docs/decisions/failure-messages.md.
 """
 
 import inspect

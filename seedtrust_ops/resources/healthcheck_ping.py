@@ -1,6 +1,7 @@
 """Pings an external monitor (healthchecks.io style) that alerts when the pings stop or one reports a failure.
 
 It is the last resort, so it never raises an error and never delays the health tick for long.
+See docs/decisions/watchdog.md.
 """
 
 import httpx

@@ -2,6 +2,7 @@
 
 It uses h11 for messages and asyncio for sockets and TLS. It never redirects, retries a request, or uses cookies or
 proxies. Paths and the meaning of responses are in `huntington_client`.
+See docs/decisions/bank-connection.md.
 """
 
 import asyncio

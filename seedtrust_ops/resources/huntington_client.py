@@ -2,6 +2,7 @@
 
 It maps every outcome of a request to a response of `ports/bank` and makes no decisions; the JSON is in
 `huntington_schema`. Account numbers and bodies never appear in its messages.
+See docs/decisions/bank-connection.md.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """The JSON of `bank_api.yaml`: serializes transfer orders and parses responses.
 
 Connections, retries and timeouts are in `huntington_client`. Account numbers and bodies never appear in its messages.
+See docs/decisions/failure-messages.md.
 """
 
 import re

@@ -1,6 +1,7 @@
 """Sends events to PostHog one at a time, with the request function of PostHog's own library.
 
 It does not use that library's client, which reports failures only in its debug mode, and that logs every event.
+See docs/decisions/outbox.md.
 """
 
 from collections.abc import Mapping

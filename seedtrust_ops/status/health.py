@@ -1,4 +1,7 @@
-"""Rates a status report as healthy, degraded or down: one pure function."""
+"""Rates a status report as healthy, degraded or down: one pure function.
+
+See docs/decisions/watchdog.md.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -2,6 +2,7 @@
 
 Run as `python -m seedtrust_ops.supervisor.fast_daemon`. Dagster's sensor loop runs every 5 seconds, so after a sensor
 returned one batch, the next would wait up to 5 seconds. Plain `dagster-daemon run` works too, only slower.
+See docs/decisions/long-poll-sensors.md.
 """
 
 import argparse

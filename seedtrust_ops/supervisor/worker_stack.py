@@ -2,6 +2,7 @@
 
 The daemon uses the code server over gRPC: with a `python_module` workspace it would start a new one every minute
 (dagster issue 32677). How programs are run is in `supervisor`.
+See docs/decisions/deployment.md.
 """
 
 import fcntl

@@ -1,6 +1,7 @@
 """Decides which incidents a probe shows: one pure function of the probe's result and the probe history.
 
 One cause is one incident: while a database is down or the daemon is silent, missed ticks are not reported.
+See docs/decisions/watchdog.md.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,7 @@
-"""The watchdog's round (probe, evaluate, save the state, record alerts, notify), and the loop that repeats it."""
+"""The watchdog's round (probe, evaluate, save the state, record alerts, notify), and the loop that repeats it.
+
+See docs/decisions/watchdog.md.
+"""
 
 import fcntl
 import traceback

@@ -1,6 +1,7 @@
 """Queues the status of component `jobs` for the internal API: down, degraded or up, by the worst urgent open alert.
 
 A status is queued if it differs from the last one queued, and supersedes one that was not sent yet.
+See docs/decisions/alerts.md.
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 Each alert is marked as notified in the transaction that queues its notifications, so that a crash loses and repeats
 none. MEDIUM and LOW alerts are in `digest`.
+See docs/decisions/alerts.md.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """Opens, renews and resolves alerts: at most one open row of `ops.alerts` per rule and subject.
 
 Who is notified of an alert, and when, is decided in `domain/alert_notifications`.
+See docs/decisions/alerts.md.
 """
 
 from collections.abc import Sequence

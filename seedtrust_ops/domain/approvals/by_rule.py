@@ -2,6 +2,7 @@
 
 Only one run approves at a time, so limits hold exactly under concurrency. The rule rows are locked as well, so that no
 one can change a rule while it approves.
+See docs/decisions/approvals.md.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,6 +1,7 @@
 """Decides which rule of the bulk auto-approver approves which request. No side effects.
 
 Decision and explanation share `rule_mismatches`. Rows are loaded in `queries`; approvals are recorded in `writer`.
+See docs/decisions/approvals.md.
 """
 
 from collections import defaultdict

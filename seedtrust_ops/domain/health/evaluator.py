@@ -2,6 +2,7 @@
 
 A rule that can't be evaluated does not stop the others: its alerts stay as they are, and an alert says that it could
 not be evaluated.
+See docs/decisions/alerts.md.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,6 +2,7 @@
 
 Each check is one statement over the whole ledger, so it sees one snapshot; balances and entries change in the same
 transaction.
+See docs/decisions/alerts.md.
 """
 
 from collections.abc import Callable

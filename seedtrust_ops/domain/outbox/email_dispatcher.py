@@ -2,6 +2,7 @@
 
 Each attempt is committed before its email leaves, and each result before the next email does, so that a crash in
 between duplicates at most one email, under the same Message-ID.
+See docs/decisions/outbox.md.
 """
 
 from collections.abc import Callable, Sequence

@@ -2,6 +2,7 @@
 
 A claim is a time until which no other dispatcher takes the event. If a dispatcher crashes, the next one takes its
 events, so an event can be sent twice: with the same key and time, by which PostHog drops the duplicate.
+See docs/decisions/outbox.md.
 """
 
 from collections.abc import Collection

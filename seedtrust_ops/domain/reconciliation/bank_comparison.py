@@ -2,6 +2,7 @@
 
 It looks transfers up by key, and by reference if the bank does not know our key (the legacy worker's transfers). It
 changes no transaction; that is the job of `transfers/auto_heal`.
+See docs/decisions/ledger-posting.md.
 """
 
 import asyncio

@@ -2,6 +2,7 @@
 
 The dedupe key, `balance-reminder:<account>:<date>:<user>`, has the lowest account id in the email. That account may
 have recovered by a second run, so 'one per person and day' is checked in the outbox itself, by one run at a time.
+See docs/decisions/outbox.md.
 """
 
 from datetime import date

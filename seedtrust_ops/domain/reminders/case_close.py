@@ -1,6 +1,7 @@
 """Queues case-close reminders to escrow specialists: on the close date, or once afterwards if it was missed.
 
 There is one reminder per case and close date; a case with a new close date gets another one on that date.
+See docs/decisions/outbox.md.
 """
 
 from datetime import date

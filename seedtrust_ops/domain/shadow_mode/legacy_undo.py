@@ -1,6 +1,7 @@
 """Undoes what the legacy system did since the last evaluation, only inside the transaction of a dry run.
 
 The legacy system runs beside ours and often acts first; without this, a job in shadow mode would find its work done.
+See docs/decisions/shadow-mode.md.
 """
 
 from collections.abc import Collection, Sequence

@@ -2,6 +2,7 @@
 
 Each session is one database transaction. When the code commits, the decisions are read and everything is rolled back,
 locks included.
+See docs/decisions/shadow-mode.md.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,6 +1,7 @@
 """The dry runs of the two jobs that move money: what would be sent or refused, and which statuses recorded.
 
 Nothing is sent: a batch is only claimed and checked. The bank receives only the look-ups of auto-heal.
+See docs/decisions/shadow-mode.md.
 """
 
 from collections.abc import Iterator

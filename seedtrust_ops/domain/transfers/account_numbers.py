@@ -1,6 +1,7 @@
 """Decrypts payees' account numbers, in one place only: `build_order`, which builds the request to the bank.
 
 All other code, including the check for invalid numbers, sees a `TransferOrder` that shows at most the last four digits.
+See docs/decisions/preflight.md.
 """
 
 import re

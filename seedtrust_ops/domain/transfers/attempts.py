@@ -1,6 +1,7 @@
 """The append-only log of transfer attempts: one row before each request and one for each outcome.
 
 It is evidence, not state: a transaction's current status is in `huntington_transactions.status`.
+See docs/decisions/idempotency-key.md.
 """
 
 from collections.abc import Collection, Mapping, Sequence

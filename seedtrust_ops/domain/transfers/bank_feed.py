@@ -2,6 +2,7 @@
 
 The cursor advances by the bank's clock with each recorded page. Every read starts an hour before it, so that equal or
 late timestamps are never skipped; recording a status twice changes nothing.
+See docs/decisions/bank-feed.md.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """Claims a queued batch for a worker, and takes over batches that the legacy worker (which has no leases) left.
 
 What happens to a batch after the claim is in `batch_lifecycle`; the lease itself is in `leases`.
+See docs/decisions/leases-and-fencing.md and docs/decisions/legacy-takeover.md.
 """
 
 from collections.abc import Collection

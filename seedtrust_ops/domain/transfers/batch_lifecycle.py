@@ -1,6 +1,7 @@
 """The batch status transitions after the claim: returned to the queue, requeued by auto-heal, and finished.
 
 The claim is in `batch_claim`; the status transitions of single transactions are in `status_transitions`.
+See docs/decisions/batch-runs.md.
 """
 
 from collections.abc import Collection

@@ -1,6 +1,7 @@
 """Processes one batch from claim to finish: the order of the steps, and the handling of errors.
 
 Each step is implemented in another module of this package; the job `process_huntington_batch` calls this one.
+See docs/decisions/batch-runs.md.
 """
 
 import asyncio

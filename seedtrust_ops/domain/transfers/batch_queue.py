@@ -2,6 +2,7 @@
 
 Listing queued batches is in `batch_lifecycle`, the claim in `batch_claim`. This module uses only the platform's tables,
 so that the platform's applications can call it under their own database role.
+See docs/decisions/ops-client.md.
 """
 
 from dataclasses import dataclass

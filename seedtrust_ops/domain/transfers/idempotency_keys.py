@@ -1,4 +1,7 @@
-"""The idempotency key that identifies one of our transactions at the bank: building and parsing it."""
+"""The idempotency key that identifies one of our transactions at the bank: building and parsing it.
+
+See docs/decisions/idempotency-key.md.
+"""
 
 KEY_PREFIX = "seedtrust-transaction-"
 _MAX_ID_DIGITS = 18

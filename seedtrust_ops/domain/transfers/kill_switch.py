@@ -1,6 +1,7 @@
 """The kill switch that stops all sending of transfers, and the message that says why it is on.
 
 Auto-heal continues while it is on, because querying the bank moves no money.
+See docs/decisions/batch-runs.md.
 """
 
 from sqlalchemy import delete, select

@@ -2,6 +2,7 @@
 
 A lease is a token with an expiry. Every write by a worker starts with `lock_lease`; once the lease has expired or
 another worker has acquired it, the previous worker can write nothing more.
+See docs/decisions/leases-and-fencing.md.
 """
 
 import uuid

@@ -1,6 +1,7 @@
 """Posts transfers to the escrow ledger: one disbursement per transaction, and one reversal if it was returned.
 
 Called in the database transaction that records the status; unique indexes on the ledger enforce the 'one'.
+See docs/decisions/ledger-posting.md.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """Matches transfers without one of our keys, such as those made by the legacy worker, by reference and amount.
 
 If the bank does not have exactly one transfer of the same amount, nothing is guessed: an alert asks a person to decide.
+See docs/decisions/legacy-takeover.md.
 """
 
 import asyncio

@@ -2,6 +2,7 @@
 
 Only a person can find out whether a payee was paid by a transfer that the bank no longer has. Until then, an 'unknown'
 from the bank is not acted on for any transaction.
+See docs/decisions/bank-feed.md.
 """
 
 import asyncio

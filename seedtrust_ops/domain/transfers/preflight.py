@@ -2,6 +2,7 @@
 
 `decide` is the rule, a pure function; `check_batch` loads the rows and records the failures. A transaction that does
 not pass is `failed` with the reason, and the rest is sent.
+See docs/decisions/preflight.md and docs/decisions/unknown-outcomes.md.
 """
 
 import re

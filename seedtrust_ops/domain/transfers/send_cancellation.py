@@ -1,6 +1,7 @@
 """Tells a worker's tasks to stop sending, because of a cancellation or because the lease may have expired.
 
 It is in-process state only; what other processes must know is in the database.
+See docs/decisions/leases-and-fencing.md.
 """
 
 import asyncio

@@ -2,6 +2,7 @@
 
 Three kinds of tasks share one event loop: one commits attempts ahead of time, workers send committed attempts, and one
 records responses, many per commit. Claim, preflight and finish are in `batch_processor`.
+See docs/decisions/unknown-outcomes.md.
 """
 
 import asyncio

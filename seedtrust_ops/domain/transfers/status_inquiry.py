@@ -2,6 +2,7 @@
 
 Open means: `processing` without a worker, `submitted`, or a false failure of the legacy worker. A worker that takes
 over a batch asks about that batch only; auto-heal asks about all of them.
+See docs/decisions/unknown-outcomes.md.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """Applies the bank's statuses to transactions: status, ledger, balance, request and email in one database transaction.
 
 The allowed transitions are the pure function `next_status`; applying the same bank status twice changes nothing.
+See docs/decisions/ledger-posting.md.
 """
 
 from collections.abc import Mapping, Sequence
