@@ -142,7 +142,7 @@ def exceed_idle_in_transaction_timeout(sessions: sessionmaker[Session]) -> None:
 
 
 def test_idle_in_transaction_timeout_is_retried(sessions: sessionmaker[Session]) -> None:
-    with pytest.raises(dg.Failure, match="silent for too long") as raised:
+    with pytest.raises(dg.Failure, match="idle too long") as raised:
         exceed_idle_in_transaction_timeout(sessions)
     assert raised.value.allow_retries
 
