@@ -1,6 +1,6 @@
 """The invariants: what must hold of money at all times, judged by the bank's ledger and SeedTrust's tables alone.
 
-They use none of the product's code, only the promises of the design (section 4). What must hold once nothing is open
+They use none of the product's code, only its promises (docs/rules.md, section 4). What must hold once nothing is open
 any more is in `final_invariants`.
 """
 

@@ -16,7 +16,7 @@ class Row:
     """One scenario: how many distinct cases ran, and how many violations of each kind were found in them.
 
     `double`: money moved twice for one transaction. `lost`: a payment that the bank made or should have made and that
-    no person will learn of. `unexplained`: any other difference from what the design promises.
+    no person will learn of. `unexplained`: any other difference from the promises (docs/rules.md, section 4).
     """
 
     scenario: str
