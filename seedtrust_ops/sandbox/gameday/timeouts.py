@@ -20,4 +20,4 @@ WATCHDOG = {
 }
 VARIABLES = {name: str(seconds) for name, seconds in (THRESHOLDS | WATCHDOG).items()} | {"ALERT_EMAILS": ON_CALL}
 DETECTION_SECONDS = 60.0
-"""Issue 4: each incident is detected within the rule's own threshold plus 60 seconds."""
+"""Each incident must be detected within the rule's own threshold plus 60 seconds."""
