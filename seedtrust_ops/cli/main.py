@@ -17,12 +17,12 @@ from seedtrust_ops.cli.status import health, status, watchdog
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.formatting import strip_control_chars
 
-PANELS = (MONITORING, OPERATIONS, DEPLOYMENT, DEVELOPMENT) = (
-    "Monitoring",
-    "Operations",
-    "Deployment",
-    "Local development",
-)
+MONITORING = "Monitoring"
+OPERATIONS = "Operations"
+DEPLOYMENT = "Deployment"
+DEVELOPMENT = "Local development"
+PANELS = (MONITORING, OPERATIONS, DEPLOYMENT, DEVELOPMENT)
+"""The panels of `--help`, in order."""
 
 
 class _ErrorHandlingGroup(TyperGroup):
@@ -37,7 +37,10 @@ class _ErrorHandlingGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """List the commands by help panel, because Typer would list all groups after all single commands."""
-        return sorted(super().list_commands(ctx), key=lambda name: PANELS.index(self.commands[name].rich_help_panel))
+        return sorted(super().list_commands(ctx), key=self._panel_index)
+
+    def _panel_index(self, name: str) -> int:
+        return PANELS.index(getattr(self.commands[name], "rich_help_panel", DEVELOPMENT))
 
 
 app = typer.Typer(

@@ -1,22 +1,22 @@
-"""What SeedTrust's applications call: queue a batch, ask for a report, launch a job, see how a run stands, revoke it.
+"""The API for SeedTrust's web applications: queue a batch, request a report, launch a job, read a run, revoke it.
 
-It is light (no Dagster, no pandas) and reads no environment; docs/client.md shows it in FastAPI and in Flask.
+It imports neither Dagster nor pandas and reads no environment variables. docs/client.md shows it in FastAPI and Flask.
 """
 
 from seedtrust_ops.client.async_client import AsyncOpsClient
 from seedtrust_ops.client.client import OpsClient
 from seedtrust_ops.client.errors import (
+    InvalidConfig,
     LaunchUncertain,
     OperationsRefused,
     OperationsUnreachable,
-    RunIsOver,
-    RunIsStarting,
+    RunAlreadyFinished,
+    RunStarting,
     UnknownJob,
     UnknownRun,
-    WrongConfig,
 )
 from seedtrust_ops.client.runs import Progress, RunState, RunStatus
-from seedtrust_ops.domain.reports.parameters import UnusableRequest
+from seedtrust_ops.domain.reports.parameters import InvalidReportRequest
 from seedtrust_ops.domain.reports.submission import request_report
 from seedtrust_ops.domain.transfers.batch_claim import UnknownBatch
 from seedtrust_ops.domain.transfers.batch_queue import BatchInQueue, BatchNotQueueable, queue_batch
@@ -26,13 +26,15 @@ __all__ = [
     "AsyncOpsClient",
     "BatchInQueue",
     "BatchNotQueueable",
+    "InvalidConfig",
+    "InvalidReportRequest",
     "LaunchUncertain",
     "OperationsRefused",
     "OperationsUnreachable",
     "OpsClient",
     "Progress",
-    "RunIsOver",
-    "RunIsStarting",
+    "RunAlreadyFinished",
+    "RunStarting",
     "RunState",
     "RunStatus",
     "SeedTrustError",
@@ -40,8 +42,6 @@ __all__ = [
     "UnknownBatch",
     "UnknownJob",
     "UnknownRun",
-    "UnusableRequest",
-    "WrongConfig",
     "queue_batch",
     "request_report",
 ]

@@ -1,6 +1,6 @@
-"""The client of Dagster's web server for asyncio, as FastAPI wants it: `operations` with awaits.
+"""The client of Dagster's web server for asyncio: `client` with await.
 
-What is asked and what the answers mean is `dialogues`'.
+The sequence of requests is in `workflows`.
 """
 
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from tenacity import AsyncRetrying
 
 from seedtrust_ops.client import workflows
 from seedtrust_ops.client.errors import OperationsUnreachable
-from seedtrust_ops.client.graphql import Question
-from seedtrust_ops.client.responses import answer_in, unreachable
+from seedtrust_ops.client.graphql import GraphQLRequest
+from seedtrust_ops.client.responses import parse_response, unreachable_error
 from seedtrust_ops.client.runs import RunState
-from seedtrust_ops.client.transport import TIMEOUT_SECONDS, Caller, body_of, patience
-from seedtrust_ops.client.workflows import Dialogue, Told
+from seedtrust_ops.client.transport import TIMEOUT_SECONDS, Endpoint, request_body, retry_policy
+from seedtrust_ops.client.workflows import Result, Workflow
 
 
 class AsyncOpsClient:
-    """`OpsClient` for asyncio: the same methods, to be awaited. Close it, or use it in `async with`."""
+    """`OpsClient` for asyncio, with the same methods as coroutines. Close it, or use it in `async with`."""
 
     def __init__(
         self,
@@ -30,8 +30,8 @@ class AsyncOpsClient:
         timeout_seconds: float = TIMEOUT_SECONDS,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        """Take where the web server is; see `OpsClient`."""
-        self._caller = Caller(url, application)
+        """Create a client; see `OpsClient`. Nothing is sent yet."""
+        self._endpoint = Endpoint(url, application)
         self._closes_http = http is None
         self._http = http or httpx.AsyncClient(timeout=timeout_seconds, trust_env=False)
 
@@ -44,21 +44,21 @@ class AsyncOpsClient:
         request_id: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> str:
-        """Put a run of the job into the queue; see `OpsClient.launch`."""
-        return await self._follow(
-            self._caller.launch(job, config, launched_by=launched_by, request_id=request_id, tags=tags)
+        """Queue a run of a job; see `OpsClient.launch`."""
+        return await self._run(
+            self._endpoint.launch(job, config, launched_by=launched_by, request_id=request_id, tags=tags)
         )
 
     async def job_run(self, run_id: str) -> RunState:
-        """Return how a run stands at Dagster now; see `OpsClient.job_run`."""
-        return await self._follow(workflows.job_run(run_id))
+        """Return the current state of a run; see `OpsClient.job_run`."""
+        return await self._run(workflows.job_run(run_id))
 
     async def revoke(self, run_id: str) -> RunState:
-        """Cancel a run that waits, ask one that runs to stop; see `OpsClient.revoke`."""
-        return await self._follow(workflows.revoke(run_id))
+        """Cancel a queued run or stop a running one; see `OpsClient.revoke`."""
+        return await self._run(workflows.revoke(run_id))
 
     async def aclose(self) -> None:
-        """Close the connections, but for those of a client that was given."""
+        """Close the connections, except those of an httpx client that the caller passed in."""
         if self._closes_http:
             await self._http.aclose()
 
@@ -70,24 +70,24 @@ class AsyncOpsClient:
     ) -> None:
         await self.aclose()
 
-    async def _follow(self, dialogue: Dialogue[Told]) -> Told:
+    async def _run(self, workflow: Workflow[Result]) -> Result:
         try:
-            question = next(dialogue)
+            request = next(workflow)
             while True:
                 try:
-                    answer: Mapping[str, Any] = await AsyncRetrying(**patience(question))(self._ask, question)
-                except OperationsUnreachable as trouble:
-                    question = dialogue.throw(trouble)
+                    response: Mapping[str, Any] = await AsyncRetrying(**retry_policy(request))(self._send, request)
+                except OperationsUnreachable as error:
+                    request = workflow.throw(error)
                 else:
-                    question = dialogue.send(answer)
-        except StopIteration as end:
-            told: Told = end.value
-            return told
+                    request = workflow.send(response)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
 
-    async def _ask(self, question: Question) -> Mapping[str, Any]:
-        address = self._caller.address
+    async def _send(self, request: GraphQLRequest) -> Mapping[str, Any]:
+        url = self._endpoint.graphql_url
         try:
-            response = await self._http.post(address, json=body_of(question))
+            response = await self._http.post(url, json=request_body(request))
         except httpx.HTTPError as error:
-            raise unreachable(address, error) from error
-        return answer_in(address, response, question)
+            raise unreachable_error(url, error) from error
+        return parse_response(url, response, request)

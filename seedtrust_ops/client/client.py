@@ -1,6 +1,6 @@
-"""The blocking client of Dagster's web server: launch a job, look at a run, revoke it.
+"""The blocking client of Dagster's web server: launches, reads and revokes runs.
 
-What is asked and what the answers mean is `dialogues`'; the one for asyncio is `async_operations`.
+The sequence of requests is in `workflows`; the client for asyncio is `async_client`.
 """
 
 from collections.abc import Mapping
@@ -12,15 +12,18 @@ from tenacity import Retrying
 
 from seedtrust_ops.client import workflows
 from seedtrust_ops.client.errors import OperationsUnreachable
-from seedtrust_ops.client.graphql import Question
-from seedtrust_ops.client.responses import answer_in, unreachable
+from seedtrust_ops.client.graphql import GraphQLRequest
+from seedtrust_ops.client.responses import parse_response, unreachable_error
 from seedtrust_ops.client.runs import RunState
-from seedtrust_ops.client.transport import TIMEOUT_SECONDS, Caller, body_of, patience
-from seedtrust_ops.client.workflows import Dialogue, Told
+from seedtrust_ops.client.transport import TIMEOUT_SECONDS, Endpoint, request_body, retry_policy
+from seedtrust_ops.client.workflows import Result, Workflow
 
 
 class OpsClient:
-    """Launches and watches SeedTrust's background jobs; threads may share one. Close it, or use it in `with`."""
+    """Launches, reads and revokes runs of SeedTrust's background jobs.
+
+    It is thread-safe. Close it, or use it in `with`.
+    """
 
     def __init__(
         self,
@@ -30,18 +33,19 @@ class OpsClient:
         timeout_seconds: float = TIMEOUT_SECONDS,
         http: httpx.Client | None = None,
     ) -> None:
-        """Take where the web server is; nothing is asked yet.
+        """Create a client; nothing is sent yet.
 
         Args:
-            url: the web server's address, such as http://127.0.0.1:3000.
-            application: what calls, such as "platform-api"; every run that it launches bears it.
-            timeout_seconds: how long an answer is waited for; `http` has its own.
-            http: an httpx client of the caller's, with what a proxy wants to see; it is not closed here.
+            url: the URL of Dagster's web server, such as http://127.0.0.1:3000.
+            application: the name of the calling application, such as "platform-api"; a tag of every run it launches.
+            timeout_seconds: the timeout of one request; unused if `http` is given.
+            http: an httpx client to use instead of a new one, for example with a proxy's credentials. The caller
+                closes it.
 
         Raises:
-            ConfigurationError: when `url` is no address.
+            ConfigurationError: if `url` is not an HTTP URL.
         """
-        self._caller = Caller(url, application)
+        self._endpoint = Endpoint(url, application)
         self._closes_http = http is None
         self._http = http or httpx.Client(timeout=timeout_seconds, trust_env=False)
 
@@ -54,52 +58,54 @@ class OpsClient:
         request_id: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> str:
-        """Put a run of the job into the queue.
+        """Queue a run of a job.
 
         Args:
             job: the job's name, such as `process_huntington_batch`.
-            config: the fields of its config, such as `{"batch_id": 7}`.
-            launched_by: who asked, such as "user:7", as Dagster's list of runs is to show it; no name, no address.
-            request_id: an id of the caller's own for this launch. A second call with it launches nothing where the
-                first came through, and returns that run; two at the very same moment may launch two.
-            tags: further tags of the run, such as `{"dagster/partition": "2026-03-01"}`.
+            config: the fields of the job's config, such as `{"batch_id": 7}`.
+            launched_by: the person who launched it, such as "user:7", shown in Dagster's list of runs. Do not pass a
+                name or an email address.
+            request_id: an idempotency key for this launch. If a launch with it succeeded before, nothing is launched
+                and that run is returned. Two simultaneous calls may launch two runs.
+            tags: additional tags of the run, such as `{"dagster/partition": "2026-03-01"}`.
 
         Returns:
-            The run's id.
+            The run's ID.
 
         Raises:
-            UnknownJob, WrongConfig, OperationsRefused: saying what is wrong; nothing was launched.
-            OperationsUnreachable: nothing was launched either.
-            LaunchUncertain: when the answer was lost; it carries the `request_id` to launch again with.
+            UnknownJob, InvalidConfig, OperationsRefused: the message says what is wrong; nothing was launched.
+            OperationsUnreachable: nothing was launched.
+            LaunchUncertain: the response was lost; launch again with its `request_id`.
         """
-        return self._follow(self._caller.launch(job, config, launched_by=launched_by, request_id=request_id, tags=tags))
+        return self._run(self._endpoint.launch(job, config, launched_by=launched_by, request_id=request_id, tags=tags))
 
     def job_run(self, run_id: str) -> RunState:
-        """Return how a run stands at Dagster now, in JobRun's words.
+        """Return the current state of a run, with JobRun's statuses.
 
         Raises:
-            UnknownRun: when there is no such run.
-            OperationsRefused, OperationsUnreachable: when Dagster would not or could not say.
+            UnknownRun: Dagster has no run with this ID.
+            OperationsRefused: Dagster rejected the request.
+            OperationsUnreachable: Dagster did not respond; try again.
         """
-        return self._follow(workflows.job_run(run_id))
+        return self._run(workflows.job_run(run_id))
 
     def revoke(self, run_id: str) -> RunState:
-        """Cancel a run that waits, ask one that runs to stop. Asked twice, it changes nothing more.
+        """Cancel a queued run, or stop a running one. It is idempotent.
 
         Returns:
-            How the run stands: REVOKED, or STARTED with `is_ending` while it gives back what it holds.
+            The run's state: REVOKED, or STARTED with `is_stopping` while the run shuts down.
 
         Raises:
-            UnknownRun: when there is no such run.
-            RunIsOver: when it ended before.
-            RunIsStarting: when it has left the queue and not begun; revoke it again in a few seconds.
-            OperationsRefused: when it could not be stopped.
-            OperationsUnreachable: when Dagster could not be asked; ask again.
+            UnknownRun: Dagster has no run with this ID.
+            RunAlreadyFinished: the run had finished before.
+            RunStarting: the run has left the queue but not started; revoke it again in a few seconds.
+            OperationsRefused: the run could not be stopped.
+            OperationsUnreachable: Dagster did not respond; try again.
         """
-        return self._follow(workflows.revoke(run_id))
+        return self._run(workflows.revoke(run_id))
 
     def close(self) -> None:
-        """Close the connections, but for those of a client that was given."""
+        """Close the connections, except those of an httpx client that the caller passed in."""
         if self._closes_http:
             self._http.close()
 
@@ -111,24 +117,24 @@ class OpsClient:
     ) -> None:
         self.close()
 
-    def _follow(self, dialogue: Dialogue[Told]) -> Told:
+    def _run(self, workflow: Workflow[Result]) -> Result:
         try:
-            question = next(dialogue)
+            request = next(workflow)
             while True:
                 try:
-                    answer = Retrying(**patience(question))(self._ask, question)
-                except OperationsUnreachable as trouble:
-                    question = dialogue.throw(trouble)
+                    response = Retrying(**retry_policy(request))(self._send, request)
+                except OperationsUnreachable as error:
+                    request = workflow.throw(error)
                 else:
-                    question = dialogue.send(answer)
-        except StopIteration as end:
-            told: Told = end.value
-            return told
+                    request = workflow.send(response)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
 
-    def _ask(self, question: Question) -> Mapping[str, Any]:
-        address = self._caller.address
+    def _send(self, request: GraphQLRequest) -> Mapping[str, Any]:
+        url = self._endpoint.graphql_url
         try:
-            response = self._http.post(address, json=body_of(question))
+            response = self._http.post(url, json=request_body(request))
         except httpx.HTTPError as error:
-            raise unreachable(address, error) from error
-        return answer_in(address, response, question)
+            raise unreachable_error(url, error) from error
+        return parse_response(url, response, request)

@@ -1,6 +1,6 @@
-"""What can go wrong between an application and the operations server, each as a sentence and a class of its own.
+"""The errors between an application and Dagster's web server; every message may be shown to people.
 
-What a batch or a report is refused for is the domain's: `BatchNotQueueable`, `UnknownBatch`, `UnusableRequest`.
+The errors of batches and reports are in the domain: `BatchNotQueueable`, `UnknownBatch`, `InvalidReportRequest`.
 """
 
 from collections.abc import Sequence
@@ -9,48 +9,48 @@ from seedtrust_ops.errors import SeedTrustError, TransientError
 
 
 class OperationsUnreachable(TransientError):
-    """The operations server gave no answer that can be read; `nothing_left` where not even the question reached it."""
+    """Dagster's web server gave no readable response; `not_sent` means that the request did not even reach it."""
 
-    def __init__(self, sentence: str, *, nothing_left: bool) -> None:
-        super().__init__(sentence)
-        self.nothing_left = nothing_left
+    def __init__(self, message: str, *, not_sent: bool) -> None:
+        super().__init__(message)
+        self.not_sent = not_sent
 
 
 class LaunchUncertain(TransientError):
-    """A job may have been launched or not: the answer was lost. Launching with the same `request_id` finds out."""
+    """The response was lost, so the job may or may not have been launched. Launch again with the same `request_id`."""
 
-    def __init__(self, sentence: str, request_id: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, request_id: str) -> None:
+        super().__init__(message)
         self.request_id = request_id
 
 
 class OperationsRefused(SeedTrustError):
-    """The operations server answered, and would not do it."""
+    """Dagster's web server, or a proxy in front of it, rejected the request."""
 
 
 class UnknownJob(SeedTrustError):
-    """No job has this name, or the server has not loaded it."""
+    """No job has this name."""
 
 
-class WrongConfig(SeedTrustError):
-    """The job does not take this config; `problems` has a sentence for each thing that is wrong."""
+class InvalidConfig(SeedTrustError):
+    """The config does not match the job; `problems` has one message per error."""
 
-    def __init__(self, sentence: str, problems: Sequence[str]) -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, problems: Sequence[str]) -> None:
+        super().__init__(message)
         self.problems = tuple(problems)
 
 
 class UnknownRun(SeedTrustError):
-    """Dagster has no run with this id."""
+    """Dagster has no run with this ID."""
 
 
-class RunIsStarting(TransientError):
-    """The run has left the queue and not begun, and was not revoked: Dagster cancels none in that moment."""
+class RunStarting(TransientError):
+    """The run was not revoked: it has left the queue but not started, and Dagster cancels no run at that point."""
 
 
-class RunIsOver(SeedTrustError):
-    """The run has ended, so there is nothing left to revoke; `status` is how."""
+class RunAlreadyFinished(SeedTrustError):
+    """The run has already finished, so it was not revoked; `status` is its status."""
 
-    def __init__(self, sentence: str, status: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, status: str) -> None:
+        super().__init__(message)
         self.status = status

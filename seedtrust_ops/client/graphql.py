@@ -1,6 +1,6 @@
-"""What Dagster's GraphQL is asked: the documents, and whether a question may be asked twice.
+"""The GraphQL requests to Dagster: the documents, their variables, and whether a request may be repeated.
 
-Which question follows which is `dialogues`'; how they travel `operations`'.
+The order of requests is in `workflows`; `client` and `async_client` send them.
 """
 
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 REPOSITORY = "__repository__"
-"""What Dagster calls the one repository of a code location that is made of definitions."""
-EVENTS_A_PAGE = 500
+"""Dagster's name for the only repository of a code location that consists of definitions."""
+EVENTS_PER_PAGE = 500
 _RUN = "runId jobName status creationTime startTime endTime tags { key value }"
-_TROUBLE = """
+_ERRORS = """
 ... on PythonError { message className }
 ... on UnauthorizedError { message }
 """
@@ -23,7 +23,7 @@ mutation Launch($execution: ExecutionParams!) {{
     ... on LaunchRunSuccess {{ run {{ runId }} }}
     ... on RunConfigValidationInvalid {{ errors {{ message }} }}
     ... on PipelineNotFoundError {{ message }}
-    {_TROUBLE}
+    {_ERRORS}
   }}
 }}
 """
@@ -50,7 +50,7 @@ query Events($runId: ID!, $after: String) {{
   runOrError(runId: $runId) {{
     __typename
     ... on Run {{
-      eventConnection(afterCursor: $after, limit: {EVENTS_A_PAGE}) {{
+      eventConnection(afterCursor: $after, limit: {EVENTS_PER_PAGE}) {{
         cursor
         hasMore
         events {{
@@ -81,53 +81,56 @@ mutation Revoke($runId: String!) {{
   terminateRun(runId: $runId) {{
     __typename
     ... on TerminateRunFailure {{ message run {{ status }} }}
-    {_TROUBLE}
+    {_ERRORS}
   }}
 }}
 """
 
 
 @dataclass(frozen=True)
-class Question:
-    """One request to GraphQL; `field` is the one of its answer that matters, `repeatable` whether asking changes
-    nothing, so that it is asked again where no answer came."""
+class GraphQLRequest:
+    """One GraphQL request.
+
+    `field` is the field of the response that has the result. `is_repeatable` means that the request changes nothing,
+    so it is sent again if there is no response.
+    """
 
     document: str
     variables: Mapping[str, Any]
     field: str
-    repeatable: bool
+    is_repeatable: bool
 
 
-def run_of(run_id: str) -> Question:
-    """Ask for a run's record."""
-    return Question(RUN, {"runId": run_id}, "runOrError", repeatable=True)
+def run_query(run_id: str) -> GraphQLRequest:
+    """Return the query for a run's record."""
+    return GraphQLRequest(RUN, {"runId": run_id}, "runOrError", is_repeatable=True)
 
 
-def events_of(run_id: str, after: str | None) -> Question:
-    """Ask for a page of a run's events, those after the cursor `after`."""
-    return Question(EVENTS, {"runId": run_id, "after": after}, "runOrError", repeatable=True)
+def events_query(run_id: str, after: str | None) -> GraphQLRequest:
+    """Return the query for one page of a run's events, after the cursor `after`."""
+    return GraphQLRequest(EVENTS, {"runId": run_id, "after": after}, "runOrError", is_repeatable=True)
 
 
-def runs_with(tag: str, value: str) -> Question:
-    """Ask for the newest run that bears a tag."""
-    return Question(RUNS_OF_REQUEST, {"tag": {"key": tag, "value": value}}, "runsOrError", repeatable=True)
+def runs_by_tag_query(tag: str, value: str) -> GraphQLRequest:
+    """Return the query for the newest run with a tag."""
+    return GraphQLRequest(RUNS_OF_REQUEST, {"tag": {"key": tag, "value": value}}, "runsOrError", is_repeatable=True)
 
 
-def code_of(location: str) -> Question:
-    """Ask whether the server has the code of a code location."""
-    return Question(CODE, {"location": location}, "workspaceLocationEntryOrError", repeatable=True)
+def code_location_query(location: str) -> GraphQLRequest:
+    """Return the query for whether the web server has loaded a code location."""
+    return GraphQLRequest(CODE, {"location": location}, "workspaceLocationEntryOrError", is_repeatable=True)
 
 
-def revocation(run_id: str) -> Question:
-    """Ask that a run be canceled."""
-    return Question(REVOKE, {"runId": run_id}, "terminateRun", repeatable=False)
+def revoke_mutation(run_id: str) -> GraphQLRequest:
+    """Return the mutation that cancels a run."""
+    return GraphQLRequest(REVOKE, {"runId": run_id}, "terminateRun", is_repeatable=False)
 
 
-def launching(location: str, job: str, config: Mapping[str, Any], tags: Mapping[str, str]) -> Question:
-    """Ask that a job be launched; `config` is its op's, which bears the job's name."""
+def launch_mutation(location: str, job: str, config: Mapping[str, Any], tags: Mapping[str, str]) -> GraphQLRequest:
+    """Return the mutation that launches a job; `config` is that of its op, which has the job's name."""
     execution = {
         "selector": {"repositoryLocationName": location, "repositoryName": REPOSITORY, "jobName": job},
         "runConfigData": {"ops": {job: {"config": dict(config)}}} if config else {},
         "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
     }
-    return Question(LAUNCH, {"execution": execution}, "launchPipelineExecution", repeatable=False)
+    return GraphQLRequest(LAUNCH, {"execution": execution}, "launchPipelineExecution", is_repeatable=False)

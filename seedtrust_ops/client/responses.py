@@ -1,6 +1,6 @@
-"""Reads what came back from the web server, or says in a sentence why it is no answer.
+"""Parses the responses of Dagster's web server, and explains a response that is not a GraphQL result.
 
-What the answer means is `dialogues`'.
+`workflows` interprets the results.
 """
 
 from collections.abc import Mapping
@@ -9,38 +9,39 @@ from typing import Any
 import httpx
 
 from seedtrust_ops.client.errors import OperationsRefused, OperationsUnreachable
-from seedtrust_ops.client.graphql import Question
+from seedtrust_ops.client.graphql import GraphQLRequest
 
-NOTHING_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
-"""Where no connection was made, so that the question can't have reached anybody."""
+NOT_SENT_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+"""Errors before a connection was made, so that the request cannot have reached the server."""
 
 
-def unreachable(url: httpx.URL, error: httpx.HTTPError) -> OperationsUnreachable:
-    """Return what is said where no whole answer came."""
-    nothing_left = isinstance(error, NOTHING_LEFT)
+def unreachable_error(url: httpx.URL, error: httpx.HTTPError) -> OperationsUnreachable:
+    """Return the error for a request without a complete response."""
+    not_sent = isinstance(error, NOT_SENT_ERRORS)
     reason = (str(error) or type(error).__name__).rstrip(".")
-    sent = "Nothing was sent" if nothing_left else "Whether it did what it was asked is not known"
+    consequence = "The request was not sent" if not_sent else "It is unknown whether the request was executed"
     return OperationsUnreachable(
-        f"Dagster's web server at {url} did not answer: {reason}. {sent}. Check the address, and whether it runs.",
-        nothing_left=nothing_left,
+        f"Dagster's web server at {url} did not respond: {reason}. {consequence}. Check the URL and whether the server "
+        "is running.",
+        not_sent=not_sent,
     )
 
 
-def answer_in(url: httpx.URL, response: httpx.Response, question: Question) -> Mapping[str, Any]:
-    """Return the answer to `question`.
+def parse_response(url: httpx.URL, response: httpx.Response, request: GraphQLRequest) -> Mapping[str, Any]:
+    """Return the result of `request`.
 
     Raises:
-        OperationsRefused: where the server, or a proxy before it, won't talk to us.
-        OperationsUnreachable: where the answer is an error of the server, or can't be read.
+        OperationsRefused: the server, or a proxy in front of it, rejected the request.
+        OperationsUnreachable: the response is a server error or unreadable.
     """
     status = f"{response.status_code} {response.reason_phrase}".rstrip()
     if response.status_code in (401, 403) or response.is_redirect:
         raise OperationsRefused(
-            f"{url} wants a login (it answered {status}), so nothing was done. Name the web server itself, or give the "
-            "client an httpx client with what the proxy before it asks for."
+            f"{url} requires a login (it responded {status}), so nothing was done. Use the web server's own URL, or "
+            "pass an httpx client with the credentials for the proxy."
         )
     if response.is_server_error or response.status_code in (408, 429):
-        raise OperationsUnreachable(f"Dagster's web server at {url} answered {status}.", nothing_left=False)
+        raise OperationsUnreachable(f"Dagster's web server at {url} responded {status}.", not_sent=False)
     try:
         body = response.json()
     except ValueError:
@@ -48,16 +49,14 @@ def answer_in(url: httpx.URL, response: httpx.Response, question: Question) -> M
     if not isinstance(body, dict) or not ({"data", "errors"} & body.keys()):
         if response.is_client_error:
             raise OperationsRefused(
-                f"{url} answered {status}: it is no Dagster web server. Check the address; nothing was done."
+                f"{url} responded {status}, so it is not a Dagster web server. Check the URL; nothing was done."
             )
         raise OperationsUnreachable(
-            f"{url} answered with something that is not GraphQL's. Check that it is Dagster's web server.",
-            nothing_left=False,
+            f"{url} did not respond with GraphQL. Check that it is Dagster's web server.",
+            not_sent=False,
         )
-    answer = (body.get("data") or {}).get(question.field)
-    if not isinstance(answer, dict):
-        said = "; ".join(str(error.get("message")) for error in body.get("errors") or ())
-        raise OperationsRefused(
-            f"Dagster's web server at {url} did not take the question: {said or 'it gave no reason'}."
-        )
-    return answer
+    result = (body.get("data") or {}).get(request.field)
+    if not isinstance(result, dict):
+        reason = "; ".join(str(error.get("message")) for error in body.get("errors") or ())
+        raise OperationsRefused(f"Dagster's web server at {url} rejected the request: {reason or 'it gave no reason'}.")
+    return result

@@ -1,6 +1,6 @@
-"""A run as the applications see it, in JobRun's words, read from what Dagster's GraphQL says of it.
+"""The state of a run for the applications, with JobRun's statuses, built from Dagster's GraphQL results.
 
-How Dagster is asked is `dialogues`'.
+The requests are in `workflows`.
 """
 
 import json
@@ -10,18 +10,18 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from seedtrust_ops.tag_names import EXPIRED_TAG, IN_JOB_RUNS_WORDS, PROGRESS_TAG, RETURNED, progress_in
+from seedtrust_ops.tag_names import EXPIRED_TAG, JOB_RUN_STATUSES, PROGRESS_TAG, RETURN_VALUE_LABEL, parse_progress
 
 PERSON_TAG = "user"
-"""By this tag Dagster's list of runs shows who launched one."""
+"""Dagster's list of runs shows this tag as the person who launched the run."""
 APPLICATION_TAG = "seedtrust/launched_from"
 REQUEST_TAG = "seedtrust/request_id"
-EXPIRED = "The run waited in the queue for longer than its job allows, and was cancelled. It did nothing."
-UNFORESEEN = "The run failed, and no job foresaw how. Its page in Dagster's UI has the words of the error."
+EXPIRED_ERROR = "Expired: waited in the queue longer than this job's limit. No work was done."
+UNEXPECTED_ERROR = "The run failed with an unexpected error. See the run's page in the Dagster UI for details."
 
 
 class RunStatus(StrEnum):
-    """What JobRun's `status` says."""
+    """The values of JobRun's `status`."""
 
     PENDING = "PENDING"
     STARTED = "STARTED"
@@ -31,14 +31,14 @@ class RunStatus(StrEnum):
     REVOKED = "REVOKED"
 
     @property
-    def is_over(self) -> bool:
-        """Whether a run with it has ended."""
+    def is_finished(self) -> bool:
+        """Whether a run with this status has finished."""
         return self not in (RunStatus.PENDING, RunStatus.STARTED)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How many of its steps a run has behind it."""
+    """The number of completed steps of a run, and their total."""
 
     done: int
     total: int
@@ -46,18 +46,18 @@ class Progress:
 
 @dataclass(frozen=True)
 class RunState:
-    """How a run stands; times in UTC."""
+    """The state of a run; times in UTC."""
 
     run_id: str
     job: str
     status: RunStatus
-    is_ending: bool
-    """Whether it was revoked while it ran, and has yet to stop."""
+    is_stopping: bool
+    """Whether it was revoked while running and has not stopped yet."""
     progress: Progress | None
     result: Any
-    """What the job returned, as JSON has it; None while it has not."""
+    """The job's return value as JSON; None until the run has completed."""
     error: str | None
-    """Why it failed or expired: a sentence for people."""
+    """Why the run failed or expired, as a message for people."""
     launched_by: str | None
     queued_at: datetime
     started_at: datetime | None
@@ -65,49 +65,49 @@ class RunState:
 
 
 @dataclass(frozen=True)
-class Ending:
-    """What the events of a run say of how it ended."""
+class RunOutcome:
+    """The result or error of a run, from its events."""
 
     result: Any = None
     error: str | None = None
 
 
-def run_state(run: Mapping[str, Any], ending: Ending | None = None) -> RunState:
-    """Return how a run stands by its record; `ending` is known of runs that have ended by themselves."""
+def build_run_state(run: Mapping[str, Any], outcome: RunOutcome | None = None) -> RunState:
+    """Return the state of a run from its record, and its outcome if the run completed or failed."""
     tags = {tag["key"]: tag["value"] for tag in run["tags"]}
-    status = RunStatus(IN_JOB_RUNS_WORDS[run["status"]])
+    status = RunStatus(JOB_RUN_STATUSES[run["status"]])
     if status is RunStatus.REVOKED and tags.get(EXPIRED_TAG) == run["runId"]:
         status = RunStatus.EXPIRED
-    shown = progress_in(tags.get(PROGRESS_TAG))
-    ending = ending or Ending(error=EXPIRED if status is RunStatus.EXPIRED else None)
+    progress = parse_progress(tags.get(PROGRESS_TAG))
+    outcome = outcome or RunOutcome(error=EXPIRED_ERROR if status is RunStatus.EXPIRED else None)
     return RunState(
         run_id=run["runId"],
         job=run["jobName"],
         status=status,
-        is_ending=run["status"] == "CANCELING",
-        progress=Progress(*shown) if shown else None,
-        result=ending.result,
-        error=ending.error or (UNFORESEEN if status is RunStatus.ERROR else None),
+        is_stopping=run["status"] == "CANCELING",
+        progress=Progress(*progress) if progress else None,
+        result=outcome.result,
+        error=outcome.error or (UNEXPECTED_ERROR if status is RunStatus.ERROR else None),
         launched_by=tags.get(PERSON_TAG) or tags.get(APPLICATION_TAG),
         queued_at=datetime.fromtimestamp(run["creationTime"], UTC),
-        started_at=_time(run["startTime"]),
-        finished_at=_time(run["endTime"]),
+        started_at=_parse_time(run["startTime"]),
+        finished_at=_parse_time(run["endTime"]),
     )
 
 
-def ending_in(events: Iterable[Mapping[str, Any]]) -> Ending:
-    """Return what a run's events tell: what its op returned (by step where there are several), and why it failed."""
+def outcome_from_events(events: Iterable[Mapping[str, Any]]) -> RunOutcome:
+    """Return the outcome from a run's events: the return value (by step if there are several) or why it failed."""
     returned: dict[str, Any] = {}
     error = None
     for event in events:
         if event["__typename"] == "HandledOutputEvent":
             for entry in event["metadataEntries"]:
-                if entry["label"] == RETURNED and "jsonString" in entry:
+                if entry["label"] == RETURN_VALUE_LABEL and "jsonString" in entry:
                     returned[event["stepKey"]] = json.loads(entry["jsonString"]).get("value")
         elif event["__typename"] == "ExecutionStepFailureEvent":
             error = error or (event["failureMetadata"] or {}).get("description")
-    return Ending(returned if len(returned) > 1 else next(iter(returned.values()), None), error)
+    return RunOutcome(returned if len(returned) > 1 else next(iter(returned.values()), None), error)
 
 
-def _time(seconds: float | None) -> datetime | None:
+def _parse_time(seconds: float | None) -> datetime | None:
     return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None

@@ -1,6 +1,6 @@
-"""What the two clients have in common: whom they call, in whose name, and how patiently.
+"""What both clients share: the endpoint, the request body, and the retry policy.
 
-How a question travels is the clients' own, `operations` and `async_operations`.
+`client` and `async_client` send the requests.
 """
 
 import uuid
@@ -15,28 +15,28 @@ from tenacity.wait import wait_base
 
 from seedtrust_ops.client import workflows
 from seedtrust_ops.client.errors import OperationsUnreachable
-from seedtrust_ops.client.graphql import Question
+from seedtrust_ops.client.graphql import GraphQLRequest
 from seedtrust_ops.client.runs import APPLICATION_TAG, PERSON_TAG, REQUEST_TAG
-from seedtrust_ops.client.workflows import Dialogue
+from seedtrust_ops.client.workflows import Workflow
 from seedtrust_ops.errors import ConfigurationError
 
 TIMEOUT_SECONDS = 10.0
-TRIES = 3
-FIRST_PAUSE_SECONDS = 0.2
+MAX_ATTEMPTS = 3
+INITIAL_BACKOFF_SECONDS = 0.2
 LOCATION = "seedtrust_ops"
 
 
-class Caller:
-    """An application that calls the web server at an address."""
+class Endpoint:
+    """Dagster's GraphQL endpoint, and the application that calls it."""
 
     def __init__(self, url: str, application: str) -> None:
-        """Take both; ConfigurationError where `url` is no address."""
+        """Create it; raises ConfigurationError if `url` is not an HTTP URL."""
         try:
-            self.address = httpx.URL(url.rstrip("/") + "/graphql")
+            self.graphql_url = httpx.URL(url.rstrip("/") + "/graphql")
         except httpx.InvalidURL:
-            self.address = httpx.URL("")
-        if self.address.scheme not in ("http", "https") or not self.address.host:
-            raise ConfigurationError(f"{url!r} is no address of a web server, such as http://127.0.0.1:3000.")
+            self.graphql_url = httpx.URL("")
+        if self.graphql_url.scheme not in ("http", "https") or not self.graphql_url.host:
+            raise ConfigurationError(f"{url!r} is not the URL of a web server, such as http://127.0.0.1:3000.")
         self._application = application
 
     def launch(
@@ -47,17 +47,17 @@ class Caller:
         launched_by: str | None,
         request_id: str | None,
         tags: Mapping[str, str] | None,
-    ) -> Dialogue[str]:
-        """Return the dialogue of a launch in this application's name; see `OpsClient.launch`."""
+    ) -> Workflow[str]:
+        """Return the workflow of a launch by this application; see `OpsClient.launch`."""
         person = {PERSON_TAG: launched_by} if launched_by else {}
-        own = {APPLICATION_TAG: self._application, REQUEST_TAG: request_id or uuid.uuid4().hex}
+        client_tags = {APPLICATION_TAG: self._application, REQUEST_TAG: request_id or uuid.uuid4().hex}
         return workflows.launch(
-            LOCATION, job, config or {}, {**(tags or {}), **person, **own}, asked_before=request_id is not None
+            LOCATION, job, config or {}, {**(tags or {}), **person, **client_tags}, may_exist=request_id is not None
         )
 
 
-class Patience(TypedDict):
-    """How tenacity is to try again."""
+class RetryPolicy(TypedDict):
+    """Keyword arguments of tenacity's Retrying."""
 
     retry: retry_base
     stop: stop_base
@@ -65,20 +65,20 @@ class Patience(TypedDict):
     reraise: bool
 
 
-def patience(question: Question) -> Patience:
-    """Return how often `question` is asked: what changes something only again where it surely reached nobody."""
+def retry_policy(request: GraphQLRequest) -> RetryPolicy:
+    """Return the retry policy of a request; a mutation is repeated only if it was certainly not sent."""
 
-    def asks_again(error: BaseException) -> bool:
-        return isinstance(error, OperationsUnreachable) and (question.repeatable or error.nothing_left)
+    def can_retry(error: BaseException) -> bool:
+        return isinstance(error, OperationsUnreachable) and (request.is_repeatable or error.not_sent)
 
-    return Patience(
-        retry=retry_if_exception(asks_again),
-        stop=stop_after_attempt(TRIES),
-        wait=wait_exponential(multiplier=FIRST_PAUSE_SECONDS),
+    return RetryPolicy(
+        retry=retry_if_exception(can_retry),
+        stop=stop_after_attempt(MAX_ATTEMPTS),
+        wait=wait_exponential(multiplier=INITIAL_BACKOFF_SECONDS),
         reraise=True,
     )
 
 
-def body_of(question: Question) -> dict[str, Any]:
-    """Return the JSON of a request to GraphQL."""
-    return {"query": question.document, "variables": question.variables}
+def request_body(request: GraphQLRequest) -> dict[str, Any]:
+    """Return the JSON body of a GraphQL request."""
+    return {"query": request.document, "variables": request.variables}

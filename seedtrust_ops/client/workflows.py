@@ -1,7 +1,7 @@
-"""What the client asks Dagster one after the other to launch a job, see how a run stands, or revoke it.
+"""The sequences of GraphQL requests that launch a job, read the state of a run, or revoke it.
 
-Each dialogue yields questions, is sent their answers, and returns what the caller wants to know; it does not know how
-questions travel, so that the blocking client and the one for asyncio share it.
+Each workflow is a generator: it yields requests, receives their results and returns the final result. It does no I/O,
+so that the blocking client and the client for asyncio share it.
 """
 
 import re
@@ -10,169 +10,170 @@ from typing import Any, TypeVar
 
 from seedtrust_ops.client import graphql
 from seedtrust_ops.client.errors import (
+    InvalidConfig,
     LaunchUncertain,
     OperationsRefused,
     OperationsUnreachable,
-    RunIsOver,
-    RunIsStarting,
+    RunAlreadyFinished,
+    RunStarting,
     UnknownJob,
     UnknownRun,
-    WrongConfig,
 )
-from seedtrust_ops.client.graphql import Question
-from seedtrust_ops.client.runs import REQUEST_TAG, RunState, RunStatus, ending_in, run_state
+from seedtrust_ops.client.graphql import GraphQLRequest
+from seedtrust_ops.client.runs import REQUEST_TAG, RunState, RunStatus, build_run_state, outcome_from_events
 from seedtrust_ops.errors import SeedTrustError
 
-Told = TypeVar("Told")
-Answer = Mapping[str, Any]
-Dialogue = Generator[Question, Answer, Told]
+Result = TypeVar("Result")
+Response = Mapping[str, Any]
+Workflow = Generator[GraphQLRequest, Response, Result]
 _PATH = re.compile(r" at (?:the root|path root[^\s.]*?(?::config(?::(?P<field>[^\s.]+))?)?)(?=[\s.]|$)")
 _SAMPLE = re.compile(r"\.? Sample config for missing entr(?:y|ies):.*", re.DOTALL)
 STARTING = ("NOT_STARTED", "STARTING")
-CODE_IS_AWAY = "DagsterUserCodeUnreachableError"
+CODE_SERVER_UNREACHABLE = "DagsterUserCodeUnreachableError"
 
 
 def launch(
-    location: str, job: str, config: Mapping[str, Any], tags: Mapping[str, str], *, asked_before: bool
-) -> Dialogue[str]:
-    """Launch a job under the request id in `tags`; where it may have been asked for before, that run is looked for.
+    location: str, job: str, config: Mapping[str, Any], tags: Mapping[str, str], *, may_exist: bool
+) -> Workflow[str]:
+    """Launch a job with the request ID in `tags`; if it may have been launched before, look for that run first.
 
     Returns:
-        The run's id.
+        The run's ID.
     """
     request_id = tags[REQUEST_TAG]
-    if asked_before:
-        found = yield from _run_of_request(request_id, job)
+    if may_exist:
+        found = yield from _find_run(request_id, job)
         if found is not None:
             return found
     try:
-        answer = yield graphql.launching(location, job, config, tags)
-    except OperationsUnreachable as trouble:
-        if trouble.nothing_left:
+        response = yield graphql.launch_mutation(location, job, config, tags)
+    except OperationsUnreachable as error:
+        if error.not_sent:
             raise
-        found = yield from _run_of_request(request_id, job)
+        found = yield from _find_run(request_id, job)
         if found is not None:
             return found
-        raise _in_doubt(job, request_id) from trouble
-    if answer["__typename"] == "PipelineNotFoundError":
-        code = yield graphql.code_of(location)
-        raise _why_not_found(code, job)
-    return _launched(answer, job)
+        raise _launch_uncertain(job, request_id) from error
+    if response["__typename"] == "PipelineNotFoundError":
+        code_location = yield graphql.code_location_query(location)
+        raise _job_not_found(code_location, job)
+    return _parse_launch(response, job)
 
 
-def job_run(run_id: str) -> Dialogue[RunState]:
-    """Say how a run stands, with what it returned or why it failed where it has ended by itself."""
-    run = yield graphql.run_of(run_id)
+def job_run(run_id: str) -> Workflow[RunState]:
+    """Return the state of a run, with its result or error if it completed or failed."""
+    run = yield graphql.run_query(run_id)
     _expect(run, "Run", run_id)
-    state = run_state(run)
+    state = build_run_state(run)
     if state.status not in (RunStatus.COMPLETED, RunStatus.ERROR):
         return state
-    events: list[Answer] = []
+    events: list[Response] = []
     after = None
     while True:
-        page = yield graphql.events_of(run_id, after)
+        page = yield graphql.events_query(run_id, after)
         _expect(page, "Run", run_id)
         connection = page["eventConnection"]
         events += connection["events"]
         after = connection["cursor"]
         if not connection["hasMore"]:
-            return run_state(run, ending_in(events))
+            return build_run_state(run, outcome_from_events(events))
 
 
-def revoke(run_id: str) -> Dialogue[RunState]:
-    """Cancel a run that waits, ask one that runs to stop; say how it stands afterwards."""
-    answer = yield graphql.revocation(run_id)
-    if answer["__typename"] not in ("TerminateRunSuccess", "TerminateRunFailure"):
-        _expect(answer, "TerminateRunSuccess", run_id)
+def revoke(run_id: str) -> Workflow[RunState]:
+    """Cancel a queued run or stop a running one; return its state afterwards."""
+    response = yield graphql.revoke_mutation(run_id)
+    if response["__typename"] not in ("TerminateRunSuccess", "TerminateRunFailure"):
+        _expect(response, "TerminateRunSuccess", run_id)
     state = yield from job_run(run_id)
-    if answer["__typename"] == "TerminateRunSuccess" or state.status is RunStatus.REVOKED or state.is_ending:
+    if response["__typename"] == "TerminateRunSuccess" or state.status is RunStatus.REVOKED or state.is_stopping:
         return state
-    if state.status.is_over:
-        raise RunIsOver(
-            f"Run {run_id} of {state.job} has ended already ({state.status}), so nothing was revoked.", state.status
+    if state.status.is_finished:
+        raise RunAlreadyFinished(
+            f"Run {run_id} of {state.job} has already finished ({state.status}), so it was not revoked.", state.status
         )
-    if answer["run"]["status"] in STARTING:
-        raise RunIsStarting(
-            f"Run {run_id} of {state.job} was not revoked: it was just being started, and Dagster cancels no run in "
-            "that moment. Revoke it again in a few seconds."
+    if response["run"]["status"] in STARTING:
+        raise RunStarting(
+            f"Run {run_id} of {state.job} was not revoked: it is starting, and Dagster cannot cancel a run at that "
+            "point. Revoke it again in a few seconds."
         )
     raise OperationsRefused(
-        f"Run {run_id} of {state.job} was not revoked: {answer['message']}. Its process may be on another machine; "
-        "see the run's page in Dagster's UI."
+        f"Run {run_id} of {state.job} was not revoked: {response['message']}. Its process may be on another machine. "
+        "See the run's page in the Dagster UI."
     )
 
 
-def _run_of_request(request_id: str, job: str) -> Dialogue[str | None]:
+def _find_run(request_id: str, job: str) -> Workflow[str | None]:
     try:
-        answer = yield graphql.runs_with(REQUEST_TAG, request_id)
-    except OperationsUnreachable as trouble:
-        raise _in_doubt(job, request_id) from trouble
-    if answer["__typename"] != "Runs":
-        raise _refusal(answer, "The run was not looked for")
-    if not answer["results"]:
+        response = yield graphql.runs_by_tag_query(REQUEST_TAG, request_id)
+    except OperationsUnreachable as error:
+        raise _launch_uncertain(job, request_id) from error
+    if response["__typename"] != "Runs":
+        raise _rejection(response, "The run was not searched for")
+    if not response["results"]:
         return None
-    (run,) = answer["results"]
+    (run,) = response["results"]
     if run["status"] == "NOT_STARTED":
-        # It was created and has not reached the queue, and nobody knows yet whether it will.
-        raise _in_doubt(job, request_id)
+        # It was created but is not queued yet, and it is unknown whether it will be.
+        raise _launch_uncertain(job, request_id)
     run_id: str = run["runId"]
     return run_id
 
 
-def _in_doubt(job: str, request_id: str) -> LaunchUncertain:
+def _launch_uncertain(job: str, request_id: str) -> LaunchUncertain:
     return LaunchUncertain(
-        f"Whether {job} was launched is not known: the answer was lost. Launch it again with "
-        f"request_id={request_id!r}, which launches nothing where the first one came through.",
+        f"It is unknown whether {job} was launched, because the response was lost. Launch it again with "
+        f"request_id={request_id!r}; if the first launch succeeded, nothing is launched twice.",
         request_id,
     )
 
 
-def _launched(answer: Answer, job: str) -> str:
-    kind = answer["__typename"]
+def _parse_launch(response: Response, job: str) -> str:
+    kind = response["__typename"]
     if kind == "LaunchRunSuccess":
-        run_id: str = answer["run"]["runId"]
+        run_id: str = response["run"]["runId"]
         return run_id
     if kind == "RunConfigValidationInvalid":
-        problems = [_plain(error["message"]) for error in answer["errors"]]
-        raise WrongConfig(f"{job} was not launched, because its config is wrong: {' '.join(problems)}", problems)
-    raise _refusal(answer, f"{job} was not launched")
+        problems = [_simplify_config_error(error["message"]) for error in response["errors"]]
+        raise InvalidConfig(f"{job} was not launched, because its config is invalid: {' '.join(problems)}", problems)
+    raise _rejection(response, f"{job} was not launched")
 
 
-def _why_not_found(code: Answer, job: str) -> SeedTrustError:
-    loaded = code.get("locationOrLoadError") or {}
+def _job_not_found(code_location: Response, job: str) -> SeedTrustError:
+    loaded = code_location.get("locationOrLoadError") or {}
     if loaded.get("__typename") != "RepositoryLocation":
         return OperationsUnreachable(
-            f"{job} was not launched: Dagster's web server has not loaded the jobs. It does by itself as soon as the "
-            "worker's code server answers; its page 'Deployment' says what is wrong if it goes on.",
-            nothing_left=True,
+            f"{job} was not launched: Dagster's web server has not loaded the jobs. It loads them as soon as the "
+            "worker's code server responds. If it does not, see the page 'Deployment' of the Dagster UI.",
+            not_sent=True,
         )
     return UnknownJob(
-        f"There is no job called {job!r}, so nothing was launched. Check its name; the example jobs are there only "
-        "where DEV_ENV=1."
+        f"No job is named {job!r}, so nothing was launched. Check the name; the example jobs exist only if DEV_ENV=1."
     )
 
 
-def _plain(message: str) -> str:
-    """Return what Dagster says of a config with the field's name for the path to it, which its caller never wrote."""
+def _simplify_config_error(message: str) -> str:
+    """Return Dagster's message about a config with the field's name instead of its path, which callers do not know."""
     named = _PATH.sub(lambda path: f" for '{path['field']}'" if path["field"] else "", message)
-    sentence = _SAMPLE.sub("", named).strip()
-    return sentence if sentence.endswith(".") else f"{sentence}."
+    simplified = _SAMPLE.sub("", named).strip()
+    return simplified if simplified.endswith(".") else f"{simplified}."
 
 
-def _expect(answer: Answer, kind: str, run_id: str) -> None:
-    if answer["__typename"] == "RunNotFoundError":
-        raise UnknownRun(f"Dagster has no run {run_id!r}. Check its id; old runs are deleted, and JobRun keeps them.")
-    if answer["__typename"] != kind:
-        raise _refusal(answer, f"Run {run_id} was not touched")
-
-
-def _refusal(answer: Answer, what: str) -> SeedTrustError:
-    if answer["__typename"] == "UnauthorizedError":
-        return OperationsRefused(f"{what}: this web server was started with --read-only. Use the one that launches.")
-    if answer.get("className") == CODE_IS_AWAY:
-        return OperationsUnreachable(
-            f"{what}: Dagster's web server can't reach the code server. It comes back by itself with the worker.",
-            nothing_left=True,
+def _expect(response: Response, kind: str, run_id: str) -> None:
+    if response["__typename"] == "RunNotFoundError":
+        raise UnknownRun(
+            f"Dagster has no run {run_id!r}. Check the ID; Dagster deletes old runs, but JobRun keeps them."
         )
-    said = str(answer.get("message") or answer["__typename"]).partition("\n")[0].strip().rstrip(".")
-    return OperationsRefused(f"{what}. Dagster says: {said}.")
+    if response["__typename"] != kind:
+        raise _rejection(response, f"Run {run_id} was not changed")
+
+
+def _rejection(response: Response, what: str) -> SeedTrustError:
+    if response["__typename"] == "UnauthorizedError":
+        return OperationsRefused(f"{what}: this web server was started with --read-only. Use a web server without it.")
+    if response.get("className") == CODE_SERVER_UNREACHABLE:
+        return OperationsUnreachable(
+            f"{what}: Dagster's web server cannot reach the code server. It reconnects once the worker is running.",
+            not_sent=True,
+        )
+    reason = str(response.get("message") or response["__typename"]).partition("\n")[0].strip().rstrip(".")
+    return OperationsRefused(f"{what}. Dagster's message: {reason}.")

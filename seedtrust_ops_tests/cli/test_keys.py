@@ -17,7 +17,7 @@ from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.job_environment import SetVariables, set_variables
-from seedtrust_ops_tests.support.rotated_keys import batch_under, door_before, new_key, ring_of, tokens_of
+from seedtrust_ops_tests.support.rotated_keys import batch_under, block_updates_of, new_key, ring_of, tokens_of
 from seedtrust_ops_tests.support.waiters import wait_until
 
 __all__ = ["set_variables"]
@@ -81,7 +81,7 @@ def test_killed_rotation_is_completed_by_the_next_one(
     numbers = {one: ring_of(old_key).decrypt(token) for one, token in tokens_of(company.sessions).items()}
     # Late in the page: the rows before it have new tokens, in a transaction that will never commit.
     blocked_id = sorted(numbers)[min(page * PAGE_SIZE, len(numbers)) - 10]
-    with door_before(company.sessions, blocked_id) as is_blocked:
+    with block_updates_of(company.sessions, blocked_id) as is_blocked:
         rotation = subprocess.Popen(
             [sys.executable, "-m", "seedtrust_ops.cli.main", "keys", "rotate"],
             env=os.environ | bank_environment | {"SEEDTRUST_FIELD_KEY": f"{NEW},{old_key}"},

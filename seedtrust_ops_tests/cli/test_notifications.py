@@ -24,7 +24,7 @@ def test_preview_writes_html_and_prints_subject_and_text(kind: str, tmp_path: Pa
 def test_preview_of_an_unknown_kind_lists_the_known_ones() -> None:
     result = CliRunner().invoke(app, ["notifications", "preview", "birthday"])
     assert result.exit_code == 1
-    assert "there are dr-approved, case-close" in result.output
+    assert "Choose one of: dr-approved, case-close" in result.output
 
 
 def test_kinds_are_listed_with_their_variables() -> None:

@@ -48,9 +48,9 @@ def test_email_log_is_read_by_column_name() -> None:
     ("lines", "message"),
     [
         (["sent_at,to", "2026-11-24T06:00:00-05:00,a@b.example"], "needs the columns sent_at, kind, to"),
-        (["sent_at,kind,to", "2026-11-24 06:00,case-close,a@b.example"], "Line 2 of the log"),
+        (["sent_at,kind,to", "2026-11-24 06:00,case-close,a@b.example"], "Line 2 of the email log"),
         (["sent_at,kind,to", "2026-11-24T06:00:00Z,newsletter,a@b.example"], "one of case-close, balance-reminder"),
-        (["sent_at,kind,to", "2026-11-24T06:00:00Z,case-close"], "Line 2 of the log"),
+        (["sent_at,kind,to", "2026-11-24T06:00:00Z,case-close"], "Line 2 of the email log"),
     ],
 )
 def test_invalid_email_log_names_the_line_and_the_expected_format(lines: list[str], message: str) -> None:

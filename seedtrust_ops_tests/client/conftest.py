@@ -1,6 +1,6 @@
-"""SeedTrust Ops as the applications meet it: a real worker and a real web server, for all tests of a file.
+"""A real worker and a real web server for all tests of a file.
 
-Starting them takes longer than what the tests do with them, so they share one; each test looks at runs of its own.
+Starting them takes longer than the tests themselves, so the tests share them; each test uses its own runs.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,15 +14,15 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.client import OpsClient
 from seedtrust_ops.database.engine import create_application_engine
-from seedtrust_ops_tests.client.operations_server import serving, variables_of, working
+from seedtrust_ops_tests.client.operations_server import run_web_server, run_worker, server_variables
 from seedtrust_ops_tests.conftest import TEMPLATE
-from seedtrust_ops_tests.support.dagster_homes import dagster_home_of_its_own
-from seedtrust_ops_tests.support.databases import own_database
+from seedtrust_ops_tests.support.dagster_homes import temporary_dagster_home
+from seedtrust_ops_tests.support.databases import temporary_database
 
 
 @dataclass(frozen=True)
 class OperationsServer:
-    """Where the web server is, what it stands on, and the applications' database that JobRun is in."""
+    """The web server's URL, workspace and environment, and the applications' database with JobRun."""
 
     url: str
     workspace: Path
@@ -37,11 +37,11 @@ def operations_server(
     folder = tmp_path_factory.mktemp("operations")
     log = folder / "processes.log"
     with ExitStack() as stack:
-        home = stack.enter_context(dagster_home_of_its_own(postgres_server, folder / "home"))
-        database = stack.enter_context(own_database(postgres_server, template=TEMPLATE))
-        variables = variables_of(home, database, field_key)
-        workspace = stack.enter_context(working(home, variables, log))
-        url = stack.enter_context(serving(workspace, variables, log))
+        home = stack.enter_context(temporary_dagster_home(postgres_server, folder / "home"))
+        database = stack.enter_context(temporary_database(postgres_server, template=TEMPLATE))
+        variables = server_variables(home, database, field_key)
+        workspace = stack.enter_context(run_worker(home, variables, log))
+        url = stack.enter_context(run_web_server(workspace, variables, log))
         engine = create_application_engine(database)
         stack.callback(engine.dispose)
         yield OperationsServer(url, workspace, variables, sessionmaker(engine))

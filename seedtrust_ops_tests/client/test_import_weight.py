@@ -1,4 +1,4 @@
-"""The applications' client brings nothing heavy into the web processes that import it."""
+"""The client imports nothing heavy into the web applications."""
 
 import json
 import subprocess
@@ -8,9 +8,9 @@ HEAVY = {"dagster", "pandas", "numpy", "pyarrow", "matplotlib", "boto3", "postho
 IMPORT = "import json, sys, seedtrust_ops.client; print(json.dumps([*sys.modules]))"
 
 
-def test_a_fresh_interpreter_that_imports_the_client_has_loaded_nothing_heavy() -> None:
-    said = subprocess.run([sys.executable, "-c", IMPORT], check=True, capture_output=True, text=True).stdout
-    loaded = set(json.loads(said))
+def test_client_import_loads_nothing_heavy() -> None:
+    output = subprocess.run([sys.executable, "-c", IMPORT], check=True, capture_output=True, text=True).stdout
+    loaded = set(json.loads(output))
     assert "seedtrust_ops.client.client" in loaded
     assert HEAVY & {name.partition(".")[0] for name in loaded} == set()
     ours = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("seedtrust_ops.")}

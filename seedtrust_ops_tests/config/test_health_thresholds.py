@@ -56,7 +56,7 @@ def test_critical_jobs_always_alert_on_their_first_failure(monkeypatch: pytest.M
 
 
 def test_invalid_threshold_does_not_stop_jobs_from_loading() -> None:
-    code = "from seedtrust_ops.definitions import definitions; print(len(definitions.jobs))"
+    code = "from seedtrust_ops.definitions import defs; print(len(defs.jobs))"
     ran = subprocess.run(
         [sys.executable, "-c", code],
         env={"SEEDTRUST_HEALTH_INTERVAL_SECONDS": "often", "PATH": ""},

@@ -14,7 +14,7 @@ from sqlalchemy.orm import sessionmaker
 from seedtrust_ops.client import OpsClient, RunStatus, SeedTrustError
 from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.tables import JobRun
-from seedtrust_ops_tests.client.operations_server import serving, variables_of, working
+from seedtrust_ops_tests.client.operations_server import run_web_server, run_worker, server_variables
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.waiters import wait_until
 
@@ -37,18 +37,18 @@ def start_run(operations: OpsClient) -> str:
 def test_worker_restart_loses_no_run_and_no_web_server(
     dagster_home: DagsterHome, database_url: URL, field_key: str, tmp_path: Path
 ) -> None:
-    variables, log = variables_of(dagster_home, database_url, field_key), tmp_path / "processes.log"
+    variables, log = server_variables(dagster_home, database_url, field_key), tmp_path / "processes.log"
     engine = create_application_engine(database_url)
     with ExitStack() as stack:
         stack.callback(engine.dispose)
         with ExitStack() as first:
-            workspace = first.enter_context(working(dagster_home, variables, log))
-            url = stack.enter_context(serving(workspace, variables, log))
+            workspace = first.enter_context(run_worker(dagster_home, variables, log))
+            url = stack.enter_context(run_web_server(workspace, variables, log))
             operations = stack.enter_context(OpsClient(url, application="a-test", timeout_seconds=60))
             run_id = start_run(operations)
         # The worker is gone and let the run finish; JobRun does not have its end yet.
         assert operations.job_run(run_id).status is RunStatus.COMPLETED
-        stack.enter_context(working(dagster_home, variables, log))
+        stack.enter_context(run_worker(dagster_home, variables, log))
 
         def mirrored_status() -> str | None:
             with sessionmaker(engine)() as session:

@@ -1,6 +1,6 @@
-"""Servers that stand where the web server should be: one that loses its answers, and one that says what a test wrote.
+"""HTTP servers in place of Dagster's web server: a proxy that drops responses, and a stub with a fixed response.
 
-Each listens on a real socket of the loopback interface, in a thread of its own.
+Each listens on a real socket of the loopback interface, in its own thread.
 """
 
 import json
@@ -15,74 +15,76 @@ import httpx
 
 
 @dataclass
-class Says:
-    """One answer, the same to everybody: status, body (JSON, or text as it is), where to go; or a long silence."""
+class StubResponse:
+    """The response to every request: status, body (JSON or text) and redirect location, or none if it `hangs`."""
 
     status: int = 200
     body: Any = ""
     location: str | None = None
-    silent: bool = False
-    asked: list[dict[str, Any]] = field(default_factory=list)
+    hangs: bool = False
+    requests: list[dict[str, Any]] = field(default_factory=list)
 
     def bytes(self) -> bytes:
         return (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
 
 
 @contextmanager
-def losing_answers(url: str, *, lost: int) -> Iterator[str]:
-    """A proxy before the web server that does what it is asked, and hangs up instead of the first `lost` answers."""
-    left = [lost]
+def response_dropping_proxy(url: str, *, drop: int) -> Iterator[str]:
+    """A proxy in front of the web server that forwards every request, but drops the first `drop` responses."""
+    remaining = [drop]
 
     class Proxy(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            answer = httpx.post(url + self.path, content=body, headers={"Content-Type": "application/json"}, timeout=60)
-            if left[0] > 0:
-                left[0] -= 1
+            response = httpx.post(
+                url + self.path, content=body, headers={"Content-Type": "application/json"}, timeout=60
+            )
+            if remaining[0] > 0:
+                remaining[0] -= 1
                 self.close_connection = True
                 return
-            self.send_response(answer.status_code)
-            self.send_header("Content-Length", str(len(answer.content)))
+            self.send_response(response.status_code)
+            self.send_header("Content-Length", str(len(response.content)))
             self.end_headers()
-            self.wfile.write(answer.content)
+            self.wfile.write(response.content)
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
-    with _listening(Proxy) as address:
+    with _serve(Proxy) as address:
         yield address
 
 
 @contextmanager
-def server_that_says(says: Says) -> Iterator[str]:
-    """A server that gives every question the same answer, and keeps what it was asked."""
-    over = threading.Event()
+def stub_server(stub: StubResponse) -> Iterator[str]:
+    """A server that gives every request the same response and records the requests."""
+    is_done = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            says.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            if says.silent:
-                over.wait(60)
+            stub.requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            if stub.hangs:
+                is_done.wait(60)
                 return
-            self.send_response(says.status)
-            if says.location:
-                self.send_header("Location", says.location)
-            self.send_header("Content-Length", str(len(says.bytes())))
+            self.send_response(stub.status)
+            if stub.location:
+                self.send_header("Location", stub.location)
+            self.send_header("Content-Length", str(len(stub.bytes())))
             self.end_headers()
-            self.wfile.write(says.bytes())
+            self.wfile.write(stub.bytes())
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
-    with _listening(Handler) as address:
+    with _serve(Handler) as address:
         try:
             yield address
         finally:
-            over.set()
+            is_done.set()
 
 
 @contextmanager
-def _listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+def _serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

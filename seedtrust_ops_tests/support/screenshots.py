@@ -75,7 +75,7 @@ def _generate_work(
         for _ in range(RUNS_PER_JOB):
             runs = [ops_client.launch(job) for job in LAUNCHED_JOBS]
             wait_until(
-                lambda runs=runs: all(ops_client.job_run(one).status.is_over for one in runs),
+                lambda runs=runs: all(ops_client.job_run(one).status.is_finished for one in runs),
                 seconds=WAIT_SECONDS,
                 every=0.5,
                 what="every job to have run",
@@ -91,14 +91,14 @@ def _open_batches(sessions: "sessionmaker[Session]") -> int:
 def _take_batch_screenshot(ui: UserInterface, run_id: str) -> None:
     ui.open(f"/runs/{run_id}")
     ui.filter_events("Yielded output")
-    ui.page.get_by_role("row", name=re.compile("^transactions")).get_by_text("Show Markdown").click()
+    ui.page.get_by_role("row", name=re.compile("^Transactions")).get_by_text("Show Markdown").click()
     expect(ui.page.get_by_role("dialog").get_by_role("row")).to_have_count(1 + WIRES)
     _save(ui, "batch.png")
 
 
 def _take_week_screenshot(ui: UserInterface) -> None:
     ui.open("/assets/operations_week")
-    ui.page.get_by_role("row", name=re.compile("^the week")).get_by_text("Show Markdown").click()
+    ui.page.get_by_role("row", name=re.compile("^Chart")).get_by_text("Show Markdown").click()
     expect(ui.page.get_by_role("img", name="The week")).to_be_visible()
     _save(ui, "week.png")
 
