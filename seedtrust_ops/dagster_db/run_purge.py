@@ -64,7 +64,7 @@ _DELETE = tuple(
 
 @dataclass(frozen=True)
 class RetentionRule:
-    """Which runs are too old: finished, last updated before `before` (aware), with these statuses, of these jobs or all."""
+    """Selects old runs: finished, last updated before `before` (aware), with these statuses, of these jobs or all."""
 
     before: datetime
     statuses: Sequence[str] = FINISHED

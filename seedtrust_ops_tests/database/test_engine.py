@@ -1,6 +1,6 @@
-"""The application's database: where it is, whether its schema is fit, and trouble told without a password.
+"""The application database: its URL, the check of its schema, and connection errors that contain no password.
 
-The embedded server is the real one, shared by processes.
+The tests use the real embedded server, which processes share.
 """
 
 import json
@@ -24,12 +24,12 @@ from seedtrust_ops.database.engine import (
     application_engine,
     create_application_engine,
     dagster_url,
-    plain_database_errors,
+    translate_database_errors,
 )
 from seedtrust_ops.errors import ConfigurationError, DatabaseUnreachable, SchemaOutOfDate
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
-from seedtrust_ops_tests.support.databases import create_platform, folder_for_a_server, own_database, plain
+from seedtrust_ops_tests.support.databases import create_platform_schema, plain_url, postgres_folder, temporary_database
 from seedtrust_ops_tests.support.waiters import wait_until
 
 PASSWORD = "hunter2-and-more"
@@ -46,8 +46,8 @@ with create_engine(url).connect() as connection:
 
 
 @pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A process that has read nothing yet."""
+def fresh_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that has read no setting yet."""
     monkeypatch.delenv("DAGSTER_POSTGRES_URL", raising=False)
     monkeypatch.delenv("SEEDTRUST_DATABASE_URL", raising=False)
     get_settings.cache_clear()
@@ -59,35 +59,35 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with folder_for_a_server() as folder:
+    with postgres_folder() as folder:
         yield folder
 
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port at which nobody listens for as long as the test lasts."""
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        yield silent.getsockname()[1]
+    """A port on which nothing listens during the test."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield unused.getsockname()[1]
 
 
-@pytest.mark.usefixtures("use")
+@pytest.mark.usefixtures("fresh_settings")
 @pytest.mark.parametrize("query", ["", f"?password={PASSWORD}", "?sslmode=nonsense"])
-def test_an_unreachable_database_is_named_with_what_to_do_and_without_its_password(
+def test_unreachable_database_is_named_without_its_password(
     monkeypatch: pytest.MonkeyPatch, closed_port: int, query: str
 ) -> None:
     url = f"postgresql://ops:{PASSWORD}@127.0.0.1:{closed_port}/seedtrust{query}"
     monkeypatch.setenv("SEEDTRUST_DATABASE_URL", url)
     with pytest.raises(DatabaseUnreachable) as raised:
         DatabaseResource().sessions()
-    sentence = str(raised.value)
-    assert f"The database seedtrust at 127.0.0.1:{closed_port} can't be used: " in sentence
-    assert "SEEDTRUST_DATABASE_URL" in sentence
+    message = str(raised.value)
+    assert f"Database seedtrust at 127.0.0.1:{closed_port} is unavailable: " in message
+    assert "SEEDTRUST_DATABASE_URL" in message
     assert PASSWORD not in "".join(traceback.format_exception(raised.value))
     assert raised.value.retry_may_help
 
 
-@pytest.mark.usefixtures("use")
+@pytest.mark.usefixtures("fresh_settings")
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -95,28 +95,26 @@ def test_an_unreachable_database_is_named_with_what_to_do_and_without_its_passwo
         ({"username": "nobody", "password": PASSWORD}, "nobody"),
     ],
 )
-def test_a_server_that_refuses_us_is_quoted_without_the_password(
+def test_refused_login_is_quoted_without_the_password(
     monkeypatch: pytest.MonkeyPatch, database_url: URL, change: dict[str, object], reason: str
 ) -> None:
-    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain(database_url.set(**change)))  # type: ignore[arg-type]
+    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain_url(database_url.set(**change)))  # type: ignore[arg-type]
     with pytest.raises(DatabaseUnreachable, match=reason) as raised:
         DatabaseResource().sessions()
     assert PASSWORD not in "".join(traceback.format_exception(raised.value))
 
 
-@pytest.mark.usefixtures("use")
-def test_an_option_that_the_driver_does_not_know_is_a_mistake_in_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("fresh_settings")
+def test_unknown_url_option_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDTRUST_DATABASE_URL", f"postgresql://ops:{PASSWORD}@127.0.0.1/seedtrust?sslmod={PASSWORD}")
-    with pytest.raises(ConfigurationError, match=r"SEEDTRUST_DATABASE_URL can.t be used: .*sslmod") as raised:
+    with pytest.raises(ConfigurationError, match=r"SEEDTRUST_DATABASE_URL is invalid: .*sslmod") as raised:
         DatabaseResource().sessions()
     assert PASSWORD not in "".join(traceback.format_exception(raised.value))
 
 
-@pytest.mark.usefixtures("use")
-def test_a_process_finds_its_way_back_when_the_database_does(
-    monkeypatch: pytest.MonkeyPatch, database_url: URL
-) -> None:
-    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain(database_url))
+@pytest.mark.usefixtures("fresh_settings")
+def test_process_reconnects_when_the_database_is_back(monkeypatch: pytest.MonkeyPatch, database_url: URL) -> None:
+    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain_url(database_url))
     sessions = DatabaseResource().sessions()
     with create_engine(database_url.set(database="postgres"), isolation_level="AUTOCOMMIT").connect() as control:
         control.execute(text(f"alter database {database_url.database} allow_connections false"))
@@ -125,7 +123,7 @@ def test_a_process_finds_its_way_back_when_the_database_does(
             {"name": database_url.database},
         )
         with (
-            pytest.raises(Exception, match=r"The database .* can't be used") as raised,
+            pytest.raises(Exception, match=r"Database .* is unavailable") as raised,
             user_facing_failures(),
             sessions() as session,
         ):
@@ -136,14 +134,14 @@ def test_a_process_finds_its_way_back_when_the_database_does(
         assert session.scalar(text("select 1")) == 1
 
 
-@pytest.mark.usefixtures("use")
-def test_a_schema_that_was_never_migrated_is_told_and_a_configured_database_is_not_touched(
+@pytest.mark.usefixtures("fresh_settings")
+def test_configured_database_is_never_migrated_implicitly(
     monkeypatch: pytest.MonkeyPatch, postgres_server: URL
 ) -> None:
-    with own_database(postgres_server) as url:
-        create_platform(url)
-        monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain(url))
-        with pytest.raises(SchemaOutOfDate, match="run `seedtrust-ops migrate`"):
+    with temporary_database(postgres_server) as url:
+        create_platform_schema(url)
+        monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain_url(url))
+        with pytest.raises(SchemaOutOfDate, match="Run `seedtrust-ops migrate`"):
             DatabaseResource().sessions()
         engine = create_engine(url)
         with engine.connect() as connection:
@@ -151,7 +149,7 @@ def test_a_schema_that_was_never_migrated_is_told_and_a_configured_database_is_n
         engine.dispose()
 
 
-def test_no_statement_s_parameters_are_in_an_error(database_url: URL) -> None:
+def test_error_contains_no_statement_parameters(database_url: URL) -> None:
     engine = create_application_engine(database_url)
     number = int("730051186423")
     with pytest.raises(Exception, match="hide_parameters") as raised, engine.begin() as connection:
@@ -160,18 +158,18 @@ def test_no_statement_s_parameters_are_in_an_error(database_url: URL) -> None:
     engine.dispose()
 
 
-def test_trouble_of_another_kind_is_no_trouble_of_the_connection() -> None:
-    with pytest.raises(ZeroDivisionError), plain_database_errors(make_url("postgresql://h/d")):
+def test_other_errors_are_not_translated() -> None:
+    with pytest.raises(ZeroDivisionError), translate_database_errors(make_url("postgresql://h/d")):
         _ = 1 / 0
 
 
-@pytest.mark.usefixtures("use")
-def test_dagster_s_storage_is_where_its_variable_says(monkeypatch: pytest.MonkeyPatch, database_url: URL) -> None:
-    monkeypatch.setenv("DAGSTER_POSTGRES_URL", plain(database_url))
+@pytest.mark.usefixtures("fresh_settings")
+def test_dagster_url_is_the_configured_one(monkeypatch: pytest.MonkeyPatch, database_url: URL) -> None:
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", plain_url(database_url))
     assert dagster_url() == database_url.set(drivername="postgresql+psycopg2")
 
 
-def test_two_processes_share_one_embedded_server_and_it_outlives_them(folder: Path) -> None:
+def test_embedded_server_is_shared_and_outlives_its_processes(folder: Path) -> None:
     directory = folder / "d"
     processes = [
         subprocess.Popen([sys.executable, "-c", SHARED, str(directory)], stdout=subprocess.PIPE, text=True)
@@ -190,7 +188,7 @@ def test_two_processes_share_one_embedded_server_and_it_outlives_them(folder: Pa
     embedded_postgres.stop(directory)
 
 
-def test_with_no_variable_at_all_a_process_makes_its_databases_in_the_home_folder(folder: Path) -> None:
+def test_databases_are_created_in_the_home_folder_by_default(folder: Path) -> None:
     bare = {"HOME": str(folder), "PATH": os.environ["PATH"]}
     script = (
         "from seedtrust_ops.database.engine import dagster_url;"
@@ -200,51 +198,51 @@ def test_with_no_variable_at_all_a_process_makes_its_databases_in_the_home_folde
         "print(session.scalar(text('select count(*) from users')), dagster_url().drivername, dagster_url().database)"
     )
     try:
-        done = subprocess.run([sys.executable, "-c", script], env=bare, capture_output=True, text=True, timeout=120)
-        assert done.stdout.split() == ["0", "postgresql+psycopg2", "dagster"], done.stderr
+        finished = subprocess.run([sys.executable, "-c", script], env=bare, capture_output=True, text=True, timeout=120)
+        assert finished.stdout.split() == ["0", "postgresql+psycopg2", "dagster"], finished.stderr
     finally:
         embedded_postgres.stop(folder / ".seedtrust" / "postgres")
 
 
-def test_server_takes_a_worker_for_idle_between_two_statements_of_many(database_url: URL) -> None:
-    # Only a client that the server takes for idle loses its locks when it freezes.
+def test_server_sees_client_as_idle_between_batched_statements(database_url: URL) -> None:
+    # Only a client that the server sees as idle loses its locks when it freezes.
     states: list[str] = []
     engine = create_application_engine(database_url)
-    watching = create_engine(database_url, isolation_level="AUTOCOMMIT")
+    observer = create_engine(database_url, isolation_level="AUTOCOMMIT")
 
-    class Watched(int):
+    class Observed(int):
         pass
 
-    class WatchedDumper(Int8Dumper):
-        def dump(self, one: int) -> bytes:
-            with watching.connect() as other:
+    class ObservedDumper(Int8Dumper):
+        def dump(self, number: int) -> bytes:
+            with observer.connect() as other:
                 query = text("select state from pg_stat_activity where pid = :pid")
                 states.extend(other.scalars(query, {"pid": backend}))
-            return str(int(one)).encode()
+            return str(int(number)).encode()
 
     with engine.begin() as connection:
         backend = connection.scalar(text("select pg_backend_pid()"))
         driver = connection.connection.driver_connection
         assert driver is not None
-        driver.adapters.register_dumper(Watched, WatchedDumper)
+        driver.adapters.register_dumper(Observed, ObservedDumper)
         connection.execute(text("create temporary table numbers (number bigint)"))
-        rows = [{"number": Watched(number)} for number in range(3)]
+        rows = [{"number": Observed(number)} for number in range(3)]
         connection.execute(text("insert into numbers values (:number)"), rows)
         assert connection.scalar(text("select count(*) from numbers")) == 3
 
     assert states
     assert set(states) == {"idle in transaction"}
     engine.dispose()
-    watching.dispose()
+    observer.dispose()
 
 
-def test_embedded_server_that_was_killed_is_started_again_with_what_it_held(folder: Path) -> None:
+def test_killed_embedded_server_restarts_with_its_data(folder: Path) -> None:
     url = embedded_postgres.ensure_database(embedded_postgres.start(folder / "d"), "kept")
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text("create table kept (number int)"))
     os.kill(int((folder / "d" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
-    wait_until(lambda: not embedded_postgres.is_running(folder / "d"), what="its end")
+    wait_until(lambda: not embedded_postgres.is_running(folder / "d"), what="the server to exit")
 
     embedded_postgres.start(folder / "d")
 

@@ -1,4 +1,4 @@
-"""Who waits in the database is woken by what is committed, misses nothing, and polls where it can't listen."""
+"""A long poll returns as soon as work is committed, misses nothing, and polls if it cannot listen."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,12 +13,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.database import listen_notify
 from seedtrust_ops.database.engine import create_application_engine
-from seedtrust_ops.database.listen_notify import BATCH_QUEUED, POLL_SECONDS, listening, stop_waiting, wait_until_found
+from seedtrust_ops.database.listen_notify import BATCH_QUEUED, POLL_SECONDS, listen, notify_stop, poll_until
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.waiters import wait_until
 
-LONG = 60.0
-"""So much longer than anything here takes that nobody can take the end of the wait for a signal."""
+TIMEOUT_SECONDS = 60.0
+"""Much longer than any test takes, so that no test mistakes the end of a wait for a notification."""
 LISTENERS = text(
     "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
     " and query like '%pg_trigger%'"
@@ -32,81 +32,85 @@ def engine(database_url: URL) -> Iterator[Engine]:
     engine.dispose()
 
 
-def queued(sessions: sessionmaker[Session]) -> int:
+def count_queued(sessions: sessionmaker[Session]) -> int:
     with sessions() as session:
         return int(session.scalar(text("select count(*) from huntington_batches where status = 'queued'")) or 0)
 
 
 @contextmanager
-def meanwhile(do: Callable[[], object]) -> Iterator[None]:
-    thread = threading.Thread(target=do, daemon=True)
+def in_background(action: Callable[[], object]) -> Iterator[None]:
+    thread = threading.Thread(target=action, daemon=True)
     thread.start()
     yield
     thread.join()
 
 
-class Looks:
-    """Counts the looks, and lets others act when one of them was made."""
+class CountingCheck:
+    """Counts the queued batches and its own calls, and signals its first call."""
 
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._sessions = sessions
         self.count = 0
-        self.first = threading.Event()
+        self.first_check = threading.Event()
 
     def __call__(self) -> int:
-        found = queued(self._sessions)
+        found = count_queued(self._sessions)
         self.count += 1
-        self.first.set()
+        self.first_check.set()
         return found
 
 
-def wait(engine: Engine, look: Callable[[], int], seconds: float = LONG) -> tuple[int, str | None]:
-    with listening(engine, BATCH_QUEUED) as bell:
-        return wait_until_found(look, bool, bell, seconds=seconds), bell.why_polling
+def wait(engine: Engine, check: Callable[[], int], seconds: float = TIMEOUT_SECONDS) -> tuple[int, str | None]:
+    with listen(engine, BATCH_QUEUED) as listener:
+        return poll_until(check, bool, listener, seconds=seconds), listener.polling_reason
 
 
-@pytest.mark.parametrize("way", ["inserted", "updated"])
-def test_batch_that_is_queued_while_somebody_waits_wakes_him(
-    engine: Engine, sessions: sessionmaker[Session], company: Company, way: str
+@pytest.mark.parametrize("change", ["inserted", "updated"])
+def test_wait_ends_when_a_batch_is_queued(
+    engine: Engine, sessions: sessionmaker[Session], company: Company, change: str
 ) -> None:
     draft = company.batch([100], status="draft")
-    looks = Looks(sessions)
+    counter = CountingCheck(sessions)
 
     def queue() -> None:
-        looks.first.wait(LONG)
-        if way == "inserted":
+        counter.first_check.wait(TIMEOUT_SECONDS)
+        if change == "inserted":
             company.batch([100])
         else:
             execute(engine, f"update huntington_batches set status = 'queued' where id = {draft}")
 
-    with meanwhile(queue):
-        assert wait(engine, looks) == (1, None)
-    assert looks.count == 2
+    with in_background(queue):
+        assert wait(engine, counter) == (1, None)
+    assert counter.count == 2
 
 
-def test_batch_that_is_queued_between_the_listening_and_the_first_look_is_not_missed(
+def test_batch_queued_between_listen_and_first_check_is_found(
     engine: Engine, sessions: sessionmaker[Session], company: Company
 ) -> None:
-    with listening(engine, BATCH_QUEUED) as bell:
-        seen_before = queued(sessions)
+    with listen(engine, BATCH_QUEUED) as listener:
+        seen_before = count_queued(sessions)
         company.batch([100])
         outcomes = iter([seen_before])
-        found = wait_until_found(lambda: next(outcomes, None) or queued(sessions), bool, bell, seconds=LONG)
+        found = poll_until(
+            lambda: next(outcomes, None) or count_queued(sessions), bool, listener, seconds=TIMEOUT_SECONDS
+        )
     assert (seen_before, found) == (0, 1)
 
 
-def test_what_is_of_no_interest_wakes_nobody(engine: Engine, sessions: sessionmaker[Session], company: Company) -> None:
-    looks = Looks(sessions)
-    with meanwhile(lambda: looks.first.wait(LONG) and company.batch([100], status="draft")):
-        assert wait(engine, looks, seconds=0.5) == (0, None)
-    assert looks.count == 1
+def test_irrelevant_change_does_not_end_the_wait(
+    engine: Engine, sessions: sessionmaker[Session], company: Company
+) -> None:
+    counter = CountingCheck(sessions)
+    with in_background(lambda: counter.first_check.wait(TIMEOUT_SECONDS) and company.batch([100], status="draft")):
+        assert wait(engine, counter, seconds=0.5) == (0, None)
+    assert counter.count == 1
 
 
-def test_who_is_asked_to_stop_returns_with_what_he_saw(engine: Engine, sessions: sessionmaker[Session]) -> None:
-    looks = Looks(sessions)
-    with meanwhile(lambda: looks.first.wait(LONG) and stop_waiting(engine, BATCH_QUEUED)):
-        assert wait(engine, looks) == (0, None)
-    assert looks.count == 1
+def test_stop_notification_ends_the_wait_with_the_last_outcome(engine: Engine, sessions: sessionmaker[Session]) -> None:
+    counter = CountingCheck(sessions)
+    with in_background(lambda: counter.first_check.wait(TIMEOUT_SECONDS) and notify_stop(engine, BATCH_QUEUED)):
+        assert wait(engine, counter) == (0, None)
+    assert counter.count == 1
 
 
 def drop_trigger(engine: Engine) -> None:
@@ -118,7 +122,7 @@ def disable_trigger(engine: Engine) -> None:
 
 
 def refuse_listen(engine: Engine) -> None:
-    """As a standby does, and some poolers."""
+    """Reject LISTEN, as a standby and some poolers do."""
 
     @event.listens_for(engine, "do_execute")
     def refuse(_cursor: Any, statement: str, _parameters: Any, _context: Any) -> None:
@@ -126,8 +130,8 @@ def refuse_listen(engine: Engine) -> None:
             raise psycopg.errors.FeatureNotSupported("cannot execute LISTEN during recovery")
 
 
-def stand_between(engine: Engine) -> None:
-    """As a pooler does: the client is told a process number that is not the server's."""
+def simulate_pooler(engine: Engine) -> None:
+    """Report a backend pid that is not the server's, as a pooler does."""
 
     @event.listens_for(engine, "do_execute")
     def renumber(cursor: Any, statement: str, parameters: Any, _context: Any) -> bool:
@@ -136,7 +140,7 @@ def stand_between(engine: Engine) -> None:
 
 
 def refuse_connections(engine: Engine) -> None:
-    """As a server does whose connections are all taken."""
+    """Refuse connections, as a server does when all of them are in use."""
 
     @event.listens_for(engine, "do_connect")
     def refuse(*_: Any) -> None:
@@ -149,28 +153,32 @@ def execute(engine: Engine, statement: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "why"),
+    ("break_listening", "reason"),
     [
         (drop_trigger, "trigger seedtrust_ops_batch_queued is missing"),
         (disable_trigger, "trigger seedtrust_ops_batch_queued is missing"),
-        (refuse_listen, "LISTEN was refused"),
-        (stand_between, "a connection pooler stands before the database"),
-        (refuse_connections, "no connection is to be had"),
+        (refuse_listen, "LISTEN was rejected"),
+        (simulate_pooler, "a connection pooler is in front of the database"),
+        (refuse_connections, "no connection was available"),
     ],
 )
-def test_where_nothing_can_be_heard_it_looks_every_second(
-    engine: Engine, sessions: sessionmaker[Session], company: Company, trouble: Callable[[Engine], None], why: str
+def test_wait_polls_if_it_cannot_listen(
+    engine: Engine,
+    sessions: sessionmaker[Session],
+    company: Company,
+    break_listening: Callable[[Engine], None],
+    reason: str,
 ) -> None:
-    trouble(engine)
-    looks = Looks(sessions)
-    with meanwhile(lambda: looks.first.wait(LONG) and company.batch([100])):
-        found, why_polling = wait(engine, looks)
+    break_listening(engine)
+    counter = CountingCheck(sessions)
+    with in_background(lambda: counter.first_check.wait(TIMEOUT_SECONDS) and company.batch([100])):
+        found, polling_reason = wait(engine, counter)
     assert found == 1
-    assert why in str(why_polling)
+    assert reason in str(polling_reason)
 
 
 class Clock:
-    """Stands still but for those who sleep by it."""
+    """Advances only when a caller sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -186,48 +194,51 @@ def test_polling_ends_with_the_wait(
     engine: Engine, sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drop_trigger(engine)
-    looks, clock = Looks(sessions), Clock()
+    counter, clock = CountingCheck(sessions), Clock()
     monkeypatch.setattr(listen_notify, "time", clock)
-    assert wait(engine, looks, seconds=1.5 * POLL_SECONDS)[0] == 0
-    assert (looks.count, clock.now) == (2, 1.5 * POLL_SECONDS)
+    assert wait(engine, counter, seconds=1.5 * POLL_SECONDS)[0] == 0
+    assert (counter.count, clock.now) == (2, 1.5 * POLL_SECONDS)
 
 
-def test_who_loses_his_connection_goes_on_by_looking(
+def test_wait_polls_after_losing_its_connection(
     engine: Engine, sessions: sessionmaker[Session], company: Company
 ) -> None:
-    looks = Looks(sessions)
+    counter = CountingCheck(sessions)
 
-    def cut() -> None:
-        looks.first.wait(LONG)
+    def terminate_listener() -> None:
+        counter.first_check.wait(TIMEOUT_SECONDS)
         with sessions() as session:
             wait_until(lambda: session.scalar(LISTENERS), what="the listener")
             session.execute(text(f"select pg_terminate_backend(({LISTENERS.text} limit 1), 60000)"))
         company.batch([100])
 
-    with meanwhile(cut):
-        found, why_polling = wait(engine, looks)
+    with in_background(terminate_listener):
+        found, polling_reason = wait(engine, counter)
     assert found == 1
-    assert "was lost" in str(why_polling)
+    assert "was lost" in str(polling_reason)
 
 
-def test_nothing_is_left_of_a_wait(engine: Engine, sessions: sessionmaker[Session]) -> None:
+def test_wait_leaves_no_connection(engine: Engine, sessions: sessionmaker[Session]) -> None:
     for _ in range(3):
-        wait(engine, Looks(sessions), seconds=0.01)
+        wait(engine, CountingCheck(sessions), seconds=0.01)
     with sessions() as session:
-        wait_until(lambda: not session.scalars(LISTENERS).all(), what="the end of the listening connections")
+        wait_until(lambda: not session.scalars(LISTENERS).all(), what="the listening connections to close")
 
 
-def test_a_signal_during_the_rest_after_a_look_is_answered_when_the_rest_is_over(
+def test_notification_during_a_rest_is_handled_after_it(
     engine: Engine, sessions: sessionmaker[Session], company: Company
 ) -> None:
-    looks = Looks(sessions)
-    with meanwhile(lambda: looks.first.wait(LONG) and company.batch([100])), listening(engine, BATCH_QUEUED) as bell:
-        assert wait_until_found(looks, bool, bell, seconds=LONG, rest=5) == 1
-    assert looks.count == 2
+    counter = CountingCheck(sessions)
+    with (
+        in_background(lambda: counter.first_check.wait(TIMEOUT_SECONDS) and company.batch([100])),
+        listen(engine, BATCH_QUEUED) as listener,
+    ):
+        assert poll_until(counter, bool, listener, seconds=TIMEOUT_SECONDS, rest=5) == 1
+    assert counter.count == 2
 
 
-def test_a_rest_that_outlasts_the_wait_ends_it(engine: Engine, sessions: sessionmaker[Session]) -> None:
-    looks = Looks(sessions)
-    with listening(engine, BATCH_QUEUED) as bell:
-        assert wait_until_found(looks, bool, bell, seconds=LONG, rest=1e12) == 0
-    assert looks.count == 1
+def test_rest_longer_than_the_wait_ends_the_wait(engine: Engine, sessions: sessionmaker[Session]) -> None:
+    counter = CountingCheck(sessions)
+    with listen(engine, BATCH_QUEUED) as listener:
+        assert poll_until(counter, bool, listener, seconds=TIMEOUT_SECONDS, rest=1e12) == 0
+    assert counter.count == 1

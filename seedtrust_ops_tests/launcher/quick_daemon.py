@@ -1,6 +1,6 @@
-"""A real daemon and code server over the quick jobs, at a DAGSTER_HOME with the project's dagster.yaml.
+"""A real daemon and code server for the quick jobs, in a DAGSTER_HOME with the project's dagster.yaml.
 
-What the tests do with it is theirs: submit runs, kill processes, change the code.
+The tests use it to submit runs, kill processes and change the code.
 """
 
 import os
@@ -19,13 +19,13 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
 from seedtrust_ops.config import environment_for_child
-from seedtrust_ops.launcher.worker_identity import WorkerProcess
-from seedtrust_ops.supervisor.worker_stack import LOOPBACK, free_port, is_listening, write_workspace
+from seedtrust_ops.launcher.worker_identity import WorkerIdentity
+from seedtrust_ops.supervisor.worker_stack import LOOPBACK, find_free_port, is_listening, write_workspace
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
-from seedtrust_ops_tests.support.launches import submit
+from seedtrust_ops_tests.support.launches import submit_runs
 from seedtrust_ops_tests.support.waiters import wait_until
 
-JOBS = Path(__file__).with_name("quick_jobs.py")
+JOBS_FILE = Path(__file__).with_name("quick_jobs.py")
 LAUNCHER = """run_launcher:
   module: seedtrust_ops.launcher.warm_run_launcher
   class: WarmRunLauncher
@@ -34,15 +34,15 @@ LAUNCHER = """run_launcher:
 
 
 class QuickDaemon:
-    """The processes, and the runs that the tests give them."""
+    """The processes, and the runs that the tests submit to them."""
 
     def __init__(self, home: DagsterHome, instance: dg.DagsterInstance) -> None:
         self.home = home
         self.instance = instance
         self.code = home.folder / "code"
         self.log = home.folder / "processes.log"
-        self.port = free_port()
-        self.web_port = free_port()
+        self.port = find_free_port()
+        self.web_port = find_free_port()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -70,33 +70,33 @@ class QuickDaemon:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", *commands[name]],
                 cwd=self.code,
-                env=environment_for_child(self.home.variables | {"MARK": "from the daemon"}),
+                env=environment_for_child(self.home.variables | {"REPORTED_VARIABLE": "from the daemon"}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
 
     def start_all(self) -> None:
-        """Start both."""
+        """Start the code server and the daemon."""
         self.start("code-server")
         wait_until(lambda: is_listening(self.port), seconds=120, what="the code server")
         self.start("daemon")
 
-    def kill(self, name: str, sign: signal.Signals = signal.SIGKILL) -> None:
-        """End one of them, and wait until it is gone."""
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send the signal to one of the processes, and wait until it has exited."""
         process = self._processes.pop(name)
-        process.send_signal(sign)
+        process.send_signal(number)
         process.wait(120)
 
     def stop(self) -> None:
-        """End whatever runs, the daemon first."""
+        """Stop all processes, the last one started first."""
         for name in reversed(list(self._processes)):
             self.kill(name, signal.SIGTERM)
 
     def submit(self, job: str, count: int = 1, *, run_config: Mapping[str, Any] | None = None) -> list[str]:
-        """Put runs of the job into the queue; return their ids."""
+        """Queue runs of the job; return their ids."""
         with WorkspaceProcessContext(self.instance, self._target()) as process:
-            return submit(self.instance, process.create_request_context(), "quick", job, run_config or {}, count)
+            return submit_runs(self.instance, process.create_request_context(), "quick", job, run_config or {}, count)
 
     def _target(self) -> GrpcServerTarget:
         return GrpcServerTarget(host=LOOPBACK, port=self.port, socket=None, location_name="quick")
@@ -110,45 +110,45 @@ class QuickDaemon:
         """Wait until the run has one of the statuses."""
         wait_until(lambda: self.status(run_id) in statuses, seconds=seconds, every=0.05, what=f"run {run_id}")
 
-    def worker(self, run_id: str) -> WorkerProcess:
-        """The run's worker, once it has put its name there."""
+    def worker(self, run_id: str) -> WorkerIdentity:
+        """Wait until the run's worker has tagged the run; return the worker."""
 
-        def named() -> WorkerProcess | None:
+        def find_worker() -> WorkerIdentity | None:
             run = self.instance.get_run_by_id(run_id)
             assert run is not None
-            return WorkerProcess.of(run.tags)
+            return WorkerIdentity.from_tags(run.tags)
 
-        wait_until(named, seconds=120, what=f"a worker of run {run_id}")
-        worker = named()
+        wait_until(find_worker, seconds=120, what=f"a worker for run {run_id}")
+        worker = find_worker()
         assert worker is not None
         return worker
 
-    def how_started(self, run_id: str) -> str:
-        """What the launcher said of the run, which it does once it knows; the run may be over by then."""
+    def start_event(self, run_id: str) -> str:
+        """Wait for the launcher's event about the run's start, which can come after the run's end; return its text."""
 
-        def said() -> list[str]:
-            return [text for text in self.said_of(run_id) if "was forked" in text or "was started cold" in text]
+        def find_events() -> list[str]:
+            return [text for text in self.event_messages(run_id) if "Warm start" in text or "Cold start" in text]
 
-        wait_until(said, seconds=120, what=f"the launcher's word on run {run_id}")
-        (sentence,) = said()
-        return sentence
+        wait_until(find_events, seconds=120, what=f"the launcher's event for run {run_id}")
+        (message,) = find_events()
+        return message
 
-    def said_of(self, run_id: str) -> list[str]:
-        """What Dagster's history has of the run, in words."""
+    def event_messages(self, run_id: str) -> list[str]:
+        """The messages of the run's events."""
         entries = self.instance.all_logs(run_id)
         return [entry.dagster_event.message or "" for entry in entries if entry.dagster_event is not None]
 
-    def family(self, *words: str) -> list[psutil.Process]:
-        """The living processes that have this home in their environment or command, and `words` in their command."""
+    def find_processes(self, *arguments: str) -> list[psutil.Process]:
+        """The running processes with this DAGSTER_HOME in their environment and `arguments` in their command line."""
         found = []
         for process in psutil.process_iter():
             try:
                 command = process.cmdline()
-                ours = process.environ().get("DAGSTER_HOME") == str(self.home.folder)
-                alive = process.status() != psutil.STATUS_ZOMBIE
+                has_this_home = process.environ().get("DAGSTER_HOME") == str(self.home.folder)
+                is_running = process.status() != psutil.STATUS_ZOMBIE
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-            if ours and alive and process.pid != os.getpid() and all(word in command for word in words):
+            if has_this_home and is_running and process.pid != os.getpid() and all(one in command for one in arguments):
                 found.append(process)
         return found
 
@@ -157,8 +157,8 @@ class QuickDaemon:
         found: list[psutil.Process] = []
 
         def is_alone() -> bool:
-            # What it is about to start bears its name for a moment.
-            found[:] = self.family("seedtrust_ops.launcher.run_host")
+            # A process that it is starting has the same command line for a moment.
+            found[:] = self.find_processes("seedtrust_ops.launcher.run_host")
             return len(found) == 1
 
         wait_until(is_alone, what="one run host")
@@ -166,12 +166,12 @@ class QuickDaemon:
 
     @property
     def zygotes(self) -> list[psutil.Process]:
-        """The zygotes alone; what was forked of one has its command line too."""
-        return [process for process in self.family("seedtrust_ops.launcher.zygote") if not _is_run(process)]
+        """The zygotes without the runs forked from them, which have the same command line."""
+        return [process for process in self.find_processes("seedtrust_ops.launcher.zygote") if not _is_run(process)]
 
 
 def change_settings(home: DagsterHome, old: str, new: str) -> None:
-    """Change the home's dagster.yaml, before anything reads it."""
+    """Change the home's dagster.yaml before any process reads it."""
     settings = home.folder / "dagster.yaml"
     text = settings.read_text()
     assert old in text
@@ -180,12 +180,12 @@ def change_settings(home: DagsterHome, old: str, new: str) -> None:
 
 @contextmanager
 def quick_daemon(home: DagsterHome, instance: dg.DagsterInstance) -> Iterator[QuickDaemon]:
-    """Run both; in the end stop them and leave nothing that they started."""
+    """Run the code server and the daemon; at the end stop them and everything that they started."""
     daemon = QuickDaemon(home, instance)
     daemon.code.mkdir()
-    shutil.copy(JOBS, daemon.code / "quick_jobs.py")
+    shutil.copy(JOBS_FILE, daemon.code / "quick_jobs.py")
     with ExitStack() as stack:
-        stack.callback(_kill_what_is_left, daemon)
+        stack.callback(_kill_remaining_processes, daemon)
         stack.callback(daemon.stop)
         workspace = write_workspace(home.folder, daemon.port)
         workspace.write_text(workspace.read_text().replace("seedtrust_ops", "quick"))
@@ -200,13 +200,13 @@ def quick_daemon(home: DagsterHome, instance: dg.DagsterInstance) -> Iterator[Qu
 
 
 def _is_run(process: psutil.Process) -> bool:
-    """Return whether it leads a group of its own, as runs do, or is gone, as they are soon after their success."""
+    """Return whether it leads its own process group, as runs do, or has exited, as they do soon after they succeed."""
     try:
         return os.getpgid(process.pid) == process.pid
     except ProcessLookupError:
         return True
 
 
-def _kill_what_is_left(daemon: QuickDaemon) -> None:
-    for process in daemon.family():
+def _kill_remaining_processes(daemon: QuickDaemon) -> None:
+    for process in daemon.find_processes():
         process.kill()

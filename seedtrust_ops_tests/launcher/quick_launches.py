@@ -1,6 +1,6 @@
-"""Launches runs of the quick jobs from the test's own process, without a daemon, as the command line could.
+"""Launches runs of the quick jobs from the test's own process without a daemon, as the command line can.
 
-What is launched and what becomes of it is the tests'.
+The tests decide what to launch and check the result.
 """
 
 import shutil
@@ -18,18 +18,18 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
 
 from seedtrust_ops_tests.launcher import quick_jobs
-from seedtrust_ops_tests.launcher.quick_daemon import JOBS
+from seedtrust_ops_tests.launcher.quick_daemon import JOBS_FILE
 
 
 class QuickLaunches:
-    """Runs that this process launches, with the code in a folder of their own."""
+    """Runs launched by this process, with their code in a separate folder."""
 
     def __init__(self, instance: dg.DagsterInstance, code: Path) -> None:
         self.instance = instance
         self._code = code
 
-    def created(self, job: str, run_config: dict[str, Any]) -> str:
-        """A run that is about to be launched; its id."""
+    def create(self, job: str, run_config: dict[str, Any]) -> str:
+        """Create a run without launching it; return its id."""
         return self.instance.create_run_for_job(
             quick_jobs.definitions.resolve_job_def(job),
             run_config=run_config,
@@ -37,14 +37,14 @@ class QuickLaunches:
             job_code_origin=self._origin(job),
         ).run_id
 
-    def launched(self, job: str, run_config: dict[str, Any]) -> str:
-        """A run that was launched; its id."""
-        run_id = self.created(job, run_config)
-        self.instance.launch_run(run_id, workspace=None)  # type: ignore[arg-type]  # nothing asks for one
+    def launch(self, job: str, run_config: dict[str, Any]) -> str:
+        """Launch a run; return its id."""
+        run_id = self.create(job, run_config)
+        self.instance.launch_run(run_id, workspace=None)  # type: ignore[arg-type]  # the launcher does not use it
         return run_id
 
     def arguments(self, job: str, run_id: str) -> str:
-        """What `dagster api execute_run` is given for the run."""
+        """Return the serialized arguments of `dagster api execute_run` for the run."""
         return serialize_value(ExecuteRunArgs(self._origin(job), run_id, self.instance.get_ref()))
 
     def _origin(self, job: str) -> JobPythonOrigin:
@@ -54,8 +54,8 @@ class QuickLaunches:
 
 @contextmanager
 def quick_launches(instance: dg.DagsterInstance, folder: Path) -> Iterator[QuickLaunches]:
-    """Launch from `folder`, into which the quick jobs are put."""
-    shutil.copy(JOBS, folder / "quick_jobs.py")
+    """Yield launches from `folder`, into which the quick jobs are copied."""
+    shutil.copy(JOBS_FILE, folder / "quick_jobs.py")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield QuickLaunches(instance, folder)

@@ -1,6 +1,6 @@
-"""What runs of `quick_jobs.leave_a_mark` have told of themselves, and the files by which they are held and let go.
+"""What runs of `quick_jobs.report_run` have reported, and the files that hold and release them.
 
-One file a test, so that no test reads another's.
+One file per test, so that no test reads another's reports.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from seedtrust_ops_tests.support.waiters import wait_until
 
 
 @dataclass(frozen=True)
-class Mark:
+class RunReport:
     """One execution of the op."""
 
     run_id: str
@@ -22,38 +22,38 @@ class Mark:
     folder: str
 
 
-class Marks:
-    """The marks in one file."""
+class RunReports:
+    """The reports in one file."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder / "mark"
+        self._file = folder / "report"
 
     def config(self, *, hold: bool = False) -> dict[str, Any]:
-        """The run config of a run that leaves its mark here; a held one stays until `let_go`."""
-        return {"ops": {"leave_a_mark": {"config": {"file": str(self._file), "hold": hold}}}}
+        """The run config of a run that reports here; with `hold` it runs until `release`."""
+        return {"ops": {"report_run": {"config": {"file": str(self._file), "hold": hold}}}}
 
-    def left(self) -> list[Mark]:
-        """Every mark so far, in order."""
+    def read_all(self) -> list[RunReport]:
+        """Return every report so far, in order."""
         if not self._file.exists():
             return []
         lines = [line.split("|") for line in self._file.read_text().splitlines()]
-        return [Mark(run, version, int(pid), *rest) for run, version, pid, *rest in lines]
+        return [RunReport(run, version, int(pid), *rest) for run, version, pid, *rest in lines]
 
-    def of(self, run_id: str) -> Mark:
-        """The run's only mark, waited for."""
-        wait_until(lambda: self._of(run_id), seconds=180, what=f"the mark of run {run_id}")
-        (mark,) = self._of(run_id)
-        return mark
+    def wait_for(self, run_id: str) -> RunReport:
+        """Wait for the run's report, which must be the only one; return it."""
+        wait_until(lambda: self._read(run_id), seconds=180, what=f"the report of run {run_id}")
+        (report,) = self._read(run_id)
+        return report
 
-    def _of(self, run_id: str) -> list[Mark]:
-        return [mark for mark in self.left() if mark.run_id == run_id]
+    def _read(self, run_id: str) -> list[RunReport]:
+        return [report for report in self.read_all() if report.run_id == run_id]
 
-    def let_go(self) -> None:
-        """Let held runs finish, those to come too."""
-        self._file.with_suffix(".go").touch()
+    def release(self) -> None:
+        """Let held runs finish, including future ones."""
+        self._file.with_suffix(".release").touch()
 
     @property
     def interruptions(self) -> list[str]:
-        """What held runs were interrupted with."""
+        """The names of the exceptions that interrupted held runs."""
         file = self._file.with_suffix(".interrupted")
         return file.read_text().split() if file.exists() else []

@@ -1,4 +1,4 @@
-"""A process that a fork would tear is not forked, and says why; what is forked holds nothing of its parent's."""
+"""A process that cannot be forked safely says why, and a fork inherits no descriptor from its parent."""
 
 import subprocess
 import sys
@@ -6,41 +6,41 @@ import sys
 import pytest
 
 GRPC = "import grpc; kept = grpc.insecure_channel('127.0.0.1:1'); kept.subscribe(print, True); time.sleep(1)"
-JUDGE = """
+CHECK = """
 import os, socket, threading, time
-from seedtrust_ops.launcher.forking import reason_not_to_fork
+from seedtrust_ops.launcher.forking import find_fork_obstacle
 own = os.open("/dev/null", os.O_RDONLY)
 {before}
-print(reason_not_to_fork(own=own))
+print(find_fork_obstacle(allowed_descriptor=own))
 """
 DESCRIPTORS = """
 import os
 from pathlib import Path
-from seedtrust_ops.launcher.forking import fork_orphan
+from seedtrust_ops.launcher.forking import fork_detached
 
 
 def descriptors():
     numbers = os.listdir("/proc/self/fd")
-    # All but the one that listed them, which is closed.
+    # Without the one that listed them, which is closed by now.
     return sorted(int(number) for number in numbers if Path(f"/proc/self/fd/{number}").exists())
 
 
-def tell():
+def report():
     print("forked", descriptors(), flush=True)
     return 0
 
 
 def refuse():
-    raise BlockingIOError("no room for another process")
+    raise BlockingIOError("no more processes")
 
 
 print("before", descriptors(), flush=True)
 """
-FORK = "fork_orphan(tell)\n"
-FORK_IN_VAIN = """
+FORK = "fork_detached(report)\n"
+FAILING_FORK = """
 os.fork = refuse
 try:
-    fork_orphan(tell)
+    fork_detached(report)
 except BlockingIOError:
     print("refused", descriptors())
 """
@@ -61,17 +61,15 @@ def run(program: str) -> str:
         ("import select; kept = select.epoll()", "anon_inode:[eventpoll]"),
         (GRPC, "loading the code "),
     ],
-    ids=["nothing", "a file", "a thread", "a socket", "a pipe", "a selector", "a gRPC channel"],
+    ids=["nothing", "file", "thread", "socket", "pipe", "selector", "gRPC channel"],
 )
-def test_what_a_fork_would_share_or_lose_is_named(before: str, reason: str) -> None:
-    # Threads that never end must not keep the program from ending.
-    said = run(JUDGE.format(before=before) + "import sys; sys.stdout.flush(); os._exit(0)\n")
-    assert reason in said
+def test_fork_obstacle_is_named(before: str, reason: str) -> None:
+    # os._exit, because a thread that never ends would keep the program running.
+    output = run(CHECK.format(before=before) + "import sys; sys.stdout.flush(); os._exit(0)\n")
+    assert reason in output
 
 
-@pytest.mark.parametrize(
-    ("fork", "said_by"), [(FORK, "forked"), (FORK_IN_VAIN, "refused")], ids=["a fork", "a refused one"]
-)
-def test_no_descriptor_of_forking_stays_open(fork: str, said_by: str) -> None:
-    said = dict(line.split(" ", 1) for line in run(DESCRIPTORS + fork).splitlines())
-    assert said == {"before": "[0, 1, 2]", said_by: "[0, 1, 2]"}
+@pytest.mark.parametrize(("fork", "label"), [(FORK, "forked"), (FAILING_FORK, "refused")], ids=["fork", "refused fork"])
+def test_fork_leaves_no_descriptor_open(fork: str, label: str) -> None:
+    descriptors = dict(line.split(" ", 1) for line in run(DESCRIPTORS + fork).splitlines())
+    assert descriptors == {"before": "[0, 1, 2]", label: "[0, 1, 2]"}

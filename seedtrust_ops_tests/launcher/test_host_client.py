@@ -1,4 +1,4 @@
-"""Whoever asks a run host that does not answer ends that one alone."""
+"""A launcher kills a run host that does not respond, and no other process."""
 
 import subprocess
 import sys
@@ -6,19 +6,19 @@ import sys
 PROGRAM = """
 import socket
 from seedtrust_ops.launcher import host_client
-host_client.TURN_SECONDS = 0.01
-# What the kernel says of a process of another container.
-host_client.listening_pid = lambda _connection: 0
-ours, theirs = socket.socketpair()
+host_client.PROBE_SECONDS = 0.01
+# The kernel reports pid 0 for a process in another container.
+host_client.get_listener_pid = lambda _connection: 0
+client, server = socket.socketpair()
 try:
-    host_client.ask(ours, {})
+    host_client.request_or_kill(client, {})
 except TimeoutError as error:
     print(error)
 """
 
 
-def test_one_that_can_not_be_seen_from_here_is_left_alone_and_so_are_we() -> None:
-    # A session of its own, for what would be signalled is the group of who asks.
+def test_run_host_in_another_container_is_not_killed_and_neither_are_we() -> None:
+    # It gets its own session, because a wrong kill would signal its whole process group.
     process = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, start_new_session=True)
     assert process.returncode == 0
-    assert "the run host (process 0) said nothing" in process.stdout
+    assert "the run host (process 0) did not respond" in process.stdout

@@ -1,4 +1,4 @@
-"""The run host ends runs only when it must, is found however long its folder's name, and goes when nobody needs it."""
+"""The run host never loses or doubles a run, can be replaced while runs execute, and exits when nobody needs it."""
 
 import os
 import signal
@@ -17,36 +17,36 @@ from dagster_postgres.utils import DagsterPostgresException
 
 from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.launcher import host_client
-from seedtrust_ops.launcher.host_client import RunHostClient, RunNotStarted, listening_pid
-from seedtrust_ops.launcher.host_socket import LAUNCHER_FOLDER, call, is_answered, listen, make_folder
+from seedtrust_ops.launcher.host_client import RunHostClient, RunNotStarted, get_listener_pid
+from seedtrust_ops.launcher.host_socket import LAUNCHER_FOLDER, connect, is_serving, listen, make_folder
 from seedtrust_ops.launcher.run_host import take_over
-from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchOrder
-from seedtrust_ops.supervisor.program import KeptRun
-from seedtrust_ops.supervisor.worker_stack import run_host as run_host_of_the_worker
+from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchRequest
+from seedtrust_ops.supervisor.program import GuardedProcess
+from seedtrust_ops.supervisor.worker_stack import build_run_host
 from seedtrust_ops_tests.launcher.quick_launches import QuickLaunches, quick_launches
-from seedtrust_ops_tests.launcher.run_reports import Marks
-from seedtrust_ops_tests.support.dagster_homes import DagsterHome, instance_of
+from seedtrust_ops_tests.launcher.run_reports import RunReports
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
 from seedtrust_ops_tests.support.waiters import wait_until
 
 pytestmark = pytest.mark.timeout(900)
-UNFIT = """
+STARTS_A_THREAD = """
 import threading
 threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
 """
-"""What code does that can't be forked."""
+"""Code that cannot be forked."""
 
 
 @pytest.fixture
-def marks(tmp_path: Path) -> Iterator[Marks]:
-    marks = Marks(tmp_path)
-    yield marks
-    # Where the test failed, a run may still be held.
-    marks.let_go()
+def reports(tmp_path: Path) -> Iterator[RunReports]:
+    reports = RunReports(tmp_path)
+    yield reports
+    # If the test failed, a run may still be held.
+    reports.release()
 
 
 @pytest.fixture
 def quick_instance(dagster_home: DagsterHome) -> Iterator[dg.DagsterInstance]:
-    with instance_of(dagster_home) as instance:
+    with open_instance(dagster_home) as instance:
         yield instance
 
 
@@ -60,7 +60,7 @@ def launches(quick_instance: dg.DagsterInstance, tmp_path: Path) -> Iterator[Qui
 def run_host(
     home: DagsterHome, *options: str, output: int | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
-    """A run host of the test's own, once it is the one that launchers reach, and a connection to it."""
+    """Start a run host; yield it, once it is the one that launchers reach, and a connection to it."""
     folder = home.folder / LAUNCHER_FOLDER
     process = subprocess.Popen(
         [sys.executable, "-m", "seedtrust_ops.launcher.run_host", "--folder", str(folder), *options],
@@ -70,215 +70,219 @@ def run_host(
         start_new_session=True,
     )
     try:
-        wait_until(lambda: answering_pid(folder) == process.pid, seconds=120, what="the run host")
-        with call(folder) as caller:
-            # It is needed until the test is ready.
-            yield process, caller
+        wait_until(lambda: find_listener_pid(folder) == process.pid, seconds=120, what="the run host")
+        with connect(folder) as connection:
+            # The open connection keeps it needed until the test is ready.
+            yield process, connection
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
 
 
-def answering_pid(folder: Path) -> int | None:
-    """Who listens in the folder, by the kernel's word."""
+def find_listener_pid(folder: Path) -> int | None:
+    """Return the pid of the process that listens in the folder, as the kernel reports it."""
     try:
-        with call(folder) as caller:
-            return listening_pid(caller)
+        with connect(folder) as connection:
+            return get_listener_pid(connection)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
 
 
 @contextmanager
 def frozen(host: psutil.Process) -> Iterator[None]:
-    """Stop it where it stands, so that it answers nobody while the kernel takes its calls; nothing is left of it."""
+    """Suspend the run host, so that connections succeed but get no response; wait until it was killed."""
     host.suspend()
     try:
-        wait_until(lambda: host.status() == psutil.STATUS_STOPPED, what="the run host to stand still")
+        wait_until(lambda: host.status() == psutil.STATUS_STOPPED, what="the run host to be suspended")
         yield
-        wait_until(lambda: not host.is_running() or host.status() == psutil.STATUS_ZOMBIE, what="the frozen one's end")
+        wait_until(
+            lambda: not host.is_running() or host.status() == psutil.STATUS_ZOMBIE, what="the frozen run host to exit"
+        )
     finally:
         with suppress(psutil.NoSuchProcess):
             host.kill()
 
 
-def status(launches: QuickLaunches, run_id: str) -> DagsterRunStatus:
+def get_status(launches: QuickLaunches, run_id: str) -> DagsterRunStatus:
     run = launches.instance.get_run_by_id(run_id)
     assert run is not None
     return run.status
 
 
-@pytest.mark.parametrize("let_go", [True, False], ids=["a run that finishes", "a run that does not"])
-def test_a_run_host_that_is_told_to_stop_lets_runs_finish_for_a_time_and_interrupts_them_then(
-    dagster_home: DagsterHome, launches: QuickLaunches, marks: Marks, let_go: bool
+@pytest.mark.parametrize("finishes", [True, False], ids=["run finishes in time", "run does not finish"])
+def test_shutdown_waits_for_runs_and_then_interrupts_them(
+    dagster_home: DagsterHome, launches: QuickLaunches, reports: RunReports, finishes: bool
 ) -> None:
-    with run_host(dagster_home, "--keep", "--run-seconds", "120" if let_go else "0.5") as (host, _):
-        run_id = launches.launched("leave_a_mark", marks.config(hold=True))
-        worker = psutil.Process(marks.of(run_id).pid)
+    with run_host(dagster_home, "--keep", "--run-seconds", "120" if finishes else "0.5") as (host, _):
+        run_id = launches.launch("report_run", reports.config(hold=True))
+        worker = psutil.Process(reports.wait_for(run_id).pid)
         assert worker.ppid() == host.pid
         assert os.getpgid(worker.pid) == worker.pid
-        family = psutil.Process(host.pid).children(recursive=True)
+        children = psutil.Process(host.pid).children(recursive=True)
         host.send_signal(signal.SIGTERM)
-        wait_until(lambda: not is_answered(dagster_home.folder / LAUNCHER_FOLDER), what="the end of new runs")
-        if let_go:
-            marks.let_go()
+        wait_until(
+            lambda: not is_serving(dagster_home.folder / LAUNCHER_FOLDER), what="the run host to accept no more runs"
+        )
+        if finishes:
+            reports.release()
         assert host.wait(120) == 0
-    assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
-    assert status(launches, run_id) is (DagsterRunStatus.SUCCESS if let_go else DagsterRunStatus.FAILURE)
-    assert marks.interruptions == ([] if let_go else ["DagsterExecutionInterruptedError"])
+    assert not [one for one in children if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert get_status(launches, run_id) is (DagsterRunStatus.SUCCESS if finishes else DagsterRunStatus.FAILURE)
+    assert reports.interruptions == ([] if finishes else ["DagsterExecutionInterruptedError"])
 
 
-def test_a_run_outlives_the_workers_run_host(dagster_home: DagsterHome, launches: QuickLaunches, marks: Marks) -> None:
-    (program,) = run_host_of_the_worker(environment_for_child({}), dagster_home.folder)
-    kept = KeptRun(program, lambda _name, _line: None)
+def test_run_survives_crash_of_the_workers_run_host(
+    dagster_home: DagsterHome, launches: QuickLaunches, reports: RunReports
+) -> None:
+    (program,) = build_run_host(environment_for_child({}), dagster_home.folder)
+    guarded = GuardedProcess(program, lambda _name, _line: None)
     try:
         wait_until(program.is_ready, seconds=120, what="the run host")
-        run_id = launches.launched("leave_a_mark", marks.config(hold=True))
-        host = psutil.Process(marks.of(run_id).pid).ppid()
-        assert psutil.Process(host).ppid() == kept.pid
+        run_id = launches.launch("report_run", reports.config(hold=True))
+        host = psutil.Process(reports.wait_for(run_id).pid).ppid()
+        assert psutil.Process(host).ppid() == guarded.pid
         os.kill(host, signal.SIGKILL)
-        wait_until(lambda: not psutil.pid_exists(host), what="the keeper to have noticed")
-        marks.let_go()
-        wait_until(lambda: status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
-        assert marks.interruptions == []
+        wait_until(lambda: not psutil.pid_exists(host), what="the guard to reap the run host")
+        reports.release()
+        wait_until(lambda: get_status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
+        assert reports.interruptions == []
     finally:
-        kept.stop()
+        guarded.stop()
 
 
-def test_a_run_host_launches_though_nobody_takes_what_it_prints(
-    dagster_home: DagsterHome, launches: QuickLaunches, marks: Marks, tmp_path: Path
+def test_run_host_launches_runs_if_nothing_reads_its_output(
+    dagster_home: DagsterHome, launches: QuickLaunches, reports: RunReports, tmp_path: Path
 ) -> None:
     code = tmp_path / "quick_jobs.py"
     reader, writer = os.pipe()
     os.close(reader)
     with run_host(dagster_home, "--keep", output=writer):
         os.close(writer)
-        for edit in ("VERSION = 'edited'\n", "VERSION = 'edited again'\n", UNFIT):
-            marks.of(launches.launched("leave_a_mark", marks.config()))
-            # Each is something to print about, and so are the runs after the last, which are started cold.
+        for edit in ("VERSION = 'edited'\n", "VERSION = 'edited again'\n", STARTS_A_THREAD):
+            reports.wait_for(launches.launch("report_run", reports.config()))
+            # The run host prints a line about each edit, and about each cold start after the last one.
             code.write_text(code.read_text() + edit)
-        runs = [launches.launched("leave_a_mark", marks.config()) for _ in range(2)]
-        assert [marks.of(run_id).version for run_id in runs] == ["edited again"] * 2
+        runs = [launches.launch("report_run", reports.config()) for _ in range(2)]
+        assert [reports.wait_for(run_id).version for run_id in runs] == ["edited again"] * 2
         for run_id in runs:
-            wait_until(lambda run_id=run_id: status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
+            wait_until(lambda run_id=run_id: get_status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
 
 
-def test_a_run_whose_start_can_not_be_written_to_its_history_is_executed(
-    launches: QuickLaunches, marks: Marks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_run_executes_if_its_start_event_cannot_be_written(
+    launches: QuickLaunches, reports: RunReports, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_arguments: object, **_named: object) -> None:
         raise DagsterPostgresException("too many retries for DB connection")
 
-    with monkeypatch.context() as away:
-        away.setattr(launches.instance, "report_engine_event", refuse)
-        run_id = launches.launched("leave_a_mark", marks.config())
-    wait_until(lambda: status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
-    assert f"Run {run_id}: process {marks.of(run_id).pid} was forked from a warm process" in caplog.text
+    with monkeypatch.context() as patch:
+        patch.setattr(launches.instance, "report_engine_event", refuse)
+        run_id = launches.launch("report_run", reports.config())
+    wait_until(lambda: get_status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
+    assert f"Run {run_id}: Warm start: process {reports.wait_for(run_id).pid} was forked" in caplog.text
 
 
-def test_two_processes_for_one_run_execute_it_once(
-    dagster_home: DagsterHome, launches: QuickLaunches, marks: Marks
+def test_run_with_two_workers_executes_once(
+    dagster_home: DagsterHome, launches: QuickLaunches, reports: RunReports
 ) -> None:
-    run_id = launches.created("leave_a_mark", marks.config(hold=True))
+    run_id = launches.create("report_run", reports.config(hold=True))
     folder = dagster_home.folder / LAUNCHER_FOLDER
     make_folder(folder)
     command = [sys.executable, "-m", "seedtrust_ops.launcher.run_worker", "--folder", str(folder)]
-    arguments = launches.arguments("leave_a_mark", run_id)
+    arguments = launches.arguments("report_run", run_id)
     workers = [
         subprocess.Popen([*command, arguments], stderr=subprocess.PIPE, text=True, env=environment_for_child({}))
         for _ in range(2)
     ]
-    wait_until(lambda: [one for one in workers if one.poll() is not None], seconds=120, what="one to give way")
-    (gave_way,) = [one for one in workers if one.poll() is not None]
-    assert gave_way.returncode == 0
-    marks.of(run_id)
-    marks.let_go()
-    said = [worker.communicate(timeout=120)[1] for worker in workers]
-    assert len([text for text in said if "has a worker already" in text]) == 1
-    assert marks.of(run_id).run_id == run_id
-    assert status(launches, run_id) is DagsterRunStatus.SUCCESS
+    wait_until(lambda: [one for one in workers if one.poll() is not None], seconds=120, what="one worker to exit")
+    (exited,) = [one for one in workers if one.poll() is not None]
+    assert exited.returncode == 0
+    reports.wait_for(run_id)
+    reports.release()
+    errors = [worker.communicate(timeout=120)[1] for worker in workers]
+    assert len([text for text in errors if "already has a worker" in text]) == 1
+    assert reports.wait_for(run_id).run_id == run_id
+    assert get_status(launches, run_id) is DagsterRunStatus.SUCCESS
 
 
-def test_a_run_host_of_nobody_goes_when_its_launchers_and_runs_are_gone(
-    dagster_home: DagsterHome, launches: QuickLaunches, marks: Marks
+def test_detached_run_host_exits_when_launchers_and_runs_are_gone(
+    dagster_home: DagsterHome, launches: QuickLaunches, reports: RunReports
 ) -> None:
     folder = dagster_home.folder / LAUNCHER_FOLDER
-    with run_host(dagster_home, "--linger-seconds", "5") as (host, caller):
-        run_id = launches.launched("leave_a_mark", marks.config(hold=True))
-        marks.of(run_id)
-        family = psutil.Process(host.pid).children(recursive=True)
+    with run_host(dagster_home, "--idle-seconds", "5") as (host, connection):
+        run_id = launches.launch("report_run", reports.config(hold=True))
+        reports.wait_for(run_id)
+        children = psutil.Process(host.pid).children(recursive=True)
         launches.instance.run_launcher.dispose()
-        caller.close()
+        connection.close()
         with pytest.raises(subprocess.TimeoutExpired):
-            # Its run needs it.
+            # The run keeps it needed.
             host.wait(7)
-        marks.let_go()
+        reports.release()
         assert host.wait(120) == 0
-    wait_until(lambda: not [one for one in family if one.is_running()], seconds=120, what="the end of all")
-    assert status(launches, run_id) is DagsterRunStatus.SUCCESS
+    wait_until(lambda: not [one for one in children if one.is_running()], seconds=120, what="all processes to exit")
+    assert get_status(launches, run_id) is DagsterRunStatus.SUCCESS
     assert sorted(path.name for path in folder.iterdir()) == ["run_host.lock", "runs.lock"]
 
 
-def test_a_kept_run_host_takes_over_and_runs_of_the_first_finish(
-    dagster_home: DagsterHome, launches: QuickLaunches, marks: Marks
+def test_kept_run_host_takes_over_while_old_runs_finish(
+    dagster_home: DagsterHome, launches: QuickLaunches, reports: RunReports
 ) -> None:
-    first = launches.launched("leave_a_mark", marks.config(hold=True))
-    old = psutil.Process(marks.of(first).pid).parent()
+    first = launches.launch("report_run", reports.config(hold=True))
+    old = psutil.Process(reports.wait_for(first).pid).parent()
     assert old is not None
     with run_host(dagster_home, "--keep") as (host, _):
-        second = launches.launched("leave_a_mark", marks.config(hold=True))
-        assert psutil.Process(marks.of(second).pid).ppid() == host.pid
-        marks.let_go()
+        second = launches.launch("report_run", reports.config(hold=True))
+        assert psutil.Process(reports.wait_for(second).pid).ppid() == host.pid
+        reports.release()
         for run_id in (first, second):
-            wait_until(lambda run_id=run_id: status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
-        wait_until(lambda: not old.is_running(), what="the end of the first run host")
+            wait_until(lambda run_id=run_id: get_status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
+        wait_until(lambda: not old.is_running(), what="the first run host to exit")
 
 
-def test_a_frozen_run_host_is_replaced_and_costs_and_doubles_no_run(
-    launches: QuickLaunches, marks: Marks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_frozen_run_host_is_replaced_without_lost_or_doubled_runs(
+    launches: QuickLaunches, reports: RunReports, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = launches.launched("leave_a_mark", marks.config(hold=True))
-    host = psutil.Process(marks.of(first).pid).parent()
+    first = launches.launch("report_run", reports.config(hold=True))
+    host = psutil.Process(reports.wait_for(first).pid).parent()
     assert host is not None
-    # For this process alone, and longer than a process that lives may stand still.
-    monkeypatch.setattr(host_client, "TURN_SECONDS", 3.0)
+    # Only for this process, and longer than a healthy process can be suspended.
+    monkeypatch.setattr(host_client, "PROBE_SECONDS", 3.0)
     with frozen(host):
-        second = launches.launched("leave_a_mark", marks.config(hold=True))
-    assert psutil.Process(marks.of(second).pid).parent() != host
-    marks.let_go()
+        second = launches.launch("report_run", reports.config(hold=True))
+    assert psutil.Process(reports.wait_for(second).pid).parent() != host
+    reports.release()
     for run_id in (first, second):
-        wait_until(lambda run_id=run_id: status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
-    assert [mark.run_id for mark in marks.left()] == [first, second]
-    assert f"the run host (process {host.pid}) said nothing" in caplog.text
+        wait_until(lambda run_id=run_id: get_status(launches, run_id) is DagsterRunStatus.SUCCESS, seconds=120)
+    assert [report.run_id for report in reports.read_all()] == [first, second]
+    assert f"the run host (process {host.pid}) did not respond" in caplog.text
 
 
-def test_a_kept_run_host_takes_over_from_a_frozen_one(
-    dagster_home: DagsterHome, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(host_client, "TURN_SECONDS", 3.0)
+def test_kept_run_host_takes_over_from_a_frozen_one(dagster_home: DagsterHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_client, "PROBE_SECONDS", 3.0)
     with run_host(dagster_home) as (host, _), frozen(psutil.Process(host.pid)):
         lock = take_over(dagster_home.folder / LAUNCHER_FOLDER, keep=True)
         assert lock is not None
         lock.close()
 
 
-def test_a_folder_with_a_long_name_serves_and_is_its_owners_alone(tmp_path: Path) -> None:
+def test_folder_with_a_long_name_serves_and_is_private(tmp_path: Path) -> None:
     folder = tmp_path / ("d" * 120) / ("e" * 120)
     make_folder(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert not is_answered(folder)
-    with listen(folder) as listener, call(folder) as caller:
-        caller.sendall(b"x")
-        answering, _ = listener.accept()
-        with answering:
-            assert answering.recv(1) == b"x"
+    assert not is_serving(folder)
+    with listen(folder) as listener, connect(folder) as connection:
+        connection.sendall(b"x")
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.recv(1) == b"x"
 
 
-def test_a_run_that_no_process_can_be_started_for_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    caller = RunHostClient(tmp_path / "launcher")
+def test_run_without_a_process_is_refused_with_the_reason(tmp_path: Path) -> None:
+    client = RunHostClient(tmp_path / "launcher")
     code = CodeToLoad(python=str(tmp_path / "no-python"), module=None, code_folder=None)
     try:
         with pytest.raises(RunNotStarted, match="run-1 was not started: no process could be started"):
-            caller.launch(LaunchOrder("run-1", "{}", code, {}, str(tmp_path)))
+            client.launch(LaunchRequest("run-1", "{}", code, {}, str(tmp_path)))
     finally:
-        caller.hang_up()
+        client.disconnect()

@@ -1,4 +1,4 @@
-"""Runs on a real daemon: forked from a warm process, canceled, killed, and none lost or doubled whatever dies."""
+"""Runs on a real daemon: forked from a zygote, canceled or killed, and never lost or doubled when a process crashes."""
 
 import os
 import signal
@@ -16,30 +16,31 @@ from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.tables import JobRun
 from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon
-from seedtrust_ops_tests.launcher.run_reports import Marks
+from seedtrust_ops_tests.launcher.run_reports import RunReports
 from seedtrust_ops_tests.support.waiters import wait_until
 
 pytestmark = pytest.mark.timeout(900)
-FORKED = "was forked from a warm process"
-COLD = "was started cold"
+WARM_START = "Warm start"
+COLD_START = "Cold start"
 
 
 @pytest.fixture
-def marks(tmp_path: Path) -> Iterator[Marks]:
-    marks = Marks(tmp_path)
-    yield marks
-    # Where the test failed, a run may still be held.
-    marks.let_go()
+def reports(tmp_path: Path) -> Iterator[RunReports]:
+    reports = RunReports(tmp_path)
+    yield reports
+    # If the test failed, a run may still be held.
+    reports.release()
 
 
-def submitted(daemon: QuickDaemon, marks: Marks, *, hold: bool = False) -> str:
-    (run_id,) = daemon.submit("leave_a_mark", run_config=marks.config(hold=hold))
+def submit_run(daemon: QuickDaemon, reports: RunReports, *, hold: bool = False) -> str:
+    """Queue a run; return its id."""
+    (run_id,) = daemon.submit("report_run", run_config=reports.config(hold=hold))
     return run_id
 
 
-def finished(daemon: QuickDaemon, marks: Marks) -> str:
-    """A run that was submitted and has succeeded."""
-    run_id = submitted(daemon, marks)
+def execute_run(daemon: QuickDaemon, reports: RunReports) -> str:
+    """Queue a run and wait for its success; return its id."""
+    run_id = submit_run(daemon, reports)
     daemon.wait_for(run_id, DagsterRunStatus.SUCCESS)
     return run_id
 
@@ -51,131 +52,131 @@ def change_code(daemon: QuickDaemon, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def output_of(instance: dg.DagsterInstance, run_id: str) -> tuple[str, str]:
+def read_output(instance: dg.DagsterInstance, run_id: str) -> tuple[str, str]:
     (captured,) = instance.all_logs(run_id, of_type=DagsterEventType.LOGS_CAPTURED)
     assert captured.dagster_event is not None
     key = [run_id, "compute_logs", captured.dagster_event.logs_captured_data.file_key]
-    told = instance.compute_log_manager.get_log_data(key)
-    return (told.stdout or b"").decode(), (told.stderr or b"").decode()
+    output = instance.compute_log_manager.get_log_data(key)
+    return (output.stdout or b"").decode(), (output.stderr or b"").decode()
 
 
-def mirrored(daemon: QuickDaemon, sessions: sessionmaker[Session], run_id: str) -> str:
-    """The run's status in JobRun after a look of the mirror's."""
+def mirror_status(daemon: QuickDaemon, sessions: sessionmaker[Session], run_id: str) -> str:
+    """Mirror changed runs once; return the run's status in JobRun."""
     mirror_changed_runs(daemon.instance, DatabaseResource(), None)
     with sessions() as session:
         return session.scalars(select(JobRun.status).where(JobRun.run_id == run_id)).one()
 
 
-def test_forked_runs_are_like_any_others(daemon: QuickDaemon, marks: Marks) -> None:
-    runs = [finished(daemon, marks), finished(daemon, marks)]
-    first, second = (marks.of(run_id) for run_id in runs)
-    for run_id, mark in zip(runs, (first, second), strict=True):
-        assert FORKED in daemon.how_started(run_id)
-        assert daemon.worker(run_id).pid == mark.pid
-        assert (mark.variable, mark.folder) == ("from the daemon", str(daemon.code))
-        stdout, stderr = output_of(daemon.instance, run_id)
+def test_forked_runs_behave_like_other_runs(daemon: QuickDaemon, reports: RunReports) -> None:
+    runs = [execute_run(daemon, reports), execute_run(daemon, reports)]
+    first, second = (reports.wait_for(run_id) for run_id in runs)
+    for run_id, report in zip(runs, (first, second), strict=True):
+        assert WARM_START in daemon.start_event(run_id)
+        assert daemon.worker(run_id).pid == report.pid
+        assert (report.variable, report.folder) == ("from the daemon", str(daemon.code))
+        stdout, stderr = read_output(daemon.instance, run_id)
         assert "to standard output" in stdout
         assert "to standard error" in stderr
     assert first.random != second.random
     assert len(daemon.zygotes) == 1
 
 
-def test_canceling_interrupts_a_running_op(daemon: QuickDaemon, marks: Marks) -> None:
-    run_id = submitted(daemon, marks, hold=True)
-    pid = marks.of(run_id).pid
+def test_cancellation_interrupts_a_running_op(daemon: QuickDaemon, reports: RunReports) -> None:
+    run_id = submit_run(daemon, reports, hold=True)
+    pid = reports.wait_for(run_id).pid
     assert daemon.instance.run_launcher.terminate(run_id)
     daemon.wait_for(run_id, DagsterRunStatus.CANCELED)
-    assert marks.interruptions == ["DagsterExecutionInterruptedError"]
-    wait_until(lambda: not psutil.pid_exists(pid), what="the end of the worker")
+    assert reports.interruptions == ["DagsterExecutionInterruptedError"]
+    wait_until(lambda: not psutil.pid_exists(pid), what="the worker to exit")
 
 
-def test_a_run_canceled_while_it_starts_executes_nothing(daemon: QuickDaemon, marks: Marks) -> None:
-    finished(daemon, marks)
+def test_run_canceled_while_it_starts_executes_nothing(daemon: QuickDaemon, reports: RunReports) -> None:
+    execute_run(daemon, reports)
     (zygote,) = daemon.zygotes
     zygote.suspend()
-    run_id = submitted(daemon, marks)
+    run_id = submit_run(daemon, reports)
     daemon.wait_for(run_id, DagsterRunStatus.STARTING)
     assert daemon.instance.run_launcher.terminate(run_id)
     zygote.resume()
     daemon.wait_for(run_id, DagsterRunStatus.CANCELED)
-    assert run_id not in [mark.run_id for mark in marks.left()]
+    assert run_id not in [report.run_id for report in reports.read_all()]
 
 
-def test_a_zygote_killed_while_forking_costs_no_run_and_doubles_none(daemon: QuickDaemon, marks: Marks) -> None:
-    finished(daemon, marks)
+def test_zygote_killed_while_forking_loses_and_doubles_no_run(daemon: QuickDaemon, reports: RunReports) -> None:
+    execute_run(daemon, reports)
     (zygote,) = daemon.zygotes
     zygote.suspend()
-    run_id = submitted(daemon, marks)
+    run_id = submit_run(daemon, reports)
     daemon.wait_for(run_id, DagsterRunStatus.STARTING)
     zygote.kill()
     daemon.wait_for(run_id, DagsterRunStatus.SUCCESS)
-    assert COLD in daemon.how_started(run_id)
-    assert marks.of(run_id).run_id == run_id
-    assert FORKED in daemon.how_started(finished(daemon, marks))
+    assert COLD_START in daemon.start_event(run_id)
+    assert reports.wait_for(run_id).run_id == run_id
+    assert WARM_START in daemon.start_event(execute_run(daemon, reports))
     assert daemon.zygotes != [zygote]
 
 
-def test_a_run_whose_worker_is_killed_fails(daemon: QuickDaemon, marks: Marks) -> None:
-    run_id = submitted(daemon, marks, hold=True)
-    marks.of(run_id)
+def test_run_whose_worker_is_killed_fails(daemon: QuickDaemon, reports: RunReports) -> None:
+    run_id = submit_run(daemon, reports, hold=True)
+    reports.wait_for(run_id)
     os.kill(daemon.worker(run_id).pid, signal.SIGKILL)
     daemon.wait_for(run_id, DagsterRunStatus.FAILURE)
-    assert any("is gone" in text for text in daemon.said_of(run_id))
+    assert any("crashed" in text for text in daemon.event_messages(run_id))
 
 
-def test_runs_in_flight_outlive_daemon_and_code_server_are_mirrored_and_the_zygote_stays(
-    daemon: QuickDaemon, marks: Marks, sessions: sessionmaker[Session], request: pytest.FixtureRequest
+def test_run_and_zygote_survive_kill_of_daemon_and_code_server(
+    daemon: QuickDaemon, reports: RunReports, sessions: sessionmaker[Session], request: pytest.FixtureRequest
 ) -> None:
-    run_id = submitted(daemon, marks, hold=True)
-    marks.of(run_id)
+    run_id = submit_run(daemon, reports, hold=True)
+    reports.wait_for(run_id)
     before = daemon.run_host, daemon.zygotes
     daemon.kill("daemon")
     daemon.kill("code-server")
     daemon.start_all()
-    assert FORKED in daemon.how_started(finished(daemon, Marks(daemon.code)))
+    assert WARM_START in daemon.start_event(execute_run(daemon, RunReports(daemon.code)))
     assert (daemon.run_host, daemon.zygotes) == before
     assert daemon.status(run_id) is DagsterRunStatus.STARTED
-    # Not before the daemon is started again: a zygote is of one environment.
+    # Only after the daemon has restarted: a zygote serves one environment.
     request.getfixturevalue("bank_environment")
-    assert mirrored(daemon, sessions, run_id) == "STARTED"
-    marks.let_go()
+    assert mirror_status(daemon, sessions, run_id) == "STARTED"
+    reports.release()
     daemon.wait_for(run_id, DagsterRunStatus.SUCCESS)
-    assert mirrored(daemon, sessions, run_id) == "COMPLETED"
+    assert mirror_status(daemon, sessions, run_id) == "COMPLETED"
 
 
-def test_runs_outlive_their_run_host_and_the_next_launch_finds_another(daemon: QuickDaemon, marks: Marks) -> None:
-    run_id = submitted(daemon, marks, hold=True)
-    marks.of(run_id)
+def test_run_survives_run_host_and_next_launch_starts_another(daemon: QuickDaemon, reports: RunReports) -> None:
+    run_id = submit_run(daemon, reports, hold=True)
+    reports.wait_for(run_id)
     host = daemon.run_host
     host.kill()
-    wait_until(lambda: not host.is_running() or host.status() == psutil.STATUS_ZOMBIE, what="the run host's end")
-    assert FORKED in daemon.how_started(finished(daemon, Marks(daemon.code)))
+    wait_until(lambda: not host.is_running() or host.status() == psutil.STATUS_ZOMBIE, what="the run host to exit")
+    assert WARM_START in daemon.start_event(execute_run(daemon, RunReports(daemon.code)))
     assert daemon.run_host != host
-    marks.let_go()
+    reports.release()
     daemon.wait_for(run_id, DagsterRunStatus.SUCCESS)
 
 
-def test_changed_code_is_what_the_next_run_executes(daemon: QuickDaemon, marks: Marks) -> None:
-    old = submitted(daemon, marks, hold=True)
-    assert marks.of(old).version == "first"
+def test_next_run_executes_changed_code(daemon: QuickDaemon, reports: RunReports) -> None:
+    old = submit_run(daemon, reports, hold=True)
+    assert reports.wait_for(old).version == "first"
     zygotes = daemon.zygotes
     change_code(daemon, '"first"', '"second"')
-    marks.let_go()
-    new = finished(daemon, marks)
-    assert marks.of(new).version == "second"
-    assert FORKED in daemon.how_started(new)
+    reports.release()
+    new = execute_run(daemon, reports)
+    assert reports.wait_for(new).version == "second"
+    assert WARM_START in daemon.start_event(new)
     daemon.wait_for(old, DagsterRunStatus.SUCCESS)
-    wait_until(lambda: len(daemon.zygotes) == 1, what="the end of the old zygote")
+    wait_until(lambda: len(daemon.zygotes) == 1, what="the old zygote to exit")
     assert daemon.zygotes != zygotes
 
 
-def test_code_that_can_not_be_forked_is_started_cold_and_says_why(daemon: QuickDaemon, marks: Marks) -> None:
+def test_code_that_cannot_be_forked_starts_cold_and_says_why(daemon: QuickDaemon, reports: RunReports) -> None:
     harmless = "import dagster as dg\n"
     threads = (
         "import threading\n\nthreading.Thread(target=time.sleep, args=(1000,), name='idler', daemon=True).start()\n"
     )
     change_code(daemon, harmless, harmless + threads)
-    run_id = finished(daemon, marks)
-    assert "idler" in daemon.how_started(run_id)
-    assert COLD in daemon.how_started(run_id)
+    run_id = execute_run(daemon, reports)
+    assert "idler" in daemon.start_event(run_id)
+    assert COLD_START in daemon.start_event(run_id)
     change_code(daemon, threads, "")

@@ -1,4 +1,4 @@
-"""People are told of a process that died, once however often it dies, and when it lives well again."""
+"""A crash opens one alert, however often the process crashes, and a stable process resolves it."""
 
 import threading
 
@@ -8,46 +8,46 @@ from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.supervisor import supervisor
-from seedtrust_ops.supervisor.crash_alerts import RULE, tell_of_deaths
+from seedtrust_ops.supervisor.crash_alerts import RULE, record_crash_alerts
 from seedtrust_ops.tables import Alert
-from seedtrust_ops_tests.supervisor.test_supervisor import Said, program
+from seedtrust_ops_tests.supervisor.test_supervisor import OutputRecorder, program
 from seedtrust_ops_tests.support.waiters import wait_until
 
 
-def alerts(sessions: sessionmaker[Session]) -> list[tuple[str, str, bool]]:
+def read_alerts(sessions: sessionmaker[Session]) -> list[tuple[str, str, bool]]:
     with sessions() as session:
         found = session.scalars(select(Alert).where(Alert.rule == RULE).order_by(Alert.id))
         return [(one.subject, one.severity, one.resolved_at is not None) for one in found]
 
 
-def test_a_process_that_dies_twice_opens_one_alert_that_is_resolved_when_it_has_lived_well(
+def test_repeated_crash_opens_one_alert_until_the_process_is_stable(
     database_url: URL, sessions: sessionmaker[Session], tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "FIRST_PAUSE_SECONDS", 0.05)
-    # None of its lives is a good one until the alert was seen, however long any of them takes.
-    monkeypatch.setattr(supervisor, "LIVED_WELL_SECONDS", 3_600.0)
-    said = Said()
+    monkeypatch.setattr(supervisor, "MIN_RESTART_DELAY_SECONDS", 0.05)
+    # No run counts as stable before the alert was seen, however long it takes.
+    monkeypatch.setattr(supervisor, "STABLE_SECONDS", 3_600.0)
+    output = OutputRecorder()
     stop = threading.Event()
     twice = f"test -e {tmp_path}/second && exec sleep 1000; test -e {tmp_path}/first && touch {tmp_path}/second; "
-    dying = program(f"{twice} touch {tmp_path}/first; exit 3")
-    with tell_of_deaths(database_url, said) as deaths:
-        running = supervisor.Supervisor([dying], said, observer=deaths)
+    crashing = program(f"{twice} touch {tmp_path}/first; exit 3")
+    with record_crash_alerts(database_url, output) as crash_alerts:
+        running = supervisor.Supervisor([crashing], output, observer=crash_alerts)
         thread = threading.Thread(target=running.run, args=(stop,))
         thread.start()
         try:
-            wait_until(lambda: sum("ended with code 3" in line for line in said.lines) == 2, what="two deaths")
-            wait_until(lambda: alerts(sessions) == [("script", "HIGH", False)], what="the alert")
-            monkeypatch.setattr(supervisor, "LIVED_WELL_SECONDS", 0.1)
-            wait_until(lambda: alerts(sessions) == [("script", "HIGH", True)], what="its resolution")
+            wait_until(lambda: sum("Exited with code 3" in line for line in output.lines) == 2, what="two crashes")
+            wait_until(lambda: read_alerts(sessions) == [("script", "HIGH", False)], what="the alert")
+            monkeypatch.setattr(supervisor, "STABLE_SECONDS", 0.1)
+            wait_until(lambda: read_alerts(sessions) == [("script", "HIGH", True)], what="its resolution")
         finally:
             stop.set()
             thread.join(120)
 
 
-def test_a_database_that_is_away_delays_neither_the_supervisor_nor_its_end(database_url: URL) -> None:
-    said = Said()
-    nowhere = database_url.set(query={"host": "127.0.0.1", "port": "1"})
-    with tell_of_deaths(nowhere, said) as deaths:
-        deaths.died("daemon", 137, 12.0)
-        deaths.lived_well("daemon")
-    assert all("could not be written to ops.alerts" in line for line in said.lines)
+def test_unreachable_database_delays_neither_supervisor_nor_shutdown(database_url: URL) -> None:
+    output = OutputRecorder()
+    unreachable = database_url.set(query={"host": "127.0.0.1", "port": "1"})
+    with record_crash_alerts(unreachable, output) as crash_alerts:
+        crash_alerts.on_crash("daemon", 137, 12.0)
+        crash_alerts.on_recovery("daemon")
+    assert all("could not be written to ops.alerts" in line for line in output.lines)

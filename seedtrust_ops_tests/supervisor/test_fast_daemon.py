@@ -1,4 +1,4 @@
-"""The worker's daemon is Dagster's, turning faster, and its end is not held up by sensors that wait."""
+"""The worker's daemon is Dagster's with shorter intervals, and long-polling sensors do not delay its shutdown."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -15,71 +15,79 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_instance import run_was_queued
 from seedtrust_ops.database.engine import application_engine
-from seedtrust_ops.database.listen_notify import BATCH_QUEUED, REQUEST_PENDING, Signal, listening, wait_until_found
+from seedtrust_ops.database.listen_notify import BATCH_QUEUED, REQUEST_PENDING, NotifyChannel, listen, poll_until
 from seedtrust_ops.supervisor import fast_daemon
-from seedtrust_ops.supervisor.fast_daemon import FastQueueDaemon, FastSensorDaemon, ShortWaits, daemons_of, end_waits
-from seedtrust_ops.supervisor.worker_stack import free_port
-from seedtrust_ops_tests.monitoring.sample_runs import STATUS, becomes, new_run
+from seedtrust_ops.supervisor.fast_daemon import (
+    CappedWaitEvent,
+    FastQueueDaemon,
+    FastSensorDaemon,
+    create_daemons,
+    release_waiting_sensors,
+)
+from seedtrust_ops.supervisor.worker_stack import find_free_port
+from seedtrust_ops_tests.monitoring.sample_runs import STATUS, set_status, new_run
 
-LONG = 120.0
-
-
-def test_it_runs_every_daemon_that_dagster_would_run(instance: dg.DagsterInstance) -> None:
-    ours = list(daemons_of(instance))
-    assert [one.daemon_type() for one in ours] == [one.daemon_type() for one in create_daemons_from_instance(instance)]
-    assert {type(one) for one in ours} >= {FastSensorDaemon, FastQueueDaemon}
-
-
-def test_a_long_wait_is_cut_short_and_the_end_is_still_seen() -> None:
-    end = Event()
-    short = ShortWaits(end, 0.01)
-    assert short.wait(LONG) is False
-    assert not short.is_set()
-    end.set()
-    assert short.is_set()
-    assert short.wait(LONG) is True
+TIMEOUT_SECONDS = 120.0
 
 
-def test_what_a_sensor_queues_is_looked_at_without_waiting_for_the_next_turn(
+def test_daemon_runs_every_daemon_that_dagster_would_run(instance: dg.DagsterInstance) -> None:
+    daemons = list(create_daemons(instance))
+    assert [one.daemon_type() for one in daemons] == [
+        one.daemon_type() for one in create_daemons_from_instance(instance)
+    ]
+    assert {type(one) for one in daemons} >= {FastSensorDaemon, FastQueueDaemon}
+
+
+def test_wait_is_capped_and_still_sees_the_event() -> None:
+    event = Event()
+    capped = CappedWaitEvent(event, 0.01)
+    assert capped.wait(TIMEOUT_SECONDS) is False
+    assert not capped.is_set()
+    event.set()
+    assert capped.is_set()
+    assert capped.wait(TIMEOUT_SECONDS) is True
+
+
+def test_run_queued_by_a_sensor_does_not_wait_for_the_next_interval(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fast_daemon, "QUEUE_TURN_SECONDS", 100 * LONG)
+    monkeypatch.setattr(fast_daemon, "QUEUE_INTERVAL_SECONDS", 100 * TIMEOUT_SECONDS)
     run_was_queued.clear()
     for _ in range(10):
-        becomes(instance, new_run(instance), STATUS.STARTED)
+        set_status(instance, new_run(instance), STATUS.STARTED)
     context: Any = SimpleNamespace(instance=instance)
     workspace: Any = SimpleNamespace()
     with ThreadPoolExecutor(1) as pool:
-        turn = pool.submit(lambda: list(FastQueueDaemon().run_iteration(context)))
+        iteration = pool.submit(lambda: list(FastQueueDaemon().run_iteration(context)))
         run = instance.get_run_by_id(new_run(instance))
         assert run is not None
         instance.run_coordinator.submit_run(SubmitRunContext(run, workspace))
-        turn.result(LONG)
-    assert instance.get_runs_count(fast_daemon.WAITING) == 1
+        iteration.result(TIMEOUT_SECONDS)
+    assert instance.get_runs_count(fast_daemon.QUEUED_RUNS) == 1
 
 
-@pytest.mark.parametrize("signal", [BATCH_QUEUED, REQUEST_PENDING])
-def test_the_end_of_the_daemon_ends_the_waits(
-    bank_environment: dict[str, str], sessions: sessionmaker[Session], signal: Signal
+@pytest.mark.parametrize("channel", [BATCH_QUEUED, REQUEST_PENDING])
+def test_shutdown_ends_the_long_polls(
+    bank_environment: dict[str, str], sessions: sessionmaker[Session], channel: NotifyChannel
 ) -> None:
-    looked = Event()
+    checked = Event()
 
     def wait() -> bool:
-        with listening(application_engine(), signal) as bell:
-            return wait_until_found(lambda: looked.set() or False, bool, bell, seconds=LONG)
+        with listen(application_engine(), channel) as listener:
+            return poll_until(lambda: checked.set() or False, bool, listener, seconds=TIMEOUT_SECONDS)
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(wait)
-        assert looked.wait(LONG)
-        end_waits(logging.getLogger(__name__))
-        assert waiting.result(LONG / 2) is False
+        assert checked.wait(TIMEOUT_SECONDS)
+        release_waiting_sensors(logging.getLogger(__name__))
+        assert waiting.result(TIMEOUT_SECONDS / 2) is False
 
 
-def test_a_database_that_is_down_does_not_keep_the_daemon_from_ending(
+def test_unreachable_database_does_not_block_the_shutdown(
     monkeypatch: pytest.MonkeyPatch, bank_environment: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", f"postgresql://ops:hunter2@127.0.0.1:{free_port()}/seedtrust")
+    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", f"postgresql://ops:hunter2@127.0.0.1:{find_free_port()}/seedtrust")
     get_settings.cache_clear()
-    end_waits(logging.getLogger(__name__))
+    release_waiting_sensors(logging.getLogger(__name__))
     assert "DatabaseUnreachable" in caplog.text
     assert "hunter2" not in caplog.text

@@ -1,6 +1,6 @@
-"""A full queue on a real worker: who starts first, what expires, what is revoked, and JobRun equal to Dagster's runs.
+"""A full queue on a real worker: what starts first, what expires, what is revoked, and JobRun matches Dagster's runs.
 
-All is queued while the worker is away, so that nothing depends on how quick anybody is.
+Everything is queued while the worker is down, so that the result does not depend on timing.
 """
 
 import signal
@@ -27,8 +27,8 @@ from seedtrust_ops.tables import JobRun
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.waiters import wait_until
 
-WORST_LAST = ["off_site_tracking", "account_balance_reminders", "case_close_reminders", "dr_auto_approval"]
-# Its name is the worker's own: Dagster's launcher asks the code server of the location that a run names.
+LEAST_SEVERE_FIRST = ["off_site_tracking", "account_balance_reminders", "case_close_reminders", "dr_auto_approval"]
+# Same location name as the worker's: Dagster's launcher uses the code server of the location that a run names.
 CODE = InProcessCodeLocationOrigin(
     LoadableTargetOrigin(module_name="seedtrust_ops.definitions"), location_name="seedtrust_ops"
 )
@@ -36,11 +36,11 @@ CODE = InProcessCodeLocationOrigin(
 
 @contextmanager
 def worker(home: DagsterHome, variables: Mapping[str, str], log: Path) -> Iterator[None]:
-    """`seedtrust-ops worker`, with all automations but the always-on ones switched off."""
-    started = [sys.executable, "-m", "seedtrust_ops.cli.main", "worker"]
+    """Run `seedtrust-ops worker` with every schedule and sensor off, except those that are always on."""
+    command = [sys.executable, "-m", "seedtrust_ops.cli.main", "worker"]
     with log.open("w") as output:
         process = subprocess.Popen(
-            started,
+            command,
             env=environment_for_child(dict(variables) | home.variables | {"DEV_ENV": "1"}),
             stdout=output,
             stderr=output,
@@ -55,8 +55,10 @@ def worker(home: DagsterHome, variables: Mapping[str, str], log: Path) -> Iterat
             process.wait(100)
 
 
-def submit(instance: dg.DagsterInstance, workspace: BaseWorkspaceRequestContext, job_name: str, **changes: Any) -> str:
-    """Put a run of the job into the queue, with the tags that its job gives its runs."""
+def submit_run(
+    instance: dg.DagsterInstance, workspace: BaseWorkspaceRequestContext, job_name: str, **changes: Any
+) -> str:
+    """Queue a run of the job with the job's own run tags; return its id."""
     (location,) = workspace.code_locations
     job = location.get_repository("__repository__").get_full_job(job_name)
     run = create_run_for_test(
@@ -72,7 +74,7 @@ def submit(instance: dg.DagsterInstance, workspace: BaseWorkspaceRequestContext,
 
 
 @pytest.mark.timeout(600)
-def test_a_queue_that_filled_up_while_the_worker_was_away_is_worked_off_the_worst_first(
+def test_queue_starts_most_severe_run_first_after_downtime(
     instance: dg.DagsterInstance,
     dagster_home: DagsterHome,
     bank_environment: dict[str, str],
@@ -85,36 +87,36 @@ def test_a_queue_that_filled_up_while_the_worker_was_away_is_worked_off_the_wors
     settings.write_text(text.replace("max_concurrent_runs: 10", "max_concurrent_runs: 1"))
     with WorkspaceProcessContext(instance, InProcessTestWorkspaceLoadTarget(CODE)) as process:
         workspace = process.create_request_context()
-        waiting = [submit(instance, workspace, name) for name in WORST_LAST]
-        expired = submit(instance, workspace, "auto_heal_huntington_batches", tags={EXPIRES_TAG: "0.001"})
-        revoked = submit(instance, workspace, "auto_heal_huntington_batches")
+        waiting = [submit_run(instance, workspace, name) for name in LEAST_SEVERE_FIRST]
+        expired = submit_run(instance, workspace, "auto_heal_huntington_batches", tags={EXPIRES_TAG: "0.001"})
+        revoked = submit_run(instance, workspace, "auto_heal_huntington_batches")
         instance.run_coordinator.cancel_run(revoked)
         config = {"ops": {"process_huntington_batch": {"config": {"batch_id": 4711}}}}
-        failed = submit(instance, workspace, "process_huntington_batch", run_config=config)
+        failed = submit_run(instance, workspace, "process_huntington_batch", run_config=config)
 
-    def job_runs() -> dict[str, JobRun]:
+    def read_job_runs() -> dict[str, JobRun]:
         with sessions() as session:
             return {run.run_id: run for run in session.scalars(select(JobRun))}
 
     with worker(dagster_home, bank_environment, tmp_path / "worker.log"):
         runs = {*waiting, expired, revoked, failed}
         wait_until(
-            lambda: runs == {run_id for run_id, run in job_runs().items() if run.resolution is not None},
+            lambda: runs == {run_id for run_id, run in read_job_runs().items() if run.resolution is not None},
             seconds=400,
             every=0.5,
-            what="the end of all runs in JobRun",
+            what="all runs to have ended in JobRun",
         )
-    kept = job_runs()
-    dagsters = {record.dagster_run.run_id: record for record in instance.get_run_records()}
-    assert {run_id: run.status for run_id, run in kept.items()} == {
-        run_id: status_of(record.dagster_run) for run_id, record in dagsters.items()
+    job_runs = read_job_runs()
+    records = {record.dagster_run.run_id: record for record in instance.get_run_records()}
+    assert {run_id: run.status for run_id, run in job_runs.items()} == {
+        run_id: status_of(record.dagster_run) for run_id, record in records.items()
     }
-    assert [kept[run_id].status for run_id in (expired, revoked, failed)] == ["EXPIRED", "REVOKED", "ERROR"]
-    assert "There is no batch 4711." in (kept[failed].error or "")
-    assert {kept[run_id].status for run_id in waiting} == {"COMPLETED"}
-    assert all(kept[run_id].result for run_id in waiting)
-    by_start = sorted((failed, *waiting), key=lambda run_id: dagsters[run_id].start_time or 0)
+    assert [job_runs[run_id].status for run_id in (expired, revoked, failed)] == ["EXPIRED", "REVOKED", "ERROR"]
+    assert "There is no batch 4711." in (job_runs[failed].error or "")
+    assert {job_runs[run_id].status for run_id in waiting} == {"COMPLETED"}
+    assert all(job_runs[run_id].result for run_id in waiting)
+    by_start = sorted((failed, *waiting), key=lambda run_id: records[run_id].start_time or 0)
     assert set(by_start[:2]) == {failed, waiting[-1]}
     assert by_start[2:] == list(reversed(waiting[:-1]))
-    # Nothing of what expired was ever executed.
+    # No step of the expired run was executed.
     assert not any(entry.step_key for entry in instance.all_logs(expired))

@@ -1,4 +1,4 @@
-"""What listens, listens on loopback: the UI has no login, and the code server does what it is told."""
+"""Servers listen on loopback only: the web UI has no login, and the code server runs what it is asked to."""
 
 import json
 import subprocess
@@ -7,29 +7,37 @@ from pathlib import Path
 
 import psutil
 
-from seedtrust_ops.supervisor.worker_stack import LOOPBACK, code_server, free_port, is_listening, web_server
+from seedtrust_ops.supervisor.worker_stack import (
+    LOOPBACK,
+    build_code_server,
+    build_web_server,
+    find_free_port,
+    is_listening,
+)
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.waiters import wait_until
 
 
-def test_every_server_is_told_to_listen_on_loopback() -> None:
-    for program in (web_server({}, Path("workspace.yaml"), 1), code_server({}, 1)):
+def test_every_server_command_names_loopback() -> None:
+    for program in (build_web_server({}, Path("workspace.yaml"), 1), build_code_server({}, 1)):
         (host,) = [after for one, after in zip(program.command, program.command[1:], strict=False) if one == "--host"]
         assert host == LOOPBACK == "127.0.0.1"
 
 
-def test_the_web_server_is_reached_from_this_machine_alone(dagster_home: DagsterHome, tmp_path: Path) -> None:
+def test_web_server_listens_on_loopback_only(dagster_home: DagsterHome, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace.yaml"
     workspace.write_text("load_from: []\n")
-    port = free_port()
-    program = web_server(dagster_home.variables | {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}, workspace, port)
+    port = find_free_port()
+    program = build_web_server(
+        dagster_home.variables | {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}, workspace, port
+    )
     server = subprocess.Popen(
         program.command, env=dict(program.environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         wait_until(lambda: is_listening(port), seconds=120, what="the web server")
-        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/server_info", timeout=60) as answer:
-            assert "dagster_webserver_version" in json.load(answer)
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/server_info", timeout=60) as response:
+            assert "dagster_webserver_version" in json.load(response)
         listening = {
             one.laddr.ip
             for process in [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]

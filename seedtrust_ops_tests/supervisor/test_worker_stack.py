@@ -1,4 +1,4 @@
-"""`seedtrust-ops worker` as production runs it: a real daemon sends a batch, comes back from a kill, leaves nothing."""
+"""`seedtrust-ops worker` as in production: a real daemon sends a batch, restarts after a kill, and leaves nothing."""
 
 import os
 import shutil
@@ -14,13 +14,13 @@ from sqlalchemy.engine import URL
 from seedtrust_ops.config import dagster_home, environment_for_child
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops_tests.support.databases import own_database, plain
+from seedtrust_ops_tests.support.databases import plain_url, temporary_database
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.waiters import wait_until
 
 
-def daemons(supervisor: psutil.Process) -> list[psutil.Process]:
-    """The living daemon itself, below its keeper."""
+def find_daemons(supervisor: psutil.Process) -> list[psutil.Process]:
+    """Return the running daemon itself, without its process guard."""
     found = []
     for process in supervisor.children(recursive=True):
         try:
@@ -36,7 +36,7 @@ def daemons(supervisor: psutil.Process) -> list[psutil.Process]:
 
 
 def is_zygote(process: psutil.Process) -> bool:
-    """Whether it is one that runs are forked of, and no run."""
+    """Return whether it is a zygote, and not a run forked from one."""
     try:
         return "seedtrust_ops.launcher.zygote" in process.cmdline() and os.getpgid(process.pid) != process.pid
     except (psutil.NoSuchProcess, ProcessLookupError):
@@ -44,15 +44,15 @@ def is_zygote(process: psutil.Process) -> bool:
 
 
 @pytest.mark.timeout(900)
-def test_it_sends_a_batch_survives_a_kill_and_leaves_nothing(
+def test_worker_sends_batch_survives_kill_and_leaves_nothing(
     bank_environment: dict[str, str], bank: BankProcess, company: Company, postgres_server: URL, tmp_path: Path
 ) -> None:
     shutil.copy(dagster_home() / "dagster.yaml", tmp_path)
     log = tmp_path / "worker.log"
-    with own_database(postgres_server) as dagster_url, log.open("w") as output:
+    with temporary_database(postgres_server) as dagster_url, log.open("w") as output:
         variables = environment_for_child(
             bank_environment
-            | {"DAGSTER_HOME": str(tmp_path), "DAGSTER_POSTGRES_URL": plain(dagster_url), "DEV_ENV": "0"}
+            | {"DAGSTER_HOME": str(tmp_path), "DAGSTER_POSTGRES_URL": plain_url(dagster_url), "DEV_ENV": "0"}
             | {"SEEDTRUST_SENSOR_WAIT_SECONDS": "9.5"}
         )
         worker = subprocess.Popen(
@@ -60,13 +60,13 @@ def test_it_sends_a_batch_survives_a_kill_and_leaves_nothing(
         )
         try:
             supervisor = psutil.Process(worker.pid)
-            wait_until(lambda: daemons(supervisor), seconds=120, what="the daemon's start")
-            (first,) = daemons(supervisor)
+            wait_until(lambda: find_daemons(supervisor), seconds=120, what="the daemon to start")
+            (first,) = find_daemons(supervisor)
             first.kill()
             wait_until(
-                lambda: [one for one in daemons(supervisor) if one.pid != first.pid],
+                lambda: [one for one in find_daemons(supervisor) if one.pid != first.pid],
                 seconds=120,
-                what="the daemon's second start",
+                what="the daemon to restart",
             )
             batch_id = company.batch([1_000, 2_000, 3_000])
             wait_until(
@@ -74,12 +74,12 @@ def test_it_sends_a_batch_survives_a_kill_and_leaves_nothing(
             )
             slow_id = company.batch([4_000, 5_000])
             last = company.transactions(slow_id)[-1].id
-            # The bank asks for patience until the worker was told to stop, so that a run is sure to be under way then.
-            bank.control.order_fault("rate_limited", times=None, idempotency_key=idempotency_key(last), seconds=1)
+            # The bank responds with 429 until the worker is asked to stop, so that a run is certainly active then.
+            bank.control.inject_fault("rate_limited", times=None, idempotency_key=idempotency_key(last), seconds=1)
             wait_until(lambda: company.batch_row(slow_id).status == "processing", seconds=120, what="the slow batch")
-            family = supervisor.children(recursive=True)
-            # The first run found the code loaded: the run host had done that by itself.
-            wait_until(lambda: len([one for one in family if is_zygote(one)]) == 1, what="one zygote and no other")
+            processes = supervisor.children(recursive=True)
+            # The first run used a loaded zygote: the run host had started it on its own.
+            wait_until(lambda: len([one for one in processes if is_zygote(one)]) == 1, what="exactly one zygote")
             worker.send_signal(signal.SIGTERM)
             bank.control.clear_faults()
             assert worker.wait(240) == 0
@@ -91,7 +91,7 @@ def test_it_sends_a_batch_survives_a_kill_and_leaves_nothing(
                 os.kill(worker.pid, signal.SIGKILL)
                 worker.wait()
     assert company.statuses(batch_id) == ["completed"] * 3
-    # The run that was under way when the worker was told to stop was let finish.
+    # The run that was active when the worker was asked to stop could finish.
     assert company.statuses(slow_id) == ["completed"] * 2
     assert company.unbalanced_accounts() == []
-    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]

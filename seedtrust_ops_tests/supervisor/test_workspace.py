@@ -1,29 +1,29 @@
-"""The workspace by which the web server finds the code server: it stays true when the worker is started again."""
+"""The workspace that tells the web server where the code server is stays valid when the worker restarts."""
 
 import socket
 from contextlib import closing
 from pathlib import Path
 
-from seedtrust_ops.supervisor.worker_stack import LOOPBACK, code_server_port, free_port, write_workspace
+from seedtrust_ops.supervisor.worker_stack import LOOPBACK, choose_code_server_port, find_free_port, write_workspace
 
 
-def test_the_next_worker_has_the_port_that_the_web_server_knows(tmp_path: Path) -> None:
-    port = code_server_port(tmp_path)
+def test_port_stays_the_same_for_the_next_worker(tmp_path: Path) -> None:
+    port = choose_code_server_port(tmp_path)
     write_workspace(tmp_path, port)
     with (
         closing(socket.create_server((LOOPBACK, port))) as code_server,
         socket.create_connection((LOOPBACK, port)) as web_server,
     ):
-        # Closed by the server's side first, the connection lingers, as those of a worker do that was stopped.
+        # The server closes first, so the connection stays in TIME_WAIT, as after a worker was stopped.
         code_server.accept()[0].close()
         web_server.recv(1)
-    assert code_server_port(tmp_path) == port
+    assert choose_code_server_port(tmp_path) == port
 
 
-def test_a_port_that_somebody_else_took_is_left_to_them(tmp_path: Path) -> None:
-    port = free_port()
+def test_port_in_use_by_another_program_is_not_taken(tmp_path: Path) -> None:
+    port = find_free_port()
     write_workspace(tmp_path, port)
     with closing(socket.create_server((LOOPBACK, port))):
-        assert code_server_port(tmp_path) != port
+        assert choose_code_server_port(tmp_path) != port
     write_workspace(tmp_path, port).write_text("load_from: []\n")
-    assert code_server_port(tmp_path) > 0
+    assert choose_code_server_port(tmp_path) > 0
