@@ -9,7 +9,7 @@ from seedtrust_ops.cli.console import PlainConsole
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.health.rule import Rule
-from seedtrust_ops.monitoring.health_rules import WATCHED_JOB_OF_RULE, health_rules
+from seedtrust_ops.monitoring.health_rules import JOB_COVERED_BY_RULE, health_rules
 from seedtrust_ops.status.collector import collect_status
 from seedtrust_ops.status.health import evaluate_health
 from seedtrust_ops.status.renderer import print_status
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.usefixtures("production")
 
 def rules() -> dict[str, Rule]:
     now = datetime.now(UTC)
-    asked = health_rules(defs.get_repository_def(), now=now, awake_since=now, told=[])
-    return {rule.name: rule for rule in asked}
+    due = health_rules(defs.get_repository_def(), now=now, daemon_up_since=now, destinations=[])
+    return {rule.name: rule for rule in due}
 
 
 def severities(sessions: sessionmaker[Session], *names: str) -> dict[str, set[str]]:
@@ -57,10 +57,10 @@ def test_work_rules_find_nothing_while_their_job_is_in_shadow_mode(
     company: Company, sessions: sessionmaker[Session], set_variables: SetVariables
 ) -> None:
     create_incident_for_every_rule(company, Office(sessions))
-    work = [name for name in WATCHED_JOB_OF_RULE if name != "transfers_halted"]
+    work = [name for name in JOB_COVERED_BY_RULE if name != "transfers_halted"]
     assert all(severities(sessions, *work).values())
     set_variables(SEEDTRUST_SHADOW="1")
-    assert severities(sessions, *WATCHED_JOB_OF_RULE) == {name: set() for name in WATCHED_JOB_OF_RULE}
+    assert severities(sessions, *JOB_COVERED_BY_RULE) == {name: set() for name in JOB_COVERED_BY_RULE}
     set_variables(SEEDTRUST_SHADOW=None, SEEDTRUST_SHADOW_JOBS="dr_auto_approval")
     found = severities(sessions, *work)
     assert found.pop("drs_overdue") == set()
