@@ -44,7 +44,7 @@ def test_batch_is_launched_by_its_id_and_completes(ui: UserInterface, dev: Runni
     assert sorted(one for one in at_bank if one[0] in sent) == sorted(sent.items())
 
     ui.filter_events("Yielded output")
-    ui.page.get_by_role("row", name=re.compile("^transactions")).get_by_text("Show Markdown").click()
+    ui.page.get_by_role("row", name=re.compile("^Transactions")).get_by_text("Show Markdown").click()
     rows = ui.page.get_by_role("dialog").get_by_role("row")
     expect(rows).to_have_count(1 + len(sent))
     ui.save_screenshot("3-transactions")
@@ -58,7 +58,7 @@ def test_failed_run_shows_the_reason_and_what_to_do(ui: UserInterface, dev: Runn
     run_id = ui.launch()
     expect(ui.page.get_by_text("Failure", exact=True).first).to_be_visible()
     ui.filter_events("failed")
-    message = f"There is no batch {UNKNOWN_BATCH}. Check the number in the run's config; nothing was sent."
+    message = f"There is no batch {UNKNOWN_BATCH}. Nothing was sent. Check the batch id in the run's config."
     expect(ui.page.get_by_text(message).first).to_be_visible()
     ui.save_screenshot("run")
     _wait_for_job_run(dev, run_id, "ERROR")
@@ -98,7 +98,7 @@ def test_report_asset_shows_a_preview_of_its_rows(ui: UserInterface, dev: Runnin
     _wait_for_job_run(dev, run_id, "COMPLETED")
 
     ui.open("/assets/reports/account_balances")
-    preview = ui.page.get_by_role("row", name=re.compile("^preview"))
+    preview = ui.page.get_by_role("row", name=re.compile("^Preview"))
     rows = preview.get_by_role("table").get_by_role("row")
     expect(rows).to_have_count(1 + PREVIEW_ROWS)
     preview.scroll_into_view_if_needed()
