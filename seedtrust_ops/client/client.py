@@ -1,6 +1,7 @@
 """The blocking client of Dagster's web server: launches, reads and revokes runs.
 
 The sequence of requests is in `workflows`; the client for asyncio is `async_client`.
+See docs/decisions/ops-client.md.
 """
 
 from collections.abc import Mapping

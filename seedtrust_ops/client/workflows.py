@@ -2,6 +2,7 @@
 
 Each workflow is a generator: it yields requests, receives their results and returns the final result. It does no I/O,
 so that the blocking client and the client for asyncio share it.
+See docs/decisions/ops-client.md.
 """
 
 import re

@@ -2,6 +2,7 @@
 
 It deletes the same rows as Dagster's `delete_run`, which takes nine statements per run, and keeps the runs that other
 features still need. The caller decides how old is too old, and whether JobRun has recorded a run's end.
+See docs/decisions/retention.md.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence

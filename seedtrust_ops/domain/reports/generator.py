@@ -29,12 +29,12 @@ from seedtrust_ops.domain.reports.request_queue import (
     requeue,
 )
 from seedtrust_ops.errors import SeedTrustError, TransientError
-from seedtrust_ops.ports.object_storage import Storage
+from seedtrust_ops.ports.object_storage import ReportStorage
 
 DRAIN_SECONDS = 50.0
-"""Design, section 6: no further request is started after this; the next run continues."""
+"""docs/rules.md, section 6: no further request is started after this; the next run continues."""
 MAX_ATTACHMENT_BYTES = 5 * 1024 * 1024
-"""Larger files are sent as a link (Design, section 6)."""
+"""Larger files are sent as a link (docs/rules.md, section 6)."""
 LINK_LASTS = timedelta(days=7)
 
 
@@ -62,7 +62,7 @@ class RequestFailure:
 
 
 def generate_reports(
-    sessions: Sessions, storage: Storage, *, zone: str, seconds: float = DRAIN_SECONDS
+    sessions: Sessions, storage: ReportStorage, *, zone: str, seconds: float = DRAIN_SECONDS
 ) -> Iterator[GeneratedReport | RequestFailure]:
     """Generate reports until no request is free or `seconds` have passed. Any number of workers may run at once.
 
@@ -94,7 +94,7 @@ def dry_run_report(sessions: Sessions, request: ClaimedRequest, zone: str) -> Bu
 
 
 def generate_report(
-    sessions: Sessions, storage: Storage, request_id: int, *, zone: str
+    sessions: Sessions, storage: ReportStorage, request_id: int, *, zone: str
 ) -> GeneratedReport | RequestFailure:
     """Generate the report of one request by id, even if it failed before or is waiting to retry.
 
@@ -111,7 +111,7 @@ def generate_report(
 
 
 def _generate(
-    sessions: Sessions, storage: Storage, request: ClaimedRequest, zone: str
+    sessions: Sessions, storage: ReportStorage, request: ClaimedRequest, zone: str
 ) -> GeneratedReport | RequestFailure:
     try:
         _check(request)
@@ -137,7 +137,7 @@ def _generate(
     except SeedTrustError as error:
         return _fail(sessions, request, str(error))
     waited = (datetime.now(UTC) - request.requested_at).total_seconds()
-    return GeneratedReport(request, built, storage.place(key), waited)
+    return GeneratedReport(request, built, storage.uri(key), waited)
 
 
 def _check(request: ClaimedRequest) -> None:
@@ -166,7 +166,7 @@ def _build(sessions: Sessions, request: ClaimedRequest, zone: str, folder: Path)
         return build_report(session, report, request.format, folder)
 
 
-def _report_email(storage: Storage, request: ClaimedRequest, built: BuiltReport, key: str) -> Email:
+def _report_email(storage: ReportStorage, request: ClaimedRequest, built: BuiltReport, key: str) -> Email:
     attached = built.size <= MAX_ATTACHMENT_BYTES
     return Email(
         dedupe_key=f"report:{request.id}:{request.user_id}",
@@ -178,7 +178,7 @@ def _report_email(storage: Storage, request: ClaimedRequest, built: BuiltReport,
             "about": built.report.about,
             "rows": built.rows,
             "requested_at": request.requested_at.isoformat(),
-            "link": None if attached else storage.link(key, built.filename),
+            "link": None if attached else storage.presigned_url(key, built.filename),
             "link_expires_at": None if attached else (datetime.now(UTC) + LINK_LASTS).isoformat(),
         },
         attachment=Attachment(built.filename, built.media_type, built.path.read_bytes()) if attached else None,
