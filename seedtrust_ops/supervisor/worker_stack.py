@@ -62,7 +62,7 @@ def is_listening(port: int) -> bool:
 
 
 def build_run_host(environment: Mapping[str, str], home: Path) -> tuple[Program, ...]:
-    """Return the run host of DAGSTER_HOME `home`, so that runs survive restarts of the others; Linux only, else empty."""
+    """Return the run host of DAGSTER_HOME `home`, so that runs survive restarts of the others; Linux only."""
     if sys.platform != "linux":
         return ()
     folder = home / LAUNCHER_FOLDER
