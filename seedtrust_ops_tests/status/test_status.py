@@ -63,10 +63,10 @@ def test_status_reports_daemon_jobs_batches_and_alerts(
     record_heartbeat(instance, at=now - timedelta(seconds=20))
     minute = now.replace(second=0, microsecond=0)
     heal_schedule = TickRecorder(instance, "auto_heal_huntington_batches_schedule", InstigatorType.SCHEDULE)
-    heal_schedule.known(ScheduleInstigatorData("* * * * *", (now - timedelta(days=1)).timestamp()))
+    heal_schedule.register(ScheduleInstigatorData("* * * * *", (now - timedelta(days=1)).timestamp()))
     heal_schedule.tick(minute, "SKIPPED")
     batch_sensor = TickRecorder(instance, "huntington_batch_sensor", InstigatorType.SENSOR)
-    batch_sensor.known(SensorInstigatorData(min_interval=5), "STOPPED")
+    batch_sensor.register(SensorInstigatorData(min_interval=5), "STOPPED")
     for status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED):
         last_id = create_run_for_test(instance, job_name="process_huntington_batch", status=status).run_id
     sent, queued = company.batch([1_000, 2_000]), company.batch([4_000])

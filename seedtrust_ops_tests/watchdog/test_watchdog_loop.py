@@ -99,7 +99,7 @@ def test_hanging_ticks_alert_while_heartbeats_continue(
     ago = datetime.now(UTC) - timedelta(minutes=10)
     for name in ("job_health_sensor", "pending_dr_sensor", "job_run_sensor"):
         ticker = TickRecorder(instance, name, InstigatorType.SENSOR)
-        ticker.known(SensorInstigatorData(min_interval=5, last_sensor_start_timestamp=ago.timestamp()))
+        ticker.register(SensorInstigatorData(min_interval=5, last_sensor_start_timestamp=ago.timestamp()))
         ticker.tick(ago)
         ticker.tick(ago + timedelta(seconds=5), "STARTED")
     ticker.tick(datetime.now(UTC))
