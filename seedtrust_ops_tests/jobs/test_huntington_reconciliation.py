@@ -215,7 +215,7 @@ def test_day_boundaries_follow_the_office_time_zone(company: Company, sessions: 
     )
     with sessions() as session:
         for batch_id, day in ((late, date(2026, 3, 7)), (early, date(2026, 3, 8))):
-            assert [one.batch_id for one in read_day(session, day, NEW_YORK).metadata_of] == [batch_id]
+            assert [one.batch_id for one in read_day(session, day, NEW_YORK).shown] == [batch_id]
         set_row(company, company.transactions(early)[0].id, status="completed")
         month = read_month(session, date(2026, 3, 8), NEW_YORK)
     assert len(month) == DAYS

@@ -109,7 +109,7 @@ def test_bank_with_another_hosts_certificate_is_sent_nothing(monkeypatch: pytest
         assert received[0].startswith(b"POST ")
 
 
-@pytest.mark.parametrize(("url", "warned"), [("http://bank.example", 1), ("https://bank.example", 0)])
+@pytest.mark.parametrize(("url", "warnings"), [("http://bank.example", 1), ("https://bank.example", 0)])
 def test_plain_http_bank_url_logs_one_warning(url: str, warnings: int, caplog: pytest.LogCaptureFixture) -> None:
     async def open_twice() -> None:
         for _ in range(2):
