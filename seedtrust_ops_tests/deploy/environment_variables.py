@@ -4,6 +4,8 @@ import importlib
 import pkgutil
 import re
 
+from pydantic.fields import FieldInfo
+
 import seedtrust_ops.config
 from seedtrust_ops.config.settings_base import SettingsGroup
 
@@ -14,15 +16,24 @@ SET_PER_DEPLOYMENT = {"DAGSTER_HOME"}
 """Each deployment sets this elsewhere, not in its list of variables."""
 
 
-def setting_variables() -> dict[str, bool]:
-    """Return every variable of our settings, and whether a job fails without it."""
+def _fields() -> dict[str, FieldInfo]:
     for module in pkgutil.iter_modules(seedtrust_ops.config.__path__, "seedtrust_ops.config."):
         importlib.import_module(module.name)
     return {
-        str(field.validation_alias): field.is_required()
+        str(field.validation_alias): field
         for group in SettingsGroup.__subclasses__()
         for field in group.model_fields.values()
     }
+
+
+def setting_variables() -> dict[str, bool]:
+    """Return every variable of our settings, and whether a job fails without it."""
+    return {name: field.is_required() for name, field in _fields().items()}
+
+
+def numeric_defaults() -> dict[str, float]:
+    """Return the default of every variable that is a number or a switch; a switch counts as 0 or 1."""
+    return {name: float(field.default) for name, field in _fields().items() if isinstance(field.default, int | float)}
 
 
 def required_variables() -> set[str]:
