@@ -119,7 +119,7 @@ def _daemon_line(dagster: DagsterStatus, now: datetime) -> Text:
         f"{daemon.replace('_', ' ').lower()} {format_age(heartbeat, now)} ago"
         for daemon, heartbeat in sorted(late.items())
     )
-    return Text(f"Daemon: late heartbeats, last from {ages}.", "bold red")
+    return Text(f"Daemon: late heartbeats ({ages}).", "bold red")
 
 
 def _shadow_line(jobs: Sequence[JobStatus]) -> Iterator[Text]:

@@ -137,6 +137,6 @@ def test_worker_sends_a_batch_during_key_rotation(
         worker.communicate()
     assert worker_output.strip() == "completed"
     assert set(company.statuses(batch_id)) == {"completed"}
-    ours = {idempotency_key(one.id) for one in company.transactions(batch_id)}
-    assert not ours & set(bank.control.totals()["keys_paid_more_than_once"])
+    keys = {idempotency_key(one.id) for one in company.transactions(batch_id)}
+    assert not keys & set(bank.control.totals()["keys_paid_more_than_once"])
     assert {one: ring_of(NEW).decrypt(token) for one, token in tokens_of(company.sessions).items()} == numbers

@@ -13,5 +13,5 @@ def test_client_import_loads_nothing_heavy() -> None:
     loaded = set(json.loads(output))
     assert "seedtrust_ops.client.client" in loaded
     assert HEAVY & {name.partition(".")[0] for name in loaded} == set()
-    ours = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("seedtrust_ops.")}
-    assert not ours & {f"seedtrust_ops.{part}" for part in ("jobs", "monitoring", "resources", "config", "sandbox")}
+    packages = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("seedtrust_ops.")}
+    assert not packages & {f"seedtrust_ops.{part}" for part in ("jobs", "monitoring", "resources", "config", "sandbox")}

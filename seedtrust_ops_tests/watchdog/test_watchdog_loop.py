@@ -202,8 +202,8 @@ def test_hanging_query_times_out_and_blocks_a_second_one(database_url: URL) -> N
         database.run(hang)
     assert len(started) == 1
     release.set()
-    patient_database = TimedQuery("SEEDTRUST_DATABASE_URL", lambda: database_url)
-    assert patient_database.run(lambda connection: connection.scalar(text("select 1"))) == 1
+    working_database = TimedQuery("SEEDTRUST_DATABASE_URL", lambda: database_url)
+    assert working_database.run(lambda connection: connection.scalar(text("select 1"))) == 1
 
 
 def test_embedded_server_is_found_but_never_started(own_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:

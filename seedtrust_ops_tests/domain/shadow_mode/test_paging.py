@@ -93,9 +93,12 @@ def test_status_names_the_jobs_in_shadow_mode(
     )
     report = collect_status()
     assert report.dagster is not None
-    assert {job.name for job in report.dagster.jobs if job.in_shadow} == {"dr_auto_approval", "report_generation"}
+    assert {job.name for job in report.dagster.jobs if job.is_in_shadow_mode} == {
+        "dr_auto_approval",
+        "report_generation",
+    }
     health = evaluate_health(report, heartbeat_seconds=60, dev_env=get_settings().location.dev_env)
     print_status(PlainConsole(width=200), report, health)
-    assert "In shadow, recording only what they would have done: dr_auto_approval, report_generation." in (
+    assert "Shadow mode (these jobs only record decisions): dr_auto_approval, report_generation." in (
         capsys.readouterr().out
     )
