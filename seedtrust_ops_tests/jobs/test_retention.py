@@ -199,7 +199,7 @@ def _stdout() -> Any:
 def test_purge_stops_at_the_time_limit_and_continues_next_time(
     history: History, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_purge, "RUNS_A_PAGE", 2)
+    monkeypatch.setattr(run_purge, "PAGE_SIZE", 2)
     for _ in range(5):
         history.run(FREQUENT_JOBS[0], OLD)
     history.add_newest(FREQUENT_JOBS[0])
