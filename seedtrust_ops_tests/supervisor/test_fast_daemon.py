@@ -25,7 +25,7 @@ from seedtrust_ops.supervisor.fast_daemon import (
     release_waiting_sensors,
 )
 from seedtrust_ops.supervisor.worker_stack import find_free_port
-from seedtrust_ops_tests.monitoring.sample_runs import STATUS, set_status, new_run
+from seedtrust_ops_tests.monitoring.sample_runs import STATUS, new_run, set_status
 
 TIMEOUT_SECONDS = 120.0
 
