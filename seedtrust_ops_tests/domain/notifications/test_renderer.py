@@ -169,3 +169,17 @@ def test_case_without_an_account_shows_no_balance() -> None:
 def test_unknown_preview_lists_the_valid_names() -> None:
     with pytest.raises(UnknownPreview, match="Choose one of: dr-approved, case-close,"):
         render_preview("birthday", RENDERER)
+
+
+def test_digest_text_has_one_line_per_part_of_an_alert() -> None:
+    digest = EXAMPLES["alert-digest"]
+    assert RENDERER.render(digest.kind, digest.variables).text.splitlines()[:8] == [
+        "Alerts for Tuesday, March 3, 2026",
+        "",
+        "NEW",
+        "",
+        "MEDIUM: error spike, job aws_status_check",
+        "The last 2 runs of aws_status_check failed. The error is in the Dagster UI.",
+        "Opened March 2, 2026 at 2:10 PM EST.",
+        "",
+    ]
