@@ -95,10 +95,10 @@ def mask_long_numbers(text: str) -> str:
 
 
 def _lock(run_ids: Sequence[str]) -> Select[int, str]:
-    wanted = array_table("wanted", [("run_id", Text())], [[run_id] for run_id in run_ids])
+    failed = array_table("failed", [("run_id", Text())], [[run_id] for run_id in run_ids])
     return (
         select(JobRun.id, JobRun.run_id)
-        .join(wanted, wanted.c.run_id == JobRun.run_id)
+        .join(failed, failed.c.run_id == JobRun.run_id)
         .order_by(JobRun.run_id)
         .with_for_update(of=JobRun, key_share=True)
     )

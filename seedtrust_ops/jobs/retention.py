@@ -87,17 +87,17 @@ def _purge_runs(
     is_time_up: Callable[[], bool],
 ) -> PurgeResult:
     now = datetime.now(UTC)
-    ages = [
+    rules = [
         RetentionRule(now - timedelta(days=settings.frequent_days), statuses=["SUCCESS"], jobs=FREQUENT_JOBS),
         RetentionRule(now - timedelta(days=settings.other_days)),
     ]
 
-    def ended(run_ids: Sequence[str]) -> set[str]:
+    def select_ended(run_ids: Sequence[str]) -> set[str]:
         with sessions() as session:
             return find_ended_runs(session, list(run_ids))
 
     engine = create_engine(dagster_url().set(drivername="postgresql+psycopg"), poolclass=NullPool)
-    return purge_runs(engine, ages, select_deletable=ended, delete_output=delete_output, is_time_up=is_time_up)
+    return purge_runs(engine, rules, select_deletable=select_ended, delete_output=delete_output, is_time_up=is_time_up)
 
 
 def _purge_in_batches(

@@ -34,8 +34,8 @@ def user_facing_failures() -> Iterator[None]:
     except SeedTrustError as error:
         raise _to_failure(str(error), error, retry=error.retry_may_help) from None
     except (OperationalError, InterfaceError) as error:
-        trouble = unreachable_error(application_url(), error)
-        raise _to_failure(str(trouble), trouble, retry=True) from error
+        unreachable = unreachable_error(application_url(), error)
+        raise _to_failure(str(unreachable), unreachable, retry=True) from error
     except DBAPIError as error:
         # `from None` because the driver's own message quotes the rows concerned, personal data included.
         raise _to_failure(

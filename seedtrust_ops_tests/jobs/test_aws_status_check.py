@@ -50,7 +50,7 @@ def test_page_error_status_is_posted_as_down_and_the_run_succeeds(
     assert posted(external_services) == {"s3": "up", "cloudfront": "down"}
     post = external_services.internal_api.posted_statuses()[1]
     assert post["latency_ms"] is None
-    assert f"answered {status}" in post["detail"]
+    assert f"responded {status}" in post["detail"]
 
 
 def test_missing_bucket_is_posted_as_down_and_the_run_succeeds(
@@ -84,7 +84,7 @@ def test_slow_component_is_posted_as_degraded(
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "attempts"), [(401, "check INTERNAL_API_KEY", 1), (422, "check INTERNAL_API_URL", 1)]
+    ("status", "message", "attempts"), [(401, "Check INTERNAL_API_KEY", 1), (422, "Check INTERNAL_API_URL", 1)]
 )
 def test_rejected_post_fails_the_run_without_a_retry(
     external_services: ExternalServices, status: int, message: str, attempts: int

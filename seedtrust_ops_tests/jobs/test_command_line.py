@@ -61,7 +61,7 @@ def test_bare_shell_sends_a_batch_and_explains_an_unknown_one(
     assert company.batch_row(batch_id).status == "completed"
     failed = execute(4711, variables=bank_environment, folder=folder)
     assert failed.returncode != 0
-    assert "There is no batch 4711. Check the number in the run's config; nothing was sent." in failed.stderr
+    assert "There is no batch 4711. Nothing was sent. Check the batch id in the run's config." in failed.stderr
     assert "STEP_UP_FOR_RETRY" not in failed.stderr
 
 

@@ -102,4 +102,4 @@ def test_lost_database_is_reported_and_the_job_succeeds(monkeypatch: pytest.Monk
     get_settings.cache_clear()
     application_engine.cache_clear()
     assert returned == "done"
-    assert "The database gone at 127.0.0.1" in metadata["Email error"]
+    assert "Database gone at 127.0.0.1" in metadata["Email error"]
