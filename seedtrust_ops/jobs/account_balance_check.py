@@ -94,7 +94,7 @@ def _week(context: dg.AssetExecutionContext) -> str:
     return available
 
 
-def _books_check(
+def _accounting_check(
     name: str, find: Callable[[Session], Violations], *, passed: str, failed: str, description: str
 ) -> dg.AssetChecksDefinition:
     """Return an asset check that passes if `find` finds no violation; the text `failed` follows their number."""
@@ -115,7 +115,7 @@ def _books_check(
 
 
 account_balances_checks = [
-    _books_check(
+    _accounting_check(
         "balance_equals_ledger",
         audit.ledger_mismatches,
         passed="Every account balance matches the ledger.",
@@ -123,7 +123,7 @@ account_balances_checks = [
         "leaves these accounts.",
         description="Every account balance equals the sum of its ledger entries.",
     ),
-    _books_check(
+    _accounting_check(
         "no_negative_balance",
         audit.negative_balances,
         passed="No account has a negative balance.",
@@ -131,20 +131,20 @@ account_balances_checks = [
         "get the account funded.",
         description="No account has a negative balance.",
     ),
-    _books_check(
+    _accounting_check(
         "active_case_has_account",
         audit.active_cases_without_account,
         passed="Every active case has an escrow account.",
         failed="active cases have no escrow account, so nothing can be paid for them. Open an account in the platform.",
         description="Every active case has an escrow account.",
     ),
-    _books_check(
+    _accounting_check(
         "approved_is_covered",
         audit.overcommitted_cases,
         passed="Every account covers its approved, unpaid requests.",
         failed="cases have approved, unpaid requests that exceed their account balance, so the last payments will "
         "fail. Get the accounts funded or withdraw approvals.",
-        description="Approved, unpaid requests of a case do not exceed its account balance.",
+        description="A case's approved, unpaid requests do not exceed its account balance.",
     ),
 ]
 
@@ -152,7 +152,7 @@ account_balance_check = single_asset_job(
     NAME,
     account_balances,
     legacy_name="cron job_account_balance_check",
-    description="Writes the balance of every active case's account to Parquet, opens low-balance alerts, and runs four "
+    description="Write the balance of every active case's account to Parquet, open low-balance alerts, and run four "
     "accounting checks.",
 )
 

@@ -36,7 +36,7 @@ def aws_status_check_op(
     internal_api: InternalApiResource,
     database: DatabaseResource,
 ) -> dict[str, Any]:
-    """Check S3 (put, read and delete a small object) and CloudFront (fetch a page), and post both statuses."""
+    """Check S3 (write, read and delete an object) and CloudFront (fetch a page); post both to the internal API."""
     if is_in_shadow_mode(NAME):
         with user_facing_failures():
             fetch = cloudfront.page().fetch

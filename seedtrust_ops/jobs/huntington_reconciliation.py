@@ -124,8 +124,8 @@ def _not_checked(error: str, day: date) -> dg.AssetCheckResult:
 huntington_reconciliation = single_asset_job(
     NAME,
     huntington_transfers,
-    legacy_name="none",
-    description="Shows a day's transfer batches, and compares them with the bank to the cent.",
+    legacy_name="none (new job)",
+    description="Show a day's transfer batches and compare them with the bank to the cent.",
 )
 
 huntington_reconciliation_schedule = daily_schedule(huntington_reconciliation, hour=5, partition_key_for=day_before)

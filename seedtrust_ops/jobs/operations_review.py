@@ -61,8 +61,8 @@ def operations_week(
 operations_review = single_asset_job(
     NAME,
     operations_week,
-    legacy_name="none (new)",
-    description="Reviews the week that ended: runs, failures, approvals, money moved and reports.",
+    legacy_name="none (new job)",
+    description="Review the week that ended: runs, failures, approvals, money moved and reports.",
 )
 
 operations_review_schedule = weekly_schedule(

@@ -110,6 +110,6 @@ def _purge_in_batches(
     return total
 
 
-retention = single_op_job(retention_op, SEVERITY, legacy_name="none (new)", max_runtime_seconds=3600)
+retention = single_op_job(retention_op, SEVERITY, legacy_name="none (new job)", max_runtime_seconds=3600)
 
 retention_schedule = daily_schedule(retention, hour=3, minute=30)
