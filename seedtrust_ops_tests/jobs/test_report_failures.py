@@ -19,7 +19,7 @@ from seedtrust_ops_tests.jobs.report_requests import (
 )
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
 
-pytestmark = pytest.mark.usefixtures("whole_environment")
+pytestmark = pytest.mark.usefixtures("full_environment")
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown kind": ({"kind": "horoscope"}, "Unknown report 'horoscope'. Choose one of case_ledger"),
@@ -50,11 +50,11 @@ def test_bad_request_fails_alone_and_notifies_its_requester(
     good = request_report(company, "account_balances")
     result = run()
     assert result.success
-    assert job_result(result)["made"] == [good]
+    assert job_result(result)["generated"] == [good]
     failed = request_row(company, number)
     assert failed.status == 4
     assert message in str(failed.error)
-    (letter,) = mailbox.control.letters(requester_email(company, number))
+    (letter,) = mailbox.control.emails(requester_email(company, number))
     assert " ".join(str(failed.error).split()) in " ".join(letter.text.split())
     with company.sessions() as session:
         assert session.scalars(select(ReportClaim)).all() == []
@@ -67,10 +67,10 @@ def test_unreachable_requester_gets_no_email_and_others_continue(
     company: Company, case: BuiltCase, mailbox: MailboxProcess, user: dict[str, Any], message: str
 ) -> None:
     number, good = request_report(company, "account_balances", **user), request_report(company, "account_balances")
-    assert run_all()["made"] == [good]
+    assert run_all()["generated"] == [good]
     assert request_row(company, number).status == 4
     assert message in str(request_row(company, number).error)
-    assert len(mailbox.control.letters()) == 1
+    assert len(mailbox.control.emails()) == 1
 
 
 def test_missing_bucket_fails_the_request_and_names_the_bucket(
@@ -81,7 +81,7 @@ def test_missing_bucket_fails_the_request_and_names_the_bucket(
     number = request_report(company, "account_balances")
     assert run().success
     assert "There is no S3 bucket no-such-bucket" in str(request_row(company, number).error)
-    assert len(mailbox.control.letters(requester_email(company, number))) == 1
+    assert len(mailbox.control.emails(requester_email(company, number))) == 1
 
 
 def test_storage_outage_requeues_and_fails_after_three_tries(
@@ -91,8 +91,8 @@ def test_storage_outage_requeues_and_fails_after_three_tries(
     number = request_report(company, "account_balances")
     for tries in (1, 2, 3):
         result = run_all()
-        assert result["failed" if tries == 3 else "put back"] == [number]
-        assert run_all()["put back"] == []
+        assert result["failed" if tries == 3 else "requeued"] == [number]
+        assert run_all()["requeued"] == []
         with company.sessions.begin() as session:
             session.execute(update(ReportClaim).values(not_before=datetime.now(UTC)))
     assert request_row(company, number).status == 4

@@ -15,14 +15,14 @@ from pypdf import PdfReader
 from sqlalchemy import select
 
 from seedtrust_ops.domain.reports import generator, pdf_writer
-from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld
+from seedtrust_ops.sandbox.external_services.server_group import ExternalServices
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import Notification
 from seedtrust_ops_tests.jobs.report_requests import job_result, request_report, request_row, requester_email, run
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
-from seedtrust_ops_tests.support.job_environment import EVIL
+from seedtrust_ops_tests.support.job_environment import FORMULA_TEXT
 
-pytestmark = pytest.mark.usefixtures("whole_environment")
+pytestmark = pytest.mark.usefixtures("full_environment")
 
 
 def read_csv(content: bytes) -> list[list[str]]:
@@ -39,30 +39,33 @@ PARAMS: dict[str, Callable[[BuiltCase], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("kind", PARAMS)
 def test_every_kind_in_every_format_is_emailed_and_materialized(
-    company: Company, case: BuiltCase, outside: OutsideWorld, mailbox: MailboxProcess, kind: str
+    company: Company, case: BuiltCase, external_services: ExternalServices, mailbox: MailboxProcess, kind: str
 ) -> None:
     batch_id = company.batch([700])
     (transaction,) = company.transactions(batch_id)
     requests = {one: request_report(company, kind, one, PARAMS[kind](case)) for one in ("csv", "xlsx", "pdf")}
     result = run()
     assert result.success
-    assert job_result(result)["made"] == list(requests.values())
-    made = {one.metadata["request"].value: one for one in materializations(result)}
+    assert job_result(result)["generated"] == list(requests.values())
+    made = {one.metadata["Request"].value: one for one in materializations(result)}
     files = {}
     for format_name, request_id in requests.items():
         request = request_row(company, request_id)
         assert (request.status, request.error) == (3, None)
         assert request.finished_at is not None
-        (letter,) = mailbox.control.letters(requester_email(company, request_id))
+        (letter,) = mailbox.control.emails(requester_email(company, request_id))
         ((name, content),) = letter.attachments.items()
         assert name.endswith(f".{format_name}")
         shown = {name: value.value for name, value in made[request_id].metadata.items()}
         assert made[request_id].asset_key == dg.AssetKey(["reports", kind])
-        assert shown["sha256"] == hashlib.sha256(content).hexdigest()
-        assert (shown["format"], shown["bytes"]) == (format_name, len(content))
-        assert outside.storage.read(shown["where"].removeprefix(f"s3://{outside.storage.bucket}/")) == content
+        assert shown["SHA-256"] == hashlib.sha256(content).hexdigest()
+        assert (shown["Format"], shown["File size (bytes)"]) == (format_name, len(content))
+        assert (
+            external_services.storage.read(shown["Location"].removeprefix(f"s3://{external_services.storage.bucket}/"))
+            == content
+        )
         files[format_name] = content
-        rows = shown["rows"]
+        rows = shown["Rows"]
     lines = read_csv(files["csv"])
     assert len(lines) == rows + 1 > 1
     sheet = openpyxl.load_workbook(io.BytesIO(files["xlsx"])).worksheets[0]
@@ -92,16 +95,16 @@ def test_case_ledger_balances_and_starts_no_formula(company: Company, case: Buil
     }
     run()
     files = {
-        one: next(iter(mailbox.control.letters(requester_email(company, number))[0].attachments.values()))
+        one: next(iter(mailbox.control.emails(requester_email(company, number))[0].attachments.values()))
         for one, number in requests.items()
     }
     lines = read_csv(files["csv"])
     assert lines[0] == ["Posted", "Kind", "Memo", "Transaction", "Amount", "Balance"]
     assert [line[4:] for line in lines[1:]] == [["1000.00", "1000.00"], ["-12.50", "987.50"]]
-    assert lines[2][2] == f"'{EVIL}"
+    assert lines[2][2] == f"'{FORMULA_TEXT}"
     sheet = openpyxl.load_workbook(io.BytesIO(files["xlsx"])).worksheets[0]
     last = list(sheet[sheet.max_row])
-    assert (last[2].value, last[2].data_type) == (EVIL, "s")
+    assert (last[2].value, last[2].data_type) == (FORMULA_TEXT, "s")
     assert (last[5].value, last[5].number_format) == (987.5, '"$"#,##0.00;[Red]-"$"#,##0.00')
     assert last[0].is_date
     totals = {line[0].value: line[1].value for line in sheet.iter_rows(max_row=8)}
@@ -117,7 +120,7 @@ def test_large_report_is_sent_as_a_presigned_link(
     monkeypatch.setattr(generator, "MAX_ATTACHMENT_BYTES", 10)
     number = request_report(company, "account_balances")
     run()
-    (letter,) = mailbox.control.letters(requester_email(company, number))
+    (letter,) = mailbox.control.emails(requester_email(company, number))
     assert letter.attachments == {}
     with company.sessions() as session:
         variables = session.scalars(select(Notification.variables)).one()

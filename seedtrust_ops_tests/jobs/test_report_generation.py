@@ -12,7 +12,7 @@ from seedtrust_ops.domain.reports import builder, generator
 from seedtrust_ops.domain.reports.request_queue import claim_next_request
 from seedtrust_ops.jobs.report_generation import report_generation_schedule
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
-from seedtrust_ops.sandbox.external_services.server_group import OutsideWorld
+from seedtrust_ops.sandbox.external_services.server_group import ExternalServices
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import ReportRequest
 from seedtrust_ops_tests.jobs.report_requests import (
@@ -27,15 +27,15 @@ from seedtrust_ops_tests.jobs.report_requests import (
 )
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
 
-pytestmark = pytest.mark.usefixtures("whole_environment")
+pytestmark = pytest.mark.usefixtures("full_environment")
 
 
 def test_second_run_generates_and_sends_nothing(company: Company, case: BuiltCase, mailbox: MailboxProcess) -> None:
     request_report(company, "account_balances")
-    assert run_all()["made"]
+    assert run_all()["generated"]
     again = run_all()
-    assert (again["made"], again["failed"], again["letters_sent"]) == ([], [], 0)
-    assert len(mailbox.control.letters()) == 1
+    assert (again["generated"], again["failed"], again["emails_sent"]) == ([], [], 0)
+    assert len(mailbox.control.emails()) == 1
 
 
 def test_concurrent_runs_share_the_queue(company: Company, case: BuiltCase, mailbox: MailboxProcess) -> None:
@@ -46,8 +46,8 @@ def test_concurrent_runs_share_the_queue(company: Company, case: BuiltCase, mail
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(number for result in results for number in result["made"]) == requests
-    assert len(mailbox.control.letters()) == 12
+    assert sorted(number for result in results for number in result["generated"]) == requests
+    assert len(mailbox.control.emails()) == 12
     assert {request_row(company, number).status for number in requests} == {3}
 
 
@@ -55,7 +55,7 @@ def test_requests_are_fulfilled_oldest_first(company: Company, case: BuiltCase) 
     now = datetime.now(UTC)
     ages = [3, 1, 2]
     numbers = [request_report(company, "account_balances", requested_at=now - timedelta(hours=hours)) for hours in ages]
-    assert run_all()["made"] == [numbers[0], numbers[2], numbers[1]]
+    assert run_all()["generated"] == [numbers[0], numbers[2], numbers[1]]
 
 
 def test_crashed_workers_request_is_claimed_again_after_ten_minutes(
@@ -66,16 +66,16 @@ def test_crashed_workers_request_is_claimed_again_after_ten_minutes(
         crashed = claim_next_request(session)
     assert crashed is not None
     backdate_start(company, number, 9)
-    assert run_all()["made"] == []
+    assert run_all()["generated"] == []
     backdate_start(company, number, 10.1)
-    assert run_all()["made"] == [number]
-    assert len(mailbox.control.letters()) == 1
+    assert run_all()["generated"] == [number]
+    assert len(mailbox.control.emails()) == 1
 
 
 def test_legacy_workers_stale_request_is_claimed_too(company: Company, case: BuiltCase) -> None:
     number = request_report(company, "account_balances", status=2)
     backdate_start(company, number, 11)
-    assert run_all()["made"] == [number]
+    assert run_all()["generated"] == [number]
 
 
 def test_request_fails_after_three_crashes_and_notifies_requester(
@@ -90,12 +90,16 @@ def test_request_fails_after_three_crashes_and_notifies_requester(
     failed = request_row(company, number)
     assert failed.status == 4
     assert "interrupted 3 times" in str(failed.error)
-    (letter,) = mailbox.control.letters(requester_email(company, number))
+    (letter,) = mailbox.control.emails(requester_email(company, number))
     assert "interrupted 3 times" in " ".join(letter.text.split())
 
 
 def test_late_worker_changes_and_sends_nothing_after_losing_its_claim(
-    company: Company, case: BuiltCase, outside: OutsideWorld, mailbox: MailboxProcess, monkeypatch: pytest.MonkeyPatch
+    company: Company,
+    case: BuiltCase,
+    external_services: ExternalServices,
+    mailbox: MailboxProcess,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     number = request_report(company, "account_balances")
     build = builder.build_report
@@ -106,15 +110,15 @@ def test_late_worker_changes_and_sends_nothing_after_losing_its_claim(
         if not nested:
             nested.append(None)
             backdate_start(company, number, 11)
-            nested[0] = run_all()["made"]
+            nested[0] = run_all()["generated"]
         return built
 
     monkeypatch.setattr(generator, "build_report", slow)
     late = run_all()
     assert nested == [[number]]
-    assert (late["made"], late["failed"]) == ([], [])
+    assert (late["generated"], late["failed"]) == ([], [])
     assert request_row(company, number).status == 3
-    assert len(mailbox.control.letters()) == len(outside.storage.keys("reports/")) == 1
+    assert len(mailbox.control.emails()) == len(external_services.storage.keys("reports/")) == 1
 
 
 def test_schedule_launches_only_if_work_is_waiting(company: Company, case: BuiltCase) -> None:
@@ -126,7 +130,7 @@ def test_schedule_launches_only_if_work_is_waiting(company: Company, case: Built
         )
         return report_generation_schedule.evaluate_tick(context)
 
-    assert tick().skip_message == "No report is asked for and no letter is due."
+    assert tick().skip_message == "No report request is waiting and no email is due."
     number = request_report(company, "account_balances")
     assert tick().run_requests[0].tags["seedtrust/reason"].startswith("1 report requests")
     with company.sessions.begin() as session:
@@ -138,9 +142,9 @@ def test_schedule_launches_only_if_work_is_waiting(company: Company, case: Built
 
 def test_one_report_can_be_generated_by_id(company: Company, mailbox: MailboxProcess) -> None:
     other, named = request_report(company, "account_balances"), request_report(company, "account_balances")
-    assert job_result(run(named))["made"] == [named]
+    assert job_result(run(named))["generated"] == [named]
     assert (request_row(company, named).status, request_row(company, other).status) == (3, 1)
-    assert len(mailbox.control.letters(requester_email(company, named))) == 1
+    assert len(mailbox.control.emails(requester_email(company, named))) == 1
 
 
 def test_failed_report_can_be_generated_by_id(company: Company, case: BuiltCase) -> None:
@@ -148,7 +152,7 @@ def test_failed_report_can_be_generated_by_id(company: Company, case: BuiltCase)
     assert run_all()["failed"] == [failed]
     with company.sessions.begin() as session:
         session.get_one(ReportRequest, failed).params = {"case_id": case.case_id}
-    assert job_result(run(failed))["made"] == [failed]
+    assert job_result(run(failed))["generated"] == [failed]
     assert (request_row(company, failed).status, request_row(company, failed).error) == (3, None)
 
 

@@ -67,7 +67,7 @@ def run_concurrently(theirs: Callable[[], object], ours: Callable[[], object]) -
 
 def run_successfully(name: str) -> None:
     ran = run(name)
-    assert ran.success, ran.sentences
+    assert ran.success, ran.messages
 
 
 def email_keys(sessions: sessionmaker[Session], kind: str) -> list[str]:
@@ -118,7 +118,7 @@ def test_transaction_is_sent_once(
         for batch_id in reversed(batches):
             ran = process(batch_id)
             # If the legacy worker has the batch, ours says so and skips it.
-            assert ran.success or "in the hands of a worker that holds no lease" in ran.sentences[-1]
+            assert ran.success or "by a worker that holds no lease" in ran.messages[-1]
 
     run_concurrently(lambda: [legacy.send_batch(batch_id) for batch_id in batches], ours)
     transactions = [one for batch_id in batches for one in company.transactions(batch_id)]

@@ -103,7 +103,7 @@ def evaluate(*names: str) -> None:
     """Run our jobs, which are in shadow mode."""
     for name in names:
         ran = run(name)
-        assert ran.success, ran.sentences
+        assert ran.success, ran.messages
         assert ran.returned["shadow"]
 
 
@@ -112,7 +112,7 @@ def evaluate_batches(sessions: sessionmaker[Session]) -> None:
         batches = [one.batch_id for one in undecided_batches(session, "process_huntington_batch")]
     for batch_id in batches:
         ran = process(batch_id)
-        assert ran.success, ran.sentences
+        assert ran.success, ran.messages
 
 
 def run_in_order(legacy_first: bool, theirs: object, ours: object) -> None:
