@@ -54,8 +54,8 @@ def test_bad_request_fails_alone_and_notifies_its_requester(
     failed = request_row(company, number)
     assert failed.status == 4
     assert message in str(failed.error)
-    (letter,) = mailbox.control.emails(requester_email(company, number))
-    assert " ".join(str(failed.error).split()) in " ".join(letter.text.split())
+    (email,) = mailbox.control.emails(requester_email(company, number))
+    assert " ".join(str(failed.error).split()) in " ".join(email.text.split())
     with company.sessions() as session:
         assert session.scalars(select(ReportClaim)).all() == []
 

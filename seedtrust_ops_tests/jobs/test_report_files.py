@@ -53,8 +53,8 @@ def test_every_kind_in_every_format_is_emailed_and_materialized(
         request = request_row(company, request_id)
         assert (request.status, request.error) == (3, None)
         assert request.finished_at is not None
-        (letter,) = mailbox.control.emails(requester_email(company, request_id))
-        ((name, content),) = letter.attachments.items()
+        (email,) = mailbox.control.emails(requester_email(company, request_id))
+        ((name, content),) = email.attachments.items()
         assert name.endswith(f".{format_name}")
         shown = {name: value.value for name, value in made[request_id].metadata.items()}
         assert made[request_id].asset_key == dg.AssetKey(["reports", kind])
@@ -120,8 +120,8 @@ def test_large_report_is_sent_as_a_presigned_link(
     monkeypatch.setattr(generator, "MAX_ATTACHMENT_BYTES", 10)
     number = request_report(company, "account_balances")
     run()
-    (letter,) = mailbox.control.emails(requester_email(company, number))
-    assert letter.attachments == {}
+    (email,) = mailbox.control.emails(requester_email(company, number))
+    assert email.attachments == {}
     with company.sessions() as session:
         variables = session.scalars(select(Notification.variables)).one()
     assert "604800" in variables["link"]

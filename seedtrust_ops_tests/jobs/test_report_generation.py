@@ -90,8 +90,8 @@ def test_request_fails_after_three_crashes_and_notifies_requester(
     failed = request_row(company, number)
     assert failed.status == 4
     assert "interrupted 3 times" in str(failed.error)
-    (letter,) = mailbox.control.emails(requester_email(company, number))
-    assert "interrupted 3 times" in " ".join(letter.text.split())
+    (email,) = mailbox.control.emails(requester_email(company, number))
+    assert "interrupted 3 times" in " ".join(email.text.split())
 
 
 def test_late_worker_changes_and_sends_nothing_after_losing_its_claim(
