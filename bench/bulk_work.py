@@ -21,7 +21,7 @@ from seedtrust_ops.domain.approvals.by_date import approve_due
 from seedtrust_ops.domain.balances.chart import render_histogram
 from seedtrust_ops.domain.balances.snapshot import write_balance_snapshot
 from seedtrust_ops.domain.db_transaction import run_in_transaction
-from seedtrust_ops.domain.reports.builder import build_report
+from seedtrust_ops.domain.reports.file_builder import build_report
 from seedtrust_ops.domain.reports.report_kinds import prepare_report
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops_tests.bench.approvals import CREATE_REQUESTS_SQL, PLAIN_SQL, REQUESTS_PER_CASE

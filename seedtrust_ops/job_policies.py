@@ -94,7 +94,7 @@ def label_tags(job_name: str) -> dict[str, str]:
 
 
 def queue_tags(job_name: str) -> dict[str, str]:
-    """Return the tags that tell Dagster's queue and `monitoring/queue_expiry` the limits of the job's runs."""
+    """Return the tags that tell Dagster's queue and `monitoring/queue_expiration` the limits of the job's runs."""
     policy = job_policy(job_name)
     tags = {
         SINGLETON_TAG if policy.singleton else PARALLEL_TAG: job_name,

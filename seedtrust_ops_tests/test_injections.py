@@ -31,7 +31,7 @@ from seedtrust_ops.sandbox.mailbox.control_client import ReceivedEmail
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import OpsTable, PlatformTable
-from seedtrust_ops_tests.support.every_job import (
+from seedtrust_ops_tests.support.all_jobs import (
     LONG_TIMEOUTS,
     create_work_for_every_job,
     evaluate_every_automation,

@@ -24,14 +24,14 @@ from seedtrust_ops.sandbox.external_services.server_group import ExternalService
 from seedtrust_ops.sandbox.mailbox.control_client import ReceivedEmail
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops_tests.jobs.job_runner import dagster, execute, process
-from seedtrust_ops_tests.support.dagster_homes import DagsterHome
-from seedtrust_ops_tests.support.echoing_bank import KINDS, echoing_bank
-from seedtrust_ops_tests.support.every_job import (
+from seedtrust_ops_tests.support.all_jobs import (
     LONG_TIMEOUTS,
     create_work_for_every_job,
     run_every_job,
     unexpected_failures,
 )
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome
+from seedtrust_ops_tests.support.echoing_bank import KINDS, echoing_bank
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.job_environment import (
     SetVariables,

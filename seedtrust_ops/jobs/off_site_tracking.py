@@ -10,8 +10,8 @@ import dagster as dg
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.db_transaction import run_in_transaction
-from seedtrust_ops.domain.presence import clear_presence
 from seedtrust_ops.domain.shadow_mode import job_dry_runs
+from seedtrust_ops.domain.user_presence import clear_presence
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.job_factory import automation_status, owners_and_tags, single_op_job

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.alert_notifications.digest import notify_digest
-from seedtrust_ops.domain.alert_notifications.jobs_component_status import enqueue_jobs_status
+from seedtrust_ops.domain.alert_notifications.jobs_status import enqueue_jobs_status
 from seedtrust_ops.domain.alert_notifications.notifier import EnabledChannels, notify_opened, notify_resolved
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer

@@ -19,7 +19,7 @@ from seedtrust_ops.domain.job_failures import RunFailure, record_failures
 from seedtrust_ops.domain.job_runs import RunSnapshot, mirror_runs, unfinished_runs
 from seedtrust_ops.monitoring.changed_runs import changed_runs
 from seedtrust_ops.monitoring.job_run_mapper import failure_to_record, status_of, to_run_snapshot
-from seedtrust_ops.monitoring.queue_expiry import cancel_expired_runs
+from seedtrust_ops.monitoring.queue_expiration import cancel_expired_runs
 from seedtrust_ops.monitoring.run_events import read_events
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.job_factory import owners_and_tags

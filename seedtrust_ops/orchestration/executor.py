@@ -1,7 +1,7 @@
 """Dagster's in-process executor, with three differences:
 
 - A run that waited in the queue longer than its limit ends before its first op. After a long outage the daemon may
-  start such a run before `monitoring/queue_expiry` evaluates it.
+  start such a run before `monitoring/queue_expiration` evaluates it.
 - A canceled run ends. Dagster treats the interruption of an op with a retry policy as a failure and retries it.
 - A run that is canceled while it starts does no work. Dagster writes back a run's status and tags as it read them
   earlier, so a start can overwrite a cancellation.

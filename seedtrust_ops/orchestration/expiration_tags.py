@@ -1,6 +1,6 @@
 """Reads how long a run may wait in the queue, and tags a run that expired.
 
-`monitoring/queue_expiry` cancels expired runs in the queue; `executor` ends one that left the queue anyway.
+`monitoring/queue_expiration` cancels expired runs in the queue; `executor` ends one that left the queue anyway.
 See docs/decisions/queue-limits.md.
 """
 

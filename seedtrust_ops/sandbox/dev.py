@@ -27,11 +27,11 @@ from seedtrust_ops.database.engine import (
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
-from seedtrust_ops.sandbox.auto_restart import restart_stopped_servers
 from seedtrust_ops.sandbox.bank_backfill import backfill_past_transfers
 from seedtrust_ops.sandbox.seed.batches import Payment, draft_batch, payable_requests, queue_batches
 from seedtrust_ops.sandbox.seed.money import Encrypt
 from seedtrust_ops.sandbox.seed.seeder import DatabaseNotEmpty, seed_company
+from seedtrust_ops.sandbox.server_restart import restart_stopped_servers
 from seedtrust_ops.sandbox.stack import SandboxStack, load_or_create_field_key, start_sandbox
 from seedtrust_ops.supervisor.crash_alerts import record_crash_alerts
 from seedtrust_ops.supervisor.supervisor import Observer, Supervisor

@@ -87,7 +87,7 @@ def _work(work: str, url: str) -> None:
             render_histogram(write_balance_snapshot(sessions, Path(folder, "balances.parquet")))
             description = "balances, alerts and chart"
         else:
-            from seedtrust_ops.domain.reports.builder import build_report
+            from seedtrust_ops.domain.reports.file_builder import build_report
             from seedtrust_ops.domain.reports.report_kinds import prepare_report
 
             began = monotonic()

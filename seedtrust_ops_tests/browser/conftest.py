@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops_tests.browser.chromium import chromium
 from seedtrust_ops_tests.browser.pages import UserInterface, window
-from seedtrust_ops_tests.sandbox.laptop import Laptop, connect_to_bank, connected
+from seedtrust_ops_tests.sandbox.dev_process import Laptop, connect_to_bank, connected
 from seedtrust_ops_tests.support.dagster_homes import DAGSTER_YAML
 
 NEVER_STARTED_JOB = "example_with_args"

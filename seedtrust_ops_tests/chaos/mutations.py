@@ -160,7 +160,7 @@ def run_mutation(environment: ChaosEnvironment, mutation: Mutation) -> MutationR
             shutil.copytree(source, copy / source.name, ignore=shutil.ignore_patterns("__pycache__"))
         for edit in mutation.edits:
             apply_edit(edit, copy)
-        command = [sys.executable, "-m", "seedtrust_ops_tests.chaos.mutant_cases"]
+        command = [sys.executable, "-m", "seedtrust_ops_tests.chaos.mutation_cases"]
         arguments = {
             "server": environment.postgres_server.render_as_string(hide_password=False),
             "template": environment.template,

@@ -27,9 +27,7 @@ from seedtrust_ops_tests.deploy.conftest import (
     assign_platform_owner,
 )
 from seedtrust_ops_tests.jobs.job_runner import run
-from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
-from seedtrust_ops_tests.support.databases import create_platform_schema, plain_url, temporary_database
-from seedtrust_ops_tests.support.every_job import (
+from seedtrust_ops_tests.support.all_jobs import (
     LONG_TIMEOUTS,
     create_work_for_every_job,
     evaluate_every_automation,
@@ -37,6 +35,8 @@ from seedtrust_ops_tests.support.every_job import (
     run_every_job,
     unexpected_failures,
 )
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
+from seedtrust_ops_tests.support.databases import create_platform_schema, plain_url, temporary_database
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.job_environment import (
     SetVariables,

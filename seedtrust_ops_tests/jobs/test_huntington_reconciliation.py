@@ -18,7 +18,7 @@ from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.tables import Alert, HuntingtonTransaction
 from seedtrust_ops_tests.jobs.job_runner import process
-from seedtrust_ops_tests.support.every_job import LONG_TIMEOUTS
+from seedtrust_ops_tests.support.all_jobs import LONG_TIMEOUTS
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.job_environment import SetVariables
 

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from seedtrust_ops.definitions import defs
-from seedtrust_ops.domain.reports import builder, generator
+from seedtrust_ops.domain.reports import file_builder, generator
 from seedtrust_ops.domain.reports.request_queue import claim_next_request
 from seedtrust_ops.jobs.report_generation import report_generation_schedule
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
@@ -102,10 +102,10 @@ def test_late_worker_changes_and_sends_nothing_after_losing_its_claim(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     number = request_report(company, "account_balances")
-    build = builder.build_report
+    build = file_builder.build_report
     nested: list[Any] = []
 
-    def slow(*arguments: Any, **options: Any) -> builder.BuiltReport:
+    def slow(*arguments: Any, **options: Any) -> file_builder.BuiltReport:
         built = build(*arguments, **options)
         if not nested:
             nested.append(None)

@@ -22,7 +22,7 @@ from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops.sandbox.demo.reconciliation import reconcile
 from seedtrust_ops.sandbox.gameday.job_run_diff import job_run_differences
 from seedtrust_ops.tables import Alert, HuntingtonBatch, HuntingtonTransaction
-from seedtrust_ops_tests.sandbox.laptop import Laptop, connect_to_bank, connected, describe_process, queue_batch
+from seedtrust_ops_tests.sandbox.dev_process import Laptop, connect_to_bank, connected, describe_process, queue_batch
 
 RECOVERY_SECONDS = 300.0
 TIMEOUTS = {

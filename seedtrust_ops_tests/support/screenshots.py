@@ -22,7 +22,7 @@ from seedtrust_ops.tables import HuntingtonBatch
 from seedtrust_ops_tests.browser.chromium import chromium
 from seedtrust_ops_tests.browser.pages import UserInterface, window
 from seedtrust_ops_tests.browser.sample_week import OFFICE_TIMEZONE, create_sample_week
-from seedtrust_ops_tests.sandbox.laptop import Laptop, connect_to_bank, connected, queue_batch
+from seedtrust_ops_tests.sandbox.dev_process import Laptop, connect_to_bank, connected, queue_batch
 from seedtrust_ops_tests.support.waiters import wait_until
 
 OUTPUT_FOLDER = Path(__file__).parents[2] / "docs" / "pictures"

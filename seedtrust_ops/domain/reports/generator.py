@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.outbox import Attachment, Email, enqueue_emails
-from seedtrust_ops.domain.reports.builder import BuiltReport, build_report
+from seedtrust_ops.domain.reports.file_builder import BuiltReport, build_report
 from seedtrust_ops.domain.reports.report_kinds import prepare_report, report_title
 from seedtrust_ops.domain.reports.request_queue import (
     MAX_TRIES,

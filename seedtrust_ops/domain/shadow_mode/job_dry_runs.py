@@ -15,7 +15,6 @@ from seedtrust_ops.domain.approvals.by_rule import approve_by_rules
 from seedtrust_ops.domain.balances.snapshot import write_balance_snapshot
 from seedtrust_ops.domain.component_checks import check_page
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
-from seedtrust_ops.domain.presence import clear_presence
 from seedtrust_ops.domain.reminders.balances import enqueue_balance_reminders
 from seedtrust_ops.domain.reminders.case_close import enqueue_case_close_reminders
 from seedtrust_ops.domain.row_purge import purge_old_attachments, purge_old_events
@@ -23,6 +22,7 @@ from seedtrust_ops.domain.shadow_mode import decision_reader
 from seedtrust_ops.domain.shadow_mode.decisions import Decision, evaluation_window_start
 from seedtrust_ops.domain.shadow_mode.legacy_undo import undo_approvals, undo_rule_approvals
 from seedtrust_ops.domain.shadow_mode.rollback_session import DryRun
+from seedtrust_ops.domain.user_presence import clear_presence
 
 
 def dry_run_approvals_by_date(sessions: Sessions, job: str) -> list[Decision]:

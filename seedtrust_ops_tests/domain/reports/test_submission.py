@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.client import InvalidReportRequest, request_report
-from seedtrust_ops.domain.reports.builder import MEDIA_TYPES
+from seedtrust_ops.domain.reports.file_builder import MEDIA_TYPES
 from seedtrust_ops.domain.reports.report_kinds import TITLES, prepare_report
 from seedtrust_ops.domain.reports.request_queue import claim_next_request
 from seedtrust_ops.domain.reports.submission import FORMATS

@@ -8,8 +8,8 @@ from seedtrust_ops.sandbox.external_services.server_group import ExternalService
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops_tests.deploy.conftest import APP, roles
 from seedtrust_ops_tests.domain.shadow_mode.side_effects import RecordedSideEffects
+from seedtrust_ops_tests.support.all_jobs import LONG_TIMEOUTS
 from seedtrust_ops_tests.support.databases import plain_url
-from seedtrust_ops_tests.support.every_job import LONG_TIMEOUTS
 from seedtrust_ops_tests.support.job_environment import (
     SetVariables,
     external_services,

@@ -12,7 +12,7 @@ from seedtrust_ops.jobs.account_balance_check import last_complete_week
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.tables import ShadowDecision
 from seedtrust_ops_tests.domain.shadow_mode.side_effects import RecordedSideEffects, changed_tables, read_all_tables
-from seedtrust_ops_tests.support.every_job import (
+from seedtrust_ops_tests.support.all_jobs import (
     CHECK,
     PROCESS,
     create_work_for_every_job,

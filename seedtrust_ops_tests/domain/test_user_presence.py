@@ -4,7 +4,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.db_transaction import run_in_transaction
-from seedtrust_ops.domain.presence import ClearedPresence, clear_presence
+from seedtrust_ops.domain.user_presence import ClearedPresence, clear_presence
 from seedtrust_ops.tables import User, ViewingDisbursementRequest, ViewingPayment
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.office_factory import Office

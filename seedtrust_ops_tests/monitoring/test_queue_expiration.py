@@ -14,8 +14,8 @@ from sqlalchemy import create_engine, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.job_policies import EXPIRES_TAG, JOB_POLICIES, queue_tags
-from seedtrust_ops.monitoring import queue_expiry
-from seedtrust_ops.monitoring.queue_expiry import cancel_expired_runs
+from seedtrust_ops.monitoring import queue_expiration
+from seedtrust_ops.monitoring.queue_expiration import cancel_expired_runs
 from seedtrust_ops.orchestration.expiration_tags import EXPIRED_TAG, mark_expired
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES
@@ -86,8 +86,8 @@ def test_only_runs_queued_beyond_their_limit_are_canceled(
 def test_many_expired_runs_are_canceled_over_several_ticks(
     instance: dg.DagsterInstance, age: Age, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue_expiry, "RUNS_PER_PAGE", 2)
-    monkeypatch.setattr(queue_expiry, "MAX_CANCELED_PER_TICK", 3)
+    monkeypatch.setattr(queue_expiration, "RUNS_PER_PAGE", 2)
+    monkeypatch.setattr(queue_expiration, "MAX_CANCELED_PER_TICK", 3)
     without_limit = [queued_run(instance, job_name="process_huntington_batch") for _ in range(5)]
     expired = [queued_run(instance, tags={EXPIRES_TAG: "1"}) for _ in range(4)]
     for run_id in (*without_limit, *expired):
@@ -125,7 +125,7 @@ def test_run_that_leaves_the_queue_meanwhile_is_not_canceled(
         mark_expired(instance, run)
         set_status(instance, run.run_id, STATUS.STARTING)
 
-    monkeypatch.setattr(queue_expiry, "mark_expired", mark_after_start)
+    monkeypatch.setattr(queue_expiration, "mark_expired", mark_after_start)
     assert cancel_expired_runs(instance) == 0
     assert status(instance, run_id) is STATUS.STARTING
 
