@@ -68,7 +68,7 @@ JOB_POLICIES = {
     "account_balance_reminders": JobPolicy(Severity.MEDIUM, Group.BALANCES, timedelta(hours=24)),
     "aws_status_check": JobPolicy(Severity.MEDIUM, Group.HEALTH, timedelta(minutes=5)),
     # These two show people what the other jobs did.
-    "huntington_reconciliation": JobPolicy(Severity.MEDIUM, Group.TRANSFERS, timedelta(hours=12)),
+    "huntington_reconciliation": JobPolicy(Severity.HIGH, Group.TRANSFERS, timedelta(hours=12)),
     "operations_review": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=24)),
     "off_site_tracking": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(minutes=30)),
     "example": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),

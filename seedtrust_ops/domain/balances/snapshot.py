@@ -24,7 +24,7 @@ MAX_WORST_SHOWN = 20
 BUCKET_BOUNDS_CENTS = (0, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000)
 """Upper bounds of the histogram's buckets; the last bucket is open-ended."""
 COLUMNS = ("case_id", "case_number", "account_id", "balance_cents", "minimum_balance_cents", "shortfall_cents")
-_SNAPSHOT_LOCK = 7_305_402
+_SNAPSHOT_LOCK = 7_305_404
 
 
 @dataclass
