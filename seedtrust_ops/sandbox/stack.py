@@ -87,7 +87,7 @@ def start_sandbox(folder: Path, *, ach_settlement_seconds: float = 86_400) -> It
 
 def load_or_create_field_key(folder: Path) -> str:
     """Return the Fernet key stored in `folder`, creating it if missing. For laptops only, never for production."""
-    path = folder / "load_or_create_field_key"
+    path = folder / "field_key"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)

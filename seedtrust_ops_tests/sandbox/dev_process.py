@@ -126,7 +126,7 @@ def connected(laptop: Laptop) -> Iterator[tuple["sessionmaker[Session]", dg.Dags
 
 def queue_batch(laptop: Laptop, sessions: "sessionmaker[Session]", *, wires: int = PAYMENTS) -> int:
     """Queue a batch of `wires` approved requests as soon as the database accepts it; return its id."""
-    key = SecretStr((laptop.folder / ".seedtrust" / "load_or_create_field_key").read_text().strip())
+    key = SecretStr((laptop.folder / ".seedtrust" / "field_key").read_text().strip())
     queued: list[int] = []
 
     def queue() -> bool:
