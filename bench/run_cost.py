@@ -14,11 +14,11 @@ from bench.dagster_access import LOCATION, load_instance, load_workspace
 from bench.environment import BenchEnvironment, cpu_seconds, open_environment, start_database_server, wait_for
 from bench.measurements import Measurement, Part, Target, log_line
 from bench.systems import RunningSystem, our_worker
-from seedtrust_ops_tests.support.launches import submit_runs
+from seedtrust_ops_tests.support.run_submission import submit_runs
 
 RUNS = 10
 HELD_RUNS = 5
-HOLD = {"ops": {"example_progress": {"config": {"steps": 1, "seconds_a_step": 2.0}}}}
+HOLD = {"ops": {"example_progress": {"config": {"steps": 1, "seconds_per_step": 2.0}}}}
 MEBIBYTE = 2**20
 
 

@@ -105,7 +105,7 @@ def test_secrets_do_not_leak_with_every_kind_of_bank_response(
     batch_id, tokens = batch_with_every_response(company)
     folder = tmp_path / "working_folder"
     folder.mkdir()
-    with echoing_bank() as (url, given):
+    with echoing_bank() as (url, kinds_sent):
         variables = bank_environment | dagster_home.variables
         variables |= {
             "HUNTINGTON_API_URL": url,
@@ -120,7 +120,7 @@ def test_secrets_do_not_leak_with_every_kind_of_bank_response(
             folder=folder,
         )
     assert sent.returncode == healed.returncode == 0, sent.stderr + healed.stderr
-    assert set(given) == set(KINDS)
+    assert set(kinds_sent) == set(KINDS)
     assert "failed" in company.statuses(batch_id)
     sources = [
         ("output", sent.stdout + sent.stderr + healed.stdout + healed.stderr),

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops_tests.browser.chromium import chromium
 from seedtrust_ops_tests.browser.pages import UserInterface, window
-from seedtrust_ops_tests.sandbox.dev_process import Laptop, connect_to_bank, connected
+from seedtrust_ops_tests.sandbox.dev_process import DevProcess, connect_to_bank, open_databases
 from seedtrust_ops_tests.support.dagster_homes import DAGSTER_YAML
 
 NEVER_STARTED_JOB = "example_with_args"
@@ -47,12 +47,12 @@ def dev() -> Iterator[RunningDev]:
         folder = Path(name)
         # PostgreSQL's own user needs access.
         folder.chmod(0o755)
-        laptop = Laptop(folder, {"DEV_ENV": "1"}, settings=yaml.safe_dump(settings))
+        process = DevProcess(folder, {"DEV_ENV": "1"}, settings=yaml.safe_dump(settings))
         try:
-            with connected(laptop) as (sessions, instance), connect_to_bank(laptop) as bank:
-                yield RunningDev(f"http://127.0.0.1:{laptop.port}", sessions, instance, bank)
+            with open_databases(process) as (sessions, instance), connect_to_bank(process) as bank:
+                yield RunningDev(f"http://127.0.0.1:{process.port}", sessions, instance, bank)
         finally:
-            laptop.stop()
+            process.stop()
 
 
 @pytest.fixture

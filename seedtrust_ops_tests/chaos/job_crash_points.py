@@ -33,7 +33,7 @@ from seedtrust_ops_tests.chaos.tasks import Task
 from seedtrust_ops_tests.chaos.violations import Violation, ViolationKind
 from seedtrust_ops_tests.chaos.worker_config import WorkerConfig
 from seedtrust_ops_tests.chaos.worker_processes import run_worker
-from seedtrust_ops_tests.support.office_factory import Office
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 
 EMAILS_PER_APPROVAL = 3
 """To the intended parent, the representative and the case manager."""
@@ -55,36 +55,36 @@ class JobScenario:
 
     name: str
     task_name: str
-    prepare: Callable[[Office], None]
+    prepare: Callable[[CaseFactory], None]
     expected_emails: Counter[str]
     query: str
     expected_rows: list[tuple[int | str, ...]]
 
 
-def add_due_request(office: Office) -> None:
+def add_due_request(factory: CaseFactory) -> None:
     """Add a request that is due, one on hold, and one that is not due yet."""
-    case = office.case()
-    office.request(case)
-    office.request(case, on_hold=True)
-    office.request(case, auto_authorize_at=datetime.now(UTC) + timedelta(days=1))
+    case = factory.case()
+    factory.request(case)
+    factory.request(case, on_hold=True)
+    factory.request(case, auto_authorize_at=datetime.now(UTC) + timedelta(days=1))
 
 
-def add_due_emails(office: Office) -> None:
+def add_due_emails(factory: CaseFactory) -> None:
     """Add the emails of an approval run that could not send them."""
-    add_due_request(office)
-    run_in_transaction(office.sessions, approve_due)
+    add_due_request(factory)
+    run_in_transaction(factory.sessions, approve_due)
 
 
-def add_report_requests(office: Office) -> None:
+def add_report_requests(factory: CaseFactory) -> None:
     """Add two valid report requests and one of an unknown kind."""
-    office.case()
+    factory.case()
     wanted = [
         ("account_balances", "csv"),
         ("account_balances", "xlsx"),
         ("horoscope", "csv"),
     ]
-    user_id = office.user("admin")
-    with office.sessions.begin() as session:
+    user_id = factory.user("admin")
+    with factory.sessions.begin() as session:
         session.add_all([ReportRequest(user_id=user_id, kind=kind, format=format_) for kind, format_ in wanted])
 
 
@@ -121,7 +121,7 @@ SCENARIOS = (
 def _template(environment: ChaosEnvironment, scenario: JobScenario) -> Iterator[str]:
     with environment.database() as url:
         engine = create_engine(url)
-        scenario.prepare(Office(sessionmaker(engine, expire_on_commit=False)))
+        scenario.prepare(CaseFactory(sessionmaker(engine, expire_on_commit=False)))
         engine.dispose()
         yield str(url.database)
 

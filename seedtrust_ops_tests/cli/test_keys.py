@@ -17,7 +17,13 @@ from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.job_environment import SetVariables, set_variables
-from seedtrust_ops_tests.support.rotated_keys import batch_under, block_updates_of, new_key, ring_of, tokens_of
+from seedtrust_ops_tests.support.key_rotation_helpers import (
+    block_updates,
+    cipher_with_keys,
+    create_batch_with_key,
+    new_key,
+    read_tokens,
+)
 from seedtrust_ops_tests.support.waiters import wait_until
 
 __all__ = ["set_variables"]
@@ -46,23 +52,23 @@ def test_rotation_releases_the_old_key_only_when_it_is_unused(company: Company, 
     assert (code, output) == (0, "Key 1 (newest): 0 account numbers.\nKey 2: 5 account numbers.\n")
     code, output, _ = run("rotate")
     assert code == 0
-    assert "5 of 5 account numbers were re-encrypted." in output
+    assert "Re-encrypted 5 of 5 account numbers." in output
     assert CAN_REMOVE in output
-    assert count_key_usage(company.sessions, ring_of(NEW)).is_readable
+    assert count_key_usage(company.sessions, cipher_with_keys(NEW)).is_readable
 
 
 def test_undecryptable_tokens_are_listed_without_their_content(company: Company, old_key: str) -> None:
-    lost = batch_under(company, OTHER, 2)
-    damaged = batch_under(company, OTHER, 1, account_number_encrypted="400123456789")
+    lost = create_batch_with_key(company, OTHER, 2)
+    damaged = create_batch_with_key(company, OTHER, 1, account_number_encrypted="400123456789")
     company.big_batch(3)
     for command in (("rotate", "--dry-run"), ("rotate",), ("check",)):
         code, output, errors = run(*command)
         assert code == 1, command
-        assert f"(transactions {lost[0]}, {lost[1]}). Add the key" in errors
-        assert f"(transactions {damaged[0]}). Ask the payees" in errors
+        assert f"(transaction IDs: {lost[0]}, {lost[1]}). Add the key" in errors
+        assert f"(transaction IDs: {damaged[0]}). Ask the payees" in errors
         assert CAN_REMOVE not in output + errors
-        assert not any(token in output + errors for token in tokens_of(company.sessions).values())
-    assert count_key_usage(company.sessions, ring_of(NEW)).tokens == {0: 3}
+        assert not any(token in output + errors for token in read_tokens(company.sessions).values())
+    assert count_key_usage(company.sessions, cipher_with_keys(NEW)).tokens == {0: 3}
 
 
 def test_missing_key_is_named(set_variables: SetVariables) -> None:
@@ -78,10 +84,10 @@ def test_killed_rotation_is_completed_by_the_next_one(
     company: Company, bank_environment: dict[str, str], old_key: str, page: int
 ) -> None:
     company.big_batch(2 * PAGE_SIZE + 100)
-    numbers = {one: ring_of(old_key).decrypt(token) for one, token in tokens_of(company.sessions).items()}
+    numbers = {one: cipher_with_keys(old_key).decrypt(token) for one, token in read_tokens(company.sessions).items()}
     # Late in the page: the rows before it have new tokens, in a transaction that will never commit.
     blocked_id = sorted(numbers)[min(page * PAGE_SIZE, len(numbers)) - 10]
-    with block_updates_of(company.sessions, blocked_id) as is_blocked:
+    with block_updates(company.sessions, blocked_id) as is_blocked:
         rotation = subprocess.Popen(
             [sys.executable, "-m", "seedtrust_ops.cli.main", "keys", "rotate"],
             env=os.environ | bank_environment | {"SEEDTRUST_FIELD_KEY": f"{NEW},{old_key}"},
@@ -94,7 +100,7 @@ def test_killed_rotation_is_completed_by_the_next_one(
         killed_output, _ = rotation.communicate()
     assert CAN_REMOVE not in killed_output
     wait_until(lambda: not is_blocked(), what="the server to notice that the rotation was killed")
-    assert count_key_usage(company.sessions, ring_of(NEW, old_key)).tokens == Counter(
+    assert count_key_usage(company.sessions, cipher_with_keys(NEW, old_key)).tokens == Counter(
         {0: (page - 1) * PAGE_SIZE, 1: len(numbers) - (page - 1) * PAGE_SIZE}
     )
 
@@ -102,7 +108,9 @@ def test_killed_rotation_is_completed_by_the_next_one(
 
     assert code == 0
     assert CAN_REMOVE in output
-    assert {one: ring_of(NEW).decrypt(token) for one, token in tokens_of(company.sessions).items()} == numbers
+    assert {
+        one: cipher_with_keys(NEW).decrypt(token) for one, token in read_tokens(company.sessions).items()
+    } == numbers
 
 
 def test_worker_sends_a_batch_during_key_rotation(
@@ -114,7 +122,7 @@ def test_worker_sends_a_batch_during_key_rotation(
     def posts() -> int:
         return sum(one["method"] == "POST" and one["reference"] in ids for one in bank.control.requests())
 
-    numbers = {one: ring_of(old_key).decrypt(token) for one, token in tokens_of(company.sessions).items()}
+    numbers = {one: cipher_with_keys(old_key).decrypt(token) for one, token in read_tokens(company.sessions).items()}
     bank.control.inject_fault("late_response_after_commit", method="POST", times=20, seconds=0.05)
     # After those the bank makes the worker wait, so that the rotation runs while the batch is being sent.
     bank.control.inject_fault("rate_limited", method="POST", times=None, seconds=1)
@@ -139,4 +147,6 @@ def test_worker_sends_a_batch_during_key_rotation(
     assert set(company.statuses(batch_id)) == {"completed"}
     keys = {idempotency_key(one.id) for one in company.transactions(batch_id)}
     assert not keys & set(bank.control.totals()["keys_paid_more_than_once"])
-    assert {one: ring_of(NEW).decrypt(token) for one, token in tokens_of(company.sessions).items()} == numbers
+    assert {
+        one: cipher_with_keys(NEW).decrypt(token) for one, token in read_tokens(company.sessions).items()
+    } == numbers

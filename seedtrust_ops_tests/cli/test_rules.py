@@ -5,14 +5,14 @@ from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from seedtrust_ops.cli.main import app
-from seedtrust_ops_tests.support.office_factory import Office
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 
 
 @pytest.mark.usefixtures("bank_environment")
 def test_explanation_has_one_line_per_rule_and_the_outcome(sessions: sessionmaker[Session]) -> None:
-    office = Office(sessions)
-    rule = office.rule(name="Legal", category="legal fees")
-    request = office.request(office.case(), 10_000)
+    factory = CaseFactory(sessions)
+    rule = factory.rule(name="Legal", category="legal fees")
+    request = factory.request(factory.case(), 10_000)
     result = CliRunner().invoke(app, ["rules", "explain", str(request)])
     assert result.exit_code == 0
     lines = result.stdout.splitlines()

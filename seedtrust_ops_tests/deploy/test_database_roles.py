@@ -45,7 +45,7 @@ from seedtrust_ops_tests.support.job_environment import (
     set_variables,
     shared_external_services,
 )
-from seedtrust_ops_tests.support.rotated_keys import new_key
+from seedtrust_ops_tests.support.key_rotation_helpers import new_key
 
 __all__ = ["external_services", "jobs_environment", "set_variables", "shared_external_services"]
 

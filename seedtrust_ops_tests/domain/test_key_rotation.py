@@ -12,7 +12,12 @@ from seedtrust_ops.domain.key_rotation import KeyUsage, count_key_usage, rotate
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.tables import HuntingtonTransaction
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.rotated_keys import batch_under, new_key, ring_of, tokens_of
+from seedtrust_ops_tests.support.key_rotation_helpers import (
+    cipher_with_keys,
+    create_batch_with_key,
+    new_key,
+    read_tokens,
+)
 from seedtrust_ops_tests.support.waiters import wait_until
 
 OLD, NEW, LOST = new_key(), new_key(), new_key()
@@ -25,46 +30,46 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rotation_moves_every_number_unchanged_to_the_newest_key(company: Company) -> None:
     for key, count in ((OLD, 15), (NEW, 5), (OLD, 8)):
-        batch_under(company, key, count)
-    before = {one: ring_of(NEW, OLD).decrypt(token) for one, token in tokens_of(company.sessions).items()}
+        create_batch_with_key(company, key, count)
+    before = {one: cipher_with_keys(NEW, OLD).decrypt(token) for one, token in read_tokens(company.sessions).items()}
 
-    rotation = rotate(company.sessions, ring_of(NEW, OLD))
+    rotation = rotate(company.sessions, cipher_with_keys(NEW, OLD))
 
     assert rotation.reencrypted == 23
     assert rotation.is_complete
-    assert {one: ring_of(NEW).decrypt(token) for one, token in tokens_of(company.sessions).items()} == before
-    assert rotate(company.sessions, ring_of(NEW, OLD)).reencrypted == 0
+    assert {one: cipher_with_keys(NEW).decrypt(token) for one, token in read_tokens(company.sessions).items()} == before
+    assert rotate(company.sessions, cipher_with_keys(NEW, OLD)).reencrypted == 0
 
 
 def test_rotation_changes_only_the_token(company: Company) -> None:
-    """Above all not `updated_at`, from which auto-heal tells how long a transaction has been unchanged."""
-    batch_under(company, OLD, 5, status="processing")
+    """Above all not `updated_at`, from which auto-heal computes how long a transaction has been unchanged."""
+    create_batch_with_key(company, OLD, 5, status="processing")
     kept = [column for column in HuntingtonTransaction.__table__.columns if column.name != "account_number_encrypted"]
     query = select(*kept).order_by(HuntingtonTransaction.id)
     with company.sessions() as session:
         before = session.execute(query).all()
-    assert rotate(company.sessions, ring_of(NEW, OLD)).reencrypted == 5
+    assert rotate(company.sessions, cipher_with_keys(NEW, OLD)).reencrypted == 5
     with company.sessions() as session:
         assert session.execute(query).all() == before
 
 
 def test_key_usage_count_lists_all_keys_and_unreadable_tokens(company: Company) -> None:
-    batch_under(company, NEW, 3)
-    batch_under(company, OLD, 4)
-    lost = batch_under(company, LOST, 2)
-    damaged = batch_under(company, NEW, 9, account_number_encrypted="4000000001")
-    before = tokens_of(company.sessions)
-    use = count_key_usage(company.sessions, ring_of(NEW, OLD))
-    assert use == KeyUsage(Counter({0: 3, 1: 4}), lost, damaged)
-    assert tokens_of(company.sessions) == before
+    create_batch_with_key(company, NEW, 3)
+    create_batch_with_key(company, OLD, 4)
+    lost = create_batch_with_key(company, LOST, 2)
+    damaged = create_batch_with_key(company, NEW, 9, account_number_encrypted="4000000001")
+    before = read_tokens(company.sessions)
+    usage = count_key_usage(company.sessions, cipher_with_keys(NEW, OLD))
+    assert usage == KeyUsage(Counter({0: 3, 1: 4}), lost, damaged)
+    assert read_tokens(company.sessions) == before
 
 
 def test_rotation_with_unreadable_tokens_is_incomplete(company: Company) -> None:
-    lost = batch_under(company, LOST, 2)
-    batch_under(company, OLD, 2)
-    before = tokens_of(company.sessions)
-    rotation = rotate(company.sessions, ring_of(NEW, OLD))
-    after = tokens_of(company.sessions)
+    lost = create_batch_with_key(company, LOST, 2)
+    create_batch_with_key(company, OLD, 2)
+    before = read_tokens(company.sessions)
+    rotation = rotate(company.sessions, cipher_with_keys(NEW, OLD))
+    after = read_tokens(company.sessions)
     assert not rotation.is_complete
     assert rotation.usage.unknown_key_transactions == lost
     assert {one: after[one] for one in lost} == {one: before[one] for one in lost}
@@ -72,48 +77,48 @@ def test_rotation_with_unreadable_tokens_is_incomplete(company: Company) -> None
 
 
 @dataclass
-class ConcurrentlyChangingRing:
-    """A key ring that changes a transaction in between, once for each transaction id in `turns`."""
+class ConcurrentlyChangingCipher:
+    """A cipher that changes a transaction before it re-encrypts, once for each id in `transaction_ids`."""
 
-    ring: FernetFieldCipher
+    cipher: FernetFieldCipher
     company: Company
-    cipher_of_changes: FernetFieldCipher
-    turns: list[int]
+    changing_cipher: FernetFieldCipher
+    transaction_ids: list[int]
     numbers: list[str] = field(default_factory=list)
 
     def key_index(self, token: str) -> int:
-        return self.ring.key_index(token)
+        return self.cipher.key_index(token)
 
     def reencrypt(self, token: str) -> str:
-        if self.turns:
-            self.numbers.append(f"{len(self.turns)}000111")
+        if self.transaction_ids:
+            self.numbers.append(f"{len(self.transaction_ids)}000111")
             with self.company.sessions.begin() as session:
                 session.execute(
                     update(HuntingtonTransaction)
-                    .where(HuntingtonTransaction.id == self.turns.pop())
-                    .values(account_number_encrypted=self.cipher_of_changes.encrypt(self.numbers[-1]))
+                    .where(HuntingtonTransaction.id == self.transaction_ids.pop())
+                    .values(account_number_encrypted=self.changing_cipher.encrypt(self.numbers[-1]))
                 )
-        return self.ring.reencrypt(token)
+        return self.cipher.reencrypt(token)
 
 
 def test_number_corrected_during_a_rotation_is_kept(company: Company) -> None:
-    first, *_ = batch_under(company, OLD, 5)
-    ring = ConcurrentlyChangingRing(ring_of(NEW, OLD), company, ring_of(OLD), [first])
-    rotation = rotate(company.sessions, ring)
+    first, *_ = create_batch_with_key(company, OLD, 5)
+    cipher = ConcurrentlyChangingCipher(cipher_with_keys(NEW, OLD), company, cipher_with_keys(OLD), [first])
+    rotation = rotate(company.sessions, cipher)
     assert rotation.is_complete
-    assert ring_of(NEW).decrypt(tokens_of(company.sessions)[first]) == ring.numbers[0]
+    assert cipher_with_keys(NEW).decrypt(read_tokens(company.sessions)[first]) == cipher.numbers[0]
 
 
 def test_rotation_is_incomplete_while_an_application_uses_the_old_key(company: Company) -> None:
-    first, *_ = batch_under(company, OLD, 3)
-    ring = ConcurrentlyChangingRing(ring_of(NEW, OLD), company, ring_of(OLD), [first] * 50)
-    rotation = rotate(company.sessions, ring)
+    first, *_ = create_batch_with_key(company, OLD, 3)
+    cipher = ConcurrentlyChangingCipher(cipher_with_keys(NEW, OLD), company, cipher_with_keys(OLD), [first] * 50)
+    rotation = rotate(company.sessions, cipher)
     assert not rotation.is_complete
     assert rotation.usage.older_key_count > 0
 
 
 def test_row_locked_by_a_worker_is_rotated_last_and_blocks_no_other(company: Company) -> None:
-    locked, *others = batch_under(company, OLD, 20)
+    locked, *others = create_batch_with_key(company, OLD, 20)
     with ThreadPoolExecutor(1) as pool:
         with company.sessions.begin() as locking:
             # On a busy machine the server must not end this session as idle.
@@ -121,16 +126,16 @@ def test_row_locked_by_a_worker_is_rotated_last_and_blocks_no_other(company: Com
             locking.execute(
                 select(HuntingtonTransaction.id).where(HuntingtonTransaction.id == locked).with_for_update()
             )
-            rotating = pool.submit(rotate, company.sessions, ring_of(NEW, OLD))
-            wait_until(lambda: count_key_usage(company.sessions, ring_of(NEW)).tokens[0] == len(others))
+            rotating = pool.submit(rotate, company.sessions, cipher_with_keys(NEW, OLD))
+            wait_until(lambda: count_key_usage(company.sessions, cipher_with_keys(NEW)).tokens[0] == len(others))
             assert not rotating.done()
         assert rotating.result().is_complete
 
 
 def test_concurrent_rotations_are_safe(company: Company) -> None:
-    batch_under(company, OLD, 40)
-    before = {one: ring_of(OLD).decrypt(token) for one, token in tokens_of(company.sessions).items()}
+    create_batch_with_key(company, OLD, 40)
+    before = {one: cipher_with_keys(OLD).decrypt(token) for one, token in read_tokens(company.sessions).items()}
     with ThreadPoolExecutor(2) as pool:
-        both = [pool.submit(rotate, company.sessions, ring_of(NEW, OLD)) for _ in range(2)]
+        both = [pool.submit(rotate, company.sessions, cipher_with_keys(NEW, OLD)) for _ in range(2)]
         assert sum(one.result().reencrypted for one in both) == 40
-    assert {one: ring_of(NEW).decrypt(token) for one, token in tokens_of(company.sessions).items()} == before
+    assert {one: cipher_with_keys(NEW).decrypt(token) for one, token in read_tokens(company.sessions).items()} == before

@@ -6,14 +6,14 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.user_presence import ClearedPresence, clear_presence
 from seedtrust_ops.tables import User, ViewingDisbursementRequest, ViewingPayment
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.office_factory import Office
 
 
 def test_presence_is_cleared_once_for_all_users(company: Company, sessions: sessionmaker[Session]) -> None:
-    office = Office(sessions)
-    users = [office.user("admin", is_on_site=True), office.user("case_manager", is_on_site=True, is_active=False)]
-    request = office.request(office.case())
+    factory = CaseFactory(sessions)
+    users = [factory.user("admin", is_on_site=True), factory.user("case_manager", is_on_site=True, is_active=False)]
+    request = factory.request(factory.case())
     payments = [one.id for one in company.transactions(company.batch([100, 200]))]
     with sessions.begin() as session:
         session.add_all(ViewingDisbursementRequest(user_id=user, disbursement_request_id=request) for user in users)

@@ -22,7 +22,7 @@ DAGSTER = Path(sys.executable).parent / "dagster"
 
 
 @dataclass(frozen=True)
-class Ran:
+class JobResult:
     """How a run ended: one error message per failed attempt, and the return value if it succeeded."""
 
     success: bool
@@ -33,11 +33,11 @@ class Ran:
     metadata: dict[str, Any]
 
 
-def process(batch_id: int, instance: dg.DagsterInstance | None = None) -> Ran:
+def process(batch_id: int, instance: dg.DagsterInstance | None = None) -> JobResult:
     return run(PROCESS, {"ops": {PROCESS: {"config": {"batch_id": batch_id}}}}, instance)
 
 
-def run(name: str, run_config: dict[str, Any] | None = None, instance: dg.DagsterInstance | None = None) -> Ran:
+def run(name: str, run_config: dict[str, Any] | None = None, instance: dg.DagsterInstance | None = None) -> JobResult:
     """Run a job in this process."""
     result = defs.resolve_job_def(name).execute_in_process(
         run_config=run_config, instance=instance, raise_on_error=False
@@ -45,7 +45,7 @@ def run(name: str, run_config: dict[str, Any] | None = None, instance: dg.Dagste
     kinds = [event.event_type for event in result.all_events]
     failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
     retries = [event.step_retry_data for event in result.all_events if event.is_step_up_for_retry]
-    return Ran(
+    return JobResult(
         success=result.success,
         run_id=result.run_id,
         attempts=kinds.count(DagsterEventType.STEP_START) + kinds.count(DagsterEventType.STEP_RESTARTED),

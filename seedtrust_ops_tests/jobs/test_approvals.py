@@ -16,7 +16,7 @@ from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import ApprovalRule, User
 from seedtrust_ops_tests.jobs.job_runner import run
-from seedtrust_ops_tests.support.office_factory import Office
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 
 DATE, RULE = "dr_auto_approval", "rule_based_approval"
 
@@ -27,24 +27,24 @@ def production(bank_environment: dict[str, str], mail_environment: dict[str, str
 
 
 @pytest.fixture
-def office(sessions: sessionmaker[Session]) -> Office:
-    return Office(sessions)
+def factory(sessions: sessionmaker[Session]) -> CaseFactory:
+    return CaseFactory(sessions)
 
 
 def dry_run_config(job: str) -> dict[str, Any]:
     return {"ops": {job: {"config": {"dry_run": True}}}}
 
 
-def addresses(office: Office, *user_ids: int) -> set[str]:
-    with office.sessions() as session:
+def addresses(factory: CaseFactory, *user_ids: int) -> set[str]:
+    with factory.sessions() as session:
         return {session.get_one(User, user_id).email for user_id in user_ids}
 
 
 @pytest.mark.parametrize("job", [DATE, RULE])
-def test_run_approves_and_emails_once(office: Office, mailbox: MailboxProcess, job: str) -> None:
-    case = office.case()
-    rule = office.rule()
-    request = office.request(case, 12_300)
+def test_run_approves_and_emails_once(factory: CaseFactory, mailbox: MailboxProcess, job: str) -> None:
+    case = factory.case()
+    rule = factory.rule()
+    request = factory.request(case, 12_300)
     first, second = run(job), run(job)
     assert first.returned == {
         "dry_run": False,
@@ -54,19 +54,19 @@ def test_run_approves_and_emails_once(office: Office, mailbox: MailboxProcess, j
         "emails": 3,
     }
     assert second.returned["approved"] == second.returned["emails"] == 0
-    assert office.approvals() == {request: "auto:date" if job == DATE else f"auto:rule:{rule}"}
-    recipients = addresses(office, case.parent_id, case.rep_id, case.manager_id)
+    assert factory.approvals() == {request: "auto:date" if job == DATE else f"auto:rule:{rule}"}
+    recipients = addresses(factory, case.parent_id, case.rep_id, case.manager_id)
     for address in recipients:
         (email,) = mailbox.control.emails(address)
         assert email.subject == f"Disbursement request {request} was approved: case {case.case_number}"
-    assert {email.status for email in office.emails().values()} == {"sent"}
+    assert {email.status for email in factory.emails().values()} == {"sent"}
 
 
 @pytest.mark.parametrize("job", [DATE, RULE])
-def test_materialization_lists_approvals_and_dry_run_makes_none(office: Office, job: str) -> None:
-    case = office.case()
-    office.rule()
-    office.request(case, 12_300)
+def test_materialization_lists_approvals_and_dry_run_makes_none(factory: CaseFactory, job: str) -> None:
+    case = factory.case()
+    factory.rule()
+    factory.request(case, 12_300)
     for config, count in ((dry_run_config(job), 0), (None, 1), (None, 0)):
         result = defs.resolve_job_def(job).execute_in_process(run_config=config)
         materializations = result.asset_materializations_for_node(job)
@@ -77,26 +77,26 @@ def test_materialization_lists_approvals_and_dry_run_makes_none(office: Office, 
 
 
 @pytest.mark.parametrize("job", [DATE, RULE])
-def test_dry_run_lists_what_it_would_approve_and_approves_nothing(office: Office, job: str) -> None:
-    case = office.case()
-    office.rule()
-    request = office.request(case, 12_300)
+def test_dry_run_lists_what_it_would_approve_and_approves_nothing(factory: CaseFactory, job: str) -> None:
+    case = factory.case()
+    factory.rule()
+    request = factory.request(case, 12_300)
     ran = run(job, dry_run_config(job))
     assert (ran.returned["dry_run"], ran.returned["approved"], ran.returned["would_approve"]) == (True, 0, 1)
     table = ran.metadata["Would be approved (first 1 of 1)"].value
     assert f"| {request} | {case.case_number} |" in table
     assert "$123.00" in table
-    assert office.approvals() == {}
-    assert office.emails() == {}
+    assert factory.approvals() == {}
+    assert factory.emails() == {}
 
 
 @pytest.mark.parametrize("job", [DATE, RULE])
-def test_invalid_config_is_rejected_before_any_work(office: Office, job: str) -> None:
-    office.rule()
-    office.request(office.case())
+def test_invalid_config_is_rejected_before_any_work(factory: CaseFactory, job: str) -> None:
+    factory.rule()
+    factory.request(factory.case())
     with pytest.raises(dg.DagsterInvalidConfigError, match="dry_run"):
         run(job, {"ops": {job: {"config": {"dry_run": "perhaps"}}}})
-    assert office.approvals() == {}
+    assert factory.approvals() == {}
 
 
 def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.RunRequest | str:
@@ -108,13 +108,15 @@ def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.RunReque
     return outcome
 
 
-def test_sensor_requests_a_run_only_if_a_rule_approves_a_request(office: Office, instance: dg.DagsterInstance) -> None:
+def test_sensor_requests_a_run_only_if_a_rule_approves_a_request(
+    factory: CaseFactory, instance: dg.DagsterInstance
+) -> None:
     assert tick(instance) == "No pending request could match an enabled rule."
-    rule = office.rule(daily_limit_cents=9_999)
-    request = office.request(office.case(), 10_000)
+    rule = factory.rule(daily_limit_cents=9_999)
+    request = factory.request(factory.case(), 10_000)
     for _ in range(2):
-        assert "None of the 1 pending requests can be approved now" in str(tick(instance))
-    office.change(ApprovalRule, rule, daily_limit_cents=10_000)
+        assert "No pending request can be approved now (1 evaluated)" in str(tick(instance))
+    factory.change(ApprovalRule, rule, daily_limit_cents=10_000)
     requested = tick(instance)
     assert isinstance(requested, dg.RunRequest)
     assert requested.tags["seedtrust/reason"] == f"rule {rule} approves request {request}"
@@ -122,15 +124,17 @@ def test_sensor_requests_a_run_only_if_a_rule_approves_a_request(office: Office,
     assert tick(instance) == "No pending request could match an enabled rule."
 
 
-def test_sensor_pauses_after_a_slow_evaluation_that_found_nothing(office: Office, instance: dg.DagsterInstance) -> None:
-    office.rule()
-    office.request(office.case())
+def test_sensor_pauses_after_a_slow_evaluation_that_found_nothing(
+    factory: CaseFactory, instance: dg.DagsterInstance
+) -> None:
+    factory.rule()
+    factory.request(factory.case())
     now = datetime.now(UTC)
     assert "The next is at" in str(tick(instance, (now + timedelta(minutes=1)).isoformat()))
     assert isinstance(tick(instance, (now - timedelta(seconds=1)).isoformat()), dg.RunRequest)
 
 
-def test_fast_evaluation_does_not_delay_the_next_tick(office: Office, instance: dg.DagsterInstance) -> None:
+def test_fast_evaluation_does_not_delay_the_next_tick(factory: CaseFactory, instance: dg.DagsterInstance) -> None:
     context = dg.build_sensor_context(instance=instance, resources={"database": DatabaseResource()})
     began = datetime.now(UTC)
     pending_dr_sensor(context)
@@ -140,9 +144,11 @@ def test_fast_evaluation_does_not_delay_the_next_tick(office: Office, instance: 
     assert datetime.fromisoformat(context.cursor) <= ended + (ended - began) * COOLDOWN_RATIO
 
 
-def test_sensor_requests_no_second_run_while_one_is_in_progress(office: Office, instance: dg.DagsterInstance) -> None:
-    office.rule()
-    office.request(office.case())
+def test_sensor_requests_no_second_run_while_one_is_in_progress(
+    factory: CaseFactory, instance: dg.DagsterInstance
+) -> None:
+    factory.rule()
+    factory.request(factory.case())
     run_id = create_run_for_test(instance, job_name=RULE, status=dg.DagsterRunStatus.STARTED).run_id
     assert tick(instance) == f"Run {run_id} is in progress."
     started = instance.get_run_by_id(run_id)
@@ -152,12 +158,12 @@ def test_sensor_requests_no_second_run_while_one_is_in_progress(office: Office, 
 
 
 def test_emails_of_a_run_that_crashed_after_commit_are_sent_by_the_next(
-    office: Office, mailbox: MailboxProcess
+    factory: CaseFactory, mailbox: MailboxProcess
 ) -> None:
-    case = office.case()
-    office.request(case)
-    run_in_transaction(office.sessions, approve_due)
+    case = factory.case()
+    factory.request(case)
+    run_in_transaction(factory.sessions, approve_due)
     assert mailbox.control.emails() == []
     assert run(DATE).returned["approved"] == 0
     assert len(mailbox.control.emails()) == 3
-    assert {email.status for email in office.emails().values()} == {"sent"}
+    assert {email.status for email in factory.emails().values()} == {"sent"}

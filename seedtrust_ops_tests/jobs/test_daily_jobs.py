@@ -19,7 +19,7 @@ from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import JobRun, User
 from seedtrust_ops_tests.jobs.job_runner import run
-from seedtrust_ops_tests.support.office_factory import Office
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 
 
 @pytest.fixture(autouse=True)
@@ -28,39 +28,41 @@ def production(bank_environment: dict[str, str], mail_environment: dict[str, str
 
 
 @pytest.fixture
-def office(sessions: sessionmaker[Session]) -> Office:
-    return Office(sessions)
+def factory(sessions: sessionmaker[Session]) -> CaseFactory:
+    return CaseFactory(sessions)
 
 
-def address(office: Office, user_id: int) -> str:
-    with office.sessions() as session:
+def address(factory: CaseFactory, user_id: int) -> str:
+    with factory.sessions() as session:
         return session.get_one(User, user_id).email
 
 
-def test_case_close_reminder_uses_the_office_date_and_is_sent_once(office: Office, mailbox: MailboxProcess) -> None:
-    case = office.case(close_on=office_today())
-    late = office.case(close_on=office_today() - timedelta(days=1))
-    office.case(close_on=office_today() + timedelta(days=1))
+def test_case_close_reminder_uses_the_office_date_and_is_sent_once(
+    factory: CaseFactory, mailbox: MailboxProcess
+) -> None:
+    case = factory.case(close_on=office_today())
+    late = factory.case(close_on=office_today() - timedelta(days=1))
+    factory.case(close_on=office_today() + timedelta(days=1))
     assert run("case_close_reminders").returned == {"emails": 2}
     assert run("case_close_reminders").returned == {"emails": 0}
-    (on_time,) = mailbox.control.emails(address(office, case.specialist_id))
-    (overdue,) = mailbox.control.emails(address(office, late.specialist_id))
+    (on_time,) = mailbox.control.emails(address(factory, case.specialist_id))
+    (overdue,) = mailbox.control.emails(address(factory, late.specialist_id))
     assert on_time.subject == f"Closes today: case {case.case_number}"
     assert overdue.subject.startswith(f"Closing is overdue: case {late.case_number}")
 
 
-def test_balance_reminders_are_sent_once_a_day(office: Office, mailbox: MailboxProcess) -> None:
-    case = office.case(balance_cents=5, minimum_balance_cents=10)
-    admin = office.user("admin")
+def test_balance_reminders_are_sent_once_a_day(factory: CaseFactory, mailbox: MailboxProcess) -> None:
+    case = factory.case(balance_cents=5, minimum_balance_cents=10)
+    admin = factory.user("admin")
     assert run("account_balance_reminders").returned == {"as_of": str(office_today()), "emails": 2}
     assert run("account_balance_reminders").returned["emails"] == 0
     for user in (case.manager_id, admin):
-        (email,) = mailbox.control.emails(address(office, user))
+        (email,) = mailbox.control.emails(address(factory, user))
         assert email.subject == "1 account is below the minimum balance"
 
 
-def test_off_site_tracking_returns_what_it_cleared(office: Office) -> None:
-    office.user("admin", is_on_site=True)
+def test_off_site_tracking_returns_what_it_cleared(factory: CaseFactory) -> None:
+    factory.user("admin", is_on_site=True)
     assert run("off_site_tracking").returned == {"users": 1, "viewed_requests": 0, "viewed_payments": 0}
     assert run("off_site_tracking").returned == {"users": 0, "viewed_requests": 0, "viewed_payments": 0}
 
@@ -106,10 +108,10 @@ def test_example_jobs_succeed_fail_and_take_arguments() -> None:
 
 
 def test_progress_is_tagged_on_the_run_and_result_mirrored_to_job_run(
-    office: Office, instance: dg.DagsterInstance
+    factory: CaseFactory, instance: dg.DagsterInstance
 ) -> None:
     result = examples.example_progress.execute_in_process(
-        run_config={"ops": {"example_progress": {"config": {"steps": 3, "seconds_a_step": 0}}}},
+        run_config={"ops": {"example_progress": {"config": {"steps": 3, "seconds_per_step": 0}}}},
         resources={"io_manager": in_memory_io_manager},
         instance=instance,
     )
@@ -118,6 +120,6 @@ def test_progress_is_tagged_on_the_run_and_result_mirrored_to_job_run(
     assert run_record is not None
     assert run_record.tags[PROGRESS_TAG] == "3 of 3"
     mirror_changed_runs(instance, DatabaseResource(), None)
-    with office.sessions() as session:
+    with factory.sessions() as session:
         job_run = session.scalars(select(JobRun).where(JobRun.run_id == result.run_id)).one()
     assert (job_run.status, job_run.result) == ("COMPLETED", {"steps": 3})

@@ -12,8 +12,8 @@ from seedtrust_ops.domain.operations_review.weekly_figures import DailyFigures, 
 from seedtrust_ops.jobs.operations_review import NAME, WEEKS, last_complete_week, operations_review_schedule
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.tables import Alert, JobRun, LedgerEntry, ReportRequest
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.office_factory import Office
 
 NEW_YORK = "America/New_York"
 MONDAY = date(2026, 3, 2)
@@ -27,8 +27,8 @@ def week_data(company: Company, sessions: sessionmaker[Session]) -> None:
     noon = datetime(2026, 3, 3, 12, tzinfo=ZoneInfo(NEW_YORK))
     before = datetime(2026, 3, 1, 23, 59, tzinfo=ZoneInfo(NEW_YORK))
     after = LAST_MINUTE + timedelta(minutes=1)
-    office = Office(sessions)
-    case, requester = office.case(), office.user("admin")
+    factory = CaseFactory(sessions)
+    case, requester = factory.case(), factory.user("admin")
     for moment, statuses in (
         (noon, ["COMPLETED", "COMPLETED", "ERROR", "EXPIRED"]),
         (LAST_MINUTE, ["REVOKED", "ERROR", "ERROR"]),
@@ -62,8 +62,8 @@ def week_data(company: Company, sessions: sessionmaker[Session]) -> None:
                 for status, seconds in ((3, 60), (3, 120), (4, 600))
             )
             session.add(Alert(rule="batch_stuck", subject=str(moment), severity="HIGH", detail="", opened_at=moment))
-        office.request(case, 2_500, status="paid", approved_at=moment, approved_by="auto:date")
-        office.request(case, 100, status="pending")
+        factory.request(case, 2_500, status="paid", approved_at=moment, approved_by="auto:date")
+        factory.request(case, 100, status="pending")
 
 
 DAY = {

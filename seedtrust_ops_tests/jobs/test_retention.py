@@ -17,7 +17,7 @@ from seedtrust_ops.domain import row_purge
 from seedtrust_ops.jobs.retention import FREQUENT_JOBS
 from seedtrust_ops.orchestration.schedules import DUE_TAG
 from seedtrust_ops.tables import JobRun, Notification, NotificationAttachment, OutgoingEvent
-from seedtrust_ops_tests.jobs.job_runner import Ran, run
+from seedtrust_ops_tests.jobs.job_runner import JobResult, run
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 
 NOW = datetime.now(UTC)
@@ -104,7 +104,7 @@ def history(instance: dg.DagsterInstance, storage: Engine, sessions: "sessionmak
     return History(instance, storage, sessions)
 
 
-def run_retention(instance: dg.DagsterInstance) -> Ran:
+def run_retention(instance: dg.DagsterInstance) -> JobResult:
     ran = run("retention", instance=instance)
     assert ran.success, ran.messages
     return ran

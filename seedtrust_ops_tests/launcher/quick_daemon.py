@@ -22,7 +22,7 @@ from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.launcher.worker_identity import WorkerIdentity
 from seedtrust_ops.supervisor.worker_stack import LOOPBACK, find_free_port, is_listening, write_workspace
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
-from seedtrust_ops_tests.support.launches import submit_runs
+from seedtrust_ops_tests.support.run_submission import submit_runs
 from seedtrust_ops_tests.support.waiters import wait_until
 
 JOBS_FILE = Path(__file__).with_name("quick_jobs.py")

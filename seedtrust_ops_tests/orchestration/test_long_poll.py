@@ -23,10 +23,10 @@ from seedtrust_ops.jobs.rule_based_approval import pending_dr_sensor
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.supervisor.program import GuardedProcess
 from seedtrust_ops.supervisor.worker_stack import build_code_server, find_free_port
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.job_environment import SetVariables
-from seedtrust_ops_tests.support.office_factory import Office
 from seedtrust_ops_tests.support.waiters import wait_until
 
 WAITING = text(
@@ -66,10 +66,10 @@ def test_queued_batch_wakes_its_sensor(long_wait: None, instance: dg.DagsterInst
 def test_new_request_and_request_taken_off_hold_wake_their_sensor(
     long_wait: None, instance: dg.DagsterInstance, sessions: sessionmaker[Session]
 ) -> None:
-    office = Office(sessions)
-    case = office.case()
-    office.rule()
-    held = office.request(case, on_hold=True)
+    factory = CaseFactory(sessions)
+    case = factory.case()
+    factory.rule()
+    held = factory.request(case, on_hold=True)
 
     def take_off_hold() -> None:
         with sessions.begin() as session:
@@ -78,7 +78,7 @@ def test_new_request_and_request_taken_off_hold_wake_their_sensor(
     assert requests_run_after(pending_dr_sensor, instance, take_off_hold)
     with sessions.begin() as session:
         session.execute(text("update disbursement_requests set status = 'approved'"))
-    assert requests_run_after(pending_dr_sensor, instance, lambda: office.request(case))
+    assert requests_run_after(pending_dr_sensor, instance, lambda: factory.request(case))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Runs `seedtrust-ops dev` as on a developer's laptop, in its own home folder, with access to its databases and bank.
+"""Runs `seedtrust-ops dev` in its own home folder, with access to its databases and its bank.
 
 Used by `process_killer`, by the browser tests and by `support.screenshots`.
 """
@@ -32,8 +32,8 @@ STOPPED_SECONDS = 180.0
 LOG_SHOWN = 4000
 
 
-class Laptop:
-    """A home folder with `seedtrust-ops dev` running in it."""
+class DevProcess:
+    """A running `seedtrust-ops dev` and its home folder."""
 
     def __init__(self, folder: Path, variables: Mapping[str, str], *, settings: str | None = None) -> None:
         """Start `dev`; `settings` is the text of its dagster.yaml, None for the project's own."""
@@ -43,7 +43,7 @@ class Laptop:
         self.port = find_free_port()
         self.database = folder / ".seedtrust" / "postgres"
         (folder / "dagster.yaml").write_text(settings or DAGSTER_YAML.read_text())
-        self.dev = self._start()
+        self.process = self._start()
 
     def _start(self) -> "subprocess.Popen[bytes]":
         with self.log.open("w") as output:
@@ -79,20 +79,20 @@ class Laptop:
 
     def processes(self) -> list[psutil.Process]:
         """Return every process of `dev` and of its database server, sorted by description."""
-        found = [psutil.Process(self.dev.pid), *psutil.Process(self.dev.pid).children(recursive=True)]
+        found = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
         postmaster = int((self.database / "postmaster.pid").read_text().split()[0])
         found += [psutil.Process(postmaster), *psutil.Process(postmaster).children()]
         return sorted(found, key=lambda process: (describe_process(process), process.pid))
 
     def restart_if_stopped(self) -> bool:
         """Restart `dev` if it has exited; return whether it had."""
-        if self.dev.poll() is None:
+        if self.process.poll() is None:
             return False
-        self.dev = self._start()
+        self.process = self._start()
         return True
 
     def stop(self) -> None:
-        self._stop(self.dev)
+        self._stop(self.process)
 
     def _stop(self, dev: "subprocess.Popen[bytes]") -> None:
         if dev.poll() is None:
@@ -112,21 +112,21 @@ def describe_process(process: psutil.Process) -> str:
 
 
 @contextmanager
-def connected(laptop: Laptop) -> Iterator[tuple["sessionmaker[Session]", dg.DagsterInstance]]:
+def open_databases(dev: DevProcess) -> Iterator[tuple["sessionmaker[Session]", dg.DagsterInstance]]:
     """Yield sessions on the company's database, and the Dagster instance."""
-    server = embedded_postgres.start(laptop.database)
+    server = embedded_postgres.start(dev.database)
     engine = create_application_engine(embedded_postgres.ensure_database(server, APPLICATION_DATABASE))
     url = embedded_postgres.ensure_database(server, DAGSTER_DATABASE).set(drivername="postgresql+psycopg2")
     storage = {"postgres": {"postgres_url": url.render_as_string(False)}}
-    ref = InstanceRef.from_dir(str(laptop.folder), overrides={"storage": storage})
+    ref = InstanceRef.from_dir(str(dev.folder), overrides={"storage": storage})
     with dg.DagsterInstance.from_ref(ref) as instance:
         yield sessionmaker(engine, expire_on_commit=False), instance
     engine.dispose()
 
 
-def queue_batch(laptop: Laptop, sessions: "sessionmaker[Session]", *, wires: int = PAYMENTS) -> int:
+def queue_batch(dev: DevProcess, sessions: "sessionmaker[Session]", *, wires: int = PAYMENTS) -> int:
     """Queue a batch of `wires` approved requests as soon as the database accepts it; return its id."""
-    key = SecretStr((laptop.folder / ".seedtrust" / "field_key").read_text().strip())
+    key = SecretStr((dev.folder / ".seedtrust" / "field_key").read_text().strip())
     queued: list[int] = []
 
     def queue() -> bool:
@@ -144,9 +144,9 @@ def queue_batch(laptop: Laptop, sessions: "sessionmaker[Session]", *, wires: int
     return queued[0]
 
 
-def connect_to_bank(laptop: Laptop) -> SandboxBank:
+def connect_to_bank(dev: DevProcess) -> SandboxBank:
     """Return a control client of the bank that `dev` runs."""
-    for process in psutil.Process(laptop.dev.pid).children(recursive=True):
+    for process in psutil.Process(dev.process.pid).children(recursive=True):
         try:
             url = process.environ().get("HUNTINGTON_API_URL")
         except (psutil.NoSuchProcess, psutil.AccessDenied):

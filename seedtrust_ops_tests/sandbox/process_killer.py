@@ -22,7 +22,13 @@ from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops.sandbox.demo.reconciliation import reconcile
 from seedtrust_ops.sandbox.gameday.job_run_diff import job_run_differences
 from seedtrust_ops.tables import Alert, HuntingtonBatch, HuntingtonTransaction
-from seedtrust_ops_tests.sandbox.dev_process import Laptop, connect_to_bank, connected, describe_process, queue_batch
+from seedtrust_ops_tests.sandbox.dev_process import (
+    DevProcess,
+    connect_to_bank,
+    describe_process,
+    open_databases,
+    queue_batch,
+)
 
 RECOVERY_SECONDS = 300.0
 TIMEOUTS = {
@@ -40,31 +46,31 @@ PrintMessage = Callable[[str], None]
 def kill_at_random(folder: Path, *, kills: int, seed: int, print_message: PrintMessage) -> list[str]:
     """Kill `kills` processes of a `dev` in `folder`, each with a batch being sent; return what did not recover."""
     rng = random.Random(seed)
-    laptop = Laptop(folder, TIMEOUTS)
+    dev = DevProcess(folder, TIMEOUTS)
     try:
-        with connected(laptop) as (sessions, instance):
+        with open_databases(dev) as (sessions, instance):
             for number in range(kills):
-                batch_id = queue_batch(laptop, sessions)
+                batch_id = queue_batch(dev, sessions)
                 time.sleep(rng.uniform(0, 6))
-                victim = rng.choice(laptop.processes())
+                victim = rng.choice(dev.processes())
                 print_message(
                     f"Kill {number + 1}: {describe_process(victim)} (pid {victim.pid}), with batch {batch_id} queued"
                 )
                 victim.send_signal(signal.SIGKILL)
                 time.sleep(rng.uniform(1, 4))
-                if laptop.restart_if_stopped():
+                if dev.restart_if_stopped():
                     print_message("dev itself was killed and has been restarted")
             print_message("Waiting until all batches are finished and no alert is open")
             problems = _wait_for_recovery(sessions)
             problems += job_run_differences(sessions, instance)
             with sessions() as session:
-                problems += ledger_differences(session, connect_to_bank(laptop))
+                problems += ledger_differences(session, connect_to_bank(dev))
                 print_message(f"Batches: {dict(Counter(session.scalars(select(HuntingtonBatch.status))))}")
         if problems:
-            print_message(laptop.log.read_text()[-4000:])
+            print_message(dev.log.read_text()[-4000:])
         return problems
     finally:
-        laptop.stop()
+        dev.stop()
 
 
 def ledger_differences(session: Session, bank: SandboxBank) -> list[str]:

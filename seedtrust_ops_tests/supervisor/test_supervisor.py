@@ -127,7 +127,7 @@ def test_children_that_may_finish_delay_the_restart(tmp_path: Path, finishes: bo
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_supervisor_leaves_no_process_when_it_stops(number: signal.Signals) -> None:
     supervisor = subprocess.Popen(
-        [sys.executable, "-m", "seedtrust_ops_tests.supervisor.shell_supervisor", PROCESS_TREE],
+        [sys.executable, "-m", "seedtrust_ops_tests.supervisor.supervisor_process", PROCESS_TREE],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -147,7 +147,7 @@ def test_programs_keep_running_if_output_cannot_be_written(tmp_path: Path) -> No
     script = f"seq 20000 && echo yes >> {printed_all}; exit 3"
     with Path("/dev/full").open("w") as full:
         supervisor = subprocess.Popen(
-            [sys.executable, "-m", "seedtrust_ops_tests.supervisor.shell_supervisor", script], stdout=full
+            [sys.executable, "-m", "seedtrust_ops_tests.supervisor.supervisor_process", script], stdout=full
         )
     try:
         wait_until(lambda: printed_all.exists() and len(printed_all.read_text().split()) >= 2, what="two complete runs")

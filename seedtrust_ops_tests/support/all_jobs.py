@@ -23,8 +23,8 @@ from seedtrust_ops.tables import (
     ViewingDisbursementRequest,
     ViewingPayment,
 )
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.office_factory import Office
 
 PROCESS, HEAL, CHECK = "process_huntington_batch", "auto_heal_huntington_batches", "account_balance_check"
 REPORT = "report_generation"
@@ -37,19 +37,19 @@ FORMATS = ("csv", "xlsx", "pdf")
 
 def create_work_for_every_job(company: Company) -> int:
     """Create the rows; return the id of the queued batch."""
-    office = Office(company.sessions)
+    factory = CaseFactory(company.sessions)
     case = company.case(balance_cents=5_000_000)
     batch_id = company.batch(case=case)
     for method in ("wire", "ach", "ach"):
         company.transaction(batch_id, company.request(case, 12_345), 12_345, method=method)
     # This one fails preflight.
     company.transaction(batch_id, company.request(case, 100), 100, routing_number="044000025")
-    due = office.case(balance_cents=5, minimum_balance_cents=1_000_000, close_on=office_today())
-    office.request(due)
-    ruled = office.case()
-    office.rule(category="travel")
-    office.request(ruled, auto_authorize_at=None)
-    admin = office.user("admin", is_on_site=True)
+    due = factory.case(balance_cents=5, minimum_balance_cents=1_000_000, close_on=office_today())
+    factory.request(due)
+    ruled = factory.case()
+    factory.rule(category="travel")
+    factory.request(ruled, auto_authorize_at=None)
+    admin = factory.user("admin", is_on_site=True)
     with company.sessions.begin() as session:
         for account in (due, ruled):
             balance_cents = session.get_one(Account, account.account_id).balance_cents
@@ -109,7 +109,7 @@ def _has_waiting_reports(sessions: sessionmaker[Session]) -> bool:
 def _configs(batch_id: int) -> dict[str, Any]:
     return {
         PROCESS: {"ops": {PROCESS: {"config": {"batch_id": batch_id}}}},
-        "example_progress": {"ops": {"example_progress": {"config": {"steps": 2, "seconds_a_step": 0}}}},
+        "example_progress": {"ops": {"example_progress": {"config": {"steps": 2, "seconds_per_step": 0}}}},
         "example_with_args": {"ops": {"example_with_args": {"config": {"name": "Dana"}}}},
     }
 

@@ -28,36 +28,36 @@ KINDS = (
 @contextmanager
 def echoing_bank() -> Iterator[tuple[str, list[str]]]:
     """Yield the bank's URL and the kinds of responses it gave; the payee's name selects the kind of response."""
-    given: list[str] = []
-    quotations: dict[str, str] = {}
+    kinds_sent: list[str] = []
+    echoes: dict[str, str] = {}
 
-    class Echoing(BaseHTTPRequestHandler):
+    class EchoingHandler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            key, order = self.headers["Idempotency-Key"], json.loads(body)
-            quotation = f"{order['counterparty']['account_number']} {self.headers['Authorization']} {body}"
-            kind = order["counterparty"]["name"]
-            if kind == "rate limited" and key in quotations:
+            key, transfer = self.headers["Idempotency-Key"], json.loads(body)
+            echo = f"{transfer['counterparty']['account_number']} {self.headers['Authorization']} {body}"
+            kind = transfer["counterparty"]["name"]
+            if kind == "rate limited" and key in echoes:
                 kind = "completed"
-            quotations[key] = quotation
-            given.append(kind)
-            problem = {"code": f"no_{order['counterparty']['account_number']}", "message": quotation}
+            echoes[key] = echo
+            kinds_sent.append(kind)
+            problem = {"code": f"no_{transfer['counterparty']['account_number']}", "message": echo}
             responses: dict[str, tuple[int, Any]] = {
                 "refused": (422, problem),
                 "key reused": (409, problem),
                 "rate limited": (429, problem),
                 "outage": (503, problem),
-                "garbage": (201, quotation),
-                "another key": (201, _transfer("another-key", "completed", order, quotation)),
+                "garbage": (201, echo),
+                "another key": (201, _transfer("another-key", "completed", transfer, echo)),
                 "redirected": (302, problem),
             }
-            self._respond(*responses.get(kind, (201, _transfer(key, kind, order, quotation))))
+            self._respond(*responses.get(kind, (201, _transfer(key, kind, transfer, echo))))
 
         def do_GET(self) -> None:
             keys = parse_qs(urlsplit(self.path).query).get("idempotency_key", [])
-            known = [_transfer(key, "rejected", {}, quotations[key]) for key in keys if key in quotations]
+            known = [_transfer(key, "rejected", {}, echoes[key]) for key in keys if key in echoes]
             self._respond(200, {"data": known, "next_cursor": None})
 
         def _respond(self, status: int, body: Any) -> None:
@@ -72,28 +72,28 @@ def echoing_bank() -> Iterator[tuple[str, list[str]]]:
         def log_message(self, *_: object) -> None:
             """Log nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Echoing)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), EchoingHandler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", given
+        yield f"http://127.0.0.1:{server.server_port}", kinds_sent
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-def _transfer(key: str, status: str, order: dict[str, Any], quotation: str) -> dict[str, Any]:
+def _transfer(key: str, status: str, request: dict[str, Any], echo: str) -> dict[str, Any]:
     return {
         "id": f"tr_{key}",
         "idempotency_key": key,
         "status": status,
-        "return_code": quotation if status == "returned" else None,
-        "reason": quotation,
+        "return_code": echo if status == "returned" else None,
+        "reason": echo,
         "method": "ach",
-        "amount_cents": order.get("amount_cents", 100),
+        "amount_cents": request.get("amount_cents", 100),
         "currency": "USD",
-        "reference": order.get("reference", ""),
+        "reference": request.get("reference", ""),
         "created_at": "2024-03-01T12:00:00Z",
         "updated_at": "2024-03-01T12:00:00Z",
     }

@@ -1,7 +1,7 @@
 """Creates the rows a transfer test needs: cases with money, approved requests, batches of transactions.
 
 Every column has a valid default, so a test passes only what matters to it. Users, case parties, pending requests and
-approval rules are in `office_factory`.
+approval rules are in `case_factory`.
 """
 
 import itertools

@@ -27,8 +27,8 @@ from seedtrust_ops.tables import (
     ReportRequest,
     User,
 )
+from seedtrust_ops_tests.support.case_factory import CaseFactory, CaseWithParties
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
-from seedtrust_ops_tests.support.office_factory import Office, OfficeCase
 
 FORMATS = ("csv", "xlsx", "pdf")
 _DUE = {"amount_cents": 100, "category": "travel", "auto_authorize_at": datetime.now(UTC)}
@@ -71,10 +71,10 @@ class InsertedPayloads:
     """A company whose text columns contain the payloads, and the rows that tests check afterwards."""
 
     company: Company
-    office: Office
+    factory: CaseFactory
     case: BuiltCase
     batch_id: int
-    approval_case: OfficeCase
+    approval_case: CaseWithParties
     """A case with every recipient of approval emails."""
     columns: set[str] = field(default_factory=set)
     constrained: set[str] = field(default_factory=set)
@@ -85,8 +85,8 @@ class InsertedPayloads:
 def insert_payloads(company: Company, texts: Iterable[str]) -> InsertedPayloads:
     """Insert a row for every text column of the platform's tables and each of `texts`, valid in all other columns."""
     case = company.case(balance_cents=10_000_000)
-    office = Office(company.sessions)
-    inserted = InsertedPayloads(company, office, case, company.batch(case=case), office.case())
+    factory = CaseFactory(company.sessions)
+    inserted = InsertedPayloads(company, factory, case, company.batch(case=case), factory.case())
     _report_requests(inserted, {"kind": "case_ledger", "params": {"case_id": case.case_id}})
     for table in PlatformTable.metadata.sorted_tables:
         for column in (one for one in table.columns if isinstance(one.type, Text)):
@@ -104,7 +104,7 @@ def insert_payloads(company: Company, texts: Iterable[str]) -> InsertedPayloads:
 
 def _user(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
     manager, payee = (
-        inserted.office._add(
+        inserted.factory._add(
             User(
                 **{"email": f"{next(_numbers)}@office.test", "full_name": "Somebody", "role": role}
                 | {name: f"{value}{suffix}" for name, value in columns.items()}
@@ -112,13 +112,13 @@ def _user(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
         )
         for role, suffix in (("case_manager", ""), ("surrogate", " 2"))
     )
-    case = inserted.office.case(case_manager_id=manager, balance_cents=1, minimum_balance_cents=100)
-    inserted.requests.append(inserted.office.request(case, payee_id=payee))
+    case = inserted.factory.case(case_manager_id=manager, balance_cents=1, minimum_balance_cents=100)
+    inserted.requests.append(inserted.factory.request(case, payee_id=payee))
 
 
 def _case(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
-    case = inserted.office.case(balance_cents=1, minimum_balance_cents=100, close_on=office_today(), **columns)
-    inserted.requests.append(inserted.office.request(case))
+    case = inserted.factory.case(balance_cents=1, minimum_balance_cents=100, close_on=office_today(), **columns)
+    inserted.requests.append(inserted.factory.request(case))
     _report_requests(inserted, {"kind": "case_ledger", "params": {"case_id": case.case_id}})
 
 
@@ -129,15 +129,15 @@ def _party(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
 
 def _request(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
     columns = {"case_id": inserted.approval_case.case_id, "payee_id": inserted.approval_case.surrogate_id} | columns
-    inserted.requests.append(inserted.office._add(DisbursementRequest(**_DUE | columns)))
+    inserted.requests.append(inserted.factory._add(DisbursementRequest(**_DUE | columns)))
 
 
 def _rule(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
-    inserted.office.rule(**columns)
+    inserted.factory.rule(**columns)
 
 
 def _batch(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
-    inserted.office._add(HuntingtonBatch(**{"status": "completed"} | columns))
+    inserted.factory._add(HuntingtonBatch(**{"status": "completed"} | columns))
 
 
 def _transaction(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
@@ -148,18 +148,18 @@ def _transaction(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
 def _entry(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
     for cents in (500, -500):
         defaults = {"account_id": inserted.case.account_id, "amount_cents": cents, "kind": "fee"}
-        inserted.office._add(LedgerEntry(**defaults | columns))
+        inserted.factory._add(LedgerEntry(**defaults | columns))
 
 
 def _report_requests(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
     for format_name in FORMATS:
         defaults = {"user_id": inserted.case.specialist_id, "kind": "disbursements", "format": format_name}
-        inserted.office._add(ReportRequest(**defaults | columns))
+        inserted.factory._add(ReportRequest(**defaults | columns))
 
 
 def _report_request(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
     defaults = {"user_id": inserted.case.specialist_id, "kind": "account_balances", "format": "csv"}
-    inserted.office._add(ReportRequest(**defaults | columns))
+    inserted.factory._add(ReportRequest(**defaults | columns))
 
 
 def _job_run(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
@@ -170,12 +170,12 @@ def _job_run(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
         "resolution": "ERROR",
         "queued_at": datetime.now(UTC),
     }
-    inserted.office._add(JobRun(**defaults | columns))
+    inserted.factory._add(JobRun(**defaults | columns))
 
 
 def _error(inserted: InsertedPayloads, columns: dict[str, Any]) -> None:
     defaults = {"source": "example", "severity": "LOW", "exception_type": "Failure", "message": "it failed"}
-    inserted.office._add(ErrorRecord(**defaults | columns))
+    inserted.factory._add(ErrorRecord(**defaults | columns))
 
 
 ROW_BUILDERS: dict[str, Callable[[InsertedPayloads, dict[str, Any]], None]] = {

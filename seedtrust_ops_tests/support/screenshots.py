@@ -22,7 +22,7 @@ from seedtrust_ops.tables import HuntingtonBatch
 from seedtrust_ops_tests.browser.chromium import chromium
 from seedtrust_ops_tests.browser.pages import UserInterface, window
 from seedtrust_ops_tests.browser.sample_week import OFFICE_TIMEZONE, create_sample_week
-from seedtrust_ops_tests.sandbox.dev_process import Laptop, connect_to_bank, connected, queue_batch
+from seedtrust_ops_tests.sandbox.dev_process import DevProcess, connect_to_bank, open_databases, queue_batch
 from seedtrust_ops_tests.support.waiters import wait_until
 
 OUTPUT_FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
@@ -41,23 +41,23 @@ def main() -> int:
         folder = Path(name)
         # PostgreSQL's own user needs access.
         folder.chmod(0o755)
-        laptop = Laptop(folder, {"DEV_ENV": "0"})
+        dev = DevProcess(folder, {"DEV_ENV": "0"})
         try:
-            with connected(laptop) as (sessions, instance):
-                address = f"http://127.0.0.1:{laptop.port}"
-                batch_run = _generate_work(laptop, address, sessions, instance)
+            with open_databases(dev) as (sessions, instance):
+                address = f"http://127.0.0.1:{dev.port}"
+                batch_run = _generate_work(dev, address, sessions, instance)
                 with chromium() as browser, window(browser, address, "screenshots") as ui:
                     ui.page.set_viewport_size(WINDOW)
                     _take_batch_screenshot(ui, batch_run)
                     _take_week_screenshot(ui)
                     _take_jobs_screenshot(ui)
         finally:
-            laptop.stop()
+            dev.stop()
     return 0
 
 
 def _generate_work(
-    laptop: Laptop, address: str, sessions: "sessionmaker[Session]", instance: dg.DagsterInstance
+    dev: DevProcess, address: str, sessions: "sessionmaker[Session]", instance: dg.DagsterInstance
 ) -> str:
     """Create last week's rows, send a batch with one refused transfer, run every job; return the batch run's id."""
     today = datetime.now(OFFICE_TIMEZONE).date()
@@ -65,9 +65,9 @@ def _generate_work(
         create_sample_week(session, today - timedelta(days=today.weekday() + 7))
     # The batch that `dev` itself queued must not get the refusal that is meant for ours.
     wait_until(lambda: not _open_batches(sessions), seconds=WAIT_SECONDS, every=0.5, what="the first batch to be sent")
-    with connect_to_bank(laptop) as bank:
+    with connect_to_bank(dev) as bank:
         bank.inject_fault("refuse", method="POST")
-        batch_id = queue_batch(laptop, sessions, wires=WIRES)
+        batch_id = queue_batch(dev, sessions, wires=WIRES)
         sent = dg.RunsFilter(tags={"seedtrust/batch_id": str(batch_id)}, statuses=[dg.DagsterRunStatus.SUCCESS])
         wait_until(lambda: instance.get_runs(sent), seconds=WAIT_SECONDS, every=0.5, what="the batch to be sent")
     with OpsClient(address, application="screenshots") as ops_client:

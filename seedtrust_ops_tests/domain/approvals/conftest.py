@@ -1,11 +1,11 @@
-"""An office in the test's own database."""
+"""The fixture that creates users, cases, requests and rules in the test's own database."""
 
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops_tests.support.office_factory import Office
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 
 
 @pytest.fixture
-def office(sessions: sessionmaker[Session]) -> Office:
-    return Office(sessions)
+def factory(sessions: sessionmaker[Session]) -> CaseFactory:
+    return CaseFactory(sessions)

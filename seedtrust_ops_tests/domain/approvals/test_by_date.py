@@ -12,19 +12,19 @@ from seedtrust_ops.domain.approvals.by_date import approve_due, preview_due
 from seedtrust_ops.domain.approvals.writer import ApprovalReport
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.tables import Case, CaseParty, DisbursementRequest, User
-from seedtrust_ops_tests.support.office_factory import Office
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 
 
-def approve(office: Office) -> ApprovalReport:
-    return run_in_transaction(office.sessions, approve_due)
+def approve(factory: CaseFactory) -> ApprovalReport:
+    return run_in_transaction(factory.sessions, approve_due)
 
 
-def test_due_request_is_approved_by_date(office: Office) -> None:
-    request = office.request(office.case(), 12_345)
-    report = approve(office)
-    assert office.approvals() == {request: "auto:date"}
+def test_due_request_is_approved_by_date(factory: CaseFactory) -> None:
+    request = factory.request(factory.case(), 12_345)
+    report = approve(factory)
+    assert factory.approvals() == {request: "auto:date"}
     assert (report.count, report.amount_cents) == (1, 12_345)
-    with office.sessions() as session:
+    with factory.sessions() as session:
         approved_at = session.get_one(DisbursementRequest, request).approved_at
     assert approved_at is not None
     assert datetime.now(UTC) - approved_at < timedelta(minutes=1)
@@ -42,38 +42,38 @@ def test_due_request_is_approved_by_date(office: Office) -> None:
     ],
     ids=["not yet due", "no date", "on hold", "denied", "cancelled", "paid"],
 )
-def test_ineligible_request_is_not_approved(office: Office, columns: dict[str, Any]) -> None:
-    office.request(office.case(), **columns)
-    assert approve(office) == ApprovalReport()
-    assert office.approvals() == {}
-    assert office.emails() == {}
+def test_ineligible_request_is_not_approved(factory: CaseFactory, columns: dict[str, Any]) -> None:
+    factory.request(factory.case(), **columns)
+    assert approve(factory) == ApprovalReport()
+    assert factory.approvals() == {}
+    assert factory.emails() == {}
 
 
-def test_closed_case_gets_no_approval_but_a_closing_case_does(office: Office) -> None:
-    office.request(office.case(status="closed"))
-    closing = office.request(office.case(status="closing"))
-    approve(office)
-    assert list(office.approvals()) == [closing]
+def test_closed_case_gets_no_approval_but_a_closing_case_does(factory: CaseFactory) -> None:
+    factory.request(factory.case(status="closed"))
+    closing = factory.request(factory.case(status="closing"))
+    approve(factory)
+    assert list(factory.approvals()) == [closing]
 
 
-def test_inactive_payee_gets_no_approval(office: Office) -> None:
-    case = office.case()
-    office.change(User, case.surrogate_id, is_active=False)
-    office.request(case)
-    approve(office)
-    assert office.approvals() == {}
+def test_inactive_payee_gets_no_approval(factory: CaseFactory) -> None:
+    case = factory.case()
+    factory.change(User, case.surrogate_id, is_active=False)
+    factory.request(case)
+    approve(factory)
+    assert factory.approvals() == {}
 
 
-def test_emails_go_only_to_parents_representatives_and_case_manager(office: Office) -> None:
-    case = office.case()
-    office.case()
-    office.user("admin")
-    request = office.request(case, 4_200, description="Flight to the clinic")
-    assert approve(office).emails == 3
-    emails = office.emails()
+def test_emails_go_only_to_parents_representatives_and_case_manager(factory: CaseFactory) -> None:
+    case = factory.case()
+    factory.case()
+    factory.user("admin")
+    request = factory.request(case, 4_200, description="Flight to the clinic")
+    assert approve(factory).emails == 3
+    emails = factory.emails()
     assert set(emails) == {f"dr-approved:{request}:{user}" for user in (case.parent_id, case.rep_id, case.manager_id)}
     email = emails[f"dr-approved:{request}:{case.parent_id}"]
-    with office.sessions() as session:
+    with factory.sessions() as session:
         parent = session.get_one(User, case.parent_id)
         payee = session.get_one(User, case.surrogate_id)
     assert (email.kind, email.status, email.recipient_id) == ("dr-approved", "queued", case.parent_id)
@@ -90,85 +90,85 @@ def test_emails_go_only_to_parents_representatives_and_case_manager(office: Offi
     }
 
 
-def test_inactive_recipients_get_no_email(office: Office) -> None:
-    case = office.case()
-    office.change(User, case.parent_id, is_active=False)
-    request = office.request(case)
-    approve(office)
-    assert set(office.emails()) == {f"dr-approved:{request}:{user}" for user in (case.rep_id, case.manager_id)}
+def test_inactive_recipients_get_no_email(factory: CaseFactory) -> None:
+    case = factory.case()
+    factory.change(User, case.parent_id, is_active=False)
+    request = factory.request(case)
+    approve(factory)
+    assert set(factory.emails()) == {f"dr-approved:{request}:{user}" for user in (case.rep_id, case.manager_id)}
 
 
-def test_person_with_two_roles_in_a_case_gets_one_email(office: Office) -> None:
-    case = office.case()
-    with office.sessions.begin() as session:
+def test_person_with_two_roles_in_a_case_gets_one_email(factory: CaseFactory) -> None:
+    case = factory.case()
+    with factory.sessions.begin() as session:
         session.add(CaseParty(case_id=case.case_id, user_id=case.rep_id, role="intended_parent"))
         session.add(CaseParty(case_id=case.case_id, user_id=case.manager_id, role="ip_rep"))
-    office.request(case)
-    assert approve(office).emails == 3
+    factory.request(case)
+    assert approve(factory).emails == 3
 
 
-def test_case_without_recipients_is_still_approved(office: Office) -> None:
-    case = office.case(case_manager_id=None)
+def test_case_without_recipients_is_still_approved(factory: CaseFactory) -> None:
+    case = factory.case(case_manager_id=None)
     for user in (case.parent_id, case.rep_id):
-        office.change(User, user, is_active=False)
-    request = office.request(case)
-    assert approve(office).emails == 0
-    assert list(office.approvals()) == [request]
+        factory.change(User, user, is_active=False)
+    request = factory.request(case)
+    assert approve(factory).emails == 0
+    assert list(factory.approvals()) == [request]
 
 
-def test_second_run_changes_nothing(office: Office) -> None:
+def test_second_run_changes_nothing(factory: CaseFactory) -> None:
     for _ in range(3):
-        office.request(office.case())
-    approve(office)
-    approvals, emails = office.approvals(), set(office.emails())
-    assert approve(office) == ApprovalReport()
-    assert office.approvals() == approvals
-    assert set(office.emails()) == emails
+        factory.request(factory.case())
+    approve(factory)
+    approvals, emails = factory.approvals(), set(factory.emails())
+    assert approve(factory) == ApprovalReport()
+    assert factory.approvals() == approvals
+    assert set(factory.emails()) == emails
 
 
-def test_concurrent_runs_approve_each_request_once(office: Office) -> None:
-    cases = [office.case() for _ in range(4)]
-    requests = [office.request(case) for case in cases for _ in range(25)]
+def test_concurrent_runs_approve_each_request_once(factory: CaseFactory) -> None:
+    cases = [factory.case() for _ in range(4)]
+    requests = [factory.request(case) for case in cases for _ in range(25)]
     with ThreadPoolExecutor(4) as pool:
-        reports = list(pool.map(lambda _: approve(office), range(4)))
+        reports = list(pool.map(lambda _: approve(factory), range(4)))
     assert sum(report.count for report in reports) == len(requests)
-    assert sum(report.emails for report in reports) == len(office.emails()) == 3 * len(requests)
-    assert set(office.approvals()) == set(requests)
+    assert sum(report.emails for report in reports) == len(factory.emails()) == 3 * len(requests)
+    assert set(factory.approvals()) == set(requests)
 
 
-def test_killed_connection_leaves_no_changes_and_the_next_run_approves(office: Office) -> None:
-    request = office.request(office.case())
-    with office.sessions() as doomed:
+def test_killed_connection_leaves_no_changes_and_the_next_run_approves(factory: CaseFactory) -> None:
+    request = factory.request(factory.case())
+    with factory.sessions() as doomed:
         approve_due(doomed)
         backend = doomed.scalar(text("select pg_backend_pid()"))
-        with office.sessions() as killer:
+        with factory.sessions() as killer:
             killer.execute(text("select pg_terminate_backend(:backend, 60000)"), {"backend": backend})
         with pytest.raises(OperationalError):
             doomed.commit()
-    assert office.approvals() == {}
-    assert office.emails() == {}
-    approve(office)
-    assert list(office.approvals()) == [request]
-    assert len(office.emails()) == 3
+    assert factory.approvals() == {}
+    assert factory.emails() == {}
+    approve(factory)
+    assert list(factory.approvals()) == [request]
+    assert len(factory.emails()) == 3
 
 
-def test_dry_run_previews_the_approvals_and_changes_nothing(office: Office) -> None:
+def test_dry_run_previews_the_approvals_and_changes_nothing(factory: CaseFactory) -> None:
     for _ in range(3):
-        office.request(office.case(), 1_000)
-    office.request(office.case(), on_hold=True)
-    with office.sessions.begin() as session:
+        factory.request(factory.case(), 1_000)
+    factory.request(factory.case(), on_hold=True)
+    with factory.sessions.begin() as session:
         preview = preview_due(session)
-    assert office.approvals() == {}
-    assert office.emails() == {}
-    report = approve(office)
+    assert factory.approvals() == {}
+    assert factory.emails() == {}
+    report = approve(factory)
     assert (preview.count, preview.amount_cents, preview.shown) == (report.count, report.amount_cents, report.shown)
     assert preview.emails == 0
 
 
-def test_reopened_case_is_approved_by_the_next_run(office: Office) -> None:
-    case = office.case(status="closed")
-    request = office.request(case)
-    approve(office)
-    office.change(Case, case.case_id, status="active")
-    approve(office)
-    assert list(office.approvals()) == [request]
+def test_reopened_case_is_approved_by_the_next_run(factory: CaseFactory) -> None:
+    case = factory.case(status="closed")
+    request = factory.request(case)
+    approve(factory)
+    factory.change(Case, case.case_id, status="active")
+    approve(factory)
+    assert list(factory.approvals()) == [request]

@@ -15,24 +15,24 @@ from seedtrust_ops.domain.approvals.queries import calendar_day
 from seedtrust_ops.domain.approvals.writer import ApprovalReport
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.tables import ApprovalRule, DisbursementRequest, User
-from seedtrust_ops_tests.support.office_factory import Office
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 from seedtrust_ops_tests.support.waiters import wait_until
 
 ZONE = ZoneInfo("America/New_York")
 
 
-def approve(office: Office) -> ApprovalReport:
-    return run_in_transaction(office.sessions, partial(approve_by_rules, zone=ZONE))
+def approve(factory: CaseFactory) -> ApprovalReport:
+    return run_in_transaction(factory.sessions, partial(approve_by_rules, zone=ZONE))
 
 
-def test_matching_rule_approves_signs_and_queues_emails(office: Office) -> None:
-    case = office.case()
-    request = office.request(case, auto_authorize_at=None)
-    rule = office.rule()
-    report = approve(office)
-    assert office.approvals() == {request: f"auto:rule:{rule}"}
+def test_matching_rule_approves_signs_and_queues_emails(factory: CaseFactory) -> None:
+    case = factory.case()
+    request = factory.request(case, auto_authorize_at=None)
+    rule = factory.rule()
+    report = approve(factory)
+    assert factory.approvals() == {request: f"auto:rule:{rule}"}
     assert (report.count, report.emails) == (1, 3)
-    assert set(office.emails()) == {
+    assert set(factory.emails()) == {
         f"dr-approved:{request}:{user}" for user in (case.parent_id, case.rep_id, case.manager_id)
     }
 
@@ -47,60 +47,60 @@ def test_matching_rule_approves_signs_and_queues_emails(office: Office) -> None:
     ],
     ids=["disabled", "other category", "amount above maximum", "daily limit too low"],
 )
-def test_mismatching_rule_approves_nothing(office: Office, rule: dict[str, Any]) -> None:
-    office.request(office.case(), 10_000)
-    office.rule(**rule)
-    assert approve(office) == ApprovalReport()
-    assert office.approvals() == {}
+def test_mismatching_rule_approves_nothing(factory: CaseFactory, rule: dict[str, Any]) -> None:
+    factory.request(factory.case(), 10_000)
+    factory.rule(**rule)
+    assert approve(factory) == ApprovalReport()
+    assert factory.approvals() == {}
 
 
-def test_on_hold_closed_case_and_inactive_payee_are_never_approved(office: Office) -> None:
-    office.rule()
-    office.request(office.case(), on_hold=True)
-    office.request(office.case(status="closed"))
-    case = office.case()
-    office.change(User, case.surrogate_id, is_active=False)
-    office.request(case)
-    approve(office)
-    assert office.approvals() == {}
+def test_on_hold_closed_case_and_inactive_payee_are_never_approved(factory: CaseFactory) -> None:
+    factory.rule()
+    factory.request(factory.case(), on_hold=True)
+    factory.request(factory.case(status="closed"))
+    case = factory.case()
+    factory.change(User, case.surrogate_id, is_active=False)
+    factory.request(case)
+    approve(factory)
+    assert factory.approvals() == {}
 
 
-def test_minimum_balance_counts_approved_unpaid_requests(office: Office) -> None:
-    case = office.case(balance_cents=100_000, minimum_balance_cents=50_000)
-    office.request(case, 30_000, status="approved", approved_by="user:1")
-    office.request(case, 500_000, status="paid")
-    office.request(office.case(), 90_000, status="approved")
-    too_much = office.request(case, 20_001, requested_at=datetime.now(UTC) - timedelta(days=9))
-    fits = office.request(case, 20_000)
-    rule = office.rule(keep_minimum_balance=True)
-    approve(office)
-    assert office.approvals()[fits] == f"auto:rule:{rule}"
-    assert too_much not in office.approvals()
+def test_minimum_balance_counts_approved_unpaid_requests(factory: CaseFactory) -> None:
+    case = factory.case(balance_cents=100_000, minimum_balance_cents=50_000)
+    factory.request(case, 30_000, status="approved", approved_by="user:1")
+    factory.request(case, 500_000, status="paid")
+    factory.request(factory.case(), 90_000, status="approved")
+    too_much = factory.request(case, 20_001, requested_at=datetime.now(UTC) - timedelta(days=9))
+    fits = factory.request(case, 20_000)
+    rule = factory.rule(keep_minimum_balance=True)
+    approve(factory)
+    assert factory.approvals()[fits] == f"auto:rule:{rule}"
+    assert too_much not in factory.approvals()
 
 
-def test_requests_are_approved_oldest_first(office: Office) -> None:
-    case = office.case()
+def test_requests_are_approved_oldest_first(factory: CaseFactory) -> None:
+    case = factory.case()
     now = datetime.now(UTC)
-    young = office.request(case, 6_000, requested_at=now - timedelta(days=1))
-    old = office.request(case, 6_000, requested_at=now - timedelta(days=2))
-    office.rule(daily_limit_cents=10_000)
-    approve(office)
-    assert list(office.approvals()) == [old]
-    assert young not in office.approvals()
+    young = factory.request(case, 6_000, requested_at=now - timedelta(days=1))
+    old = factory.request(case, 6_000, requested_at=now - timedelta(days=2))
+    factory.rule(daily_limit_cents=10_000)
+    approve(factory)
+    assert list(factory.approvals()) == [old]
+    assert young not in factory.approvals()
 
 
-def test_daily_limit_counts_approvals_since_midnight_office_time(office: Office) -> None:
-    rule = office.rule(daily_limit_cents=10_000)
+def test_daily_limit_counts_approvals_since_midnight_office_time(factory: CaseFactory) -> None:
+    rule = factory.rule(daily_limit_cents=10_000)
     midnight, _ = calendar_day(datetime.now(UTC), ZONE)
     signed = {"status": "paid", "approved_by": f"auto:rule:{rule}"}
-    office.request(office.case(), 9_000, **signed, approved_at=midnight - timedelta(microseconds=1))
-    office.request(office.case(), 4_000, **signed, approved_at=midnight)
-    office.request(office.case(), 4_000, status="paid", approved_by=f"auto:rule:{rule}0", approved_at=midnight)
-    too_much = office.request(office.case(), 6_001)
-    fits = office.request(office.case(), 6_000)
-    approve(office)
-    assert list(office.approvals()) == [fits]
-    assert too_much not in office.approvals()
+    factory.request(factory.case(), 9_000, **signed, approved_at=midnight - timedelta(microseconds=1))
+    factory.request(factory.case(), 4_000, **signed, approved_at=midnight)
+    factory.request(factory.case(), 4_000, status="paid", approved_by=f"auto:rule:{rule}0", approved_at=midnight)
+    too_much = factory.request(factory.case(), 6_001)
+    fits = factory.request(factory.case(), 6_000)
+    approve(factory)
+    assert list(factory.approvals()) == [fits]
+    assert too_much not in factory.approvals()
 
 
 @pytest.mark.parametrize(
@@ -120,76 +120,76 @@ def test_calendar_day_follows_daylight_saving_in_the_office_zone(moment: str, be
     assert end.astimezone(UTC) - start.astimezone(UTC) == timedelta(hours=hours)
 
 
-def test_daily_limit_is_exact_under_concurrent_runs(office: Office) -> None:
-    office.rule(daily_limit_cents=50_000)
+def test_daily_limit_is_exact_under_concurrent_runs(factory: CaseFactory) -> None:
+    factory.rule(daily_limit_cents=50_000)
     for _ in range(40):
-        office.request(office.case(), 3_000)
+        factory.request(factory.case(), 3_000)
     with ThreadPoolExecutor(4) as pool:
-        reports = list(pool.map(lambda _: approve(office), range(4)))
-    assert sum(report.count for report in reports) == len(office.approvals()) == 16
-    assert len(office.emails()) == 16 * 3
+        reports = list(pool.map(lambda _: approve(factory), range(4)))
+    assert sum(report.count for report in reports) == len(factory.approvals()) == 16
+    assert len(factory.emails()) == 16 * 3
 
 
-def test_concurrent_rule_and_date_runs_approve_each_request_once(office: Office) -> None:
-    office.rule()
-    requests = [office.request(office.case()) for _ in range(40)]
+def test_concurrent_rule_and_date_runs_approve_each_request_once(factory: CaseFactory) -> None:
+    factory.rule()
+    requests = [factory.request(factory.case()) for _ in range(40)]
     with ThreadPoolExecutor(4) as pool:
-        runs = [approve, lambda office: run_in_transaction(office.sessions, approve_due)] * 2
-        reports = list(pool.map(lambda run: run(office), runs))
+        runs = [approve, lambda factory: run_in_transaction(factory.sessions, approve_due)] * 2
+        reports = list(pool.map(lambda run: run(factory), runs))
     assert sum(report.count for report in reports) == 40
-    assert set(office.approvals()) == set(requests)
-    assert len(office.emails()) == 120
+    assert set(factory.approvals()) == set(requests)
+    assert len(factory.emails()) == 120
 
 
-def test_second_run_changes_nothing(office: Office) -> None:
-    office.rule(daily_limit_cents=25_000)
+def test_second_run_changes_nothing(factory: CaseFactory) -> None:
+    factory.rule(daily_limit_cents=25_000)
     for _ in range(5):
-        office.request(office.case(), 10_000)
-    approve(office)
-    approvals = office.approvals()
-    assert approve(office) == ApprovalReport()
-    assert office.approvals() == approvals
+        factory.request(factory.case(), 10_000)
+    approve(factory)
+    approvals = factory.approvals()
+    assert approve(factory) == ApprovalReport()
+    assert factory.approvals() == approvals
     assert len(approvals) == 2
 
 
-def test_request_changed_during_a_run_is_not_approved_with_old_data(office: Office) -> None:
-    office.rule(max_amount_cents=10_000)
-    request = office.request(office.case(), 10_000)
-    other = office.request(office.case(), 10_000)
-    with office.sessions() as person, ThreadPoolExecutor(1) as pool:
+def test_request_changed_during_a_run_is_not_approved_with_old_data(factory: CaseFactory) -> None:
+    factory.rule(max_amount_cents=10_000)
+    request = factory.request(factory.case(), 10_000)
+    other = factory.request(factory.case(), 10_000)
+    with factory.sessions() as person, ThreadPoolExecutor(1) as pool:
         person.get_one(DisbursementRequest, request).amount_cents = 9_000_000
         person.flush()
-        run = pool.submit(approve, office)
+        run = pool.submit(approve, factory)
         # Once the run waits for the row that the person holds, it has made its decision.
         lock_waits = text("select count(*) from pg_locks where not granted")
         wait_until(lambda: person.scalar(lock_waits), what="the run to wait for the row")
         person.commit()
         run.result()
-    assert list(office.approvals()) == [other]
+    assert list(factory.approvals()) == [other]
 
 
-def test_dry_run_previews_the_approvals_and_changes_nothing(office: Office) -> None:
-    office.rule(daily_limit_cents=25_000)
+def test_dry_run_previews_the_approvals_and_changes_nothing(factory: CaseFactory) -> None:
+    factory.rule(daily_limit_cents=25_000)
     for _ in range(5):
-        office.request(office.case(), 10_000)
-    with office.sessions.begin() as session:
+        factory.request(factory.case(), 10_000)
+    with factory.sessions.begin() as session:
         preview = preview_by_rules(session, ZONE)
-    assert office.approvals() == {}
-    report = approve(office)
+    assert factory.approvals() == {}
+    report = approve(factory)
     assert (preview.count, preview.amount_cents, preview.shown) == (report.count, report.amount_cents, report.shown)
 
 
-def test_first_approval_is_found_only_if_a_run_would_approve(office: Office) -> None:
+def test_first_approval_is_found_only_if_a_run_would_approve(factory: CaseFactory) -> None:
     def search() -> tuple[int | None, int]:
-        with office.sessions() as session:
+        with factory.sessions() as session:
             found = find_first_approval(session, ZONE)
             return (found.first.request.id if found.first else None, found.evaluated)
 
-    request = office.request(office.case(), 10_000)
+    request = factory.request(factory.case(), 10_000)
     assert search() == (None, 0)
-    rule = office.rule(daily_limit_cents=5_000)
+    rule = factory.rule(daily_limit_cents=5_000)
     assert search() == (None, 1)
-    office.change(ApprovalRule, rule, daily_limit_cents=10_000)
+    factory.change(ApprovalRule, rule, daily_limit_cents=10_000)
     assert search() == (request, 1)
-    approve(office)
+    approve(factory)
     assert search() == (None, 0)

@@ -14,23 +14,23 @@ from seedtrust_ops.domain.health.schedule_ticks import Automation, schedule_miss
 from seedtrust_ops.domain.outbox.event_store import Destination
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Notification, OutgoingEvent, ReportRequest, User
-from seedtrust_ops_tests.support.office_factory import Office
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 
 NOW = datetime(2026, 3, 3, 12, tzinfo=UTC)
 DAY = 86_400
 
 
 @pytest.fixture
-def office(sessions: sessionmaker[Session]) -> Office:
-    return Office(sessions)
+def factory(sessions: sessionmaker[Session]) -> CaseFactory:
+    return CaseFactory(sessions)
 
 
 def ago(seconds: float) -> datetime:
     return datetime.now(UTC) - timedelta(seconds=seconds)
 
 
-def test_pending_report_alerts_after_its_maximum_wait(sessions: sessionmaker[Session], office: Office) -> None:
-    user = office.user("admin")
+def test_pending_report_alerts_after_its_maximum_wait(sessions: sessionmaker[Session], factory: CaseFactory) -> None:
+    user = factory.user("admin")
     cases = [(1, 200, False), (2, 9_000, False), (3, 9_000, False), (4, 9_000, False), (1, 320, True)]
     for status, seconds, is_finding in cases:
         with sessions.begin() as session:
@@ -57,16 +57,16 @@ def test_pending_report_alerts_after_its_maximum_wait(sessions: sessionmaker[Ses
 )
 def test_approvable_request_past_its_date_is_overdue(
     sessions: sessionmaker[Session],
-    office: Office,
+    factory: CaseFactory,
     columns: dict[str, Any],
     case_columns: dict[str, Any],
     payee_is_active: bool,
     is_overdue: bool,
 ) -> None:
-    case = office.case(**case_columns)
-    office.change(User, case.surrogate_id, is_active=payee_is_active)
+    case = factory.case(**case_columns)
+    factory.change(User, case.surrogate_id, is_active=payee_is_active)
     seconds = columns["auto_authorize_at"]
-    office.request(case, **(columns | {"auto_authorize_at": ago(seconds) if seconds is not None else None}))
+    factory.request(case, **(columns | {"auto_authorize_at": ago(seconds) if seconds is not None else None}))
     with sessions() as session:
         found = drs_overdue(session, max_overdue_seconds=DAY)
     assert [finding.subject for finding in found] == (["disbursement requests"] if is_overdue else [])

@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
-from seedtrust_ops_tests.domain.outbox.email_outbox import EmailOutbox
+from seedtrust_ops_tests.domain.outbox.outbox_harness import OutboxHarness
 
 
 @pytest.fixture
-def outbox(sessions: sessionmaker[Session], mailbox: MailboxProcess) -> EmailOutbox:
-    return EmailOutbox(sessions, mailbox)
+def outbox(sessions: sessionmaker[Session], mailbox: MailboxProcess) -> OutboxHarness:
+    return OutboxHarness(sessions, mailbox)

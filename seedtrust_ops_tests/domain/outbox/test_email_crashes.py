@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from seedtrust_ops_tests.domain.outbox.dispatcher_process import STEPS
-from seedtrust_ops_tests.domain.outbox.email_outbox import EmailOutbox
+from seedtrust_ops_tests.domain.outbox.outbox_harness import OutboxHarness
 from seedtrust_ops_tests.support.waiters import wait_until
 
 EMAILS = 4
@@ -17,14 +17,16 @@ DUPLICATING_STEPS = {"sent", "recording"}
 """A crash here is after the mail server accepted the email and before the result is committed."""
 
 
-def copies(outbox: EmailOutbox) -> Counter[str]:
+def copies(outbox: OutboxHarness) -> Counter[str]:
     """Return how often each Message-ID arrived."""
     return Counter(message_id for _, message_id in outbox.mailbox.control.message_ids())
 
 
 # "claimed" only applies to the first email: before any other one, the previous result is being recorded.
 @pytest.mark.parametrize(("step", "number"), [("claimed", 1), *product(STEPS[1:], (1, 3))])
-def test_dispatcher_crash_at_any_step_duplicates_at_most_one_email(outbox: EmailOutbox, step: str, number: int) -> None:
+def test_dispatcher_crash_at_any_step_duplicates_at_most_one_email(
+    outbox: OutboxHarness, step: str, number: int
+) -> None:
     for _ in range(EMAILS):
         outbox.enqueue()
     with outbox.dispatcher_process(step, str(number)) as process:
@@ -39,7 +41,7 @@ def test_dispatcher_crash_at_any_step_duplicates_at_most_one_email(outbox: Email
     assert sorted(copies(outbox).values()) == [1] * (EMAILS - 1) + [2 if step in DUPLICATING_STEPS else 1]
 
 
-def test_dispatcher_kill_mid_delivery_duplicates_at_most_one_email(outbox: EmailOutbox) -> None:
+def test_dispatcher_kill_mid_delivery_duplicates_at_most_one_email(outbox: OutboxHarness) -> None:
     user = outbox.add_user()
     for _ in range(60):
         outbox.enqueue(user)
@@ -56,7 +58,7 @@ def test_dispatcher_kill_mid_delivery_duplicates_at_most_one_email(outbox: Email
     assert sum(copies(outbox).values()) <= 61
 
 
-def test_dispatcher_frozen_past_its_hold_sends_no_further_emails(outbox: EmailOutbox) -> None:
+def test_dispatcher_frozen_past_its_hold_sends_no_further_emails(outbox: OutboxHarness) -> None:
     user = outbox.add_user()
     for _ in range(40):
         outbox.enqueue(user)
@@ -72,7 +74,7 @@ def test_dispatcher_frozen_past_its_hold_sends_no_further_emails(outbox: EmailOu
     assert sum(copies(outbox).values()) <= 41
 
 
-def _all_sent_by_other_dispatcher(outbox: EmailOutbox) -> bool:
+def _all_sent_by_other_dispatcher(outbox: OutboxHarness) -> bool:
     with outbox.sessions.begin() as session:
         session.execute(text("set local lock_timeout = '200ms'"))
         try:
@@ -84,7 +86,7 @@ def _all_sent_by_other_dispatcher(outbox: EmailOutbox) -> bool:
     return outbox.statuses() == {"sent": 40}
 
 
-def test_database_connection_loss_duplicates_at_most_one_email(outbox: EmailOutbox) -> None:
+def test_database_connection_loss_duplicates_at_most_one_email(outbox: OutboxHarness) -> None:
     user = outbox.add_user()
     for _ in range(40):
         outbox.enqueue(user)

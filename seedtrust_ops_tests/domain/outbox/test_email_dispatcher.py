@@ -15,10 +15,10 @@ from seedtrust_ops.domain.outbox.mime_messages import message_id
 from seedtrust_ops.resources.smtp import SmtpTransport
 from seedtrust_ops.sandbox.mailbox.faults import MailFaultKind
 from seedtrust_ops.tables import Notification, NotificationAttachment, User
-from seedtrust_ops_tests.domain.outbox.email_outbox import EmailOutbox
+from seedtrust_ops_tests.domain.outbox.outbox_harness import OutboxHarness
 
 
-def test_due_email_is_sent_once_and_recorded(outbox: EmailOutbox) -> None:
+def test_due_email_is_sent_once_and_recorded(outbox: OutboxHarness) -> None:
     user = outbox.add_user(full_name="Maria Álvarez", email="maria@example.test")
     email_id = outbox.enqueue(user)
 
@@ -36,13 +36,13 @@ def test_due_email_is_sent_once_and_recorded(outbox: EmailOutbox) -> None:
     assert received.message_id == message_id(row.dedupe_key, "escrow@seedtrust.example")
 
 
-def test_subject_given_with_the_email_is_kept(outbox: EmailOutbox) -> None:
+def test_subject_given_with_the_email_is_kept(outbox: OutboxHarness) -> None:
     outbox.enqueue(subject="Payment returned by the bank: case CASE-1")
     outbox.send_due()
     assert outbox.mailbox.control.emails()[0].subject == "Payment returned by the bank: case CASE-1"
 
 
-def test_email_is_enqueued_once_per_dedupe_key(outbox: EmailOutbox) -> None:
+def test_email_is_enqueued_once_per_dedupe_key(outbox: OutboxHarness) -> None:
     user = outbox.add_user()
     email = Email("report:1:1", "report", user.id, user.email, attachment=Attachment("a.csv", "text/csv", b"1"))
     with outbox.sessions.begin() as session:
@@ -52,7 +52,7 @@ def test_email_is_enqueued_once_per_dedupe_key(outbox: EmailOutbox) -> None:
         assert session.query(NotificationAttachment).count() == 1
 
 
-def test_enqueue_accepts_more_emails_than_a_statement_has_parameters(outbox: EmailOutbox) -> None:
+def test_enqueue_accepts_more_emails_than_a_statement_has_parameters(outbox: OutboxHarness) -> None:
     user = outbox.add_user()
     with outbox.sessions.begin() as session:
         emails = [Email(f"k:{number}", "alert-opened", user.id, user.email) for number in range(20_000)]
@@ -60,7 +60,7 @@ def test_enqueue_accepts_more_emails_than_a_statement_has_parameters(outbox: Ema
         assert count_due_emails(session) == 20_000
 
 
-def test_four_concurrent_dispatchers_send_every_email_once(outbox: EmailOutbox) -> None:
+def test_four_concurrent_dispatchers_send_every_email_once(outbox: OutboxHarness) -> None:
     user = outbox.add_user()
     ids = [outbox.enqueue(user) for _ in range(120)]
     with ThreadPoolExecutor(4) as pool:
@@ -73,7 +73,7 @@ def test_four_concurrent_dispatchers_send_every_email_once(outbox: EmailOutbox) 
     assert set(copies.values()) == {1}
 
 
-def test_many_emails_use_one_connection(outbox: EmailOutbox) -> None:
+def test_many_emails_use_one_connection(outbox: OutboxHarness) -> None:
     before = outbox.mailbox.control.totals()["connections"]
     for _ in range(30):
         outbox.enqueue()
@@ -81,7 +81,7 @@ def test_many_emails_use_one_connection(outbox: EmailOutbox) -> None:
     assert outbox.mailbox.control.totals()["connections"] == before + 1
 
 
-def test_urgent_kinds_are_sent_first(outbox: EmailOutbox) -> None:
+def test_urgent_kinds_are_sent_first(outbox: OutboxHarness) -> None:
     user = outbox.add_user()
     for kind in ("dr-approved", "dr-approved", "case-close", "report-failed", "alert-opened"):
         outbox.enqueue(user, kind=kind)
@@ -96,7 +96,7 @@ def test_urgent_kinds_are_sent_first(outbox: EmailOutbox) -> None:
     ]
 
 
-def test_rejected_recipient_fails_alone_with_the_reply_and_an_alert(outbox: EmailOutbox) -> None:
+def test_rejected_recipient_fails_alone_with_the_reply_and_an_alert(outbox: OutboxHarness) -> None:
     first, rejected, last = outbox.enqueue(), outbox.enqueue(), outbox.enqueue()
     address = outbox.row(rejected).recipient_email
     outbox.mailbox.control.inject_fault("reject", recipient=address, times=None)
@@ -115,14 +115,14 @@ def test_rejected_recipient_fails_alone_with_the_reply_and_an_alert(outbox: Emai
     assert address not in detail
 
 
-def test_rejected_content_fails_alone(outbox: EmailOutbox) -> None:
+def test_rejected_content_fails_alone(outbox: OutboxHarness) -> None:
     outbox.mailbox.control.inject_fault("reject_content")
     rejected, accepted = outbox.enqueue(), outbox.enqueue()
     outbox.send_due()
     assert (outbox.row(rejected).status, outbox.row(accepted).status) == ("failed", "sent")
 
 
-def test_failed_emails_can_be_requeued_which_resolves_their_alert(outbox: EmailOutbox) -> None:
+def test_failed_emails_can_be_requeued_which_resolves_their_alert(outbox: OutboxHarness) -> None:
     inactive = outbox.add_user(is_active=False)
     withheld, rejected = outbox.enqueue(inactive), outbox.enqueue()
     outbox.mailbox.control.inject_fault("reject", recipient=outbox.row(rejected).recipient_email)
@@ -136,7 +136,7 @@ def test_failed_emails_can_be_requeued_which_resolves_their_alert(outbox: EmailO
     assert (outbox.row(rejected).status, outbox.row(withheld).status) == ("sent", "failed")
 
 
-def test_user_made_inactive_after_enqueue_gets_nothing_without_an_alert(outbox: EmailOutbox) -> None:
+def test_user_made_inactive_after_enqueue_gets_nothing_without_an_alert(outbox: OutboxHarness) -> None:
     user, other = outbox.add_user(), outbox.add_user()
     withheld = outbox.enqueue(user)
     outbox.enqueue(other)
@@ -152,7 +152,7 @@ def test_user_made_inactive_after_enqueue_gets_nothing_without_an_alert(outbox: 
     assert outbox.open_alerts() == {}
 
 
-def test_deleted_user_gets_nothing_but_an_address_without_user_does(outbox: EmailOutbox) -> None:
+def test_deleted_user_gets_nothing_but_an_address_without_user_does(outbox: OutboxHarness) -> None:
     outbox.enqueue(recipient_id=9_999_999)
     outbox.enqueue(kind="alert-opened", recipient_id=None, recipient_email="ops@example.test")
     assert (outbox.send_due().withheld, outbox.received_recipients()) == (1, ["ops@example.test"])
@@ -175,7 +175,7 @@ def test_deleted_user_gets_nothing_but_an_address_without_user_does(outbox: Emai
     ids=["variable", "kind", "no address", "incomplete address", "smtp injection", "two addresses", "no attachment"],
 )
 def test_unsendable_email_fails_with_a_reason_and_the_others_are_sent(
-    outbox: EmailOutbox, changes: dict[str, object], reason: str
+    outbox: OutboxHarness, changes: dict[str, object], reason: str
 ) -> None:
     unsendable, valid = outbox.enqueue(**changes), outbox.enqueue()  # type: ignore[arg-type]
     report = outbox.send_due()
@@ -187,7 +187,7 @@ def test_unsendable_email_fails_with_a_reason_and_the_others_are_sent(
     assert len(outbox.open_alerts()) == 1
 
 
-def test_invalid_nested_variables_fail_with_a_reason(outbox: EmailOutbox) -> None:
+def test_invalid_nested_variables_fail_with_a_reason(outbox: OutboxHarness) -> None:
     ids = [
         outbox.enqueue(kind="balance-reminder", variables={"as_of": "2026-03-03", "cases": [{"case_number": "A"}]}),
         outbox.enqueue(kind="case-close", variables={"case_number": "A", "close_on": "soon", "late": False}),
@@ -203,7 +203,7 @@ def test_invalid_nested_variables_fail_with_a_reason(outbox: EmailOutbox) -> Non
     assert "soon" in errors[1]
 
 
-def test_five_megabyte_attachment_arrives_whole_and_is_deleted(outbox: EmailOutbox) -> None:
+def test_five_megabyte_attachment_arrives_whole_and_is_deleted(outbox: OutboxHarness) -> None:
     content = bytes(range(256)) * 20_480
     user = outbox.add_user()
     outbox.enqueue(user, kind="report", attachment=Attachment("Übersicht.xlsx", "application/x-xlsx", content))
@@ -215,7 +215,7 @@ def test_five_megabyte_attachment_arrives_whole_and_is_deleted(outbox: EmailOutb
         assert session.query(NotificationAttachment).count() == 0
 
 
-def test_deferred_email_is_retried_with_backoff_and_fails_after_five(outbox: EmailOutbox) -> None:
+def test_deferred_email_is_retried_with_backoff_and_fails_after_five(outbox: OutboxHarness) -> None:
     email_id = outbox.enqueue()
     outbox.mailbox.control.inject_fault("defer", times=None)
     delays = []
@@ -241,7 +241,7 @@ def test_deferred_email_is_retried_with_backoff_and_fails_after_five(outbox: Ema
 
 
 @pytest.mark.parametrize("fault", ["drop_at_mail", "busy"])
-def test_connection_lost_before_sending_is_reopened(outbox: EmailOutbox, fault: MailFaultKind) -> None:
+def test_connection_lost_before_sending_is_reopened(outbox: OutboxHarness, fault: MailFaultKind) -> None:
     for _ in range(3):
         outbox.enqueue()
     before = outbox.mailbox.control.totals()["connections"]
@@ -255,7 +255,7 @@ def test_connection_lost_before_sending_is_reopened(outbox: EmailOutbox, fault: 
 
 
 def test_delivery_stops_in_time_and_leaves_the_rest_queued(
-    outbox: EmailOutbox, monkeypatch: pytest.MonkeyPatch
+    outbox: OutboxHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(3):
         outbox.enqueue()
@@ -277,7 +277,7 @@ def test_delivery_stops_in_time_and_leaves_the_rest_queued(
         assert session.query(Notification).filter_by(status="queued", attempts=0, claim_token=None).count() == 2
 
 
-def test_email_fails_after_crashed_dispatchers_used_up_its_attempts(outbox: EmailOutbox) -> None:
+def test_email_fails_after_crashed_dispatchers_used_up_its_attempts(outbox: OutboxHarness) -> None:
     email_id = outbox.enqueue()
     with outbox.sessions.begin() as session:
         session.execute(update(Notification).values(attempts=5))

@@ -3,14 +3,14 @@
 import pytest
 from sqlalchemy import text
 
-from seedtrust_ops_tests.domain.outbox.email_outbox import EmailOutbox
+from seedtrust_ops_tests.domain.outbox.outbox_harness import OutboxHarness
 
 EMAILS = 2_000
 MAX_GROWTH_MEGABYTES = 10
 
 
 @pytest.mark.timeout(300)
-def test_large_outbox_uses_one_connection_and_bounded_memory(outbox: EmailOutbox) -> None:
+def test_large_outbox_uses_one_connection_and_bounded_memory(outbox: OutboxHarness) -> None:
     template = outbox.enqueue()
     with outbox.sessions.begin() as session:
         session.execute(

@@ -6,15 +6,15 @@ from pathlib import Path
 from sqlalchemy import text
 
 from seedtrust_ops.sandbox.mailbox.process import start_mailbox
-from seedtrust_ops_tests.domain.outbox.email_outbox import EmailOutbox
+from seedtrust_ops_tests.domain.outbox.outbox_harness import OutboxHarness
 
 
-def test_server_outage_costs_only_one_email_an_attempt(outbox: EmailOutbox, tmp_path: Path) -> None:
+def test_server_outage_costs_only_one_email_an_attempt(outbox: OutboxHarness, tmp_path: Path) -> None:
     first, second = outbox.enqueue(), outbox.enqueue()
-    gone = start_mailbox(tmp_path / "gone.sqlite")
-    port = gone.smtp_port
-    gone.kill()
-    up, outbox.mailbox = outbox.mailbox, gone
+    stopped_server = start_mailbox(tmp_path / "gone.sqlite")
+    port = stopped_server.smtp_port
+    stopped_server.kill()
+    running_server, outbox.mailbox = outbox.mailbox, stopped_server
 
     report = outbox.send_due()
 
@@ -24,31 +24,31 @@ def test_server_outage_costs_only_one_email_an_attempt(outbox: EmailOutbox, tmp_
     assert [outbox.row(one).attempts for one in (first, second)] == [1, 0]
     assert outbox.open_alerts() == {}
 
-    outbox.mailbox = up
+    outbox.mailbox = running_server
     assert outbox.send_due().sent == 1
     outbox.make_all_due()
     assert outbox.send_due().sent == 1
 
 
-def test_server_that_comes_back_receives_every_email(outbox: EmailOutbox, tmp_path: Path) -> None:
+def test_server_that_comes_back_receives_every_email(outbox: OutboxHarness, tmp_path: Path) -> None:
     for _ in range(3):
         outbox.enqueue()
-    gone = start_mailbox(tmp_path / "mailbox.sqlite")
-    gone.kill()
-    outbox.mailbox = gone
+    stopped_server = start_mailbox(tmp_path / "mailbox.sqlite")
+    stopped_server.kill()
+    outbox.mailbox = stopped_server
     outbox.send_due()
-    with start_mailbox(tmp_path / "mailbox.sqlite", smtp_port=gone.smtp_port) as back:
-        outbox.mailbox = back
+    with start_mailbox(tmp_path / "mailbox.sqlite", smtp_port=stopped_server.smtp_port) as restarted_server:
+        outbox.mailbox = restarted_server
         outbox.make_all_due()
         assert outbox.send_due().sent == 3
         assert len(outbox.received_recipients()) == 3
 
 
-def test_email_fails_with_an_alert_after_five_attempts_in_an_outage(outbox: EmailOutbox, tmp_path: Path) -> None:
+def test_email_fails_with_an_alert_after_five_attempts_in_an_outage(outbox: OutboxHarness, tmp_path: Path) -> None:
     email_id = outbox.enqueue()
-    gone = start_mailbox(tmp_path / "gone.sqlite")
-    gone.kill()
-    outbox.mailbox = gone
+    stopped_server = start_mailbox(tmp_path / "gone.sqlite")
+    stopped_server.kill()
+    outbox.mailbox = stopped_server
     for _ in range(5):
         assert outbox.row(email_id).status == "queued"
         outbox.send_due()
@@ -59,23 +59,23 @@ def test_email_fails_with_an_alert_after_five_attempts_in_an_outage(outbox: Emai
     assert list(outbox.open_alerts()) == ["dr-approved emails"]
 
 
-def test_outage_of_ten_minutes_alerts_until_the_next_email_is_sent(outbox: EmailOutbox, tmp_path: Path) -> None:
+def test_outage_of_ten_minutes_alerts_until_the_next_email_is_sent(outbox: OutboxHarness, tmp_path: Path) -> None:
     outbox.enqueue()
     with outbox.sessions.begin() as session:
         session.execute(text("update ops.notifications set created_at = now() - interval '11 minutes'"))
-    gone = start_mailbox(tmp_path / "gone.sqlite")
-    gone.kill()
-    up, outbox.mailbox = outbox.mailbox, gone
+    stopped_server = start_mailbox(tmp_path / "gone.sqlite")
+    stopped_server.kill()
+    running_server, outbox.mailbox = outbox.mailbox, stopped_server
     outbox.send_due()
     assert list(outbox.open_alerts()) == ["mail server"]
 
-    outbox.mailbox = up
+    outbox.mailbox = running_server
     outbox.make_all_due()
     assert outbox.send_due().sent == 1
     assert outbox.open_alerts() == {}
 
 
-def test_late_response_counts_as_lost(outbox: EmailOutbox) -> None:
+def test_late_response_counts_as_lost(outbox: OutboxHarness) -> None:
     email_id = outbox.enqueue()
     # Only the response to the email is late; the delay is longer than a busy machine might stall.
     outbox.mailbox.control.inject_fault("delay", seconds=30)
@@ -84,7 +84,7 @@ def test_late_response_counts_as_lost(outbox: EmailOutbox) -> None:
     assert "response to the email was lost" in (outbox.row(email_id).last_error or "")
 
 
-def test_lost_response_repeats_the_same_message_id_and_no_other_email(outbox: EmailOutbox) -> None:
+def test_lost_response_repeats_the_same_message_id_and_no_other_email(outbox: OutboxHarness) -> None:
     first, lost, last = outbox.enqueue(), outbox.enqueue(), outbox.enqueue()
     outbox.mailbox.control.inject_fault("drop_after_accepting", recipient=outbox.row(lost).recipient_email)
 
@@ -102,7 +102,7 @@ def test_lost_response_repeats_the_same_message_id_and_no_other_email(outbox: Em
     }
 
 
-def test_email_dropped_before_acceptance_arrives_once(outbox: EmailOutbox) -> None:
+def test_email_dropped_before_acceptance_arrives_once(outbox: OutboxHarness) -> None:
     outbox.enqueue()
     outbox.mailbox.control.inject_fault("drop_before_accepting")
     assert outbox.send_due().will_retry == 1

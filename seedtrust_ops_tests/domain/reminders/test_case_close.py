@@ -9,22 +9,22 @@ import pytest
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.reminders.case_close import enqueue_case_close_reminders
 from seedtrust_ops.tables import Case, User
-from seedtrust_ops_tests.support.office_factory import Office
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 
 TODAY = date(2026, 3, 9)
 
 
-def remind(office: Office, today: date = TODAY) -> list[str]:
-    return run_in_transaction(office.sessions, partial(enqueue_case_close_reminders, today=today))
+def remind(factory: CaseFactory, today: date = TODAY) -> list[str]:
+    return run_in_transaction(factory.sessions, partial(enqueue_case_close_reminders, today=today))
 
 
-def test_specialist_gets_an_email_on_the_close_date(office: Office) -> None:
-    case = office.case(close_on=TODAY, balance_cents=128_450)
-    office.request(case)
-    office.request(case, status="approved")
-    office.request(case, status="paid")
-    assert remind(office) == [case.case_number]
-    ((key, email),) = office.emails().items()
+def test_specialist_gets_an_email_on_the_close_date(factory: CaseFactory) -> None:
+    case = factory.case(close_on=TODAY, balance_cents=128_450)
+    factory.request(case)
+    factory.request(case, status="approved")
+    factory.request(case, status="paid")
+    assert remind(factory) == [case.case_number]
+    ((key, email),) = factory.emails().items()
     assert key == f"case-close:{case.case_id}:2026-03-09:{case.specialist_id}"
     assert (email.kind, email.recipient_id, email.status) == ("case-close", case.specialist_id, "queued")
     assert email.variables == {
@@ -36,21 +36,21 @@ def test_specialist_gets_an_email_on_the_close_date(office: Office) -> None:
     }
 
 
-def test_missed_close_date_gets_one_late_email(office: Office) -> None:
-    case = office.case(close_on=TODAY - timedelta(days=4))
-    assert remind(office) == [case.case_number]
-    assert [email.variables["late"] for email in office.emails().values()] == [True]
+def test_missed_close_date_gets_one_late_email(factory: CaseFactory) -> None:
+    case = factory.case(close_on=TODAY - timedelta(days=4))
+    assert remind(factory) == [case.case_number]
+    assert [email.variables["late"] for email in factory.emails().values()] == [True]
     for day in range(1, 5):
-        assert remind(office, TODAY + timedelta(days=day)) == []
-    assert len(office.emails()) == 1
+        assert remind(factory, TODAY + timedelta(days=day)) == []
+    assert len(factory.emails()) == 1
 
 
-def test_reminded_case_gets_no_late_email_even_for_a_new_specialist(office: Office) -> None:
-    case = office.case(close_on=TODAY)
-    remind(office)
-    assert remind(office) == []
-    office.change(Case, case.case_id, escrow_specialist_id=office.user("escrow_specialist"))
-    assert remind(office, TODAY + timedelta(days=1)) == []
+def test_reminded_case_gets_no_late_email_even_for_a_new_specialist(factory: CaseFactory) -> None:
+    case = factory.case(close_on=TODAY)
+    remind(factory)
+    assert remind(factory) == []
+    factory.change(Case, case.case_id, escrow_specialist_id=factory.user("escrow_specialist"))
+    assert remind(factory, TODAY + timedelta(days=1)) == []
 
 
 @pytest.mark.parametrize(
@@ -64,39 +64,39 @@ def test_reminded_case_gets_no_late_email_even_for_a_new_specialist(office: Offi
     ],
     ids=["closes tomorrow", "no close date", "closed today", "closed late", "no specialist"],
 )
-def test_case_not_due_to_close_gets_no_email(office: Office, columns: dict[str, object]) -> None:
-    office.case(**columns)
-    assert remind(office) == []
+def test_case_not_due_to_close_gets_no_email(factory: CaseFactory, columns: dict[str, object]) -> None:
+    factory.case(**columns)
+    assert remind(factory) == []
 
 
-def test_closing_case_without_an_account_gets_an_email(office: Office) -> None:
-    specialist = office.user("escrow_specialist")
-    with office.sessions.begin() as session:
+def test_closing_case_without_an_account_gets_an_email(factory: CaseFactory) -> None:
+    specialist = factory.user("escrow_specialist")
+    with factory.sessions.begin() as session:
         session.add(Case(case_number="ST-BARE", status="closing", close_on=TODAY, escrow_specialist_id=specialist))
-    assert remind(office) == ["ST-BARE"]
+    assert remind(factory) == ["ST-BARE"]
 
 
-def test_inactive_specialist_gets_no_email_and_the_successor_a_late_one(office: Office) -> None:
-    case = office.case(close_on=TODAY)
-    office.change(User, case.specialist_id, is_active=False)
-    assert remind(office) == []
-    successor = office.user("escrow_specialist")
-    office.change(Case, case.case_id, escrow_specialist_id=successor)
-    remind(office, TODAY + timedelta(days=2))
-    assert list(office.emails()) == [f"case-close:{case.case_id}:2026-03-09:{successor}"]
+def test_inactive_specialist_gets_no_email_and_the_successor_a_late_one(factory: CaseFactory) -> None:
+    case = factory.case(close_on=TODAY)
+    factory.change(User, case.specialist_id, is_active=False)
+    assert remind(factory) == []
+    successor = factory.user("escrow_specialist")
+    factory.change(Case, case.case_id, escrow_specialist_id=successor)
+    remind(factory, TODAY + timedelta(days=2))
+    assert list(factory.emails()) == [f"case-close:{case.case_id}:2026-03-09:{successor}"]
 
 
-def test_new_close_date_gets_another_email(office: Office) -> None:
-    case = office.case(close_on=TODAY)
-    remind(office)
-    office.change(Case, case.case_id, close_on=TODAY + timedelta(days=30))
-    assert remind(office, TODAY + timedelta(days=29)) == []
-    assert remind(office, TODAY + timedelta(days=30)) == [case.case_number]
+def test_new_close_date_gets_another_email(factory: CaseFactory) -> None:
+    case = factory.case(close_on=TODAY)
+    remind(factory)
+    factory.change(Case, case.case_id, close_on=TODAY + timedelta(days=30))
+    assert remind(factory, TODAY + timedelta(days=29)) == []
+    assert remind(factory, TODAY + timedelta(days=30)) == [case.case_number]
 
 
-def test_concurrent_runs_queue_each_email_once(office: Office) -> None:
+def test_concurrent_runs_queue_each_email_once(factory: CaseFactory) -> None:
     for _ in range(10):
-        office.case(close_on=TODAY)
+        factory.case(close_on=TODAY)
     with ThreadPoolExecutor(4) as pool:
-        written = list(pool.map(lambda _: remind(office), range(4)))
-    assert sum(len(cases) for cases in written) == len(office.emails()) == 10
+        written = list(pool.map(lambda _: remind(factory), range(4)))
+    assert sum(len(cases) for cases in written) == len(factory.emails()) == 10

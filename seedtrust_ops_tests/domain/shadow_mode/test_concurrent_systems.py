@@ -31,9 +31,9 @@ from seedtrust_ops.tables import (
 )
 from seedtrust_ops_tests.domain.shadow_mode.legacy_systems import TIMEOUT, LegacySystems
 from seedtrust_ops_tests.jobs.job_runner import process, run
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.job_environment import SetVariables
-from seedtrust_ops_tests.support.office_factory import Office
 
 pytestmark = pytest.mark.usefixtures("production")
 ROWS = 30
@@ -46,8 +46,8 @@ def legacy(sessions: sessionmaker[Session], bank: BankProcess) -> LegacySystems:
 
 
 @pytest.fixture
-def office(sessions: sessionmaker[Session]) -> Office:
-    return Office(sessions)
+def factory(sessions: sessionmaker[Session]) -> CaseFactory:
+    return CaseFactory(sessions)
 
 
 def run_concurrently(theirs: Callable[[], object], ours: Callable[[], object]) -> None:
@@ -76,17 +76,17 @@ def email_keys(sessions: sessionmaker[Session], kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize("by", ["auto:date", "auto:rule"])
-def test_request_is_approved_and_notified_once(by: str, office: Office, legacy: LegacySystems) -> None:
-    case = office.case()
+def test_request_is_approved_and_notified_once(by: str, factory: CaseFactory, legacy: LegacySystems) -> None:
+    case = factory.case()
     if by == "auto:rule":
-        office.rule()
-        requests = [office.request(case, auto_authorize_at=None) for _ in range(ROWS)]
+        factory.rule()
+        requests = [factory.request(case, auto_authorize_at=None) for _ in range(ROWS)]
         run_concurrently(legacy.approve_by_rules, lambda: run_successfully("rule_based_approval"))
     else:
-        requests = [office.request(case) for _ in range(ROWS)]
+        requests = [factory.request(case) for _ in range(ROWS)]
         run_concurrently(legacy.approve_due, lambda: run_successfully("dr_auto_approval"))
-    assert sorted(office.approvals()) == requests
-    ours = Counter(key.split(":")[1] for key in office.emails())
+    assert sorted(factory.approvals()) == requests
+    ours = Counter(key.split(":")[1] for key in factory.emails())
     theirs = {about for _, _, about in legacy.emails}
     # A parent, a representative and a manager each; only the system that approved a request sends its emails.
     assert set(ours.values()) <= {3}
@@ -94,9 +94,9 @@ def test_request_is_approved_and_notified_once(by: str, office: Office, legacy: 
     assert not ours.keys() & theirs
 
 
-def test_report_is_built_once(office: Office, legacy: LegacySystems, sessions: sessionmaker[Session]) -> None:
-    admin = office.user("admin")
-    office.case()
+def test_report_is_built_once(factory: CaseFactory, legacy: LegacySystems, sessions: sessionmaker[Session]) -> None:
+    admin = factory.user("admin")
+    factory.case()
     with sessions.begin() as session:
         session.add_all([ReportRequest(user_id=admin, kind="account_balances", format="csv") for _ in range(ROWS)])
     run_concurrently(legacy.generate_reports, lambda: run_successfully("report_generation"))
@@ -145,10 +145,10 @@ def test_concurrent_auto_heal_posts_each_transfer_once(
 
 
 def test_our_reminders_are_sent_once_beside_the_legacy_ones(
-    office: Office, legacy: LegacySystems, sessions: sessionmaker[Session], mailbox: MailboxProcess
+    factory: CaseFactory, legacy: LegacySystems, sessions: sessionmaker[Session], mailbox: MailboxProcess
 ) -> None:
-    cases = [office.case(close_on=office_today(), balance_cents=1, minimum_balance_cents=10) for _ in range(5)]
-    admin = office.user("admin")
+    cases = [factory.case(close_on=office_today(), balance_cents=1, minimum_balance_cents=10) for _ in range(5)]
+    admin = factory.user("admin")
     run_concurrently(
         lambda: legacy.send_case_close_reminders(office_today()), lambda: run_successfully("case_close_reminders")
     )
@@ -163,10 +163,10 @@ def test_our_reminders_are_sent_once_beside_the_legacy_ones(
 
 
 def test_presence_is_cleared_by_both_without_damage(
-    office: Office, legacy: LegacySystems, sessions: sessionmaker[Session]
+    factory: CaseFactory, legacy: LegacySystems, sessions: sessionmaker[Session]
 ) -> None:
-    request = office.request(office.case())
-    people = [office.user("admin", is_on_site=True) for _ in range(ROWS)]
+    request = factory.request(factory.case())
+    people = [factory.user("admin", is_on_site=True) for _ in range(ROWS)]
     with sessions.begin() as session:
         session.add_all([ViewingDisbursementRequest(user_id=one, disbursement_request_id=request) for one in people])
     run_concurrently(legacy.clear_presence, lambda: run_successfully("off_site_tracking"))
@@ -177,13 +177,13 @@ def test_presence_is_cleared_by_both_without_damage(
 
 
 def test_balance_check_opens_one_alert_per_account_during_payments(
-    office: Office,
+    factory: CaseFactory,
     legacy: LegacySystems,
     sessions: sessionmaker[Session],
     company: Company,
     external_services: ExternalServices,
 ) -> None:
-    low = [office.case(balance_cents=1, minimum_balance_cents=10).account_id for _ in range(ROWS)]
+    low = [factory.case(balance_cents=1, minimum_balance_cents=10).account_id for _ in range(ROWS)]
     with sessions.begin() as session:
         session.add_all([LedgerEntry(account_id=one, amount_cents=1, kind="deposit") for one in low])
     batch_id = company.batch([3_000 + one for one in range(8)])

@@ -14,10 +14,10 @@ from seedtrust_ops.status.collector import collect_status
 from seedtrust_ops.status.health import evaluate_health
 from seedtrust_ops.status.renderer import print_status
 from seedtrust_ops.tables import Account, JobRun, ReportRequest
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.job_environment import SetVariables
-from seedtrust_ops_tests.support.office_factory import Office
 
 pytestmark = pytest.mark.usefixtures("production")
 
@@ -34,12 +34,12 @@ def severities(sessions: sessionmaker[Session], *names: str) -> dict[str, set[st
         return {name: {finding.severity.value for finding in rules()[name].find(session)} for name in names}
 
 
-def create_incident_for_every_rule(company: Company, office: Office) -> None:
+def create_incident_for_every_rule(company: Company, factory: CaseFactory) -> None:
     """Create work of each kind that has waited for days, and failed runs of a CRITICAL job."""
     days_ago = datetime.now(UTC) - timedelta(days=3)
     company.batch([100], queued_at=days_ago)
-    office.request(office.case(), auto_authorize_at=days_ago)
-    admin = office.user("admin")
+    factory.request(factory.case(), auto_authorize_at=days_ago)
+    admin = factory.user("admin")
     case = company.case()
     with company.sessions.begin() as session:
         session.add(ReportRequest(user_id=admin, kind="account_balances", requested_at=days_ago))
@@ -56,7 +56,7 @@ def create_incident_for_every_rule(company: Company, office: Office) -> None:
 def test_work_rules_find_nothing_while_their_job_is_in_shadow_mode(
     company: Company, sessions: sessionmaker[Session], set_variables: SetVariables
 ) -> None:
-    create_incident_for_every_rule(company, Office(sessions))
+    create_incident_for_every_rule(company, CaseFactory(sessions))
     work = [name for name in JOB_COVERED_BY_RULE if name != "transfers_halted"]
     assert all(severities(sessions, *work).values())
     set_variables(SEEDTRUST_SHADOW="1")
@@ -70,7 +70,7 @@ def test_work_rules_find_nothing_while_their_job_is_in_shadow_mode(
 def test_failure_in_shadow_mode_is_only_a_digest_line(
     company: Company, sessions: sessionmaker[Session], set_variables: SetVariables
 ) -> None:
-    create_incident_for_every_rule(company, Office(sessions))
+    create_incident_for_every_rule(company, CaseFactory(sessions))
     assert severities(sessions, "error_spike") == {"error_spike": {"CRITICAL"}}
     set_variables(SEEDTRUST_SHADOW_JOBS="dr_auto_approval")
     assert severities(sessions, "error_spike") == {"error_spike": {"LOW"}}
@@ -79,7 +79,7 @@ def test_failure_in_shadow_mode_is_only_a_digest_line(
 def test_mistyped_shadow_variable_still_alerts_on_failures(
     company: Company, sessions: sessionmaker[Session], set_variables: SetVariables
 ) -> None:
-    create_incident_for_every_rule(company, Office(sessions))
+    create_incident_for_every_rule(company, CaseFactory(sessions))
     set_variables(SEEDTRUST_SHADOW_JOBS="dr_auto_approval, raport_generation")
     assert severities(sessions, "error_spike") == {"error_spike": {"CRITICAL"}}
 

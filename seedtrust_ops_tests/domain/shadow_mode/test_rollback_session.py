@@ -11,7 +11,7 @@ from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.shadow_mode.decisions import Decision, EvaluationTimes, evaluation_times, record_decisions
 from seedtrust_ops.domain.shadow_mode.rollback_session import DryRun, RowsInUse, written_in_this_transaction
 from seedtrust_ops.tables import ShadowDecision, Switch, User
-from seedtrust_ops_tests.support.office_factory import Office
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 
 JOB = "off_site_tracking"
 
@@ -25,8 +25,8 @@ def on_site(session: Session) -> int:
 
 
 def test_dry_run_commit_is_read_and_rolled_back(sessions: sessionmaker[Session]) -> None:
-    office = Office(sessions)
-    office.user("admin")
+    factory = CaseFactory(sessions)
+    factory.user("admin")
     read: list[int] = []
 
     def reader(session: Session) -> list[Decision]:
@@ -42,7 +42,7 @@ def test_dry_run_commit_is_read_and_rolled_back(sessions: sessionmaker[Session])
 
 
 def test_prepare_runs_at_the_start_of_each_transaction(sessions: sessionmaker[Session]) -> None:
-    Office(sessions).user("admin")
+    CaseFactory(sessions).user("admin")
 
     def prepare(session: Session) -> None:
         session.add(Switch(name="prepared"))
@@ -65,14 +65,14 @@ def test_isolation_level_requested_by_the_job_is_used(sessions: sessionmaker[Ses
 
 
 def test_only_rows_of_this_transaction_count_as_written_here(sessions: sessionmaker[Session]) -> None:
-    office = Office(sessions)
-    office.user("admin")
+    factory = CaseFactory(sessions)
+    factory.user("admin")
 
     def count(session: Session) -> int:
         session.add(User(email="new@office.test", full_name="New", role="admin"))
         session.flush()
         # A row that another transaction commits meanwhile is visible, but was not written here.
-        office.user("admin")
+        factory.user("admin")
         seen = select(func.count()).select_from(User)
         assert session.scalar(seen) == 3
         return session.scalar(seen.where(written_in_this_transaction(User))) or 0
@@ -81,7 +81,7 @@ def test_only_rows_of_this_transaction_count_as_written_here(sessions: sessionma
 
 
 def test_locked_rows_stop_the_dry_run_which_succeeds_later(sessions: sessionmaker[Session]) -> None:
-    Office(sessions).user("admin")
+    CaseFactory(sessions).user("admin")
     dry_run = DryRun(sessions)
     with sessions() as theirs:
         set_on_site(theirs)

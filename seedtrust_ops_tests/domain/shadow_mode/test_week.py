@@ -24,10 +24,10 @@ from seedtrust_ops.sandbox.seed.batches import Payable, Payment, draft_batch, pa
 from seedtrust_ops.sandbox.seed.seeder import seed_company
 from seedtrust_ops.tables import DisbursementRequest, ReportRequest, ShadowDecision, User
 from seedtrust_ops_tests.domain.shadow_mode.legacy_systems import LegacySystems
-from seedtrust_ops_tests.domain.shadow_mode.time_shift import shift_back_one_day, time_zone_at_noon
+from seedtrust_ops_tests.domain.shadow_mode.simulated_time import shift_back_one_day, time_zone_at_noon
 from seedtrust_ops_tests.jobs.job_runner import process, run
+from seedtrust_ops_tests.support.case_factory import CaseFactory
 from seedtrust_ops_tests.support.job_environment import SetVariables
-from seedtrust_ops_tests.support.office_factory import Office
 
 DAYS = 7
 PAYMENTS_A_DAY = 4
@@ -60,7 +60,7 @@ class Week:
     def __init__(self, legacy: LegacySystems, cipher: FernetFieldCipher) -> None:
         self.legacy = legacy
         self.sessions = legacy.sessions
-        self.office = Office(legacy.sessions)
+        self.factory = CaseFactory(legacy.sessions)
         self._cipher = cipher
         seed_company(application_engine(), cases=60, seed=7, encrypt=cipher.encrypt)
         with self.sessions.begin() as session:
@@ -182,14 +182,14 @@ def test_shadow_week_finds_the_planted_differences_and_only_those(
 
 def plant_wrong_approvals(week: Week) -> None:
     """Plant a request that the cron skips, one that it approves on hold, and one above the limit of its rule."""
-    case = week.office.case()
-    skipped = week.office.request(case, 600_000, category="legal fees")
+    case = week.factory.case()
+    skipped = week.factory.request(case, 600_000, category="legal fees")
     week.legacy.skipped_requests.add(skipped)
     week.plant(f"request {skipped}", "ours would have approved it since")
-    held = week.office.request(week.office.case(), 600_000, category="legal fees", on_hold=True)
+    held = week.factory.request(week.factory.case(), 600_000, category="legal fees", on_hold=True)
     week.legacy.approve(held, "auto:date")
     week.plant(f"request {held}", "it is on hold")
-    large = week.office.request(week.office.case(), 60_000, category="travel", auto_authorize_at=None)
+    large = week.factory.request(week.factory.case(), 60_000, category="travel", auto_authorize_at=None)
     week.legacy.approve(large, "auto:rule:3")
     week.plant(f"request {large}", "no rule approves it")
 
@@ -198,7 +198,7 @@ def send_daily_payments(week: Week, day: int, *, legacy_first: bool) -> None:
     """Plant a wire set to failed though sent, one that never left, and a payment without approval, on one day each."""
     unapproved = []
     if day == 5:
-        request = week.office.request(week.office.case(), 600_000, category="legal fees", auto_authorize_at=None)
+        request = week.factory.request(week.factory.case(), 600_000, category="legal fees", auto_authorize_at=None)
         unapproved = [Payable(request, 600_000, "Robin Vance")]
     batch_id, transactions = week.queue_payments(unapproved)
     times_out = transactions[1:2] if day == 2 else []

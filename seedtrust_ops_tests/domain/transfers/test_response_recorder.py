@@ -9,8 +9,8 @@ from seedtrust_ops.ports.bank import BankUnauthorized
 from seedtrust_ops.sandbox.bank.control_client import LoggedRequest
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker, settings_for
-from seedtrust_ops_tests.support.contradicting_bank import refusing_proxy
 from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.refusing_proxy import refusing_proxy
 from seedtrust_ops_tests.support.waiters import wait_until
 
 SHORT_TIMEOUT_SECONDS = 4.0

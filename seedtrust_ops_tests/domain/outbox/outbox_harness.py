@@ -1,4 +1,4 @@
-"""A test harness: adds emails to an outbox, sends them to the sandbox mail server, and reads the state of both."""
+"""Adds emails to the outbox, sends them to the sandbox mail server, and reads the state of both."""
 
 import itertools
 import os
@@ -28,8 +28,8 @@ _numbers = itertools.count(1)
 
 
 @dataclass
-class EmailOutbox:
-    """The email outbox of one test, and its mail server."""
+class OutboxHarness:
+    """The email outbox in one test's database, and the mail server it sends to."""
 
     sessions: sessionmaker[Session]
     mailbox: MailboxProcess

@@ -1,4 +1,4 @@
-"""The workspace that tells the web server where the code server is stays valid when the worker restarts."""
+"""The code server keeps its port across restarts of the worker, so that the web server's workspace stays valid."""
 
 import socket
 from contextlib import closing
