@@ -43,6 +43,8 @@ SAME_RUN_RETRY_WINDOW = timedelta(seconds=30)
 FIRST_RETRY_PAUSE = timedelta(seconds=30)
 MAX_RETRY_PAUSE = timedelta(minutes=10)
 MAX_RUNTIME_SECONDS = 6 * 3600
+HELD_BY_RUN = "is already being processed by run"
+"""In the log of a run whose batch another run holds; `sandbox/demo` looks for it."""
 NO_BATCH = 0
 """The launchpad's default, until a person enters a batch id."""
 MAX_REQUESTS_PER_TICK = 50
@@ -156,7 +158,7 @@ def _evaluate(instance: dg.DagsterInstance, database: DatabaseResource) -> dg.Se
 def summarize_batch(report: BatchReport) -> str:
     """Return the state of a batch in one or two sentences."""
     if report.held_by is not None:
-        return f"Batch {report.batch_id} is already being processed by run {report.held_by}. This run did nothing."
+        return f"Batch {report.batch_id} {HELD_BY_RUN} {report.held_by}. This run did nothing."
     counts = ", ".join(f"{count} {status}" for status, count in sorted(report.counts.items()))
     open_note = f" Auto-heal will look up the {report.still_open} still processing." if report.still_open else ""
     return f"Batch {report.batch_id} is {report.status}: {counts}.{open_note}"

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.transfers import kill_switch
 from seedtrust_ops.domain.transfers.batch_lifecycle import FINISHED_STATUSES
+from seedtrust_ops.jobs.process_huntington_batch import HELD_BY_RUN
 from seedtrust_ops.jobs.process_huntington_batch import NAME as PROCESS_BATCH
 from seedtrust_ops.sandbox.demo.environment import DemoEnvironment
 from seedtrust_ops.sandbox.demo.scenarios import Scenario
@@ -136,14 +137,15 @@ def launch_second_run(env: DemoEnvironment, scenario: Scenario) -> Steps:
         if second_run.poll() is None:
             second_run.kill()
             second_run.wait()
-    yield _second_run_result(log, batch_id, second_run.returncode)
+    yield second_run_result(log, batch_id, second_run.returncode)
 
 
-def _second_run_result(log: Path, batch_id: int, exit_code: int) -> str:
+def second_run_result(log: Path, batch_id: int, exit_code: int) -> str:
+    """Return what a second run for a batch did, from its log and exit code."""
     text = log.read_text(errors="replace")
     if exit_code:
         return f"The second run for batch {batch_id} FAILED: {text[-300:]}"
-    if "is being processed by run" in text:
+    if HELD_BY_RUN in text:
         return f"The second run saw that the first run holds batch {batch_id}, and ended successfully without sending"
     return f"The second run saw that batch {batch_id} was already finished, and ended successfully without sending"
 
