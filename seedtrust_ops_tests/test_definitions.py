@@ -19,7 +19,7 @@ MIN_DESCRIPTION_LENGTH = 15
 
 
 @pytest.fixture(params=["0", "1"], ids=["production", "DEV_ENV=1"])
-def loaded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.RepositoryDefinition]:
+def repository(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.RepositoryDefinition]:
     """The repository as Dagster loads it: `definitions.py` is executed again in that environment."""
     monkeypatch.setenv("DEV_ENV", request.param)
     get_settings.cache_clear()
@@ -51,11 +51,11 @@ def incomplete(missing_by_name: dict[str, list[str]]) -> dict[str, list[str]]:
     return {name: missing for name, missing in missing_by_name.items() if missing}
 
 
-def test_jobs_schedules_and_sensors_have_full_metadata(loaded: dg.RepositoryDefinition) -> None:
+def test_jobs_schedules_and_sensors_have_full_metadata(repository: dg.RepositoryDefinition) -> None:
     declared: list[tuple[str, Any]] = [
-        *(("job", job) for job in jobs_of(loaded)),
-        *(("schedule", schedule) for schedule in loaded.schedule_defs),
-        *(("sensor", sensor) for sensor in loaded.sensor_defs),
+        *(("job", job) for job in jobs_of(repository)),
+        *(("schedule", schedule) for schedule in repository.schedule_defs),
+        *(("sensor", sensor) for sensor in repository.sensor_defs),
     ]
     assert (
         incomplete(
@@ -65,10 +65,10 @@ def test_jobs_schedules_and_sensors_have_full_metadata(loaded: dg.RepositoryDefi
     )
 
 
-def test_ops_have_a_description_and_a_kind(loaded: dg.RepositoryDefinition) -> None:
+def test_ops_have_a_description_and_a_kind(repository: dg.RepositoryDefinition) -> None:
     ops = {
         node.name: node.definition
-        for job in jobs_of(loaded)
+        for job in jobs_of(repository)
         for node in job.nodes
         if not job.asset_layer.executable_asset_keys
     }
@@ -83,8 +83,8 @@ def test_ops_have_a_description_and_a_kind(loaded: dg.RepositoryDefinition) -> N
     assert incomplete(missing) == {}
 
 
-def test_assets_and_checks_have_full_metadata(loaded: dg.RepositoryDefinition) -> None:
-    graph = loaded.asset_graph
+def test_assets_and_checks_have_full_metadata(repository: dg.RepositoryDefinition) -> None:
+    graph = repository.asset_graph
     missing = {}
     for key in graph.get_all_asset_keys():
         asset = graph.get(key)
@@ -101,11 +101,11 @@ def test_assets_and_checks_have_full_metadata(loaded: dg.RepositoryDefinition) -
 
 
 def test_config_fields_have_a_description_and_a_default(
-    loaded: dg.RepositoryDefinition,
+    repository: dg.RepositoryDefinition,
 ) -> None:
     fields = {
         f"{job.name}.{name}": field
-        for job in jobs_of(loaded)
+        for job in jobs_of(repository)
         for node in job.nodes
         if node.definition.config_schema is not None
         for name, field in getattr(node.definition.config_schema.config_type, "fields", {}).items()
@@ -121,8 +121,8 @@ def test_config_fields_have_a_description_and_a_default(
     assert incomplete(missing) == {}
 
 
-def test_resources_have_a_description(loaded: dg.RepositoryDefinition) -> None:
-    resources = loaded.get_top_level_resources()
+def test_resources_have_a_description(repository: dg.RepositoryDefinition) -> None:
+    resources = repository.get_top_level_resources()
     assert resources
     missing = {
         f"resource {name}": ["description"]
@@ -132,5 +132,5 @@ def test_resources_have_a_description(loaded: dg.RepositoryDefinition) -> None:
     assert missing == {}
 
 
-def test_jobs_have_a_job_policy(loaded: dg.RepositoryDefinition) -> None:
-    assert {job.name for job in jobs_of(loaded)} <= set(JOB_POLICIES)
+def test_jobs_have_a_job_policy(repository: dg.RepositoryDefinition) -> None:
+    assert {job.name for job in jobs_of(repository)} <= set(JOB_POLICIES)

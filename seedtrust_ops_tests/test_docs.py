@@ -245,7 +245,7 @@ NO_SUCH_MODULE = ".".join(["seedtrust_ops", "no_such_module"])
         (unknown_commands, "```sh\nseedtrust-ops transfers no-such-command\n```\n"),
         (unknown_targets, "Run `make nothing`."),
     ],
-    ids=["link", "picture", "path", "module", "module in a block", "command", "subcommand", "make target"],
+    ids=["link", "image", "path", "module", "module in a block", "command", "subcommand", "make target"],
 )
 def test_checks_find_what_is_missing(check: object, text: str) -> None:
     assert callable(check)

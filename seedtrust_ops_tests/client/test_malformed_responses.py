@@ -27,7 +27,7 @@ SCHEMA_ERROR = {"errors": [{"message": "Cannot query field 'runOrError' on type 
 
 
 @pytest.fixture(autouse=True)
-def without_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "INITIAL_BACKOFF_SECONDS", 0)
 
 
@@ -98,7 +98,7 @@ def test_malformed_responses_have_clear_errors(
     assert "request_id" in str(launched) if launch_error is LaunchUncertain else message in str(launched)
 
 
-def test_only_queries_are_retried() -> None:
+def test_queries_are_retried_but_mutations_are_not() -> None:
     stub = StubResponse(status=500)
     with stub_server(stub) as url, OpsClient(url, application="a-test", timeout_seconds=60) as operations:
         with pytest.raises(OperationsUnreachable):

@@ -57,7 +57,7 @@ def test_critical_jobs_always_alert_on_their_first_failure(monkeypatch: pytest.M
 
 def test_invalid_threshold_does_not_stop_jobs_from_loading() -> None:
     code = "from seedtrust_ops.definitions import defs; print(len(defs.jobs))"
-    ran = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code],
         env={"SEEDTRUST_HEALTH_INTERVAL_SECONDS": "often", "PATH": ""},
         capture_output=True,
@@ -65,5 +65,5 @@ def test_invalid_threshold_does_not_stop_jobs_from_loading() -> None:
         check=False,
         timeout=120,
     )
-    assert ran.returncode == 0, ran.stderr
+    assert result.returncode == 0, result.stderr
     get_settings.cache_clear()

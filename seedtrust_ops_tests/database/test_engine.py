@@ -33,7 +33,7 @@ from seedtrust_ops_tests.support.databases import create_platform_schema, plain_
 from seedtrust_ops_tests.support.waiters import wait_until
 
 PASSWORD = "hunter2-and-more"
-SHARED = """
+SHARED_SERVER_SCRIPT = """
 import json, sys, time
 from pathlib import Path
 from sqlalchemy import create_engine, text
@@ -172,7 +172,9 @@ def test_dagster_url_is_the_configured_one(monkeypatch: pytest.MonkeyPatch, data
 def test_embedded_server_is_shared_and_outlives_its_processes(folder: Path) -> None:
     directory = folder / "d"
     processes = [
-        subprocess.Popen([sys.executable, "-c", SHARED, str(directory)], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", SHARED_SERVER_SCRIPT, str(directory)], stdout=subprocess.PIPE, text=True
+        )
         for _ in range(2)
     ]
     try:

@@ -58,7 +58,7 @@ def url_as(url: URL, role: str) -> str:
 
 
 @pytest.fixture
-def as_app(
+def app_role_environment(
     roles: URL,
     jobs_environment: dict[str, str],
     bank_environment: dict[str, str],
@@ -72,7 +72,7 @@ def as_app(
 
 
 @pytest.fixture
-def refused() -> Iterator[list[str]]:
+def refused_statements() -> Iterator[list[str]]:
     """Every statement that is refused for lack of a privilege, even if the caller handles the error."""
     statements: list[str] = []
 
@@ -86,9 +86,9 @@ def refused() -> Iterator[list[str]]:
 
 
 @pytest.mark.timeout(600)  # on a busy machine; it takes about 10 s on a quiet one
-@pytest.mark.usefixtures("as_app")
+@pytest.mark.usefixtures("app_role_environment")
 def test_jobs_sensors_and_schedules_run_as_the_jobs_role(
-    company: Company, bank: BankProcess, instance: dg.DagsterInstance, refused: list[str]
+    company: Company, bank: BankProcess, instance: dg.DagsterInstance, refused_statements: list[str]
 ) -> None:
     batch_id = create_work_for_every_job(company)
     results = run_every_job(instance, bank, batch_id, company.sessions)
@@ -97,7 +97,7 @@ def test_jobs_sensors_and_schedules_run_as_the_jobs_role(
     assert company.unbalanced_accounts() == []
     queue_another_batch(company)
     launched = evaluate_every_automation(instance)
-    assert refused == []
+    assert refused_statements == []
     assert set(launched) >= {"huntington_batch_sensor", "job_run_sensor", "report_generation_schedule"}
     with company.sessions() as session:
         assert session.scalar(text("select count(*) from ops.notifications where status = 'sent'")) > 10
@@ -106,7 +106,7 @@ def test_jobs_sensors_and_schedules_run_as_the_jobs_role(
         assert session.scalar(text("select count(*) from ops.balance_alerts")) > 0
 
 
-@pytest.mark.usefixtures("as_app")
+@pytest.mark.usefixtures("app_role_environment")
 @pytest.mark.parametrize(
     "command",
     [

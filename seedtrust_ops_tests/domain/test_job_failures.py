@@ -69,7 +69,7 @@ def test_message_is_in_the_row_but_not_in_the_events(sessions: sessionmaker[Sess
     }
 
 
-def test_recording_a_failure_again_writes_nothing(sessions: sessionmaker[Session]) -> None:
+def test_failure_recorded_again_writes_nothing(sessions: sessionmaker[Session]) -> None:
     with sessions.begin() as session:
         assert record(session, "run-1", "run-2") == 2
     with sessions.begin() as session:

@@ -81,9 +81,13 @@ def test_dry_run_lists_what_it_would_approve_and_approves_nothing(factory: CaseF
     case = factory.case()
     factory.rule()
     request = factory.request(case, 12_300)
-    ran = run(job, dry_run_config(job))
-    assert (ran.returned["dry_run"], ran.returned["approved"], ran.returned["would_approve"]) == (True, 0, 1)
-    table = ran.metadata["Would be approved (first 1 of 1)"].value
+    job_result = run(job, dry_run_config(job))
+    assert (job_result.returned["dry_run"], job_result.returned["approved"], job_result.returned["would_approve"]) == (
+        True,
+        0,
+        1,
+    )
+    table = job_result.metadata["Would be approved (first 1 of 1)"].value
     assert f"| {request} | {case.case_number} |" in table
     assert "$123.00" in table
     assert factory.approvals() == {}

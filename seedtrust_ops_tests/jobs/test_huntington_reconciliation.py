@@ -82,7 +82,7 @@ def test_day_links_its_batches_to_their_runs_and_the_bank_agrees(
 ) -> None:
     batch_id = company.batch(AMOUNTS)
     company.transaction(batch_id, company.request(company.case(), 500), 500, routing_number="044000025")
-    ran = process(batch_id, instance)
+    job_result = process(batch_id, instance)
     company.batch([700], status="held")
     result = run(instance)
     day = metadata_of(result)
@@ -92,7 +92,9 @@ def test_day_links_its_batches_to_their_runs_and_the_bank_agrees(
     (first, second) = str(day["Batches (first 2 of 2)"]).splitlines()[2:]
     runs = f"/runs?q[0]=tag:seedtrust/batch_id={batch_id}"
     assert first.startswith(f"| [{batch_id}]({runs}) | completed&#95;with&#95;errors |")
-    assert f"| 4 | $1,205.53 | 3 ($1,200.53) | 1 | 0 | 0 | [{ran.run_id[:8]}](/runs/{ran.run_id}) |" in first
+    assert (
+        f"| 4 | $1,205.53 | 3 ($1,200.53) | 1 | 0 | 0 | [{job_result.run_id[:8]}](/runs/{job_result.run_id}) |" in first
+    )
     assert second.endswith("| 0 ($0.00) | 0 | 0 | 1 |  |")
     assert day["Last 30 days at a glance"] == "·" * 29 + "█"
     assert str(day["Last 30 days"]).startswith("![Transfers, last 30 days](data:image/png;base64,")

@@ -29,7 +29,7 @@ def week_data(company: Company, sessions: sessionmaker[Session]) -> None:
     after = LAST_MINUTE + timedelta(minutes=1)
     factory = CaseFactory(sessions)
     case, requester = factory.case(), factory.user("admin")
-    for moment, statuses in (
+    for time, statuses in (
         (noon, ["COMPLETED", "COMPLETED", "ERROR", "EXPIRED"]),
         (LAST_MINUTE, ["REVOKED", "ERROR", "ERROR"]),
         (before, ["ERROR"]),
@@ -38,17 +38,17 @@ def week_data(company: Company, sessions: sessionmaker[Session]) -> None:
         with sessions.begin() as session:
             session.add_all(
                 JobRun(
-                    run_id=f"{moment}-{number}",
+                    run_id=f"{time}-{number}",
                     task_name="report_generation" if status == "ERROR" else "dr_auto_approval",
                     status=status,
-                    queued_at=moment,
-                    started_at=moment,
-                    finished_at=moment + timedelta(seconds=90),
+                    queued_at=time,
+                    started_at=time,
+                    finished_at=time + timedelta(seconds=90),
                 )
                 for number, status in enumerate(statuses)
             )
             session.add_all(
-                LedgerEntry(account_id=case.account_id, amount_cents=cents, kind=kind, posted_at=moment)
+                LedgerEntry(account_id=case.account_id, amount_cents=cents, kind=kind, posted_at=time)
                 for kind, cents in (("disbursement", -1_050), ("disbursement", -50), ("reversal", 50), ("deposit", 7))
             )
             session.add_all(
@@ -56,13 +56,13 @@ def week_data(company: Company, sessions: sessionmaker[Session]) -> None:
                     user_id=requester,
                     kind="account_balances",
                     status=status,
-                    requested_at=moment - timedelta(seconds=seconds),
-                    finished_at=moment,
+                    requested_at=time - timedelta(seconds=seconds),
+                    finished_at=time,
                 )
                 for status, seconds in ((3, 60), (3, 120), (4, 600))
             )
-            session.add(Alert(rule="batch_stuck", subject=str(moment), severity="HIGH", detail="", opened_at=moment))
-        factory.request(case, 2_500, status="paid", approved_at=moment, approved_by="auto:date")
+            session.add(Alert(rule="batch_stuck", subject=str(time), severity="HIGH", detail="", opened_at=time))
+        factory.request(case, 2_500, status="paid", approved_at=time, approved_by="auto:date")
         factory.request(case, 100, status="pending")
 
 

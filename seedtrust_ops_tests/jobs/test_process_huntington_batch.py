@@ -41,13 +41,13 @@ def assert_is_readable(message: str) -> None:
 
 def test_queued_batch_is_sent_and_shown_in_metadata(company: Company, bank: BankProcess) -> None:
     batch_id = company.batch([30_000, 12_345])
-    ran = process(batch_id)
-    assert ran.success
-    assert ran.attempts == 1
-    assert ran.returned == {"batch_id": batch_id, "status": "completed", "held_by": None, "counts": {"completed": 2}}
+    result = process(batch_id)
+    assert result.success
+    assert result.attempts == 1
+    assert result.returned == {"batch_id": batch_id, "status": "completed", "held_by": None, "counts": {"completed": 2}}
     assert company.batch_row(batch_id).status == "completed"
     assert len(sent_keys(company, bank, batch_id)) == 2
-    shown = {name: str(value.value) for name, value in ran.metadata.items()}
+    shown = {name: str(value.value) for name, value in result.metadata.items()}
     assert shown["Status"] == "completed"
     assert "$423.45" in shown["By status"]
     table = shown["Transactions (first 2 of 2)"]
@@ -71,9 +71,9 @@ def test_batch_held_by_another_run_is_left_alone_and_the_run_succeeds(company: C
     batch_id = company.batch([100])
     with company.sessions.begin() as session:
         acquire_lease(session, batch_id, "run-of-another", 60)
-    ran = process(batch_id)
-    assert ran.success
-    assert ran.returned["held_by"] == "run-of-another"
+    result = process(batch_id)
+    assert result.success
+    assert result.returned["held_by"] == "run-of-another"
     assert sent_keys(company, bank, batch_id) == []
 
 
@@ -159,11 +159,11 @@ def test_permanent_error_fails_once_with_one_sentence_and_no_change(
         columns = "id, status, queued_at, finished_at"
         before = session.execute(text(f"select {columns} from huntington_batches order by id")).all()
 
-    ran = process(batch_id)
+    result = process(batch_id)
 
-    assert not ran.success
-    assert ran.attempts == 1
-    (message,) = ran.messages
+    assert not result.success
+    assert result.attempts == 1
+    (message,) = result.messages
     assert_is_readable(message)
     for fragment in fragments:
         assert fragment.format(id=batch_id) in message
@@ -191,10 +191,10 @@ def test_batch_with_nothing_sendable_fails_with_each_reason(
     case = company.case()
     batch_id = company.batch(case=case)
     transaction_id = company.transaction(batch_id, company.request(case, 100), 100, **flaw)
-    ran = process(batch_id)
-    assert not ran.success
-    assert ran.attempts == 1
-    (message,) = ran.messages
+    result = process(batch_id)
+    assert not result.success
+    assert result.attempts == 1
+    (message,) = result.messages
     assert_is_readable(message)
     assert f"batch {batch_id}" in message
     assert f"transaction {transaction_id}: not sent: " in message
@@ -208,9 +208,9 @@ def test_batch_that_is_partly_sendable_is_partly_sent_and_succeeds(company: Comp
     case = company.case()
     batch_id = company.batch([100], case=case)
     company.transaction(batch_id, company.request(case, 100), 100, account_number_encrypted="número")
-    ran = process(batch_id)
-    assert ran.success
-    assert ran.returned["counts"] == {"completed": 1, "failed": 1}
+    result = process(batch_id)
+    assert result.success
+    assert result.returned["counts"] == {"completed": 1, "failed": 1}
     assert len(sent_keys(company, bank, batch_id)) == 1
 
 
@@ -219,10 +219,10 @@ def test_unreachable_bank_is_retried_and_leaves_the_batch_pending(
 ) -> None:
     batch_id = company.batch([100, 200])
     set_variables(HUNTINGTON_API_URL=f"http://127.0.0.1:{closed_port}")
-    ran = process(batch_id)
-    assert not ran.success
-    assert ran.attempts == 3
-    for message in ran.messages:
+    result = process(batch_id)
+    assert not result.success
+    assert result.attempts == 3
+    for message in result.messages:
         assert_is_readable(message)
         assert "HUNTINGTON_API_URL" in message
         assert f"Unsent transactions of batch {batch_id} stay pending" in message
@@ -236,9 +236,9 @@ def test_bank_that_recovers_before_a_retry_gets_the_batch(
     batch_id = company.batch([100])
     bank.control.inject_fault("error_before_commit", times=4)
     set_variables(HUNTINGTON_CONCURRENCY="1")
-    ran = process(batch_id)
-    assert ran.success
-    assert ran.returned["counts"] in ({"completed": 1}, {"processing": 1})
+    result = process(batch_id)
+    assert result.success
+    assert result.returned["counts"] in ({"completed": 1}, {"processing": 1})
     assert len(sent_keys(company, bank, batch_id)) <= 1
 
 
@@ -247,10 +247,10 @@ def test_database_outage_is_retried_and_reported_without_the_password(
 ) -> None:
     batch_id = company.batch([100])
     set_variables(SEEDTRUST_DATABASE_URL=f"postgresql://ops:hunter2@127.0.0.1:{closed_port}/seedtrust")
-    ran = process(batch_id)
-    assert not ran.success
-    assert ran.attempts == 3
-    for message in ran.messages:
+    result = process(batch_id)
+    assert not result.success
+    assert result.attempts == 3
+    for message in result.messages:
         assert f"Database seedtrust at 127.0.0.1:{closed_port} is unavailable" in message
         assert "SEEDTRUST_DATABASE_URL" in message
         assert "hunter2" not in message
@@ -264,9 +264,9 @@ def test_database_without_migrations_is_reported_and_unchanged(
     with temporary_database(postgres_server) as url:
         create_platform_schema(url)
         set_variables(SEEDTRUST_DATABASE_URL=plain_url(url))
-        ran = process(1)
-    assert (ran.success, ran.attempts) == (False, 1)
-    assert "Run `seedtrust-ops migrate`" in ran.messages[0]
+        result = process(1)
+    assert (result.success, result.attempts) == (False, 1)
+    assert "Run `seedtrust-ops migrate`" in result.messages[0]
 
 
 @pytest.mark.parametrize(
@@ -283,24 +283,24 @@ def test_config_that_is_invalid_is_rejected_before_anything_runs(config: dict[st
 
 @pytest.mark.parametrize("batch_id", [-1, 2**31, 2**63 - 1, 2**63, 2**70])
 def test_batch_id_out_of_range_is_unknown(batch_id: int) -> None:
-    ran = process(batch_id)
-    assert (ran.success, ran.attempts) == (False, 1)
-    assert f"There is no batch {batch_id}" in ran.messages[0]
+    result = process(batch_id)
+    assert (result.success, result.attempts) == (False, 1)
+    assert f"There is no batch {batch_id}" in result.messages[0]
 
 
 @pytest.mark.parametrize("config", [{}, {"batch_id": 0}, {"batch_id": None}], ids=["missing", "default", "null"])
 def test_launch_without_a_batch_id_says_where_to_enter_it(config: dict[str, Any]) -> None:
-    ran = run(PROCESS, {"ops": {PROCESS: {"config": config}}})
-    assert (ran.success, ran.attempts) == (False, 1)
-    assert ran.messages[0].startswith("No batch id was given. Nothing was sent. Open this run in the launchpad")
+    result = run(PROCESS, {"ops": {PROCESS: {"config": config}}})
+    assert (result.success, result.attempts) == (False, 1)
+    assert result.messages[0].startswith("No batch id was given. Nothing was sent. Open this run in the launchpad")
 
 
 def test_manual_run_is_listed_with_the_batchs_other_runs(company: Company, instance: dg.DagsterInstance) -> None:
     batch_id = company.batch([100])
-    ran = process(batch_id, instance)
+    result = process(batch_id, instance)
     found = instance.get_runs(dg.RunsFilter(tags={"seedtrust/batch_id": str(batch_id)}))
-    assert [one.run_id for one in found] == [ran.run_id]
-    link = ran.metadata["All runs of this batch"].value
+    assert [one.run_id for one in found] == [result.run_id]
+    link = result.metadata["All runs of this batch"].value
     assert link == f"/runs?q[0]=tag:seedtrust/batch_id={batch_id}"
 
 

@@ -46,15 +46,15 @@ def test_bad_request_fails_alone_and_notifies_its_requester(
     company: Company, case: BuiltCase, mailbox: MailboxProcess, bad: str
 ) -> None:
     columns, message = BAD[bad]
-    number = request_report(company, **columns)
+    request_id = request_report(company, **columns)
     good = request_report(company, "account_balances")
     result = run()
     assert result.success
     assert job_result(result)["generated"] == [good]
-    failed = request_row(company, number)
+    failed = request_row(company, request_id)
     assert failed.status == 4
     assert message in str(failed.error)
-    (email,) = mailbox.control.emails(requester_email(company, number))
+    (email,) = mailbox.control.emails(requester_email(company, request_id))
     assert " ".join(str(failed.error).split()) in " ".join(email.text.split())
     with company.sessions() as session:
         assert session.scalars(select(ReportClaim)).all() == []
@@ -66,10 +66,10 @@ def test_bad_request_fails_alone_and_notifies_its_requester(
 def test_unreachable_requester_gets_no_email_and_others_continue(
     company: Company, case: BuiltCase, mailbox: MailboxProcess, user: dict[str, Any], message: str
 ) -> None:
-    number, good = request_report(company, "account_balances", **user), request_report(company, "account_balances")
+    request_id, good = request_report(company, "account_balances", **user), request_report(company, "account_balances")
     assert run_all()["generated"] == [good]
-    assert request_row(company, number).status == 4
-    assert message in str(request_row(company, number).error)
+    assert request_row(company, request_id).status == 4
+    assert message in str(request_row(company, request_id).error)
     assert len(mailbox.control.emails()) == 1
 
 
@@ -78,25 +78,25 @@ def test_missing_bucket_fails_the_request_and_names_the_bucket(
 ) -> None:
     monkeypatch.setenv("REPORTS_BUCKET", "no-such-bucket")
     get_settings.cache_clear()
-    number = request_report(company, "account_balances")
+    request_id = request_report(company, "account_balances")
     assert run().success
-    assert "There is no S3 bucket no-such-bucket" in str(request_row(company, number).error)
-    assert len(mailbox.control.emails(requester_email(company, number))) == 1
+    assert "There is no S3 bucket no-such-bucket" in str(request_row(company, request_id).error)
+    assert len(mailbox.control.emails(requester_email(company, request_id))) == 1
 
 
 def test_storage_outage_requeues_and_fails_after_three_tries(
     company: Company, case: BuiltCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    number = request_report(company, "account_balances")
+    request_id = request_report(company, "account_balances")
     for tries in (1, 2, 3):
         result = run_all()
-        assert result["failed" if tries == 3 else "requeued"] == [number]
+        assert result["failed" if tries == 3 else "requeued"] == [request_id]
         assert run_all()["requeued"] == []
         with company.sessions.begin() as session:
             session.execute(update(ReportClaim).values(not_before=datetime.now(UTC)))
-    assert request_row(company, number).status == 4
-    assert "Failed permanently after 3 attempts." in str(request_row(company, number).error)
+    assert request_row(company, request_id).status == 4
+    assert "Failed permanently after 3 attempts." in str(request_row(company, request_id).error)
 
 
 def test_missing_bucket_variable_fails_the_job_only_with_work(
@@ -105,9 +105,9 @@ def test_missing_bucket_variable_fails_the_job_only_with_work(
     monkeypatch.delenv("REPORTS_BUCKET")
     get_settings.cache_clear()
     assert run().success
-    number = request_report(company, "account_balances")
+    request_id = request_report(company, "account_balances")
     result = run()
     assert not result.success
     (failure, *_) = [event for event in result.all_events if event.is_step_failure]
     assert "REPORTS_BUCKET is not set" in str(failure.step_failure_data.user_failure_data)
-    assert request_row(company, number).status == 1
+    assert request_row(company, request_id).status == 1

@@ -95,8 +95,8 @@ def test_case_ledger_balances_and_starts_no_formula(company: Company, case: Buil
     }
     run()
     files = {
-        one: next(iter(mailbox.control.emails(requester_email(company, number))[0].attachments.values()))
-        for one, number in requests.items()
+        one: next(iter(mailbox.control.emails(requester_email(company, request_id))[0].attachments.values()))
+        for one, request_id in requests.items()
     }
     lines = read_csv(files["csv"])
     assert lines[0] == ["Posted", "Kind", "Memo", "Transaction", "Amount", "Balance"]
@@ -118,29 +118,29 @@ def test_large_report_is_sent_as_a_presigned_link(
     company: Company, case: BuiltCase, mailbox: MailboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generator, "MAX_ATTACHMENT_BYTES", 10)
-    number = request_report(company, "account_balances")
+    request_id = request_report(company, "account_balances")
     run()
-    (email,) = mailbox.control.emails(requester_email(company, number))
+    (email,) = mailbox.control.emails(requester_email(company, request_id))
     assert email.attachments == {}
     with company.sessions() as session:
         variables = session.scalars(select(Notification.variables)).one()
     assert "604800" in variables["link"]
-    answer = httpx.get(variables["link"], timeout=60)
-    assert read_csv(answer.content)[0][0] == "Case"
-    assert f"account-balances-{datetime.now().year}" in answer.headers["content-disposition"]  # noqa: DTZ005
+    response = httpx.get(variables["link"], timeout=60)
+    assert read_csv(response.content)[0][0] == "Case"
+    assert f"account-balances-{datetime.now().year}" in response.headers["content-disposition"]  # noqa: DTZ005
 
 
 def test_pdf_with_too_many_rows_says_what_to_request_instead(
     company: Company, case: BuiltCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pdf_writer, "MAX_ROWS", 1)
-    number = request_report(company, "case_ledger", "pdf", {"case_id": case.case_id})
+    request_id = request_report(company, "case_ledger", "pdf", {"case_id": case.case_id})
     run()
-    assert "the limit for a PDF. Request XLSX or CSV" in str(request_row(company, number).error)
+    assert "the limit for a PDF. Request XLSX or CSV" in str(request_row(company, request_id).error)
 
 
 @pytest.mark.parametrize("format_name", ["csv", "xlsx", "pdf"])
 def test_empty_report_is_valid(company: Company, mailbox: MailboxProcess, format_name: str) -> None:
-    number = request_report(company, "huntington_transfers", format_name)
+    request_id = request_report(company, "huntington_transfers", format_name)
     run()
-    assert request_row(company, number).status == 3
+    assert request_row(company, request_id).status == 3

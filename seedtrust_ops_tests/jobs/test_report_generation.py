@@ -46,51 +46,53 @@ def test_concurrent_runs_share_the_queue(company: Company, case: BuiltCase, mail
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(number for result in results for number in result["generated"]) == requests
+    assert sorted(request_id for result in results for request_id in result["generated"]) == requests
     assert len(mailbox.control.emails()) == 12
-    assert {request_row(company, number).status for number in requests} == {3}
+    assert {request_row(company, request_id).status for request_id in requests} == {3}
 
 
 def test_requests_are_fulfilled_oldest_first(company: Company, case: BuiltCase) -> None:
     now = datetime.now(UTC)
     ages = [3, 1, 2]
-    numbers = [request_report(company, "account_balances", requested_at=now - timedelta(hours=hours)) for hours in ages]
-    assert run_all()["generated"] == [numbers[0], numbers[2], numbers[1]]
+    request_ids = [
+        request_report(company, "account_balances", requested_at=now - timedelta(hours=hours)) for hours in ages
+    ]
+    assert run_all()["generated"] == [request_ids[0], request_ids[2], request_ids[1]]
 
 
 def test_crashed_workers_request_is_claimed_again_after_ten_minutes(
     company: Company, case: BuiltCase, mailbox: MailboxProcess
 ) -> None:
-    number = request_report(company, "account_balances")
+    request_id = request_report(company, "account_balances")
     with company.sessions.begin() as session:
         crashed = claim_next_request(session)
     assert crashed is not None
-    backdate_start(company, number, 9)
+    backdate_start(company, request_id, 9)
     assert run_all()["generated"] == []
-    backdate_start(company, number, 10.1)
-    assert run_all()["generated"] == [number]
+    backdate_start(company, request_id, 10.1)
+    assert run_all()["generated"] == [request_id]
     assert len(mailbox.control.emails()) == 1
 
 
 def test_legacy_workers_stale_request_is_claimed_too(company: Company, case: BuiltCase) -> None:
-    number = request_report(company, "account_balances", status=2)
-    backdate_start(company, number, 11)
-    assert run_all()["generated"] == [number]
+    request_id = request_report(company, "account_balances", status=2)
+    backdate_start(company, request_id, 11)
+    assert run_all()["generated"] == [request_id]
 
 
 def test_request_fails_after_three_crashes_and_notifies_requester(
     company: Company, case: BuiltCase, mailbox: MailboxProcess
 ) -> None:
-    number = request_report(company, "account_balances")
+    request_id = request_report(company, "account_balances")
     for _ in range(3):
         with company.sessions.begin() as session:
             assert claim_next_request(session) is not None
-        backdate_start(company, number, 11)
-    assert run_all()["failed"] == [number]
-    failed = request_row(company, number)
+        backdate_start(company, request_id, 11)
+    assert run_all()["failed"] == [request_id]
+    failed = request_row(company, request_id)
     assert failed.status == 4
     assert "interrupted 3 times" in str(failed.error)
-    (email,) = mailbox.control.emails(requester_email(company, number))
+    (email,) = mailbox.control.emails(requester_email(company, request_id))
     assert "interrupted 3 times" in " ".join(email.text.split())
 
 
@@ -101,7 +103,7 @@ def test_late_worker_changes_and_sends_nothing_after_losing_its_claim(
     mailbox: MailboxProcess,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    number = request_report(company, "account_balances")
+    request_id = request_report(company, "account_balances")
     build = file_builder.build_report
     nested: list[Any] = []
 
@@ -109,15 +111,15 @@ def test_late_worker_changes_and_sends_nothing_after_losing_its_claim(
         built = build(*arguments, **options)
         if not nested:
             nested.append(None)
-            backdate_start(company, number, 11)
+            backdate_start(company, request_id, 11)
             nested[0] = run_all()["generated"]
         return built
 
     monkeypatch.setattr(generator, "build_report", slow)
     late = run_all()
-    assert nested == [[number]]
+    assert nested == [[request_id]]
     assert (late["generated"], late["failed"]) == ([], [])
-    assert request_row(company, number).status == 3
+    assert request_row(company, request_id).status == 3
     assert len(mailbox.control.emails()) == len(external_services.storage.keys("reports/")) == 1
 
 
@@ -131,12 +133,12 @@ def test_schedule_launches_only_if_work_is_waiting(company: Company, case: Built
         return report_generation_schedule.evaluate_tick(context)
 
     assert tick().skip_message == "No report request is waiting and no email is due."
-    number = request_report(company, "account_balances")
-    assert tick().run_requests[0].tags["seedtrust/reason"].startswith("1 report requests")
+    request_id = request_report(company, "account_balances")
+    assert tick().run_requests[0].tags["seedtrust/reason"] == "waiting: 1 report request and 0 emails"
     with company.sessions.begin() as session:
         claim_next_request(session)
     assert not tick().run_requests
-    backdate_start(company, number, 11)
+    backdate_start(company, request_id, 11)
     assert tick().run_requests
 
 

@@ -105,9 +105,9 @@ def history(instance: dg.DagsterInstance, storage: Engine, sessions: "sessionmak
 
 
 def run_retention(instance: dg.DagsterInstance) -> JobResult:
-    ran = run("retention", instance=instance)
-    assert ran.success, ran.messages
-    return ran
+    result = run("retention", instance=instance)
+    assert result.success, result.messages
+    return result
 
 
 def test_old_runs_are_purged_by_job_and_status_and_others_stay(
@@ -122,10 +122,10 @@ def test_old_runs_are_purged_by_job_and_status_and_others_stay(
     kept_runs |= {history.run(other, VERY_OLD, status, mirrored=False) for status in ("STARTED", "CANCELING")}
     history.add_newest(*FREQUENT_JOBS, other)
     before = history.run_ids
-    ran = run_retention(instance)
+    result = run_retention(instance)
     assert before - history.run_ids == purged
     assert kept_runs <= history.run_ids
-    assert ran.returned == {"runs": len(purged), "runs_kept": 0, "events": 0, "attachments": 0, "complete": True}
+    assert result.returned == {"runs": len(purged), "runs_kept": 0, "events": 0, "attachments": 0, "complete": True}
     with sessions() as session:
         kept = set(session.scalars(select(JobRun.run_id)))
     assert purged <= kept

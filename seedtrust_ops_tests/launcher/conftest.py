@@ -11,7 +11,7 @@ from seedtrust_ops_tests.support.dagster_homes import open_instance, temporary_d
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _skip_with_default_launcher(request: pytest.FixtureRequest) -> None:
+def _warm_launcher_only(request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--launcher") == "default":
         pytest.skip("These tests cover the warm run launcher.")
 

@@ -300,7 +300,7 @@ def test_rows_of_revision_0007_keep_their_values_and_stay_usable(platform_databa
 
 
 @pytest.fixture
-def migrated(database_url: URL) -> Iterator[Engine]:
+def migrated_database(database_url: URL) -> Iterator[Engine]:
     engine = create_engine(database_url)
     yield engine
     engine.dispose()
@@ -315,15 +315,15 @@ def migrated(database_url: URL) -> Iterator[Engine]:
         "truncate ops.transfer_attempts",
     ],
 )
-def test_transfer_attempts_are_append_only(migrated: Engine, statement: str) -> None:
+def test_transfer_attempts_are_append_only(migrated_database: Engine, statement: str) -> None:
     execute(
-        migrated,
+        migrated_database,
         "insert into ops.transfer_attempts (transaction_id, idempotency_key, attempt, outcome, started_at)"
         " values (1, 'seedtrust-transaction-1', 1, 'started', now())",
     )
     with pytest.raises(DBAPIError, match=r"ops\.transfer_attempts is append-only"):
-        execute(migrated, statement)
-    with migrated.connect() as connection:
+        execute(migrated_database, statement)
+    with migrated_database.connect() as connection:
         assert connection.scalar(text("select count(*) from ops.transfer_attempts where outcome = 'started'")) == 1
 
 
@@ -343,18 +343,21 @@ BALANCE = (
     ids=["alerts", "balance_alerts"],
 )
 def test_alerts_allow_one_unresolved_row_per_subject(
-    migrated: Engine, insert_row: Callable[..., str], same: tuple[object, ...], others: list[tuple[object, ...]]
+    migrated_database: Engine,
+    insert_row: Callable[..., str],
+    same: tuple[object, ...],
+    others: list[tuple[object, ...]],
 ) -> None:
-    execute(migrated, insert_row(*same, "now()"), insert_row(*same, "now()"), insert_row(*same, "null"))
-    execute(migrated, *(insert_row(*other, "null") for other in others))
+    execute(migrated_database, insert_row(*same, "now()"), insert_row(*same, "now()"), insert_row(*same, "null"))
+    execute(migrated_database, *(insert_row(*other, "null") for other in others))
     with pytest.raises(IntegrityError):
-        execute(migrated, insert_row(*same, "null"))
+        execute(migrated_database, insert_row(*same, "null"))
 
 
 @pytest.mark.parametrize("kind", ["disbursement", "reversal"])
-def test_ledger_guard_prevents_double_postings(migrated: Engine, kind: str) -> None:
+def test_ledger_guard_prevents_double_postings(migrated_database: Engine, kind: str) -> None:
     execute(
-        migrated,
+        migrated_database,
         "insert into cases (case_number) values ('CASE-1')",
         "insert into accounts (case_id) values (1)",
         "insert into huntington_batches default values",
@@ -366,16 +369,16 @@ def test_ledger_guard_prevents_double_postings(migrated: Engine, kind: str) -> N
         "insert into ledger_entries (account_id, amount_cents, kind, huntington_transaction_id)"
         f" values (1, 100, '{kind}', 1)"
     )
-    execute(migrated, entry)
+    execute(migrated_database, entry)
     with pytest.raises(IntegrityError, match=f"ledger_entries_one_{kind}"):
-        execute(migrated, entry)
+        execute(migrated_database, entry)
 
 
-def test_notification_dedupe_key_is_unique(migrated: Engine) -> None:
+def test_notification_dedupe_key_is_unique(migrated_database: Engine) -> None:
     notification = (
         "insert into ops.notifications (dedupe_key, kind, recipient_email, subject)"
         " values ('report:1:1', 'report', 'a@example.test', 'Your report')"
     )
-    execute(migrated, notification)
+    execute(migrated_database, notification)
     with pytest.raises(IntegrityError):
-        execute(migrated, notification)
+        execute(migrated_database, notification)

@@ -67,8 +67,8 @@ def test_runs_with_equal_times_beyond_a_page_are_all_mirrored(
     monkeypatch.setattr(changed_runs, "RECORDS_PER_PAGE", page)
     runs = [new_run(instance) for _ in range(equal + 4)]
     for number, run_id in enumerate(runs):
-        moment = BASE_TIME + timedelta(seconds=0 if number < 2 else 60 if number < equal + 2 else 120)
-        set_status(instance, run_id, STATUS.SUCCESS, moment)
+        changed_at = BASE_TIME + timedelta(seconds=0 if number < 2 else 60 if number < equal + 2 else 120)
+        set_status(instance, run_id, STATUS.SUCCESS, changed_at)
     _, cursor = mirror_runs(instance)
     assert set(rows(sessions)) == set(runs)
     assert cursor == BASE_TIME + timedelta(seconds=120)
@@ -96,7 +96,7 @@ def test_cursor_stays_if_there_is_no_run(instance: dg.DagsterInstance) -> None:
     assert mirror_runs(instance, BASE_TIME) == (0, BASE_TIME)
 
 
-def test_mirroring_again_changes_nothing(instance: dg.DagsterInstance, sessions: sessionmaker[Session]) -> None:
+def test_second_mirroring_changes_nothing(instance: dg.DagsterInstance, sessions: sessionmaker[Session]) -> None:
     runs = [new_run(instance) for _ in range(3)]
     set_status(instance, runs[0], STATUS.STARTED)
     set_status(instance, runs[1], STATUS.SUCCESS)

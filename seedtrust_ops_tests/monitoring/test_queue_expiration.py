@@ -32,20 +32,20 @@ from seedtrust_ops_tests.monitoring.sample_runs import (
 from seedtrust_ops_tests.monitoring.sample_runs import row as job_run
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 
-Age = Callable[[str, float], None]
+BackdateRun = Callable[[str, float], None]
 
 
 @pytest.fixture
-def age(dagster_home: DagsterHome) -> Age:
+def backdate_run(dagster_home: DagsterHome) -> BackdateRun:
     """Backdates the creation of a run by a number of seconds."""
     engine = create_engine(dagster_home.storage_url)
 
-    def make_older(run_id: str, seconds: float) -> None:
+    def backdate(run_id: str, seconds: float) -> None:
         created = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=seconds)
         with engine.begin() as connection:
             connection.execute(update(RunsTable).where(RunsTable.c.run_id == run_id).values(create_timestamp=created))
 
-    return make_older
+    return backdate
 
 
 def status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
@@ -55,7 +55,7 @@ def status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
 
 
 def test_only_runs_queued_beyond_their_limit_are_canceled(
-    instance: dg.DagsterInstance, sessions: sessionmaker[Session], age: Age
+    instance: dg.DagsterInstance, sessions: sessionmaker[Session], backdate_run: BackdateRun
 ) -> None:
     ten_days = timedelta(days=10).total_seconds()
     kept = {queued_run(instance, job_name="process_huntington_batch"): ten_days, queued_run(instance): ten_days}
@@ -71,7 +71,7 @@ def test_only_runs_queued_beyond_their_limit_are_canceled(
     set_status(instance, started, STATUS.STARTING)
     kept[started] = ten_days
     for run_id, seconds in (kept | canceled).items():
-        age(run_id, seconds)
+        backdate_run(run_id, seconds)
     assert cancel_expired_runs(instance) == len(canceled)
     assert cancel_expired_runs(instance) == 0
     assert {status(instance, run_id) for run_id in canceled} == {STATUS.CANCELED}
@@ -84,22 +84,25 @@ def test_only_runs_queued_beyond_their_limit_are_canceled(
 
 
 def test_many_expired_runs_are_canceled_over_several_ticks(
-    instance: dg.DagsterInstance, age: Age, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance, backdate_run: BackdateRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue_expiration, "RUNS_PER_PAGE", 2)
     monkeypatch.setattr(queue_expiration, "MAX_CANCELED_PER_TICK", 3)
     without_limit = [queued_run(instance, job_name="process_huntington_batch") for _ in range(5)]
     expired = [queued_run(instance, tags={EXPIRES_TAG: "1"}) for _ in range(4)]
     for run_id in (*without_limit, *expired):
-        age(run_id, 60)
+        backdate_run(run_id, 60)
     assert [cancel_expired_runs(instance) for _ in range(3)] == [3, 1, 0]
 
 
 def test_tick_crash_between_tag_and_cancellation_is_recovered(
-    instance: dg.DagsterInstance, sessions: sessionmaker[Session], age: Age, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance,
+    sessions: sessionmaker[Session],
+    backdate_run: BackdateRun,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_id = queued_run(instance, tags={EXPIRES_TAG: "1"})
-    age(run_id, 60)
+    backdate_run(run_id, 60)
 
     def crash(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -116,10 +119,10 @@ def test_tick_crash_between_tag_and_cancellation_is_recovered(
 
 
 def test_run_that_leaves_the_queue_meanwhile_is_not_canceled(
-    instance: dg.DagsterInstance, age: Age, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance, backdate_run: BackdateRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = queued_run(instance, tags={EXPIRES_TAG: "1"})
-    age(run_id, 60)
+    backdate_run(run_id, 60)
 
     def mark_after_start(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
         mark_expired(instance, run)
@@ -147,7 +150,7 @@ def test_run_canceled_by_a_person_is_revoked_even_if_parent_expired(
 def test_run_that_left_the_queue_too_late_does_no_work(
     instance: dg.DagsterInstance,
     sessions: sessionmaker[Session],
-    age: Age,
+    backdate_run: BackdateRun,
     waited: float | None,
     limit: str | None,
     expected_status: str,
@@ -162,7 +165,7 @@ def test_run_that_left_the_queue_too_late_does_no_work(
     tags = dict(job.tags) | ({EXPIRES_TAG: limit} if limit else {})
     run = instance.create_run_for_job(job, tags=tags, remote_job_origin=SOME_JOB)
     # It was created long ago in any case, and has been starting since it left the queue.
-    age(run.run_id, 1000)
+    backdate_run(run.run_id, 1000)
     if waited is not None:
         created = datetime.now(UTC).timestamp() - 1000
         for kind, offset in ((DagsterEventType.PIPELINE_ENQUEUED, 0.0), (DagsterEventType.PIPELINE_STARTING, waited)):

@@ -61,7 +61,7 @@ def test_highest_severity_starts_first_regardless_of_queue_time(instance: dg.Dag
     assert get_runs_to_dequeue(instance) == list(reversed(in_order))[:3]
 
 
-def test_nothing_starts_while_all_slots_are_occupied(instance: dg.DagsterInstance) -> None:
+def test_occupied_slots_keep_every_run_queued(instance: dg.DagsterInstance) -> None:
     add_started(instance, *["process_huntington_batch"] * SLOTS)
     add_queued(instance, "dr_auto_approval")
     assert get_runs_to_dequeue(instance) == []

@@ -59,11 +59,11 @@ def long_wait(bank_environment: dict[str, str], set_variables: SetVariables, mon
     set_variables(SEEDTRUST_SENSOR_WAIT_SECONDS="10")
 
 
-def test_queued_batch_wakes_its_sensor(long_wait: None, instance: dg.DagsterInstance, company: Company) -> None:
+def test_queued_batch_starts_a_run_at_once(long_wait: None, instance: dg.DagsterInstance, company: Company) -> None:
     assert requests_run_after(huntington_batch_sensor, instance, lambda: company.batch([100]))
 
 
-def test_new_request_and_request_taken_off_hold_wake_their_sensor(
+def test_new_request_and_one_taken_off_hold_start_a_run_at_once(
     long_wait: None, instance: dg.DagsterInstance, sessions: sessionmaker[Session]
 ) -> None:
     factory = CaseFactory(sessions)

@@ -139,10 +139,10 @@ def test_third_day_schedule_skips_other_days_and_names_the_next_run(day: date) -
 def test_dagster_ticks_once_per_due_day_across_clock_changes(zone: str, cron: str, days: int) -> None:
     # Our schedules rely on this behavior of the pinned Dagster version: a day whose hour is skipped still has a tick,
     # and a day whose hour happens twice has only one.
-    begins = datetime(2026, 1, 4, tzinfo=ZoneInfo(zone))
-    ends = begins + timedelta(days=3 * 365)
+    start = datetime(2026, 1, 4, tzinfo=ZoneInfo(zone))
+    end = start + timedelta(days=3 * 365)
     ticks = takewhile(
-        lambda tick: tick < ends, schedule_execution_time_iterator(begins.timestamp(), cron, execution_timezone=zone)
+        lambda tick: tick < end, schedule_execution_time_iterator(start.timestamp(), cron, execution_timezone=zone)
     )
     dates = [tick.astimezone(ZoneInfo(zone)).date() for tick in ticks]
     assert dates == [date(2026, 1, 4) + timedelta(days=days * n) for n in range(len(dates))]
@@ -153,7 +153,7 @@ def test_repeated_hour_runs_once(instance: dg.DagsterInstance) -> None:
     schedule = weekly_schedule(JOB, hour=1)
     first = datetime(2026, 11, 1, 5, tzinfo=UTC)
     second = first + timedelta(hours=1)
-    assert {moment.astimezone(NEW_YORK).hour for moment in (first, second)} == {1}
+    assert {tick.astimezone(NEW_YORK).hour for tick in (first, second)} == {1}
     assert evaluate(schedule, first, instance) == "2026-11-01"
     run_id = launch(instance, schedule, "2026-11-01", first)
     reason = evaluate(schedule, second, instance)
@@ -195,8 +195,8 @@ def test_weekend_outage_is_caught_up_once_per_job(instance: dg.DagsterInstance) 
     friday, monday = at(date(2026, 3, 6), 12), at(date(2026, 3, 9), 9)
     target = ModuleTarget("seedtrust_ops.definitions", None, None, "seedtrust_ops")
     with create_test_daemon_workspace_context(target, instance) as workspace:
-        for moment in (friday, monday, monday + timedelta(minutes=1), monday + timedelta(hours=14)):
-            ticks = launch_scheduled_runs(workspace, logging.getLogger("scheduler"), moment.astimezone(UTC), {})
+        for now in (friday, monday, monday + timedelta(minutes=1), monday + timedelta(hours=14)):
+            ticks = launch_scheduled_runs(workspace, logging.getLogger("scheduler"), now.astimezone(UTC), {})
             assert [error for error in ticks if error is not None] == []
     due = {
         job: [run.tags[DUE_TAG] for run in instance.get_runs(dg.RunsFilter(job_name=job))]

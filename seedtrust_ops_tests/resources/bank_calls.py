@@ -76,6 +76,6 @@ def run_with_scripted_bank(
     return asyncio.run(run_work())
 
 
-def response_to(one: TransferOrder, *responses: ScriptedResponse) -> TransferResponse:
+def response_to(order: TransferOrder, *responses: ScriptedResponse) -> TransferResponse:
     """Return what the client returns for this order if the bank gives these responses."""
-    return run_with_scripted_bank(lambda bank: bank.client.create_transfer(one, may_send), *responses)
+    return run_with_scripted_bank(lambda bank: bank.client.create_transfer(order, may_send), *responses)

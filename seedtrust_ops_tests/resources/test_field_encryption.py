@@ -1,4 +1,4 @@
-"""Encrypted columns: keys rotate, damage is told apart from a missing key, and no key or content is exposed."""
+"""Encrypted columns: keys rotate, damaged tokens differ from ones without a key, and no key or content is exposed."""
 
 import base64
 import traceback

@@ -66,7 +66,7 @@ def test_slow_or_unreachable_monitor_does_not_delay_the_caller(
     assert "our-secret" not in str(error)
 
 
-def test_nothing_is_pinged_without_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_url_sends_no_ping(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HEARTBEAT_URL", raising=False)
     get_settings.cache_clear()
     assert HeartbeatResource().ping(alerts_delivered=False) is None

@@ -40,28 +40,28 @@ from seedtrust_ops_tests.resources.bank_calls import (
 from seedtrust_ops_tests.support.scripted_bank import LONG_TIMEOUT_SECONDS, ScriptedResponse, settings, transfer
 
 
-def movement_count(bank: BankProcess, one: TransferOrder) -> int:
-    return sum(seen["idempotency_key"] == one.idempotency_key for seen in bank.control.ledger()["movements"])
+def movement_count(bank: BankProcess, order: TransferOrder) -> int:
+    return sum(seen["idempotency_key"] == order.idempotency_key for seen in bank.control.ledger()["movements"])
 
 
 @pytest.mark.parametrize(("method", "status"), [("wire", BankStatus.COMPLETED), ("ach", BankStatus.ACCEPTED)])
 def test_originated_transfer_has_the_banks_values(bank: BankProcess, method: str, status: BankStatus) -> None:
-    one = make_order(method=method)
+    order = make_order(method=method)
     first, again = (
-        run_with_client(settings_of(bank), lambda client: client.create_transfer(one, may_send)) for _ in range(2)
+        run_with_client(settings_of(bank), lambda client: client.create_transfer(order, may_send)) for _ in range(2)
     )
     assert isinstance(first, Originated)
     assert first == again
     created = first.transfer
-    assert (created.status, created.amount_cents, created.reference) == (status, 12_500, one.reference)
+    assert (created.status, created.amount_cents, created.reference) == (status, 12_500, order.reference)
     assert created.updated_at.utcoffset() == timedelta(0)
-    assert movement_count(bank, one) == 1
+    assert movement_count(bank, order) == 1
 
 
 def test_key_with_a_different_body_is_an_idempotency_conflict(bank: BankProcess) -> None:
-    one = make_order()
-    run_with_client(settings_of(bank), lambda client: client.create_transfer(one, may_send))
-    another = make_order(idempotency_key=one.idempotency_key, amount_cents=1)
+    order = make_order()
+    run_with_client(settings_of(bank), lambda client: client.create_transfer(order, may_send))
+    another = make_order(idempotency_key=order.idempotency_key, amount_cents=1)
     assert (
         run_with_client(settings_of(bank), lambda client: client.create_transfer(another, may_send))
         == IdempotencyConflict()
@@ -90,18 +90,18 @@ def test_key_with_a_different_body_is_an_idempotency_conflict(bank: BankProcess)
 def test_every_bank_fault_maps_to_one_response(
     bank: BankProcess, fault: FaultKind, options: dict[str, Any], expected: TransferResponse, moves: int
 ) -> None:
-    one = make_order()
-    bank.control.inject_fault(fault, idempotency_key=one.idempotency_key, **options)
+    order = make_order()
+    bank.control.inject_fault(fault, idempotency_key=order.idempotency_key, **options)
     began = time.monotonic()
     bank_settings = settings_of(
         bank, timeout_seconds=SHORT_TIMEOUT_SECONDS if expected is NO_RESPONSE else LONG_TIMEOUT_SECONDS
     )
-    got = run_with_client(bank_settings, lambda client: client.create_transfer(one, may_send))
+    response = run_with_client(bank_settings, lambda client: client.create_transfer(order, may_send))
     assert time.monotonic() - began < LATE_SECONDS
-    if isinstance(got, Refused):
-        got = Refused(got.code, "")
-    assert got == expected
-    assert movement_count(bank, one) == moves
+    if isinstance(response, Refused):
+        response = Refused(response.code, "")
+    assert response == expected
+    assert movement_count(bank, order) == moves
 
 
 def test_every_sandbox_fault_is_in_the_table() -> None:
@@ -115,10 +115,10 @@ def test_every_sandbox_fault_is_in_the_table() -> None:
 
 def test_unknown_api_key_is_unauthorized(bank: BankProcess) -> None:
     wrong = settings_of(bank, api_key="another-key")
-    one = make_order()
-    assert run_with_client(wrong, lambda client: client.create_transfer(one, may_send)) == Unauthorized()
+    order = make_order()
+    assert run_with_client(wrong, lambda client: client.create_transfer(order, may_send)) == Unauthorized()
     with pytest.raises(BankUnauthorized, match="HUNTINGTON_API_KEY"):
-        run_with_client(wrong, lambda client: client.find_by_keys([one.idempotency_key]))
+        run_with_client(wrong, lambda client: client.find_by_keys([order.idempotency_key]))
 
 
 def test_closed_port_counts_as_not_sent() -> None:
@@ -181,9 +181,9 @@ def test_refusal_code_is_a_plain_word_or_refused(code: str, expected: str) -> No
     ],
 )
 def test_success_status_with_an_unreadable_body_is_an_unknown_outcome(body: Any) -> None:
-    one = make_order()
-    content = body if isinstance(body, bytes) else transfer(one.idempotency_key, **body)
-    assert response_to(one, ScriptedResponse(201, content)) == OutcomeUnknown("the response could not be parsed")
+    order = make_order()
+    content = body if isinstance(body, bytes) else transfer(order.idempotency_key, **body)
+    assert response_to(order, ScriptedResponse(201, content)) == OutcomeUnknown("the response could not be parsed")
 
 
 def test_response_for_another_key_is_an_unknown_outcome() -> None:
@@ -192,8 +192,10 @@ def test_response_for_another_key_is_an_unknown_outcome() -> None:
 
 
 def test_fields_outside_the_contract_are_ignored() -> None:
-    one = make_order()
-    assert isinstance(response_to(one, ScriptedResponse(201, transfer(one.idempotency_key, fee_cents=0))), Originated)
+    order = make_order()
+    assert isinstance(
+        response_to(order, ScriptedResponse(201, transfer(order.idempotency_key, fee_cents=0))), Originated
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Look-ups read every page, return exactly what was requested, and fail if the bank gives no readable response."""
+"""Lookups read every page, return exactly what was requested, and fail if the bank gives no readable response."""
 
 import socket
 from collections.abc import Iterator
@@ -51,8 +51,8 @@ def test_feed_start_in_any_time_zone_is_sent_in_utc() -> None:
     from zoneinfo import ZoneInfo
 
     async def read(scripted: ScriptedBank) -> str:
-        moment = datetime(2024, 7, 1, 8, tzinfo=ZoneInfo("America/New_York"))
-        _ = [one async for one in scripted.client.changed_since(moment)]
+        since = datetime(2024, 7, 1, 8, tzinfo=ZoneInfo("America/New_York"))
+        _ = [one async for one in scripted.client.changed_since(since)]
         return scripted.requests[0].line
 
     assert "updated_since=2024-07-01T12%3A00%3A00Z" in run_with_scripted_bank(read, page())
@@ -88,7 +88,7 @@ def test_look_up_of_nothing_sends_no_request() -> None:
 def test_look_up_of_more_than_100_keys_is_a_caller_error(bank: BankProcess) -> None:
     keys = [f"seedtrust-never-sent-{number}" for number in range(101)]
     assert run_with_client(settings_of(bank), lambda client: client.find_by_keys(keys[:100])) == []
-    with pytest.raises(ValueError, match="100 keys or references in one look-up, not 101"):
+    with pytest.raises(ValueError, match="100 keys or references in one lookup, not 101"):
         run_with_client(settings_of(bank), lambda client: client.find_by_keys(keys))
 
 

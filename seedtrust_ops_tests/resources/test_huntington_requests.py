@@ -49,12 +49,12 @@ def test_request_canceled_before_it_is_written_is_not_sent() -> None:
 
 
 def test_unsolicited_data_is_not_taken_as_the_next_response(bank: BankProcess) -> None:
-    before, one, next_one = make_order(), make_order(), make_order()
+    before, order, next_order = make_order(), make_order(), make_order()
     bank.control.inject_fault("refuse", idempotency_key=before.idempotency_key)
-    bank.control.inject_fault("duplicate_response", idempotency_key=one.idempotency_key)
+    bank.control.inject_fault("duplicate_response", idempotency_key=order.idempotency_key)
 
     async def send_three(client: HuntingtonBank) -> list[TransferResponse]:
-        return [await client.create_transfer(each, may_send) for each in (before, one, next_one)]
+        return [await client.create_transfer(each, may_send) for each in (before, order, next_order)]
 
     refused, *others = run_with_client(settings_of(bank), send_three)
     assert isinstance(refused, Refused)
@@ -88,34 +88,34 @@ def test_refusal_repeated_late_is_not_taken_as_the_next_response() -> None:
 
 
 def test_connection_closed_by_the_bank_is_not_reused() -> None:
-    one, next_one = make_order(), make_order()
+    order, next_order = make_order(), make_order()
     closing = {"Connection": "close"}
 
     async def send_two(scripted: ScriptedBank) -> list[TransferResponse]:
-        return [await scripted.client.create_transfer(each, may_send) for each in (one, next_one)]
+        return [await scripted.client.create_transfer(each, may_send) for each in (order, next_order)]
 
-    responses = [ScriptedResponse(201, transfer(each.idempotency_key), closing) for each in (one, next_one)]
+    responses = [ScriptedResponse(201, transfer(each.idempotency_key), closing) for each in (order, next_order)]
     assert all(isinstance(response, Originated) for response in run_with_scripted_bank(send_two, *responses))
 
 
 @pytest.mark.parametrize("dripping", ["headers", "body"])
 def test_dripping_response_times_out_and_the_client_stays_usable(bank: BankProcess, dripping: str) -> None:
-    one, next_one = make_order(), make_order()
+    order, next_order = make_order(), make_order()
 
     async def both(client: HuntingtonBank) -> tuple[TransferResponse, float, TransferResponse]:
         began = time.monotonic()
-        first = await client.create_transfer(one, may_send)
+        first = await client.create_transfer(order, may_send)
         took = time.monotonic() - began
-        return first, took, await client.create_transfer(next_one, may_send)
+        return first, took, await client.create_transfer(next_order, may_send)
 
     if dripping == "headers":
-        bank.control.inject_fault("slow_drip", idempotency_key=one.idempotency_key, seconds=0.2)
+        bank.control.inject_fault("slow_drip", idempotency_key=order.idempotency_key, seconds=0.2)
         first, took, second = run_with_client(settings_of(bank, timeout_seconds=SHORT_TIMEOUT_SECONDS), both)
     else:
-        slow = ScriptedResponse(201, transfer(one.idempotency_key), pause_seconds=0.2)
+        slow = ScriptedResponse(201, transfer(order.idempotency_key), pause_seconds=0.2)
         first, took, second = run_with_scripted_bank(
             lambda scripted: both(scripted.client),
-            *(slow, ScriptedResponse(201, transfer(next_one.idempotency_key))),
+            *(slow, ScriptedResponse(201, transfer(next_order.idempotency_key))),
             timeout_seconds=SHORT_TIMEOUT_SECONDS,
         )
     assert first == NO_RESPONSE
@@ -124,16 +124,16 @@ def test_dripping_response_times_out_and_the_client_stays_usable(bank: BankProce
 
 
 def test_request_contains_exactly_what_the_contract_requires() -> None:
-    one = make_order()
+    order = make_order()
 
     async def sent(scripted: ScriptedBank) -> Any:
-        await scripted.client.create_transfer(one, may_send)
+        await scripted.client.create_transfer(order, may_send)
         return scripted.requests
 
-    (received,) = run_with_scripted_bank(sent, ScriptedResponse(201, transfer(one.idempotency_key)))
+    (received,) = run_with_scripted_bank(sent, ScriptedResponse(201, transfer(order.idempotency_key)))
     assert received.line == "POST /v1/transfers HTTP/1.1"
     assert received.headers["authorization"] == f"Bearer {API_KEY}"
-    assert received.headers["idempotency-key"] == one.idempotency_key
+    assert received.headers["idempotency-key"] == order.idempotency_key
     assert received.headers["content-type"] == "application/json"
     assert json.loads(received.body) == {
         "method": "wire",
@@ -146,7 +146,7 @@ def test_request_contains_exactly_what_the_contract_requires() -> None:
             "account_number": ACCOUNT_NUMBER,
             "account_type": "checking",
         },
-        "reference": one.reference,
+        "reference": order.reference,
     }
 
 
@@ -159,12 +159,12 @@ def test_proxy_environment_variables_are_ignored(monkeypatch: pytest.MonkeyPatch
 
 
 def test_api_key_quoted_by_the_bank_is_masked() -> None:
-    one = make_order()
+    order = make_order()
     refusal = response_to(
-        one, ScriptedResponse(422, {"code": API_KEY.replace("-", "_"), "message": f"key {API_KEY} is old"})
+        order, ScriptedResponse(422, {"code": API_KEY.replace("-", "_"), "message": f"key {API_KEY} is old"})
     )
     rejected = response_to(
-        one, ScriptedResponse(201, transfer(one.idempotency_key, status="rejected", reason=f"by {API_KEY}"))
+        order, ScriptedResponse(201, transfer(order.idempotency_key, status="rejected", reason=f"by {API_KEY}"))
     )
     assert refusal == Refused("refused", "key ••• is old")
     assert isinstance(rejected, Originated)
@@ -189,18 +189,18 @@ QUOTATIONS = [
 @pytest.mark.parametrize("text", QUOTATIONS)
 @pytest.mark.parametrize("field", ["message", "reason", "return_code"])
 def test_account_number_quoted_by_the_bank_is_masked(text: str, field: str) -> None:
-    one = make_order()
+    order = make_order()
     if field == "message":
         scripted = ScriptedResponse(422, {"code": "invalid_account", "message": text})
     else:
-        scripted = ScriptedResponse(201, transfer(one.idempotency_key, status="rejected", **{field: text}))
+        scripted = ScriptedResponse(201, transfer(order.idempotency_key, status="rejected", **{field: text}))
     shown = (
-        repr(response_to(one, scripted))
-        .replace(one.reference, "")
-        .replace(one.idempotency_key, "")
+        repr(response_to(order, scripted))
+        .replace(order.reference, "")
+        .replace(order.idempotency_key, "")
         .replace("12500", "")
     )
-    assert isinstance(response_to(one, scripted), Refused | Originated)
+    assert isinstance(response_to(order, scripted), Refused | Originated)
     digits = "".join(character for character in shown.partition("updated_at")[0] if character.isdigit())
     assert ACCOUNT_NUMBER not in digits
     assert "6423" not in digits
@@ -214,14 +214,14 @@ def test_text_without_account_numbers_is_not_masked() -> None:
 @pytest.mark.parametrize("number", ["1234", "12345", ACCOUNT_NUMBER, "1" * 17])
 def test_account_number_shows_at_most_its_last_four_digits(number: str) -> None:
     secret = AccountNumber(number)
-    one = make_order(account_number=secret)
-    shown = [repr(secret), str(secret), f"{secret}", repr(one), str(one), repr([secret])]
+    order = make_order(account_number=secret)
+    shown = [repr(secret), str(secret), f"{secret}", repr(order), str(order), repr([secret])]
     assert not any(number in text for text in shown)
     assert secret.reveal() == number
 
 
 def test_client_exceptions_show_neither_account_number_nor_api_key() -> None:
-    one = make_order()
+    order = make_order()
 
     async def broken(scripted: ScriptedBank) -> str:
         def refuse(*_: object, **__: object) -> None:
@@ -231,7 +231,7 @@ def test_client_exceptions_show_neither_account_number_nor_api_key() -> None:
         connection._send = refuse  # type: ignore[method-assign]
         scripted.client._idle.put_nowait(connection)
         try:
-            await scripted.client.create_transfer(one, may_send)
+            await scripted.client.create_transfer(order, may_send)
         except RuntimeError as error:
             return "".join(traceback.format_exception(error)) + repr(error)
         raise AssertionError("the error was swallowed")

@@ -54,7 +54,7 @@ def serve_with_certificate(certificate: Path) -> Iterator[tuple[int, list[bytes]
 
 
 @pytest.fixture(autouse=True)
-def reload_certificates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh_tls_context(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(http1_connection, "CONNECT_RETRIES", 0)
     huntington_client._tls_context.cache_clear()
     yield

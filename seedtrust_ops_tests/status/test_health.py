@@ -87,7 +87,7 @@ def evaluate(report: StatusReport, *, dev_env: bool = False) -> Health:
             status_report(heartbeats=heartbeats_aged(120)), Level.DOWN, "no heartbeat since", id="daemon silent"
         ),
         pytest.param(
-            status_report(heartbeats=heartbeats_aged(SENSOR=180)), Level.DOWN, "daemon SENSOR", id="one daemon hangs"
+            status_report(heartbeats=heartbeats_aged(SENSOR=180)), Level.DOWN, "heartbeat from SENSOR", id="one daemon hangs"
         ),
         pytest.param(status_report(halted="Transfers are halted."), Level.DOWN, "Transfers are halted.", id="halted"),
         pytest.param(status_report(job(silent=0)), Level.DOWN, "Transfers cannot be sent", id="batch sensor silent"),
@@ -118,7 +118,7 @@ def evaluate(report: StatusReport, *, dev_env: bool = False) -> Health:
         ),
     ],
 )
-def test_health_level_and_reasons(report: StatusReport, level: Level, message: str | None) -> None:
+def test_health_level_matches_the_status_report(report: StatusReport, level: Level, message: str | None) -> None:
     health = evaluate(report)
     assert health.level is level
     assert [reason for reason in health.reasons if message is None or message in reason.message] == health.reasons

@@ -35,7 +35,7 @@ UNREACHABLE = "postgresql://somebody:secret@127.0.0.1:1/nothing"
 
 
 @pytest.fixture
-def set_environment(
+def dagster_environment(
     monkeypatch: pytest.MonkeyPatch, bank_environment: dict[str, str], dagster_home: DagsterHome
 ) -> Iterator[None]:
     for name, value in dagster_home.variables.items():
@@ -55,7 +55,7 @@ def as_json(*arguments: str) -> tuple[int, dict[str, Any]]:
     return code, json.loads(output)
 
 
-@pytest.mark.usefixtures("set_environment")
+@pytest.mark.usefixtures("dagster_environment")
 def test_status_reports_daemon_jobs_batches_and_alerts(
     company: Company, instance: dg.DagsterInstance, sessions: "sessionmaker[Session]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +94,7 @@ def test_status_reports_daemon_jobs_batches_and_alerts(
     assert any("huntington_batch_sensor is switched off" in reason for reason in output["health"]["reasons"])
 
 
-@pytest.mark.usefixtures("set_environment")
+@pytest.mark.usefixtures("dagster_environment")
 @pytest.mark.parametrize("columns", [80, 120])
 def test_status_fits_the_terminal_and_shows_text_literally(
     columns: int, company: Company, instance: dg.DagsterInstance, sessions: "sessionmaker[Session]"
@@ -141,7 +141,7 @@ def test_status_works_before_any_daemon_ran(monkeypatch: pytest.MonkeyPatch, pos
     assert jobs["job_run_sensor"]["severity"] is None
 
 
-@pytest.mark.usefixtures("set_environment")
+@pytest.mark.usefixtures("dagster_environment")
 def test_health_exit_code_follows_alerts_and_the_kill_switch(
     instance: dg.DagsterInstance, sessions: "sessionmaker[Session]"
 ) -> None:

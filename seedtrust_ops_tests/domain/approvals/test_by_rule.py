@@ -25,7 +25,7 @@ def approve(factory: CaseFactory) -> ApprovalReport:
     return run_in_transaction(factory.sessions, partial(approve_by_rules, zone=ZONE))
 
 
-def test_matching_rule_approves_signs_and_queues_emails(factory: CaseFactory) -> None:
+def test_matching_rule_is_recorded_as_approver_and_queues_emails(factory: CaseFactory) -> None:
     case = factory.case()
     request = factory.request(case, auto_authorize_at=None)
     rule = factory.rule()
@@ -104,7 +104,7 @@ def test_daily_limit_counts_approvals_since_midnight_office_time(factory: CaseFa
 
 
 @pytest.mark.parametrize(
-    ("moment", "begins", "hours"),
+    ("now_text", "day_start", "hours"),
     [
         ("2026-03-07T12:00:00-05:00", "2026-03-07T00:00:00-05:00", 24),
         ("2026-03-08T12:00:00-04:00", "2026-03-08T00:00:00-05:00", 23),
@@ -114,9 +114,9 @@ def test_daily_limit_counts_approvals_since_midnight_office_time(factory: CaseFa
         ("2026-11-02T05:00:00+00:00", "2026-11-02T00:00:00-05:00", 24),
     ],
 )
-def test_calendar_day_follows_daylight_saving_in_the_office_zone(moment: str, begins: str, hours: int) -> None:
-    start, end = calendar_day(datetime.fromisoformat(moment), ZONE)
-    assert start == datetime.fromisoformat(begins)
+def test_calendar_day_follows_daylight_saving_in_the_office_zone(now_text: str, day_start: str, hours: int) -> None:
+    start, end = calendar_day(datetime.fromisoformat(now_text), ZONE)
+    assert start == datetime.fromisoformat(day_start)
     assert end.astimezone(UTC) - start.astimezone(UTC) == timedelta(hours=hours)
 
 

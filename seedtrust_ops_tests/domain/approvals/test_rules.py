@@ -70,8 +70,8 @@ REQUEST = Request(
 def test_conditions_each_report_their_own_mismatch(
     rule: dict[str, Any], limits: dict[str, dict[int, int]], expected: list[RuleMismatch]
 ) -> None:
-    left = RemainingLimits.of(limits.get("above_minimum", {}), limits.get("used_today", {}))
-    assert list(rule_mismatches(replace(RULE, **rule), REQUEST, left)) == expected
+    remaining = RemainingLimits.of(limits.get("above_minimum", {}), limits.get("used_today", {}))
+    assert list(rule_mismatches(replace(RULE, **rule), REQUEST, remaining)) == expected
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,16 @@ def decide_slowly(requests: list[Request], rules: list[Rule], limits: RemainingL
         if not request.payee_is_active:
             continue
         for rule in sorted(rules, key=lambda rule: (rule.position, rule.id)):
-            by_rule = sum(one.amount_cents for one, its in approvals if its.id == rule.id)
-            of_case = sum(one.amount_cents for one, _ in approvals if one.case_id == request.case_id)
+            by_rule = sum(
+                approved_request.amount_cents
+                for approved_request, approving_rule in approvals
+                if approving_rule.id == rule.id
+            )
+            of_case = sum(
+                approved_request.amount_cents
+                for approved_request, _ in approvals
+                if approved_request.case_id == request.case_id
+            )
             balance = limits.above_minimum.get(request.case_id)
             matches = (
                 rule.is_enabled

@@ -129,7 +129,7 @@ def test_cents_are_formatted_as_dollars(cents: int, expected: str) -> None:
 
 
 @pytest.mark.parametrize("cents", ["12", 1.5, True, None])
-def test_anything_but_an_integer_is_rejected_as_cents(cents: object) -> None:
+def test_cents_that_are_not_an_integer_are_rejected(cents: object) -> None:
     with pytest.raises(TypeError, match="not a whole number of cents"):
         format_cents(cents)  # type: ignore[arg-type]
 

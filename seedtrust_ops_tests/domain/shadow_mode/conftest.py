@@ -33,13 +33,13 @@ def production(
 
 
 @pytest.fixture
-def in_shadow_mode(production: None, set_variables: SetVariables) -> None:
+def shadow_environment(production: None, set_variables: SetVariables) -> None:
     """The same, with every job in shadow mode."""
     set_variables(SEEDTRUST_SHADOW="1")
 
 
 @pytest.fixture
-def in_shadow_mode_as_app(in_shadow_mode: None, roles: URL, set_variables: SetVariables) -> None:
+def shadow_environment_as_app(shadow_environment: None, roles: URL, set_variables: SetVariables) -> None:
     """The same, with the database user that production has."""
     set_variables(SEEDTRUST_DATABASE_URL=plain_url(roles.set(username=APP)))
 

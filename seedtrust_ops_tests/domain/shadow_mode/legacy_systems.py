@@ -73,7 +73,7 @@ class LegacySystems:
         """The cron job_report_generation; `build` returns whether the report could be built."""
         pending = select(ReportRequest.id).where(ReportRequest.status == 1)
         for request_id in self._ids(pending.order_by(ReportRequest.id)):
-            if not self._take(ReportRequest, request_id, was=1, becomes=2, started_at=func.now()):
+            if not self._claim_row(ReportRequest, request_id, from_status=1, to_status=2, started_at=func.now()):
                 continue
             built = build(request_id)
             self.reports_built.append(request_id)
@@ -117,20 +117,22 @@ class LegacySystems:
                 for row in session.scalars(select(table).with_for_update(skip_locked=True)):
                     session.delete(row)
 
-    def send_batch(self, batch_id: int, *, times_out: Collection[int] = (), loses: Collection[int] = ()) -> bool:
+    def send_batch(self, batch_id: int, *, times_out: Collection[int] = (), lost: Collection[int] = ()) -> bool:
         """Huey's PROCESS_HUNTINGTON_BATCH; returns whether it claimed the batch.
 
         Args:
             batch_id: the batch in the Redis queue.
             times_out: transactions that the bank accepts and the worker sets to failed after a timeout.
-            loses: transactions that the worker sets to failed and the bank never received.
+            lost: transactions that the worker sets to failed and the bank never received.
         """
-        if not self._take(HuntingtonBatch, batch_id, was="queued", becomes="processing", started_at=func.now()):
+        if not self._claim_row(
+            HuntingtonBatch, batch_id, from_status="queued", to_status="processing", started_at=func.now()
+        ):
             return False
         in_batch = select(HuntingtonTransaction.id).where(HuntingtonTransaction.batch_id == batch_id)
         for transaction_id in self._ids(in_batch.order_by(HuntingtonTransaction.id)):
-            if self._take(HuntingtonTransaction, transaction_id, was="pending", becomes="processing"):
-                self._send(transaction_id, times_out=transaction_id in times_out, is_lost=transaction_id in loses)
+            if self._claim_row(HuntingtonTransaction, transaction_id, from_status="pending", to_status="processing"):
+                self._send(transaction_id, times_out=transaction_id in times_out, is_lost=transaction_id in lost)
         self.update_row(HuntingtonBatch, batch_id, status="completed", finished_at=func.now())
         return True
 
@@ -166,11 +168,11 @@ class LegacySystems:
         run_in_transaction(self.sessions, lambda session: _book(session, transaction_id))
 
     def _approve(self, request_id: int, approved_by: str) -> None:
-        if request_id not in self.skipped_requests and self._take(
+        if request_id not in self.skipped_requests and self._claim_row(
             DisbursementRequest,
             request_id,
-            was="pending",
-            becomes="approved",
+            from_status="pending",
+            to_status="approved",
             approved_at=func.now(),
             approved_by=approved_by,
         ):
@@ -211,13 +213,13 @@ class LegacySystems:
         with self.sessions() as session:
             return list(session.scalars(query))
 
-    def _take(self, table: Any, row_id: int, *, was: object, becomes: object, **values: Any) -> bool:
+    def _claim_row(self, table: Any, row_id: int, *, from_status: object, to_status: object, **values: Any) -> bool:
         """Change one row if it still has the status that was read, and commit; return whether it did."""
         with self.sessions.begin() as session:
             updated_id = session.scalar(
                 update(table)
-                .where(table.id == row_id, table.status == was)
-                .values(status=becomes, **values)
+                .where(table.id == row_id, table.status == from_status)
+                .values(status=to_status, **values)
                 .returning(table.id)
             )
         return updated_id is not None

@@ -50,24 +50,24 @@ def factory(sessions: sessionmaker[Session]) -> CaseFactory:
     return CaseFactory(sessions)
 
 
-def run_concurrently(theirs: Callable[[], object], ours: Callable[[], object]) -> None:
+def run_concurrently(legacy_job: Callable[[], object], our_job: Callable[[], object]) -> None:
     """Run both at the same time, released by a barrier."""
     start = threading.Barrier(2)
 
     def work() -> None:
         start.wait(30)
-        theirs()
+        legacy_job()
 
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(work)
         start.wait(30)
-        ours()
+        our_job()
         done.result()
 
 
 def run_successfully(name: str) -> None:
-    ran = run(name)
-    assert ran.success, ran.messages
+    result = run(name)
+    assert result.success, result.messages
 
 
 def email_keys(sessions: sessionmaker[Session], kind: str) -> list[str]:
@@ -116,9 +116,9 @@ def test_transaction_is_sent_once(
 
     def ours() -> None:
         for batch_id in reversed(batches):
-            ran = process(batch_id)
+            result = process(batch_id)
             # If the legacy worker has the batch, ours says so and skips it.
-            assert ran.success or "by a worker that holds no lease" in ran.messages[-1]
+            assert result.success or "by a worker that holds no lease" in result.messages[-1]
 
     run_concurrently(lambda: [legacy.send_batch(batch_id) for batch_id in batches], ours)
     transactions = [one for batch_id in batches for one in company.transactions(batch_id)]

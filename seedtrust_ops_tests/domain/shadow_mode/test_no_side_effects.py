@@ -36,7 +36,7 @@ def run_all(
 ) -> dict[str, dg.ExecuteInProcessResult]:
     configs = {
         PROCESS: {"ops": {PROCESS: {"config": {"batch_id": batch_id}}}},
-        "example_progress": {"ops": {"example_progress": {"config": {"steps": 2, "seconds_a_step": 0}}}},
+        "example_progress": {"ops": {"example_progress": {"config": {"steps": 2, "seconds_per_step": 0}}}},
         "example_with_args": {"ops": {"example_with_args": {"config": {"name": "Dana"}}}},
     }
     return {
@@ -60,7 +60,7 @@ def decisions_by_job(sessions: sessionmaker[Session]) -> dict[str, set[str]]:
         return by_job
 
 
-@pytest.mark.usefixtures("in_shadow_mode_as_app")
+@pytest.mark.usefixtures("shadow_environment_as_app")
 def test_every_job_in_shadow_mode_writes_only_its_decisions(
     instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], servers: RecordedSideEffects
 ) -> None:
@@ -97,7 +97,7 @@ def test_every_job_in_shadow_mode_writes_only_its_decisions(
     assert len(read_all_tables(sessions)[DECISIONS]) == recorded
 
 
-@pytest.mark.usefixtures("in_shadow_mode")
+@pytest.mark.usefixtures("shadow_environment")
 def test_automations_in_shadow_mode_change_only_monitoring_tables(
     instance: dg.DagsterInstance, company: Company, sessions: sessionmaker[Session], servers: RecordedSideEffects
 ) -> None:

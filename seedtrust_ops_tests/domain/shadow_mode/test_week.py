@@ -42,7 +42,7 @@ def own_bank(tmp_path: Path) -> Iterator[BankProcess]:
 
 @pytest.fixture
 def legacy(
-    in_shadow_mode: None, set_variables: SetVariables, sessions: sessionmaker[Session], own_bank: BankProcess
+    shadow_environment: None, set_variables: SetVariables, sessions: sessionmaker[Session], own_bank: BankProcess
 ) -> LegacySystems:
     """The legacy systems beside ours in shadow mode, in a time zone at noon."""
     set_variables(
@@ -82,7 +82,7 @@ class Week:
     def queue_payments(self, more: list[Payable] | None = None) -> tuple[int, list[int]]:
         """Queue the day's payments as a batch: wires, and an ACH that stays submitted."""
         chosen = [self._payables.pop() for _ in range(PAYMENTS_A_DAY)] + (more or [])
-        payments = [Payment(one, "ach" if place == 0 else "wire") for place, one in enumerate(chosen)]
+        payments = [Payment(one, "ach" if position == 0 else "wire") for position, one in enumerate(chosen)]
         with self.sessions.begin() as session:
             batch = draft_batch(session, payments, self._cipher.encrypt)
             queue_batches(session, [batch.batch_id])
@@ -102,21 +102,21 @@ class Week:
 def evaluate(*names: str) -> None:
     """Run our jobs, which are in shadow mode."""
     for name in names:
-        ran = run(name)
-        assert ran.success, ran.messages
-        assert ran.returned["shadow"]
+        result = run(name)
+        assert result.success, result.messages
+        assert result.returned["shadow"]
 
 
 def evaluate_batches(sessions: sessionmaker[Session]) -> None:
     with sessions() as session:
         batches = [one.batch_id for one in undecided_batches(session, "process_huntington_batch")]
     for batch_id in batches:
-        ran = process(batch_id)
-        assert ran.success, ran.messages
+        result = process(batch_id)
+        assert result.success, result.messages
 
 
-def run_in_order(legacy_first: bool, theirs: object, ours: object) -> None:
-    for work in (theirs, ours) if legacy_first else (ours, theirs):
+def run_in_order(legacy_first: bool, legacy_job: object, our_job: object) -> None:
+    for work in (legacy_job, our_job) if legacy_first else (our_job, legacy_job):
         work()  # type: ignore[operator]
 
 
@@ -202,16 +202,16 @@ def send_daily_payments(week: Week, day: int, *, legacy_first: bool) -> None:
         unapproved = [Payable(request, 600_000, "Robin Vance")]
     batch_id, transactions = week.queue_payments(unapproved)
     times_out = transactions[1:2] if day == 2 else []
-    loses = transactions[2:3] if day == 4 else []
+    lost = transactions[2:3] if day == 4 else []
     for one in times_out:
         week.plant(f"transaction {one}", "the bank reports completed")
-    for one in loses:
+    for one in lost:
         week.plant(f"transaction {one}", "the bank does not know it")
     for one in transactions[PAYMENTS_A_DAY:]:
         week.plant(f"transaction {one}", "not approved")
     run_in_order(
         legacy_first,
-        lambda: week.legacy.send_batch(batch_id, times_out=times_out, loses=loses),
+        lambda: week.legacy.send_batch(batch_id, times_out=times_out, lost=lost),
         lambda: evaluate_batches(week.sessions),
     )
 

@@ -18,7 +18,7 @@ from seedtrust_ops_tests.support.factories import Company
 
 def test_submitted_ach_is_completed_and_booked_when_the_bank_settles_it(worker: Worker, company: Company) -> None:
     case = company.case(balance_cents=9_000)
-    batch_id, transaction_id = worker.submitted(case)
+    batch_id, transaction_id = worker.submit_ach(case)
     worker.bank.control.settle()
 
     worker.heal()
@@ -30,7 +30,7 @@ def test_submitted_ach_is_completed_and_booked_when_the_bank_settles_it(worker: 
 
 def test_rejected_ach_fails_its_batch_with_the_banks_reason(worker: Worker, company: Company) -> None:
     case = company.case()
-    batch_id, transaction_id = worker.submitted(case)
+    batch_id, transaction_id = worker.submit_ach(case)
     worker.bank.control.reject_reference(str(transaction_id), "account is frozen")
 
     worker.heal()
@@ -86,7 +86,7 @@ def test_key_that_appears_late_at_the_bank_is_recorded_and_not_resent(worker: Wo
 
 def test_transfer_forgotten_by_the_bank_alerts_and_is_never_resent(worker: Worker, company: Company) -> None:
     case = company.case()
-    batch_id, transaction_id = worker.submitted(case)
+    batch_id, transaction_id = worker.submit_ach(case)
     worker.bank.control.forget_key(f"seedtrust-transaction-{transaction_id}")
     worker.heal()
     assert company.statuses(batch_id) == ["submitted"]
@@ -124,7 +124,7 @@ def test_page_without_a_response_does_not_block_other_pages(worker: Worker, comp
     worker.bank.control.settle()
     worker.bank.control.inject_fault("garbage", method="GET", times=3)
 
-    with pytest.raises(BankInquiryFailed, match="look-up"):
+    with pytest.raises(BankInquiryFailed, match="lookup"):
         worker.heal()
 
     assert company.statuses(batch_id).count("completed") >= 50
@@ -135,7 +135,7 @@ def test_page_without_a_response_does_not_block_other_pages(worker: Worker, comp
 def test_unauthorized_alert_opens_in_auto_heal_and_resolves_itself(
     worker: Worker, company: Company, bank: BankProcess
 ) -> None:
-    worker.submitted(company.case())
+    worker.submit_ach(company.case())
     worker.settings = settings_for(bank, HUNTINGTON_API_KEY="wrong")
     with pytest.raises(BankUnauthorized):
         worker.heal()
@@ -153,8 +153,8 @@ def test_tick_has_work_if_something_is_open_or_the_feed_is_15_minutes_old(worker
     assert "feed" in (reason() or "")
     worker.heal()
     assert reason() is None
-    worker.submitted(company.case())
-    assert "1 transactions awaiting bank status" in (reason() or "")
+    worker.submit_ach(company.case())
+    assert "1 transaction awaiting bank status" in (reason() or "")
     worker.bank.control.settle()
     worker.heal()
     assert reason() is None
@@ -167,9 +167,9 @@ def test_tick_has_work_if_something_is_open_or_the_feed_is_15_minutes_old(worker
     assert "processing" in (reason() or "")
 
 
-def test_healing_twice_changes_nothing_the_second_time(worker: Worker, company: Company) -> None:
+def test_second_heal_changes_nothing(worker: Worker, company: Company) -> None:
     case = company.case()
-    worker.submitted(case)
+    worker.submit_ach(case)
     worker.bank.control.settle()
     worker.heal()
     report = worker.heal()
@@ -177,7 +177,7 @@ def test_healing_twice_changes_nothing_the_second_time(worker: Worker, company: 
 
 
 @pytest.mark.parametrize(
-    ("current", "bank_status", "becomes"),
+    ("current", "bank_status", "expected"),
     [
         ("processing", BankStatus.ACCEPTED, "submitted"),
         ("processing", BankStatus.COMPLETED, "completed"),
@@ -196,9 +196,9 @@ def test_healing_twice_changes_nothing_the_second_time(worker: Worker, company: 
     ],
 )
 def test_older_bank_status_never_overrides_a_newer_one(
-    current: str, bank_status: BankStatus, becomes: str | None
+    current: str, bank_status: BankStatus, expected: str | None
 ) -> None:
-    assert next_status(current, bank_status) == becomes
+    assert next_status(current, bank_status) == expected
 
 
 def test_feed_cursor_stays_if_the_bank_has_nothing_new(worker: Worker, company: Company, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_feed_cursor_stays_if_the_bank_has_nothing_new(worker: Worker, company: 
 
 
 def test_rejection_with_a_timeout_like_reason_is_final(worker: Worker, company: Company) -> None:
-    batch_id, transaction_id = worker.submitted(company.case())
+    batch_id, transaction_id = worker.submit_ach(company.case())
     worker.bank.control.reject_reference(str(transaction_id), "timeout at the receiving bank")
     worker.heal()
     assert company.statuses(batch_id) == ["failed"]

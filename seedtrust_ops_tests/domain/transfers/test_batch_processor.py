@@ -240,9 +240,9 @@ def test_wrong_field_key_stops_the_batch_and_changes_nothing(worker: Worker, com
 def test_damaged_token_fails_only_its_own_transaction(worker: Worker, company: Company) -> None:
     case = company.case()
     batch_id = company.batch([100], case=case)
-    sound = company.cipher.encrypt("123456789")
+    token = company.cipher.encrypt("123456789")
     company.transaction(
-        batch_id, company.request(case, 100), 100, account_number_encrypted=sound[:20] + "AAAA" + sound[24:]
+        batch_id, company.request(case, 100), 100, account_number_encrypted=token[:20] + "AAAA" + token[24:]
     )
     worker.process(batch_id)
     assert company.statuses(batch_id) == ["completed", "failed"]

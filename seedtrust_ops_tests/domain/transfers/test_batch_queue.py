@@ -23,7 +23,7 @@ def columns_of(company: Company, batch_id: int) -> dict[str, Any]:
     return {column.name: getattr(row, column.name) for column in HuntingtonBatch.__table__.columns}
 
 
-def queued(company: Company, batch_id: int) -> BatchInQueue:
+def queue(company: Company, batch_id: int) -> BatchInQueue:
     with company.sessions.begin() as session:
         return queue_batch(session, batch_id)
 
@@ -33,14 +33,20 @@ def queued(company: Company, batch_id: int) -> BatchInQueue:
     [
         {"status": "draft", "queued_at": None},
         {"status": "held", "queued_at": LONG_AGO},
-        {"status": "failed", "queued_at": LONG_AGO, "started_at": LONG_AGO, "finished_at": LONG_AGO, "error": "died"},
+        {
+            "status": "failed",
+            "queued_at": LONG_AGO,
+            "started_at": LONG_AGO,
+            "finished_at": LONG_AGO,
+            "error": "crashed",
+        },
     ],
     ids=lambda before: before["status"],
 )
 def test_batch_in_a_queueable_status_is_queued(company: Company, before: dict[str, Any]) -> None:
     batch_id = company.batch(PENDING, **before)
     requested_at = datetime.now(UTC)
-    result = queued(company, batch_id)
+    result = queue(company, batch_id)
     row = company.batch_row(batch_id)
     assert (row.status, row.error, row.finished_at) == ("queued", None, None)
     assert row.started_at == before.get("started_at")
@@ -56,7 +62,7 @@ def test_batch_already_at_the_bank_is_rejected(company: Company, status: str) ->
     batch_id = company.batch(PENDING, status=status)
     before = columns_of(company, batch_id)
     with pytest.raises(BatchNotQueueable, match=f"Batch {batch_id} was not queued") as refused:
-        queued(company, batch_id)
+        queue(company, batch_id)
     assert (refused.value.batch_id, refused.value.status) == (batch_id, status)
     assert columns_of(company, batch_id) == before
 
@@ -72,21 +78,21 @@ def test_batch_with_nothing_to_send_is_rejected(company: Company, status: str, t
             )
     before = columns_of(company, batch_id)
     with pytest.raises(BatchNotQueueable, match="nothing to send"):
-        queued(company, batch_id)
+        queue(company, batch_id)
     assert columns_of(company, batch_id) == before
 
 
 @pytest.mark.parametrize("batch_id", [-1, 0, 999, MAX_ID, MAX_ID + 1])
 def test_missing_batch_is_named_in_the_error(company: Company, batch_id: int) -> None:
     with pytest.raises(UnknownBatch, match=f"no batch {batch_id}"):
-        queued(company, batch_id)
+        queue(company, batch_id)
 
 
-def test_second_click_changes_nothing(company: Company) -> None:
+def test_second_queue_request_changes_nothing(company: Company) -> None:
     batch_id = company.batch(PENDING, status="draft", queued_at=None)
-    first = queued(company, batch_id)
+    first = queue(company, batch_id)
     before = columns_of(company, batch_id)
-    assert queued(company, batch_id) == first
+    assert queue(company, batch_id) == first
     assert columns_of(company, batch_id) == before
 
 
@@ -103,7 +109,7 @@ def test_legacy_batch_queued_by_a_person_is_looked_up_before_sending(company: Co
     draft = company.batch(PENDING, status="draft", queued_at=None)
     abandoned = company.batch(PENDING, status="failed", queued_at=LONG_AGO, started_at=LONG_AGO)
     for batch_id in (draft, abandoned):
-        queued(company, batch_id)
+        queue(company, batch_id)
         worker.process(batch_id)
     assert company.statuses(draft) == ["completed"] * 2
     # It is unknown what the legacy worker had sent, so the bank is asked before anything is sent.

@@ -48,7 +48,7 @@ def test_thousand_transfers_under_random_faults_are_paid_once_or_refused(worker:
         if company.batch_row(batch_id).finished_at is not None:
             break
 
-    met = {fault["kind"] for fault in worker.bank.control.faults()["applied"]}
+    applied_kinds = {fault["kind"] for fault in worker.bank.control.faults()["applied"]}
     worker.bank.control.clear_faults()
     worker.settings = settings_for(worker.bank)
     worker.heal()
@@ -61,4 +61,4 @@ def test_thousand_transfers_under_random_faults_are_paid_once_or_refused(worker:
     assert worker.paid_more_than_once([one.id for one in transactions]) == []
     assert company.unbalanced_accounts() == []
     assert company.batch_row(batch_id).status == "completed_with_errors"
-    assert met == set(FAULTS)
+    assert applied_kinds == set(FAULTS)

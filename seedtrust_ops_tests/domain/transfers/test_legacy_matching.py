@@ -163,7 +163,7 @@ def test_batch_retaken_by_a_legacy_worker_is_looked_up_before_sending(
     with pytest.raises(BankUnauthorized):
         worker.process(batch_id)
     assert company.batch_row(batch_id).status == "queued"
-    _take_as_the_legacy_worker_does(company, batch_id, left_as)
+    _claim_as_legacy_worker(company, batch_id, left_as)
     worker.bank.control.insert_transfer(reference=str(sent), amount_cents=400)
 
     if left_as == "processing":
@@ -181,7 +181,7 @@ def test_batch_retaken_by_a_legacy_worker_is_looked_up_before_sending(
     assert worker.posts(sent) == 1
 
 
-def _take_as_the_legacy_worker_does(company: Company, batch_id: int, left_as: str) -> None:
+def _claim_as_legacy_worker(company: Company, batch_id: int, left_as: str) -> None:
     with company.sessions.begin() as session:
         session.execute(
             update(HuntingtonBatch)

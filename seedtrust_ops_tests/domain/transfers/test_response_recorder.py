@@ -28,7 +28,7 @@ COMMITTED = [
 NOT_COMMITTED = [("reset_before_commit", {}), ("error_before_commit", {"status": 500})]
 
 
-def _batch_of_one(worker: Worker, company: Company) -> tuple[int, int]:
+def _single_transfer_batch(worker: Worker, company: Company) -> tuple[int, int]:
     batch_id = company.batch([5_000])
     return batch_id, company.transactions(batch_id)[0].id
 
@@ -49,7 +49,7 @@ def _inject_fault(worker: Worker, kind: str, transaction_id: int, options: dict[
 def test_committed_transfer_without_a_response_is_found_by_its_key(
     worker: Worker, company: Company, kind: str, options: dict[str, float]
 ) -> None:
-    batch_id, transaction_id = _batch_of_one(worker, company)
+    batch_id, transaction_id = _single_transfer_batch(worker, company)
     _inject_fault(worker, kind, transaction_id, options)
 
     worker.process(batch_id)
@@ -64,7 +64,7 @@ def test_committed_transfer_without_a_response_is_found_by_its_key(
 def test_unknown_outcome_is_sent_once_and_resolved_by_auto_heal(
     worker: Worker, company: Company, kind: str, options: dict[str, float]
 ) -> None:
-    batch_id, transaction_id = _batch_of_one(worker, company)
+    batch_id, transaction_id = _single_transfer_batch(worker, company)
     _inject_fault(worker, kind, transaction_id, options)
     worker.bank.control.inject_fault("error_before_commit", method="GET", times=None)
 
@@ -84,7 +84,7 @@ def test_unknown_outcome_is_sent_once_and_resolved_by_auto_heal(
 def test_uncommitted_transfer_is_resent_only_after_the_grace_period(
     worker: Worker, company: Company, kind: str, options: dict[str, float]
 ) -> None:
-    batch_id, transaction_id = _batch_of_one(worker, company)
+    batch_id, transaction_id = _single_transfer_batch(worker, company)
     worker.bank.control.inject_fault(kind, method="POST", reference=str(transaction_id), **options)
 
     worker.process(batch_id)
@@ -103,7 +103,7 @@ def test_uncommitted_transfer_is_resent_only_after_the_grace_period(
 
 
 def test_request_committed_long_after_our_timeout_moves_money_once(worker: Worker, company: Company) -> None:
-    batch_id, transaction_id = _batch_of_one(worker, company)
+    batch_id, transaction_id = _single_transfer_batch(worker, company)
     _inject_fault(worker, "late_response_before_commit", transaction_id, {"seconds": SHORT_TIMEOUT_SECONDS + 2})
 
     worker.process(batch_id)
@@ -154,11 +154,11 @@ def test_rate_limit_429_pauses_all_workers_and_then_everything_is_sent(worker: W
     limited = [one for one in company.transactions(batch_id) if "rate_limited" in company.outcomes(one.id)]
     assert limited
     for transaction in limited:
-        ended, again = company.outcomes(transaction.id)[1:3]
-        assert (ended, again) == ("rate_limited", "started")
+        first, second = company.outcomes(transaction.id)[1:3]
+        assert (first, second) == ("rate_limited", "started")
         # By the bank's clock, because the time at which we record a 429 says nothing about how long we waited.
-        refused, *_, taken = (datetime.fromisoformat(one["at"]) for one in _posts(worker, transaction.id))
-        assert (taken - refused).total_seconds() >= 1
+        limited_at, *_, accepted_at = (datetime.fromisoformat(one["at"]) for one in _posts(worker, transaction.id))
+        assert (accepted_at - limited_at).total_seconds() >= 1
 
 
 def test_rate_limit_429_longer_than_the_lease_keeps_the_batch(worker: Worker, company: Company) -> None:
@@ -186,7 +186,7 @@ def test_unauthorized_401_stops_the_batch_and_opens_a_critical_alert(
 
 
 def test_conflict_409_records_the_banks_transfer_and_opens_an_alert(worker: Worker, company: Company) -> None:
-    batch_id, transaction_id = _batch_of_one(worker, company)
+    batch_id, transaction_id = _single_transfer_batch(worker, company)
     worker.bank.control.insert_transfer(
         reference=str(transaction_id), amount_cents=4_000, idempotency_key=f"seedtrust-transaction-{transaction_id}"
     )

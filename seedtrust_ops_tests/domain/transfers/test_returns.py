@@ -15,7 +15,7 @@ def test_return_three_days_later_is_reversed_once_and_emailed(worker: Worker, co
     with start_bank(tmp_path / "bank.sqlite", api_key="a-key-of-this-test") as bank:
         worker.bank, worker.settings = bank, settings_for(bank)
         case = company.case(balance_cents=9_000)
-        batch_id, transaction_id = worker.submitted(case)
+        batch_id, transaction_id = worker.submit_ach(case)
         bank.control.settle()
         worker.heal()
         bank.control.set_clock(offset_seconds=3 * 86_400)
@@ -41,7 +41,7 @@ def test_return_three_days_later_is_reversed_once_and_emailed(worker: Worker, co
 
 def test_inactive_escrow_specialist_gets_no_email(worker: Worker, company: Company) -> None:
     case = company.case(specialist_active=False)
-    _, transaction_id = worker.submitted(case)
+    _, transaction_id = worker.submit_ach(case)
     worker.bank.control.return_reference(str(transaction_id), "R01")
     worker.heal()
     with company.sessions() as session:
@@ -50,7 +50,7 @@ def test_inactive_escrow_specialist_gets_no_email(worker: Worker, company: Compa
 
 def test_return_of_an_ach_never_seen_completed_keeps_the_balance(worker: Worker, company: Company) -> None:
     case = company.case(balance_cents=9_000)
-    _, transaction_id = worker.submitted(case)
+    _, transaction_id = worker.submit_ach(case)
     worker.bank.control.return_reference(str(transaction_id), "R02")
     worker.heal()
     assert company.ledger(transaction_id) == [("disbursement", -5_000), ("reversal", 5_000)]
@@ -58,7 +58,7 @@ def test_return_of_an_ach_never_seen_completed_keeps_the_balance(worker: Worker,
 
 
 def test_return_does_not_approve_a_request_denied_meanwhile(worker: Worker, company: Company) -> None:
-    batch_id, transaction_id = worker.submitted(company.case())
+    batch_id, transaction_id = worker.submit_ach(company.case())
     (transaction,) = company.transactions(batch_id)
     with company.sessions.begin() as session:
         session.execute(update(DisbursementRequest).values(status="denied"))
@@ -72,7 +72,7 @@ def test_return_does_not_approve_a_request_denied_meanwhile(worker: Worker, comp
 
 
 def test_return_opens_no_alert(worker: Worker, company: Company) -> None:
-    _, transaction_id = worker.submitted(company.case())
+    _, transaction_id = worker.submit_ach(company.case())
     worker.bank.control.settle()
     worker.heal()
     worker.bank.control.return_reference(str(transaction_id), "R01")

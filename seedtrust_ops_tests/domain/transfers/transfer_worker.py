@@ -55,7 +55,7 @@ class Worker:
     def heal(self, *, grace_seconds: float = 0) -> HealReport:
         return heal(self.company.sessions, self.open_bank, unknown_grace_seconds=grace_seconds)
 
-    def submitted(self, case: BuiltCase, cents: int = 5_000) -> tuple[int, int]:
+    def submit_ach(self, case: BuiltCase, cents: int = 5_000) -> tuple[int, int]:
         """Process a batch with one ACH that the bank accepts but does not settle; return batch and transaction ids."""
         batch_id = self.company.batch(case=case)
         transaction_id = self.company.transaction(batch_id, self.company.request(case, cents), cents, method="ach")

@@ -67,7 +67,7 @@ def test_reset_closes_the_socket_without_a_single_byte(bank: BankProcess, kind: 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 @pytest.mark.parametrize(("kind", "moved"), [("error_before_commit", 0), ("error_after_commit", 1)])
-def test_server_error_does_not_tell_if_money_moved(
+def test_server_error_can_come_before_or_after_money_moved(
     bank: BankProcess, client: httpx.Client, kind: FaultKind, moved: int, status: int
 ) -> None:
     key = unique("key")

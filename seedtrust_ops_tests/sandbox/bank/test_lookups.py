@@ -13,7 +13,7 @@ from seedtrust_ops_tests.sandbox.bank.bank_requests import API_KEY, body, client
 
 
 @pytest.fixture
-def small_pages(database: Path) -> Iterator[BankProcess]:
+def bank_with_small_pages(database: Path) -> Iterator[BankProcess]:
     with start_bank(database, api_key=API_KEY, page_size=2) as bank:
         yield bank
 
@@ -88,10 +88,10 @@ def test_malformed_query_is_refused_with_a_problem(client: httpx.Client, query: 
     assert response.json()["message"].endswith(".")
 
 
-def test_pages_are_oldest_update_first_and_end_with_null(small_pages: BankProcess) -> None:
-    with client_for(small_pages) as client:
+def test_pages_are_oldest_update_first_and_end_with_null(bank_with_small_pages: BankProcess) -> None:
+    with client_for(bank_with_small_pages) as client:
         transfers = [create_transfer(client) for _ in range(5)]
-        small_pages.control.return_transfer(transfers[1]["id"])
+        bank_with_small_pages.control.return_transfer(transfers[1]["id"])
         found = list(pages(client, {}))
     assert [len(page) for page in found] == [2, 2, 1]
     timestamps = [transfer["updated_at"] for page in found for transfer in page]
@@ -100,16 +100,16 @@ def test_pages_are_oldest_update_first_and_end_with_null(small_pages: BankProces
 
 
 @pytest.mark.parametrize("repeat_filters", [True, False], ids=["repeated", "omitted"])
-def test_cursor_keeps_its_filters_repeated_or_not(small_pages: BankProcess, repeat_filters: bool) -> None:
-    with client_for(small_pages) as client:
+def test_cursor_keeps_its_filters_repeated_or_not(bank_with_small_pages: BankProcess, repeat_filters: bool) -> None:
+    with client_for(bank_with_small_pages) as client:
         wanted = [create_transfer(client, reference="wanted") for _ in range(3)]
         create_transfer(client)
         found = list(pages(client, {"reference": "wanted"}, repeat_filters=repeat_filters))
     assert [transfer for page in found for transfer in page] == wanted
 
 
-def test_cursor_of_another_search_is_refused(small_pages: BankProcess) -> None:
-    with client_for(small_pages) as client:
+def test_cursor_of_another_search_is_refused(bank_with_small_pages: BankProcess) -> None:
+    with client_for(bank_with_small_pages) as client:
         for _ in range(3):
             create_transfer(client, reference="mine")
         cursor = client.get("/v1/transfers", params={"reference": "mine"}).json()["next_cursor"]
@@ -117,19 +117,20 @@ def test_cursor_of_another_search_is_refused(small_pages: BankProcess) -> None:
     assert response.status_code == 422
 
 
-def test_feed_misses_nothing_that_changes_between_pages(small_pages: BankProcess) -> None:
-    with client_for(small_pages) as client:
+def test_feed_misses_nothing_that_changes_between_pages(bank_with_small_pages: BankProcess) -> None:
+    with client_for(bank_with_small_pages) as client:
         transfers = [create_transfer(client)["id"] for _ in range(6)]
         latest: dict[str, str] = {}
         for turn, page in enumerate(pages(client, {"updated_since": "2020-01-01T00:00:00Z"})):
             latest.update({transfer["id"]: transfer["status"] for transfer in page})
             if turn == 0:
                 # One that was already read, the last of the page, and one that is still to come.
-                for place in (0, 1, 4):
-                    small_pages.control.return_transfer(transfers[place])
+                for position in (0, 1, 4):
+                    bank_with_small_pages.control.return_transfer(transfers[position])
                 transfers.append(create_transfer(client)["id"])
         assert latest == {
-            transfer_id: "returned" if place in (0, 1, 4) else "accepted" for place, transfer_id in enumerate(transfers)
+            transfer_id: "returned" if position in (0, 1, 4) else "accepted"
+            for position, transfer_id in enumerate(transfers)
         }
 
 

@@ -164,7 +164,7 @@ def test_keys_of_16_and_64_characters_are_accepted(client: httpx.Client, key: st
         ("4220000004", "limit_exceeded"),
     ],
 )
-def test_account_numbers_that_are_always_refused(
+def test_reserved_account_numbers_are_always_refused(
     bank: BankProcess, client: httpx.Client, number: str, code: str
 ) -> None:
     key, request = unique("key"), body(counterparty__account_number=number)

@@ -22,7 +22,9 @@ def own_bank(tmp_path: Path) -> Iterator[SandboxBank]:
 
 
 @pytest.fixture
-def past(sessions: sessionmaker[Session], own_bank: SandboxBank, cipher: FernetFieldCipher) -> sessionmaker[Session]:
+def seeded_sessions(
+    sessions: sessionmaker[Session], own_bank: SandboxBank, cipher: FernetFieldCipher
+) -> sessionmaker[Session]:
     engine = sessions.kw["bind"]
     assert isinstance(engine, Engine)
     seed_company(engine, cases=20, seed=5, encrypt=cipher.encrypt)
@@ -31,12 +33,12 @@ def past(sessions: sessionmaker[Session], own_bank: SandboxBank, cipher: FernetF
     return sessions
 
 
-def result(sessions: sessionmaker[Session], bank: SandboxBank) -> Reconciliation:
+def reconcile_ledgers(sessions: sessionmaker[Session], bank: SandboxBank) -> Reconciliation:
     with sessions() as session:
         return reconcile(session, bank)
 
 
-def completed(sessions: sessionmaker[Session]) -> tuple[int, int]:
+def completed_transaction(sessions: sessionmaker[Session]) -> tuple[int, int]:
     with sessions() as session:
         row = session.execute(
             text("select id, amount_cents from huntington_transactions where status = 'completed' order by id limit 1")
@@ -44,33 +46,33 @@ def completed(sessions: sessionmaker[Session]) -> tuple[int, int]:
     return row.id, row.amount_cents
 
 
-def test_seeded_company_and_its_bank_agree(past: sessionmaker[Session], own_bank: SandboxBank) -> None:
-    found = result(past, own_bank)
+def test_seeded_company_and_its_bank_agree(seeded_sessions: sessionmaker[Session], own_bank: SandboxBank) -> None:
+    found = reconcile_ledgers(seeded_sessions, own_bank)
     assert found.agrees
     assert found.at_bank_cents == found.booked_cents == found.out_cents - found.back_cents > 0
     assert found.back_cents > 0
 
 
-def test_duplicate_transfer_is_found(past: sessionmaker[Session], own_bank: SandboxBank) -> None:
-    transaction_id, cents = completed(past)
+def test_duplicate_transfer_is_found(seeded_sessions: sessionmaker[Session], own_bank: SandboxBank) -> None:
+    transaction_id, cents = completed_transaction(seeded_sessions)
     own_bank.insert_transfer(str(transaction_id), cents, method="wire")
-    found = result(past, own_bank)
+    found = reconcile_ledgers(seeded_sessions, own_bank)
     assert not found.agrees
     assert found.paid_more_than_once == [str(transaction_id)]
     assert found.mismatched_transactions == [transaction_id]
     assert sum(batch.difference_cents for batch in found.batches) == cents
 
 
-def test_unknown_transfer_is_found(past: sessionmaker[Session], own_bank: SandboxBank) -> None:
+def test_unknown_transfer_is_found(seeded_sessions: sessionmaker[Session], own_bank: SandboxBank) -> None:
     own_bank.insert_transfer("unknown reference", 100, method="wire")
-    found = result(past, own_bank)
+    found = reconcile_ledgers(seeded_sessions, own_bank)
     assert not found.agrees
     assert found.unknown_references == ["unknown reference"]
 
 
-def test_balance_off_by_one_cent_is_found(past: sessionmaker[Session], own_bank: SandboxBank) -> None:
-    with past.begin() as session:
+def test_balance_off_by_one_cent_is_found(seeded_sessions: sessionmaker[Session], own_bank: SandboxBank) -> None:
+    with seeded_sessions.begin() as session:
         session.execute(text("update accounts set balance_cents = balance_cents + 1 where id = 3"))
-    found = result(past, own_bank)
+    found = reconcile_ledgers(seeded_sessions, own_bank)
     assert not found.agrees
     assert found.unbalanced_accounts == [3]

@@ -22,7 +22,7 @@ def services() -> Iterator[ExternalServices]:
 
 
 @pytest.fixture(autouse=True)
-def clear(services: ExternalServices) -> None:
+def empty_servers(services: ExternalServices) -> None:
     for server in (services.cloudfront, services.internal_api, services.posthog):
         server.clear()
 
