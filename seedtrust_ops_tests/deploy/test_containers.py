@@ -38,15 +38,17 @@ OBJECTS = [
     for document in yaml.safe_load_all(path.read_text())
 ]
 PODS = {
-    one["metadata"].get("name", "migrate"): one["spec"]["template"]
-    for one in OBJECTS
-    if one["kind"] in ("Deployment", "Job")
+    manifest["metadata"].get("name", "migrate"): manifest["spec"]["template"]
+    for manifest in OBJECTS
+    if manifest["kind"] in ("Deployment", "Job")
 }
 PLATFORM_SPECIFIC = {"run_launcher", "compute_logs", "run_monitoring"}
 
 
 def find_object(kind: str, name: str) -> dict[str, Any]:
-    (found,) = [one for one in OBJECTS if one["kind"] == kind and one["metadata"].get("name") == name]
+    (found,) = [
+        manifest for manifest in OBJECTS if manifest["kind"] == kind and manifest["metadata"].get("name") == name
+    ]
     return dict(found)
 
 
@@ -101,20 +103,25 @@ def test_task_definitions_are_valid_for_ecs(name: str) -> None:
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_task_secrets_are_not_plain_variables(name: str) -> None:
     container = CONTAINERS[name]
-    secrets = {one["name"] for one in container["secrets"]}
-    plain_variables = {one["name"] for one in container.get("environment", ())}
-    assert not {one for one in plain_variables if SECRET.search(one)}
+    secrets = {secret["name"] for secret in container["secrets"]}
+    plain_variables = {variable["name"] for variable in container.get("environment", ())}
+    assert not {variable for variable in plain_variables if SECRET.search(variable)}
     assert secrets | plain_variables <= setting_variables().keys() | BOTO3_VARIABLES | DAGSTER_VARIABLES
     assert container["user"] == "10001"
     if name in ("code-server", "daemon", "web", "run"):
-        assert secrets >= {one for one in required_variables() if SECRET.search(one)}
+        assert secrets >= {variable for variable in required_variables() if SECRET.search(variable)}
 
 
 def test_ecs_launcher_finds_the_run_task_and_may_start_it() -> None:
     launcher = yaml.safe_load((DEPLOY / "ecs" / "dagster.yaml").read_text())["run_launcher"]["config"]
     (run,) = [task for task in TASKS.values() if task["family"] == launcher["task_definition"]]
     assert [container["name"] for container in run["containerDefinitions"]] == [launcher["container_name"]]
-    allowed = {role for one in POLICY["Statement"] if one["Action"] == "iam:PassRole" for role in one["Resource"]}
+    allowed = {
+        role
+        for statement in POLICY["Statement"]
+        if statement["Action"] == "iam:PassRole"
+        for role in statement["Resource"]
+    }
     assert {run["taskRoleArn"], run["executionRoleArn"]} == allowed
 
 
@@ -125,16 +132,21 @@ def test_kubernetes_launcher_names_existing_objects() -> None:
     assert [find_object("ConfigMap", name) for name in config["env_config_maps"]]
     assert [find_object("Secret", name) for name in config["env_secrets"]]
     generated = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["configMapGenerator"]
-    assert [one["name"] for one in generated] == [config["instance_config_map"]]
+    assert [config_map["name"] for config_map in generated] == [config["instance_config_map"]]
 
 
 def test_cluster_secrets_are_not_in_the_config_map() -> None:
     plain_variables = find_object("ConfigMap", "seedtrust-ops-environment")["data"].keys()
     secrets = find_object("Secret", "seedtrust-ops-secrets")["stringData"].keys()
-    assert not {one for one in plain_variables if SECRET.search(one)}
-    assert {one for one in secrets if not SECRET.search(one)} == set()
+    assert not {variable for variable in plain_variables if SECRET.search(variable)}
+    assert {secret for secret in secrets if not SECRET.search(secret)} == set()
     assert required_variables() <= plain_variables | secrets <= setting_variables().keys() | BOTO3_VARIABLES
-    own = {one["name"] for pod in PODS.values() for each in pod["spec"]["containers"] for one in each.get("env", ())}
+    own = {
+        variable["name"]
+        for pod in PODS.values()
+        for each in pod["spec"]["containers"]
+        for variable in each.get("env", ())
+    }
     assert own <= DAGSTER_VARIABLES
 
 
@@ -150,14 +162,17 @@ def test_pods_run_without_privileges(name: str) -> None:
 
 
 def test_services_are_reachable_only_as_a_policy_allows() -> None:
-    assert find_object("NetworkPolicy", "nobody")["spec"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
-    for service in (one for one in OBJECTS if one["kind"] == "Service"):
+    assert find_object("NetworkPolicy", "default-deny-ingress")["spec"] == {
+        "podSelector": {},
+        "policyTypes": ["Ingress"],
+    }
+    for service in (manifest for manifest in OBJECTS if manifest["kind"] == "Service"):
         assert service["spec"]["type"] == "ClusterIP"
         policies = [
-            one
-            for one in OBJECTS
-            if one["kind"] == "NetworkPolicy"
-            and one["spec"]["podSelector"].get("matchLabels") == service["spec"]["selector"]
+            manifest
+            for manifest in OBJECTS
+            if manifest["kind"] == "NetworkPolicy"
+            and manifest["spec"]["podSelector"].get("matchLabels") == service["spec"]["selector"]
         ]
         (policy,) = policies
         ports = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
