@@ -111,4 +111,4 @@ def _show(found: "list[Alert]") -> None:
 def _state(alert: "Alert") -> str:
     if alert.resolved_at is not None:
         return f"resolved {alert.resolved_at:%b %d %H:%M} UTC"
-    return f"acknowledged by {alert.acknowledged_by}" if alert.acknowledged_at is not None else "open"
+    return f"acknowledged by {alert.acknowledged_by}" if alert.acknowledged_at is not None else "not acknowledged"

@@ -1,6 +1,6 @@
 """The entry point of `seedtrust-ops`: registers all commands and turns expected errors into one-line messages.
 
-Modules that are slow to import are imported inside the commands, so that `--help` answers at once.
+Modules that are slow to import are imported inside the commands, so that `--help` responds at once.
 """
 
 from typing import Annotated, Any
@@ -89,7 +89,7 @@ def seed(
 ) -> None:
     """Fill an empty database with sample data.
 
-    If the database already contains sample data, nothing is added. Any other data is refused.
+    If the database already has sample data, nothing is added. If it has other data, the command fails.
     """
     from seedtrust_ops.config import get_settings
     from seedtrust_ops.database.engine import application_engine, translate_database_errors
@@ -120,9 +120,9 @@ def sandbox() -> None:
 def demo(
     short: Annotated[bool, typer.Option("--short", help="Run a shorter selection of scenarios.")] = False,
 ) -> None:
-    """Demonstrate transfers that survive every fault of the sandbox bank.
+    """Send batches through a faulty bank, and show that every cent is sent exactly once.
 
-    It runs on a sandbox of its own and shows at the end that the bank's records and SeedTrust's ledger agree.
+    It runs on a temporary sandbox of its own, and ends by comparing the bank's records with SeedTrust's ledger.
     """
     from seedtrust_ops.sandbox.demo.report import run_demo
 
@@ -131,13 +131,15 @@ def demo(
 
 @app.command(rich_help_panel=DEVELOPMENT)
 def gameday(
-    only: Annotated[list[str] | None, typer.Option(help="Run only this incident. Repeat the option for more.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Run only this incident, such as 'bank down'. Repeat the option for more.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Run incident drills on sandboxes.
+    """Run incident drills on a temporary sandbox.
 
-    It causes each incident on a sandbox of its own, and verifies that it is detected, reported and resolved, and that
-    every cent is accounted for.
+    It causes one incident after another, and verifies that each is detected, that people are notified, that the
+    system recovers, and that every cent is accounted for.
     """
     from seedtrust_ops.sandbox.gameday.report import run_gameday
 
@@ -146,7 +148,12 @@ def gameday(
 
 @app.command(rich_help_panel=DEVELOPMENT)
 def dev(
-    worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Also run the worker.")] = True,
+    worker: Annotated[
+        bool,
+        typer.Option(
+            "--worker/--no-worker", help="Also run Dagster's daemon, which runs schedules, sensors and queued runs."
+        ),
+    ] = True,
     port: Annotated[
         int | None,
         typer.Option(min=1, max=65_535, help="The port of the Dagster UI.", show_default="3000, or any free port"),
@@ -163,7 +170,7 @@ def dev(
 
 @app.command(rich_help_panel=DEPLOYMENT)
 def worker() -> None:
-    """Run the jobs: the code server and Dagster's daemon.
+    """Run the production worker: run host, code server and Dagster's daemon.
 
     It restarts a process that crashes, and runs until SIGTERM or Ctrl-C.
     """

@@ -1,4 +1,4 @@
-"""`seedtrust-ops notifications`: lists and previews the kinds of email, and requeues failed email.
+"""`seedtrust-ops notifications`: lists and previews the kinds of email, and requeues failed emails.
 
 Rendering is in `domain/notifications/`, the outbox in `domain/outbox/`.
 """
@@ -48,9 +48,9 @@ def preview(
 
 @notifications.command()
 def retry() -> None:
-    """Requeue all failed email.
+    """Requeue all failed emails.
 
-    Run it after you have fixed what made the email fail. The next run of a job that sends email delivers it.
+    Run it after you have fixed what made them fail. The next run of a job that sends email delivers them.
     """
     from seedtrust_ops.database.engine import application_sessions
     from seedtrust_ops.domain.outbox.email_claims import requeue_failed

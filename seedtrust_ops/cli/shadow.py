@@ -64,11 +64,11 @@ def compare(
     from seedtrust_ops.domain.shadow_mode.comparison.all_jobs import compare_all_jobs
     from seedtrust_ops.domain.shadow_mode.comparison.emails import read_email_log
     from seedtrust_ops.domain.shadow_mode.comparison.models import Period
-    from seedtrust_ops.domain.shadow_mode.decisions import now
+    from seedtrust_ops.domain.shadow_mode.decisions import transaction_start_time
 
     zone = ZoneInfo(get_settings().location.timezone)
     with translate_database_errors(application_engine().url), application_sessions()() as session:
-        at = now(session)
+        at = transaction_start_time(session)
         period = Period(parse_time(since, at, zone), at if until is None else parse_time(until, at, zone))
         sent = None if emails is None else read_email_log(emails.read_text(encoding="utf-8-sig").splitlines())
         comparisons = compare_all_jobs(session, period, emails=sent, zone=zone)
@@ -119,12 +119,13 @@ def _show(period: "Period", comparisons: "list[Comparison]") -> None:
         # One line per difference, so that the output can be searched and counted.
         for difference in differences:
             line = (
-                f"{difference.subject}: ours would {difference.ours}; legacy: {difference.theirs}; {difference.reason}"
+                f"{difference.subject}: SeedTrust Ops would {difference.ours}; legacy: {difference.theirs}; "
+                f"{difference.reason}"
             )
             console.print(Text(strip_control_chars(line)), soft_wrap=True)
         return
-    table = Table(title=f"{len(differences)} differences", title_justify="left", box=box.SIMPLE_HEAD)
-    for header in ("subject", "ours would", "legacy", "reason"):
+    table = Table(title=f"Differences: {len(differences)}", title_justify="left", box=box.SIMPLE_HEAD)
+    for header in ("subject", "SeedTrust Ops would", "legacy", "reason"):
         table.add_column(header, overflow="fold")
     for difference in differences:
         cells = (difference.subject, difference.ours, difference.theirs, difference.reason)
@@ -135,5 +136,5 @@ def _show(period: "Period", comparisons: "list[Comparison]") -> None:
 def _summarize(one: "Comparison") -> str:
     if one.note is not None:
         return f"not compared: {one.note}."
-    pending = f", {one.pending} too recent to compare" if one.pending else ""
-    return f"{one.agreements} agree, {len(one.differences)} differ{pending}."
+    pending = f", too recent to compare: {one.pending}" if one.pending else ""
+    return f"agreements: {one.agreements}, differences: {len(one.differences)}{pending}."

@@ -1,6 +1,6 @@
 """`seedtrust-ops status`, `health` and `watchdog`: the state of the system, on demand or continuously.
 
-None of them imports Dagster: they must answer at once, and also while Dagster is down.
+None of them imports Dagster: they must respond at once, even while Dagster is down.
 """
 
 from typing import TYPE_CHECKING, Annotated
@@ -65,7 +65,7 @@ def watchdog(
             min=0.1,
             max=60,
             help="Seconds between two rounds.",
-            show_default="15, or as configured",
+            show_default="SEEDTRUST_WATCHDOG_INTERVAL_SECONDS, or 15",
         ),
     ] = None,
 ) -> None:
@@ -90,12 +90,12 @@ def watchdog(
     folder = dagster_home() / STATE_FOLDER
     settings = get_settings().watchdog
     with stop_on_signals() as stop, hold_watchdog_lock(folder):
-        dog = Watchdog(folder, settings, log)
+        instance = Watchdog(folder, settings, log)
         if once:
-            raise typer.Exit(1 if dog.run_once() else 0)
+            raise typer.Exit(1 if instance.run_once() else 0)
         seconds = interval or settings.interval_seconds
         log(f"Watchdog started. It checks every {seconds:g} s and logs changes only.")
-        run_until_stopped(dog, stop, interval_seconds=seconds, log=log)
+        run_until_stopped(instance, stop, interval_seconds=seconds, log=log)
 
 
 def _collect() -> "tuple[StatusReport, Health]":

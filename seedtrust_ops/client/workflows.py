@@ -109,7 +109,7 @@ def _find_run(request_id: str, job: str) -> Workflow[str | None]:
     except OperationsUnreachable as error:
         raise _launch_uncertain(job, request_id) from error
     if response["__typename"] != "Runs":
-        raise _rejection(response, "The run was not searched for")
+        raise _rejection(response, "The earlier launch could not be looked up")
     if not response["results"]:
         return None
     (run,) = response["results"]

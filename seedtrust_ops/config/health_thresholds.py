@@ -46,7 +46,7 @@ class HealthThresholds(SettingsGroup):
         "the number of seconds a batch may be processing without a worker that holds its lease",
     )
     transactions_stuck_seconds: int = _threshold(
-        3600, "TRANSACTIONS_STUCK_SECONDS", "the number of seconds a transaction may stay unresolved"
+        3600, "TRANSACTIONS_STUCK_SECONDS", "the number of seconds a transaction may stay in processing"
     )
     reports_waiting_seconds: int = _threshold(
         300, "REPORTS_WAITING_SECONDS", "the number of seconds a report request may stay pending"

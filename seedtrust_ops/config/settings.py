@@ -226,7 +226,7 @@ def get_settings() -> Settings:
 
 
 def environment_for_child(changes: Mapping[str, str], *, defaults: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the variables of a child process: `defaults`, overridden by ours, overridden by `changes`."""
+    """Return the variables of a child process: `defaults`, overridden by this process's, overridden by `changes`."""
     return {**(defaults or {}), **os.environ, **changes}
 
 

@@ -151,11 +151,11 @@ def _has_unsent_notifications(
 def _summarize(evaluation: Evaluation, channels: AlertChannels, delivery: AlertDelivery) -> str:
     sentences = [
         f"Findings: {evaluation.found}. Alerts: {evaluation.opened} opened, {evaluation.resolved} resolved. "
-        f"Sent: {delivery.emails} emails, {delivery.events} events."
+        f"Emails sent: {delivery.emails}. Events sent: {delivery.events}."
     ]
     sentences += evaluation.failures
     if evaluation.postponed:
-        sentences.append(f"Out of time: not evaluated on this tick: {', '.join(evaluation.postponed)}.")
+        sentences.append(f"Not evaluated on this tick for lack of time: {', '.join(evaluation.postponed)}.")
     return " ".join([*sentences, *delivery.errors.values(), *channels.missing.values()])
 
 

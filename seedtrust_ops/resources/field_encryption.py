@@ -40,7 +40,7 @@ class FernetFieldCipher:
         self._fernet = MultiFernet(self._keys)
 
     def encrypt(self, plain: str) -> str:
-        """Return a token for `plain_url` under the newest key."""
+        """Return a token for `plain` under the newest key."""
         return self._fernet.encrypt(plain.encode()).decode()
 
     def decrypt(self, token: str) -> str:

@@ -19,7 +19,7 @@ CHECK_SECONDS = 0.5
 
 
 @contextmanager
-def restart_stopped_servers(stack: SandboxStack, database: Path | None, say: PrintLine) -> Iterator[None]:
+def restart_stopped_servers(stack: SandboxStack, database: Path | None, print_line: PrintLine) -> Iterator[None]:
     """Restart the servers of `stack`, and the embedded database in folder `database`, until the block ends."""
     ending = Event()
 
@@ -28,11 +28,11 @@ def restart_stopped_servers(stack: SandboxStack, database: Path | None, say: Pri
             try:
                 if database is not None and not embedded_postgres.is_running(database):
                     embedded_postgres.start(database)
-                    say("sandbox", "The embedded database stopped unexpectedly and was restarted.")
+                    print_line("sandbox", "The embedded database stopped unexpectedly and was restarted.")
                 for server in stack.restart_stopped():
-                    say("sandbox", f"{server} stopped unexpectedly and was restarted.")
+                    print_line("sandbox", f"{server} stopped unexpectedly and was restarted.")
             except (RuntimeError, OSError, SubprocessError, psutil.Error) as error:
-                say("sandbox", f"A restart failed and will be retried: {error}")
+                print_line("sandbox", f"A restart failed and will be retried: {error}")
 
     thread = Thread(target=restart_loop, name="auto-restart")
     thread.start()

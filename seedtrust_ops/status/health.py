@@ -80,7 +80,8 @@ def _check_daemon(dagster: DagsterStatus, now: datetime, limit: timedelta) -> Re
     if hanging:
         return Reason(
             Level.DOWN,
-            f"Dagster's daemon {' and '.join(sorted(hanging))} sends no heartbeat. Restart `seedtrust-ops worker`.",
+            f"There is no heartbeat from {' and '.join(sorted(hanging))} of Dagster's daemon. Restart "
+            "`seedtrust-ops worker`.",
         )
     return None
 

@@ -1,6 +1,6 @@
 """Reads the status of jobs, schedules, sensors and the run queue from Dagster's tables with plain SQL.
 
-Importing Dagster takes seconds, and `seedtrust-ops status` must answer at once.
+Importing Dagster takes seconds, and `seedtrust-ops status` must respond at once.
 """
 
 from collections.abc import Callable, Iterable

@@ -80,7 +80,9 @@ class CrashAlerts:
                 with attempt, self._sessions.begin() as session:
                     write(session)
         except DBAPIError as error:
-            self._print_line(name, f"A crash or recovery could not be written to ops.alerts: {error.orig}")
+            self._print_line(
+                name, f"Its crash or recovery could not be written to ops.alerts and is not retried: {error.orig}"
+            )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Typed ORM classes of the platform's tables (schema `public`) and of ours (schema `ops`), one module per subject.
+"""Typed ORM classes of the platform's tables (schema `public`) and this project's (schema `ops`), by subject.
 
 Importing this package loads all of them, so that `PlatformTable.metadata` and `OpsTable.metadata` are complete.
 """

@@ -1,4 +1,4 @@
-"""The two declarative base classes of the ORM: for the platform's tables and for ours in schema `ops`.
+"""The two declarative base classes of the ORM: for the platform's tables and for this project's in schema `ops`.
 
 This package defines only columns and types; business rules are in `domain/`.
 """

@@ -136,7 +136,7 @@ def _check_daemon(
         }
         if not hanging:
             return None
-        problem = f"Dagster's daemon is running, but {' and '.join(sorted(hanging))} has sent no heartbeat"
+        problem = f"Dagster's daemon is running, but there is no heartbeat from {' and '.join(sorted(hanging))}"
         since = min(hanging.values())
     return Incident(
         DAEMON_SILENT,

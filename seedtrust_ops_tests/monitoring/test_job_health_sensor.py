@@ -46,7 +46,7 @@ def test_alert_is_notified_once_per_channel_when_opened_and_resolved(
     internal_api: InternalApiServer,
 ) -> None:
     message, cursor = tick(instance)
-    assert message.startswith("Findings: 0. Alerts: 0 opened, 0 resolved. Sent: 0 emails")
+    assert message.startswith("Findings: 0. Alerts: 0 opened, 0 resolved. Emails sent: 0.")
     with sessions.begin() as session:
         session.execute(text("insert into ops.switches (name, reason) values ('transfers_halted', 'drill')"))
     for _ in range(3):
@@ -164,7 +164,7 @@ def test_tick_ends_in_time_although_every_external_service_hangs(
 
     message, _ = tick(instance)
 
-    assert message.startswith("Findings: 1. Alerts: 1 opened, 0 resolved. Sent: 0 emails, 0 events.")
+    assert message.startswith("Findings: 1. Alerts: 1 opened, 0 resolved. Emails sent: 0. Events sent: 0.")
     for text_part in ("PostHog at", "The internal API", "The mail server", "The monitor at HEARTBEAT_URL"):
         assert text_part in message
     assert open_alerts(sessions) == {"transfers": ("transfers_halted", "HIGH")}

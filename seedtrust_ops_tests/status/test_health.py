@@ -87,7 +87,10 @@ def evaluate(report: StatusReport, *, dev_env: bool = False) -> Health:
             status_report(heartbeats=heartbeats_aged(120)), Level.DOWN, "no heartbeat since", id="daemon silent"
         ),
         pytest.param(
-            status_report(heartbeats=heartbeats_aged(SENSOR=180)), Level.DOWN, "heartbeat from SENSOR", id="one daemon hangs"
+            status_report(heartbeats=heartbeats_aged(SENSOR=180)),
+            Level.DOWN,
+            "heartbeat from SENSOR",
+            id="one daemon hangs",
         ),
         pytest.param(status_report(halted="Transfers are halted."), Level.DOWN, "Transfers are halted.", id="halted"),
         pytest.param(status_report(job(silent=0)), Level.DOWN, "Transfers cannot be sent", id="batch sensor silent"),

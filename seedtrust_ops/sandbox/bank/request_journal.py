@@ -1,4 +1,4 @@
-"""A journal of every /v1 request that reached the bank: its filters, the fault it got, the status it was answered with.
+"""A journal of every /v1 request that reached the bank: its filters, the fault it got, and its response status.
 
 For tests and the demo; it is not part of the ledger. Bodies are not stored, so no account number is.
 """
@@ -14,7 +14,7 @@ class RequestJournal:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def received(self, incoming: IncomingRequest, query: str, fault: Fault | None) -> int:
+    def record_request(self, incoming: IncomingRequest, query: str, fault: Fault | None) -> int:
         """Record a request before it is handled; returns its number in the journal."""
         (number,) = self._store.connection.execute(
             "INSERT INTO requests (at, method, path, query, idempotency_key, reference, amount_cents, fault) "
@@ -32,7 +32,7 @@ class RequestJournal:
         ).fetchone()
         return int(number)
 
-    def answered(self, number: int, status: int) -> None:
+    def record_status(self, number: int, status: int) -> None:
         """Record the status that was sent; it stays null if the connection was reset or the bank was killed."""
         self._store.connection.execute("UPDATE requests SET status = ? WHERE id = ?", (status, number))
 

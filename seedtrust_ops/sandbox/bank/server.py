@@ -149,9 +149,9 @@ class Bank:
         due_at = asyncio.get_running_loop().time() + self._half_latency
         authorized = self._is_authorized(request)
         fault = self._faults.choose(incoming) if authorized else None
-        number = self._journal.received(incoming, request.url.query, fault)
+        number = self._journal.record_request(incoming, request.url.query, fault)
         if not authorized:
-            self._journal.answered(number, 401)
+            self._journal.record_status(number, 401)
             return FullResponse(_unauthorized())
         # Half of the latency comes before the commit and half after, so that a kill can hit on either side of it.
         # Both halves include the bank's own work, so that a client sees exactly the configured latency.
@@ -160,7 +160,7 @@ class Bank:
         delay_seconds = 0.0 if fault is None else asyncio.get_running_loop().time() - due_at
         await _sleep_until(due_at + delay_seconds + self._half_latency)
         if status is not None:
-            self._journal.answered(number, status)
+            self._journal.record_status(number, status)
         return response
 
     async def _respond(

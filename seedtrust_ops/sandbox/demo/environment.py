@@ -137,7 +137,7 @@ def demo_environment(
         seed_company(engine, cases=cases, seed=SEED, encrypt=encrypt)
         sessions = sessionmaker(engine, expire_on_commit=False)
         backfill_past_transfers(sessions, stack.bank.control)
-        print_message("Starting the worker: code server and Dagster daemon")
+        print_message("Starting the worker: run host, code server and Dagster daemon")
         home = folder / "dagster_home"
         home.mkdir()
         shutil.copy(dagster_home() / "dagster.yaml", home)

@@ -80,8 +80,8 @@ def run_scenarios(
                 return Outcome(batches, f"The worker exited with code {code}.")
             if time.monotonic() >= deadline:
                 open_ids = [str(batch.scenario.batch.batch_id) for batch in batches if not batch.is_settled]
-                settled = f"batches {', '.join(open_ids)} are not settled" if open_ids else "all batches are settled"
-                pending = f", and {len(disruptions)} disruptions never took place" if disruptions else ""
+                settled = f"unsettled batches: {', '.join(open_ids)}" if open_ids else "all batches are settled"
+                pending = f"; disruptions that never took place: {len(disruptions)}" if disruptions else ""
                 return Outcome(batches, f"Timed out after {deadline_seconds:.0f} s: {settled}{pending}.")
             time.sleep(ROUND_SECONDS)
     finally:

@@ -48,7 +48,7 @@ class RecordingServer(SandboxServer):
     """A server that records its requests and whose responses can be overridden."""
 
     def requests(self) -> list[RecordedRequest]:
-        """Every request since the last `clear`, oldest first, with the status it was answered with."""
+        """Every request since the last `clear`, oldest first, with the response status."""
         recorded: list[RecordedRequest] = self._call("GET", "requests").json()
         return recorded
 

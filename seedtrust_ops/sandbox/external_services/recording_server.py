@@ -21,7 +21,7 @@ CONTROL = "/sandbox"
 
 
 class RecordedRequest(TypedDict):
-    """One request as received; `body` is its parsed JSON or None, `status` is the status it was answered with."""
+    """One request as received; `body` is its parsed JSON or None, `status` is the response status."""
 
     at: str
     method: str

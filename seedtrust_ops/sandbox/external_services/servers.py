@@ -1,7 +1,6 @@
 """The normal responses of each recording server.
 
 The internal API enforces its contract (docs/rules.md, section 8); PostHog accepts any capture; CloudFront has one page.
-page.
 """
 
 from typing import Annotated, Any, Literal

@@ -136,7 +136,7 @@ def _open_problem(env: DemoEnvironment) -> str | None:
         with env.sessions() as session:
             for label, query in (("batches", batches), ("transactions", transactions), ("reports", reports)):
                 if number := session.scalars(query).one():
-                    return f"{number} {label} not finished"
+                    return f"unfinished {label}: {number}"
             open_alerts = session.execute(alerts).all()
     except DBAPIError as error:
         return f"the database cannot be queried: {error.orig}"

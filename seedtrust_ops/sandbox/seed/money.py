@@ -89,7 +89,7 @@ class PastPayments:
         rows.add(
             "huntington_batches",
             *(batch_id, status, 0, self._rng.choice(self._admins), queued_at - timedelta(hours=1), queued_at),
-            *(queued_at + timedelta(seconds=5), paid_at, f"{failed} transfers were not completed." if failed else None),
+            *(queued_at + timedelta(seconds=5), paid_at, f"Transfers not completed: {failed}." if failed else None),
         )
         for payment in payments:
             self._transaction(rows, batch_id, payment, paid_at, encrypt)
