@@ -18,7 +18,7 @@ from seedtrust_ops_tests.support.run_submission import submit_runs
 
 RUNS = 10
 HELD_RUNS = 5
-HOLD = {"ops": {"example_progress": {"config": {"steps": 1, "seconds_per_step": 2.0}}}}
+HOLD_CONFIG = {"ops": {"example_progress": {"config": {"steps": 1, "seconds_per_step": 2.0}}}}
 MEBIBYTE = 2**20
 
 
@@ -83,7 +83,7 @@ def _measure_cpu(
 
 def _measure_memory(instance: dg.DagsterInstance, workspace: WorkspaceRequestContext, system: RunningSystem) -> float:
     before = {process.pid for process in system.process.children(recursive=True)}
-    (run_id,) = submit_runs(instance, workspace, LOCATION, "example_progress", HOLD)
+    (run_id,) = submit_runs(instance, workspace, LOCATION, "example_progress", HOLD_CONFIG)
     peak = 0.0
     while not _is_finished(instance, run_id):
         for process in system.process.children(recursive=True):

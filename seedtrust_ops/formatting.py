@@ -1,4 +1,4 @@
-"""Formats money, and cleans text that users typed so that it is safe to show in a terminal, a log or an email.
+"""Formats money and counts, and cleans text that users typed so that it is safe in a terminal, a log or an email.
 
 Escaping for a certain format, such as HTML or a spreadsheet cell, is done where that format is written.
 """
@@ -6,7 +6,12 @@ Escaping for a certain format, such as HTML or a spreadsheet cell, is done where
 
 def format_dollars(cents: int) -> str:
     """Return cents formatted as US dollars: -123456 is -$1,234.56."""
-    return f"{'-' if cents < 0 else ''}${abs(cents) / 100:,.2f}"
+    return f"{'-' if cents < 0 else ''}${abs(cents) // 100:,}.{abs(cents) % 100:02}"
+
+
+def pluralize(count: int, singular: str, plural: str | None = None) -> str:
+    """Return the count with its noun: "1 batch" or "2 batches"; the default plural adds an s."""
+    return f"{count:,} {singular if count == 1 else plural or f'{singular}s'}"
 
 
 def strip_control_chars(text: str) -> str:

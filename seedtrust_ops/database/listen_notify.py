@@ -81,7 +81,7 @@ def poll_until(
     listener: NotifyListener,
     *,
     seconds: float,
-    rest: float = 0.0,
+    cooldown_ratio: float = 0.0,
 ) -> Outcome:
     """Check now and after every notification, until the outcome is the one waited for or time is up.
 
@@ -90,7 +90,7 @@ def poll_until(
         is_found: whether an outcome ends the wait.
         listener: from `listen`, entered before the first check, so that nothing is missed between the two.
         seconds: the maximum wait.
-        rest: after a check that found nothing, pause for this many times its duration.
+        cooldown_ratio: after a check that found nothing, pause for this many times its duration.
 
     Returns:
         The outcome of the last check.
@@ -100,7 +100,7 @@ def poll_until(
         started_at = time.monotonic()
         outcome = check()
         ended_at = time.monotonic()
-        next_check_at = ended_at + rest * (ended_at - started_at)
+        next_check_at = ended_at + cooldown_ratio * (ended_at - started_at)
         if is_found(outcome) or next_check_at >= deadline or not listener.wait(deadline - ended_at):
             return outcome
         time.sleep(max(0.0, min(next_check_at, deadline) - time.monotonic()))

@@ -1,4 +1,4 @@
-"""Converts any value to small JSON that PostgreSQL's jsonb accepts, so that one odd value cannot fail a whole page.
+"""Converts any value to small JSON that PostgreSQL's jsonb accepts, so that one odd value cannot fail a bulk write.
 
 The conversion is one-way: nothing is ever converted back to its original type.
 """

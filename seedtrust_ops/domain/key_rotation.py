@@ -31,17 +31,17 @@ class KeyRing(Protocol):
     """The keys of the encrypted columns; index 0 is the newest key."""
 
     def key_index(self, token: str) -> int:
-        """Return the index of the key that opens `token`, or raise `UnreadableToken`; the content is not decrypted."""
+        """Return the index of the key that encrypted `token`, or raise `UnreadableToken`; does not decrypt it."""
         ...
 
     def reencrypt(self, token: str) -> str:
-        """Return a token with the same content under the newest key, or raise `UnreadableToken`."""
+        """Return a token with the same content, encrypted with the newest key, or raise `UnreadableToken`."""
         ...
 
 
 @dataclass
 class KeyUsage:
-    """How many stored tokens each key opens, and the transactions whose token no key opens."""
+    """How many stored tokens each key decrypts, and the transactions whose token no key decrypts."""
 
     tokens: Counter[int] = field(default_factory=Counter)
     """The number of tokens per key index; 0 is the newest key."""
@@ -55,7 +55,7 @@ class KeyUsage:
 
     @property
     def is_readable(self) -> bool:
-        """Whether every token is opened by one of the keys."""
+        """Whether every token can be decrypted with one of the keys."""
         return not self.unknown_key_transactions and not self.damaged
 
 
@@ -68,7 +68,7 @@ class Rotation:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every token is under the newest key."""
+        """Whether every token is encrypted with the newest key."""
         return self.usage.is_readable and self.usage.older_key_count == 0
 
 
@@ -81,17 +81,17 @@ def count_key_usage(
     sessions: Sessions, ring: KeyRing, on_progress: ProgressCallback = lambda _tokens: None
 ) -> KeyUsage:
     """Return which keys are in use; nothing is changed. `on_progress` is called with the tokens of each page."""
-    use = KeyUsage()
+    usage = KeyUsage()
     after = 0
     while page := run_in_transaction(sessions, partial(_next_page, after=after)):
-        _count_page(use, ring, page)
+        _count_page(usage, ring, page)
         after = max(page)
         on_progress(len(page))
-    return use
+    return usage
 
 
 def rotate(sessions: Sessions, ring: KeyRing, on_progress: ProgressCallback = lambda _tokens: None) -> Rotation:
-    """Re-encrypt every token that is not under the newest key, then check all tokens again.
+    """Re-encrypt every token that an older key encrypted, then check all tokens again.
 
     Each page is its own database transaction, so this can be interrupted and repeated at any time. Rows that a worker
     has locked, or changed meanwhile, are left for the next pass. `updated_at` is not changed: auto-heal uses it to
@@ -136,14 +136,14 @@ def _next_page(session: Session, after: int) -> dict[int, str]:
     return {row.id: row.account_number_encrypted for row in rows}
 
 
-def _count_page(use: KeyUsage, ring: KeyRing, page: Mapping[int, str]) -> None:
+def _count_page(usage: KeyUsage, ring: KeyRing, page: Mapping[int, str]) -> None:
     for transaction_id, token in page.items():
         try:
-            use.tokens[ring.key_index(token)] += 1
+            usage.tokens[ring.key_index(token)] += 1
         except DamagedToken:
-            use.damaged.append(transaction_id)
+            usage.damaged.append(transaction_id)
         except UnreadableToken:
-            use.unknown_key_transactions.append(transaction_id)
+            usage.unknown_key_transactions.append(transaction_id)
 
 
 def _reencrypt_page(session: Session, ring: KeyRing, skip_locked: bool, after: int) -> _Page:

@@ -1,4 +1,4 @@
-"""Purges rows that need no record: old outgoing events, and attachments of emails that failed.
+"""Purges old outgoing events and attachments of failed emails, and finds the runs whose Dagster data may be purged.
 
 JobRun, transfer attempts, the ledger, alerts and the notifications themselves are kept forever.
 See docs/decisions/retention.md.

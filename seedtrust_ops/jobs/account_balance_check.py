@@ -68,8 +68,8 @@ def account_balances(
             bucket.put_file(key, path, PARQUET)
             size = path.stat().st_size
     context.log.info(
-        f"{snapshot.below_minimum} of {snapshot.accounts} accounts are below their minimum balance. "
-        f"Opened {snapshot.alerts.opened} alerts, resolved {snapshot.alerts.resolved}."
+        f"Accounts below their minimum balance: {snapshot.below_minimum} of {snapshot.accounts}. "
+        f"Low-balance alerts: {snapshot.alerts.opened} opened, {snapshot.alerts.resolved} resolved."
     )
     return dg.MaterializeResult(
         value={
@@ -95,9 +95,15 @@ def _week(context: dg.AssetExecutionContext) -> str:
 
 
 def _accounting_check(
-    name: str, find: Callable[[Session], Violations], *, passed: str, failed: str, description: str
+    name: str,
+    find: Callable[[Session], Violations],
+    *,
+    passed: str,
+    failed: str,
+    next_step: str,
+    description: str,
 ) -> dg.AssetChecksDefinition:
-    """Return an asset check that passes if `find` finds no violation; the text `failed` follows their number."""
+    """Return an asset check that passes if `find` finds no violation; the text `failed` precedes their number."""
 
     @dg.asset_check(asset=account_balances, name=name, description=description, retry_policy=RETRIES)
     def check(database: DatabaseResource) -> dg.AssetCheckResult:
@@ -106,7 +112,7 @@ def _accounting_check(
         return dg.AssetCheckResult(
             passed=violations.count == 0,
             severity=dg.AssetCheckSeverity.ERROR,
-            description=passed if violations.count == 0 else f"{violations.count:,} {failed}",
+            description=passed if violations.count == 0 else f"{failed}: {violations.count:,}. {next_step}",
             metadata={"Violations": violations.count}
             | ({"First violations": violations_table(violations)} if violations.count else {}),
         )
@@ -119,31 +125,32 @@ account_balances_checks = [
         "balance_equals_ledger",
         audit.ledger_mismatches,
         passed="Every account balance matches the ledger.",
-        failed="account balances do not match the ledger. Find the missing or duplicate ledger entry before any money "
-        "leaves these accounts.",
+        failed="Account balances that do not match the ledger",
+        next_step="Find the missing or duplicate ledger entry before any money leaves these accounts.",
         description="Every account balance equals the sum of its ledger entries.",
     ),
     _accounting_check(
         "no_negative_balance",
         audit.negative_balances,
         passed="No account has a negative balance.",
-        failed="accounts have a negative balance: more was paid out than the case had. Ask the escrow specialist to "
-        "get the account funded.",
+        failed="Accounts with a negative balance, from which more was paid out than the case had",
+        next_step="Ask the escrow specialist to get the account funded.",
         description="No account has a negative balance.",
     ),
     _accounting_check(
         "active_case_has_account",
         audit.active_cases_without_account,
         passed="Every active case has an escrow account.",
-        failed="active cases have no escrow account, so nothing can be paid for them. Open an account in the platform.",
+        failed="Active cases without an escrow account, so nothing can be paid for them",
+        next_step="Open an account in the platform.",
         description="Every active case has an escrow account.",
     ),
     _accounting_check(
         "approved_is_covered",
         audit.overcommitted_cases,
         passed="Every account covers its approved, unpaid requests.",
-        failed="cases have approved, unpaid requests that exceed their account balance, so the last payments will "
-        "fail. Get the accounts funded or withdraw approvals.",
+        failed="Cases whose approved, unpaid requests exceed their account balance, so the last payments will fail",
+        next_step="Get the accounts funded or withdraw approvals.",
         description="A case's approved, unpaid requests do not exceed its account balance.",
     ),
 ]

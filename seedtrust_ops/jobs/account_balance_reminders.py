@@ -11,6 +11,7 @@ import dagster as dg
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.reminders.balances import enqueue_balance_reminders
 from seedtrust_ops.domain.shadow_mode import job_dry_runs
+from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
 from seedtrust_ops.orchestration.email_delivery import send_queued_emails
@@ -35,7 +36,7 @@ def account_balance_reminders_op(
     today = office_today()
     with user_facing_failures():
         emails = run_in_transaction(database.sessions(), partial(enqueue_balance_reminders, today=today))
-    context.log.info(f"Queued {emails} emails about balances below their minimum on {today}.")
+    context.log.info(f"Queued {pluralize(emails, 'email')} about balances below their minimum on {today}.")
     context.add_output_metadata({"Balances as of": str(today), "Emails queued": emails})
     send_queued_emails(context, database, mail)
     return {"as_of": str(today), "emails": emails}

@@ -1,6 +1,6 @@
-"""The job that asks the bank every minute about every open transfer and reclaims what workers abandoned.
+"""Every minute: looks up every open transfer at the bank, and reclaims the batches that workers abandoned.
 
-A tick with nothing open launches no run, unless the bank's feed was last read over 15 minutes ago.
+A tick with nothing open launches no run, unless the bank's feed was last read more than 15 minutes ago.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.domain.shadow_mode.decisions import Decision
-from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import dry_run_healing, healing_reason
+from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import dry_run_auto_heal, find_shadow_reason_to_heal
 from seedtrust_ops.domain.transfers.auto_heal import HealReport, find_reason_to_heal, heal
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, HuntingtonResource
@@ -67,13 +67,13 @@ auto_heal_huntington_batches = single_op_job(
     cron_schedule="* * * * *",
     execution_timezone=get_settings().location.timezone,
     default_status=automation_status()[0],
-    description="Every minute, if a transfer is awaiting bank status or the bank's feed was not read for 15 minutes.",
+    description="Every minute, if a transfer is open or the bank's feed has not been read for 15 minutes.",
     **owners_and_tags(NAME),
 )
 def auto_heal_huntington_batches_schedule(
     context: dg.ScheduleEvaluationContext, database: DatabaseResource
 ) -> dg.RunRequest | dg.SkipReason:
-    """Every minute, if something is open or the bank's feed was not read for 15 minutes."""
+    """Request a run if a transfer is open or the bank's feed has not been read for 15 minutes."""
     with user_facing_failures():
         reason = _find_reason_to_heal(database)
     in_progress = context.instance.get_run_records(
@@ -91,12 +91,12 @@ def auto_heal_huntington_batches_schedule(
 
 def _dry_run_heal(huntington: HuntingtonResource, sessions: Sessions, job: str) -> list[Decision]:
     grace = get_settings().transfers.unknown_grace_seconds
-    return dry_run_healing(sessions, job, open_bank=huntington.open, unknown_grace_seconds=grace)
+    return dry_run_auto_heal(sessions, job, open_bank=huntington.open, unknown_grace_seconds=grace)
 
 
 def _find_reason_to_heal(database: DatabaseResource) -> str | None:
     if is_in_shadow_mode(NAME):
-        return healing_reason(database.sessions(), NAME, get_settings().transfers.unknown_grace_seconds)
+        return find_shadow_reason_to_heal(database.sessions(), NAME, get_settings().transfers.unknown_grace_seconds)
     with database.sessions()() as session:
         return find_reason_to_heal(session)
 
@@ -106,7 +106,7 @@ def summarize_heal(report: HealReport) -> str:
     changed = len(report.inquiry.changes) + len(report.feed.changes)
     requeued_batches = sorted({*report.abandoned, *report.inquiry.requeued_batches})
     return (
-        f"Looked up {report.inquiry.looked_up} transfers at the bank and read {report.feed.transfers} from its feed. "
-        f"{changed} changed, {len(report.inquiry.requeued_transactions)} were never sent and are pending again; "
-        f"{len(requeued_batches)} batches requeued, {len(report.finished)} finished."
+        f"Transfers: {report.inquiry.looked_up} looked up at the bank, {report.feed.transfers} read from its feed, "
+        f"{changed} changed, {len(report.inquiry.requeued_transactions)} never sent and pending again. "
+        f"Batches: {len(requeued_batches)} requeued, {len(report.finished)} finished."
     )

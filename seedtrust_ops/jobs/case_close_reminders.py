@@ -11,6 +11,7 @@ import dagster as dg
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.reminders.case_close import enqueue_case_close_reminders
 from seedtrust_ops.domain.shadow_mode import job_dry_runs
+from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
 from seedtrust_ops.orchestration.email_delivery import send_queued_emails
@@ -36,7 +37,7 @@ def case_close_reminders_op(
     with user_facing_failures():
         cases = run_in_transaction(database.sessions(), partial(enqueue_case_close_reminders, today=office_today()))
     shown = ", ".join(cases[:MAX_CASES_SHOWN]) or "none"
-    context.log.info(f"Queued {len(cases)} emails about cases to be closed.")
+    context.log.info(f"Queued {pluralize(len(cases), 'email')} about cases to be closed.")
     context.add_output_metadata(
         {"Emails queued": len(cases), f"Cases (first {min(len(cases), MAX_CASES_SHOWN)} of {len(cases)})": shown}
     )

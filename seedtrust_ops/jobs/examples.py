@@ -21,7 +21,7 @@ class ProgressConfig(JobConfig):
     """How many steps to run, and how long each takes."""
 
     steps: int = Field(default=10, ge=1, le=1_000, description="The number of steps.")
-    seconds_a_step: float = Field(default=1.0, ge=0, le=60, description="Seconds that each step takes.")
+    seconds_per_step: float = Field(default=1.0, ge=0, le=60, description="Seconds that each step takes.")
 
 
 class GreetingConfig(JobConfig):
@@ -49,7 +49,7 @@ def example_progress_op(context: dg.OpExecutionContext, config: ProgressConfig) 
     """Run a number of steps and report progress after each one in the run's tags, its log and JobRun."""
     show_progress(context, done=0, total=config.steps)
     for step in range(1, config.steps + 1):
-        time.sleep(config.seconds_a_step)
+        time.sleep(config.seconds_per_step)
         context.log.info(f"Step {step} of {config.steps} done.")
         show_progress(context, done=step, total=config.steps)
     context.add_output_metadata({"Steps": config.steps})

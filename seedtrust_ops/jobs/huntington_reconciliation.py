@@ -1,4 +1,4 @@
-"""The daily job (05:00) that shows yesterday's batches of transfers and compares them with the bank, to the cent.
+"""Daily at 05:00: shows yesterday's transfer batches and compares them with the bank, to the cent.
 
 It materializes a daily-partitioned asset with the check `agrees_with_bank`. It moves no money and changes no status.
 """
@@ -12,7 +12,7 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.reconciliation.bank_comparison import Reconciliation, reconcile_day
 from seedtrust_ops.domain.reconciliation.chart import read_month
 from seedtrust_ops.domain.reconciliation.daily_batches import read_day
-from seedtrust_ops.formatting import format_dollars
+from seedtrust_ops.formatting import format_dollars, pluralize
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, HuntingtonResource
 from seedtrust_ops.orchestration.job_factory import owners_and_tags, single_asset_job
@@ -52,8 +52,8 @@ def huntington_transfers(
         summary = read_day(session, day, zone)
         month = read_month(session, day, zone)
     context.log.info(
-        f"{summary.batches} batches with {summary.transactions} transactions were queued on {day}; "
-        f"{format_dollars(summary.sent_cents)} of that was sent."
+        f"Queued on {day}: {pluralize(summary.batches, 'batch', 'batches')} with "
+        f"{pluralize(summary.transactions, 'transaction')}; {format_dollars(summary.sent_cents)} was sent."
     )
     return dg.MaterializeResult(
         value={

@@ -10,7 +10,7 @@ import dagster as dg
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.operations_review.weekly_figures import load_week
-from seedtrust_ops.formatting import format_dollars
+from seedtrust_ops.formatting import format_dollars, pluralize
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.job_factory import owners_and_tags, single_asset_job
@@ -49,8 +49,9 @@ def operations_week(
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         week = load_week(session, date.fromisoformat(key), get_settings().location.timezone)
     context.log.info(
-        f"{week.total('runs')} runs ({week.total('failed')} failed); {week.total('approvals')} approvals; "
-        f"{format_dollars(week.total('moved_cents'))} moved; {week.total('reports')} reports."
+        f"Week of {key}: {pluralize(week.total('runs'), 'run')} ({week.total('failed')} failed), "
+        f"{pluralize(week.total('approvals'), 'approval')}, {format_dollars(week.total('moved_cents'))} moved, "
+        f"{pluralize(week.total('reports'), 'report')}."
     )
     return dg.MaterializeResult(
         value={"week": key} | {name: week.total(name) for name in ("runs", "failed", "approvals", "moved_cents")},

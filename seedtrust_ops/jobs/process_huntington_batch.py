@@ -17,8 +17,7 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.listen_notify import BATCH_QUEUED
 from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.domain.shadow_mode.decisions import Decision
-from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import dry_run_batch as rehearse_batch
-from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import undecided_batches
+from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import dry_run_batch, undecided_batches
 from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, list_queued_batches
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport, TransferOptions, process_batch
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
@@ -139,7 +138,7 @@ def _evaluate(instance: dg.DagsterInstance, database: DatabaseResource) -> dg.Se
         halted = get_halt_reason(session, get_settings().transfers.halted)
         batches = undecided_batches(session, NAME) if is_in_shadow_mode(NAME) else list_queued_batches(session)
     if halted is not None:
-        return dg.SkipReason(f"{halted} {len(batches)} batches are waiting in the queue.")
+        return dg.SkipReason(f"{halted} Batches waiting in the queue: {len(batches)}.")
     if not batches:
         return dg.SkipReason("No batch is queued.")
     requests: list[dg.RunRequest] = []
@@ -185,7 +184,7 @@ def _dry_run_batch(
     sessions: Sessions,
     job: str,
 ) -> list[Decision]:
-    return rehearse_batch(
+    return dry_run_batch(
         sessions,
         job,
         cipher=field_cipher.cipher(),
@@ -215,7 +214,8 @@ def _find_reason_to_wait(instance: dg.DagsterInstance, batch: QueuedBatch) -> st
     retry_at = datetime.fromtimestamp(failures[0], UTC) + pause
     if now >= retry_at:
         return None
-    return f"Batch {batch.batch_id}: the last {len(failures)} runs failed. Next run at {retry_at:%H:%M:%S} UTC."
+    which = "the last run" if len(failures) == 1 else f"the last {len(failures)} runs"
+    return f"Batch {batch.batch_id}: {which} failed. Next run at {retry_at:%H:%M:%S} UTC."
 
 
 def _will_claim(record: dg.RunRecord, batch: QueuedBatch, now: datetime) -> bool:

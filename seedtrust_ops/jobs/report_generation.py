@@ -1,4 +1,4 @@
-"""Every minute with work: generates the requested reports and sends emails that are due.
+"""Every minute, if there is work: generates the requested reports and sends emails that are due.
 
 Each report is a materialization of asset `reports/<kind>`. An error in one request fails only that request.
 """
@@ -17,6 +17,7 @@ from seedtrust_ops.domain.outbox import count_due_emails
 from seedtrust_ops.domain.reports.report_kinds import TITLES
 from seedtrust_ops.domain.reports.request_queue import count_claimable_requests
 from seedtrust_ops.domain.shadow_mode.undecided_reports import undecided_requests
+from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource, StorageResource
 from seedtrust_ops.orchestration.email_delivery import send_queued_emails
@@ -51,7 +52,7 @@ class ReportGenerationConfig(JobConfig):
     report_id: int = Field(
         default=ALL_REQUESTS,
         ge=0,
-        description="Id of one report request to generate now, even if it failed before; 0 generates all that wait.",
+        description="Id of one report request to generate now, even if it failed before; 0 generates all pending ones.",
     )
 
 
@@ -93,7 +94,7 @@ def report_generation_op(
             request = one.request
             if isinstance(one, GeneratedReport):
                 asset = asset_link(["reports", request.kind], request.kind)
-                outcomes.append((request.id, asset, "generated", one.where))
+                outcomes.append((request.id, asset, "generated", one.location))
                 context.log_event(
                     dg.AssetMaterialization(
                         asset_key=["reports", request.kind],
@@ -136,15 +137,17 @@ def report_generation_schedule(
 ) -> dg.RunRequest | dg.SkipReason:
     """Request a run if a report request is waiting or an email is due."""
     with user_facing_failures(), database.sessions()() as session:
-        reason = _reason_to_run(session)
+        reason = _find_reason_to_run(session)
     if reason is None:
         return dg.SkipReason("No report request is waiting and no email is due.")
     return dg.RunRequest(tags={"seedtrust/reason": reason})
 
 
-def _reason_to_run(session: Session) -> str | None:
+def _find_reason_to_run(session: Session) -> str | None:
     if is_in_shadow_mode(NAME):
         undecided = len(undecided_requests(session, NAME))
-        return f"shadow mode: {undecided} report requests to evaluate" if undecided else None
+        return f"shadow mode: {pluralize(undecided, 'report request')} to evaluate" if undecided else None
     requests, emails = count_claimable_requests(session), count_due_emails(session)
-    return f"{requests} report requests and {emails} emails are waiting" if requests or emails else None
+    if not requests and not emails:
+        return None
+    return f"waiting: {pluralize(requests, 'report request')} and {pluralize(emails, 'email')}"

@@ -22,6 +22,7 @@ from seedtrust_ops.database.engine import dagster_url
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.row_purge import find_ended_runs, purge_old_attachments, purge_old_events
 from seedtrust_ops.domain.shadow_mode import job_dry_runs
+from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.job_factory import single_op_job
@@ -59,8 +60,9 @@ def retention_op(context: dg.OpExecutionContext, database: DatabaseResource) -> 
         attachments = _purge_in_batches(sessions, partial(purge_old_attachments, before=before), is_time_up)
     remainder = "" if purged.is_complete else " Time limit reached: the rest will be purged in the next run."
     context.log.info(
-        f"Purged {purged.deleted} runs, {events} events and {attachments} email attachments. Kept {purged.kept} old "
-        f"runs that are still needed.{remainder}"
+        f"Purged {pluralize(purged.deleted, 'run')}, {pluralize(events, 'event')} and "
+        f"{pluralize(attachments, 'email attachment')}. Kept {pluralize(purged.kept, 'old run')} that JobRun still "
+        f"needs.{remainder}"
     )
     context.add_output_metadata(
         {

@@ -75,7 +75,9 @@ def pending_dr_sensor(context: dg.SensorEvaluationContext, database: DatabaseRes
             f"The last evaluation was slow and found nothing to approve. The next is at {context.cursor}."
         )
     with user_facing_failures():
-        return poll_or_wait(database, REQUEST_PENDING, partial(_evaluate, context, database), rest=COOLDOWN_RATIO)
+        return poll_or_wait(
+            database, REQUEST_PENDING, partial(_evaluate, context, database), cooldown_ratio=COOLDOWN_RATIO
+        )
 
 
 def _evaluate(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
@@ -90,10 +92,10 @@ def _evaluate(context: dg.SensorEvaluationContext, database: DatabaseResource) -
         if not search.evaluated:
             return dg.SkipReason("No pending request could match an enabled rule.")
         return dg.SkipReason(
-            f"None of the {search.evaluated} pending requests can be approved now: a minimum balance or a rule's daily "
-            "limit would be violated."
+            f"No pending request can be approved now ({search.evaluated} evaluated): each would violate a minimum "
+            "balance or a rule's daily limit."
         )
-    reason = _reason_to_wait(context.instance, datetime.now(UTC))
+    reason = _find_reason_to_wait(context.instance, datetime.now(UTC))
     if reason is not None:
         return dg.SkipReason(reason)
     return dg.RunRequest(
@@ -110,7 +112,7 @@ def _evaluate_in_shadow_mode(
         times = evaluation_times(session, NAME)
     if times is not None and now - times.last < SHADOW_INTERVAL:
         return dg.SkipReason(f"Shadow mode: last evaluated at {times.last.astimezone(UTC):%H:%M:%S} UTC.")
-    reason = _reason_to_wait(context.instance, now)
+    reason = _find_reason_to_wait(context.instance, now)
     return (
         dg.SkipReason(reason)
         if reason is not None
@@ -118,7 +120,7 @@ def _evaluate_in_shadow_mode(
     )
 
 
-def _reason_to_wait(instance: dg.DagsterInstance, now: datetime) -> str | None:
+def _find_reason_to_wait(instance: dg.DagsterInstance, now: datetime) -> str | None:
     """Return why no run is requested now (one is in progress, or the last runs failed), or None."""
     records = instance.get_run_records(dg.RunsFilter(job_name=NAME), limit=20)
     in_progress = next((record for record in records if not record.dagster_run.is_finished), None)

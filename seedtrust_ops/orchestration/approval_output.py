@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from seedtrust_ops.domain.approvals.writer import ApprovalReport
-from seedtrust_ops.formatting import format_dollars
+from seedtrust_ops.formatting import format_dollars, pluralize
 from seedtrust_ops.job_policies import Group
 from seedtrust_ops.orchestration.job_factory import JobConfig, owners_and_tags
 from seedtrust_ops.orchestration.metadata import markdown_table
@@ -45,10 +45,10 @@ def approval_result(report: ApprovalReport, *, dry_run: bool) -> dict[str, Any]:
 
 def summarize_approvals(report: ApprovalReport, *, dry_run: bool) -> str:
     """Return one sentence on what was approved, or would be in a dry run."""
-    requests = f"{report.count} requests totaling {format_dollars(report.amount_cents)}"
+    requests = f"{pluralize(report.count, 'request')} totaling {format_dollars(report.amount_cents)}"
     if dry_run:
         return f"Dry run: would approve {requests}. No request was changed."
-    return f"Approved {requests} and queued {report.emails} emails."
+    return f"Approved {requests} and queued {pluralize(report.emails, 'email')}."
 
 
 def report_approvals(context: dg.OpExecutionContext, report: ApprovalReport, *, dry_run: bool) -> None:

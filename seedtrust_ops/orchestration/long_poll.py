@@ -21,7 +21,7 @@ def poll_or_wait(
     channel: NotifyChannel,
     evaluate: Callable[[], Request | dg.SkipReason],
     *,
-    rest: float = 0.0,
+    cooldown_ratio: float = 0.0,
 ) -> Request | dg.SkipReason:
     """Return what `evaluate` requests as soon as it requests something, or its last skip reason when time is up.
 
@@ -31,14 +31,18 @@ def poll_or_wait(
         database: the application database.
         channel: the NOTIFY that is sent when new work is committed.
         evaluate: returns the request, or the reason to skip.
-        rest: after an evaluation that found nothing, pause for this many times its duration.
+        cooldown_ratio: after an evaluation that found nothing, pause for this many times its duration.
     """
     seconds = get_settings().location.sensor_wait_seconds
     if seconds == 0:
         return evaluate()
     with listen(database.engine(), channel) as listener:
         outcome = poll_until(
-            evaluate, lambda outcome: not isinstance(outcome, dg.SkipReason), listener, seconds=seconds, rest=rest
+            evaluate,
+            lambda outcome: not isinstance(outcome, dg.SkipReason),
+            listener,
+            seconds=seconds,
+            cooldown_ratio=cooldown_ratio,
         )
     if isinstance(outcome, dg.SkipReason) and listener.polling_reason is not None:
         return dg.SkipReason(f"{outcome.skip_message} Polled every second because {listener.polling_reason}.")

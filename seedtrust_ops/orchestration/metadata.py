@@ -20,7 +20,7 @@ from seedtrust_ops.domain.balances.snapshot import BalanceSnapshot
 from seedtrust_ops.domain.operations_review.chart import render_week
 from seedtrust_ops.domain.operations_review.weekly_figures import WeeklyFigures
 from seedtrust_ops.domain.reconciliation.bank_comparison import Reconciliation
-from seedtrust_ops.domain.reconciliation.chart import DailyTotals, draw_month
+from seedtrust_ops.domain.reconciliation.chart import DailyTotals, render_month
 from seedtrust_ops.domain.reconciliation.daily_batches import DailyBatch, DailyTransfers
 from seedtrust_ops.domain.reports.report_content import format_value
 from seedtrust_ops.domain.transfers.auto_heal import HealReport
@@ -202,7 +202,7 @@ def report_metadata(generated: "GeneratedReport") -> dict[str, dg.MetadataValue[
         "File size (bytes)": dg.MetadataValue.int(built.size),
         "SHA-256": dg.MetadataValue.text(built.sha256),
         "Wait (seconds)": dg.MetadataValue.float(round(generated.waited_seconds, 1)),
-        "Location": dg.MetadataValue.path(generated.where),
+        "Location": dg.MetadataValue.path(generated.location),
         "Totals": markdown_table(
             ["Total", "Value"], [(total.title, format_value(total.type, total.value)) for total in built.report.totals]
         ),
@@ -242,7 +242,7 @@ def transfer_day_metadata(day: DailyTransfers, month: Sequence[DailyTotals]) -> 
         "Money sent": dg.MetadataValue.text(format_dollars(day.sent_cents)),
         "Money sent (dollars)": dg.MetadataValue.float(day.sent_cents / 100),
         "Last 30 days at a glance": dg.MetadataValue.text(_sparkline([one.sent_cents for one in month])),
-        "Last 30 days": inline_image(draw_month(month), "Transfers, last 30 days"),
+        "Last 30 days": inline_image(render_month(month), "Transfers, last 30 days"),
         "By status": markdown_table(
             ["Status", "Transactions", "Amount"],
             [(one.status, one.transactions, format_dollars(one.amount_cents)) for one in day.by_status],

@@ -12,13 +12,14 @@ import dagster as dg
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
-from seedtrust_ops.domain.shadow_mode.decisions import Decision, now, record_decisions
+from seedtrust_ops.domain.shadow_mode.decisions import Decision, record_decisions, transaction_start_time
+from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.metadata import ROWS_SHOWN, markdown_table
 from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
 
 SHADOW_TAG = "seedtrust/shadow"
-DryRun = Callable[[Sessions, str], Sequence[Decision]]
+DryRunFunction = Callable[[Sessions, str], Sequence[Decision]]
 
 
 def is_in_shadow_mode(job: str) -> bool:
@@ -28,7 +29,10 @@ def is_in_shadow_mode(job: str) -> bool:
 
 
 def run_in_shadow_mode(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext, job: str, database: DatabaseResource, dry_run: DryRun
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    job: str,
+    database: DatabaseResource,
+    dry_run: DryRunFunction,
 ) -> dict[str, Any]:
     """Record and show what a job would do now; return the run's result for JobRun.
 
@@ -42,11 +46,13 @@ def run_in_shadow_mode(
     with user_facing_failures():
         sessions = database.sessions()
         with sessions() as session:
-            began = now(session)
+            began = transaction_start_time(session)
         decisions = dry_run(sessions, job)
         new = run_in_transaction(sessions, partial(record_decisions, job=job, decisions=decisions, began=began))
     counts = Counter(one.decision for one in decisions)
-    context.log.info(f"Shadow mode: recorded {len(decisions)} decisions ({new} new). No other change was made.")
+    context.log.info(
+        f"Shadow mode: recorded {pluralize(len(decisions), 'decision')} ({new} new). No other change was made."
+    )
     metadata = {
         "Shadow mode": dg.MetadataValue.text(
             "Decisions only; nothing was changed. Compare with the legacy system: `seedtrust-ops shadow compare`"

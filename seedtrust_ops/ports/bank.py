@@ -12,7 +12,7 @@ from typing import Protocol
 from seedtrust_ops.errors import SeedTrustError, TransientError
 
 LOOKUP_PAGE_SIZE = 100
-"""Maximum keys or references that the bank accepts in one look-up (bank_api.yaml, find_transfers)."""
+"""Maximum keys or references that the bank accepts in one lookup (bank_api.yaml, find_transfers)."""
 
 
 class AccountNumber:
@@ -112,7 +112,7 @@ class NotSent:
 
 @dataclass(frozen=True)
 class OutcomeUnknown:
-    """No readable response: the transfer may or may not exist. Only a look-up can determine that."""
+    """No readable response: the transfer may or may not exist. Only a lookup can determine that."""
 
     reason: str
 
@@ -121,7 +121,7 @@ TransferResponse = Originated | Refused | IdempotencyConflict | Unauthorized | R
 
 
 class BankInquiryFailed(TransientError):
-    """A look-up at the bank got no readable response."""
+    """A lookup at the bank got no readable response."""
 
 
 class BankUnauthorized(SeedTrustError):
@@ -129,7 +129,7 @@ class BankUnauthorized(SeedTrustError):
 
 
 class Bank(Protocol):
-    """What the domain needs from a bank. Look-ups raise `BankInquiryFailed` or `BankUnauthorized`."""
+    """What the domain needs from a bank. Lookups raise `BankInquiryFailed` or `BankUnauthorized`."""
 
     async def create_transfer(self, order: TransferOrder, may_send: Callable[[], bool]) -> TransferResponse:
         """Request one transfer, once. Every outcome is returned as a response; none is raised.

@@ -30,7 +30,7 @@ class EventSink(Protocol):
 
         Args:
             dedupe_key: identifies the event; a second send with the same key is a duplicate.
-            body: what the destination makes its request from.
+            body: the event's content, from which the client builds its request.
             at: when it happened (aware).
 
         Raises:

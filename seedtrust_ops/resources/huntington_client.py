@@ -51,13 +51,13 @@ _logger = logging.getLogger(__name__)
 
 TRANSFERS_PATH = "/v1/transfers"
 LOOKUP_ATTEMPTS = 3
-"""How often a look-up is tried before it fails; a look-up moves no money."""
+"""How often a lookup is tried before it fails; a lookup moves no money."""
 MAX_LOOKUP_WAIT_SECONDS = 30.0
-"""The longest Retry-After that a look-up waits for, in seconds."""
+"""The longest Retry-After that a lookup waits for, in seconds."""
 
 
 class _LookupFailed(Exception):
-    """One try of a look-up got no readable response."""
+    """One try of a lookup got no readable response."""
 
 
 class HuntingtonBank:
@@ -123,8 +123,8 @@ class HuntingtonBank:
         # If the response belongs to another request, a transfer missing from it is not unknown to the bank.
         if missing and len(found) < len(received):
             raise BankInquiryFailed(
-                f"A look-up at {self._url} returned transfers that were not requested and left out some that were, so "
-                "the response may belong to another request. No money moved; the look-up is repeated within a minute."
+                f"A lookup at {self._url} returned transfers that were not requested and left out some that were, so "
+                "the response may belong to another request. No money moved; the lookup is repeated within a minute."
             )
         return found
 
@@ -137,7 +137,7 @@ class HuntingtonBank:
     async def _pages(self, parameters: list[tuple[str, str]]) -> AsyncIterator[list[BankTransfer]]:
         if len(parameters) > LOOKUP_PAGE_SIZE:
             raise ValueError(
-                f"the bank accepts {LOOKUP_PAGE_SIZE} keys or references in one look-up, not {len(parameters)}"
+                f"the bank accepts {LOOKUP_PAGE_SIZE} keys or references in one lookup, not {len(parameters)}"
             )
         cursor: str | None = None
         seen: set[str] = set()
@@ -148,7 +148,10 @@ class HuntingtonBank:
             if not cursor:
                 return
             if cursor in seen:
-                raise BankInquiryFailed("The bank's pages are circular: it returned the same cursor twice.")
+                raise BankInquiryFailed(
+                    "The bank's pages are circular: it returned the same cursor twice. "
+                    "No money moved; the lookup is repeated within a minute."
+                )
             seen.add(cursor)
 
     async def _get_page(self, parameters: list[tuple[str, str]]) -> WirePage:
@@ -163,7 +166,7 @@ class HuntingtonBank:
                     return await self._get_page_once(parameters)
         except _LookupFailed as error:
             raise BankInquiryFailed(
-                f"The bank at {self._url} gave no readable response to a look-up: {error}. No money moved; the look-up "
+                f"The bank at {self._url} gave no readable response to a lookup: {error}. No money moved; the lookup "
                 "is repeated within a minute."
             ) from None
         raise AssertionError("unreachable: the last try returns or raises")

@@ -114,22 +114,22 @@ MUTATIONS = (
         (
             Edit(
                 f"{TRANSFERS}/status_transitions.py",
-                '        book_disbursements(session, [change for change in changes if change.after in ("completed", '
+                '        post_disbursements(session, [change for change in changes if change.after in ("completed", '
                 '"returned")])\n'
-                '        book_returns(session, [change for change in changes if change.after == "returned"])\n',
-                "        _book_later(session, changes)\n",
+                '        post_reversals(session, [change for change in changes if change.after == "returned"])\n',
+                "        _post_later(session, changes)\n",
             ),
             Edit(
                 f"{TRANSFERS}/status_transitions.py",
                 "def _set_statuses(",
-                "def _book_later(session, changes):\n"
+                "def _post_later(session, changes):\n"
                 "    from sqlalchemy import event\n\n"
-                "    def book(_committed):\n"
+                "    def post(_committed):\n"
                 "        with Session(session.get_bind()) as apart, apart.begin():\n"
                 '            paid = [one for one in changes if one.after in ("completed", "returned")]\n'
-                "            book_disbursements(apart, paid)\n"
-                '            book_returns(apart, [one for one in changes if one.after == "returned"])\n\n'
-                '    event.listen(session, "after_commit", book, once=True)\n\n\n'
+                "            post_disbursements(apart, paid)\n"
+                '            post_reversals(apart, [one for one in changes if one.after == "returned"])\n\n'
+                '    event.listen(session, "after_commit", post, once=True)\n\n\n'
                 "def _set_statuses(",
             ),
         ),

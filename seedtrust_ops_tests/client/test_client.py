@@ -42,7 +42,7 @@ from seedtrust_ops_tests.support.http_stubs import response_dropping_proxy
 from seedtrust_ops_tests.support.waiters import wait_until
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the worker and the web server to start
-LONG = {"steps": 1000, "seconds_a_step": 1}
+LONG = {"steps": 1000, "seconds_per_step": 1}
 
 
 def wait_for_state(operations: OpsClient, run_id: str, condition: Callable[[RunState], bool], what: str) -> RunState:
@@ -86,7 +86,7 @@ def runs_with_request_id(server: OperationsServer, request_id: str) -> list[str]
     [
         ("example_with_args", {"name": "Dana", "times": 2}, "COMPLETED", ["Hello, Dana.", "Hello, Dana."]),
         ("example", None, "COMPLETED", "hello"),
-        ("example_progress", {"steps": 2, "seconds_a_step": 0}, "COMPLETED", {"steps": 2}),
+        ("example_progress", {"steps": 2, "seconds_per_step": 0}, "COMPLETED", {"steps": 2}),
         ("example_error", None, "ERROR", None),
         ("process_huntington_batch", {"batch_id": 4711}, "ERROR", None),
     ],
@@ -266,7 +266,7 @@ def test_read_only_server_and_missing_code_server_are_explained(
     assert wait_until_finished(operations, run_id).status is RunStatus.REVOKED
 
 
-def run_example(number: int) -> dict[str, Any]:
+def run_code_example(number: int) -> dict[str, Any]:
     """The names defined by the code example with this number in docs/client.md."""
     page = Path(seedtrust_ops.__file__).parents[1] / "docs" / "client.md"
     names: dict[str, Any] = {"__name__": "example"}
@@ -286,7 +286,7 @@ def applications_database(
 
 def test_documented_fastapi_app_queues_launches_and_reads(applications_database: Company) -> None:
     batch_id = applications_database.batch([1_000, 2_000], status="draft", queued_at=None)
-    with TestClient(run_example(0)["app"]) as application:
+    with TestClient(run_code_example(0)["app"]) as application:
         response = application.post(f"/batches/{batch_id}/queue")
         assert response.status_code == 202, response.text
         assert response.json() == {"batch": batch_id, "transactions": 2, "amount_cents": 3_000}
@@ -301,7 +301,7 @@ def test_documented_fastapi_app_queues_launches_and_reads(applications_database:
 def test_documented_flask_app_requests_a_report_and_revokes(
     applications_database: Company, operations: OpsClient
 ) -> None:
-    names = run_example(1)
+    names = run_code_example(1)
     application = names["app"].test_client()
     case = applications_database.case()
     response = application.post(f"/cases/{case.case_id}/ledger", data={"user_id": case.specialist_id})

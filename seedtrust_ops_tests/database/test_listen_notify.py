@@ -233,12 +233,12 @@ def test_notification_during_a_rest_is_handled_after_it(
         in_background(lambda: counter.first_check.wait(TIMEOUT_SECONDS) and company.batch([100])),
         listen(engine, BATCH_QUEUED) as listener,
     ):
-        assert poll_until(counter, bool, listener, seconds=TIMEOUT_SECONDS, rest=5) == 1
+        assert poll_until(counter, bool, listener, seconds=TIMEOUT_SECONDS, cooldown_ratio=5) == 1
     assert counter.count == 2
 
 
 def test_rest_longer_than_the_wait_ends_the_wait(engine: Engine, sessions: sessionmaker[Session]) -> None:
     counter = CountingCheck(sessions)
     with listen(engine, BATCH_QUEUED) as listener:
-        assert poll_until(counter, bool, listener, seconds=TIMEOUT_SECONDS, rest=1e12) == 0
+        assert poll_until(counter, bool, listener, seconds=TIMEOUT_SECONDS, cooldown_ratio=1e12) == 0
     assert counter.count == 1

@@ -22,7 +22,7 @@ from seedtrust_ops_tests.support.waiters import wait_until
 def start_run(operations: OpsClient) -> str:
     """Launch a run of a few seconds and return its id while it is STARTED; if it ended too soon, launch another."""
     while True:
-        run_id = operations.launch("example_progress", {"steps": 10, "seconds_a_step": 0.5})
+        run_id = operations.launch("example_progress", {"steps": 10, "seconds_per_step": 0.5})
         wait_until(
             lambda run_id=run_id: operations.job_run(run_id).status is not RunStatus.PENDING,
             seconds=240,

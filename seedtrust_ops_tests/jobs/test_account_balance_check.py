@@ -47,7 +47,7 @@ def alerts(company: Company) -> list[tuple[int, int, bool]]:
 
 
 def evaluations(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
-    return {one.check_name: one for one in result.get_asset_check_evaluations()}
+    return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
 
 
 def test_snapshot_has_every_active_case_and_shows_its_figures(
@@ -73,7 +73,7 @@ def test_snapshot_has_every_active_case_and_shows_its_figures(
     assert shown["Location"] == f"s3://{external_services.storage.bucket}/{key}"
     assert "| $1,200.50 | $5,000.00 | $3,799.50 |" in shown["Largest shortfalls (first 1 of 1)"]
     assert shown["Histogram"].startswith("![Active case accounts by balance](data:image/png;base64,")
-    assert all(one.passed for one in evaluations(result).values())
+    assert all(evaluation.passed for evaluation in evaluations(result).values())
 
 
 def test_alerts_are_opened_kept_updated_and_resolved(
@@ -155,9 +155,11 @@ def test_accounting_violations_are_explained_and_listed(company: Company, jobs_e
     result = run()
     assert result.success
     found = evaluations(result)
-    assert {name: one.passed for name, one in found.items()} == dict.fromkeys(found, False)
+    assert {name: evaluation.passed for name, evaluation in found.items()} == dict.fromkeys(found, False)
     assert len(found) == 4
-    assert str(found["balance_equals_ledger"].description).startswith("2 account balances do not match")
+    assert str(found["balance_equals_ledger"].description).startswith(
+        "Account balances that do not match the ledger: 2."
+    )
     assert "| -$100,000.05 |" in str(found["balance_equals_ledger"].metadata["First violations"].value)
     assert "-$0.05" in str(found["no_negative_balance"].metadata["First violations"].value)
     assert "CASE-without" in str(found["active_case_has_account"].metadata["First violations"].value)

@@ -71,9 +71,9 @@ def test_materialization_lists_approvals_and_dry_run_makes_none(factory: CaseFac
         result = defs.resolve_job_def(job).execute_in_process(run_config=config)
         materializations = result.asset_materializations_for_node(job)
         assert len(materializations) == count
-        for one in materializations:
-            assert one.asset_key.to_user_string() == "approved_requests"
-            assert "$123.00" in str(one.metadata["Approved (first 1 of 1)"].value)
+        for materialization in materializations:
+            assert materialization.asset_key.to_user_string() == "approved_requests"
+            assert "$123.00" in str(materialization.metadata["Approved (first 1 of 1)"].value)
 
 
 @pytest.mark.parametrize("job", [DATE, RULE])

@@ -124,7 +124,8 @@ def test_failed_runs_are_retried_after_a_growing_pause(
     last = launched(instance, first, (ending, pause - FIRST_RETRY_PAUSE / 2))
     skip_reason = tick(instance)
     assert isinstance(skip_reason, str)
-    assert skip_reason.startswith(f"Batch {batch_id}: the last {failures} runs failed. Next run at ")
+    which = "the last run" if failures == 1 else f"the last {failures} runs"
+    assert skip_reason.startswith(f"Batch {batch_id}: {which} failed. Next run at ")
     event = DagsterEvent(ending.value, NAME, message=ending.value)
     instance.run_storage.handle_run_event(last, event, datetime.now(UTC) - pause - timedelta(seconds=1))
     again = only_request(tick(instance))
@@ -164,7 +165,7 @@ def test_halted_transfers_tick_says_who_halted_them_and_why(instance: dg.Dagster
     skip_message = tick(instance)
     assert isinstance(skip_message, str)
     assert "by Maria: reconciling with Huntington." in skip_message
-    assert skip_message.endswith("2 batches are waiting in the queue.")
+    assert skip_message.endswith("Batches waiting in the queue: 2.")
 
 
 def test_halt_by_environment_variable_is_reported(

@@ -32,19 +32,23 @@ def test_look_ups_read_every_page_and_find_what_was_requested(bank_with_small_pa
     orders = [make_order() for _ in range(5)]
 
     async def look_up(client: HuntingtonBank) -> tuple[list[str], list[str], list[list[str]]]:
-        for one in orders:
-            await client.create_transfer(one, may_send)
-        by_key = await client.find_by_keys([one.idempotency_key for one in orders[:3]] + ["seedtrust-never-sent"])
-        by_reference = await client.find_by_references([one.reference for one in orders[1:]])
+        for order in orders:
+            await client.create_transfer(order, may_send)
+        by_key = await client.find_by_keys([order.idempotency_key for order in orders[:3]] + ["seedtrust-never-sent"])
+        by_reference = await client.find_by_references([order.reference for order in orders[1:]])
         since = datetime.now(UTC) - timedelta(hours=1)
-        pages = [[one.idempotency_key for one in page] async for page in client.changed_since(since)]
-        return [one.idempotency_key for one in by_key], [one.reference for one in by_reference], pages
+        pages = [[transfer.idempotency_key for transfer in page] async for page in client.changed_since(since)]
+        return (
+            [transfer.idempotency_key for transfer in by_key],
+            [transfer.reference for transfer in by_reference],
+            pages,
+        )
 
     by_key, by_reference, pages = run_with_client(settings(bank_with_small_pages.url), look_up)
-    assert by_key == [one.idempotency_key for one in orders[:3]]
-    assert by_reference == [one.reference for one in orders[1:]]
-    assert [len(one) for one in pages] == [2, 2, 1]
-    assert [key for keys in pages for key in keys] == [one.idempotency_key for one in orders]
+    assert by_key == [order.idempotency_key for order in orders[:3]]
+    assert by_reference == [order.reference for order in orders[1:]]
+    assert [len(transfers_page) for transfers_page in pages] == [2, 2, 1]
+    assert [key for keys in pages for key in keys] == [order.idempotency_key for order in orders]
 
 
 def test_feed_start_in_any_time_zone_is_sent_in_utc() -> None:
@@ -52,7 +56,7 @@ def test_feed_start_in_any_time_zone_is_sent_in_utc() -> None:
 
     async def read(scripted: ScriptedBank) -> str:
         since = datetime(2024, 7, 1, 8, tzinfo=ZoneInfo("America/New_York"))
-        _ = [one async for one in scripted.client.changed_since(since)]
+        _ = [page async for page in scripted.client.changed_since(since)]
         return scripted.requests[0].line
 
     assert "updated_since=2024-07-01T12%3A00%3A00Z" in run_with_scripted_bank(read, page())
@@ -65,7 +69,7 @@ def test_look_ups_ignore_transfers_that_were_not_requested() -> None:
     async def look_up(scripted: ScriptedBank) -> tuple[list[str], list[str]]:
         keys = await scripted.client.find_by_keys(["seedtrust-mine-000001"])
         references = await scripted.client.find_by_references(["7"])
-        return [one.idempotency_key for one in keys], [one.reference for one in references]
+        return [key.idempotency_key for key in keys], [reference.reference for reference in references]
 
     assert run_with_scripted_bank(look_up, scripted_page) == (["seedtrust-mine-000001"], ["7"])
 

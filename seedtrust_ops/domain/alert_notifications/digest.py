@@ -1,6 +1,6 @@
 """Queues the daily digest: one email per address about all MEDIUM and LOW alerts: new, still open, resolved.
 
-A day has one digest at most; if there is nothing to report, no email is queued. CRITICAL and HIGH alerts are in
+There is at most one digest per day; if there is nothing to report, no email is queued. CRITICAL and HIGH alerts are in
 `notifier`.
 """
 

@@ -147,7 +147,7 @@ def _enqueue(session: Session, channels: EnabledChannels, notifications: Sequenc
 
 
 def _event_properties(notification: _AlertNotification) -> dict[str, Any]:
-    """Return the event's properties without the detail, in which a server or a person may have named somebody."""
+    """Return the event's properties without the detail, which may contain a name."""
     return {"alert_id": notification.alert.id} | {
         name: value for name, value in notification.variables.items() if name != "detail"
     }

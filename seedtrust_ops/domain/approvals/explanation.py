@@ -55,7 +55,7 @@ def explain(session: Session, request_id: int, zone: tzinfo) -> list[str]:
             f"There is no disbursement request {request_id}. Check the number on the case page."
         )
     rules = load_rules(session, enabled_only=False)
-    limits = remaining_limits(session, database_time(session), zone, without=request_id)
+    limits = remaining_limits(session, database_time(session), zone, excluding=request_id)
     older = takewhile(lambda one: _queue_position(one) < _queue_position(request), pending_requests(session, rules))
     return explain_lines(request, rules, limits.after(decide(older, rules, limits)))
 

@@ -72,7 +72,7 @@ def find_request(session: Session, request_id: int) -> Request | None:
 
 
 def remaining_limits(
-    session: Session, moment: datetime, zone: tzinfo, *, without: int | None = None
+    session: Session, moment: datetime, zone: tzinfo, *, excluding: int | None = None
 ) -> RemainingLimits:
     """Return how much may still be approved at a moment.
 
@@ -80,9 +80,9 @@ def remaining_limits(
         session: any session.
         moment: determines the calendar day in `zone` for the daily limits.
         zone: the office's time zone.
-        without: the id of a request to treat as if it were still pending.
+        excluding: the id of a request to treat as if it were still pending.
     """
-    counted = DisbursementRequest.id.is_distinct_from(without)
+    counted = DisbursementRequest.id.is_distinct_from(excluding)
     unpaid = (
         select(DisbursementRequest.case_id, func.sum(DisbursementRequest.amount_cents).label("cents"))
         .where(DisbursementRequest.status == "approved", counted)

@@ -57,7 +57,8 @@ def write_balance_snapshot(sessions: Sessions, path: Path, *, block: int = ACCOU
 
 
 def _write(session: Session, path: Path, block: int) -> BalanceSnapshot:
-    # If it waited here, the other run's alerts may be newer than its own snapshot; `run_in_transaction` then retries.
+    # If this waits for the lock, the other run's alerts may be newer than this snapshot; `run_in_transaction` then
+    # retries.
     session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
     session.execute(select(func.pg_advisory_xact_lock(_SNAPSHOT_LOCK)))
     import pyarrow

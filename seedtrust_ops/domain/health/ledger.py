@@ -1,4 +1,4 @@
-"""Health of the books: every balance equals the sum of its ledger entries, and every completed transfer is booked.
+"""Health of the ledger: every balance equals the sum of its entries, and every completed transfer is posted.
 
 Each check is one statement over the whole ledger, so it sees one snapshot; balances and entries change in the same
 transaction.
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.health.rule import MAX_SEPARATE_FINDINGS, remaining_finding
-from seedtrust_ops.domain.notifications.renderer import format_cents
+from seedtrust_ops.formatting import format_dollars
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Account, HuntingtonTransaction, LedgerEntry
 
@@ -23,32 +23,32 @@ LEDGER_MISMATCH = "ledger_mismatch"
 def ledger_mismatch(session: Session) -> list[Finding]:
     """Find accounts whose balance differs from their ledger entries, and completed transactions without an entry."""
     return _found(session, _mismatched_accounts(), "accounts", _account_finding) + _found(
-        session, _unbooked_transactions(), "transactions", _transaction_finding
+        session, _unposted_transactions(), "transactions", _transaction_finding
     )
 
 
 def _mismatched_accounts() -> Select[*tuple[Any, ...]]:
-    booked = (
+    posted = (
         select(LedgerEntry.account_id, func.sum(LedgerEntry.amount_cents).label("cents"))
         .group_by(LedgerEntry.account_id)
         .subquery()
     )
-    cents = func.coalesce(booked.c.cents, 0)
+    cents = func.coalesce(posted.c.cents, 0)
     return (
         select(Account.id, Account.balance_cents, cents.label("ledger_cents"))
-        .outerjoin(booked, booked.c.account_id == Account.id)
+        .outerjoin(posted, posted.c.account_id == Account.id)
         .where(Account.balance_cents != cents)
         .order_by(Account.id)
     )
 
 
-def _unbooked_transactions() -> Select[*tuple[Any, ...]]:
-    booked = select(LedgerEntry.id).where(
+def _unposted_transactions() -> Select[*tuple[Any, ...]]:
+    posted = select(LedgerEntry.id).where(
         LedgerEntry.huntington_transaction_id == HuntingtonTransaction.id, LedgerEntry.kind == "disbursement"
     )
     return (
         select(HuntingtonTransaction.id, HuntingtonTransaction.amount_cents)
-        .where(HuntingtonTransaction.status == "completed", ~booked.exists())
+        .where(HuntingtonTransaction.status == "completed", ~posted.exists())
         .order_by(HuntingtonTransaction.id)
     )
 
@@ -71,7 +71,7 @@ def _account_finding(row: Row[Any]) -> Finding:
         LEDGER_MISMATCH,
         f"account {row.id}",
         Severity.CRITICAL,
-        f"The balance of account {row.id} is {format_cents(abs(difference))} {'more' if difference > 0 else 'less'} "
+        f"The balance of account {row.id} is {format_dollars(abs(difference))} {'more' if difference > 0 else 'less'} "
         "than the sum of its ledger entries: one was changed without the other. Find out who changed it before "
         "anything is paid from this account, then correct whichever is wrong.",
     )
@@ -82,6 +82,6 @@ def _transaction_finding(row: Row[Any]) -> Finding:
         LEDGER_MISMATCH,
         f"transaction {row.id}",
         Severity.CRITICAL,
-        f"Transaction {row.id} ({format_cents(row.amount_cents)}) is completed but has no disbursement entry in the "
+        f"Transaction {row.id} ({format_dollars(row.amount_cents)}) is completed but has no disbursement entry in the "
         "ledger. Compare it with the bank's transfer, then post the entry and reduce the balance manually.",
     )

@@ -61,7 +61,7 @@ def notifications_failing(
                 NOTIFICATIONS_FAILING,
                 subject,
                 Severity.HIGH,
-                f"{row.number} {subject} have been queued for more than {format_duration(max_wait_seconds)}. Check "
+                f"{row.number} {subject} queued for more than {format_duration(max_wait_seconds)}. Check "
                 f"{variables} and the service. They are sent automatically once {service} accepts them.",
             )
         )

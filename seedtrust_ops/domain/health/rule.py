@@ -37,6 +37,6 @@ def remaining_finding(example: Finding, subjects: str, number: int) -> Finding:
         example.rule,
         f"{subjects}: others",
         example.severity,
-        f"{number} more have the same problem as {example.subject}, in addition to the {MAX_SEPARATE_FINDINGS} that "
-        "have their own alerts.",
+        f"{number} more {'has' if number == 1 else 'have'} the same problem as {example.subject}, in addition to the "
+        f"{MAX_SEPARATE_FINDINGS} that have their own alerts.",
     )

@@ -138,7 +138,7 @@ DR_APPROVED = NotificationKind(
         "payee_name": "the payee's full name",
         "approved_at": "when it was approved, a time",
     },
-    optional={"description": "the description that the request was given, may be empty"},
+    optional={"description": "the request's description; may be empty"},
 )
 
 ALERT_KINDS = (ALERT_OPENED, ALERT_RESOLVED, ALERT_DIGEST)

@@ -29,15 +29,15 @@ INACTIVE_RECIPIENT = "The recipient is not an active user; inactive users receiv
 class EmailRetryPolicy:
     """How often and how soon a failed attempt is repeated.
 
-    `hold` must be longer than sending one email can take, because no other dispatcher tries the email during that
-    time. With a timeout of 30 seconds per response, an email sent over a dead connection that has to be reopened takes
-    at most 7 minutes.
+    `claim_duration` must be longer than sending one email can take, because no other dispatcher tries the email
+    during that time. With a timeout of 30 seconds per response, an email sent over a broken connection that has to be
+    reopened takes at most 7 minutes.
     """
 
     max_attempts: int = 5
     first_delay: timedelta = timedelta(minutes=1)
     backoff_factor: int = 6
-    hold: timedelta = timedelta(minutes=10)
+    claim_duration: timedelta = timedelta(minutes=10)
     batch_size: int = 50
 
     def delay(self, attempts: int) -> timedelta:
@@ -47,7 +47,7 @@ class EmailRetryPolicy:
     def for_kind(self, kind: str) -> "EmailRetryPolicy":
         """Return the policy for emails of this kind: those about alerts are retried sooner, for most of a day.
 
-        Their delays are 30 seconds, 1, 2, 4 minutes and so on, so that people hear of an outage soon after it.
+        Their delays are 30 seconds, 1, 2, 4 minutes and so on, so that people learn of an outage soon after it ends.
         """
         if kind not in ALERT_KIND_NAMES:
             return self
@@ -56,7 +56,7 @@ class EmailRetryPolicy:
 
 @dataclass(frozen=True)
 class Claim:
-    """Emails that only this dispatcher may try until the hold ends."""
+    """Emails that only this dispatcher may try until the claim expires."""
 
     token: str
     email_ids: Sequence[int]
@@ -65,7 +65,7 @@ class Claim:
 class NotSentReason(Enum):
     """Why a claimed email is not sent."""
 
-    CLAIM_LOST = "another dispatcher holds it or has sent it"
+    CLAIM_LOST = "another dispatcher has claimed or sent it"
     INACTIVE_RECIPIENT = "its recipient is no longer an active user"
     ATTEMPTS_EXHAUSTED = "dispatchers that crashed used up its attempts"
 
@@ -90,7 +90,7 @@ def claim_emails(session: Session, retry_policy: EmailRetryPolicy, kinds: Sequen
 
     Args:
         session: on the application's database.
-        retry_policy: its `batch_size` limits the claim, its `hold` is how long the claim lasts.
+        retry_policy: its `batch_size` limits the claim, its `claim_duration` is how long the claim lasts.
         kinds: the kinds to claim from; None means all, unknown kinds last.
     """
     conditions = [Notification.kind == kind for kind in (KINDS if kinds is None else kinds)]
@@ -107,7 +107,7 @@ def claim_emails(session: Session, retry_policy: EmailRetryPolicy, kinds: Sequen
             session.execute(
                 update(Notification)
                 .where(Notification.id.in_(ids))
-                .values(claim_token=claim.token, next_attempt_at=func.now() + retry_policy.hold)
+                .values(claim_token=claim.token, next_attempt_at=func.now() + retry_policy.claim_duration)
             )
             return claim
     return None
@@ -138,7 +138,7 @@ def start_attempt(
         return NotSentReason.ATTEMPTS_EXHAUSTED
     row.attempts += 1
     row.attempted_at = func.now()
-    row.next_attempt_at = func.now() + retry_policy.hold
+    row.next_attempt_at = func.now() + retry_policy.claim_duration
     session.flush()
     return DueEmail(
         id=row.id,

@@ -34,7 +34,7 @@ class EventRetryPolicy:
     first_delay: timedelta = timedelta(seconds=15)
     max_delay: timedelta = timedelta(hours=1)
     abandon_after: timedelta = timedelta(days=1)
-    hold: timedelta = timedelta(minutes=2)
+    claim_duration: timedelta = timedelta(minutes=2)
     batch_size: int = 50
 
     def delay(self, attempts: int) -> timedelta:
@@ -141,7 +141,7 @@ def _claim(session: Session, destination: Destination, retry_policy: EventRetryP
     rows = session.execute(
         update(OutgoingEvent)
         .where(OutgoingEvent.id.in_(due))
-        .values(next_attempt_at=func.now() + retry_policy.hold, attempts=OutgoingEvent.attempts + 1)
+        .values(next_attempt_at=func.now() + retry_policy.claim_duration, attempts=OutgoingEvent.attempts + 1)
         .returning(
             OutgoingEvent.id,
             OutgoingEvent.dedupe_key,

@@ -19,6 +19,7 @@ from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.reconciliation.daily_batches import SENT_STATUSES, batch_date
 from seedtrust_ops.domain.transfers.batch_processor import OpenBank
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
+from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankStatus, BankTransfer
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
@@ -157,8 +158,9 @@ def _update_alert(session: Session, day: date, compared: Reconciliation) -> None
         BANK_DISAGREES,
         str(day),
         "MEDIUM",
-        f"{len(compared.differences)} transactions of the batches of {day} differ from the bank: "
-        f"{_join_ids(one.local.id for one in compared.differences)}.",
+        f"SeedTrust and the bank differ on {pluralize(len(compared.differences), 'transaction')} of the batches of "
+        f"{day}: {_join_ids(one.local.id for one in compared.differences)}. See check "
+        "agrees_with_bank of asset huntington_transfers for both sides of each.",
     )
 
 

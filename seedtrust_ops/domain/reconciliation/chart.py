@@ -1,4 +1,4 @@
-"""Draws the chart of thirty days of transfers that Dagster's UI shows in the asset's metadata."""
+"""Loads the daily totals of thirty days of transfers, and renders them as a PNG for the Dagster UI."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def read_month(session: Session, last: date, zone: str) -> list[DailyTotals]:
     return [known.get(one, DailyTotals(one)) for one in days]
 
 
-def draw_month(month: Sequence[DailyTotals]) -> bytes:
+def render_month(month: Sequence[DailyTotals]) -> bytes:
     """Return a PNG with one stacked bar per day: sent at the bottom, then returned, then failed (dollars)."""
     from matplotlib.figure import Figure
 

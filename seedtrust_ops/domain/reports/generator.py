@@ -35,7 +35,7 @@ DRAIN_SECONDS = 50.0
 """docs/rules.md, section 6: no further request is started after this; the next run continues."""
 MAX_ATTACHMENT_BYTES = 5 * 1024 * 1024
 """Larger files are sent as a link (docs/rules.md, section 6)."""
-LINK_LASTS = timedelta(days=7)
+LINK_LIFETIME = timedelta(days=7)
 
 
 class RequesterUnreachable(SeedTrustError):
@@ -44,11 +44,11 @@ class RequesterUnreachable(SeedTrustError):
 
 @dataclass(frozen=True)
 class GeneratedReport:
-    """A report that was built, stored and queued for email; `where` is its storage location."""
+    """A report that was built, stored and queued for email; `location` is its URI in storage."""
 
     request: ClaimedRequest
     built: BuiltReport
-    where: str
+    location: str
     waited_seconds: float
 
 
@@ -69,7 +69,7 @@ def generate_reports(
     Args:
         sessions: the application database.
         storage: where the files are stored.
-        zone: SeedTrust's time zone; reports show local times.
+        zone: the office's time zone; reports show local times.
         seconds: no further request is started after this.
     """
     end = monotonic() + seconds
@@ -88,7 +88,7 @@ def dry_run_report(sessions: Sessions, request: ClaimedRequest, zone: str) -> Bu
         SeedTrustError: why the request would fail.
         TransientError: why it would be retried.
     """
-    _check(request)
+    _check_request(request)
     with TemporaryDirectory(prefix="report-") as folder:
         return _build(sessions, request, zone, Path(folder))
 
@@ -114,7 +114,7 @@ def _generate(
     sessions: Sessions, storage: ReportStorage, request: ClaimedRequest, zone: str
 ) -> GeneratedReport | RequestFailure:
     try:
-        _check(request)
+        _check_request(request)
         with TemporaryDirectory(prefix="report-") as folder:
             built = _build(sessions, request, zone, Path(folder))
             key = f"reports/{request.kind}/{request.id}/{request.token}/{built.filename}"
@@ -140,7 +140,7 @@ def _generate(
     return GeneratedReport(request, built, storage.uri(key), waited)
 
 
-def _check(request: ClaimedRequest) -> None:
+def _check_request(request: ClaimedRequest) -> None:
     if not request.is_active:
         raise RequesterUnreachable("The user who requested this report is no longer active, so it was not generated.")
     if "@" not in request.email:
@@ -179,7 +179,7 @@ def _report_email(storage: ReportStorage, request: ClaimedRequest, built: BuiltR
             "rows": built.rows,
             "requested_at": request.requested_at.isoformat(),
             "link": None if attached else storage.presigned_url(key, built.filename),
-            "link_expires_at": None if attached else (datetime.now(UTC) + LINK_LASTS).isoformat(),
+            "link_expires_at": None if attached else (datetime.now(UTC) + LINK_LIFETIME).isoformat(),
         },
         attachment=Attachment(built.filename, built.media_type, built.path.read_bytes()) if attached else None,
     )

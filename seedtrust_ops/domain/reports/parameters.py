@@ -17,7 +17,7 @@ class InvalidReportRequest(SeedTrustError):
 
 @dataclass(frozen=True)
 class Period:
-    """Calendar days in SeedTrust's time zone, both inclusive; None means open-ended."""
+    """Calendar days in the office's time zone, both inclusive; None means open-ended."""
 
     first: date | None
     last: date | None

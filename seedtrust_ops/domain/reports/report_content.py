@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Select
 
-from seedtrust_ops.formatting import strip_control_chars
+from seedtrust_ops.formatting import format_dollars, strip_control_chars
 
 
 class ColumnType(StrEnum):
@@ -73,14 +73,9 @@ def format_value(column_type: ColumnType, value: Any) -> str:
     if value is None:
         return ""
     if column_type is ColumnType.MONEY:
-        return dollars(value)
+        return format_dollars(value)
     if column_type is ColumnType.TIMESTAMP:
         return f"{value:%b %d, %Y %H:%M}"
     if column_type is ColumnType.NUMBER and isinstance(value, int | Decimal):
         return f"{value:,}"
     return strip_control_chars(str(value))
-
-
-def dollars(cents: int) -> str:
-    """Return cents formatted as US dollars: -123456 is -$1,234.56."""
-    return f"{'-' if cents < 0 else ''}${abs(cents) // 100:,}.{abs(cents) % 100:02}"

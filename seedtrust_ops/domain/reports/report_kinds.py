@@ -46,17 +46,17 @@ def prepare_report(session: Session, kind: str, params: object, zone: str) -> Re
         session: in one database snapshot; the rows must be read through it too.
         kind: the request's kind.
         params: the request's parameters, not validated yet.
-        zone: SeedTrust's time zone, for dates and local times.
+        zone: the office's time zone, for dates and local times.
 
     Raises:
         InvalidReportRequest: the kind is unknown or a parameter is invalid.
     """
-    make = _KINDS.get(kind)
-    if make is None:
+    prepare = _KINDS.get(kind)
+    if prepare is None:
         raise unknown_report_error(kind)
     if not isinstance(params, dict):
         raise InvalidReportRequest("The report's parameters cannot be read. Request the report again.")
-    return make(session, params, zone)
+    return prepare(session, params, zone)
 
 
 def unknown_report_error(kind: str) -> InvalidReportRequest:

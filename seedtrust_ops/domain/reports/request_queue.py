@@ -1,7 +1,7 @@
 """The queue of report requests: claims one at a time, so that no two workers hold the same one, and records results.
 
-A request whose worker crashed is claimed again after 10 minutes, three times in all (docs/rules.md, section 6). A
-worker that resumes later finds that it has lost its claim.
+A request whose worker crashed is claimed again after 10 minutes, at most three times in total (docs/rules.md, section
+6). A worker that resumes later finds that it has lost its claim.
 """
 
 import secrets

@@ -66,7 +66,7 @@ def _formats(workbook: Workbook) -> dict[str, Format]:
 def _write_sheet(sheet: Worksheet, report: Report, formats: dict[str, Format], rows: Iterator[tuple[Any, ...]]) -> None:
     for index, column in enumerate(report.columns):
         sheet.set_column(index, index, column.width)
-    header = _write_head(sheet, report, formats)
+    header = _write_headings(sheet, report, formats)
     last = header
     for last, row in enumerate(rows, header + 1):
         for index, (column, value) in enumerate(zip(report.columns, row, strict=True)):
@@ -84,8 +84,8 @@ def _write_sheet(sheet: Worksheet, report: Report, formats: dict[str, Format], r
     sheet.set_footer(f"&L{_plain(report.title)}: {_plain(report.about)}&RPage &P of &N")
 
 
-def _write_head(sheet: Worksheet, report: Report, formats: dict[str, Format]) -> int:
-    """Write the title and totals; return the row number of the column headers."""
+def _write_headings(sheet: Worksheet, report: Report, formats: dict[str, Format]) -> int:
+    """Write the title, the totals and the column headers; return the row number of the headers."""
     sheet.set_row(0, 24)
     sheet.write_string(0, 0, f"SeedTrust: {report.title}", formats["title"])
     sheet.write_string(1, 0, report.about, formats["about"])

@@ -60,8 +60,8 @@ def record_decisions(session: Session, job: str, decisions: Iterable[Decision], 
     return new
 
 
-def now(session: Session) -> datetime:
-    """Return the database time (UTC)."""
+def transaction_start_time(session: Session) -> datetime:
+    """Return when the current database transaction started (UTC, by the database's clock)."""
     return session.scalars(select(func.now())).one()
 
 

@@ -26,7 +26,7 @@ from seedtrust_ops.domain.user_presence import clear_presence
 
 
 def dry_run_approvals_by_date(sessions: Sessions, job: str) -> list[Decision]:
-    """Return what `dr_auto_approval` would approve, had the legacy cron not run since the last evaluation."""
+    """Return what `dr_auto_approval` would approve if the legacy cron had not run since the last evaluation."""
 
     def undo(session: Session) -> None:
         since = evaluation_window_start(session, job)
@@ -38,7 +38,7 @@ def dry_run_approvals_by_date(sessions: Sessions, job: str) -> list[Decision]:
 
 
 def dry_run_approvals_by_rule(sessions: Sessions, job: str, *, zone: tzinfo) -> list[Decision]:
-    """Return what `rule_based_approval` would approve, had nothing been approved since the last evaluation."""
+    """Return what `rule_based_approval` would approve if nothing had been approved since the last evaluation."""
     dry_run = DryRun(
         sessions,
         lambda session: undo_rule_approvals(session, since=evaluation_window_start(session, job)),
@@ -65,11 +65,11 @@ def dry_run_balance_reminders(sessions: Sessions, _job: str, *, today: date) -> 
 def dry_run_balance_check(sessions: Sessions, _job: str, *, path: Path) -> list[Decision]:
     """Return the alerts that `account_balance_check` would open and resolve; its file is written only to `path`."""
     dry_run = DryRun(sessions, read=decision_reader.read_balance_alerts)
-    sheet = dry_run.run(lambda dry_sessions: write_balance_snapshot(dry_sessions, path))
+    snapshot = dry_run.run(lambda dry_sessions: write_balance_snapshot(dry_sessions, path))
     figures = {
-        "accounts": sheet.accounts,
-        "below_minimum": sheet.below_minimum,
-        "shortfall_cents": sheet.shortfall_cents,
+        "accounts": snapshot.accounts,
+        "below_minimum": snapshot.below_minimum,
+        "shortfall_cents": snapshot.shortfall_cents,
     }
     return [*dry_run.decisions, Decision("balances", "write Parquet file", figures)]
 
@@ -86,7 +86,7 @@ def dry_run_presence_cleanup(sessions: Sessions, _job: str) -> list[Decision]:
 
 
 def dry_run_retention(sessions: Sessions, _job: str, *, before: datetime) -> list[Decision]:
-    """Return how many old events and files `retention` would purge first; Dagster's runs are left out."""
+    """Return how many old events and attachments `retention` would purge first; Dagster's runs are left out."""
     dry_run = DryRun(sessions)
     decisions = []
     for subject, purge in (("old events", purge_old_events), ("old files", purge_old_attachments)):

@@ -85,16 +85,16 @@ def undo_batch(session: Session, batch_id: int) -> None:
         .where(*of_the_batch)
         .values(status="pending", failure_reason=None, bank_transfer_id=None, completed_at=None)
     )
-    booked = (
+    posted = (
         select(LedgerEntry.account_id, func.sum(LedgerEntry.amount_cents).label("cents"))
         .where(LedgerEntry.huntington_transaction_id.in_(select(HuntingtonTransaction.id).where(*of_the_batch)))
         .group_by(LedgerEntry.account_id)
-        .subquery("booked")
+        .subquery("posted")
     )
     session.execute(
         update(Account)
-        .where(Account.id == booked.c.account_id)
-        .values(balance_cents=Account.balance_cents - booked.c.cents)
+        .where(Account.id == posted.c.account_id)
+        .values(balance_cents=Account.balance_cents - posted.c.cents)
     )
     session.execute(
         update(DisbursementRequest)

@@ -20,7 +20,7 @@ from seedtrust_ops.tables import OpsTable, PlatformTable
 
 LOCK_TIMEOUT = "250ms"
 """How long a dry run waits for rows that the legacy system has locked. PostgreSQL checks for deadlocks after a second;
-the dry run gives up earlier, so the legacy system's statement is never the one that PostgreSQL cancels."""
+the dry run stops waiting earlier, so the legacy system's statement is never the one that PostgreSQL cancels."""
 _LOCK_NOT_AVAILABLE = "55P03"
 
 Result = TypeVar("Result")

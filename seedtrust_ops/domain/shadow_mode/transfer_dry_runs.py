@@ -1,6 +1,6 @@
 """The dry runs of the two jobs that move money: what would be sent or refused, and which statuses recorded.
 
-Nothing is sent: a batch is only claimed and checked. The bank receives only the look-ups of auto-heal.
+Nothing is sent: a batch is only claimed and checked. The bank receives only the lookups of auto-heal.
 See docs/decisions/shadow-mode.md.
 """
 
@@ -39,7 +39,7 @@ def transaction_subject(transaction_id: int) -> str:
 
 
 def undecided_batches(session: Session, job: str) -> list[QueuedBatch]:
-    """Return the batches queued since their last shadow evaluation, however far the legacy worker has come."""
+    """Return the batches queued since their last shadow evaluation, whatever the legacy worker has done with them."""
     times = evaluation_times(session, job)
     since = (times.first if times is not None else func.now()) - INITIAL_LOOKBACK
     queued_at = func.coalesce(HuntingtonBatch.queued_at, HuntingtonBatch.created_at)
@@ -66,7 +66,7 @@ def dry_run_batch(
     holder: str,
     requested_at: datetime,
 ) -> list[Decision]:
-    """Return which transactions of a batch would be sent or refused, had the legacy worker not started it.
+    """Return which transactions of a batch would be sent or refused if the legacy worker had not started it.
 
     Raises:
         UnknownBatch, BatchNotQueued, WrongFieldKey: as `process_batch` does.
@@ -90,13 +90,15 @@ def dry_run_batch(
         open_ids = set(session.scalars(waiting))
         problems = find_account_number_problems(session, batch_id, cipher, options.funding_account_id)
         sendable = set(check_batch(session, claim, problems))
-        return [claimed, *_of_transactions(session, open_ids, sendable, batch_id)]
+        return [claimed, *_transaction_decisions(session, open_ids, sendable, batch_id)]
 
     dry_run = DryRun(sessions, lambda session: undo_batch(session, batch_id))
     return dry_run.run(lambda dry_sessions: run_in_transaction(dry_sessions, claim_and_check))
 
 
-def _of_transactions(session: Session, open_ids: set[int], sendable: set[int], batch_id: int) -> Iterator[Decision]:
+def _transaction_decisions(
+    session: Session, open_ids: set[int], sendable: set[int], batch_id: int
+) -> Iterator[Decision]:
     session.expire_all()
     query = select(HuntingtonTransaction).where(HuntingtonTransaction.batch_id == batch_id)
     for one in session.scalars(query.order_by(HuntingtonTransaction.id)):
@@ -111,7 +113,7 @@ def _of_transactions(session: Session, open_ids: set[int], sendable: set[int], b
             yield Decision(transaction_subject(one.id), REFUSE, detail | {"reason": one.failure_reason})
 
 
-def dry_run_healing(
+def dry_run_auto_heal(
     sessions: Sessions, job: str, *, open_bank: OpenBank, unknown_grace_seconds: float
 ) -> list[Decision]:
     """Return what auto-heal would record now. The bank is queried outside any transaction, as in a live run.
@@ -119,7 +121,7 @@ def dry_run_healing(
     Raises:
         BankUnauthorized, BankInquiryFailed, RowsInUse: nothing was recorded.
     """
-    dry_run = healing_dry_run(sessions, job, unknown_grace_seconds)
+    dry_run = create_auto_heal_dry_run(sessions, job, unknown_grace_seconds)
     report = dry_run.run(
         lambda dry_sessions: heal(dry_sessions, open_bank, unknown_grace_seconds=unknown_grace_seconds)
     )
@@ -146,17 +148,17 @@ def dry_run_healing(
     return [*found.values(), *changes, *requeued_transactions, *queued, *finished]
 
 
-def healing_reason(sessions: Sessions, job: str, unknown_grace_seconds: float) -> str | None:
+def find_shadow_reason_to_heal(sessions: Sessions, job: str, unknown_grace_seconds: float) -> str | None:
     """Return why auto-heal is due in shadow mode, or None if nothing is open and the feed was read recently."""
 
     def read(dry_sessions: Sessions) -> str | None:
         with dry_sessions() as session:
             return find_reason_to_heal(session)
 
-    return healing_dry_run(sessions, job, unknown_grace_seconds).run(read)
+    return create_auto_heal_dry_run(sessions, job, unknown_grace_seconds).run(read)
 
 
-def healing_dry_run(sessions: Sessions, job: str, unknown_grace_seconds: float) -> DryRun:
+def create_auto_heal_dry_run(sessions: Sessions, job: str, unknown_grace_seconds: float) -> DryRun:
     """Return the dry run of auto-heal; each transaction starts from the state the previous one would have left."""
 
     def prepare(session: Session) -> None:
@@ -177,10 +179,10 @@ def healing_dry_run(sessions: Sessions, job: str, unknown_grace_seconds: float) 
             )
         reclaim_expired_batches(session, unknown_grace_seconds)
 
-    return DryRun(sessions, prepare, _cursor_and_alerts)
+    return DryRun(sessions, prepare, _read_cursor_and_alerts)
 
 
-def _cursor_and_alerts(session: Session) -> Iterator[Decision]:
+def _read_cursor_and_alerts(session: Session) -> Iterator[Decision]:
     cursor = session.execute(
         select(BankFeedCursor.read_up_to, BankFeedCursor.last_read_at).where(
             BankFeedCursor.name == FEED_NAME,

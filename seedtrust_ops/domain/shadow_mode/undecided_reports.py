@@ -10,7 +10,7 @@ MAX_REQUESTS = 100
 
 
 def undecided_requests(session: Session, job: str) -> list[int]:
-    """Return the oldest undecided request ids, at most MAX_REQUESTS, whatever their status in the legacy system."""
+    """Return the oldest undecided request ids, at most MAX_REQUESTS, regardless of their current status."""
     times = evaluation_times(session, job)
     since = (times.first if times is not None else func.now()) - INITIAL_LOOKBACK
     decided = select(ShadowDecision.id).where(

@@ -23,7 +23,8 @@ from seedtrust_ops.domain.transfers.batch_lifecycle import (
 from seedtrust_ops.domain.transfers.batch_processor import OpenBank
 from seedtrust_ops.domain.transfers.leases import revoke_expired_leases
 from seedtrust_ops.domain.transfers.response_recorder import BANK_SUBJECT, open_unauthorized_alert
-from seedtrust_ops.domain.transfers.status_inquiry import InquiryResult, ask_about_open_transactions, is_open
+from seedtrust_ops.domain.transfers.status_inquiry import InquiryResult, is_open, look_up_open_transactions
+from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
@@ -45,12 +46,12 @@ def find_reason_to_heal(session: Session) -> str | None:
     """Return why auto-heal should run, or None if nothing is open and the feed was read recently."""
     open_transactions = session.scalars(select(func.count()).select_from(HuntingtonTransaction).where(is_open())).one()
     if open_transactions:
-        return f"{open_transactions} transactions awaiting bank status"
+        return f"{pluralize(open_transactions, 'transaction')} awaiting bank status"
     processing = session.scalars(
         select(func.count()).select_from(HuntingtonBatch).where(HuntingtonBatch.status == "processing")
     ).one()
     if processing:
-        return f"{processing} batches are processing and may have lost their worker"
+        return f"{pluralize(processing, 'batch', 'batches')} processing, possibly without a worker"
     read_at = last_read_at(session)
     now = session.scalars(select(func.clock_timestamp())).one()
     if read_at is None or now - read_at > MAX_FEED_AGE:
@@ -68,7 +69,7 @@ def heal(sessions: Sessions, open_bank: OpenBank, *, unknown_grace_seconds: floa
 
     Raises:
         BankUnauthorized: if the bank does not accept our API key; an alert is opened first.
-        BankInquiryFailed: if a look-up got no response; all other look-ups were completed and recorded first.
+        BankInquiryFailed: if a lookup got no response; all other lookups were completed and recorded first.
     """
     report = HealReport()
     report.abandoned = run_in_transaction(
@@ -107,7 +108,7 @@ async def _query_bank(
             report.feed = await read_feed(sessions, bank)
         except BankInquiryFailed as error:
             feed_error = error
-        report.inquiry = await ask_about_open_transactions(sessions, bank, unknown_grace_seconds=unknown_grace_seconds)
+        report.inquiry = await look_up_open_transactions(sessions, bank, unknown_grace_seconds=unknown_grace_seconds)
     if feed_error is not None:
         report.inquiry.unanswered.append(feed_error)
     else:

@@ -21,7 +21,7 @@ from seedtrust_ops.domain.transfers.attempts import record_bank_findings
 from seedtrust_ops.domain.transfers.batch_lifecycle import finish_batches
 from seedtrust_ops.domain.transfers.idempotency_keys import parse_idempotency_key
 from seedtrust_ops.domain.transfers.legacy_matching import LegacyTransaction, match_by_reference
-from seedtrust_ops.domain.transfers.missing_at_bank import check_for_forgotten_transfers
+from seedtrust_ops.domain.transfers.missing_at_bank import check_for_missing_transfers
 from seedtrust_ops.domain.transfers.status_transitions import StatusChange, apply_bank_statuses
 from seedtrust_ops.ports.bank import Bank, BankTransfer
 from seedtrust_ops.tables import BankFeedCursor, HuntingtonBatch, HuntingtonTransaction, TransferAttempt
@@ -81,7 +81,7 @@ async def read_feed(sessions: Sessions, bank: Bank) -> FeedResult:
         result.changes += changes
         result.finished |= finished
     if overlap_since is not None:
-        await check_for_forgotten_transfers(sessions, bank, overlap_since, seen_in_overlap)
+        await check_for_missing_transfers(sessions, bank, overlap_since, seen_in_overlap)
     read_up_to = cursor or now - FIRST_READ_WINDOW + OVERLAP
     await asyncio.to_thread(
         run_in_transaction, sessions, lambda session: _move_cursor(session, read_up_to, is_complete=True)

@@ -32,7 +32,7 @@ from seedtrust_ops.domain.transfers.preflight import check_batch
 from seedtrust_ops.domain.transfers.response_recorder import open_bank_silent_alert, open_unauthorized_alert
 from seedtrust_ops.domain.transfers.send_cancellation import SendCancellation, read_clocks
 from seedtrust_ops.domain.transfers.sender import BankNotResponding, BankUnreachable, BatchSender
-from seedtrust_ops.domain.transfers.status_inquiry import ask_about_open_transactions
+from seedtrust_ops.domain.transfers.status_inquiry import look_up_open_transactions
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.ports.bank import Bank, BankUnauthorized
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
@@ -129,7 +129,7 @@ def process_batch(
         run_in_loop(
             lambda: _process_claimed(sessions, open_bank, cipher, options, claim, cancellation),
             interrupt=lambda: cancellation.cancel(
-                SeedTrustError("The run was interrupted. Sending stopped, and the batch is queued again.")
+                SeedTrustError(f"The run was interrupted. Sending stopped, and batch {batch_id} is queued again.")
             ),
         )
     except BaseException as error:
@@ -151,7 +151,7 @@ async def _process_claimed(
         async with asyncio.TaskGroup() as tasks:
             lease_task = tasks.create_task(_maintain_lease(sessions, options, lease, cancellation))
             async with open_bank() as bank:
-                await ask_about_open_transactions(
+                await look_up_open_transactions(
                     sessions, bank, unknown_grace_seconds=options.unknown_grace_seconds, lease=lease
                 )
                 sender = BatchSender(
@@ -166,7 +166,9 @@ async def _process_claimed(
                 )
                 # Repeats only if somebody adds transactions to the batch while it is being processed.
                 while cancellation.reason is None and (
-                    sendable := await asyncio.to_thread(_check, sessions, lease, cipher, options.funding_account_id)
+                    sendable := await asyncio.to_thread(
+                        _run_preflight, sessions, lease, cipher, options.funding_account_id
+                    )
                 ):
                     await sender.send(sendable)
             lease_task.cancel()
@@ -176,7 +178,7 @@ async def _process_claimed(
         raise cancellation.reason
 
 
-def _check(sessions: Sessions, lease: Lease, cipher: FieldCipher, funding_account_id: str) -> list[int]:
+def _run_preflight(sessions: Sessions, lease: Lease, cipher: FieldCipher, funding_account_id: str) -> list[int]:
     with sessions() as session:
         problems = find_account_number_problems(session, lease.batch_id, cipher, funding_account_id)
     return run_in_transaction(sessions, lambda session: check_batch(session, lease, problems))

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.domain.outbox import Email, enqueue_emails
 from seedtrust_ops.domain.sql_arrays import array_table, in_array
+from seedtrust_ops.formatting import format_dollars
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import Account, Case, DisbursementRequest, HuntingtonTransaction, LedgerEntry, User
 
@@ -27,10 +28,10 @@ class TransferUpdate(Protocol):
     def transfer(self) -> BankTransfer: ...
 
 
-def book_disbursements(session: Session, updates: Sequence[TransferUpdate]) -> None:
+def post_disbursements(session: Session, updates: Sequence[TransferUpdate]) -> None:
     """Post each transaction's disbursement, lower its account's balance, and mark its request paid.
 
-    A transfer that was returned before we saw it completed is booked too, so that its reversal has an entry to reverse
+    A transfer that was returned before we saw it completed is posted too, so that its reversal has an entry to reverse
     and the ledger is complete. Its request keeps a status that a person has set meanwhile: the reversal must not
     approve a request that was denied.
     """
@@ -87,8 +88,8 @@ def book_disbursements(session: Session, updates: Sequence[TransferUpdate]) -> N
                 f"request {request_id}",
                 "CRITICAL",
                 f"Disbursement request {request_id} was already paid when transaction {one.transaction_id} moved "
-                f"another {_dollars(one.transfer.amount_cents)} (bank transfer {one.transfer.id}). Both payments are "
-                "booked: ask the payee or Huntington to return one of them.",
+                f"another {format_dollars(one.transfer.amount_cents)} (bank transfer {one.transfer.id}). Both payments "
+                "are posted: ask the payee or Huntington to return one of them.",
             )
         if request_id is None:
             open_alert(
@@ -96,13 +97,13 @@ def book_disbursements(session: Session, updates: Sequence[TransferUpdate]) -> N
                 "transfer_not_booked",
                 f"transaction {one.transaction_id}",
                 "CRITICAL",
-                f"Transaction {one.transaction_id} moved {_dollars(one.transfer.amount_cents)} (bank transfer "
+                f"Transaction {one.transaction_id} moved {format_dollars(one.transfer.amount_cents)} (bank transfer "
                 f"{one.transfer.id}), but it has no disbursement request whose case has an account, so no "
-                "ledger entry could be posted. Find the case, and book the payment by hand.",
+                "ledger entry could be posted. Find the case, and post the entry by hand.",
             )
 
 
-def book_returns(session: Session, updates: Sequence[TransferUpdate]) -> None:
+def post_reversals(session: Session, updates: Sequence[TransferUpdate]) -> None:
     """Post each returned transaction's reversal, raise the balance, reopen its request, and queue an email.
 
     The email goes to the case's escrow specialist, if that user is active.
@@ -236,7 +237,3 @@ def _adjust_balances(session: Session, postings: Sequence[tuple[int, int]]) -> N
         session.execute(
             update(Account).where(Account.id == moves.c.id).values(balance_cents=Account.balance_cents + moves.c.cents)
         )
-
-
-def _dollars(cents: int) -> str:
-    return f"${cents / 100:,.2f}"

@@ -20,8 +20,8 @@ from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankTransfer
 class LegacyTransaction:
     """A transaction that the bank does not know by our key; `bank_transfer_id` is set if its transfer is known.
 
-    `is_sent_by_us` means that we sent it under our key: then a transfer with its reference is somebody else's, or the
-    bank has forgotten the key.
+    `is_sent_by_us` means that we sent it under our key: then a transfer with its reference was made by another
+    system, or the bank has lost the key.
     """
 
     id: int

@@ -17,20 +17,22 @@ from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank
 from seedtrust_ops.tables import Alert, HuntingtonTransaction, TransferAttempt
 
-FORGOTTEN_RULE = "transfer_forgotten_by_bank"
+MISSING_TRANSFER_RULE = "transfer_forgotten_by_bank"
 
 
-def has_forgotten_transfers(session: Session) -> bool:
+def has_missing_transfers(session: Session) -> bool:
     """Return whether an alert about a transfer that the bank has lost is still open."""
-    return bool(session.scalar(select(exists().where(Alert.rule == FORGOTTEN_RULE, Alert.resolved_at.is_(None)))))
+    return bool(
+        session.scalar(select(exists().where(Alert.rule == MISSING_TRANSFER_RULE, Alert.resolved_at.is_(None))))
+    )
 
 
-def open_forgotten_alerts(session: Session, statuses: Mapping[int, str]) -> None:
+def open_missing_transfer_alerts(session: Session, statuses: Mapping[int, str]) -> None:
     """Open the alert for each transaction (id to status) that the bank had accepted and no longer knows."""
     for transaction_id, status in statuses.items():
         open_alert(
             session,
-            FORGOTTEN_RULE,
+            MISSING_TRANSFER_RULE,
             f"transaction {transaction_id}",
             "CRITICAL",
             f"The bank had accepted transaction {transaction_id} and no longer knows it (the bank may have restored a "
@@ -40,7 +42,7 @@ def open_forgotten_alerts(session: Session, statuses: Mapping[int, str]) -> None
         )
 
 
-async def check_for_forgotten_transfers(
+async def check_for_missing_transfers(
     sessions: Sessions, bank: Bank, since: datetime, in_feed: Collection[str]
 ) -> None:
     """Look up the recently recorded transfers that are missing from the feed; open an alert for each one lost.
@@ -57,12 +59,12 @@ async def check_for_forgotten_transfers(
     missing = await asyncio.to_thread(_missing_from_feed, sessions, since, in_feed)
     for page in _pages(missing):
         known = {transfer.id for transfer in await bank.find_by_references([str(one) for one in page])}
-        forgotten = {one: status for one, (status, bank_transfer_id) in page.items() if bank_transfer_id not in known}
-        if forgotten:
+        lost = {one: status for one, (status, bank_transfer_id) in page.items() if bank_transfer_id not in known}
+        if lost:
             await asyncio.to_thread(
                 run_in_transaction,
                 sessions,
-                lambda session, forgotten=forgotten: open_forgotten_alerts(session, forgotten),
+                lambda session, lost=lost: open_missing_transfer_alerts(session, lost),
             )
 
 

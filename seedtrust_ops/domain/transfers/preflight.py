@@ -159,7 +159,7 @@ def check_batch(session: Session, lease: Lease, number_problems: Mapping[int, st
         available[account_id] -= cents
     candidates = _candidates(session, lease.batch_id, number_problems)
     problems = decide(candidates, available)
-    fail_transactions(session, problems, was="pending")
+    fail_transactions(session, problems, from_status="pending")
     return [one.transaction_id for one in candidates if one.transaction_id not in problems]
 
 
@@ -215,7 +215,7 @@ def _in_flight(session: Session, own_batch_id: int, cases: Select[int]) -> list[
 
 def _candidates(session: Session, batch_id: int, number_problems: Mapping[int, str]) -> list[Candidate]:
     own_pending = and_(HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status == "pending")
-    # All conflicting transactions in one pass: the platform has no index by request, so a look-up per row would scan
+    # All conflicting transactions in one pass: the platform has no index by request, so a lookup per row would scan
     # the whole table each time. A pending transaction of this batch is never among them.
     other = aliased(HuntingtonTransaction)
     conflicts = (

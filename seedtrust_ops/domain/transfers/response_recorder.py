@@ -29,7 +29,7 @@ BANK_SUBJECT = "huntington"
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """An attempt, the bank's response, and the transfer found by a look-up if the response was inconclusive."""
+    """An attempt, the bank's response, and the transfer found by a lookup if the response was inconclusive."""
 
     attempt: StartedAttempt
     response: TransferResponse
@@ -68,7 +68,7 @@ def record_responses(session: Session, lease: Lease, results: Sequence[AttemptRe
         if one.found is not None:
             transfers[transaction_id] = one.found
     apply_bank_statuses(session, transfers)
-    fail_transactions(session, refused, was="processing")
+    fail_transactions(session, refused, from_status="processing")
     requeue(session, unsent)
     end_attempts(session, [to_attempt_end(one) for one in results])
     _update_bank_alerts(session, results)
@@ -109,7 +109,7 @@ def _describe_conflict(one: AttemptResult) -> str:
     bank_version = (
         f"The bank has it as {one.found.amount_cents} cents, {one.found.status}; this was recorded."
         if one.found is not None
-        else "A look-up of the key found no transfer yet; auto-heal will check again."
+        else "A lookup of the key found no transfer yet; auto-heal will check again."
     )
     return (
         f"The bank already has the idempotency key of transaction {transaction_id} with a different body (409): the "

@@ -95,7 +95,7 @@ class BankUnreachable(TransientError):
 
 
 class BankNotResponding(TransientError):
-    """Consecutive requests got no readable response, and the look-ups found nothing."""
+    """Consecutive requests got no readable response, and the lookups found nothing."""
 
 
 class BatchSender:
@@ -186,7 +186,7 @@ class BatchSender:
             for transaction, request in rows
             if request.status != "approved" or request.amount_cents != transaction.amount_cents
         }
-        fail_transactions(session, changed, was="pending")
+        fail_transactions(session, changed, from_status="pending")
         sendable = [transaction for transaction, _ in rows if transaction.id not in changed]
         attempts = start_attempts(session, [transaction.id for transaction in sendable])
         session.execute(

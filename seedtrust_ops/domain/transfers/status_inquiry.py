@@ -27,7 +27,7 @@ from seedtrust_ops.domain.transfers.batch_lifecycle import finish_batches, reque
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 from seedtrust_ops.domain.transfers.leases import Lease, is_live, lock_lease
 from seedtrust_ops.domain.transfers.legacy_matching import LegacyTransaction, match_by_reference
-from seedtrust_ops.domain.transfers.missing_at_bank import has_forgotten_transfers, open_forgotten_alerts
+from seedtrust_ops.domain.transfers.missing_at_bank import has_missing_transfers, open_missing_transfer_alerts
 from seedtrust_ops.domain.transfers.preflight import is_false_failure
 from seedtrust_ops.domain.transfers.status_transitions import StatusChange, apply_bank_statuses
 from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankInquiryFailed, BankTransfer
@@ -60,7 +60,7 @@ class InquiryResult:
     requeued_batches: list[int] = field(default_factory=list)
     finished: dict[int, str] = field(default_factory=dict)
     unanswered: list[BankInquiryFailed] = field(default_factory=list)
-    """One error for each page of look-ups without a response; the next auto-heal run repeats them."""
+    """One error for each page of lookups without a response; the next auto-heal run repeats them."""
 
     def add(self, other: "InquiryResult") -> None:
         """Add the results of another page."""
@@ -86,7 +86,7 @@ def _is_in_scope(lease: Lease | None) -> ColumnElement[bool]:
     return and_(HuntingtonTransaction.batch_id == lease.batch_id, HuntingtonTransaction.status == "processing")
 
 
-async def ask_about_open_transactions(
+async def look_up_open_transactions(
     sessions: Sessions, bank: Bank, *, unknown_grace_seconds: float, lease: Lease | None = None
 ) -> InquiryResult:
     """Look up the open transactions at the bank, in pages, and record their statuses.
@@ -156,7 +156,7 @@ async def _query_bank(
     """Return the bank's transfers by transaction id, and the ids of ambiguous transactions."""
     by_key = {idempotency_key(one.id): one.id for one in page}
     transfers = {by_key[transfer.idempotency_key]: transfer for transfer in await bank.find_by_keys(list(by_key))}
-    # A submitted transaction that we sent is never resent, so no further look-up is needed.
+    # A submitted transaction that we sent is never resent, so no further lookup is needed.
     missing = [one for one in page if one.id not in transfers and not (one.is_sent_by_us and one.status == "submitted")]
     found, ambiguous = await match_by_reference(
         sessions,
@@ -197,9 +197,11 @@ class _PageRecorder:
             for one in self.page.transactions
             if one.id not in self.transfers and one.id not in self.ambiguous
         }
-        open_forgotten_alerts(session, {one.id: one.status for one in unknown.values() if one.status == "submitted"})
+        open_missing_transfer_alerts(
+            session, {one.id: one.status for one in unknown.values() if one.status == "submitted"}
+        )
         # A bank that has lost transfers which it had accepted may have lost these too.
-        result.requeued_transactions = [] if has_forgotten_transfers(session) else self._requeue(session, unknown)
+        result.requeued_transactions = [] if has_missing_transfers(session) else self._requeue(session, unknown)
         attempts = latest_attempts(session, result.requeued_transactions)
         end_attempts(
             session,

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.domain.sql_arrays import array_table, in_array
-from seedtrust_ops.domain.transfers.ledger_posting import book_disbursements, book_returns
+from seedtrust_ops.domain.transfers.ledger_posting import post_disbursements, post_reversals
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import HuntingtonTransaction
 
@@ -55,7 +55,7 @@ def apply_bank_statuses(session: Session, transfers: Mapping[int, BankTransfer])
     """Record the bank's status of each transaction, by transaction id; return what changed.
 
     A completed transfer posts one ledger entry, lowers the balance and marks the request paid. A returned transfer
-    posts its reversal, raises the balance, reopens the request and emails the escrow specialist. The amounts booked
+    posts its reversal, raises the balance, reopens the request and emails the escrow specialist. The amounts posted
     are the bank's, in cents.
     """
     if not transfers:
@@ -87,7 +87,7 @@ def apply_bank_statuses(session: Session, transfers: Mapping[int, BankTransfer])
                     f"transaction {row.id}",
                     "CRITICAL",
                     f"Transaction {row.id} is for {row.amount_cents} cents, but the bank's transfer {transfer.id} is "
-                    f"for {transfer.amount_cents} cents. The bank's amount is booked. Find out who changed the amount.",
+                    f"for {transfer.amount_cents} cents. The bank's amount is posted. Find out who changed the amount.",
                 )
         elif row.status == "completed" and transfer.status is BankStatus.REJECTED:
             open_alert(
@@ -100,8 +100,8 @@ def apply_bank_statuses(session: Session, transfers: Mapping[int, BankTransfer])
             )
     if changes:
         _set_statuses(session, changes)
-        book_disbursements(session, [change for change in changes if change.after in ("completed", "returned")])
-        book_returns(session, [change for change in changes if change.after == "returned"])
+        post_disbursements(session, [change for change in changes if change.after in ("completed", "returned")])
+        post_reversals(session, [change for change in changes if change.after == "returned"])
     return changes
 
 
@@ -138,14 +138,14 @@ def _reason(status: str, transfer: BankTransfer) -> str | None:
     return None
 
 
-def fail_transactions(session: Session, reasons: Mapping[int, str], *, was: str) -> None:
-    """Set transactions that still have status `was` to `failed`, each with its reason."""
+def fail_transactions(session: Session, reasons: Mapping[int, str], *, from_status: str) -> None:
+    """Set transactions that still have status `from_status` to `failed`, each with its reason."""
     if not reasons:
         return
     new_values = array_table("new_values", [("id", BigInteger()), ("reason", Text())], reasons.items())
     session.execute(
         update(HuntingtonTransaction)
-        .where(HuntingtonTransaction.id == new_values.c.id, HuntingtonTransaction.status == was)
+        .where(HuntingtonTransaction.id == new_values.c.id, HuntingtonTransaction.status == from_status)
         .values(status="failed", failure_reason=new_values.c.reason, updated_at=func.clock_timestamp())
     )
 

@@ -109,7 +109,7 @@ def test_automations_in_shadow_mode_change_only_monitoring_tables(
     assert not written["bank"]
     assert not written["internal API"]
     assert not written["storage"]
-    launched = {name for name, one in results.items() if getattr(one, "run_requests", None)}
+    launched = {name for name, result in results.items() if getattr(result, "run_requests", None)}
     assert {"huntington_batch_sensor", "pending_dr_sensor", "report_generation_schedule"} <= launched
 
 

@@ -112,7 +112,9 @@ def test_open_transfers_are_looked_up_in_pages_of_100(worker: Worker, company: C
 
     report = worker.heal()
 
-    look_ups = [one for one in worker.bank.control.requests()[before:] if "idempotency_key=" in one["query"]]
+    look_ups = [
+        request for request in worker.bank.control.requests()[before:] if "idempotency_key=" in request["query"]
+    ]
     assert len(look_ups) == 3
     assert report.inquiry.looked_up == 250
     assert set(company.statuses(batch_id)) == {"submitted"}

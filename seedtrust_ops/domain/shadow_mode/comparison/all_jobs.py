@@ -27,7 +27,7 @@ def compare_all_jobs(
         session: only read.
         period: the period to compare.
         emails: the emails that the legacy systems sent, or None if unknown.
-        zone: SeedTrust's time zone.
+        zone: the office's time zone.
     """
     sent = None if emails is None else list(emails)
     return [

@@ -97,7 +97,7 @@ def _sending_difference(row: Any, decision: ShadowDecision | None) -> str | None
     if decision.decision == ASK_FIRST or was_sent:
         return None
     if row.is_false_failure:
-        return "the legacy worker set it to failed without an answer from the bank"
+        return "the legacy worker set it to failed without a response from the bank"
     if row.status == "failed":
         return "the legacy worker did not send it"
     return "the legacy worker has not finished it"
