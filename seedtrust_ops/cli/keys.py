@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.formatting import pluralize
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
@@ -41,10 +42,10 @@ def check() -> None:
     from seedtrust_ops.domain.key_rotation import count_key_usage
 
     with _open_tokens() as stored, _progress("Checking account numbers", stored.token_count) as advance:
-        use = count_key_usage(stored.sessions, stored.ring, advance)
+        use = count_key_usage(stored.sessions, stored.cipher, advance)
     for index in range(stored.key_count):
         label = f"Key {index + 1}{' (newest)' if index == 0 else ''}"
-        typer.echo(f"{label}: {use.tokens[index]} account numbers.")
+        typer.echo(f"{label}: {_account_numbers(use.tokens[index])}.")
     _require_readable(use)
 
 
@@ -68,8 +69,8 @@ def _preview_rotation() -> None:
     from seedtrust_ops.domain.key_rotation import count_key_usage
 
     with _open_tokens() as stored, _progress("Checking account numbers", stored.token_count) as advance:
-        use = count_key_usage(stored.sessions, stored.ring, advance)
-    typer.echo(f"{use.older_key_count} of {stored.token_count} account numbers would be re-encrypted.")
+        use = count_key_usage(stored.sessions, stored.cipher, advance)
+    typer.echo(f"{use.older_key_count:,} of {_account_numbers(stored.token_count)} would be re-encrypted.")
     _require_readable(use)
 
 
@@ -78,14 +79,14 @@ def _rotate() -> None:
 
     # Every account number is read twice: once to re-encrypt it, once to verify the result.
     with _open_tokens() as stored, _progress("Rotating account numbers", 2 * stored.token_count) as advance:
-        rotation = rotate(stored.sessions, stored.ring, advance)
-    typer.echo(f"{rotation.reencrypted} of {stored.token_count} account numbers were re-encrypted.")
+        rotation = rotate(stored.sessions, stored.cipher, advance)
+    typer.echo(f"Re-encrypted {rotation.reencrypted:,} of {_account_numbers(stored.token_count)}.")
     _require_readable(rotation.usage)
     if not rotation.is_complete:
         raise OlderKeyInUse(
-            f"{rotation.usage.older_key_count} account numbers were encrypted with an older key during the rotation: "
-            "an application still uses it. Put the newest key first in the SEEDTRUST_FIELD_KEY of every application, "
-            "restart them, and run this command again. Keep the older keys until then."
+            f"During the rotation, an application encrypted {_account_numbers(rotation.usage.older_key_count)} "
+            "with an older key. Put the newest key first in the SEEDTRUST_FIELD_KEY of every application, restart "
+            "them, and run this command again. Keep the older keys until then."
         )
     old_keys = "Old keys can be removed from SEEDTRUST_FIELD_KEY once no application encrypts with them."
     only_key = "It is the only key in SEEDTRUST_FIELD_KEY."
@@ -100,7 +101,7 @@ class _StoredTokens:
     """The database with the tokens, the cipher that decrypts them, and the number of keys and tokens."""
 
     sessions: "sessionmaker[Session]"
-    ring: "FernetFieldCipher"
+    cipher: "FernetFieldCipher"
     key_count: int
     token_count: int
 
@@ -114,12 +115,12 @@ def _open_tokens() -> Iterator[_StoredTokens]:
     from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 
     configured = get_settings().field_keys.keys
-    ring = FernetFieldCipher(configured)
+    cipher = FernetFieldCipher(configured)
     with translate_database_errors(application_engine().url):
         sessions = application_sessions()
         with sessions() as session:
             count = count_tokens(session)
-        yield _StoredTokens(sessions, ring, len(configured), count)
+        yield _StoredTokens(sessions, cipher, len(configured), count)
 
 
 def _require_readable(use: "KeyUsage") -> None:
@@ -128,16 +129,21 @@ def _require_readable(use: "KeyUsage") -> None:
     problems = []
     if use.unknown_key_transactions:
         problems.append(
-            f"No key in SEEDTRUST_FIELD_KEY decrypts {len(use.unknown_key_transactions)} account numbers (transactions "
-            f"{_list_ids(use.unknown_key_transactions)}). Add the key that encrypted them to the end of the "
+            f"No key in SEEDTRUST_FIELD_KEY decrypts {_account_numbers(len(use.unknown_key_transactions))} "
+            f"(transaction IDs: {_list_ids(use.unknown_key_transactions)}). Add the missing key to the end of the "
             "variable, and run this command again."
         )
     if use.damaged:
         problems.append(
-            f"{len(use.damaged)} account numbers are damaged, so no key can decrypt them (transactions "
-            f"{_list_ids(use.damaged)}). Ask the payees for their account numbers and enter them again."
+            f"No key can decrypt {_account_numbers(len(use.damaged))}, because the stored data is damaged "
+            f"(transaction IDs: {_list_ids(use.damaged)}). Ask the payees for their account numbers and "
+            "enter them again."
         )
     raise UnreadableTokens(" ".join([*problems, "Do not remove any key until this is resolved."]))
+
+
+def _account_numbers(count: int) -> str:
+    return pluralize(count, "account number")
 
 
 def _list_ids(transaction_ids: Sequence[int]) -> str:

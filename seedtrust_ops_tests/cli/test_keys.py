@@ -22,6 +22,7 @@ from seedtrust_ops_tests.support.key_rotation_helpers import (
     cipher_with_keys,
     create_batch_with_key,
     new_key,
+    read_numbers,
     read_tokens,
 )
 from seedtrust_ops_tests.support.waiters import wait_until
@@ -64,7 +65,7 @@ def test_undecryptable_tokens_are_listed_without_their_content(company: Company,
     for command in (("rotate", "--dry-run"), ("rotate",), ("check",)):
         code, output, errors = run(*command)
         assert code == 1, command
-        assert f"(transaction IDs: {lost[0]}, {lost[1]}). Add the key" in errors
+        assert f"(transaction IDs: {lost[0]}, {lost[1]}). Add the missing key" in errors
         assert f"(transaction IDs: {damaged[0]}). Ask the payees" in errors
         assert CAN_REMOVE not in output + errors
         assert not any(token in output + errors for token in read_tokens(company.sessions).values())
@@ -84,7 +85,7 @@ def test_killed_rotation_is_completed_by_the_next_one(
     company: Company, bank_environment: dict[str, str], old_key: str, page: int
 ) -> None:
     company.big_batch(2 * PAGE_SIZE + 100)
-    numbers = {one: cipher_with_keys(old_key).decrypt(token) for one, token in read_tokens(company.sessions).items()}
+    numbers = read_numbers(company.sessions, old_key)
     # Late in the page: the rows before it have new tokens, in a transaction that will never commit.
     blocked_id = sorted(numbers)[min(page * PAGE_SIZE, len(numbers)) - 10]
     with block_updates(company.sessions, blocked_id) as is_blocked:
@@ -108,21 +109,19 @@ def test_killed_rotation_is_completed_by_the_next_one(
 
     assert code == 0
     assert CAN_REMOVE in output
-    assert {
-        one: cipher_with_keys(NEW).decrypt(token) for one, token in read_tokens(company.sessions).items()
-    } == numbers
+    assert read_numbers(company.sessions, NEW) == numbers
 
 
 def test_worker_sends_a_batch_during_key_rotation(
     company: Company, bank: BankProcess, bank_environment: dict[str, str], old_key: str
 ) -> None:
     batch_id = company.big_batch(200)
-    ids = {str(one.id) for one in company.transactions(batch_id)}
+    ids = {str(transaction.id) for transaction in company.transactions(batch_id)}
 
     def posts() -> int:
-        return sum(one["method"] == "POST" and one["reference"] in ids for one in bank.control.requests())
+        return sum(request["method"] == "POST" and request["reference"] in ids for request in bank.control.requests())
 
-    numbers = {one: cipher_with_keys(old_key).decrypt(token) for one, token in read_tokens(company.sessions).items()}
+    numbers = read_numbers(company.sessions, old_key)
     bank.control.inject_fault("late_response_after_commit", method="POST", times=20, seconds=0.05)
     # After those the bank makes the worker wait, so that the rotation runs while the batch is being sent.
     bank.control.inject_fault("rate_limited", method="POST", times=None, seconds=1)
@@ -136,7 +135,7 @@ def test_worker_sends_a_batch_during_key_rotation(
         wait_until(lambda: posts() >= 20, seconds=60, what="20 requests at the bank")
         code, output, _ = run("rotate")
         assert code == 0, output
-        assert re.search(r"^200 of 200 ", output)
+        assert re.search(r"^Re-encrypted 200 of 200 ", output)
         assert worker.poll() is None
         bank.control.clear_faults()
         worker_output, _ = worker.communicate(timeout=120)
@@ -145,8 +144,6 @@ def test_worker_sends_a_batch_during_key_rotation(
         worker.communicate()
     assert worker_output.strip() == "completed"
     assert set(company.statuses(batch_id)) == {"completed"}
-    keys = {idempotency_key(one.id) for one in company.transactions(batch_id)}
+    keys = {idempotency_key(transaction.id) for transaction in company.transactions(batch_id)}
     assert not keys & set(bank.control.totals()["keys_paid_more_than_once"])
-    assert {
-        one: cipher_with_keys(NEW).decrypt(token) for one, token in read_tokens(company.sessions).items()
-    } == numbers
+    assert read_numbers(company.sessions, NEW) == numbers
