@@ -1,6 +1,6 @@
-"""Names of the run tags that other programs read, and the JobRun status for each Dagster run status.
+"""What the JobRun mirror and the client read from a Dagster run: tag names, the result label, and run statuses.
 
-The JobRun mirror and the client for the web apps share these, so this module does not import Dagster.
+The web apps use the client, so this module does not import Dagster. Tags that only one module uses are defined there.
 """
 
 import re

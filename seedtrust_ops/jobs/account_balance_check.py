@@ -14,8 +14,8 @@ import dagster as dg
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.domain.balances import audit
-from seedtrust_ops.domain.balances.audit import Violations
+from seedtrust_ops.domain.balances import balance_invariants
+from seedtrust_ops.domain.balances.balance_invariants import Violations
 from seedtrust_ops.domain.balances.snapshot import write_balance_snapshot
 from seedtrust_ops.domain.shadow_mode import job_dry_runs
 from seedtrust_ops.errors import SeedTrustError
@@ -123,7 +123,7 @@ def _accounting_check(
 account_balances_checks = [
     _accounting_check(
         "balance_equals_ledger",
-        audit.ledger_mismatches,
+        balance_invariants.ledger_mismatches,
         passed="Every account balance matches the ledger.",
         failed="Account balances that do not match the ledger",
         next_step="Find the missing or duplicate ledger entry before any money leaves these accounts.",
@@ -131,7 +131,7 @@ account_balances_checks = [
     ),
     _accounting_check(
         "no_negative_balance",
-        audit.negative_balances,
+        balance_invariants.negative_balances,
         passed="No account has a negative balance.",
         failed="Accounts with a negative balance, from which more was paid out than the case had",
         next_step="Ask the escrow specialist to get the account funded.",
@@ -139,7 +139,7 @@ account_balances_checks = [
     ),
     _accounting_check(
         "active_case_has_account",
-        audit.active_cases_without_account,
+        balance_invariants.active_cases_without_account,
         passed="Every active case has an escrow account.",
         failed="Active cases without an escrow account, so nothing can be paid for them",
         next_step="Open an account in the platform.",
@@ -147,7 +147,7 @@ account_balances_checks = [
     ),
     _accounting_check(
         "approved_is_covered",
-        audit.overcommitted_cases,
+        balance_invariants.overcommitted_cases,
         passed="Every account covers its approved, unpaid requests.",
         failed="Cases whose approved, unpaid requests exceed their account balance, so the last payments will fail",
         next_step="Get the accounts funded or withdraw approvals.",

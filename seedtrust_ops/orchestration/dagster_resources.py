@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.config import HuntingtonSettings, get_settings
 from seedtrust_ops.database.engine import application_engine, application_sessions
 from seedtrust_ops.resources import healthcheck_ping
-from seedtrust_ops.resources.cloudfront import CloudFrontPage
+from seedtrust_ops.resources.cloudfront_check import CloudFrontPage
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank
 from seedtrust_ops.resources.internal_api_client import TIMEOUT_SECONDS, InternalApi

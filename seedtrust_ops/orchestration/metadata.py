@@ -14,7 +14,7 @@ import dagster as dg
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.balances.audit import Violations
+from seedtrust_ops.domain.balances.balance_invariants import Violations
 from seedtrust_ops.domain.balances.chart import render_histogram
 from seedtrust_ops.domain.balances.snapshot import BalanceSnapshot
 from seedtrust_ops.domain.operations_review.chart import render_week

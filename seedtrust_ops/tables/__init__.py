@@ -11,11 +11,11 @@ from seedtrust_ops.tables.events import OutgoingEvent
 from seedtrust_ops.tables.huntington import HuntingtonBatch, HuntingtonTransaction
 from seedtrust_ops.tables.job_runs import ErrorRecord, JobRun
 from seedtrust_ops.tables.notifications import Notification, NotificationAttachment
-from seedtrust_ops.tables.people import Case, CaseParty, User
 from seedtrust_ops.tables.reports import ReportClaim, ReportRequest
 from seedtrust_ops.tables.shadow import ShadowDecision
 from seedtrust_ops.tables.transfer_state import BankFeedCursor, BatchLease, Switch, TransferAttempt
 from seedtrust_ops.tables.user_presence import ViewingDisbursementRequest, ViewingPayment
+from seedtrust_ops.tables.users_and_cases import Case, CaseParty, User
 
 __all__ = [
     "Account",

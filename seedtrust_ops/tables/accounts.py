@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from seedtrust_ops.tables.base import PlatformTable
 from seedtrust_ops.tables.huntington import HuntingtonTransaction
-from seedtrust_ops.tables.people import Case
+from seedtrust_ops.tables.users_and_cases import Case
 
 
 class Account(PlatformTable):

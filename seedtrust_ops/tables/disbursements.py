@@ -9,7 +9,7 @@ from sqlalchemy import ForeignKey, Identity, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from seedtrust_ops.tables.base import INT, PlatformTable
-from seedtrust_ops.tables.people import Case, User
+from seedtrust_ops.tables.users_and_cases import Case, User
 
 
 class DisbursementRequest(PlatformTable):

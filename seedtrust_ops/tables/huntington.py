@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from seedtrust_ops.tables.base import INT, PlatformTable
 from seedtrust_ops.tables.disbursements import DisbursementRequest
-from seedtrust_ops.tables.people import User
+from seedtrust_ops.tables.users_and_cases import User
 
 
 class HuntingtonBatch(PlatformTable):

@@ -1,7 +1,7 @@
-"""Asks the bank for the status of every open transaction, and records it.
+"""Looks up the status of every open transaction at the bank, and records it.
 
 Open means: `processing` without a worker, `submitted`, or a false failure of the legacy worker. A worker that takes
-over a batch asks about that batch only; auto-heal asks about all of them.
+over a batch looks up that batch only; auto-heal looks up all of them.
 See docs/decisions/unknown-outcomes.md.
 """
 
@@ -96,7 +96,7 @@ async def look_up_open_transactions(
         bank: the bank.
         unknown_grace_seconds: how long after its last attempt a key must be unknown to the bank before the
             transaction goes back to `pending`.
-        lease: a worker's lease on one batch, to ask about that batch only. Without it, all batches are asked about,
+        lease: a worker's lease on one batch, to look up that batch only. Without it, all batches are looked up,
             and batches with transactions that went back to `pending` are requeued.
 
     Raises:
@@ -190,7 +190,7 @@ class _PageRecorder:
             lock_lease(session, self.lease)
         result = InquiryResult(changes=apply_bank_statuses(session, self.transfers))
         record_bank_findings(
-            session, {change.transaction_id: change.transfer for change in result.changes}, "the bank was asked"
+            session, {change.transaction_id: change.transfer for change in result.changes}, "seen in a status inquiry"
         )
         unknown = {
             one.id: one
