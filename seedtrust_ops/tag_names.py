@@ -1,6 +1,6 @@
 """What the JobRun mirror and the client read from a Dagster run: tag names, the result label, and run statuses.
 
-The web apps use the client, so this module does not import Dagster. Tags that only one module uses are defined there.
+The web apps use the client, so this module does not import Dagster. Tags for queue limits are in `job_policies`.
 """
 
 import re
