@@ -35,13 +35,20 @@ def create_batch_with_key(company: Company, key: str, count: int, **columns: str
             ):
                 for name, value in columns.items():
                     setattr(transaction, name, value)
-    return [one.id for one in company.transactions(batch_id)]
+    return [row.id for row in company.transactions(batch_id)]
 
 
 def read_tokens(sessions: sessionmaker[Session]) -> dict[int, str]:
+    """Return every encrypted account number, by transaction id."""
     with sessions() as session:
         rows = session.execute(select(HuntingtonTransaction.id, HuntingtonTransaction.account_number_encrypted))
         return {row.id: row.account_number_encrypted for row in rows}
+
+
+def read_numbers(sessions: sessionmaker[Session], *keys: str) -> dict[int, str]:
+    """Return every account number, decrypted with these keys, by transaction id."""
+    cipher = cipher_with_keys(*keys)
+    return {transaction_id: cipher.decrypt(token) for transaction_id, token in read_tokens(sessions).items()}
 
 
 @contextmanager
