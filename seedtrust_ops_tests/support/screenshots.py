@@ -75,7 +75,7 @@ def _generate_work(
         for _ in range(RUNS_PER_JOB):
             runs = [ops_client.launch(job) for job in LAUNCHED_JOBS]
             wait_until(
-                lambda runs=runs: all(ops_client.job_run(one).status.is_finished for one in runs),
+                lambda runs=runs: all(ops_client.job_run(run).status.is_finished for run in runs),
                 seconds=WAIT_SECONDS,
                 every=0.5,
                 what="every job to have run",
@@ -112,7 +112,8 @@ def _take_jobs_screenshot(ui: UserInterface) -> None:
 def _save(ui: UserInterface, name: str) -> None:
     """Save a screenshot of the window, scaled down and compressed."""
     OUTPUT_FOLDER.mkdir(parents=True, exist_ok=True)
-    screenshot = Image.open(BytesIO(ui.page.screenshot())).convert("RGB")
+    # A dialog fades in. Playwright fast-forwards the transition, so that no half-transparent dialog is saved.
+    screenshot = Image.open(BytesIO(ui.page.screenshot(animations="disabled"))).convert("RGB")
     image = screenshot.resize(
         (IMAGE_WIDTH, round(screenshot.height * IMAGE_WIDTH / screenshot.width)), Image.Resampling.LANCZOS
     )
