@@ -31,7 +31,7 @@ from seedtrust_ops_tests.support.databases import create_platform_schema, plain_
 ROUNDS = 5
 MAX_LOOPED_ROWS = 1_000
 """Row by row, as the cron server did it, more rows than this take minutes per round."""
-LINEAR = 1.1
+MAX_LINEAR_SLOPE = 1.1
 """A slope up to this counts as linear: the exponent by which time grows with rows, between the two largest sizes."""
 PLAIN_REPORT_SQL = """
 copy (select c.case_number, u.full_name, a.balance_cents, a.minimum_balance_cents
@@ -41,11 +41,11 @@ Sessions = sessionmaker[Session]
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """One piece of work in three implementations, and the SQL that creates its rows."""
 
     name: str
-    fill: Callable[[int], str]
+    create_rows_sql: Callable[[int], str]
     plain_sql: str
     ours: Callable[[Sessions, Path], object]
     loop: Callable[[Sessions, Path], object]
@@ -56,22 +56,22 @@ def _report(sessions: Sessions, folder: Path) -> None:
         build_report(session, prepare_report(session, "account_balances", {}, "America/New_York"), "csv", folder)
 
 
-WORKS = (
-    Work(
+WORKLOADS = (
+    Workload(
         "DR approval",
         lambda rows: CREATE_REQUESTS_SQL.format(cases=rows // REQUESTS_PER_CASE, requests=rows),
         PLAIN_SQL,
         lambda sessions, _: run_in_transaction(sessions, approve_due),
         lambda sessions, _: row_loops.approve(sessions),
     ),
-    Work(
+    Workload(
         "balance check",
         lambda rows: CREATE_ACCOUNTS_SQL.format(accounts=rows),
         PLAIN_CHECK_SQL,
         lambda sessions, folder: render_histogram(write_balance_snapshot(sessions, folder / "balances.parquet")),
         lambda sessions, _: row_loops.check_balances(sessions),
     ),
-    Work(
+    Workload(
         "report, CSV",
         lambda rows: CREATE_ACCOUNTS_SQL.format(accounts=rows),
         PLAIN_REPORT_SQL,
@@ -91,53 +91,58 @@ def measure(large: bool) -> Part:
     )
     sizes = (1_000, 10_000, 100_000, *((1_000_000,) if large else ()))
     with start_database_server() as server:
-        for work in WORKS:
+        for workload in WORKLOADS:
             medians: dict[int, float] = {}
             for rows in sizes:
-                log_line(f"(e) {work.name}, {rows:,} rows")
-                medians[rows] = _measure(part, server, work, rows)
+                log_line(f"(e) {workload.name}, {rows:,} rows")
+                medians[rows] = _measure(part, server, workload, rows)
             before, last = sizes[-2:]
             slope = math.log(medians[last] / medians[before]) / math.log(last / before)
-            part.targets.append(Target(f"{work.name}: slope linear or better", f"{slope:.2f}", slope <= LINEAR))
+            part.targets.append(
+                Target(f"{workload.name}: slope linear or better", f"{slope:.2f}", slope <= MAX_LINEAR_SLOPE)
+            )
     return part
 
 
-def _measure(part: Part, server: URL, work: Work, rows: int) -> float:
+def _measure(part: Part, server: URL, workload: Workload, rows: int) -> float:
     """Measure the three implementations on `rows` rows; return the median of ours."""
-    with _template(server, work.fill(rows)) as template:
+    with _template(server, workload.create_rows_sql(rows)) as template:
 
-        def rounds(do: Callable[[URL, Path], object], count: int) -> list[float]:
-            return [_time(server, template, do) for _ in range(count)]
+        def measure_rounds(run: Callable[[URL, Path], object], count: int) -> list[float]:
+            return [_time(server, template, run) for _ in range(count)]
 
         part.add(
             Measurement(
-                f"{work.name}, {rows:,} rows: plain SQL", rounds(lambda url, _: _run(url, work.plain_sql), ROUNDS)
+                f"{workload.name}, {rows:,} rows: plain SQL",
+                measure_rounds(lambda url, _: _run(url, workload.plain_sql), ROUNDS),
             )
         )
-        ours = Measurement(f"SeedTrust Ops: {work.name}, {rows:,} rows", rounds(_with_sessions(work.ours), ROUNDS))
+        ours = Measurement(
+            f"SeedTrust Ops: {workload.name}, {rows:,} rows", measure_rounds(_with_sessions(workload.ours), ROUNDS)
+        )
         if rows <= MAX_LOOPED_ROWS:
-            loops = rounds(_with_sessions(work.loop), ROUNDS)
-            part.add(Measurement(f"{work.name}, {rows:,} rows: row by row", loops))
+            loops = measure_rounds(_with_sessions(workload.loop), ROUNDS)
+            part.add(Measurement(f"{workload.name}, {rows:,} rows: row by row", loops))
         return part.add(ours).median
 
 
 @contextmanager
-def _template(server: URL, fill: str) -> Iterator[str]:
+def _template(server: URL, create_rows_sql: str) -> Iterator[str]:
     with temporary_database(server) as url:
         create_platform_schema(url)
         engine = create_engine(url)
         migrate(engine)
         engine.dispose()
         with psycopg.connect(plain_url(url), autocommit=True) as connection:
-            connection.execute(fill)
+            connection.execute(create_rows_sql)
             connection.execute("vacuum analyze")
         yield str(url.database)
 
 
-def _time(server: URL, template: str, do: Callable[[URL, Path], object]) -> float:
+def _time(server: URL, template: str, run: Callable[[URL, Path], object]) -> float:
     with temporary_database(server, template=template) as url, TemporaryDirectory() as folder:
         began = time.perf_counter()
-        do(url, Path(folder))
+        run(url, Path(folder))
         return time.perf_counter() - began
 
 
@@ -151,10 +156,10 @@ def _run(url: URL, statement: str) -> None:
             cursor.execute(statement)
 
 
-def _with_sessions(do: Callable[[Sessions, Path], object]) -> Callable[[URL, Path], None]:
+def _with_sessions(run: Callable[[Sessions, Path], object]) -> Callable[[URL, Path], None]:
     def work(url: URL, folder: Path) -> None:
         engine = create_application_engine(url)
-        do(sessionmaker(engine, expire_on_commit=False), folder)
+        run(sessionmaker(engine, expire_on_commit=False), folder)
         engine.dispose()
 
     return work

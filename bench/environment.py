@@ -124,9 +124,9 @@ def run_program(command: Sequence[str], variables: Mapping[str, str], log: Path)
                 process.kill()
                 process.wait()
             # Stock Dagster's code servers keep running if their daemon ends in the middle of a run.
-            for one in children:
+            for child in children:
                 with suppress(psutil.NoSuchProcess):
-                    one.kill()
+                    child.kill()
 
 
 def cpu_seconds(root: psutil.Process) -> float:

@@ -47,10 +47,10 @@ def measure(_large: bool) -> Part:
     ):
         # The runs log what they do and how they fail, which is not needed here.
         with redirect_stderr(StringIO()):
-            made = execute_sample_runs(instance)
+            samples = execute_sample_runs(instance)
         write_history(
             create_engine(home.storage_url),
-            build_history(made, RUNS, in_bursts(datetime.now(UTC) - timedelta(hours=1))),
+            build_history(samples, RUNS, in_bursts(datetime.now(UTC) - timedelta(hours=1))),
         )
         seconds = []
         for _ in range(ROUNDS):
@@ -89,18 +89,18 @@ def _measure_sensor(part: Part, instance: dg.DagsterInstance, home: DagsterHome)
     seen: list[str] = []
 
     @dg.run_status_sensor(run_status=dg.DagsterRunStatus.SUCCESS, monitor_all_code_locations=True)
-    def counting(context: dg.RunStatusSensorContext) -> None:
+    def counting_sensor(context: dg.RunStatusSensorContext) -> None:
         seen.append(context.dagster_run.run_id)
 
     with create_engine(home.storage_url).connect() as connection:
         succeeded = connection.scalar(text("select count(*) from runs where status = 'SUCCESS'")) or 0
-    repository = dg.Definitions(sensors=[counting]).get_repository_def()
+    repository = dg.Definitions(sensors=[counting_sensor]).get_repository_def()
     # Without a cursor it would start with future events.
     cursor, ticks, seconds = RunStatusSensorCursor(record_id=0).to_json(), 0, []
     while len(seen) < succeeded:
         began = time.perf_counter()
         context = dg.build_sensor_context(instance=instance, cursor=cursor, repository_def=repository)
-        result = counting.evaluate_tick(context)
+        result = counting_sensor.evaluate_tick(context)
         seconds.append(time.perf_counter() - began)
         cursor, ticks = result.cursor or cursor, ticks + 1
     part.add(

@@ -36,7 +36,10 @@ def measure_stages(env: BenchEnvironment, times: Sequence[tuple[float, float]]) 
     stages: dict[str, list[float]] = {name: [] for name, _ in STAGES}
     stages[LAST_STAGE] = []
     with load_instance(env, env.folder / "seedtrust") as instance:
-        runs = sorted((one for one in instance.get_run_records() if BATCH_TAG in one.dagster_run.tags), key=_batch)
+        runs = sorted(
+            (run_record for run_record in instance.get_run_records() if BATCH_TAG in run_record.dagster_run.tags),
+            key=_batch,
+        )
         for record, (queued, requested) in zip(runs[-len(times) :], times, strict=True):
             before = queued
             event_times = {
@@ -56,20 +59,20 @@ def _batch(record: dg.RunRecord) -> int:
     return int(record.dagster_run.tags[BATCH_TAG])
 
 
-def measure_wakeups(env: BenchEnvironment, count: int) -> list[float]:
+def measure_sensor_delays(env: BenchEnvironment, count: int) -> list[float]:
     """Return the seconds that our long-polling sensor took to return after a batch was queued, `count` times."""
     home = env.folder / "sensor"
     home.mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", home)
     with load_instance(env, home) as instance, ThreadPoolExecutor(1) as pool:
         try:
-            return [_measure_wakeup(env, instance, pool) for _ in range(count)]
+            return [_measure_sensor_delay(env, instance, pool) for _ in range(count)]
         finally:
             application_engine().dispose()
             application_engine.cache_clear()
 
 
-def _measure_wakeup(env: BenchEnvironment, instance: dg.DagsterInstance, pool: ThreadPoolExecutor) -> float:
+def _measure_sensor_delay(env: BenchEnvironment, instance: dg.DagsterInstance, pool: ThreadPoolExecutor) -> float:
     context = dg.build_sensor_context(instance=instance, resources={"database": DatabaseResource()})
 
     def tick() -> float:

@@ -15,7 +15,7 @@ def describe_machine() -> str:
     """Return the time, the machine and its load as one line of text."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory().total / GIBIBYTE
-    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+    load = ", ".join(f"{average:.1f}" for average in os.getloadavg())
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, on {cores} cores ({_processor()}) with {memory:.0f} GB of memory and "
         f"{platform.system()} {platform.release()}; load average {load}"

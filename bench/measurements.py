@@ -62,8 +62,10 @@ class Part:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Part":
         """Return the part from the dictionary that `asdict` made of it."""
-        measurements = [Measurement(**one) for one in data["measurements"]]
-        return cls(**(data | {"measurements": measurements, "targets": [Target(**one) for one in data["targets"]]}))
+        measurements = [Measurement(**measurement) for measurement in data["measurements"]]
+        return cls(
+            **(data | {"measurements": measurements, "targets": [Target(**target) for target in data["targets"]]})
+        )
 
     def add(self, measurement: Measurement) -> Measurement:
         """Keep a measurement and print it right away, because a benchmark takes long."""

@@ -17,11 +17,11 @@ BAR_INCHES = 0.24
 
 def save_part(part: Part) -> None:
     """Replace the part's previous measurements, and write the results again."""
-    measured = {one["key"]: one for one in json.loads(MEASURED.read_text())} if MEASURED.is_file() else {}
+    measured = {saved["key"]: saved for saved in json.loads(MEASURED.read_text())} if MEASURED.is_file() else {}
     measured[part.key] = asdict(part)
     parts = [measured[key] for key in sorted(measured)]
     MEASURED.write_text(json.dumps(parts, indent=1) + "\n")
-    write_results([Part.from_json(one) for one in parts])
+    write_results([Part.from_json(saved_part) for saved_part in parts])
 
 
 def write_results(parts: Sequence[Part]) -> None:
@@ -50,15 +50,16 @@ def _draw_chart(parts: Sequence[Part], path: Path) -> None:
     heights = [len(part.measurements) + 2 for part in parts]
     chart = Figure(figsize=(8, BAR_INCHES * sum(heights)), dpi=80, layout="constrained")
     for axes, part in zip(chart.subplots(len(parts), squeeze=False, height_ratios=heights)[:, 0], parts, strict=True):
-        medians = [one.median for one in part.measurements]
+        medians = [measurement.median for measurement in part.measurements]
         spread = [
-            [one.median - min(one.values) for one in part.measurements],
-            [max(one.values) - one.median for one in part.measurements],
+            [measurement.median - min(measurement.values) for measurement in part.measurements],
+            [max(measurement.values) - measurement.median for measurement in part.measurements],
         ]
         colors = [
-            "tab:green" if one.name.startswith(("SeedTrust", "warm")) else "tab:gray" for one in part.measurements
+            "tab:green" if measurement.name.startswith(("SeedTrust", "warm")) else "tab:gray"
+            for measurement in part.measurements
         ]
-        names = [f"{one.name} [{one.unit}]" for one in part.measurements]
+        names = [f"{measurement.name} [{measurement.unit}]" for measurement in part.measurements]
         axes.barh(names, medians, xerr=spread, color=colors, ecolor="black", capsize=2)
         axes.set_xscale("log")
         axes.invert_yaxis()

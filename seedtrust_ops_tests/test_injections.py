@@ -152,7 +152,11 @@ class _HtmlTags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        self.active += [one for one in attrs if one[0].startswith("on") or one[0] in ("src", "href", "action")]
+        self.active += [
+            attribute
+            for attribute in attrs
+            if attribute[0].startswith("on") or attribute[0] in ("src", "href", "action")
+        ]
 
 
 def _assert_emails_are_inert(emails: list[ReceivedEmail]) -> None:
@@ -195,9 +199,9 @@ def _assert_spreadsheets_have_no_formulas(files: dict[str, bytes]) -> None:
         assert book.vba_archive is None
         for sheet in book.worksheets:
             for cells in sheet.iter_rows():
-                for one in cells:
-                    assert one.data_type != "f", one.value
-                    assert one.hyperlink is None
+                for xlsx_cell in cells:
+                    assert xlsx_cell.data_type != "f", xlsx_cell.value
+                    assert xlsx_cell.hyperlink is None
 
 
 def _assert_pdfs_have_no_actions(files: dict[str, bytes]) -> None:
@@ -242,7 +246,11 @@ def _flat(tokens: list[Token]) -> Iterator[Token]:
 
 def _control_chars(text_output: str) -> set[str]:
     """Return the characters that control a terminal or change the text direction."""
-    return {one for one in text_output if unicodedata.category(one) in ("Cc", "Cf") and one not in "\n\t"}
+    return {
+        character
+        for character in text_output
+        if unicodedata.category(character) in ("Cc", "Cf") and character not in "\n\t"
+    }
 
 
 def _assert_log_has_no_control_chars(log_output: str) -> None:
@@ -254,7 +262,7 @@ def _assert_log_has_no_control_chars(log_output: str) -> None:
 def _assert_command_line_shows_plain_text(inserted: InsertedPayloads, folder: Path) -> None:
     with inserted.company.sessions.begin() as session:
         halt(session, "[red]reason[/] \x1b[31m\nTransfers are sent again.", set_by="[b]somebody[/b]")
-    explained = [("rules", "explain", str(one)) for one in inserted.requests[-14:]]
+    explained = [("rules", "explain", str(request_id)) for request_id in inserted.requests[-14:]]
     for command in [("status",), ("status", "--json"), ("alerts",), ("alerts", "--json"), *explained]:
         result = CliRunner().invoke(app, list(command), color=True, env={"COLUMNS": "3000"})
         assert result.exit_code == 0, (command, result.output[-500:], result.exception)

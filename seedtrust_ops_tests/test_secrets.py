@@ -59,8 +59,8 @@ def rows_of(url: URL) -> Iterable[tuple[str, str]]:
             for table in inspect(connection).get_table_names(schema=schema):
                 account_number_columns = "- 'account_number_encrypted' - 'account_number_last4'"
                 excluded = account_number_columns if table == "huntington_transactions" else ""
-                for one in connection.scalars(text(f'select (to_jsonb(t) {excluded})::text from {schema}."{table}" t')):
-                    yield f"{schema}.{table}", one
+                for row in connection.scalars(text(f'select (to_jsonb(t) {excluded})::text from {schema}."{table}" t')):
+                    yield f"{schema}.{table}", row
     engine.dispose()
 
 
@@ -91,7 +91,7 @@ def batch_with_every_response(company: Company) -> tuple[int, list[str]]:
         kind = KINDS[position % len(KINDS)]
         request = company.request(case, 100)
         company.transaction(batch_id, request, 100, account_number=number, payee_name=kind, method="ach")
-    return batch_id, [one.account_number_encrypted for one in company.transactions(batch_id)]
+    return batch_id, [transaction.account_number_encrypted for transaction in company.transactions(batch_id)]
 
 
 def with_password(url: URL) -> str:
@@ -208,7 +208,7 @@ def test_account_numbers_do_not_leak_from_any_job(
     caplog.set_level(logging.DEBUG)
     batch_id = create_work_for_every_job(company)
     transactions = company.transactions(batch_id)
-    tokens = [one.account_number_encrypted for one in transactions]
+    tokens = [transaction.account_number_encrypted for transaction in transactions]
     numbers = [company.cipher.decrypt(token) for token in tokens]
     assert unexpected_failures(run_every_job(instance, bank, batch_id, company.sessions)) == {}
     output = capfd.readouterr()

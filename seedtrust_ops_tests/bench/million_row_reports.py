@@ -37,14 +37,14 @@ from cases c join accounts a on a.case_id = c.id
 left join (select account_id, sum(amount_cents) cents from ledger_entries group by 1) l on l.account_id = a.id
 where c.status = 'active'
 """
-WORKS = ("check", "csv", "xlsx")
+WORKLOADS = ("check", "csv", "xlsx")
 
 
 def main() -> None:
     """Create the accounts and measure, or do one piece of work if `--work` is given."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--accounts", type=int, default=1_000_000)
-    parser.add_argument("--work", choices=WORKS)
+    parser.add_argument("--work", choices=WORKLOADS)
     parser.add_argument("--url")
     arguments = parser.parse_args()
     if arguments.work:
@@ -68,7 +68,7 @@ def _measure(url: str, accounts: int) -> None:
         began = monotonic()
         connection.execute(text(PLAIN_CHECK_SQL)).all()
     print(f"plain SQL query: {monotonic() - began:.1f} s", flush=True)  # noqa: T201
-    for work in WORKS:
+    for work in WORKLOADS:
         subprocess.run([sys.executable, "-m", __spec__.name, "--work", work, "--url", url], check=True)
 
 

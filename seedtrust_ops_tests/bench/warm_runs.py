@@ -87,11 +87,11 @@ def _measure_memory(daemon: QuickDaemon, folder: Path) -> None:
     config = {"ops": {"report_run": {"config": {"file": str(file), "hold": True}}}}
     ids = daemon.submit("report_run", HELD_RUNS, run_config=config)
     wait_until(lambda: file.exists() and len(file.read_text().splitlines()) == HELD_RUNS, seconds=60)
-    unshared = sorted(psutil.Process(daemon.worker(one).pid).memory_full_info().uss / 2**20 for one in ids)
+    unshared = sorted(psutil.Process(daemon.worker(run_id).pid).memory_full_info().uss / 2**20 for run_id in ids)
     _print_line(f"unshared memory of a forked run: {unshared[0]:.0f} to {unshared[-1]:.0f} MB")
     release.touch()
-    for one in ids:
-        daemon.wait_for(one, dg.DagsterRunStatus.SUCCESS)
+    for run_id in ids:
+        daemon.wait_for(run_id, dg.DagsterRunStatus.SUCCESS)
 
 
 def _print_line(sentence: str) -> None:

@@ -39,7 +39,7 @@ def create_sample_week(session: Session, first: date, *, seed: int = 7) -> None:
     admins = list(session.scalars(select(User.id).where(User.role == "admin", User.is_active)))
     days = [first + timedelta(days=number) for number in range(7)]
     session.execute(insert(JobRun), [run for day in days for run in _runs(rng, day)])
-    session.execute(insert(ReportRequest), [one for day in days for one in _reports(rng, day, admins)])
+    session.execute(insert(ReportRequest), [report for day in days for report in _reports(rng, day, admins)])
 
 
 def _runs(rng: Random, day: date) -> list[dict[str, Any]]:

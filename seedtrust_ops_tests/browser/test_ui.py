@@ -39,9 +39,9 @@ def test_batch_is_launched_by_its_id_and_completes(ui: UserInterface, dev: Runni
     with dev.sessions() as session:
         assert session.get_one(HuntingtonBatch, batch_id).status == "completed"
         transactions = session.scalars(select(HuntingtonTransaction).where(HuntingtonTransaction.batch_id == batch_id))
-        sent = {str(one.id): one.amount_cents for one in transactions}
-    at_bank = [(one["reference"], one["amount_cents"]) for one in dev.bank.ledger()["transfers"]]
-    assert sorted(one for one in at_bank if one[0] in sent) == sorted(sent.items())
+        sent = {str(transaction.id): transaction.amount_cents for transaction in transactions}
+    at_bank = [(transfer["reference"], transfer["amount_cents"]) for transfer in dev.bank.ledger()["transfers"]]
+    assert sorted(transfer for transfer in at_bank if transfer[0] in sent) == sorted(sent.items())
 
     ui.filter_events("Yielded output")
     ui.page.get_by_role("row", name=re.compile("^Transactions")).get_by_text("Show Markdown").click()
@@ -138,7 +138,7 @@ def test_assets_are_listed_by_group(ui: UserInterface) -> None:
 
 def _running_schedules(dev: RunningDev) -> set[str]:
     states = dev.instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
-    return {one.instigator_name for one in states if one.is_running}
+    return {state.instigator_name for state in states if state.is_running}
 
 
 def _wait_for_job_run(dev: RunningDev, run_id: str, status: str) -> None:

@@ -36,9 +36,9 @@ def test_empty_list_says_no_open_alerts(sessions: sessionmaker[Session]) -> None
 def test_open_alerts_are_listed_worst_first_and_resolved_ones_with_all(alert_ids: list[int]) -> None:
     high, critical, resolved = alert_ids
     listed = json.loads(run_alerts("--json")[1])
-    assert [one["id"] for one in listed] == [critical, high]
+    assert [alert["id"] for alert in listed] == [critical, high]
     assert listed[0]["detail"] == "Batch 7 is stuck."
-    assert [one["id"] for one in json.loads(run_alerts("--all", "--json")[1])] == [critical, high, resolved]
+    assert [alert["id"] for alert in json.loads(run_alerts("--all", "--json")[1])] == [critical, high, resolved]
     output = run_alerts("--all")[1]
     assert output.index("batch_stuck") < output.index("reports_waiting") < output.index("bank_silent")
 
@@ -50,7 +50,7 @@ def test_acknowledgement_names_the_person_and_the_first_one_stays(alert_ids: lis
         f"Alert {high} (reports_waiting, report requests) is acknowledged by Maria.",
     )
     assert run_alerts("ack", high, "--by", "Tom")[1].endswith("is acknowledged by Maria.")
-    (acknowledged,) = [one for one in json.loads(run_alerts("--json")[1]) if one["acknowledged_at"]]
+    (acknowledged,) = [alert for alert in json.loads(run_alerts("--json")[1]) if alert["acknowledged_at"]]
     assert (acknowledged["id"], acknowledged["acknowledged_by"]) == (alert_ids[0], "Maria")
 
 
@@ -71,5 +71,5 @@ def test_manual_resolution_records_the_person(alert_ids: list[int]) -> None:
         0,
         f"Alert {critical} (batch_stuck, batch 7) is resolved.",
     )
-    resolved = [one for one in json.loads(run_alerts("--all", "--json")[1]) if one["id"] == alert_ids[1]]
-    assert [one["detail"] for one in resolved] == ["Batch 7 is stuck. Resolved by Maria."]
+    resolved = [alert for alert in json.loads(run_alerts("--all", "--json")[1]) if alert["id"] == alert_ids[1]]
+    assert [alert["detail"] for alert in resolved] == ["Batch 7 is stuck. Resolved by Maria."]

@@ -43,8 +43,8 @@ def errors_of(url: str, read_timeout: float = 60) -> list[SeedTrustError]:
             with pytest.raises(SeedTrustError) as raised:
                 call(RUN_ID)
             errors.append(raised.value)
-    assert [(type(one), _normalize(one)) for one in asyncio.run(_async_errors(url, timeout))] == [
-        (type(one), _normalize(one)) for one in errors
+    assert [(type(error), _normalize(error)) for error in asyncio.run(_async_errors(url, timeout))] == [
+        (type(error), _normalize(error)) for error in errors
     ]
     return errors
 

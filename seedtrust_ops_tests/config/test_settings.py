@@ -192,7 +192,7 @@ def test_settings_never_show_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, BANK | SERVICES | urls | {"SEEDTRUST_FIELD_KEY": ",".join(keys)})
     groups = [group.read() for group in GROUPS]
     databases = DatabaseSettings.read()
-    shown = [repr(one) + str(one) + one.model_dump_json() for one in groups]
+    shown = [repr(settings) + str(settings) + settings.model_dump_json() for settings in groups]
     shown += [repr(databases.application_url), str(databases.dagster_url), repr(get_settings())]
     assert not any(secret in text for text in shown for secret in [SECRET, *keys])
 

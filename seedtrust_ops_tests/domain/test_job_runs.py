@@ -47,7 +47,9 @@ def test_row_has_the_latest_state_in_any_order_of_snapshots(
         record(sessions, [order[step] for order in orders])
     for order in orders:
         job_run = row(sessions, order[0].run_id)
-        expected = snapshots[last] if last is not None else next(one for one in order if one.finished_at is not None)
+        expected = (
+            snapshots[last] if last is not None else next(ended for ended in order if ended.finished_at is not None)
+        )
         assert (job_run.status, job_run.resolution) == (expected.status, expected.status)
         assert (job_run.started_at, job_run.finished_at) == (expected.started_at, expected.finished_at)
         assert (job_run.retries, job_run.error, job_run.result) == (2, expected.error, expected.result)

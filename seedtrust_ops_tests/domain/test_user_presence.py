@@ -14,7 +14,7 @@ def test_presence_is_cleared_once_for_all_users(company: Company, sessions: sess
     factory = CaseFactory(sessions)
     users = [factory.user("admin", is_on_site=True), factory.user("case_manager", is_on_site=True, is_active=False)]
     request = factory.request(factory.case())
-    payments = [one.id for one in company.transactions(company.batch([100, 200]))]
+    payments = [transaction.id for transaction in company.transactions(company.batch([100, 200]))]
     with sessions.begin() as session:
         session.add_all(ViewingDisbursementRequest(user_id=user, disbursement_request_id=request) for user in users)
         session.add_all(ViewingPayment(user_id=users[0], huntington_transaction_id=payment) for payment in payments)

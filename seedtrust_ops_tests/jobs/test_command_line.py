@@ -76,7 +76,7 @@ def test_automations_start_stopped_with_dev_env_except_the_mirror(
 ) -> None:
     show = (
         "from seedtrust_ops.definitions import defs;"
-        "print({one.name: one.default_status.value for one in [*defs.sensors, *defs.schedules]})"
+        "print({each.name: each.default_status.value for each in [*defs.sensors, *defs.schedules]})"
     )
     environment = {"DEV_ENV": "1", "PATH": os.environ["PATH"], "HOME": str(folder)}
     done = subprocess.run(
@@ -89,7 +89,9 @@ def test_automations_start_stopped_with_dev_env_except_the_mirror(
         check=True,
     )
     with_dev_env = ast.literal_eval(done.stdout)
-    in_production = {one.name: one.default_status.value for one in [*defs.sensors, *defs.schedules]}
+    in_production = {
+        automation.name: automation.default_status.value for automation in [*defs.sensors, *defs.schedules]
+    }
     for statuses, expected in ((with_dev_env, "STOPPED"), (in_production, "RUNNING")):
         assert statuses["job_run_sensor"] == "RUNNING"
         assert statuses["huntington_batch_sensor"] == expected

@@ -74,7 +74,7 @@ def sent_ids(company: Company) -> list[int]:
     """Transactions of a batch that the bank has completed, in the order of AMOUNTS."""
     batch_id = company.batch(AMOUNTS)
     assert process(batch_id).success
-    return [one.id for one in company.transactions(batch_id)]
+    return [transaction.id for transaction in company.transactions(batch_id)]
 
 
 def test_day_links_its_batches_to_their_runs_and_the_bank_agrees(
@@ -217,12 +217,14 @@ def test_day_boundaries_follow_the_office_time_zone(company: Company, sessions: 
     )
     with sessions() as session:
         for batch_id, day in ((late, date(2026, 3, 7)), (early, date(2026, 3, 8))):
-            assert [one.batch_id for one in read_day(session, day, NEW_YORK).shown] == [batch_id]
+            assert [batch.batch_id for batch in read_day(session, day, NEW_YORK).shown] == [batch_id]
         set_row(company, company.transactions(early)[0].id, status="completed")
         month = read_month(session, date(2026, 3, 8), NEW_YORK)
     assert len(month) == DAYS
     assert (month[0].day, month[-1].day) == (date(2026, 2, 7), date(2026, 3, 8))
-    assert {one.day: one.sent_cents for one in month if one.sent_cents} == {date(2026, 3, 8): 2_000}
+    assert {day_totals.day: day_totals.sent_cents for day_totals in month if day_totals.sent_cents} == {
+        date(2026, 3, 8): 2_000
+    }
 
 
 def test_schedule_requests_yesterday() -> None:

@@ -28,8 +28,12 @@ pytestmark = pytest.mark.usefixtures("bank_environment", "no_retry_delays")
 
 def sent_keys(company: Company, bank: BankProcess, batch_id: int) -> list[str]:
     """Return the batch's idempotency keys for which the bank has a transfer."""
-    keys = {idempotency_key(one.id) for one in company.transactions(batch_id)}
-    return [one["idempotency_key"] for one in bank.control.ledger()["transfers"] if one["idempotency_key"] in keys]
+    keys = {idempotency_key(transaction.id) for transaction in company.transactions(batch_id)}
+    return [
+        transfer["idempotency_key"]
+        for transfer in bank.control.ledger()["transfers"]
+        if transfer["idempotency_key"] in keys
+    ]
 
 
 def assert_is_readable(message: str) -> None:
@@ -154,7 +158,7 @@ def test_permanent_error_fails_once_with_one_sentence_and_no_change(
     batch_id = arrange(company, set_variables)
     if name == "outdated schema":
         set_variables()
-    posts = sum(one["method"] == "POST" and one["status"] != 401 for one in bank.control.requests())
+    posts = sum(request["method"] == "POST" and request["status"] != 401 for request in bank.control.requests())
     with company.sessions() as session:
         columns = "id, status, queued_at, finished_at"
         before = session.execute(text(f"select {columns} from huntington_batches order by id")).all()
@@ -167,7 +171,7 @@ def test_permanent_error_fails_once_with_one_sentence_and_no_change(
     assert_is_readable(message)
     for fragment in fragments:
         assert fragment.format(id=batch_id) in message
-    assert sum(one["method"] == "POST" and one["status"] != 401 for one in bank.control.requests()) == posts
+    assert sum(request["method"] == "POST" and request["status"] != 401 for request in bank.control.requests()) == posts
     with company.sessions() as session:
         assert session.execute(text(f"select {columns} from huntington_batches order by id")).all() == before
         statuses = session.execute(text("select distinct status from huntington_transactions")).scalars().all()
@@ -299,7 +303,7 @@ def test_manual_run_is_listed_with_the_batchs_other_runs(company: Company, insta
     batch_id = company.batch([100])
     result = process(batch_id, instance)
     found = instance.get_runs(dg.RunsFilter(tags={"seedtrust/batch_id": str(batch_id)}))
-    assert [one.run_id for one in found] == [result.run_id]
+    assert [run.run_id for run in found] == [result.run_id]
     link = result.metadata["All runs of this batch"].value
     assert link == f"/runs?q[0]=tag:seedtrust/batch_id={batch_id}"
 

@@ -43,11 +43,14 @@ def test_every_kind_in_every_format_is_emailed_and_materialized(
 ) -> None:
     batch_id = company.batch([700])
     (transaction,) = company.transactions(batch_id)
-    requests = {one: request_report(company, kind, one, PARAMS[kind](case)) for one in ("csv", "xlsx", "pdf")}
+    requests = {
+        file_format: request_report(company, kind, file_format, PARAMS[kind](case))
+        for file_format in ("csv", "xlsx", "pdf")
+    }
     result = run()
     assert result.success
     assert job_result(result)["generated"] == list(requests.values())
-    made = {one.metadata["Request"].value: one for one in materializations(result)}
+    made = {materialization.metadata["Request"].value: materialization for materialization in materializations(result)}
     files = {}
     for format_name, request_id in requests.items():
         request = request_row(company, request_id)
@@ -91,12 +94,13 @@ def materializations(result: dg.ExecuteInProcessResult) -> list[dg.AssetMaterial
 
 def test_case_ledger_balances_and_starts_no_formula(company: Company, case: BuiltCase, mailbox: MailboxProcess) -> None:
     requests = {
-        one: request_report(company, "case_ledger", one, {"case_id": case.case_id}) for one in ("csv", "xlsx", "pdf")
+        file_format: request_report(company, "case_ledger", file_format, {"case_id": case.case_id})
+        for file_format in ("csv", "xlsx", "pdf")
     }
     run()
     files = {
-        one: next(iter(mailbox.control.emails(requester_email(company, request_id))[0].attachments.values()))
-        for one, request_id in requests.items()
+        format_name: next(iter(mailbox.control.emails(requester_email(company, request_id))[0].attachments.values()))
+        for format_name, request_id in requests.items()
     }
     lines = read_csv(files["csv"])
     assert lines[0] == ["Posted", "Kind", "Memo", "Transaction", "Amount", "Balance"]

@@ -79,7 +79,7 @@ class History:
 
     @property
     def run_ids(self) -> set[str]:
-        return {one.run_id for one in self._instance.get_runs()}
+        return {run.run_id for run in self._instance.get_runs()}
 
     def count(self, statement: str, **values: Any) -> int:
         with self._storage.connect() as connection:
@@ -155,7 +155,8 @@ def test_last_run_of_an_asset_and_of_each_partition_stays(history: History, inst
 
     first_try = history.run("account_balance_check", VERY_OLD, materializes=week("2025-01-05"))
     made = [
-        history.run("account_balance_check", VERY_OLD, materializes=week(one)) for one in ("2025-01-05", "2025-01-12")
+        history.run("account_balance_check", VERY_OLD, materializes=week(week_start))
+        for week_start in ("2025-01-05", "2025-01-12")
     ]
     report = dg.AssetMaterialization(["reports", "case_ledger"])
     reports = [history.run("report_generation", OLD, materializes=report) for _ in range(2)]
@@ -241,8 +242,8 @@ def test_old_events_and_attachments_are_purged_but_not_the_newest_event(
         session.add_all(notifications)
         session.flush()
         session.add_all(
-            NotificationAttachment(notification_id=one.id, filename="f", media_type="m", content=b"")
-            for one in notifications
+            NotificationAttachment(notification_id=row.id, filename="f", media_type="m", content=b"")
+            for row in notifications
         )
     returned = run_retention(instance).returned
     assert (returned["events"], returned["attachments"]) == (4, 1)

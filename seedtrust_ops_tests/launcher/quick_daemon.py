@@ -148,7 +148,12 @@ class QuickDaemon:
                 is_running = process.status() != psutil.STATUS_ZOMBIE
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-            if has_this_home and is_running and process.pid != os.getpid() and all(one in command for one in arguments):
+            if (
+                has_this_home
+                and is_running
+                and process.pid != os.getpid()
+                and all(argument in command for argument in arguments)
+            ):
                 found.append(process)
         return found
 

@@ -127,7 +127,7 @@ def test_shutdown_waits_for_runs_and_then_interrupts_them(
         if finishes:
             reports.release()
         assert host.wait(120) == 0
-    assert not [one for one in children if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert not [process for process in children if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     assert get_status(launches, run_id) is (DagsterRunStatus.SUCCESS if finishes else DagsterRunStatus.FAILURE)
     assert reports.interruptions == ([] if finishes else ["DagsterExecutionInterruptedError"])
 
@@ -194,8 +194,10 @@ def test_run_with_two_workers_executes_once(
         subprocess.Popen([*command, arguments], stderr=subprocess.PIPE, text=True, env=environment_for_child({}))
         for _ in range(2)
     ]
-    wait_until(lambda: [one for one in workers if one.poll() is not None], seconds=120, what="one worker to exit")
-    (exited,) = [one for one in workers if one.poll() is not None]
+    wait_until(
+        lambda: [process for process in workers if process.poll() is not None], seconds=120, what="one worker to exit"
+    )
+    (exited,) = [process for process in workers if process.poll() is not None]
     assert exited.returncode == 0
     reports.wait_for(run_id)
     reports.release()
@@ -220,7 +222,9 @@ def test_detached_run_host_exits_when_launchers_and_runs_are_gone(
             host.wait(7)
         reports.release()
         assert host.wait(120) == 0
-    wait_until(lambda: not [one for one in children if one.is_running()], seconds=120, what="all processes to exit")
+    wait_until(
+        lambda: not [process for process in children if process.is_running()], seconds=120, what="all processes to exit"
+    )
     assert get_status(launches, run_id) is DagsterRunStatus.SUCCESS
     assert sorted(path.name for path in folder.iterdir()) == ["run_host.lock", "runs.lock"]
 

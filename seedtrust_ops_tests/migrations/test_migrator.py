@@ -200,7 +200,7 @@ def test_newer_schema_is_reported_and_left_unchanged(platform_database: Engine) 
 
 
 def test_known_revisions_match_the_versions_folder() -> None:
-    revisions = [one.revision for one in ScriptDirectory.from_config(alembic_config()).walk_revisions()]
+    revisions = [revision.revision for revision in ScriptDirectory.from_config(alembic_config()).walk_revisions()]
     assert tuple(reversed(revisions)) == KNOWN_REVISIONS
 
 

@@ -44,7 +44,7 @@ def facts_of_models(metadata: MetaData) -> Iterator[str]:
                 yield f"{table.name} is unique by {columns} where None"
             if isinstance(constraint, ForeignKeyConstraint):
                 target = [element.column for element in constraint.elements]
-                yield f"{table.name} {columns} refers to {target[0].table.name} {[one.name for one in target]}"
+                yield f"{table.name} {columns} refers to {target[0].table.name} {[other.name for other in target]}"
         for index in table.indexes:
             yield _index_fact(table.name, [column.name for column in index.columns], bool(index.unique), _where(index))
 

@@ -224,7 +224,7 @@ def test_channels_send_everything_once_after_an_outage(
         "CRITICAL: batch stuck, batch 7": len(ON_CALL),
         "Resolved: batch stuck, batch 7": len(ON_CALL),
     }
-    assert Counter(one["event"] for one in posthog.events()) == {"alert_opened": 1, "alert_resolved": 1}
+    assert Counter(event["event"] for event in posthog.events()) == {"alert_opened": 1, "alert_resolved": 1}
     # Only the current status is posted, not the outdated one.
     assert [post["status"] for post in internal_api.posted_statuses()] == ["up"]
 

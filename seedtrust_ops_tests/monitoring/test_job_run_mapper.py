@@ -137,26 +137,26 @@ def test_result_is_the_return_value_or_one_per_op(
         return f"{len(before)} before"
 
     @dg.job(executor_def=in_process)
-    def one() -> None:
+    def one_op() -> None:
         first()
 
     @dg.job(executor_def=in_process)
-    def both() -> None:
+    def two_ops() -> None:
         second(first())
 
-    of_one, of_both = (
+    one_op_run, two_ops_run = (
         dg.Definitions(jobs=[job], resources={"io_manager": in_memory_io_manager})
         .resolve_job_def(job.name)
         .execute_in_process(instance=instance)
         .run_id
-        for job in (one, both)
+        for job in (one_op, two_ops)
     )
     mirror_runs(instance)
-    assert row(sessions, of_one).result == [1, "nan"]
-    assert row(sessions, of_both).result == {"first": [1, "nan"], "second": "2 before"}
+    assert row(sessions, one_op_run).result == [1, "nan"]
+    assert row(sessions, two_ops_run).result == {"first": [1, "nan"], "second": "2 before"}
 
 
 def test_severity_is_the_runs_tag_or_its_jobs_if_invalid(instance: dg.DagsterInstance) -> None:
     tags = [{SEVERITY_TAG: "LOW"}, {SEVERITY_TAG: "quite bad"}, {}]
-    runs = [instance.get_run_by_id(new_run(instance, job_name="report_generation", tags=one)) for one in tags]
+    runs = [instance.get_run_by_id(new_run(instance, job_name="report_generation", tags=run_tags)) for run_tags in tags]
     assert [severity_of(run) for run in runs if run is not None] == ["LOW", "CRITICAL", "CRITICAL"]

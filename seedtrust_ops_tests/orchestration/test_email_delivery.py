@@ -47,13 +47,15 @@ def run() -> tuple[str, dict[str, Any]]:
     assert not any(event.is_step_up_for_retry for event in result.all_events)
     (handled,) = [event for event in result.all_events if event.is_successful_output]
     metadata = handled.step_output_data.metadata
-    return result.output_for_node("queues_emails"), {name: one.value for name, one in metadata.items()}
+    return result.output_for_node("queues_emails"), {name: value.value for name, value in metadata.items()}
 
 
 def test_emails_are_sent_and_counted(sessions: sessionmaker[Session], mailbox: MailboxProcess) -> None:
     queue_an_email(sessions)
     assert run() == ("done", {"Emails sent": 1})
-    assert [one.subject for one in mailbox.control.emails("ops@example.test")] == ["CRITICAL: batch stuck, batch 118"]
+    assert [email.subject for email in mailbox.control.emails("ops@example.test")] == [
+        "CRITICAL: batch stuck, batch 118"
+    ]
     assert run() == ("done", {"Emails sent": 0})
 
 

@@ -78,7 +78,9 @@ def ledger_differences(session: Session, bank: SandboxBank) -> list[str]:
     result = reconcile(session, bank)
     settling = set(session.scalars(select(HuntingtonTransaction.id).where(HuntingtonTransaction.status == "submitted")))
     problems = {
-        "transactions that differ": [one for one in result.mismatched_transactions if one not in settling],
+        "transactions that differ": [
+            transaction_id for transaction_id in result.mismatched_transactions if transaction_id not in settling
+        ],
         "accounts that do not match their ledger": result.unbalanced_accounts,
         "unknown references": result.unknown_references,
         "paid more than once": result.paid_more_than_once,

@@ -83,13 +83,15 @@ def test_status_reports_daemon_jobs_batches_and_alerts(
     assert (processing["state"], processing["automation"]) == ("STOPPED", "huntington_batch_sensor")
     assert (processing["last_run_status"], processing["last_run_id"]) == ("STARTED", last_id)
     assert jobs["dr_auto_approval"]["last_run_status"] is None
-    assert [(one["job"], one["runs"]) for one in output["dagster"]["in_progress"]] == [("process_huntington_batch", 1)]
+    assert [(running["job"], running["runs"]) for running in output["dagster"]["in_progress"]] == [
+        ("process_huntington_batch", 1)
+    ]
     assert output["workload"]["batches"] == {"queued": 2}
     in_progress = {batch["batch_id"]: batch for batch in output["workload"]["batches_in_progress"]}
     assert in_progress[sent]["held_by"] == "run-of-the-batch"
     assert (in_progress[sent]["transactions"], in_progress[sent]["cents"]) == (2, 3_000)
     assert in_progress[queued]["held_by"] is None
-    assert [one["subject"] for one in output["workload"]["alerts"]] == [f"batch {queued}"]
+    assert [alert["subject"] for alert in output["workload"]["alerts"]] == [f"batch {queued}"]
     assert output["health"]["level"] == "down"
     assert any("huntington_batch_sensor is switched off" in reason for reason in output["health"]["reasons"])
 
@@ -188,9 +190,9 @@ def test_invalid_variable_means_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_automation_names_match_the_definitions() -> None:
     repository = defs.get_repository_def()
-    launches = {one.job_name: one.name for one in repository.schedule_defs}
+    launches = {schedule.job_name: schedule.name for schedule in repository.schedule_defs}
     for sensor in repository.sensor_defs:
         launches |= {target.job_name: sensor.name for target in sensor.targets}
-    names = {one.name for one in repository.get_all_jobs() if not one.name.startswith("__")} - MANUAL_JOBS
+    names = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")} - MANUAL_JOBS
     assert {name: automation_of(name) for name in names} == launches
     assert all(automation_of(name) is None for name in MANUAL_JOBS)

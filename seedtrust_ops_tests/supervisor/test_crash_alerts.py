@@ -17,7 +17,7 @@ from seedtrust_ops_tests.support.waiters import wait_until
 def read_alerts(sessions: sessionmaker[Session]) -> list[tuple[str, str, bool]]:
     with sessions() as session:
         found = session.scalars(select(Alert).where(Alert.rule == RULE).order_by(Alert.id))
-        return [(one.subject, one.severity, one.resolved_at is not None) for one in found]
+        return [(alert.subject, alert.severity, alert.resolved_at is not None) for alert in found]
 
 
 def test_repeated_crash_opens_one_alert_until_the_process_is_stable(

@@ -32,10 +32,10 @@ TIMEOUT_SECONDS = 120.0
 
 def test_daemon_runs_every_daemon_that_dagster_would_run(instance: dg.DagsterInstance) -> None:
     daemons = list(create_daemons(instance))
-    assert [one.daemon_type() for one in daemons] == [
-        one.daemon_type() for one in create_daemons_from_instance(instance)
+    assert [daemon.daemon_type() for daemon in daemons] == [
+        daemon.daemon_type() for daemon in create_daemons_from_instance(instance)
     ]
-    assert {type(one) for one in daemons} >= {FastSensorDaemon, FastQueueDaemon}
+    assert {type(daemon) for daemon in daemons} >= {FastSensorDaemon, FastQueueDaemon}
 
 
 def test_wait_is_capped_and_still_sees_the_event() -> None:

@@ -20,7 +20,9 @@ from seedtrust_ops_tests.support.waiters import wait_until
 
 def test_every_server_command_names_loopback() -> None:
     for program in (build_web_server({}, Path("workspace.yaml"), 1), build_code_server({}, 1)):
-        (host,) = [after for one, after in zip(program.command, program.command[1:], strict=False) if one == "--host"]
+        (host,) = [
+            after for option, after in zip(program.command, program.command[1:], strict=False) if option == "--host"
+        ]
         assert host == LOOPBACK == "127.0.0.1"
 
 
@@ -39,10 +41,10 @@ def test_web_server_listens_on_loopback_only(dagster_home: DagsterHome, tmp_path
         with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/server_info", timeout=60) as response:
             assert "dagster_webserver_version" in json.load(response)
         listening = {
-            one.laddr.ip
+            connection.laddr.ip
             for process in [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-            for one in process.net_connections("inet")
-            if one.status == psutil.CONN_LISTEN
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
         }
         assert listening == {LOOPBACK}
     finally:

@@ -64,7 +64,7 @@ def test_worker_sends_batch_survives_kill_and_leaves_nothing(
             (first,) = find_daemons(supervisor)
             first.kill()
             wait_until(
-                lambda: [one for one in find_daemons(supervisor) if one.pid != first.pid],
+                lambda: [daemon for daemon in find_daemons(supervisor) if daemon.pid != first.pid],
                 seconds=120,
                 what="the daemon to restart",
             )
@@ -79,7 +79,10 @@ def test_worker_sends_batch_survives_kill_and_leaves_nothing(
             wait_until(lambda: company.batch_row(slow_id).status == "processing", seconds=120, what="the slow batch")
             processes = supervisor.children(recursive=True)
             # The first run used a loaded zygote: the run host had started it on its own.
-            wait_until(lambda: len([one for one in processes if is_zygote(one)]) == 1, what="exactly one zygote")
+            wait_until(
+                lambda: len([candidate for candidate in processes if is_zygote(candidate)]) == 1,
+                what="exactly one zygote",
+            )
             worker.send_signal(signal.SIGTERM)
             bank.control.clear_faults()
             assert worker.wait(240) == 0

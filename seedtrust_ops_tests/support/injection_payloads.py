@@ -89,7 +89,7 @@ def insert_payloads(company: Company, texts: Iterable[str]) -> InsertedPayloads:
     inserted = InsertedPayloads(company, factory, case, company.batch(case=case), factory.case())
     _report_requests(inserted, {"kind": "case_ledger", "params": {"case_id": case.case_id}})
     for table in PlatformTable.metadata.sorted_tables:
-        for column in (one for one in table.columns if isinstance(one.type, Text)):
+        for column in (candidate for candidate in table.columns if isinstance(candidate.type, Text)):
             name = f"{table.name}.{column.name}"
             try:
                 for text in texts:

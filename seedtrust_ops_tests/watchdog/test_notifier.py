@@ -41,8 +41,8 @@ class FakeChannel:
     def notify(self, changes: Changes) -> None:
         if self.is_down:
             raise NotificationFailed("No connection.")
-        self.notified += [f"opened {one.incident.subject}" for one in changes.opened]
-        self.notified += [f"resolved {one.incident.subject}" for one in changes.resolved]
+        self.notified += [f"opened {opened.incident.subject}" for opened in changes.opened]
+        self.notified += [f"resolved {resolved.incident.subject}" for resolved in changes.resolved]
 
 
 def probed(state: WatchdogState, *incidents: Incident, unknown: Sequence[str] = ()) -> WatchdogState:
@@ -91,8 +91,8 @@ def test_incident_of_an_unknown_rule_stays_open() -> None:
     silent, stopped, down = incident(), incident(TICKS_STOPPED, "some_sensor"), incident(DATABASE_DOWN, "dagster")
     state = probed(WatchdogState(HISTORY), silent, stopped)
     state = probed(state, down, unknown=[DAEMON_SILENT, TICKS_STOPPED])
-    assert all(one.resolved_at is None for one in state.incidents.values())
-    assert [one.resolved_at for one in probed(state, silent).incidents.values()] == [None, NOON, NOON]
+    assert all(notified.resolved_at is None for notified in state.incidents.values())
+    assert [notified.resolved_at for notified in probed(state, silent).incidents.values()] == [None, NOON, NOON]
 
 
 times = st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  `timezones` sets the zone
@@ -119,7 +119,7 @@ states = st.builds(
         st.booleans(),
         st.none() | times,
     ),
-    st.lists(notified_incidents).map(lambda found: {one.incident.key: one for one in found}),
+    st.lists(notified_incidents).map(lambda found: {notified.incident.key: notified for notified in found}),
 )
 
 

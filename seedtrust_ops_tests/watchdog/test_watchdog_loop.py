@@ -105,7 +105,7 @@ def test_hanging_ticks_alert_while_heartbeats_continue(
     ticker.tick(datetime.now(UTC))
     record_heartbeat(instance)
     watchdog = watchdog_setup.create()
-    assert {one.incident.subject for one in watchdog.run_once()} == {"job_health_sensor", "pending_dr_sensor"}
+    assert {notified.incident.subject for notified in watchdog.run_once()} == {"job_health_sensor", "pending_dr_sensor"}
     watchdog.run_once()
     assert watchdog_setup.subjects == ["SeedTrust Ops, HIGH: ticks stopped (job_health_sensor) and 1 more"]
     TickRecorder(instance, "job_health_sensor", InstigatorType.SENSOR).tick(datetime.now(UTC))
@@ -142,7 +142,7 @@ def test_database_outage_alerts_at_once_and_is_recorded_afterwards(
     embedded_postgres.stop(own_server)
     watchdog_setup.mailbox.control.inject_fault("defer", times=1)
     watchdog = watchdog_setup.create(database_seconds=0)
-    assert {one.incident.key for one in watchdog.run_once()} == {
+    assert {notified.incident.key for notified in watchdog.run_once()} == {
         ("database_down", "application"),
         ("database_down", "dagster"),
     }

@@ -122,7 +122,7 @@ def test_decision_does_not_modify_its_arguments() -> None:
 
 def approved(requests: list[Request], rules: list[Rule], limits: RemainingLimits | None = None) -> dict[int, int]:
     """Return the id of the approving rule by request id."""
-    return {one.request.id: one.rule.id for one in decide(requests, rules, limits or RemainingLimits())}
+    return {approval.request.id: approval.rule.id for approval in decide(requests, rules, limits or RemainingLimits())}
 
 
 CENTS = st.integers(1, 40)
@@ -218,5 +218,5 @@ def test_skipped_requests_are_not_approved_by_a_second_decision(
     requests: list[Request], rules: list[Rule], limits: RemainingLimits
 ) -> None:
     first = list(decide(requests, rules, limits))
-    rest = [request for request in requests if request.id not in {one.request.id for one in first}]
+    rest = [request for request in requests if request.id not in {approval.request.id for approval in first}]
     assert list(decide(rest, rules, limits.after(first))) == []

@@ -89,10 +89,10 @@ def test_overdue_tick_is_missed_unless_the_daemon_just_came_back(
     automation = Automation("auto_heal_schedule", Severity.HIGH, NOW - timedelta(seconds=due_ago), "FAILURE")
     daemon_up_since = NOW - timedelta(seconds=daemon_up_for)
     found = schedule_missed([automation], now=NOW, daemon_up_since=daemon_up_since, missed_seconds=120)
-    assert [(one.subject, one.severity) for one in found] == (
+    assert [(finding.subject, finding.severity) for finding in found] == (
         [("auto_heal_schedule", Severity.HIGH)] if is_missed else []
     )
-    assert all("Its newest tick: FAILURE." in one.detail for one in found)
+    assert all("Its newest tick: FAILURE." in finding.detail for finding in found)
 
 
 def failing(sessions: sessionmaker[Session], *destinations: Destination) -> dict[str, Severity]:

@@ -166,7 +166,7 @@ def test_alerts_match_the_last_findings_for_any_sequence(
         opened += evaluation.opened
         resolved += evaluation.resolved
         worst = {
-            subject: max(severity, worst.get(subject, severity), key=lambda one: one.priority)
+            subject: max(severity, worst.get(subject, severity), key=lambda severity: severity.priority)
             for subject, severity in tick.items()
         }
         rows = alerts(sessions)

@@ -83,7 +83,7 @@ def test_stuck_batches_beyond_the_limit_are_counted_in_one_alert(
 ) -> None:
     batches = [company.batch(queued_at=ago(1000)) for _ in range(MAX_SEPARATE_FINDINGS + 3)]
     subjects = stuck(sessions)
-    assert subjects == [*(f"batch {one}" for one in batches[:MAX_SEPARATE_FINDINGS]), "batch: others"]
+    assert subjects == [*(f"batch {batch_id}" for batch_id in batches[:MAX_SEPARATE_FINDINGS]), "batch: others"]
 
 
 def test_halted_transfers_alert_instead_of_queued_batches(company: Company, sessions: sessionmaker[Session]) -> None:

@@ -46,10 +46,11 @@ def with_injections(value: object) -> object:
     """Return the value with every text in it replaced by an injection; times and dates stay as they are."""
     if isinstance(value, dict):
         return {
-            name: one if name.endswith(("_at", "_on", "as_of")) else with_injections(one) for name, one in value.items()
+            name: item if name.endswith(("_at", "_on", "as_of")) else with_injections(item)
+            for name, item in value.items()
         }
     if isinstance(value, list):
-        return [with_injections(one) for one in value]
+        return [with_injections(item) for item in value]
     return INJECTION if isinstance(value, str) else value
 
 
@@ -109,7 +110,7 @@ def test_subject_and_name_cannot_break_out_of_their_headers(text: str) -> None:
     message, _ = build_message(due_email, RENDERER, SENDER)
     parsed = message_from_bytes(message.as_bytes(), policy=policy.default)
     assert set(parsed.keys()) == set(message.keys())
-    assert [one.addr_spec for one in parsed["To"].addresses] == ["a@example.test"]
+    assert [address.addr_spec for address in parsed["To"].addresses] == ["a@example.test"]
 
 
 def test_message_id_depends_on_key_and_domain_only() -> None:

@@ -68,7 +68,7 @@ def test_four_concurrent_dispatchers_send_every_email_once(outbox: OutboxHarness
 
     assert sum(report.sent for report in reports) == len(ids)
     assert outbox.statuses() == {"sent": len(ids)}
-    copies = Counter(one for _, one in outbox.mailbox.control.message_ids())
+    copies = Counter(message_id for _, message_id in outbox.mailbox.control.message_ids())
     assert len(copies) == len(ids)
     assert set(copies.values()) == {1}
 
@@ -86,7 +86,7 @@ def test_urgent_kinds_are_sent_first(outbox: OutboxHarness) -> None:
     for kind in ("dr-approved", "dr-approved", "case-close", "report-failed", "alert-opened"):
         outbox.enqueue(user, kind=kind)
     outbox.send_due()
-    subjects = [one.subject for one in outbox.mailbox.control.emails()]
+    subjects = [email.subject for email in outbox.mailbox.control.emails()]
     assert [subject.split()[0] for subject in subjects] == [
         "CRITICAL:",
         "Your",
@@ -197,7 +197,7 @@ def test_invalid_nested_variables_fail_with_a_reason(outbox: OutboxHarness) -> N
         ),
     ]
     assert outbox.send_due().failed == 3
-    errors = [outbox.row(one).last_error or "" for one in ids]
+    errors = [outbox.row(email_id).last_error or "" for email_id in ids]
     assert all("can't be rendered" in error for error in errors)
     assert "balance_cents" in errors[0]
     assert "soon" in errors[1]

@@ -21,7 +21,7 @@ def test_server_outage_costs_only_one_email_an_attempt(outbox: OutboxHarness, tm
     assert (report.sent, report.will_retry, report.still_due) == (0, 1, 1)
     assert f"The mail server 127.0.0.1:{port} can't be used: " in (report.error or "")
     assert "Check SMTP_HOST" in (report.error or "")
-    assert [outbox.row(one).attempts for one in (first, second)] == [1, 0]
+    assert [outbox.row(email_id).attempts for email_id in (first, second)] == [1, 0]
     assert outbox.open_alerts() == {}
 
     outbox.mailbox = running_server

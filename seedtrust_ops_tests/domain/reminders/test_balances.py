@@ -26,7 +26,7 @@ def low(factory: CaseFactory, shortfall_cents: int = 1, **columns: object) -> Ca
 
 def listed(factory: CaseFactory, user_id: int) -> list[str]:
     """Return the case numbers in the one email to a user, in order."""
-    (email,) = [one for one in factory.emails().values() if one.recipient_id == user_id]
+    (email,) = [queued_email for queued_email in factory.emails().values() if queued_email.recipient_id == user_id]
     return [case["case_number"] for case in email.variables["cases"]]
 
 
@@ -38,7 +38,7 @@ def test_manager_gets_own_cases_and_admin_gets_all_worst_first(factory: CaseFact
     assert remind(factory) == 3
     assert listed(factory, manager) == [mine[1].case_number, mine[2].case_number, mine[0].case_number]
     assert listed(factory, other.manager_id) == [other.case_number]
-    assert listed(factory, admin) == [one.case_number for one in (mine[1], other, mine[2], mine[0])]
+    assert listed(factory, admin) == [case.case_number for case in (mine[1], other, mine[2], mine[0])]
 
 
 def test_email_has_its_dedupe_key_and_the_figures(factory: CaseFactory) -> None:

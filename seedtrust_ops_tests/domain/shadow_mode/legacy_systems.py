@@ -138,7 +138,7 @@ class LegacySystems:
 
     def heal(self) -> None:
         """Huey's auto_heal_huntington_batches_periodic: looks up open transactions one by one."""
-        bank_statuses = {one["reference"]: one["status"] for one in self.bank.ledger()["transfers"]}
+        bank_statuses = {transfer["reference"]: transfer["status"] for transfer in self.bank.ledger()["transfers"]}
         is_open = HuntingtonTransaction.status.in_(("submitted", "processing"))
         for transaction_id in self._ids(select(HuntingtonTransaction.id).where(is_open)):
             if bank_statuses.get(str(transaction_id)) == "completed":
@@ -146,14 +146,14 @@ class LegacySystems:
 
     def _send(self, transaction_id: int, *, times_out: bool, is_lost: bool) -> None:
         with self.sessions() as session:
-            one = session.get_one(HuntingtonTransaction, transaction_id)
-        status = "completed" if one.method == "wire" else "accepted"
+            transaction = session.get_one(HuntingtonTransaction, transaction_id)
+        status = "completed" if transaction.method == "wire" else "accepted"
         if not is_lost:
             self.bank.insert_transfer(
                 str(transaction_id),
-                one.amount_cents,
+                transaction.amount_cents,
                 idempotency_key=f"legacy-{secrets.token_hex(12)}",
-                method=one.method,
+                method=transaction.method,
                 status=status,
             )
         if times_out or is_lost:
@@ -180,9 +180,9 @@ class LegacySystems:
 
     def _first_rule(self, request_id: int) -> int | None:
         with self.sessions() as session:
-            one = session.get_one(DisbursementRequest, request_id)
-            case = session.get_one(Case, one.case_id)
-            if case.status == "closed" or not session.get_one(User, one.payee_id).is_active:
+            request = session.get_one(DisbursementRequest, request_id)
+            case = session.get_one(Case, request.case_id)
+            if case.status == "closed" or not session.get_one(User, request.payee_id).is_active:
                 return None
             account = session.scalars(select(Account).where(Account.case_id == case.id)).one()
             unpaid = session.scalar(
@@ -193,9 +193,9 @@ class LegacySystems:
             available = account.balance_cents - account.minimum_balance_cents - int(unpaid or 0)
             enabled = select(ApprovalRule).where(ApprovalRule.is_enabled)
             for rule in session.scalars(enabled.order_by(ApprovalRule.position, ApprovalRule.id)):
-                if rule.category not in (None, one.category) or one.amount_cents > rule.max_amount_cents:
+                if rule.category not in (None, request.category) or request.amount_cents > rule.max_amount_cents:
                     continue
-                if rule.keep_minimum_balance and one.amount_cents > available:
+                if rule.keep_minimum_balance and request.amount_cents > available:
                     continue
                 if rule.daily_limit_cents is not None:
                     used = session.scalar(
@@ -204,7 +204,7 @@ class LegacySystems:
                             DisbursementRequest.approved_at >= func.now() - func.make_interval(0, 0, 0, 0, 6),
                         )
                     )
-                    if int(used or 0) + one.amount_cents > rule.daily_limit_cents:
+                    if int(used or 0) + request.amount_cents > rule.daily_limit_cents:
                         continue
                 return rule.id
         return None
@@ -231,21 +231,21 @@ class LegacySystems:
 
 
 def _book(session: Session, transaction_id: int) -> None:
-    one = session.scalars(
+    transaction = session.scalars(
         select(HuntingtonTransaction).where(HuntingtonTransaction.id == transaction_id).with_for_update()
     ).one()
-    if one.status == "completed":
+    if transaction.status == "completed":
         return
-    one.status = "completed"
-    request = session.get_one(DisbursementRequest, one.disbursement_request_id)
+    transaction.status = "completed"
+    request = session.get_one(DisbursementRequest, transaction.disbursement_request_id)
     account = session.scalars(select(Account).where(Account.case_id == request.case_id).with_for_update()).one()
-    account.balance_cents -= one.amount_cents
+    account.balance_cents -= transaction.amount_cents
     session.add(
         LedgerEntry(
             account_id=account.id,
-            amount_cents=-one.amount_cents,
+            amount_cents=-transaction.amount_cents,
             kind="disbursement",
-            huntington_transaction_id=one.id,
+            huntington_transaction_id=transaction.id,
         )
     )
     request.status, request.paid_at = "paid", func.now()

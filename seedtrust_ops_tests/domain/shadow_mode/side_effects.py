@@ -40,7 +40,9 @@ class RecordedSideEffects:
     def write_requests(self, since_bank_request: int = 0) -> dict[str, Iterable[object]]:
         """Return the requests that change something, by server."""
         return {
-            "bank": [one for one in self.bank.control.requests()[since_bank_request:] if one["method"] != "GET"],
+            "bank": [
+                request for request in self.bank.control.requests()[since_bank_request:] if request["method"] != "GET"
+            ],
             "mailbox": self.mailbox.control.emails(),
             "internal API": self.services.internal_api.requests(),
             "PostHog": self.services.posthog.requests(),

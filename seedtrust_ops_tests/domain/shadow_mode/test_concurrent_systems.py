@@ -90,7 +90,7 @@ def test_request_is_approved_and_notified_once(by: str, factory: CaseFactory, le
     theirs = {about for _, _, about in legacy.emails}
     # A parent, a representative and a manager each; only the system that approved a request sends its emails.
     assert set(ours.values()) <= {3}
-    assert ours.keys() | theirs == {str(one) for one in requests}
+    assert ours.keys() | theirs == {str(request_id) for request_id in requests}
     assert not ours.keys() & theirs
 
 
@@ -112,7 +112,7 @@ def test_transaction_is_sent_once(
 ) -> None:
     # As in production: how long a legacy batch must have been inactive before ours takes it over.
     set_variables(HUNTINGTON_UNKNOWN_GRACE_SECONDS="600")
-    batches = [company.batch([1_000 + one for one in range(8)]) for _ in range(4)]
+    batches = [company.batch([1_000 + number for number in range(8)]) for _ in range(4)]
 
     def ours() -> None:
         for batch_id in reversed(batches):
@@ -121,26 +121,30 @@ def test_transaction_is_sent_once(
             assert result.success or "by a worker that holds no lease" in result.messages[-1]
 
     run_concurrently(lambda: [legacy.send_batch(batch_id) for batch_id in batches], ours)
-    transactions = [one for batch_id in batches for one in company.transactions(batch_id)]
-    assert {one.status for one in transactions} == {"completed"}
-    sent = Counter(one["reference"] for one in bank.control.ledger()["transfers"])
-    assert {one.id: sent[str(one.id)] for one in transactions} == {one.id: 1 for one in transactions}
-    assert {len(company.ledger(one.id)) for one in transactions} == {1}
+    transactions = [transaction for batch_id in batches for transaction in company.transactions(batch_id)]
+    assert {transaction.status for transaction in transactions} == {"completed"}
+    sent = Counter(transfer["reference"] for transfer in bank.control.ledger()["transfers"])
+    assert {transaction.id: sent[str(transaction.id)] for transaction in transactions} == {
+        transaction.id: 1 for transaction in transactions
+    }
+    assert {len(company.ledger(transaction.id)) for transaction in transactions} == {1}
     assert company.unbalanced_accounts() == []
 
 
 def test_concurrent_auto_heal_posts_each_transfer_once(
     company: Company, legacy: LegacySystems, bank: BankProcess
 ) -> None:
-    batch_id = company.batch([2_000 + one for one in range(ROWS)], status="processing")
+    batch_id = company.batch([2_000 + number for number in range(ROWS)], status="processing")
     transactions = company.transactions(batch_id)
-    for index, one in enumerate(transactions):
-        bank.control.insert_transfer(str(one.id), one.amount_cents, method=one.method, status="completed")
+    for index, transaction in enumerate(transactions):
+        bank.control.insert_transfer(
+            str(transaction.id), transaction.amount_cents, method=transaction.method, status="completed"
+        )
         values = {"status": "failed", "failure_reason": TIMEOUT} if index % 5 == 0 else {"status": "submitted"}
-        legacy.update_row(HuntingtonTransaction, one.id, **values)
+        legacy.update_row(HuntingtonTransaction, transaction.id, **values)
     run_concurrently(legacy.heal, lambda: run_successfully("auto_heal_huntington_batches"))
     assert set(company.statuses(batch_id)) == {"completed"}
-    assert {len(company.ledger(one.id)) for one in transactions} == {1}
+    assert {len(company.ledger(transaction.id)) for transaction in transactions} == {1}
     assert company.unbalanced_accounts() == []
 
 
@@ -168,7 +172,9 @@ def test_presence_is_cleared_by_both_without_damage(
     request = factory.request(factory.case())
     people = [factory.user("admin", is_on_site=True) for _ in range(ROWS)]
     with sessions.begin() as session:
-        session.add_all([ViewingDisbursementRequest(user_id=one, disbursement_request_id=request) for one in people])
+        session.add_all(
+            [ViewingDisbursementRequest(user_id=user_id, disbursement_request_id=request) for user_id in people]
+        )
     run_concurrently(legacy.clear_presence, lambda: run_successfully("off_site_tracking"))
     with sessions() as session:
         assert not session.scalar(select(func.count()).select_from(User).where(User.is_on_site))
@@ -185,8 +191,8 @@ def test_balance_check_opens_one_alert_per_account_during_payments(
 ) -> None:
     low = [factory.case(balance_cents=1, minimum_balance_cents=10).account_id for _ in range(ROWS)]
     with sessions.begin() as session:
-        session.add_all([LedgerEntry(account_id=one, amount_cents=1, kind="deposit") for one in low])
-    batch_id = company.batch([3_000 + one for one in range(8)])
+        session.add_all([LedgerEntry(account_id=account_id, amount_cents=1, kind="deposit") for account_id in low])
+    batch_id = company.batch([3_000 + number for number in range(8)])
     week = last_complete_week(office_today())
 
     def check() -> None:
@@ -212,7 +218,7 @@ def test_status_posts_of_both_systems_are_complete(
             httpx.post(f"{api}/status", json=status, headers=headers).raise_for_status()
 
     run_concurrently(theirs, lambda: run_successfully("aws_status_check"))
-    posts = [one["body"] for one in external_services.internal_api.requests()]
-    assert [one["component"] for one in posts if one != status] == ["s3", "cloudfront"]
+    posts = [request["body"] for request in external_services.internal_api.requests()]
+    assert [post["component"] for post in posts if post != status] == ["s3", "cloudfront"]
     assert posts.count(status) == 5
     assert external_services.storage.keys("status-checks/") == []

@@ -82,7 +82,7 @@ class Week:
     def queue_payments(self, more: list[Payable] | None = None) -> tuple[int, list[int]]:
         """Queue the day's payments as a batch: wires, and an ACH that stays submitted."""
         chosen = [self._payables.pop() for _ in range(PAYMENTS_A_DAY)] + (more or [])
-        payments = [Payment(one, "ach" if position == 0 else "wire") for position, one in enumerate(chosen)]
+        payments = [Payment(payable, "ach" if position == 0 else "wire") for position, payable in enumerate(chosen)]
         with self.sessions.begin() as session:
             batch = draft_batch(session, payments, self._cipher.encrypt)
             queue_batches(session, [batch.batch_id])
@@ -109,7 +109,7 @@ def evaluate(*names: str) -> None:
 
 def evaluate_batches(sessions: sessionmaker[Session]) -> None:
     with sessions() as session:
-        batches = [one.batch_id for one in undecided_batches(session, "process_huntington_batch")]
+        batches = [batch.batch_id for batch in undecided_batches(session, "process_huntington_batch")]
     for batch_id in batches:
         result = process(batch_id)
         assert result.success, result.messages
@@ -141,15 +141,15 @@ def test_shadow_week_finds_the_planted_differences_and_only_those(
         fails = {requests[0]} if day == 3 else set()
         run_in_order(
             first,
-            lambda: legacy.generate_reports(lambda one: one not in fails and one != requests[2]),  # noqa: B023
+            lambda: legacy.generate_reports(lambda request_id: request_id not in fails and request_id != requests[2]),  # noqa: B023
             lambda: evaluate("report_generation"),
         )
-        for one in fails:
-            week.plant(f"report request {one}", "Traceback")
+        for request_id in fails:
+            week.plant(f"report request {request_id}", "Traceback")
         send_daily_payments(week, day, legacy_first=first)
         evaluate("auto_heal_huntington_batches")
         if day == 5:
-            legacy.emails.remove(next(one for one in legacy.emails if one[1] == "balance-reminder"))
+            legacy.emails.remove(next(email for email in legacy.emails if email[1] == "balance-reminder"))
         shift_back_one_day(sessions)
         legacy.emails = [(sent_at - timedelta(days=1), *rest) for sent_at, *rest in legacy.emails]  # type: ignore[misc]
 
@@ -159,11 +159,15 @@ def test_shadow_week_finds_the_planted_differences_and_only_those(
 
     assert compared.exit_code == 1, compared.output
     output = json.loads(compared.stdout)
-    found = {(one["subject"], one["reason"]) for job in output["jobs"] for one in job["differences"]}
-    unplanted = {
-        one for one in found if not any(one[0] == subject and part in one[1] for subject, part in week.planted)
+    found = {
+        (difference["subject"], difference["reason"]) for job in output["jobs"] for difference in job["differences"]
     }
-    missing_emails = {one for one in unplanted if one[0].startswith("balance-reminder to user ")}
+    unplanted = {
+        difference
+        for difference in found
+        if not any(difference[0] == subject and part in difference[1] for subject, part in week.planted)
+    }
+    missing_emails = {difference for difference in unplanted if difference[0].startswith("balance-reminder to user ")}
     assert unplanted - missing_emails == set()
     assert len(missing_emails) == 1, "the email that is not in the log"
     assert {subject for subject, _ in found - missing_emails} == {subject for subject, _ in week.planted}
@@ -203,12 +207,12 @@ def send_daily_payments(week: Week, day: int, *, legacy_first: bool) -> None:
     batch_id, transactions = week.queue_payments(unapproved)
     times_out = transactions[1:2] if day == 2 else []
     lost = transactions[2:3] if day == 4 else []
-    for one in times_out:
-        week.plant(f"transaction {one}", "the bank reports completed")
-    for one in lost:
-        week.plant(f"transaction {one}", "the bank does not know it")
-    for one in transactions[PAYMENTS_A_DAY:]:
-        week.plant(f"transaction {one}", "not approved")
+    for transaction_id in times_out:
+        week.plant(f"transaction {transaction_id}", "the bank reports completed")
+    for transaction_id in lost:
+        week.plant(f"transaction {transaction_id}", "the bank does not know it")
+    for transaction_id in transactions[PAYMENTS_A_DAY:]:
+        week.plant(f"transaction {transaction_id}", "not approved")
     run_in_order(
         legacy_first,
         lambda: week.legacy.send_batch(batch_id, times_out=times_out, lost=lost),

@@ -54,7 +54,7 @@ def test_attempt_is_committed_before_the_bank_sees_the_request(worker: Worker, c
     worker.process(batch_id)
     (transaction,) = company.transactions(batch_id)
     started = company.attempts(transaction.id)[0]
-    seen = [one for one in worker.bank.control.requests() if one["reference"] == str(transaction.id)]
+    seen = [request for request in worker.bank.control.requests() if request["reference"] == str(transaction.id)]
     assert started.outcome == "started"
     assert started.started_at <= datetime.fromisoformat(seen[0]["at"])
 
@@ -173,7 +173,7 @@ def test_requeued_batch_has_a_new_generation(worker: Worker, company: Company) -
 
     def generation() -> int:
         with company.sessions() as session:
-            return next(one.generation for one in list_queued_batches(session) if one.batch_id == batch_id)
+            return next(batch.generation for batch in list_queued_batches(session) if batch.batch_id == batch_id)
 
     first = generation()
     worker.process(batch_id)
@@ -203,7 +203,7 @@ def test_queued_batches_are_sorted_by_priority_then_waiting_time(company: Compan
     urgent = company.batch([1], queued_at=now, priority=5)
     company.batch([1], status="held")
     with company.sessions() as session:
-        assert [one.batch_id for one in list_queued_batches(session)] == [urgent, early, late]
+        assert [batch.batch_id for batch in list_queued_batches(session)] == [urgent, early, late]
 
 
 def test_halt_by_environment_variable_stops_before_any_change(worker: Worker, company: Company) -> None:

@@ -54,7 +54,7 @@ def test_batch_in_a_queueable_status_is_queued(company: Company, before: dict[st
     assert result.queued_at == row.queued_at
     assert abs(result.queued_at - requested_at) < timedelta(minutes=5)
     with company.sessions() as session:
-        assert [one.batch_id for one in list_queued_batches(session)] == [batch_id]
+        assert [batch.batch_id for batch in list_queued_batches(session)] == [batch_id]
 
 
 @pytest.mark.parametrize("status", ["processing", "completed", "completed_with_errors"])

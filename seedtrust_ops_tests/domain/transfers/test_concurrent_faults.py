@@ -53,12 +53,14 @@ def test_thousand_transfers_under_random_faults_are_paid_once_or_refused(worker:
     worker.settings = settings_for(worker.bank)
     worker.heal()
     transactions = company.transactions(batch_id)
-    at_bank = worker.bank_transfers([one.id for one in transactions])
-    assert {one.status for one in transactions} == {"completed", "failed"}
-    for one in transactions:
-        assert (one.status == "completed") == (one.id in at_bank), one.id
-        assert company.ledger(one.id) == ([("disbursement", -one.amount_cents)] if one.id in at_bank else [])
-    assert worker.paid_more_than_once([one.id for one in transactions]) == []
+    at_bank = worker.bank_transfers([transaction.id for transaction in transactions])
+    assert {transaction.status for transaction in transactions} == {"completed", "failed"}
+    for transaction in transactions:
+        assert (transaction.status == "completed") == (transaction.id in at_bank), transaction.id
+        assert company.ledger(transaction.id) == (
+            [("disbursement", -transaction.amount_cents)] if transaction.id in at_bank else []
+        )
+    assert worker.paid_more_than_once([transaction.id for transaction in transactions]) == []
     assert company.unbalanced_accounts() == []
     assert company.batch_row(batch_id).status == "completed_with_errors"
     assert applied_kinds == set(FAULTS)

@@ -35,7 +35,8 @@ def test_completed_transfer_lost_by_a_restored_bank_opens_an_alert(worker: Worke
     worker.heal()
 
     assert company.open_alerts() == [
-        ("transfer_forgotten_by_bank", f"transaction {one.id}") for one in company.transactions(batch_id)
+        ("transfer_forgotten_by_bank", f"transaction {transaction.id}")
+        for transaction in company.transactions(batch_id)
     ]
     assert company.statuses(batch_id) == ["completed", "completed"]
 

@@ -75,11 +75,11 @@ def test_passing_amounts_never_exceed_the_account_balance(amounts: list[int], av
         for n, cents in enumerate(amounts, 1)
     ]
     problems = decide(candidates, {3: available})
-    passed = [one for one in candidates if one.transaction_id not in problems]
-    remaining_cents = available - sum(one.amount_cents for one in passed)
+    passed = [candidate for candidate in candidates if candidate.transaction_id not in problems]
+    remaining_cents = available - sum(candidate.amount_cents for candidate in passed)
     assert remaining_cents >= 0 or not passed
     # Nothing is rejected that would have fit in its turn, so no rejected amount is smaller than the rest.
-    assert all(one.amount_cents > remaining_cents for one in candidates if one not in passed)
+    assert all(candidate.amount_cents > remaining_cents for candidate in candidates if candidate not in passed)
 
 
 def _is_valid_by_equivalent_rule(digits: str) -> bool:

@@ -35,7 +35,7 @@ def _single_transfer_batch(worker: Worker, company: Company) -> tuple[int, int]:
 
 def _posts(worker: Worker, transaction_id: int) -> list[LoggedRequest]:
     seen = worker.bank.control.requests()
-    return [one for one in seen if one["method"] == "POST" and one["reference"] == str(transaction_id)]
+    return [request for request in seen if request["method"] == "POST" and request["reference"] == str(transaction_id)]
 
 
 def _inject_fault(worker: Worker, kind: str, transaction_id: int, options: dict[str, float]) -> None:
@@ -110,7 +110,7 @@ def test_request_committed_long_after_our_timeout_moves_money_once(worker: Worke
     worker.settings = settings_for(worker.bank)
     worker.heal(grace_seconds=0)
     worker.process(batch_id)
-    wait_until(lambda: all(one["status"] for one in _posts(worker, transaction_id)), what="the late commit")
+    wait_until(lambda: all(request["status"] for request in _posts(worker, transaction_id)), what="the late commit")
 
     assert company.statuses(batch_id) == ["completed"]
     assert worker.paid_more_than_once([transaction_id]) == []
@@ -151,13 +151,19 @@ def test_rate_limit_429_pauses_all_workers_and_then_everything_is_sent(worker: W
     report = worker.process(batch_id)
 
     assert report.counts == {"completed": 30}
-    limited = [one for one in company.transactions(batch_id) if "rate_limited" in company.outcomes(one.id)]
+    limited = [
+        sent_transaction
+        for sent_transaction in company.transactions(batch_id)
+        if "rate_limited" in company.outcomes(sent_transaction.id)
+    ]
     assert limited
     for transaction in limited:
         first, second = company.outcomes(transaction.id)[1:3]
         assert (first, second) == ("rate_limited", "started")
         # By the bank's clock, because the time at which we record a 429 says nothing about how long we waited.
-        limited_at, *_, accepted_at = (datetime.fromisoformat(one["at"]) for one in _posts(worker, transaction.id))
+        limited_at, *_, accepted_at = (
+            datetime.fromisoformat(request["at"]) for request in _posts(worker, transaction.id)
+        )
         assert (accepted_at - limited_at).total_seconds() >= 1
 
 

@@ -46,7 +46,7 @@ def test_request_denied_during_a_rate_limit_wait_is_not_paid(
 
 def test_request_denied_while_the_bank_is_slow_is_not_paid(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(worker.options.concurrency + 4)
-    ids = [one.id for one in company.transactions(batch_id)]
+    ids = [transaction.id for transaction in company.transactions(batch_id)]
     worker.bank.control.inject_fault(
         "late_response_after_commit", method="POST", times=None, seconds=MAX_PREPARED_AGE_SECONDS + 1
     )
@@ -59,7 +59,7 @@ def test_request_denied_while_the_bank_is_slow_is_not_paid(worker: Worker, compa
         sending.result()
 
     assert len(worker.bank_transfers(ids)) == worker.options.concurrency
-    assert sum(one.failure_reason is not None for one in company.transactions(batch_id)) == 4
+    assert sum(transaction.failure_reason is not None for transaction in company.transactions(batch_id)) == 4
 
 
 def test_payment_moved_to_another_batch_during_a_wait_is_not_sent_here(

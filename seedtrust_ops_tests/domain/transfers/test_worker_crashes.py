@@ -62,18 +62,22 @@ def _stall_halfway(worker: Worker, responses: int) -> None:
 
 def _posts(worker: Worker, transaction_ids: set[int]) -> int:
     return sum(
-        one["method"] == "POST" and one["reference"] in {str(n) for n in transaction_ids}
-        for one in worker.bank.control.requests()
+        request["method"] == "POST" and request["reference"] in {str(n) for n in transaction_ids}
+        for request in worker.bank.control.requests()
     )
 
 
 def _assert_paid_once_and_booked(worker: Worker, company: Company, batch_id: int) -> None:
     transactions = company.transactions(batch_id)
-    at_bank = worker.bank_transfers([one.id for one in transactions])
-    assert {one.status for one in transactions} == {"completed"}
-    assert sum(one["amount_cents"] for one in at_bank.values()) == sum(one.amount_cents for one in transactions)
-    assert all(company.ledger(one.id) == [("disbursement", -one.amount_cents)] for one in transactions)
-    assert worker.paid_more_than_once([one.id for one in transactions]) == []
+    at_bank = worker.bank_transfers([transaction.id for transaction in transactions])
+    assert {transaction.status for transaction in transactions} == {"completed"}
+    assert sum(transfer["amount_cents"] for transfer in at_bank.values()) == sum(
+        transaction.amount_cents for transaction in transactions
+    )
+    assert all(
+        company.ledger(transaction.id) == [("disbursement", -transaction.amount_cents)] for transaction in transactions
+    )
+    assert worker.paid_more_than_once([transaction.id for transaction in transactions]) == []
     assert company.unbalanced_accounts() == []
     assert company.batch_row(batch_id).status == "completed"
 
@@ -103,19 +107,19 @@ def test_concurrent_workers_on_one_batch_send_every_transfer_once(worker: Worker
     names = ["first", "second", "third"]
     workers = [replace(worker, name=name) for name in names]
     with ThreadPoolExecutor(len(workers)) as pool:
-        reports = list(pool.map(lambda one: one.process(batch_id), workers))
+        reports = list(pool.map(lambda worker: worker.process(batch_id), workers))
 
     assert sum(report.held_by is None for report in reports) >= 1
     assert all(report.held_by in (None, *names) for report in reports)
     _assert_paid_once_and_booked(worker, company, batch_id)
-    assert all(worker.posts(one.id) == 1 for one in company.transactions(batch_id))
+    assert all(worker.posts(transaction.id) == 1 for transaction in company.transactions(batch_id))
 
 
 def test_worker_frozen_past_its_lease_writes_and_pays_nothing(
     worker: Worker, company: Company, bank_environment: dict[str, str]
 ) -> None:
     batch_id = company.big_batch(100)
-    ids = {one.id for one in company.transactions(batch_id)}
+    ids = {transaction.id for transaction in company.transactions(batch_id)}
     _stall_halfway(worker, responses=20)
     with _worker_process(batch_id, "frozen", bank_environment | SHORT_LEASE) as process:
         wait_until(lambda: _posts(worker, ids) >= 20, what="20 requests at the bank", seconds=60)
@@ -127,12 +131,12 @@ def test_worker_frozen_past_its_lease_writes_and_pays_nothing(
             seconds=90,
         )
         worker.process(batch_id)
-        before = {one.id: one.updated_at for one in company.transactions(batch_id)}
+        before = {transaction.id: transaction.updated_at for transaction in company.transactions(batch_id)}
         process.send_signal(signal.SIGCONT)
         process.communicate(timeout=90)
 
     assert process.returncode != 0
-    assert {one.id: one.updated_at for one in company.transactions(batch_id)} == before
+    assert {transaction.id: transaction.updated_at for transaction in company.transactions(batch_id)} == before
     _assert_paid_once_and_booked(worker, company, batch_id)
 
 
@@ -184,8 +188,8 @@ def test_hold_halfway_stops_the_batch_and_keeps_the_rest_pending(worker: Worker,
     statuses = company.statuses(batch_id)
     assert set(statuses) == {"completed", "pending"}
     assert company.batch_row(batch_id).status == "held"
-    sent = {one.id for one in company.transactions(batch_id) if one.status == "completed"}
-    assert _posts(worker, {one.id for one in company.transactions(batch_id)}) == len(sent)
+    sent = {transaction.id for transaction in company.transactions(batch_id) if transaction.status == "completed"}
+    assert _posts(worker, {transaction.id for transaction in company.transactions(batch_id)}) == len(sent)
 
 
 def test_halt_halfway_stops_sending_and_requeues_the_batch(worker: Worker, company: Company) -> None:
@@ -246,7 +250,7 @@ def test_frozen_worker_that_resumes_sends_nothing_denied_meanwhile(
     worker: Worker, company: Company, bank_environment: dict[str, str]
 ) -> None:
     batch_id = company.big_batch(40)
-    ids = {one.id for one in company.transactions(batch_id)}
+    ids = {transaction.id for transaction in company.transactions(batch_id)}
     worker.bank.control.inject_fault("rate_limited", method="POST", times=None, seconds=3)
     with _worker_process(batch_id, "frozen", bank_environment | SHORT_LEASE) as process:
         wait_until(lambda: _posts(worker, ids) >= 8, what="eight rate-limited requests")
@@ -272,7 +276,7 @@ def test_worker_frozen_while_connecting_sends_nothing_afterwards(
     worker: Worker, company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch_id = company.big_batch(3)
-    ids = {one.id for one in company.transactions(batch_id)}
+    ids = {transaction.id for transaction in company.transactions(batch_id)}
     original_connect, real = BankConnection._connect, time.time
 
     async def connect_late(connection: BankConnection) -> Any:
@@ -295,7 +299,7 @@ def test_worker_frozen_while_connecting_sends_nothing_afterwards(
 def test_interrupted_run_records_its_responses_and_sends_no_more(worker: Worker, company: Company) -> None:
     """Dagster interrupts a run by raising in its main thread, at any point."""
     batch_id = company.big_batch(200)
-    ids = {one.id for one in company.transactions(batch_id)}
+    ids = {transaction.id for transaction in company.transactions(batch_id)}
     worker.bank.control.inject_fault("late_response_after_commit", method="POST", times=None, seconds=0.2)
 
     def interrupt(_signal: int, _frame: object) -> None:

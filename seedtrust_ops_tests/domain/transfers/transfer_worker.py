@@ -68,7 +68,7 @@ class Worker:
 
     def bank_transfers(self, transaction_ids: Sequence[int]) -> dict[int, Transfer]:
         """The bank's transfers under the keys of these transactions, by transaction id."""
-        keys = {idempotency_key(one): one for one in transaction_ids}
+        keys = {idempotency_key(transaction_id): transaction_id for transaction_id in transaction_ids}
         return {
             keys[transfer["idempotency_key"]]: transfer
             for transfer in self.bank.control.ledger()["transfers"]
@@ -77,7 +77,7 @@ class Worker:
 
     def paid_more_than_once(self, transaction_ids: Sequence[int]) -> list[str]:
         """The keys of these transactions that moved money more than once (the bank also serves other tests)."""
-        keys = {idempotency_key(one) for one in transaction_ids}
+        keys = {idempotency_key(transaction_id) for transaction_id in transaction_ids}
         return [key for key in self.bank.control.totals()["keys_paid_more_than_once"] if key in keys]
 
     def posts(self, transaction_id: int) -> int:

@@ -28,7 +28,7 @@ def test_restored_bank_pays_later_transfers_again(database: Path) -> None:
         bank.control.restore("noon")
 
         assert available_cents(client) == balance
-        assert [one["idempotency_key"] for one in bank.control.ledger()["transfers"]] == [before]
+        assert [transfer["idempotency_key"] for transfer in bank.control.ledger()["transfers"]] == [before]
         # It did happen, and the journal still has it.
         assert len(movements(bank, after)) == 1
         assert send(client, request, before).status_code == 200

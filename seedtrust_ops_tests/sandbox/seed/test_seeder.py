@@ -142,11 +142,13 @@ def test_approved_requests_are_offered_only_once(
 ) -> None:
     with sessions.begin() as session:
         first = payable_requests(session, 5)
-        batch = draft_batch(session, [Payment(one, "wire") for one in first], cipher.encrypt)
+        batch = draft_batch(session, [Payment(payable, "wire") for payable in first], cipher.encrypt)
         queue_batches(session, [batch.batch_id])
     assert company.batch_row(batch.batch_id).status == "queued"
-    assert [one.id for one in company.transactions(batch.batch_id)] == batch.transaction_ids
+    assert [transaction.id for transaction in company.transactions(batch.batch_id)] == batch.transaction_ids
     with sessions() as session:
-        assert not {one.request_id for one in payable_requests(session, 5)} & {one.request_id for one in first}
+        assert not {payable.request_id for payable in payable_requests(session, 5)} & {
+            payable.request_id for payable in first
+        }
         with pytest.raises(NotEnoughApprovedRequests, match="Seed more cases"):
             payable_requests(session, 10_000)
