@@ -292,7 +292,7 @@ def test_documented_fastapi_app_queues_launches_and_reads(applications_database:
         assert response.json() == {"batch": batch_id, "transactions": 2, "amount_cents": 3_000}
         assert applications_database.batch_row(batch_id).status == "queued"
         assert application.post("/batches/999999/queue").status_code == 404
-        run_id = application.post("/bank/ask-now", params={"user_id": 7}).json()["run"]
+        run_id = application.post("/bank/check-now", params={"user_id": 7}).json()["run"]
         assert application.get(f"/runs/{run_id}").json()["job"] == "auto_heal_huntington_batches"
         unknown = application.get(f"/runs/{uuid.uuid4()}")
         assert (unknown.status_code, "Dagster has no run" in unknown.json()["detail"]) == (404, True)
@@ -315,6 +315,6 @@ def test_documented_flask_app_requests_a_report_and_revokes(
     # Dagster cannot cancel a run while it is starting.
     wait_for_state(operations, run_id, lambda state: state.status is RunStatus.STARTED, "the run to start")
     response = application.delete(f"/runs/{run_id}").json
-    assert response["status"] == "REVOKED" or response["ending"] == "yes"
+    assert response["status"] == "REVOKED" or response["is_stopping"]
     assert wait_until_finished(operations, run_id).status is RunStatus.REVOKED
     names["operations"].close()
