@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from seedtrust_ops.launcher.host_socket import SOCKET_FILE
 from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon
-from seedtrust_ops_tests.launcher.run_reports import RunReports
+from seedtrust_ops_tests.launcher.worker_reports import RunReports
 from seedtrust_ops_tests.support.waiters import wait_until
 
 LARGE_BURST = 200

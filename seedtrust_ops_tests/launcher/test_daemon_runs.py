@@ -16,7 +16,7 @@ from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.tables import JobRun
 from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon
-from seedtrust_ops_tests.launcher.run_reports import RunReports
+from seedtrust_ops_tests.launcher.worker_reports import RunReports
 from seedtrust_ops_tests.support.waiters import wait_until
 
 pytestmark = pytest.mark.timeout(900)

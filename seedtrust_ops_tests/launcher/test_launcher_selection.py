@@ -14,7 +14,7 @@ from dagster._core.definitions.repository_definition.valid_definitions import SI
 from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.supervisor.worker_stack import LOOPBACK, is_listening
 from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon
-from seedtrust_ops_tests.launcher.run_reports import RunReports
+from seedtrust_ops_tests.launcher.worker_reports import RunReports
 from seedtrust_ops_tests.support.waiters import wait_until
 
 pytestmark = pytest.mark.timeout(900)

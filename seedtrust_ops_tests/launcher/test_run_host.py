@@ -24,7 +24,7 @@ from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchRequest
 from seedtrust_ops.supervisor.program import GuardedProcess
 from seedtrust_ops.supervisor.worker_stack import build_run_host
 from seedtrust_ops_tests.launcher.quick_launches import QuickLaunches, quick_launches
-from seedtrust_ops_tests.launcher.run_reports import RunReports
+from seedtrust_ops_tests.launcher.worker_reports import RunReports
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
 from seedtrust_ops_tests.support.waiters import wait_until
 
