@@ -1,10 +1,12 @@
 """Posts the status of a component to SeedTrust's internal API (docs/rules.md, section 8)."""
 
+import ssl
+from functools import cache
+
 import httpx
 
 from seedtrust_ops.config.external_services import InternalApiSettings
 from seedtrust_ops.ports.component_status import ComponentStatus, InternalApiRejected, InternalApiUnavailable
-from seedtrust_ops.resources.tls import default_tls_context
 
 TIMEOUT_SECONDS = 10.0
 
@@ -34,7 +36,7 @@ class InternalApi:
         headers = {"X-Internal-Api-Key": self._key.get_secret_value()}
         try:
             response = httpx.post(
-                self._url, json=body, headers=headers, timeout=self._timeout_seconds, verify=default_tls_context()
+                self._url, json=body, headers=headers, timeout=self._timeout_seconds, verify=_tls_context()
             )
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
@@ -51,3 +53,9 @@ class InternalApi:
         if response.status_code in (401, 403):
             raise InternalApiRejected(f"{result}. Check INTERNAL_API_KEY. {consequence}.")
         raise InternalApiRejected(f"{result}. Check INTERNAL_API_URL. {consequence}.")
+
+
+@cache
+def _tls_context() -> ssl.SSLContext:
+    # Loading the certificate authorities takes longer than most requests: once per process is enough.
+    return httpx.create_ssl_context()
