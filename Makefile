@@ -3,10 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Two workers, each with its own servers; the tests of a file stay on one worker.
-PYTEST ?= -n 2 --dist loadfile
+# More workers than the two cores that CI has, because many tests wait. Each has its own servers, and the tests of a file
+# stay on one worker.
+PYTEST ?= -n 4 --dist loadfile
+# `make test-slow PART=3/8` runs the third eighth of the slow tier.
+PART ?=
+# Compiled code is kept: without it, every process that a test or the demo starts would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup check test browser bench demo dev chaos format constraints clean
+.PHONY: setup check test test-fast test-slow browser bench demo dev chaos format constraints clean
 
 setup: $(READY)
 
@@ -26,8 +31,15 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The tiers: docs/development.md.
 test: setup browser
 	$(BIN)/pytest $(PYTEST)
+
+test-fast: setup
+	$(BIN)/pytest $(PYTEST) --tier fast
+
+test-slow: setup browser
+	$(BIN)/pytest $(PYTEST) --tier slow $(if $(PART),--part $(PART))
 
 # The browser tests need Chromium on this machine; without it they fail and say so.
 browser:

@@ -16,6 +16,7 @@ from seedtrust_ops_tests.browser.chromium import chromium
 from seedtrust_ops_tests.browser.pages import UserInterface, window
 from seedtrust_ops_tests.sandbox.dev_process import DevProcess, connect_to_bank, open_databases
 from seedtrust_ops_tests.support.dagster_homes import DAGSTER_YAML
+from seedtrust_ops_tests.support.tiers import Resource, provides
 
 NEVER_STARTED_JOB = "example_with_args"
 
@@ -31,6 +32,7 @@ class RunningDev:
 
 
 @pytest.fixture(scope="module")
+@provides(Resource.BROWSER)
 def browser() -> Iterator[Browser]:
     """One browser per file: Playwright's event loop must end with it, because other tests run their own loops."""
     with chromium() as browser:
@@ -38,6 +40,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
+@provides(Resource.DAEMON)
 def dev() -> Iterator[RunningDev]:
     """A `dev` whose queue never starts a run of `NEVER_STARTED_JOB`."""
     settings = yaml.safe_load(DAGSTER_YAML.read_text())

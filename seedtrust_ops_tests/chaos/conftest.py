@@ -9,9 +9,11 @@ from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops_tests.chaos.bank_pool import serve_bank_pool
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
 from seedtrust_ops_tests.conftest import TEMPLATE
+from seedtrust_ops_tests.support.tiers import Resource, provides
 
 
 @pytest.fixture(scope="session")
+@provides(Resource.PROCESS)
 def environment(
     postgres_server: URL,
     mailbox_process: MailboxProcess,

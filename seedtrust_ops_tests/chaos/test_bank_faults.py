@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 import seedtrust_ops
 from seedtrust_ops_tests.chaos.bank_faults import CASES, BankFaultCase, run_case
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
 from seedtrust_ops_tests.chaos.model.runner import model_template, short_rate_limit_waits
+from seedtrust_ops_tests.support.tiers import long_version
 
+WORST_CASES = "chaos/test_bank_faults.py::test_bank_fault_leaves_books_correct_and_alerts_people"
 RUNBOOK = Path(seedtrust_ops.__file__).parent.parent / "docs" / "runbook.md"
 
 
@@ -19,8 +22,15 @@ def template(environment: ChaosEnvironment) -> Iterator[str]:
         yield template
 
 
-@pytest.mark.takes_minutes
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.scenario}, {case.name}".replace(" ", "-"))
+def _cases() -> Iterator[ParameterSet]:
+    """The last case of each scenario, which is the worst for the bank, and the others as long versions of it."""
+    last = {case.scenario: case for case in CASES}
+    for case in CASES:
+        marks = () if last[case.scenario] is case else long_version(of=WORST_CASES)
+        yield pytest.param(case, id=f"{case.scenario}, {case.name}".replace(" ", "-"), marks=marks)
+
+
+@pytest.mark.parametrize("case", _cases())
 def test_bank_fault_leaves_books_correct_and_alerts_people(
     environment: ChaosEnvironment, template: str, case: BankFaultCase
 ) -> None:

@@ -6,15 +6,19 @@ import pytest
 
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
 from seedtrust_ops_tests.chaos.mutations import BASELINE, MUTATIONS, Edit, Mutation, apply_edit, run_mutation
+from seedtrust_ops_tests.support.tiers import long_version
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.long_chaos]
+pytestmark = pytest.mark.timeout(900)
+BY_HAND = "chaos/test_invariants.py::test_violation_is_detected"
 
 
+@long_version(of=BY_HAND)
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name.replace(" ", "-"))
 def test_mutation_is_detected(environment: ChaosEnvironment, mutation: Mutation) -> None:
     assert run_mutation(environment, mutation).detected_by != {}
 
 
+@long_version(of=BY_HAND)
 def test_unchanged_product_has_no_violations(environment: ChaosEnvironment) -> None:
     result = run_mutation(environment, BASELINE)
     assert result.detected_by == {}

@@ -19,6 +19,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_help_imports_nothing_slow() -> None:
     loaded = subprocess.run(
         [

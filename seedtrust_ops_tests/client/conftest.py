@@ -18,6 +18,7 @@ from seedtrust_ops_tests.client.operations_server import run_web_server, run_wor
 from seedtrust_ops_tests.conftest import TEMPLATE
 from seedtrust_ops_tests.support.dagster_homes import temporary_dagster_home
 from seedtrust_ops_tests.support.databases import temporary_database
+from seedtrust_ops_tests.support.tiers import Resource, provides
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class OperationsServer:
 
 
 @pytest.fixture(scope="module")
+@provides(Resource.DAEMON)
 def operations_server(
     postgres_server: URL, tmp_path_factory: pytest.TempPathFactory, field_key: str
 ) -> Iterator[OperationsServer]:

@@ -4,10 +4,13 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = {"dagster", "pandas", "numpy", "pyarrow", "matplotlib", "boto3", "posthog", "grpc", "fpdf", "xlsxwriter"}
 IMPORT = "import json, sys, seedtrust_ops.client; print(json.dumps([*sys.modules]))"
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_client_import_loads_nothing_heavy() -> None:
     output = subprocess.run([sys.executable, "-c", IMPORT], check=True, capture_output=True, text=True).stdout
     loaded = set(json.loads(output))

@@ -55,6 +55,7 @@ def test_critical_jobs_always_alert_on_their_first_failure(monkeypatch: pytest.M
     assert required["auto_heal_huntington_batches"] == 7
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_invalid_threshold_does_not_stop_jobs_from_loading() -> None:
     code = "from seedtrust_ops.definitions import defs; print(len(defs.jobs))"
     result = subprocess.run(

@@ -12,6 +12,7 @@ from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops_tests.support.databases import postgres_folder
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_server_that_starts_slowly_is_joined_when_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     pgexec, timed_out = wheel.pgexec, []
 

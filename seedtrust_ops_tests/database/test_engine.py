@@ -169,6 +169,7 @@ def test_dagster_url_is_the_configured_one(monkeypatch: pytest.MonkeyPatch, data
     assert dagster_url() == database_url.set(drivername="postgresql+psycopg2")
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_embedded_server_is_shared_and_outlives_its_processes(folder: Path) -> None:
     directory = folder / "d"
     processes = [
@@ -190,6 +191,7 @@ def test_embedded_server_is_shared_and_outlives_its_processes(folder: Path) -> N
     embedded_postgres.stop(directory)
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_databases_are_created_in_the_home_folder_by_default(folder: Path) -> None:
     bare = {"HOME": str(folder), "PATH": os.environ["PATH"]}
     script = (
@@ -238,6 +240,7 @@ def test_server_sees_client_as_idle_between_batched_statements(database_url: URL
     observer.dispose()
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_killed_embedded_server_restarts_with_its_data(folder: Path) -> None:
     url = embedded_postgres.ensure_database(embedded_postgres.start(folder / "d"), "kept")
     engine = create_engine(url)

@@ -33,6 +33,7 @@ def start_run(operations: OpsClient) -> str:
             return run_id
 
 
+@pytest.mark.usefixtures("daemon_processes")
 @pytest.mark.timeout(900)
 def test_worker_restart_loses_no_run_and_no_web_server(
     dagster_home: DagsterHome, database_url: URL, field_key: str, tmp_path: Path

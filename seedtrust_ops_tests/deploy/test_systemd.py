@@ -48,6 +48,7 @@ def test_target_wants_every_unit_but_the_migrations() -> None:
     assert {unit.name for unit in SERVICES} == {*wanted.split(), "seedtrust-ops-migrate.service"}
 
 
+@pytest.mark.usefixtures("child_processes")
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="this machine has no systemd-analyze")
 def test_units_pass_systemd_verification(tmp_path: Path) -> None:
     """systemd-analyze requires every program to exist, so each unit gets an empty script instead."""

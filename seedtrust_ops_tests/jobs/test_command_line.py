@@ -65,12 +65,14 @@ def test_bare_shell_sends_a_batch_and_explains_an_unknown_one(
     assert "STEP_UP_FOR_RETRY" not in failed.stderr
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_definitions_are_valid_without_bank_and_key_variables(dagster_home: DagsterHome, folder: Path) -> None:
     validate = ("definitions", "validate", "-m", "seedtrust_ops.definitions")
     done = dagster(*validate, variables=dagster_home.variables, folder=folder)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_automations_start_stopped_with_dev_env_except_the_mirror(
     folder: Path,
 ) -> None:

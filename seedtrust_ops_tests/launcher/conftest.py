@@ -8,6 +8,7 @@ from sqlalchemy.engine import URL
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon, change_settings, quick_daemon
 from seedtrust_ops_tests.support.dagster_homes import open_instance, temporary_dagster_home
+from seedtrust_ops_tests.support.tiers import Resource, provides
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,6 +18,7 @@ def _warm_launcher_only(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="module")
+@provides(Resource.DAEMON)
 def daemon(
     postgres_server: URL, tmp_path_factory: pytest.TempPathFactory, bank_process: BankProcess
 ) -> Iterator[QuickDaemon]:

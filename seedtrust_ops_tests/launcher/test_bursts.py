@@ -14,9 +14,11 @@ from sqlalchemy.pool import NullPool
 from seedtrust_ops.launcher.host_socket import SOCKET_FILE
 from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon
 from seedtrust_ops_tests.launcher.worker_reports import RunReports
+from seedtrust_ops_tests.support.tiers import long_version
 from seedtrust_ops_tests.support.waiters import wait_until
 
 LARGE_BURST = 200
+SMALL_BURST = "launcher/test_bursts.py::test_burst_executes_every_run_once_and_leaves_nothing"
 
 
 def count_other_connections(daemon: QuickDaemon) -> int:
@@ -33,7 +35,7 @@ def wait_for_success(daemon: QuickDaemon, ids: list[str]) -> None:
 
 
 @pytest.mark.timeout(1_200)
-@pytest.mark.parametrize("runs", [20, pytest.param(LARGE_BURST, marks=pytest.mark.long_launcher)])
+@pytest.mark.parametrize("runs", [20, pytest.param(LARGE_BURST, marks=long_version(of=SMALL_BURST))])
 def test_burst_executes_every_run_once_and_leaves_nothing(daemon: QuickDaemon, tmp_path: Path, runs: int) -> None:
     reports = RunReports(tmp_path)
     wait_for_success(daemon, daemon.submit("report_run", run_config=reports.config()))

@@ -69,6 +69,7 @@ def add_file_outside_the_package(folder: Path) -> None:
         (add_file_outside_the_package, None),
     ],
 )
+@pytest.mark.usefixtures("child_processes")
 def test_change_of_loaded_code_is_detected(
     tmp_path: Path, change: Callable[[Path], None], detected: str | None
 ) -> None:
@@ -87,6 +88,7 @@ def test_change_of_loaded_code_is_detected(
     assert output.strip() == ("None" if detected is None else str(tmp_path / detected))
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_change_while_loading_is_detected(tmp_path: Path) -> None:
     (tmp_path / "company").mkdir()
     (tmp_path / "company" / "__init__.py").write_text("")

@@ -63,12 +63,14 @@ def run(program: str) -> str:
     ],
     ids=["nothing", "file", "thread", "socket", "pipe", "selector", "gRPC channel"],
 )
+@pytest.mark.usefixtures("child_processes")
 def test_fork_obstacle_is_named(before: str, reason: str) -> None:
     # os._exit, because a thread that never ends would keep the program running.
     output = run(CHECK.format(before=before) + "import sys; sys.stdout.flush(); os._exit(0)\n")
     assert reason in output
 
 
+@pytest.mark.usefixtures("child_processes")
 @pytest.mark.parametrize(("fork", "label"), [(FORK, "forked"), (FAILING_FORK, "refused")], ids=["fork", "refused fork"])
 def test_fork_leaves_no_descriptor_open(fork: str, label: str) -> None:
     descriptors = dict(line.split(" ", 1) for line in run(DESCRIPTORS + fork).splitlines())

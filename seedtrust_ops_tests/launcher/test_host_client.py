@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import socket
 from seedtrust_ops.launcher import host_client
@@ -17,6 +19,7 @@ except TimeoutError as error:
 """
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_run_host_in_another_container_is_not_killed_and_neither_are_we() -> None:
     # It gets its own session, because a wrong kill would signal its whole process group.
     process = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, start_new_session=True)

@@ -26,6 +26,7 @@ from seedtrust_ops.supervisor.worker_stack import build_run_host
 from seedtrust_ops_tests.launcher.quick_launches import QuickLaunches, quick_launches
 from seedtrust_ops_tests.launcher.worker_reports import RunReports
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
+from seedtrust_ops_tests.support.tiers import Resource, provides
 from seedtrust_ops_tests.support.waiters import wait_until
 
 pytestmark = pytest.mark.timeout(900)
@@ -51,6 +52,7 @@ def quick_instance(dagster_home: DagsterHome) -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
+@provides(Resource.DAEMON)
 def launches(quick_instance: dg.DagsterInstance, tmp_path: Path) -> Iterator[QuickLaunches]:
     with quick_launches(quick_instance, tmp_path) as launches:
         yield launches
@@ -262,6 +264,7 @@ def test_frozen_run_host_is_replaced_without_lost_or_doubled_runs(
     assert f"the run host (process {host.pid}) did not respond" in caplog.text
 
 
+@pytest.mark.usefixtures("daemon_processes")
 def test_kept_run_host_takes_over_from_a_frozen_one(dagster_home: DagsterHome, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_client, "PROBE_SECONDS", 3.0)
     with run_host(dagster_home) as (host, _), frozen(psutil.Process(host.pid)):
@@ -282,6 +285,7 @@ def test_folder_with_a_long_name_serves_and_is_private(tmp_path: Path) -> None:
             assert accepted.recv(1) == b"x"
 
 
+@pytest.mark.usefixtures("daemon_processes")
 def test_run_without_a_process_is_refused_with_the_reason(tmp_path: Path) -> None:
     client = RunHostClient(tmp_path / "launcher")
     code = CodeToLoad(python=str(tmp_path / "no-python"), module=None, code_folder=None)

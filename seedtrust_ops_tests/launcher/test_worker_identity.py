@@ -42,6 +42,7 @@ def test_worker_is_read_back_from_run_tags() -> None:
     assert check_health(worker) is WorkerStatus.RUNNING
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_reused_pid_is_neither_alive_nor_interrupted(
     child: subprocess.Popen[bytes],
 ) -> None:
@@ -56,6 +57,7 @@ def test_reused_pid_is_neither_alive_nor_interrupted(
     child.wait(120)
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_crashed_worker_is_detected_before_it_is_reaped(child: subprocess.Popen[bytes]) -> None:
     worker = WorkerIdentity.from_pid(child.pid)
     assert worker is not None

@@ -16,6 +16,7 @@ from seedtrust_ops_tests.launcher.quick_daemon import JOBS_FILE
 TOUCHES_ITSELF = "from pathlib import Path\nPath(__file__).touch()\n"
 
 
+@pytest.mark.usefixtures("child_processes")
 @pytest.mark.timeout(300)
 def test_change_before_the_zygotes_first_statement_is_detected(tmp_path: Path) -> None:
     shutil.copy(JOBS_FILE, tmp_path / "quick_jobs.py")

@@ -107,6 +107,7 @@ def test_incomplete_platform_is_reported_and_not_completed(platform_database: En
         migrate(platform_database, create_platform=True)
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_concurrent_migrations_run_once(platform_database: Engine) -> None:
     with platform_database.connect() as gate:
         gate.execute(text(f"select pg_advisory_lock({MIGRATION_LOCK})"))

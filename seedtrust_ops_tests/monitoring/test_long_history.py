@@ -1,4 +1,4 @@
-"""JobRun equals a history of ten thousand runs, thousands of which share an update time."""
+"""JobRun equals a history of thousands of runs, many of which share an update time."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -23,8 +23,9 @@ from seedtrust_ops_tests.monitoring.run_history import (
 )
 from seedtrust_ops_tests.monitoring.sample_runs import BASE_TIME, mirror_runs
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
+from seedtrust_ops_tests.support.tiers import long_version
 
-RUNS = 10_000
+LONG_HISTORY = "monitoring/test_long_history.py::test_long_history_is_mirrored_with_bounded_statements"
 STATEMENTS_PER_PAGE = 12
 
 
@@ -82,13 +83,18 @@ def catch_up(instance: dg.DagsterInstance, cursor: datetime | None) -> datetime 
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("runs", [3_000, pytest.param(10_000, marks=long_version(of=LONG_HISTORY))])
 def test_long_history_is_mirrored_with_bounded_statements(
-    instance: dg.DagsterInstance, sessions: sessionmaker[Session], storage: Engine, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance,
+    sessions: sessionmaker[Session],
+    storage: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    runs: int,
 ) -> None:
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda _policy, _attempt: 0)
     monkeypatch.setattr(mirror, "MAX_TICK_SECONDS", 600)
     samples = execute_sample_runs(instance)
-    history = build_history(samples, RUNS, in_bursts(BASE_TIME))
+    history = build_history(samples, runs, in_bursts(BASE_TIME))
 
     # A third is started on the first tick. They end while no tick runs, at times before the cursor.
     write_history(storage, history[::3], as_started=True)
@@ -96,8 +102,8 @@ def test_long_history_is_mirrored_with_bounded_statements(
     write_history(storage, history)
 
     with count_statements() as sent:
-        assert mirror_runs(instance, BASE_TIME - timedelta(days=1))[0] >= RUNS // 2
-    pages = RUNS // RECORDS_PER_PAGE
+        assert mirror_runs(instance, BASE_TIME - timedelta(days=1))[0] >= runs // 2
+    pages = runs // RECORDS_PER_PAGE
     assert sum(sent.values()) < 2 * pages * STATEMENTS_PER_PAGE, sent
     cursor = catch_up(instance, cursor)
     assert actual_rows(sessions, history) == expected_rows(history)

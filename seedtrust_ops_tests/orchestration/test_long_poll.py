@@ -97,6 +97,7 @@ def served(home: DagsterHome, variables: dict[str, str]) -> Iterator[GrpcServerC
         run.stop()
 
 
+@pytest.mark.usefixtures("daemon_processes")
 @pytest.mark.timeout(170)
 def test_waiting_sensors_do_not_block_other_sensors(
     long_wait: None,

@@ -8,9 +8,11 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.orchestration.dagster_resources import HeartbeatResource
 from seedtrust_ops.resources import healthcheck_ping
 from seedtrust_ops.sandbox.external_services.control_client import RecordingServer, start_posthog
+from seedtrust_ops_tests.support.tiers import Resource, provides
 
 
 @pytest.fixture(scope="module")
+@provides(Resource.PROCESS)
 def monitor_server() -> Iterator[RecordingServer]:
     # Any server that records its requests will do.
     with start_posthog() as server:

@@ -20,9 +20,11 @@ from seedtrust_ops_tests.resources.bank_calls import (
     settings_of,
 )
 from seedtrust_ops_tests.support.scripted_bank import API_KEY, ScriptedBank, ScriptedResponse, page, settings, transfer
+from seedtrust_ops_tests.support.tiers import Resource, provides
 
 
 @pytest.fixture(scope="module")
+@provides(Resource.PROCESS)
 def bank_with_small_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BankProcess]:
     with start_bank(tmp_path_factory.mktemp("pages") / "bank.sqlite", api_key=API_KEY, page_size=2) as bank:
         yield bank

@@ -9,9 +9,11 @@ import pytest
 from seedtrust_ops.ports.object_storage import StorageRejected, StorageUnavailable
 from seedtrust_ops.resources.s3_storage import S3Storage, open_storage
 from seedtrust_ops.sandbox.external_services.control_client import StorageServer, start_storage
+from seedtrust_ops_tests.support.tiers import Resource, provides
 
 
 @pytest.fixture(scope="module")
+@provides(Resource.PROCESS)
 def server() -> Iterator[StorageServer]:
     with start_storage("seedtrust-reports") as running:
         yield running

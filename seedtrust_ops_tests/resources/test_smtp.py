@@ -75,6 +75,7 @@ def test_email_arrives_unchanged_including_leading_dots(mailbox: MailboxProcess)
     assert received.sender == "escrow@seedtrust.example"
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_username_and_password_are_used_if_set(tmp_path: Path) -> None:
     with start_mailbox(tmp_path / "m.sqlite", username="ops", password="p4ssw0rd") as server:
         send(MailSettings(**server.environment))

@@ -42,6 +42,7 @@ def running_command(folder: Path, *command: str) -> Iterator[tuple["subprocess.P
         embedded_postgres.stop(folder / ".seedtrust" / "postgres")
 
 
+@pytest.mark.usefixtures("daemon_processes")
 @pytest.mark.timeout(900)
 def test_dev_starts_with_a_company_and_stops_completely(open_folder: Path) -> None:
     # A port of its own, because another test's `dev` that starts at the same time would also find 3000 free.
@@ -60,6 +61,7 @@ def test_dev_starts_with_a_company_and_stops_completely(open_folder: Path) -> No
             httpx.get(f"{found[1]}/server_info", trust_env=False)
 
 
+@pytest.mark.usefixtures("child_processes")
 @pytest.mark.timeout(900)
 def test_sandbox_prints_export_lines(open_folder: Path) -> None:
     with running_command(open_folder, "sandbox") as (sandbox, log):

@@ -8,6 +8,7 @@ import pytest
 from seedtrust_ops.sandbox.stack import start_sandbox
 
 
+@pytest.mark.usefixtures("child_processes")
 @pytest.mark.timeout(600)
 def test_killed_servers_are_restarted_at_their_old_address(tmp_path: Path) -> None:
     with start_sandbox(tmp_path / "sandbox") as stack:

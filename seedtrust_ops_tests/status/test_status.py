@@ -160,6 +160,7 @@ def test_health_exit_code_follows_alerts_and_the_kill_switch(
     assert "the bank is migrating" in output["reasons"][0]["message"]
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_unreachable_databases_mean_down_without_importing_dagster() -> None:
     script = (
         "import sys\n"

@@ -20,6 +20,7 @@ def read_alerts(sessions: sessionmaker[Session]) -> list[tuple[str, str, bool]]:
         return [(alert.subject, alert.severity, alert.resolved_at is not None) for alert in found]
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_repeated_crash_opens_one_alert_until_the_process_is_stable(
     database_url: URL, sessions: sessionmaker[Session], tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def submit_run(
     return run.run_id
 
 
+@pytest.mark.usefixtures("daemon_processes")
 @pytest.mark.timeout(600)
 def test_queue_starts_most_severe_run_first_after_downtime(
     instance: dg.DagsterInstance,

@@ -6,6 +6,7 @@ import urllib.request
 from pathlib import Path
 
 import psutil
+import pytest
 
 from seedtrust_ops.supervisor.worker_stack import (
     LOOPBACK,
@@ -26,6 +27,7 @@ def test_every_server_command_names_loopback() -> None:
         assert host == LOOPBACK == "127.0.0.1"
 
 
+@pytest.mark.usefixtures("daemon_processes")
 def test_web_server_listens_on_loopback_only(dagster_home: DagsterHome, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace.yaml"
     workspace.write_text("load_from: []\n")

@@ -18,6 +18,8 @@ from seedtrust_ops.supervisor.program import GuardedProcess, Program
 from seedtrust_ops.supervisor.supervisor import Supervisor
 from seedtrust_ops_tests.support.waiters import wait_until
 
+pytestmark = pytest.mark.usefixtures("child_processes")
+
 # Two levels of children: the script's own child, and the child of a child that has exited.
 PROCESS_TREE = "sleep 1000 & (sleep 1000 &) ; echo started $$; exec sleep 1000"
 

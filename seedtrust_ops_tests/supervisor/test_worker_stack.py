@@ -43,6 +43,7 @@ def is_zygote(process: psutil.Process) -> bool:
         return False
 
 
+@pytest.mark.usefixtures("daemon_processes")
 @pytest.mark.timeout(900)
 def test_worker_sends_batch_survives_kill_and_leaves_nothing(
     bank_environment: dict[str, str], bank: BankProcess, company: Company, postgres_server: URL, tmp_path: Path

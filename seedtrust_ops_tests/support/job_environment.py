@@ -16,12 +16,14 @@ from seedtrust_ops.sandbox.external_services.server_group import ExternalService
 from seedtrust_ops.tables import DisbursementRequest, LedgerEntry, User
 from seedtrust_ops_tests.support.databases import plain_url
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
+from seedtrust_ops_tests.support.tiers import Resource, provides
 
 SetVariables = Callable[..., None]
 FORMULA_TEXT = '=HYPERLINK("https://evil.example","pay")'
 
 
 @pytest.fixture(scope="session")
+@provides(Resource.PROCESS)
 def shared_external_services() -> Iterator[ExternalServices]:
     with start_external_services(internal_api_key="internal-key-1") as services:
         yield services

@@ -139,6 +139,7 @@ def test_unreadable_state_file_counts_as_missing(content: str, tmp_path: Path) -
     assert state_file.read_state(tmp_path) is None
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_notifications_are_not_repeated_after_a_restart(tmp_path: Path) -> None:
     email = FakeChannel("email")
     state, _ = notify_channels(probed(WatchdogState(HISTORY), incident()), [email])

@@ -206,6 +206,7 @@ def test_hanging_query_times_out_and_blocks_a_second_one(database_url: URL) -> N
     assert working_database.run(lambda connection: connection.scalar(text("select 1"))) == 1
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_embedded_server_is_found_but_never_started(own_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEEDTRUST_DATABASE_URL")
     monkeypatch.setattr(DatabaseSettings, "embedded_directory", own_server)

@@ -24,11 +24,13 @@ from seedtrust_ops.ports.events import EventRejected, PostHogUnavailable
 from seedtrust_ops.resources.posthog_client import PostHog
 from seedtrust_ops.sandbox.external_services.control_client import PostHogServer, start_posthog
 from seedtrust_ops.tables import OutgoingEvent
+from seedtrust_ops_tests.support.tiers import Resource, provides
 
 RETRY_POLICY = EventRetryPolicy()
 
 
 @pytest.fixture(scope="module")
+@provides(Resource.PROCESS)
 def posthog_server() -> Iterator[PostHogServer]:
     with start_posthog() as server:
         yield server

@@ -1,4 +1,4 @@
-"""A thousand transfers under random faults: afterwards SeedTrust and the bank agree to the cent."""
+"""Many transfers under random faults: afterwards SeedTrust and the bank agree to the cent."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,9 +9,13 @@ from seedtrust_ops.domain.transfers.sender import BankNotResponding, BankUnreach
 from seedtrust_ops.ports.bank import BankInquiryFailed
 from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker, settings_for
 from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.tiers import long_version
 
 SEED = 20_261_124
+FEWEST_TRANSACTIONS = 250
+"""So few that every kind of fault still happens."""
 TRANSACTIONS = 1_000
+FEWER = "domain/transfers/test_concurrent_faults.py::test_transfers_under_random_faults_are_paid_once_or_refused"
 FAULTS = {
     "reset_before_commit": 0.08,
     "reset_after_commit": 0.08,
@@ -26,10 +30,14 @@ FAULTS = {
 ROUNDS = 30
 
 
-@pytest.mark.takes_minutes
 @pytest.mark.timeout(600)
-def test_thousand_transfers_under_random_faults_are_paid_once_or_refused(worker: Worker, company: Company) -> None:
-    batch_id = company.big_batch(TRANSACTIONS)
+@pytest.mark.parametrize(
+    "transactions", [FEWEST_TRANSACTIONS, pytest.param(TRANSACTIONS, marks=long_version(of=FEWER))]
+)
+def test_transfers_under_random_faults_are_paid_once_or_refused(
+    worker: Worker, company: Company, transactions: int
+) -> None:
+    batch_id = company.big_batch(transactions)
     worker.options = replace(worker.options, concurrency=16, unknown_grace_seconds=0)
     worker.settings = settings_for(worker.bank, HUNTINGTON_TIMEOUT_SECONDS=1)
     worker.bank.control.start_chaos(SEED, FAULTS, seconds=1.5)

@@ -14,9 +14,11 @@ from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
 from seedtrust_ops.tables import DisbursementRequest
 from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker
 from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.tiers import Resource, provides
 
 
 @pytest.fixture(scope="module")
+@provides(Resource.PROCESS)
 def bank_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BankProcess]:
     """A bank for this module only, because restoring a backup also loses the transfers of other tests."""
     directory = tmp_path_factory.mktemp("restored-bank")

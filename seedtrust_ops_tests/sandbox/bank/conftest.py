@@ -8,9 +8,11 @@ import pytest
 
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
 from seedtrust_ops_tests.sandbox.bank.bank_requests import API_KEY, client_for
+from seedtrust_ops_tests.support.tiers import Resource, provides
 
 
 @pytest.fixture(scope="session")
+@provides(Resource.PROCESS)
 def shared_bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BankProcess]:
     database = tmp_path_factory.mktemp("bank") / "bank.sqlite"
     # Enough for any number of transfers of the largest amount in the contract.
@@ -31,6 +33,7 @@ def client(bank: BankProcess) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
+@provides(Resource.PROCESS)
 def database(tmp_path: Path) -> Path:
     """The path of the file for a test that starts its own bank."""
     return tmp_path / "bank.sqlite"

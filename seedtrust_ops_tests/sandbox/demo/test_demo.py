@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from seedtrust_ops_tests.support.tiers import long_version
 from seedtrust_ops_tests.support.waiters import wait_until
 
 ATTEMPTS = 3
@@ -16,7 +17,8 @@ MISSED_KILL = "finished before its process could be killed"
 """On a busy machine the demo can miss the few seconds in which it should kill; it says so, and is run again."""
 
 
-@pytest.mark.takes_minutes
+@long_version(of="sandbox/demo/test_reconciliation.py::test_seeded_company_and_its_bank_agree")
+@pytest.mark.usefixtures("daemon_processes")
 @pytest.mark.timeout(1_800)
 def test_short_demo_reconciles_and_leaves_nothing_behind(open_folder: Path) -> None:
     home, scratch = open_folder / "home", open_folder / "scratch"

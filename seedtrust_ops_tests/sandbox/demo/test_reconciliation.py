@@ -14,6 +14,8 @@ from seedtrust_ops.sandbox.bank_backfill import backfill_past_transfers
 from seedtrust_ops.sandbox.demo.reconciliation import Reconciliation, reconcile
 from seedtrust_ops.sandbox.seed.seeder import seed_company
 
+pytestmark = pytest.mark.usefixtures("child_processes")
+
 
 @pytest.fixture
 def own_bank(tmp_path: Path) -> Iterator[SandboxBank]:

@@ -9,6 +9,7 @@ from posthog import Posthog
 
 from seedtrust_ops.sandbox.external_services.control_client import start_cloudfront
 from seedtrust_ops.sandbox.external_services.server_group import ExternalServices, start_external_services
+from seedtrust_ops_tests.support.tiers import Resource, provides
 from seedtrust_ops_tests.support.waiters import wait_until
 
 KEY = "a-key"
@@ -16,6 +17,7 @@ VALID = {"component": "s3", "status": "up", "latency_ms": 3, "checked_at": "2026
 
 
 @pytest.fixture(scope="module")
+@provides(Resource.PROCESS)
 def services() -> Iterator[ExternalServices]:
     with start_external_services(internal_api_key=KEY) as running:
         yield running

@@ -20,6 +20,7 @@ def send(mailbox: MailboxProcess, *recipients: str) -> None:
         client.sendmail("a@example.test", recipients, EMAIL.format(", ".join(recipients)))
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_email_is_stored_per_recipient_and_survives_a_kill(tmp_path: Path) -> None:
     file = tmp_path / "mailbox.sqlite"
     server = start_mailbox(file)
@@ -70,6 +71,7 @@ def test_recipient_fault_affects_only_that_address_until_cleared(mailbox: Mailbo
     assert [recipient for recipient, _ in mailbox.control.message_ids()] == ["c@example.test", "b@example.test"]
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_mailbox_stops_when_its_parent_is_killed(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [
