@@ -28,6 +28,12 @@ from seedtrust_ops.database.engine import application_engine, create_application
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
+from seedtrust_ops.sandbox.external_services.control_client import (
+    InternalApiServer,
+    PostHogServer,
+    start_internal_api,
+    start_posthog,
+)
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess, start_mailbox
 from seedtrust_ops_tests.support.dagster_homes import (
     DagsterHome,
@@ -39,9 +45,10 @@ from seedtrust_ops_tests.support.databases import create_platform_schema, postgr
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.tiers import Resource, provides
 
-pytest_plugins = ["seedtrust_ops_tests.support.tier_plugin"]
+pytest_plugins = ["seedtrust_ops_tests.support.tier_plugin", "seedtrust_ops_tests.support.job_environment"]
 
 TEMPLATE = "platform_template"
+INTERNAL_API_KEY = "internal-key-1"
 IDS_PER_TEST = 1_000_000
 MEMORY_FOLDER = Path("/dev/shm")
 MIN_FREE_MEMORY_BYTES = 4 * 1024**3
@@ -216,6 +223,20 @@ def instance(dagster_home: DagsterHome, bank_environment: dict[str, str]) -> Ite
     """The Dagster instance at `dagster_home`, with the environment of `bank_environment`."""
     with open_instance(dagster_home) as instance:
         yield instance
+
+
+@pytest.fixture(scope="session")
+@provides(Resource.PROCESS)
+def internal_api_server() -> Iterator[InternalApiServer]:
+    with start_internal_api(INTERNAL_API_KEY) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+@provides(Resource.PROCESS)
+def posthog_server() -> Iterator[PostHogServer]:
+    with start_posthog() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

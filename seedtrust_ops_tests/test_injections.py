@@ -40,15 +40,7 @@ from seedtrust_ops_tests.support.all_jobs import (
 )
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.injection_payloads import RENDERED_SUM, InsertedPayloads, insert_payloads, payloads
-from seedtrust_ops_tests.support.job_environment import (
-    SetVariables,
-    external_services,
-    jobs_environment,
-    set_variables,
-    shared_external_services,
-)
-
-__all__ = ["external_services", "jobs_environment", "set_variables", "shared_external_services"]
+from seedtrust_ops_tests.support.job_environment import SetVariables
 
 ALLOWED_HEADERS = {
     *("From", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type"),

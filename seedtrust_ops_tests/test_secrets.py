@@ -33,16 +33,7 @@ from seedtrust_ops_tests.support.all_jobs import (
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.echoing_bank import KINDS, echoing_bank
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import (
-    SetVariables,
-    external_services,
-    jobs_environment,
-    no_retry_delays,
-    set_variables,
-    shared_external_services,
-)
-
-__all__ = ["external_services", "jobs_environment", "no_retry_delays", "set_variables", "shared_external_services"]
+from seedtrust_ops_tests.support.job_environment import SetVariables
 
 API_KEY = "sk-live-4eC39HqLyjWDarjtT1zdp7dc"
 PASSWORD = "correct-horse-battery"

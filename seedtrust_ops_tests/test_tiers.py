@@ -40,7 +40,10 @@ def test_daemon_through_another_fixture(uses_daemon):
     pass
 
 
-@pytest.mark.parametrize("size", [1, pytest.param(2, marks=long_version(of="test_tiers.py::test_parts_are_disjoint_and_complete"))])
+SMALL = "test_tiers.py::test_parts_are_disjoint_and_complete"
+
+
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=long_version(of=SMALL))])
 def test_size(size):
     pass
 

@@ -16,7 +16,7 @@ from seedtrust_ops.domain.key_rotation import PAGE_SIZE, count_key_usage
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import SetVariables, set_variables
+from seedtrust_ops_tests.support.job_environment import SetVariables
 from seedtrust_ops_tests.support.key_rotation_helpers import (
     block_updates,
     cipher_with_keys,
@@ -26,8 +26,6 @@ from seedtrust_ops_tests.support.key_rotation_helpers import (
     read_tokens,
 )
 from seedtrust_ops_tests.support.waiters import wait_until
-
-__all__ = ["set_variables"]
 
 NEW, OTHER = new_key(), new_key()
 CAN_REMOVE = "Old keys can be removed"

@@ -38,17 +38,8 @@ from seedtrust_ops_tests.support.all_jobs import (
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
 from seedtrust_ops_tests.support.databases import create_platform_schema, plain_url, temporary_database
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import (
-    SetVariables,
-    external_services,
-    jobs_environment,
-    set_variables,
-    shared_external_services,
-)
+from seedtrust_ops_tests.support.job_environment import SetVariables
 from seedtrust_ops_tests.support.key_rotation_helpers import new_key
-
-__all__ = ["external_services", "jobs_environment", "set_variables", "shared_external_services"]
-
 
 INSUFFICIENT_PRIVILEGE = "42501"
 

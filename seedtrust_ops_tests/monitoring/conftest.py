@@ -13,27 +13,10 @@ from seedtrust_ops.resources.posthog_client import PostHog
 from seedtrust_ops.sandbox.external_services.control_client import (
     InternalApiServer,
     PostHogServer,
-    start_internal_api,
-    start_posthog,
 )
-from seedtrust_ops_tests.support.tiers import Resource, provides
 
 GENEROUS_SECONDS = 60.0
 ON_CALL = ("oncall@seedtrust.example", "lead@seedtrust.example")
-
-
-@pytest.fixture(scope="session")
-@provides(Resource.PROCESS)
-def posthog_server() -> Iterator[PostHogServer]:
-    with start_posthog() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-@provides(Resource.PROCESS)
-def internal_api_server() -> Iterator[InternalApiServer]:
-    with start_internal_api("internal-key-1") as server:
-        yield server
 
 
 @pytest.fixture

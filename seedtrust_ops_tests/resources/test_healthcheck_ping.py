@@ -7,26 +7,18 @@ import pytest
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.orchestration.dagster_resources import HeartbeatResource
 from seedtrust_ops.resources import healthcheck_ping
-from seedtrust_ops.sandbox.external_services.control_client import RecordingServer, start_posthog
-from seedtrust_ops_tests.support.tiers import Resource, provides
-
-
-@pytest.fixture(scope="module")
-@provides(Resource.PROCESS)
-def monitor_server() -> Iterator[RecordingServer]:
-    # Any server that records its requests will do.
-    with start_posthog() as server:
-        yield server
+from seedtrust_ops.sandbox.external_services.control_client import PostHogServer, RecordingServer
 
 
 @pytest.fixture
-def monitor(monitor_server: RecordingServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingServer]:
-    monitor_server.clear()
+def monitor(posthog_server: PostHogServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingServer]:
+    """Any server that records its requests will do."""
+    posthog_server.clear()
     # Generous for a busy machine: only one test is about a slow monitor.
     monkeypatch.setattr(healthcheck_ping, "TIMEOUT_SECONDS", 60)
-    monkeypatch.setenv("HEARTBEAT_URL", f"{monitor_server.url}/ping/our-secret/")
+    monkeypatch.setenv("HEARTBEAT_URL", f"{posthog_server.url}/ping/our-secret/")
     get_settings.cache_clear()
-    yield monitor_server
+    yield posthog_server
     get_settings.cache_clear()
 
 

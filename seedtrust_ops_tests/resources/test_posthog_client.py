@@ -1,6 +1,5 @@
 """Events reach PostHog in its format, once per id, and every response it can give has a clear error."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,18 +8,10 @@ from pydantic import SecretStr
 
 from seedtrust_ops.ports.events import EventRejected, PostHogRejected, PostHogUnavailable
 from seedtrust_ops.resources.posthog_client import PostHog
-from seedtrust_ops.sandbox.external_services.control_client import PostHogServer, start_posthog
-from seedtrust_ops_tests.support.tiers import Resource, provides
+from seedtrust_ops.sandbox.external_services.control_client import PostHogServer
 
 AT = datetime(2026, 3, 3, 14, 5, tzinfo=UTC)
 KEY = "phc_secret_key"
-
-
-@pytest.fixture(scope="module")
-@provides(Resource.PROCESS)
-def posthog_server() -> Iterator[PostHogServer]:
-    with start_posthog() as server:
-        yield server
 
 
 @pytest.fixture

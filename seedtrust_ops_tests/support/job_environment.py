@@ -12,7 +12,13 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_engine
 from seedtrust_ops.domain import component_checks
 from seedtrust_ops.resources import http1_connection, huntington_client
-from seedtrust_ops.sandbox.external_services.server_group import ExternalServices, start_external_services
+from seedtrust_ops.sandbox.external_services.control_client import (
+    InternalApiServer,
+    PostHogServer,
+    start_cloudfront,
+    start_storage,
+)
+from seedtrust_ops.sandbox.external_services.server_group import BUCKET, ExternalServices
 from seedtrust_ops.tables import DisbursementRequest, LedgerEntry, User
 from seedtrust_ops_tests.support.databases import plain_url
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
@@ -24,9 +30,11 @@ FORMULA_TEXT = '=HYPERLINK("https://evil.example","pay")'
 
 @pytest.fixture(scope="session")
 @provides(Resource.PROCESS)
-def shared_external_services() -> Iterator[ExternalServices]:
-    with start_external_services(internal_api_key="internal-key-1") as services:
-        yield services
+def shared_external_services(
+    internal_api_server: InternalApiServer, posthog_server: PostHogServer
+) -> Iterator[ExternalServices]:
+    with start_storage(BUCKET) as storage, start_cloudfront() as cloudfront:
+        yield ExternalServices(storage, cloudfront, internal_api_server, posthog_server)
 
 
 @pytest.fixture

@@ -12,28 +12,11 @@ from seedtrust_ops.config.watchdog import WatchdogSettings
 from seedtrust_ops.sandbox.external_services.control_client import (
     InternalApiServer,
     PostHogServer,
-    start_internal_api,
-    start_posthog,
 )
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.watchdog.watchdog_loop import Watchdog
-from seedtrust_ops_tests.support.tiers import Resource, provides
 
 ON_CALL = "on-call@seedtrust.example"
-
-
-@pytest.fixture(scope="session")
-@provides(Resource.PROCESS)
-def internal_api_server() -> Iterator[InternalApiServer]:
-    with start_internal_api("internal-key-1") as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-@provides(Resource.PROCESS)
-def posthog_server() -> Iterator[PostHogServer]:
-    with start_posthog() as server:
-        yield server
 
 
 @dataclass

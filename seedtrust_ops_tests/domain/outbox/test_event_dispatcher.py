@@ -1,7 +1,7 @@
 """Events for PostHog and the internal API: outages and crashes lose none, and no event blocks another."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from threading import Barrier
@@ -22,18 +22,10 @@ from seedtrust_ops.domain.outbox.event_dispatcher import (
 from seedtrust_ops.domain.outbox.event_store import Destination, Event, enqueue_events
 from seedtrust_ops.ports.events import EventRejected, PostHogUnavailable
 from seedtrust_ops.resources.posthog_client import PostHog
-from seedtrust_ops.sandbox.external_services.control_client import PostHogServer, start_posthog
+from seedtrust_ops.sandbox.external_services.control_client import PostHogServer
 from seedtrust_ops.tables import OutgoingEvent
-from seedtrust_ops_tests.support.tiers import Resource, provides
 
 RETRY_POLICY = EventRetryPolicy()
-
-
-@pytest.fixture(scope="module")
-@provides(Resource.PROCESS)
-def posthog_server() -> Iterator[PostHogServer]:
-    with start_posthog() as server:
-        yield server
 
 
 @pytest.fixture

@@ -10,15 +10,9 @@ from seedtrust_ops_tests.deploy.conftest import APP, roles
 from seedtrust_ops_tests.domain.shadow_mode.side_effects import RecordedSideEffects
 from seedtrust_ops_tests.support.all_jobs import LONG_TIMEOUTS
 from seedtrust_ops_tests.support.databases import plain_url
-from seedtrust_ops_tests.support.job_environment import (
-    SetVariables,
-    external_services,
-    jobs_environment,
-    set_variables,
-    shared_external_services,
-)
+from seedtrust_ops_tests.support.job_environment import SetVariables
 
-__all__ = ["external_services", "jobs_environment", "roles", "set_variables", "shared_external_services"]
+__all__ = ["roles"]
 
 
 @pytest.fixture
