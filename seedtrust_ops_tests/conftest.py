@@ -41,7 +41,7 @@ from seedtrust_ops_tests.support.dagster_homes import (
     temporary_dagster_home,
     use_default_launcher,
 )
-from seedtrust_ops_tests.support.databases import create_platform_schema, postgres_folder
+from seedtrust_ops_tests.support.databases import create_platform_schema, execute, postgres_folder, temporary_database
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.tiers import Resource, provides
 
@@ -122,22 +122,10 @@ def postgres_server() -> Iterator[URL]:
 @pytest.fixture
 def database_url(postgres_server: URL) -> Iterator[URL]:
     """A fresh database with the platform's tables and schema `ops`; dropped afterwards."""
-    number = next(_test_numbers)
-    name = f"test_{number}_{secrets.token_hex(4)}"
-    url = postgres_server.set(drivername="postgresql+psycopg", database=name)
-    control = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
-    with control.connect() as connection:
-        connection.execute(text(f"create database {name} template {TEMPLATE}"))
-    fresh = create_engine(url)
-    with fresh.begin() as connection:
-        connection.execute(
-            text(f"alter table huntington_transactions alter column id restart with {number * IDS_PER_TEST}")
-        )
-    fresh.dispose()
-    yield url
-    with control.connect() as connection:
-        connection.execute(text(f"drop database {name} with (force)"))
-    control.dispose()
+    first_id = next(_test_numbers) * IDS_PER_TEST
+    with temporary_database(postgres_server, template=TEMPLATE) as url:
+        execute(url, f"alter table huntington_transactions alter column id restart with {first_id}")
+        yield url
 
 
 @pytest.fixture

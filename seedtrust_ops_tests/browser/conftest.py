@@ -23,8 +23,9 @@ NEVER_STARTED_JOB = "example_with_args"
 
 @dataclass(frozen=True)
 class RunningDev:
-    """A running `dev`: its UI's address, and its database, Dagster instance and bank for assertions."""
+    """A running `dev`: its process and its UI's address, and its database, Dagster instance and bank for assertions."""
 
+    process: DevProcess
     address: str
     sessions: "sessionmaker[Session]"
     instance: dg.DagsterInstance
@@ -53,7 +54,7 @@ def dev() -> Iterator[RunningDev]:
         process = DevProcess(folder, {"DEV_ENV": "1"}, settings=yaml.safe_dump(settings))
         try:
             with open_databases(process) as (sessions, instance), connect_to_bank(process) as bank:
-                yield RunningDev(f"http://127.0.0.1:{process.port}", sessions, instance, bank)
+                yield RunningDev(process, f"http://127.0.0.1:{process.port}", sessions, instance, bank)
         finally:
             process.stop()
 

@@ -3,13 +3,17 @@
 Screenshots of each step are saved in `.seedtrust/screenshots`. Each test has its own window and rows.
 """
 
+import os
 import re
+import signal
 
+import httpx
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
 from playwright.sync_api import expect
 from sqlalchemy import select
 
+from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.domain.reports.submission import request_report
 from seedtrust_ops.job_policies import JOB_POLICIES, Group
 from seedtrust_ops.tables import Case, HuntingtonBatch, HuntingtonTransaction, JobRun, User
@@ -134,6 +138,19 @@ def test_assets_are_listed_by_group(ui: UserInterface) -> None:
     for group in (Group.TRANSFERS, Group.BALANCES, Group.REPORTS, Group.HEALTH):
         expect(ui.page.get_by_role("button", name=f"asset_group {group.value}")).to_be_visible()
     ui.save_screenshot("groups")
+
+
+def test_dev_seeds_a_company_and_stops_completely_on_ctrl_c(dev: RunningDev) -> None:
+    """The last test of this file, because `dev` is gone afterwards."""
+    process = dev.process
+    os.killpg(process.process.pid, signal.SIGINT)
+    assert process.process.wait(240) == 0, process.log.read_text()
+    assert "Seeded a company with 200 cases" in process.log.read_text()
+    assert f"{dev.address} is ready" in process.log.read_text()
+    assert "Traceback" not in process.log.read_text()
+    assert not embedded_postgres.is_running(process.database)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{dev.address}/server_info", trust_env=False)
 
 
 def _running_schedules(dev: RunningDev) -> set[str]:

@@ -17,7 +17,7 @@ from seedtrust_ops_tests.support.tiers import long_version
 # Each test runs many cases, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(900)
 FILE = "chaos/test_crash_points.py"
-SAMPLE = 16
+SAMPLE = 24
 """The default tier runs one step in so many of each scenario, the slow tier every step."""
 
 

@@ -5,7 +5,7 @@ Starting them takes longer than the tests themselves, so the tests share them; e
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -16,19 +16,30 @@ from seedtrust_ops.client import OpsClient
 from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops_tests.client.operations_server import run_web_server, run_worker, server_variables
 from seedtrust_ops_tests.conftest import TEMPLATE
-from seedtrust_ops_tests.support.dagster_homes import temporary_dagster_home
+from seedtrust_ops_tests.support.dagster_homes import DagsterHome, temporary_dagster_home
 from seedtrust_ops_tests.support.databases import temporary_database
 from seedtrust_ops_tests.support.tiers import Resource, provides
 
 
-@dataclass(frozen=True)
+@dataclass
 class OperationsServer:
-    """The web server's URL, workspace and environment, and the applications' database with JobRun."""
+    """A worker, a web server on its workspace, and the applications' database with JobRun."""
 
-    url: str
-    workspace: Path
+    home: DagsterHome
     variables: Mapping[str, str]
+    log: Path
     sessions: sessionmaker[Session]
+    url: str = ""
+    workspace: Path = Path()
+    _worker: ExitStack = field(default_factory=ExitStack)
+
+    def start_worker(self) -> None:
+        """Start `seedtrust-ops worker` and wait until its code server responds."""
+        self.workspace = self._worker.enter_context(run_worker(self.home, self.variables, self.log))
+
+    def stop_worker(self) -> None:
+        """Stop it as KillMode=mixed does: SIGTERM to the supervisor only."""
+        self._worker.close()
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +52,13 @@ def operations_server(
     with ExitStack() as stack:
         home = stack.enter_context(temporary_dagster_home(postgres_server, folder / "home"))
         database = stack.enter_context(temporary_database(postgres_server, template=TEMPLATE))
-        variables = server_variables(home, database, field_key)
-        workspace = stack.enter_context(run_worker(home, variables, log))
-        url = stack.enter_context(run_web_server(workspace, variables, log))
         engine = create_application_engine(database)
         stack.callback(engine.dispose)
-        yield OperationsServer(url, workspace, variables, sessionmaker(engine))
+        server = OperationsServer(home, server_variables(home, database, field_key), log, sessionmaker(engine))
+        stack.callback(server.stop_worker)
+        server.start_worker()
+        server.url = stack.enter_context(run_web_server(server.workspace, server.variables, log))
+        yield server
 
 
 @pytest.fixture

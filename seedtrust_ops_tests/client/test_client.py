@@ -26,6 +26,7 @@ from seedtrust_ops.client import (
     RunStarting,
     RunState,
     RunStatus,
+    SeedTrustError,
     UnknownJob,
     UnknownRun,
 )
@@ -318,3 +319,34 @@ def test_documented_flask_app_requests_a_report_and_revokes(
     assert response["status"] == "REVOKED" or response["is_stopping"]
     assert wait_until_finished(operations, run_id).status is RunStatus.REVOKED
     names["operations"].close()
+
+
+def start_run(operations: OpsClient) -> str:
+    """Launch a run of a few seconds and return its id while it is STARTED; if it ended too soon, launch another."""
+    while True:
+        run_id = operations.launch("example_progress", {"steps": 10, "seconds_per_step": 0.5})
+        state = wait_for_state(
+            operations, run_id, lambda state: state.status is not RunStatus.PENDING, "the run to start"
+        )
+        if state.status is RunStatus.STARTED:
+            return run_id
+
+
+def test_worker_restart_loses_no_run_and_no_web_server(
+    operations: OpsClient, operations_server: OperationsServer
+) -> None:
+    run_id = start_run(operations)
+    operations_server.stop_worker()
+    # The worker let the run finish.
+    assert operations.job_run(run_id).status is RunStatus.COMPLETED
+    operations_server.start_worker()
+    assert job_run_row(operations_server, run_id).status == "COMPLETED"
+
+    def can_launch() -> bool:
+        try:
+            return bool(operations.launch("example"))
+        except SeedTrustError:
+            # The web server reconnects to the code server every few seconds.
+            return False
+
+    wait_until(can_launch, seconds=240, every=1, what="a launch by the web server that was never restarted")

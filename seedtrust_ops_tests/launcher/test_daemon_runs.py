@@ -1,19 +1,27 @@
-"""Runs on a real daemon: forked from a zygote, canceled or killed, and never lost or doubled when a process crashes."""
+"""Runs on a real daemon, whoever launches them: forked, canceled, killed, and never lost or doubled by a crash."""
 
+import json
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import httpx
 import psutil
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus
+from dagster._core.definitions.repository_definition.valid_definitions import SINGLETON_REPOSITORY_NAME
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
+from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
+from seedtrust_ops.supervisor.worker_stack import LOOPBACK, is_listening
 from seedtrust_ops.tables import JobRun
 from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon
 from seedtrust_ops_tests.launcher.worker_reports import RunReports
@@ -22,6 +30,15 @@ from seedtrust_ops_tests.support.waiters import wait_until
 pytestmark = pytest.mark.timeout(900)
 WARM_START = "Warm start"
 COLD_START = "Cold start"
+LAUNCH = """
+mutation ($selector: JobOrPipelineSelector!, $config: RunConfigData) {
+  launchRun(executionParams: {selector: $selector, runConfigData: $config}) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}
+"""
 
 
 @pytest.fixture
@@ -42,6 +59,42 @@ def execute_run(daemon: QuickDaemon, reports: RunReports) -> str:
     """Queue a run and wait for its success; return its id."""
     run_id = submit_run(daemon, reports)
     daemon.wait_for(run_id, DagsterRunStatus.SUCCESS)
+    return run_id
+
+
+def launch_from_web_server(daemon: QuickDaemon, config: dict[str, Any]) -> str:
+    """Launch as the launchpad of the web UI does; return the run's id."""
+    daemon.start("web-server")
+    wait_until(lambda: is_listening(daemon.web_port), seconds=240, what="the web server")
+    selector = {
+        "repositoryLocationName": "quick",
+        "repositoryName": SINGLETON_REPOSITORY_NAME,
+        "jobName": "report_run",
+    }
+    response = httpx.post(
+        f"http://{LOOPBACK}:{daemon.web_port}/graphql",
+        json={"query": LAUNCH, "variables": {"selector": selector, "config": config}},
+        timeout=120,
+        trust_env=False,
+    ).json()
+    launched = response["data"]["launchRun"]
+    assert launched["__typename"] == "LaunchRunSuccess", response
+    return str(launched["run"]["runId"])
+
+
+def launch_from_command_line(daemon: QuickDaemon, config: dict[str, Any]) -> str:
+    """Launch by `dagster job launch`; return the run's id."""
+    known = {record.dagster_run.run_id for record in daemon.instance.get_run_records()}
+    arguments = ("-w", str(daemon.workspace), "-l", "quick", "-j", "report_run", "--config-json", json.dumps(config))
+    subprocess.run(
+        [sys.executable, "-m", "dagster", "job", "launch", *arguments],
+        cwd=daemon.code,
+        env=environment_for_child(daemon.home.variables),
+        check=True,
+        capture_output=True,
+        timeout=400,
+    )
+    (run_id,) = {record.dagster_run.run_id for record in daemon.instance.get_run_records()} - known
     return run_id
 
 
@@ -79,6 +132,16 @@ def test_forked_runs_behave_like_other_runs(daemon: QuickDaemon, reports: RunRep
         assert "to standard error" in stderr
     assert first.random != second.random
     assert len(daemon.zygotes) == 1
+
+
+@pytest.mark.parametrize("launch", [launch_from_web_server, launch_from_command_line])
+def test_run_is_forked_from_every_launcher(
+    daemon: QuickDaemon, reports: RunReports, launch: Callable[[QuickDaemon, dict[str, Any]], str]
+) -> None:
+    run_id = launch(daemon, reports.config())
+    daemon.wait_for(run_id, DagsterRunStatus.SUCCESS)
+    assert WARM_START in daemon.start_event(run_id)
+    assert reports.wait_for(run_id).run_id == run_id
 
 
 def test_cancellation_interrupts_a_running_op(daemon: QuickDaemon, reports: RunReports) -> None:

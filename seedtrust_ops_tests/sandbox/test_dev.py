@@ -16,6 +16,7 @@ import pytest
 from seedtrust_ops.config import dagster_home
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.supervisor.worker_stack import find_free_port
+from seedtrust_ops_tests.support.tiers import long_version
 from seedtrust_ops_tests.support.waiters import wait_until
 
 
@@ -42,9 +43,10 @@ def running_command(folder: Path, *command: str) -> Iterator[tuple["subprocess.P
         embedded_postgres.stop(folder / ".seedtrust" / "postgres")
 
 
+@long_version(of="browser/test_ui.py::test_dev_seeds_a_company_and_stops_completely_on_ctrl_c")
 @pytest.mark.usefixtures("daemon_processes")
 @pytest.mark.timeout(900)
-def test_dev_starts_with_a_company_and_stops_completely(open_folder: Path) -> None:
+def test_dev_without_worker_starts_with_a_company_and_stops_completely(open_folder: Path) -> None:
     # A port of its own, because another test's `dev` that starts at the same time would also find 3000 free.
     with running_command(open_folder, "dev", "--no-worker", "--port", str(find_free_port())) as (dev, log):
         wait_until(lambda: " is ready after" in log.read_text() or dev.poll() is not None, seconds=420, every=0.2)

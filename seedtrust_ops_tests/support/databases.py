@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
-from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.migrations.migrator import PLATFORM_SCHEMA
@@ -31,17 +30,18 @@ def postgres_folder() -> Iterator[Path]:
 def temporary_database(server: URL, *, template: str = "template1") -> Iterator[URL]:
     """Yield a database that is dropped at the end, even if there are open connections."""
     name = f"temporary_{secrets.token_hex(6)}"
-    control = create_engine(
-        server.set(drivername="postgresql+psycopg", database="postgres"), isolation_level="AUTOCOMMIT"
-    )
-    try:
-        with control.connect() as connection:
-            connection.execute(text(f"create database {name} template {template}"))
-        yield server.set(drivername="postgresql+psycopg", database=name)
-        with control.connect() as connection:
-            connection.execute(text(f"drop database {name} with (force)"))
-    finally:
-        control.dispose()
+    execute(server.set(database="postgres"), f"create database {name} template {template}")
+    yield server.set(drivername="postgresql+psycopg", database=name)
+    execute(server.set(database="postgres"), f"drop database {name} with (force)")
+
+
+def execute(url: URL, statement: str) -> None:
+    """Run one statement outside a transaction, in a connection of its own.
+
+    Without SQLAlchemy, whose new engine asks the server six questions first: every test needs three such statements.
+    """
+    with psycopg.connect(plain_url(url), autocommit=True) as connection:
+        connection.execute(statement.encode())
 
 
 def plain_url(url: URL) -> str:

@@ -111,6 +111,7 @@ class StorageServer(SandboxServer):
     def __init__(self, server: ServerProcess, bucket: str) -> None:
         super().__init__(server)
         self.bucket = bucket
+        self._client: S3Client | None = None
         self.client().create_bucket(Bucket=bucket)
 
     def restart(self) -> None:
@@ -131,16 +132,18 @@ class StorageServer(SandboxServer):
         }
 
     def client(self) -> "S3Client":
-        """A boto3 client for it that does not read the environment."""
+        """The boto3 client for it, which does not read the environment."""
         import boto3
 
-        return boto3.client(
-            "s3",
-            endpoint_url=self.url,
-            region_name=REGION,
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=ACCESS_KEY,
-        )
+        if self._client is None:
+            self._client = boto3.client(
+                "s3",
+                endpoint_url=self.url,
+                region_name=REGION,
+                aws_access_key_id=ACCESS_KEY,
+                aws_secret_access_key=ACCESS_KEY,
+            )
+        return self._client
 
     def keys(self, prefix: str = "") -> list[str]:
         """The keys of the bucket's objects, sorted."""
