@@ -36,10 +36,10 @@ test: setup browser
 	$(BIN)/pytest $(PYTEST)
 
 test-fast: setup
-	$(BIN)/pytest $(PYTEST) --tier fast
+	$(BIN)/pytest $(PYTEST) --tier=fast
 
 test-slow: setup browser
-	$(BIN)/pytest $(PYTEST) --tier slow $(if $(PART),--part $(PART))
+	$(BIN)/pytest $(PYTEST) --tier=slow $(if $(PART),--part=$(PART))
 
 # The browser tests need Chromium on this machine; without it they fail and say so.
 browser:

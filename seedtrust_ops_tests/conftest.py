@@ -153,7 +153,7 @@ def company(sessions: sessionmaker[Session], cipher: FernetFieldCipher) -> Compa
 
 
 @pytest.fixture(scope="session")
-@provides(Resource.PROCESS)
+@provides(Resource.BANK)
 def bank_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BankProcess]:
     directory: Path = tmp_path_factory.mktemp("bank")
     with start_bank(directory / "bank.sqlite", api_key=secrets.token_hex(16), available_cents=10**15) as bank:
@@ -200,6 +200,7 @@ def bank_environment(
 
 
 @pytest.fixture
+@provides(Resource.INSTANCE)
 def dagster_home(postgres_server: URL, tmp_path: Path) -> Iterator[DagsterHome]:
     """A DAGSTER_HOME with the project's dagster.yaml and its own storage database on the test server."""
     with temporary_dagster_home(postgres_server, tmp_path / "home") as home:

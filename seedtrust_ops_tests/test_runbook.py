@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -89,10 +90,9 @@ def find_named_rows(text: str, first_column: str) -> Counter[str]:
     )
 
 
-def _modules() -> Iterator[ast.Module]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        if "sandbox" not in path.parts:
-            yield ast.parse(path.read_text())
+@cache
+def _modules() -> list[ast.Module]:
+    return [ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py")) if "sandbox" not in path.parts]
 
 
 def _string_constants(module: ast.Module) -> dict[str, str]:

@@ -66,8 +66,12 @@ def test_undeclared_daemon():
 def test_declared_daemon_that_never_starts():
     pass
 """
-GOOD = {"test_plain", "test_size[1]", "test_declared_process"}
-IN_WRONG_TIER = {"test_undeclared_process", "test_undeclared_daemon"}
+FAST = {"test_plain", "test_size[1]", "test_undeclared_process"}
+DEFAULT = FAST | {
+    *("test_daemon_through_another_fixture", "test_declared_process"),
+    *("test_undeclared_daemon", "test_declared_daemon_that_never_starts"),
+}
+MISPLACED = {"test_undeclared_process", "test_undeclared_daemon", "test_declared_daemon_that_never_starts"}
 
 
 def run_pytest(folder: Path, *options: str) -> dict[str, set[str]]:
@@ -92,27 +96,19 @@ def run_pytest(folder: Path, *options: str) -> dict[str, set[str]]:
 @pytest.mark.usefixtures("child_processes")
 @pytest.mark.parametrize(
     ("tier", "selected", "failed"),
-    [
-        ("fast", GOOD | IN_WRONG_TIER, IN_WRONG_TIER),
-        (
-            "default",
-            GOOD | IN_WRONG_TIER | {"test_daemon_through_another_fixture", "test_declared_daemon_that_never_starts"},
-            IN_WRONG_TIER | {"test_declared_daemon_that_never_starts"},
-        ),
-        ("slow", {"test_size[2]"}, set()),
-    ],
+    [("fast", FAST, MISPLACED & FAST), ("default", DEFAULT, MISPLACED), ("slow", {"test_size[2]"}, set())],
 )
 def test_tier_selects_by_fixtures_and_fails_what_is_misplaced(
     tmp_path: Path, tier: str, selected: set[str], failed: set[str]
 ) -> None:
-    assert run_pytest(tmp_path, "--tier", tier) == {"PASSED": selected, "ERROR": failed}
+    assert run_pytest(tmp_path, f"--tier={tier}") == {"PASSED": selected, "ERROR": failed}
 
 
 @pytest.mark.usefixtures("child_processes")
 def test_parts_are_disjoint_and_complete(tmp_path: Path) -> None:
-    parts = [run_pytest(tmp_path, "--tier", "fast", "--part", f"{number}/2")["PASSED"] for number in (1, 2)]
+    parts = [run_pytest(tmp_path, f"--part={number}/2")["PASSED"] for number in (1, 2)]
     assert parts[0] & parts[1] == set()
-    assert parts[0] | parts[1] == GOOD | IN_WRONG_TIER
+    assert parts[0] | parts[1] == DEFAULT
 
 
 @pytest.mark.parametrize(
@@ -123,6 +119,7 @@ def test_parts_are_disjoint_and_complete(tmp_path: Path) -> None:
         ("/usr/bin/python -m dagster code-server start -m jobs", Resource.DAEMON),
         ("/usr/bin/dagster-webserver --workspace w.yaml", Resource.DAEMON),
         ("/opt/pginstall/bin/pg_ctl -D d start", Resource.DATABASE),
+        ("/usr/bin/python -m seedtrust_ops.sandbox.bank --port=0", Resource.BANK),
         ("/opt/playwright/driver/node cli.js run-driver", Resource.BROWSER),
         ("sh -c true", Resource.PROCESS),
     ],

@@ -78,6 +78,7 @@ def test_missing_key_is_named(set_variables: SetVariables) -> None:
     get_settings.cache_clear()
 
 
+@pytest.mark.usefixtures("child_processes")
 @pytest.mark.parametrize("page", [1, 2, 3])
 def test_killed_rotation_is_completed_by_the_next_one(
     company: Company, bank_environment: dict[str, str], old_key: str, page: int
@@ -110,6 +111,7 @@ def test_killed_rotation_is_completed_by_the_next_one(
     assert read_numbers(company.sessions, NEW) == numbers
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_worker_sends_a_batch_during_key_rotation(
     company: Company, bank: BankProcess, bank_environment: dict[str, str], old_key: str
 ) -> None:

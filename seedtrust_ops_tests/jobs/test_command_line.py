@@ -52,6 +52,7 @@ def test_dagster_home_run_sends_the_batch_and_is_mirrored(
     assert list(folder.iterdir()) == [folder / f"batch-{batch_id}.yaml"]
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_bare_shell_sends_a_batch_and_explains_an_unknown_one(
     company: Company, bank_environment: dict[str, str], folder: Path
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from seedtrust_ops_tests.support.tiers import DESCRIPTIONS, LONG_VERSION, Resource, provides, used_resources
 
-NOT_IN_FAST_TIER = {Resource.DAEMON, Resource.BROWSER}
+IN_FAST_TIER = {Resource.DATABASE, Resource.BANK}
 POSTGRES_PROGRAMS = {"initdb", "pg_ctl", "postgres", "pg_dump", "pg_restore", "psql"}
 DAEMON_WORDS = {
     "code-server",
@@ -23,6 +23,7 @@ DAEMON_WORDS = {
     "seedtrust_ops.launcher.run_host",
     "seedtrust_ops.supervisor.fast_daemon",
 }
+BANK_MODULE = "seedtrust_ops.sandbox.bank"
 DAEMON_COMMANDS = {"demo", "dev", "gameday", "worker"}
 
 
@@ -37,7 +38,7 @@ def resource_of_command(words: list[str]) -> Resource:
         "seedtrust_ops.cli.main" in words and DAEMON_COMMANDS.intersection(words)
     ):
         return Resource.DAEMON
-    return Resource.PROCESS
+    return Resource.BANK if BANK_MODULE in words else Resource.PROCESS
 
 
 class _Guard:
@@ -52,6 +53,8 @@ class _Guard:
             words = [words] if isinstance(words, str | bytes | os.PathLike) else list(words)
             words = [os.fsdecode(word) for word in words]
             self.started.setdefault(resource_of_command(words), " ".join(words)[:200])
+        elif event == "os.fork" and self.started is not None:
+            self.started.setdefault(Resource.PROCESS, "os.fork()")
 
 
 _guard = _Guard()
@@ -75,7 +78,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--tier",
         choices=["fast", "default", "slow"],
         default="default",
-        help="fast: no daemon, no browser; default: every promise once; slow: the long versions only",
+        help="fast: no server but PostgreSQL and the bank; default: every promise once; slow: long versions",
     )
     parser.addoption("--part", metavar="K/N", help="run only the Kth of N equal parts of the selected tests")
 
@@ -111,7 +114,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _belongs(item: pytest.Item, tier: str) -> bool:
     is_long = item.get_closest_marker(LONG_VERSION) is not None
     if tier == "fast":
-        return not is_long and not NOT_IN_FAST_TIER.intersection(used_resources(item))
+        return not is_long and used_resources(item) <= IN_FAST_TIER
     return is_long == (tier == "slow")
 
 

@@ -17,14 +17,18 @@ class Resource(enum.StrEnum):
     """What a test uses, from the cheapest to the most expensive; each is also a pytest mark."""
 
     DATABASE = "database"
+    BANK = "bank"
     PROCESS = "process"
+    INSTANCE = "instance"
     DAEMON = "daemon"
     BROWSER = "browser"
 
 
 DESCRIPTIONS = {
     Resource.DATABASE: "uses the PostgreSQL server",
-    Resource.PROCESS: "uses a server or a command in a process of its own",
+    Resource.BANK: "uses the sandbox bank that all tests share",
+    Resource.PROCESS: "uses another server or command in a process of its own",
+    Resource.INSTANCE: "uses a Dagster instance with its own storage",
     Resource.DAEMON: "uses Dagster's daemon, code server or web server",
     Resource.BROWSER: "uses Chromium",
 }

@@ -82,6 +82,7 @@ def _assert_paid_once_and_booked(worker: Worker, company: Company, batch_id: int
     assert company.batch_row(batch_id).status == "completed"
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_batch_is_paid_once_if_its_worker_is_killed_halfway(
     worker: Worker, company: Company, bank_environment: dict[str, str]
 ) -> None:
@@ -115,6 +116,7 @@ def test_concurrent_workers_on_one_batch_send_every_transfer_once(worker: Worker
     assert all(worker.posts(transaction.id) == 1 for transaction in company.transactions(batch_id))
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_worker_frozen_past_its_lease_writes_and_pays_nothing(
     worker: Worker, company: Company, bank_environment: dict[str, str]
 ) -> None:
@@ -246,6 +248,7 @@ def test_database_connections_dropped_halfway_lose_nothing(worker: Worker, compa
     _assert_paid_once_and_booked(worker, company, batch_id)
 
 
+@pytest.mark.usefixtures("child_processes")
 def test_frozen_worker_that_resumes_sends_nothing_denied_meanwhile(
     worker: Worker, company: Company, bank_environment: dict[str, str]
 ) -> None:
