@@ -2,24 +2,37 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# `make demo` and `make dev` need fewer packages than the tests; DEMO_READY and READY say which are installed.
 READY := $(VENV)/.ready
+DEMO_READY := $(VENV)/.demo-ready
 # More workers than the two cores that CI has, because many tests wait. Each has its own servers, and the tests of a file
 # stay on one worker.
 PYTEST ?= -n 4 --dist loadfile
 # `make test-slow PART=3/8` runs the third eighth of the slow tier.
 PART ?=
+COMMA := ,
 # Compiled code is kept: without it, every process that a test or the demo starts would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup check test test-fast test-slow browser bench demo dev chaos format constraints clean
 
+# Compiles with all cores and without the packages' own tests, in half of pip's time.
+define install
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the dependencies of pyproject.toml, pinned by constraints.txt ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[$(1)]'
+	@$(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib || echo "Python compiles the rest when it is imported."
+endef
+
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing the dependencies of pyproject.toml, pinned by constraints.txt ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sandbox,development]'
-	@touch $(READY)
+	$(call install,sandbox$(COMMA)development)
+	@touch $(DEMO_READY) $(READY)
+
+$(DEMO_READY): pyproject.toml constraints.txt
+	$(call install,sandbox)
+	@touch $(DEMO_READY)
 
 check: setup
 	$(BIN)/ruff check .
@@ -38,8 +51,10 @@ test: setup browser
 test-fast: setup
 	$(BIN)/pytest $(PYTEST) --tier=fast
 
+# The long versions, and every test of a daemon once more with Dagster's own launcher.
 test-slow: setup browser
 	$(BIN)/pytest $(PYTEST) --tier=slow $(if $(PART),--part=$(PART))
+	$(BIN)/pytest $(PYTEST) --launcher=default -m daemon $(if $(PART),--part=$(PART))
 
 # The browser tests need Chromium on this machine; without it they fail and say so.
 browser:
@@ -47,10 +62,10 @@ browser:
 	{ [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } || \
 	echo "No browser is installed, and the UI tests need one: install it with 'sudo apt-get install chromium'." >&2
 
-demo: setup
+demo: $(DEMO_READY)
 	$(BIN)/seedtrust-ops demo
 
-dev: setup
+dev: $(DEMO_READY)
 	$(BIN)/seedtrust-ops dev
 
 # Every crash, fault and race, as a table in docs/safety.md with the date and the seed.
