@@ -1,4 +1,4 @@
-"""Formats money and counts, and cleans text that users typed so that it is safe in a terminal, a log or an email.
+"""Formats money, durations and counts, and makes text that users typed safe for a terminal, a log or an email.
 
 Escaping for a certain format, such as HTML or a spreadsheet cell, is done where that format is written.
 """
@@ -7,6 +7,25 @@ Escaping for a certain format, such as HTML or a spreadsheet cell, is done where
 def format_dollars(cents: int) -> str:
     """Return cents formatted as US dollars: -123456 is -$1,234.56."""
     return f"{'-' if cents < 0 else ''}${abs(cents) // 100:,}.{abs(cents) % 100:02}"
+
+
+_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration for sentences, in the largest unit that gives at least 2: 45 seconds, 12 minutes, 3 days."""
+    for length, unit in _UNITS:
+        if seconds >= 2 * length:
+            return f"{int(seconds // length)} {unit}s"
+    return f"{int(seconds)} second{'' if int(seconds) == 1 else 's'}"
+
+
+def format_short_duration(seconds: float) -> str:
+    """Return a duration for tables, in the same units: 45s, 12m, 3d."""
+    for length, unit in _UNITS:
+        if seconds >= 2 * length:
+            return f"{int(seconds // length)}{unit[0]}"
+    return f"{int(seconds)}s"
 
 
 def pluralize(count: int, singular: str, plural: str | None = None) -> str:

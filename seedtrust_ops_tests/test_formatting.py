@@ -1,8 +1,8 @@
-"""Tests of the formats of money and counts."""
+"""Money, durations and counts are formatted exactly and for people."""
 
 import pytest
 
-from seedtrust_ops.formatting import format_dollars, pluralize
+from seedtrust_ops.formatting import format_dollars, format_duration, format_short_duration, pluralize
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,19 @@ def test_noun_agrees_with_its_count(count: int, expected: str) -> None:
 
 def test_irregular_plural_is_given_by_the_caller() -> None:
     assert (pluralize(1, "batch", "batches"), pluralize(2, "batch", "batches")) == ("1 batch", "2 batches")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "in_sentences", "in_tables"),
+    [
+        (1, "1 second", "1s"),
+        (45.9, "45 seconds", "45s"),
+        (119, "119 seconds", "119s"),
+        (120, "2 minutes", "2m"),
+        (7_199, "119 minutes", "119m"),
+        (7_200, "2 hours", "2h"),
+        (172_800, "2 days", "2d"),
+    ],
+)
+def test_duration_is_in_the_largest_unit_that_gives_two(seconds: float, in_sentences: str, in_tables: str) -> None:
+    assert (format_duration(seconds), format_short_duration(seconds)) == (in_sentences, in_tables)

@@ -25,7 +25,7 @@ from seedtrust_ops.domain.reconciliation.daily_batches import DailyBatch, DailyT
 from seedtrust_ops.domain.reports.report_content import format_value
 from seedtrust_ops.domain.transfers.auto_heal import HealReport
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport
-from seedtrust_ops.formatting import format_dollars
+from seedtrust_ops.formatting import format_dollars, format_short_duration
 from seedtrust_ops.tables import HuntingtonTransaction
 from seedtrust_ops.tag_names import BATCH_TAG, PROGRESS_TAG
 
@@ -309,7 +309,7 @@ def weekly_review_metadata(week: WeeklyFigures) -> Metadata:
         "Money moved (dollars)": dg.MetadataValue.float(week.total("moved_cents") / 100),
         "Money returned": dg.MetadataValue.text(format_dollars(week.total("returned_cents"))),
         "Reports generated": dg.MetadataValue.int(week.total("reports")),
-        "Longest wait for a report": dg.MetadataValue.text(_format_duration(week.max_wait_seconds)),
+        "Longest wait for a report": dg.MetadataValue.text(format_short_duration(week.max_wait_seconds)),
         "By day": markdown_table(
             ["Day", "Runs", "Failed", "Approvals", "Approved", "Moved", "Returned", "Reports", "Median wait"],
             [
@@ -322,7 +322,7 @@ def weekly_review_metadata(week: WeeklyFigures) -> Metadata:
                     format_dollars(day.moved_cents),
                     format_dollars(day.returned_cents),
                     day.reports,
-                    _format_duration(day.median_wait_seconds),
+                    format_short_duration(day.median_wait_seconds),
                 )
                 for day in week.days
             ],
@@ -330,7 +330,7 @@ def weekly_review_metadata(week: WeeklyFigures) -> Metadata:
         "By job": markdown_table(
             ["Job", "Runs", "Failed", "Expired or revoked", "Longest run"],
             [
-                (one.name, one.runs, one.failed, one.not_executed, _format_duration(one.max_seconds))
+                (one.name, one.runs, one.failed, one.not_executed, format_short_duration(one.max_seconds))
                 for one in week.jobs
             ],
         ),
@@ -349,15 +349,6 @@ def _sparkline(cents: Sequence[int]) -> str:
     return "".join(
         SPARKLINE_BLOCKS[0 if one <= 0 else 1 + one * (len(SPARKLINE_BLOCKS) - 2) // highest] for one in cents
     )
-
-
-def _format_duration(seconds: float) -> str:
-    """Return a duration in the largest fitting unit: 45 s, 12 min, 1.5 h."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def show_progress(context: dg.OpExecutionContext, *, done: int, total: int) -> None:

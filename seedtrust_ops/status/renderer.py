@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seedtrust_ops.formatting import single_line, strip_control_chars
+from seedtrust_ops.formatting import format_dollars, format_short_duration, single_line, strip_control_chars
 from seedtrust_ops.status.health import Health, Level
 from seedtrust_ops.status.models import (
     Backlog,
@@ -93,15 +93,7 @@ def print_status(console: Console, report: StatusReport, health: Health) -> None
 
 def format_age(moment: datetime, now: datetime) -> str:
     """Return the time between `moment` and `now` in short form: 5s, 12m, 3h, 4d."""
-    return format_duration(abs((now - moment).total_seconds()))
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration in the largest unit that gives at least 2: 95s, 12m, 47h, 4d."""
-    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if seconds >= 2 * length:
-            return f"{int(seconds // length)}{unit}"
-    return f"{int(seconds)}s"
+    return format_short_duration(abs((now - moment).total_seconds()))
 
 
 def _daemon_line(dagster: DagsterStatus, now: datetime) -> Text:
@@ -142,7 +134,7 @@ def _jobs_table(jobs: Sequence[JobStatus], now: datetime, *, wide: bool) -> Tabl
             Text(label, style),
             Text(run_label, run_style) if job.severity else Text(""),
             Text(format_age(job.last_run_at, now) if job.last_run_at else ""),
-            Text(format_duration(job.last_run_seconds) if job.last_run_seconds is not None else ""),
+            Text(format_short_duration(job.last_run_seconds) if job.last_run_seconds is not None else ""),
             _tick(job, now),
         ]
         launched_by = job.automation if job.automation != job.name else ""
@@ -187,7 +179,7 @@ def _workload_lines(workload: Workload, now: datetime) -> Iterator[Text | Table]
     in_flight = ", ".join(f"{count} {status}" for status, count in workload.transactions_in_flight.items())
     yield Text(
         f"Batches: {batches or 'none'}. Transactions in flight: {in_flight or 'none'}"
-        + (f" (${workload.cents_in_flight / 100:,.2f})." if in_flight else ".")
+        + (f" ({format_dollars(workload.cents_in_flight)})." if in_flight else ".")
     )
     if workload.batches_in_progress:
         yield _batches_table(workload.batches_in_progress, now)
@@ -222,7 +214,7 @@ def _batches_table(batches: Sequence[BatchProgress], now: datetime) -> Table:
             Text(format_age(batch.since, now)),
             Text(f"{batch.sent} of {batch.transactions}"),
             Text(str(batch.failed) if batch.failed else "", "red"),
-            Text(f"${batch.cents / 100:,.2f}"),
+            Text(format_dollars(batch.cents)),
             Text(strip_control_chars(batch.held_by or "none")[:8]),
         )
     return table

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from seedtrust_ops.config.watchdog import WatchdogSettings
 from seedtrust_ops.dagster_db.ticks import AutomationTicks
+from seedtrust_ops.formatting import format_duration
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.watchdog.probes import DagsterFacts, ProbeResult
 
@@ -171,14 +172,7 @@ def _check_ticks(
             one.name,
             Severity.HIGH,
             f"{one.name} has had no successful tick since {since:%Y-%m-%d %H:%M:%S} UTC; it should tick every "
-            f"{_format_interval(one.interval_seconds)}, and {newest}. Check its ticks in the Dagster UI. If the last "
+            f"{format_duration(one.interval_seconds)}, and {newest}. Check its ticks in the Dagster UI. If the last "
             "one hangs, restart the worker.",
             since,
         )
-
-
-def _format_interval(seconds: float) -> str:
-    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.3g} {unit}s" if seconds != length else unit
-    return f"{seconds:.3g} seconds"

@@ -107,8 +107,8 @@ def test_asset_shows_the_week_as_a_chart_and_tables() -> None:
     assert str(shown["Chart"]).startswith("![The week](data:image/png;base64,")
     assert (shown["Runs"], shown["Failed runs"], shown["Approvals"]) == (7, 3, 2)
     assert (shown["Money moved"], shown["Money moved (dollars)"]) == ("$22.00", 22.0)
-    assert "| Tue 3 | 4 | 1 | 1 | $25.00 | $11.00 | $0.50 | 2 | 2 min |" in str(shown["By day"])
-    assert "| report&#95;generation | 3 | 3 | 0 | 2 min |" in str(shown["By job"])
+    assert "| Tue 3 | 4 | 1 | 1 | $25.00 | $11.00 | $0.50 | 2 | 2m |" in str(shown["By day"])
+    assert "| report&#95;generation | 3 | 3 | 0 | 90s |" in str(shown["By job"])
 
 
 @pytest.mark.usefixtures("bank_environment")

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.approvals.writer import is_approvable
-from seedtrust_ops.domain.health.rule import format_duration
+from seedtrust_ops.formatting import format_duration
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import DisbursementRequest, ReportRequest
 

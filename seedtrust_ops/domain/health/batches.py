@@ -10,9 +10,10 @@ from sqlalchemy import ColumnElement, Select, SQLColumnExpression, func, or_, se
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
-from seedtrust_ops.domain.health.rule import MAX_SEPARATE_FINDINGS, format_duration, remaining_finding
+from seedtrust_ops.domain.health.rule import MAX_SEPARATE_FINDINGS, remaining_finding
 from seedtrust_ops.domain.transfers.kill_switch import get_halt_reason
 from seedtrust_ops.domain.transfers.leases import is_live
+from seedtrust_ops.formatting import format_duration
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 

@@ -10,9 +10,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
-from seedtrust_ops.domain.health.rule import format_duration
 from seedtrust_ops.domain.outbox.email_claims import NOTIFICATIONS_FAILING
 from seedtrust_ops.domain.outbox.event_store import Destination
+from seedtrust_ops.formatting import format_duration
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Notification, OutgoingEvent
 

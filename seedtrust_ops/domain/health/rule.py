@@ -23,14 +23,6 @@ class Rule:
     min_interval_seconds: float = 0
 
 
-def format_duration(seconds: float) -> str:
-    """Return a duration for people: 45 seconds, 12 minutes, 5 hours, 3 days."""
-    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if seconds >= 2 * length:
-            return f"{int(seconds // length)} {unit}s"
-    return f"{int(seconds)} second{'' if int(seconds) == 1 else 's'}"
-
-
 def remaining_finding(example: Finding, subjects: str, number: int) -> Finding:
     """Return the finding that counts the `number` subjects beyond those with alerts of their own."""
     return Finding(

@@ -13,8 +13,8 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
-from seedtrust_ops.domain.health.rule import format_duration
 from seedtrust_ops.domain.sql_arrays import array_table
+from seedtrust_ops.formatting import format_duration
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import JobRun
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from seedtrust_ops.domain.alerts.store import Finding
-from seedtrust_ops.domain.health.rule import format_duration
+from seedtrust_ops.formatting import format_duration
 from seedtrust_ops.severity import Severity
 
 SCHEDULE_MISSED = "schedule_missed"

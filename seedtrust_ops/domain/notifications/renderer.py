@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
 
 from seedtrust_ops.domain.notifications.notification_kinds import KINDS, NotificationKind
-from seedtrust_ops.formatting import single_line, strip_control_chars
+from seedtrust_ops.formatting import format_dollars, single_line, strip_control_chars
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_SUBJECT_CHARS = 200
@@ -116,7 +116,7 @@ def format_cents(cents: int) -> str:
     """Return cents as US dollars: -123456 is -$1,234.56. Raises TypeError for anything but an integer."""
     if not isinstance(cents, int) or isinstance(cents, bool):
         raise TypeError(f"{cents} is not a whole number of cents")
-    return f"{'-' if cents < 0 else ''}${abs(cents) // 100:,}.{abs(cents) % 100:02}"
+    return format_dollars(cents)
 
 
 def format_day(day: str) -> str:

@@ -15,6 +15,7 @@ from rich.text import Text
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.formatting import format_dollars
 from seedtrust_ops.sandbox.demo.environment import demo_environment
 from seedtrust_ops.sandbox.demo.reconciliation import Reconciliation, reconcile
 from seedtrust_ops.sandbox.demo.runner import BatchProgress, Outcome, run_scenarios
@@ -165,21 +166,23 @@ def _print_results(
         cents = by_batch.pop(batch.scenario.batch.batch_id)
         table.add_row(
             *(str(batch.scenario.batch.batch_id), batch.scenario.fault, _summarize_batch(batch), str(cents.requests)),
-            *(_dollars(cents.at_bank_cents), _dollars(cents.booked_cents), _dollars(cents.difference_cents)),
+            *map(format_dollars, (cents.at_bank_cents, cents.booked_cents, cents.difference_cents)),
         )
     past = by_batch.values()
     table.add_row(
         *("", f"{len(past)} past batches; the bank returned one ACH weeks later", "return booked as a reversal", ""),
-        *(_dollars(sum(one.at_bank_cents for one in past)), _dollars(sum(one.booked_cents for one in past))),
-        _dollars(sum(one.difference_cents for one in past)),
+        format_dollars(sum(one.at_bank_cents for one in past)),
+        format_dollars(sum(one.booked_cents for one in past)),
+        format_dollars(sum(one.difference_cents for one in past)),
     )
     table.add_section()
     total = result.at_bank_cents - result.booked_cents
-    table.add_row("", "", "total", "", _dollars(result.at_bank_cents), _dollars(result.booked_cents), _dollars(total))
+    amounts = (result.at_bank_cents, result.booked_cents, total)
+    table.add_row("", "", "total", "", *map(format_dollars, amounts))
     console.print(table)
     console.print(
-        f"At the bank, {_dollars(result.out_cents)} went out and {_dollars(result.back_cents)} came back: "
-        f"{_dollars(result.at_bank_cents)} net. SeedTrust's ledger has {_dollars(result.booked_cents)}. "
+        f"At the bank, {format_dollars(result.out_cents)} went out and {format_dollars(result.back_cents)} came back: "
+        f"{format_dollars(result.at_bank_cents)} net. SeedTrust's ledger has {format_dollars(result.booked_cents)}. "
         f"Difference: {total} cents.",
         highlight=False,
     )
@@ -259,7 +262,3 @@ def _summarize_batch(batch: BatchProgress) -> str:
 
 def _join_ids(ids: Sequence[int]) -> str:
     return ", ".join(str(one) for one in ids)
-
-
-def _dollars(cents: int) -> str:
-    return f"{'-' if cents < 0 else ''}${abs(cents) / 100:,.2f}"

@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.health.backlog import drs_overdue, reports_waiting
 from seedtrust_ops.domain.health.outbox_backlog import notifications_failing
-from seedtrust_ops.domain.health.rule import format_duration
 from seedtrust_ops.domain.health.schedule_ticks import Automation, schedule_missed
 from seedtrust_ops.domain.outbox.event_store import Destination
 from seedtrust_ops.severity import Severity
@@ -146,17 +145,3 @@ def test_waiting_events_are_failing_only_for_configured_destinations(
     assert failing(sessions, *Destination) == (both if is_failing else {})
     assert failing(sessions, Destination.INTERNAL_API).keys() == ({"internal API statuses"} if is_failing else set())
     assert failing(sessions) == {}
-
-
-def test_durations_are_formatted_in_the_largest_fitting_unit() -> None:
-    texts = {seconds: format_duration(seconds) for seconds in (1, 45, 119, 120, 719, 7_199, 7_200, 172_800)}
-    assert list(texts.values()) == [
-        "1 second",
-        "45 seconds",
-        "119 seconds",
-        "2 minutes",
-        "11 minutes",
-        "119 minutes",
-        "2 hours",
-        "2 days",
-    ]
