@@ -51,7 +51,7 @@ TEMPLATE = "platform_template"
 INTERNAL_API_KEY = "internal-key-1"
 IDS_PER_TEST = 1_000_000
 MEMORY_FOLDER = Path("/dev/shm")
-MIN_FREE_MEMORY_BYTES = 4 * 1024**3
+MIN_FREE_MEMORY_BYTES = 2 * 1024**3
 """A run leaves less than half of this behind at any time: a PostgreSQL server per xdist worker, and temporary files."""
 
 _test_numbers = itertools.count(1)

@@ -104,7 +104,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if part := config.getoption("--part"):
         number, parts = (int(word) for word in part.split("/"))
         selected = selected[number % parts :: parts]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(selected)])
+    kept = set(selected)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     costs: dict[Any, int] = {}
     for item in selected:
         costs[item.path] = max(costs.get(item.path, 0), _cost(item))
