@@ -85,7 +85,7 @@ def _keep_temporary_files_in_memory() -> None:
     """Put temporary files, and with them the PostgreSQL servers, into memory if the machine has a folder for that.
 
     Creating and dropping a database is creating and deleting 300 files. On a disk that was a quarter of the whole run's
-    CPU. Whoever sets TMPDIR decides otherwise.
+    CPU. If TMPDIR is set, its folder is used.
     """
     if (
         "TMPDIR" not in os.environ

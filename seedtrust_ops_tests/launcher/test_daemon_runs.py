@@ -1,4 +1,4 @@
-"""Runs on a real daemon, whoever launches them: forked, canceled, killed, and never lost or doubled by a crash."""
+"""Runs on a real daemon, however they were launched: forked, canceled, killed, never lost or doubled by a crash."""
 
 import json
 import os
