@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.transfers.auto_heal import heal
@@ -58,9 +59,12 @@ def _process(sessions: Sessions, config: WorkerConfig, batch_id: int, holder: st
 
 
 def _succeeds(work: Callable[[], object]) -> bool:
-    """Do the work as a run does: if it fails, the next run continues. Return whether it succeeded."""
+    """Do the work as a run does: if it fails, the next run continues. Return whether it succeeded.
+
+    On a machine that stands still for ten seconds, the database server closes connections that are in a transaction.
+    """
     try:
         work()
-    except SeedTrustError:
+    except (SeedTrustError, OperationalError):
         return False
     return True

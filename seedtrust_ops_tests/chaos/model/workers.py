@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import HuntingtonSettings
@@ -88,7 +89,8 @@ class WorkerPool:
     ) -> str:
         """Let a free worker process a batch.
 
-        Returns "done", "frozen", "crashed", "unexpected error", or the name of the SeedTrustError that was raised.
+        Returns "done", "frozen", "crashed", "disconnected", "unexpected error", or the name of the SeedTrustError that
+        was raised.
         """
         worker = self._take_free_worker()
         if not (same_run and worker.run_id):
@@ -192,6 +194,9 @@ class WorkerPool:
         except SeedTrustError as error:
             return type(error).__name__
         except Exception as error:  # noqa: BLE001  any other error must be reported as a violation
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                # On a machine that stands still for ten seconds, the server closes connections in a transaction.
+                return "disconnected"
             self.unexpected_errors.append(f"{type(error).__name__}: {error}")
             return "unexpected error"
         return "done"
