@@ -16,8 +16,8 @@ BY_HAND = "chaos/test_invariants.py::test_violation_is_detected"
 @long_version(of=BY_HAND)
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name.replace(" ", "-"))
 def test_mutation_is_detected(environment: ChaosEnvironment, mutation: Mutation) -> None:
-    # One detection is enough. A frozen worker that resumes over five seconds late reads its rows again, which hides a bug
-    # in fencing, and a busy machine can make it late.
+    # One detection is enough. A frozen worker that resumes over five seconds late reads its rows again, which hides a
+    # bug in fencing, and a busy machine can make it late.
     assert any(run_mutation(environment, mutation).detected_by for _ in range(ATTEMPTS))
 
 
