@@ -46,6 +46,7 @@ class _Guard:
 
     def __init__(self) -> None:
         self.started: dict[Resource, str] | None = None
+        self.has_passed = False
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "subprocess.Popen" and self.started is not None:
@@ -127,7 +128,7 @@ def _cost(item: pytest.Item) -> int:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Watch the processes that the test and its fixtures start."""
-    _guard.started = {}
+    _guard.started, _guard.has_passed = {}, False
     try:
         return (yield)
     finally:
@@ -135,11 +136,20 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Remember that the test ran to its end: one that is skipped starts nothing."""
+    result = yield
+    _guard.has_passed = True
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     """Fail a test that is in the wrong tier. What its fixtures start in order to stop a server does not count."""
     started = dict(_guard.started or {})
     result = yield
-    complaint = wrong_tier(used_resources(item), started, requested=set(getattr(item, "fixturenames", ())))
+    requested = set(getattr(item, "fixturenames", ())) if _guard.has_passed else set()
+    complaint = wrong_tier(used_resources(item), started, requested=requested)
     if complaint:
         pytest.fail(complaint, pytrace=False)
     return result
@@ -153,7 +163,7 @@ def wrong_tier(declared: set[Resource], started: dict[Resource, str], *, request
     Args:
         declared: what its fixtures declare.
         started: a command line for each kind of process that it started.
-        requested: the names of its fixtures.
+        requested: the names of its fixtures; empty if it was skipped or failed.
     """
     order = list(Resource)
     highest = max((order.index(resource) for resource in declared), default=-1)
