@@ -65,6 +65,11 @@ def test_undeclared_daemon():
 @pytest.mark.usefixtures("daemon_processes")
 def test_declared_daemon_that_never_starts():
     pass
+
+
+@pytest.mark.usefixtures("daemon_processes")
+def test_skipped_daemon():
+    pytest.skip("not on this machine")
 """
 FAST = {"test_plain", "test_size[1]", "test_undeclared_process"}
 DEFAULT = FAST | {
