@@ -37,7 +37,6 @@ from seedtrust_ops.sandbox.external_services.control_client import (
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess, start_mailbox
 from seedtrust_ops_tests.support.dagster_homes import (
     DagsterHome,
-    open_instance,
     temporary_dagster_home,
     use_default_launcher,
 )
@@ -54,6 +53,7 @@ MEMORY_FOLDER = Path("/dev/shm")
 MIN_FREE_MEMORY_BYTES = 2 * 1024**3
 """A run leaves less than half of this behind at any time: a PostgreSQL server per xdist worker, and temporary files."""
 
+_ENVIRONMENT = pytest.StashKey[dict[str, str]]()
 _test_numbers = itertools.count(1)
 
 # On a busy machine a slow example is not a failure.
@@ -77,8 +77,27 @@ def pytest_configure(config: pytest.Config) -> None:
     _keep_temporary_files_in_memory()
     if config.getoption("--launcher") == "default":
         use_default_launcher()
+    config.stash[_ENVIRONMENT] = dict(os.environ)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Fail the last test of a file that leaves environment variables changed, which fails some other file's tests."""
+    result = yield
+    if nextitem is None or nextitem.path != item.path:
+        now, before = dict(os.environ), item.config.stash[_ENVIRONMENT]
+        now.pop("PYTEST_CURRENT_TEST", None)
+        changed = {name for name in now.keys() | before.keys() if now.get(name) != before.get(name)}
+        for name in changed:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
+        if changed:
+            pytest.fail(f"The tests of this file leave these variables changed: {sorted(changed)}.", pytrace=False)
+    return result
 
 
 def _keep_temporary_files_in_memory() -> None:
@@ -208,10 +227,19 @@ def dagster_home(postgres_server: URL, tmp_path: Path) -> Iterator[DagsterHome]:
 
 
 @pytest.fixture
-def instance(dagster_home: DagsterHome, bank_environment: dict[str, str]) -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance at `dagster_home`, with the environment of `bank_environment`."""
-    with open_instance(dagster_home) as instance:
+def instance(
+    monkeypatch: pytest.MonkeyPatch, dagster_home: DagsterHome, bank_environment: dict[str, str]
+) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance at `dagster_home`, with the environment of `bank_environment`.
+
+    The variables are set by the test's own `monkeypatch`: two would restore each other's values.
+    """
+    for name, value in dagster_home.variables.items():
+        monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    with dg.DagsterInstance.get() as instance:
         yield instance
+    get_settings.cache_clear()
 
 
 @pytest.fixture(scope="session")
