@@ -61,10 +61,15 @@ def _process(sessions: Sessions, config: WorkerConfig, batch_id: int, holder: st
 def _succeeds(work: Callable[[], object]) -> bool:
     """Do the work as a run does: if it fails, the next run continues. Return whether it succeeded.
 
-    On a machine that stands still for ten seconds, the database server closes connections that are in a transaction.
+    On a machine that stands still for ten seconds, the database server closes connections that are in a transaction;
+    any other error of the database is raised.
     """
     try:
         work()
-    except (SeedTrustError, OperationalError):
+    except SeedTrustError:
+        return False
+    except OperationalError as error:
+        if not error.connection_invalidated:
+            raise
         return False
     return True
