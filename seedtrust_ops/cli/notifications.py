@@ -13,9 +13,10 @@ notifications = typer.Typer(no_args_is_help=True, help="List and preview email n
 
 @notifications.command()
 def kinds() -> None:
-    """List all kinds of email, their recipients, and the variables of their templates."""
-    from seedtrust_ops.domain.notifications.notification_kinds import KINDS
+    """List all kinds of email, their recipients, and their variables."""
+    from seedtrust_ops.domain.notifications.kind_registry import KINDS
 
+    import_email_kinds()
     for kind in KINDS.values():
         typer.echo(f"{kind.name}\n  {kind.recipients}")
         for name, meaning in kind.variables.items():
@@ -36,10 +37,10 @@ def preview(
     from zoneinfo import ZoneInfo
 
     from seedtrust_ops.config import get_settings
-    from seedtrust_ops.domain.notifications.previews import render_preview
     from seedtrust_ops.domain.notifications.renderer import EmailRenderer
 
-    email = render_preview(kind, EmailRenderer(ZoneInfo(get_settings().location.timezone)))
+    import_email_kinds()
+    email = EmailRenderer(ZoneInfo(get_settings().location.timezone)).render_example(kind)
     path = output or Path(f"{kind}.html")
     path.write_text(email.html, encoding="utf-8")
     typer.echo(f"Subject: {email.subject}\n\n{email.text}")
@@ -58,3 +59,14 @@ def retry() -> None:
     with application_sessions().begin() as session:
         count = requeue_failed(session)
     typer.echo(f"Requeued {count} failed {'email' if count == 1 else 'emails'}.")
+
+
+def import_email_kinds() -> None:
+    """Import the rules that declare kinds of email beside themselves, which registers them."""
+    import importlib
+    import pkgutil
+
+    from seedtrust_ops.domain import reminders
+
+    for module in pkgutil.walk_packages(reminders.__path__, f"{reminders.__name__}."):
+        importlib.import_module(module.name)

@@ -8,11 +8,13 @@ from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from seedtrust_ops.cli.main import app
-from seedtrust_ops.domain.notifications.notification_kinds import KINDS
-from seedtrust_ops.domain.notifications.previews import EXAMPLES
+from seedtrust_ops.cli.notifications import import_email_kinds
+from seedtrust_ops.domain.notifications.kind_registry import KINDS, examples
+
+import_email_kinds()
 
 
-@pytest.mark.parametrize("kind", EXAMPLES)
+@pytest.mark.parametrize("kind", examples())
 def test_preview_writes_html_and_prints_subject_and_text(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "email.html"
     result = CliRunner().invoke(app, ["notifications", "preview", kind, "--output", str(path)])
@@ -24,7 +26,7 @@ def test_preview_writes_html_and_prints_subject_and_text(kind: str, tmp_path: Pa
 def test_preview_of_an_unknown_kind_lists_the_known_ones() -> None:
     result = CliRunner().invoke(app, ["notifications", "preview", "birthday"])
     assert result.exit_code == 1
-    assert "Choose one of: dr-approved, case-close" in result.output
+    assert "Choose one of: alert-opened, alert-risen" in result.output
 
 
 def test_kinds_are_listed_with_their_variables() -> None:

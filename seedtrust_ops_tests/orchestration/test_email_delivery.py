@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_engine
-from seedtrust_ops.domain.notifications.previews import EXAMPLES
+from seedtrust_ops.domain.notifications.notification_kinds import ALERT_OPENED
 from seedtrust_ops.domain.outbox import Email, enqueue_emails
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
 from seedtrust_ops.orchestration.email_delivery import send_queued_emails
@@ -35,7 +35,7 @@ def production(bank_environment: dict[str, str], mail_environment: dict[str, str
 
 def queue_an_email(sessions: sessionmaker[Session]) -> None:
     with sessions.begin() as session:
-        variables: dict[str, Any] = dict(EXAMPLES["alert-opened"].variables)
+        variables: dict[str, Any] = dict(ALERT_OPENED.example)
         email = Email("alert:1:opened:ops", "alert-opened", None, "ops@example.test", variables=variables)
         enqueue_emails(session, [email])
 

@@ -1,25 +1,10 @@
-"""The kinds of emails: their recipients, their subject lines, and the variables that each needs.
+"""The kinds of emails that this project has had from the start, each declared once with its example.
 
-The templates are in `templates/`, named after the kind. `recipient_name` and `attachment_name` are added on delivery:
-the user's full name (empty if the address is not a user's) and the name of the attached file, if there is one.
-Money is integer cents, a time is ISO 8601 with its offset, a day is YYYY-MM-DD: what PostgreSQL's
-`jsonb_build_object` makes of bigint, timestamptz and date.
+Their templates are in `templates/`, named after the kind. What a kind is, and how one is declared elsewhere, is in
+`kind_registry`. All names and figures in the examples are invented.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
-
-@dataclass(frozen=True)
-class NotificationKind:
-    """One kind of email; `variables` and `optional` describe each variable."""
-
-    name: str
-    recipients: str
-    subject: str
-    variables: Mapping[str, str]
-    optional: Mapping[str, str] = field(default_factory=dict)
-
+from seedtrust_ops.domain.notifications.kind_registry import Column, NotificationKind, TableEmailKind, Urgency
 
 _ALERT = {
     "rule": "the alert's rule",
@@ -28,6 +13,13 @@ _ALERT = {
     "opened_at": "when it was opened, a time",
     "detail": "one or two sentences: what is wrong and what to do",
 }
+_ALERT_EXAMPLE = {
+    "rule": "batch_stuck",
+    "subject": "batch 118",
+    "severity": "CRITICAL",
+    "opened_at": "2026-03-03T14:05:00+00:00",
+    "detail": "Batch 118 has been processing for 42 minutes and no worker holds a lease on it.",
+}
 _ALERTS = "a list, worst first, of objects with rule, subject, severity, opened_at (a time) and detail"
 ALERT_OPENED = NotificationKind(
     name="alert-opened",
@@ -35,12 +27,17 @@ ALERT_OPENED = NotificationKind(
     subject="{{ severity }}: {{ rule | humanize }}, {{ subject }}",
     variables=_ALERT,
     optional={"has_risen": "true if people were notified before and the severity has risen"},
+    example=_ALERT_EXAMPLE,
+    other_examples={"alert-risen": {**_ALERT_EXAMPLE, "has_risen": True}},
+    urgency=Urgency.ALERT,
 )
 ALERT_RESOLVED = NotificationKind(
     name="alert-resolved",
     recipients="The addresses in ALERT_EMAILS, when a CRITICAL or HIGH alert is resolved.",
     subject="Resolved: {{ rule | humanize }}, {{ subject }}",
     variables=_ALERT | {"resolved_at": "when it was resolved, a time"},
+    example={**_ALERT_EXAMPLE, "resolved_at": "2026-03-03T14:40:00Z"},
+    urgency=Urgency.ALERT,
 )
 ALERT_DIGEST = NotificationKind(
     name="alert-digest",
@@ -56,7 +53,38 @@ ALERT_DIGEST = NotificationKind(
         "resolved": f"{_ALERTS}, and resolved_at (a time)",
         "left_out": "how many more alerts there are than the email lists",
     },
+    example={
+        "as_of": "2026-03-03",
+        "opened": [
+            {
+                "rule": "error_spike",
+                "subject": "job aws_status_check",
+                "severity": "MEDIUM",
+                "opened_at": "2026-03-02T19:10:00Z",
+                "detail": "The last 2 runs of aws_status_check failed. The error is in the Dagster UI.",
+            }
+        ],
+        "still_open": [],
+        "resolved": [
+            {
+                "rule": "expired_runs",
+                "subject": "job off_site_tracking",
+                "severity": "LOW",
+                "opened_at": "2026-03-02T09:00:00Z",
+                "detail": "The last 3 runs of off_site_tracking expired in the queue.",
+                "resolved_at": "2026-03-02T10:30:00Z",
+            }
+        ],
+        "left_out": 2,
+    },
+    urgency=Urgency.ALERT,
 )
+_REPORT_EXAMPLE = {
+    "report_title": "Case ledger",
+    "about": "Case ST-1042",
+    "rows": 1284,
+    "requested_at": "2026-03-03T15:00:00Z",
+}
 REPORT = NotificationKind(
     name="report",
     recipients="The user who requested a report, when it is ready: with the file attached, or with a link to it.",
@@ -69,6 +97,20 @@ REPORT = NotificationKind(
         "link_expires_at": "when the link expires, a time, or null if the file is attached",
     },
     optional={"about": "what the report covers, such as 'Case ST-1042' or 'January 1 to March 31, 2026'"},
+    example={
+        **_REPORT_EXAMPLE,
+        "link": None,
+        "link_expires_at": None,
+        "attachment_name": "case-ledger-ST-1042.xlsx",
+    },
+    other_examples={
+        "report-link": {
+            **_REPORT_EXAMPLE,
+            "link": "https://reports.example/case-ledger-ST-1042.xlsx?signature=0a1b2c",
+            "link_expires_at": "2026-03-10T15:00:12Z",
+        }
+    },
+    urgency=Urgency.PROMPT,
 )
 REPORT_FAILED = NotificationKind(
     name="report-failed",
@@ -80,6 +122,13 @@ REPORT_FAILED = NotificationKind(
         "requested_at": "when it was requested, a time",
         "reason": "one or more sentences that say why",
     },
+    example={
+        "report_title": "Case ledger",
+        "request_id": 77,
+        "requested_at": "2026-03-03T15:00:00Z",
+        "reason": "There is no case with the number 99999. Check the number and request the report again.",
+    },
+    urgency=Urgency.PROMPT,
 )
 TRANSFER_RETURNED = NotificationKind(
     name="transfer-returned",
@@ -93,6 +142,15 @@ TRANSFER_RETURNED = NotificationKind(
         "payee_name": "the payee's full name",
         "return_code": "the bank's R-code, such as R03",
     },
+    example={
+        "case_number": "ST-1042",
+        "disbursement_request_id": 5518,
+        "transaction_id": 90_211,
+        "amount_cents": 245_000,
+        "payee_name": "Dana Whitfield",
+        "return_code": "R03",
+    },
+    urgency=Urgency.PROMPT,
 )
 CASE_CLOSE = NotificationKind(
     name="case-close",
@@ -110,21 +168,42 @@ CASE_CLOSE = NotificationKind(
         "balance_cents": "cents in the case's account",
         "open_requests": "how many of its disbursement requests are pending, or approved and not paid",
     },
+    example={
+        "case_number": "ST-1042",
+        "close_on": "2026-03-03",
+        "late": False,
+        "balance_cents": 128_450,
+        "open_requests": 2,
+    },
+    other_examples={"case-close-late": {"case_number": "ST-1042", "close_on": "2026-02-27", "late": True}},
 )
-BALANCE_REMINDER = NotificationKind(
+BALANCE_REMINDER = TableEmailKind(
     name="balance-reminder",
     recipients="Case managers and active admins: one email per person, listing all their cases below the minimum.",
-    subject=(
-        "{{ cases | length + (cases_left_out | default(0)) }} "
-        "{{ 'account is' if cases | length + (cases_left_out | default(0)) == 1 else 'accounts are' }} "
-        "below the minimum balance"
+    subject="{{ count | pluralize('account is', 'accounts are') }} below the minimum balance",
+    introduction=(
+        "As of {{ as_of | day }}, {{ 'this account is' if count == 1 else 'these accounts are' }} below the agreed "
+        "minimum balance. Please ask the intended parents for a deposit of at least the shortfall."
+        "{% if rows_left_out %} The {{ rows | length }} largest shortfalls are listed.{% endif %}"
     ),
-    variables={
-        "as_of": "the date of the balances",
-        "cases": "a list, largest shortfall first, of objects with case_number, balance_cents, "
-        "minimum_balance_cents and shortfall_cents",
-    },
-    optional={"cases_left_out": "how many more cases there are than the email lists"},
+    columns=(
+        Column("case_number", "Case"),
+        Column("balance_cents", "Balance", format="dollars"),
+        Column("minimum_balance_cents", "Minimum", format="dollars"),
+        Column("shortfall_cents", "Shortfall", format="dollars"),
+    ),
+    why=(
+        "You are receiving this email, at most every third day, because you manage these cases or are an administrator."
+    ),
+    example=[
+        {
+            "case_number": f"ST-{1042 + number}",
+            "balance_cents": 1_000_000 - 45_050 * number,
+            "minimum_balance_cents": 1_500_000,
+            "shortfall_cents": 500_000 + 45_050 * number,
+        }
+        for number in (5, 3, 1)
+    ],
 )
 DR_APPROVED = NotificationKind(
     name="dr-approved",
@@ -139,20 +218,16 @@ DR_APPROVED = NotificationKind(
         "approved_at": "when it was approved, a time",
     },
     optional={"description": "the request's description; may be empty"},
+    example={
+        "case_number": "ST-1042",
+        "disbursement_request_id": 5518,
+        "amount_cents": 245_000,
+        "category": "monthly allowance",
+        "payee_name": "Dana Whitfield",
+        "approved_at": "2026-03-03T11:00:00+00:00",
+        "description": "Allowance for March, as agreed in section 4",
+    },
+    urgency=Urgency.BULK,
 )
 
 ALERT_KINDS = (ALERT_OPENED, ALERT_RESOLVED, ALERT_DIGEST)
-"""Emails about the system itself; they are retried sooner and for longer than those to customers."""
-KINDS: Mapping[str, NotificationKind] = {
-    # The order is the sending order: no alert waits behind a hundred thousand approvals.
-    kind.name: kind
-    for kind in (
-        *ALERT_KINDS,
-        REPORT,
-        REPORT_FAILED,
-        TRANSFER_RETURNED,
-        CASE_CLOSE,
-        BALANCE_REMINDER,
-        DR_APPROVED,
-    )
-}

@@ -1,24 +1,36 @@
-"""Renders an email's subject, plain text and HTML from the templates of its kind and its variables.
+"""Renders an email's subject, plain text and HTML from its kind's templates, or its kind's table, and its variables.
 
 Money is shown in dollars, days and times are written out in the office's time zone. Every error, such as a missing or
 invalid variable, is raised as an `UnsendableEmail` with a message for people.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateError, select_autoescape
 
-from seedtrust_ops.domain.notifications.notification_kinds import KINDS, NotificationKind
-from seedtrust_ops.formatting import format_dollars, single_line, strip_control_chars
+from seedtrust_ops.domain.notifications.kind_registry import (
+    KINDS,
+    Column,
+    ColumnFormat,
+    EmailKind,
+    TableEmailKind,
+    find_example,
+)
+from seedtrust_ops.formatting import format_dollars, pluralize, single_line, strip_control_chars
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_SUBJECT_CHARS = 200
 """Mail servers reject lines of more than 998 characters (RFC 5322, 2.1.1)."""
+TEXT_WIDTH = 72
+_MAX_PADDED_WIDTH = 40
+"""A longer value moves the rest of its own line in a plain-text table, not that of every other line."""
+_TABLE_TEMPLATE = "_table_email"
 
 # Nacha's meanings of the return codes that a payee's account can cause; other codes are shown without a meaning.
 RETURN_REASONS = {
@@ -71,8 +83,17 @@ class EmailRenderer:
             "date_time": self._format_time,
             "humanize": lambda name: str(name).replace("_", " "),
             "return_reason": lambda code: RETURN_REASONS.get(code, "the bank gave only the code"),
+            "pluralize": pluralize,
+            "wrapped": lambda text: wrap(text, TEXT_WIDTH),
         }
-        self._subjects = {kind.name: self._environment.from_string(kind.subject) for kind in KINDS.values()}
+        self._cells: Mapping[ColumnFormat, Callable[[Any], str]] = {
+            "text": str,
+            "day": lambda day: _short_day(date.fromisoformat(day)),
+            "date_time": self._format_short_time,
+            "dollars": format_cents,
+            "count": _format_count,
+        }
+        self._inline_templates: dict[str, Template] = {}
 
     def render(
         self,
@@ -96,20 +117,71 @@ class EmailRenderer:
         if attachment_name is not None:
             values["attachment_name"] = attachment_name
         try:
+            if isinstance(known, TableEmailKind):
+                values |= self._table_values(known, variables)
+            values["email_subject"] = single_line(subject or self._inline(known.subject, values), MAX_SUBJECT_CHARS)
+            template = _TABLE_TEMPLATE if isinstance(known, TableEmailKind) else kind
             return RenderedEmail(
-                subject=single_line(subject or self._subjects[kind].render(values), MAX_SUBJECT_CHARS),
-                text=self._environment.get_template(f"{kind}.txt.jinja").render(values).strip() + "\n",
-                html=self._environment.get_template(f"{kind}.html.jinja").render(values),
+                subject=values["email_subject"],
+                text=self._environment.get_template(f"{template}.txt.jinja").render(values).strip() + "\n",
+                html=self._environment.get_template(f"{template}.html.jinja").render(values),
             )
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise UnsendableEmail(f"The email ({kind}) can't be rendered: {single_line(str(error))}.") from error
 
+    def render_example(self, name: str) -> RenderedEmail:
+        """Return the example email with this name; raises `UnknownPreview`, which lists the valid names."""
+        example = find_example(name)
+        return self.render(
+            example.kind,
+            example.variables,
+            recipient_name="Maria Alvarez",
+            attachment_name=example.attachment_name,
+        )
+
+    def _table_values(self, kind: TableEmailKind, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the table templates need, every cell formatted."""
+        rows, left_out = variables["rows"], variables.get("rows_left_out", 0)
+        values = {**variables, "rows_left_out": left_out, "count": len(rows) + left_out}
+        cells = [
+            [self._format_cell(column, row, number) for column in kind.columns] for number, row in enumerate(rows, 1)
+        ]
+        return values | {
+            "columns": kind.columns,
+            "cells": cells,
+            "text_table": _text_table(kind.columns, cells),
+            "introduction": self._inline(kind.introduction, values),
+            "why": self._inline(kind.why, values),
+        }
+
+    def _format_cell(self, column: Column, row: Mapping[str, Any], number: int) -> str:
+        if column.name not in row:
+            raise ValueError(f"row {number} has no {column.name}")
+        value = row[column.name]
+        try:
+            return "-" if value is None else single_line(self._cells[column.format](value))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{column.name} of row {number} is invalid: {error}") from error
+
+    def _inline(self, source: str, values: Mapping[str, Any]) -> str:
+        """Render a subject or a sentence of a kind as plain text."""
+        if source not in self._inline_templates:
+            self._inline_templates[source] = self._environment.from_string(source)
+        return self._inline_templates[source].render(values)
+
     def _format_time(self, text: str) -> str:
+        local = self._local_time(text)
+        return f"{local:%B} {local.day}, {local.year} at {_clock(local)}"
+
+    def _format_short_time(self, text: str) -> str:
+        local = self._local_time(text)
+        return f"{_short_day(local)}, {_clock(local)}"
+
+    def _local_time(self, text: str) -> datetime:
         time = datetime.fromisoformat(text)
         if time.tzinfo is None:
             raise ValueError(f"the time {text} has no offset from UTC")
-        local = time.astimezone(self._timezone)
-        return f"{local:%B} {local.day}, {local.year} at {local:%I:%M %p %Z}".replace(" at 0", " at ")
+        return time.astimezone(self._timezone)
 
 
 def format_cents(cents: int) -> str:
@@ -125,13 +197,40 @@ def format_day(day: str) -> str:
     return f"{parsed:%A}, {parsed:%B} {parsed.day}, {parsed.year}"
 
 
+def _short_day(day: date) -> str:
+    return f"{day:%b} {day.day}, {day.year}"
+
+
+def _clock(time: datetime) -> str:
+    return f"{time:%I:%M %p %Z}".removeprefix("0")
+
+
+def _format_count(count: int) -> str:
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise TypeError(f"{count} is not a whole number")
+    return f"{count:,}"
+
+
+def _text_table(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of the table in plain text, headings first."""
+    lines = [[column.heading for column in columns], *cells]
+    widths = [min(_MAX_PADDED_WIDTH, max(map(len, values))) for values in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            value.rjust(width) if column.is_number else value.ljust(width)
+            for column, width, value in zip(columns, widths, line, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+
+
 def _strip_text(value: Any) -> Any:
     """Return `value` without control characters, so that no user's text can add a line to an email."""
     # A macro's output is a subclass of str that our own templates wrote.
     return strip_control_chars(value) if type(value) is str else value
 
 
-def _require_variables(kind: NotificationKind, variables: Mapping[str, Any]) -> None:
+def _require_variables(kind: EmailKind, variables: Mapping[str, Any]) -> None:
     missing = [name for name in kind.variables if name not in variables]
     if missing:
         missing_text = "; ".join(f"{name} ({kind.variables[name]})" for name in missing)

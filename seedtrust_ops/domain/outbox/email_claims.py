@@ -15,7 +15,8 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
-from seedtrust_ops.domain.notifications.notification_kinds import ALERT_KINDS, KINDS
+from seedtrust_ops.domain.notifications.kind_registry import kind_names_by_urgency
+from seedtrust_ops.domain.notifications.notification_kinds import ALERT_KINDS
 from seedtrust_ops.domain.outbox.email_store import Attachment, is_due
 from seedtrust_ops.tables import Notification, NotificationAttachment, User
 
@@ -88,16 +89,17 @@ class DueEmail:
 def claim_emails(session: Session, retry_policy: EmailRetryPolicy, kinds: Sequence[str] | None = None) -> Claim | None:
     """Claim a batch of due emails of the most urgent kind that has any; return None if none is due.
 
+    An email of a kind that this process does not know stays queued for a release that does.
+
     Args:
         session: on the application's database.
         retry_policy: its `batch_size` limits the claim, its `claim_duration` is how long the claim lasts.
-        kinds: the kinds to claim from; None means all, unknown kinds last.
+        kinds: the kinds to claim from; None means all that this process knows.
     """
-    conditions = [Notification.kind == kind for kind in (KINDS if kinds is None else kinds)]
-    for is_kind in conditions if kinds is not None else (*conditions, Notification.kind.not_in(list(KINDS))):
+    for kind in kind_names_by_urgency() if kinds is None else kinds:
         ids = session.scalars(
             select(Notification.id)
-            .where(*is_due(), is_kind)
+            .where(*is_due(), Notification.kind == kind)
             .order_by(Notification.next_attempt_at, Notification.id)
             .limit(retry_policy.batch_size)
             .with_for_update(skip_locked=True)

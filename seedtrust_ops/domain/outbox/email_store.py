@@ -15,6 +15,7 @@ from sqlalchemy import BigInteger, Text, cast, func, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.notifications.kind_registry import KINDS
 from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.tables import Notification, NotificationAttachment
 
@@ -30,7 +31,7 @@ class Attachment:
 
 @dataclass(frozen=True)
 class Email:
-    """One email to one active user; `variables` are those that `notification_kinds` lists for its template.
+    """One email to one active user; `variables` are those that its kind lists.
 
     `recipient_id` is None if the recipient is not a user (an address in `ALERT_EMAILS`). An empty `subject` means
     the kind's default.
@@ -99,9 +100,12 @@ def enqueue_emails(session: Session, emails: Sequence[Email]) -> int:
 
 
 def count_due_emails(session: Session, kinds: Sequence[str] | None = None) -> int:
-    """Return how many emails (of `kinds`; None: of all kinds) are due now: new ones, and those whose retry is due."""
-    of_kinds = () if kinds is None else (Notification.kind.in_(kinds),)
-    return session.scalar(select(func.count()).select_from(Notification).where(*is_due(), *of_kinds)) or 0
+    """Return how many emails are due now: new ones, and those whose retry is due.
+
+    Counted are emails of `kinds`, or of all kinds that this process knows: it can't send any other.
+    """
+    of_kinds = Notification.kind.in_(list(KINDS) if kinds is None else kinds)
+    return session.scalar(select(func.count()).select_from(Notification).where(*is_due(), of_kinds)) or 0
 
 
 def is_due() -> tuple[Any, ...]:

@@ -81,12 +81,12 @@ def enqueue_balance_reminders(session: Session, today: date) -> int:
             func.jsonb_build_object(
                 *("as_of", day),
                 *(
-                    "cases",
+                    "rows",
                     func.jsonb_agg(aggregate_order_by(one_case, ranked.c.rank)).filter(
                         ranked.c.rank <= MAX_CASES_LISTED
                     ),
                 ),
-                *("cases_left_out", func.greatest(func.count() - MAX_CASES_LISTED, 0)),
+                *("rows_left_out", func.greatest(func.count() - MAX_CASES_LISTED, 0)),
             ),
         )
         .join(User, User.id == ranked.c.user_id)

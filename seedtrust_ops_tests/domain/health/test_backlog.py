@@ -121,6 +121,19 @@ def test_queued_email_is_failing_after_its_maximum_wait(
     assert failing(sessions) == ({"outbox": Severity.HIGH} if is_failing else {})
 
 
+def test_email_of_an_unknown_kind_is_failing_and_names_the_kind(sessions: sessionmaker[Session]) -> None:
+    with sessions.begin() as session:
+        session.add(
+            Notification(dedupe_key="k", kind="birthday", recipient_email="a@b.test", subject="", created_at=ago(920))
+        )
+    with sessions() as session:
+        (finding,) = notifications_failing(session, max_wait_seconds=900, destinations=[])
+    assert finding.subject == "unknown kinds of email"
+    assert "1 email has been queued for more than 15 minutes, of kinds that this release does not know: birthday." in (
+        finding.detail
+    )
+
+
 @pytest.mark.parametrize(
     ("columns", "seconds", "is_failing"),
     [

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedtrust_ops.domain.notifications.notification_kinds import KINDS
-from seedtrust_ops.domain.notifications.previews import EXAMPLES, UnknownPreview, render_preview
+from seedtrust_ops.cli.notifications import import_email_kinds
+from seedtrust_ops.domain.notifications.kind_registry import KINDS, TableEmailKind, UnknownPreview, examples
 from seedtrust_ops.domain.notifications.renderer import TEMPLATES, EmailRenderer, UnsendableEmail, format_cents
 from seedtrust_ops.domain.outbox.email_claims import DueEmail
 from seedtrust_ops.domain.outbox.email_store import Attachment
@@ -20,6 +20,8 @@ SENDER = "SeedTrust Escrow <escrow@seedtrust.example>"
 RENDERER = EmailRenderer(ZoneInfo("America/New_York"))
 INJECTION = "<script>alert('x')</script> & \"Co\"\r\nBcc: thief@example.test"
 VOID_ELEMENTS = {"meta", "br"}
+import_email_kinds()
+EXAMPLES = examples()
 
 
 class WellFormedHtml(HTMLParser):
@@ -54,15 +56,15 @@ def with_injections(value: object) -> object:
     return INJECTION if isinstance(value, str) else value
 
 
-def test_kinds_templates_and_examples_match_one_to_one() -> None:
+def test_every_kind_has_templates_unless_it_is_a_table() -> None:
     templates = {path.name for path in TEMPLATES.iterdir() if not path.name.startswith("_")}
-    assert templates == {f"{kind}.{form}.jinja" for kind in KINDS for form in ("txt", "html")}
-    assert {example.kind for example in EXAMPLES.values()} == set(KINDS)
+    names = [name for name, kind in KINDS.items() if not isinstance(kind, TableEmailKind)]
+    assert templates == {f"{name}.{form}.jinja" for name in names for form in ("txt", "html")}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_example_renders_well_formed_without_placeholders(name: str) -> None:
-    rendered = render_preview(name, RENDERER)
+    rendered = RENDERER.render_example(name)
     assert "table" in WellFormedHtml(rendered.html).tags
     for form in (rendered.subject, rendered.text, rendered.html):
         assert form
@@ -156,7 +158,7 @@ def test_time_without_an_offset_is_rejected() -> None:
 
 
 def test_late_case_close_email_says_it_is_overdue() -> None:
-    today, late = render_preview("case-close", RENDERER), render_preview("case-close-late", RENDERER)
+    today, late = RENDERER.render_example("case-close"), RENDERER.render_example("case-close-late")
     assert "is scheduled to close today" in today.text
     assert "was scheduled to close on Friday, February 27, 2026" in late.text
     assert late.subject == "Closing is overdue: case ST-1042, due Friday, February 27, 2026"
@@ -168,8 +170,8 @@ def test_case_without_an_account_shows_no_balance() -> None:
 
 
 def test_unknown_preview_lists_the_valid_names() -> None:
-    with pytest.raises(UnknownPreview, match="Choose one of: dr-approved, case-close,"):
-        render_preview("birthday", RENDERER)
+    with pytest.raises(UnknownPreview, match="Choose one of: alert-opened, alert-risen,"):
+        RENDERER.render_example("birthday")
 
 
 def test_digest_text_has_one_line_per_part_of_an_alert() -> None:

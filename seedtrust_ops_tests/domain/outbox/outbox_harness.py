@@ -15,7 +15,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config.mail import MailSettings
-from seedtrust_ops.domain.notifications.previews import EXAMPLES
+from seedtrust_ops.domain.notifications.kind_registry import KINDS
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer
 from seedtrust_ops.domain.outbox import Email, enqueue_emails
 from seedtrust_ops.domain.outbox.email_claims import EmailRetryPolicy
@@ -51,7 +51,7 @@ class OutboxHarness:
             "dedupe_key": f"{kind}:{next(_numbers)}:{user.id}",
             "recipient_id": user.id,
             "recipient_email": user.email,
-            "variables": dict(EXAMPLES[kind].variables) if kind in EXAMPLES else {},
+            "variables": dict(KINDS[kind].examples[kind].variables) if kind in KINDS else {},
         } | changes
         with self.sessions.begin() as session:
             assert enqueue_emails(session, [Email(kind=kind, **columns)]) == 1

@@ -9,6 +9,7 @@ from email.message import Message
 import pytest
 from sqlalchemy import update
 
+from seedtrust_ops.domain.notifications import TableEmailKind
 from seedtrust_ops.domain.outbox import Attachment, Email, count_due_emails, email_dispatcher, enqueue_emails
 from seedtrust_ops.domain.outbox.email_claims import requeue_failed
 from seedtrust_ops.domain.outbox.mime_messages import message_id
@@ -16,6 +17,7 @@ from seedtrust_ops.resources.smtp import SmtpTransport
 from seedtrust_ops.sandbox.mailbox.faults import MailFaultKind
 from seedtrust_ops.tables import Notification, NotificationAttachment, User
 from seedtrust_ops_tests.domain.outbox.outbox_harness import OutboxHarness
+from seedtrust_ops_tests.support.email_kinds import kinds_of_a_test
 
 
 def test_due_email_is_sent_once_and_recorded(outbox: OutboxHarness) -> None:
@@ -96,6 +98,25 @@ def test_urgent_kinds_are_sent_first(outbox: OutboxHarness) -> None:
     ]
 
 
+def test_email_of_an_unknown_kind_waits_for_a_release_that_knows_it(outbox: OutboxHarness) -> None:
+    unknown, known = outbox.enqueue(kind="birthday", variables={"as_of": "2026-03-03", "rows": []}), outbox.enqueue()
+    report = outbox.send_due()
+    assert (report.sent, report.failed, report.still_due) == (1, 0, 0)
+    assert outbox.row(known).status == "sent"
+    assert (outbox.row(unknown).status, outbox.row(unknown).attempts) == ("queued", 0)
+
+    with kinds_of_a_test():
+        TableEmailKind(
+            name="birthday",
+            recipients="A test.",
+            subject="Happy birthday",
+            introduction="{{ count | pluralize('year') }}",
+            columns=(),
+            example=[],
+        )
+        assert outbox.send_due().sent == 1
+
+
 def test_rejected_recipient_fails_alone_with_the_reply_and_an_alert(outbox: OutboxHarness) -> None:
     first, rejected, last = outbox.enqueue(), outbox.enqueue(), outbox.enqueue()
     address = outbox.row(rejected).recipient_email
@@ -165,14 +186,13 @@ def test_deleted_user_gets_nothing_but_an_address_without_user_does(outbox: Outb
             {"variables": {"case_number": "ST-1"}},
             r"Missing variables: disbursement_request_id \(the number of the disbursement request\)",
         ),
-        ({"kind": "birthday"}, "There is no email kind 'birthday'. The kinds are: alert-opened, alert-resolved,"),
         ({"recipient_email": ""}, "The recipient has no email address"),
         ({"recipient_email": "nobody"}, "'nobody' is not valid"),
         ({"recipient_email": "a@b.test\r\nRCPT TO:<x@y.test>"}, "is not valid"),
         ({"recipient_email": "a@b.test, c@d.test"}, "is not valid"),
         ({"kind": "report"}, "'attachment_name' is undefined"),
     ],
-    ids=["variable", "kind", "no address", "incomplete address", "smtp injection", "two addresses", "no attachment"],
+    ids=["variable", "no address", "incomplete address", "smtp injection", "two addresses", "no attachment"],
 )
 def test_unsendable_email_fails_with_a_reason_and_the_others_are_sent(
     outbox: OutboxHarness, changes: dict[str, object], reason: str
@@ -189,7 +209,7 @@ def test_unsendable_email_fails_with_a_reason_and_the_others_are_sent(
 
 def test_invalid_nested_variables_fail_with_a_reason(outbox: OutboxHarness) -> None:
     ids = [
-        outbox.enqueue(kind="balance-reminder", variables={"as_of": "2026-03-03", "cases": [{"case_number": "A"}]}),
+        outbox.enqueue(kind="balance-reminder", variables={"as_of": "2026-03-03", "rows": [{"case_number": "A"}]}),
         outbox.enqueue(kind="case-close", variables={"case_number": "A", "close_on": "soon", "late": False}),
         outbox.enqueue(
             kind="alert-digest",

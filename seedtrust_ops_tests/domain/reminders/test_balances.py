@@ -27,7 +27,7 @@ def low(factory: CaseFactory, shortfall_cents: int = 1, **columns: object) -> Ca
 def listed(factory: CaseFactory, user_id: int) -> list[str]:
     """Return the case numbers in the one email to a user, in order."""
     (email,) = [queued_email for queued_email in factory.emails().values() if queued_email.recipient_id == user_id]
-    return [case["case_number"] for case in email.variables["cases"]]
+    return [case["case_number"] for case in email.variables["rows"]]
 
 
 def test_manager_gets_own_cases_and_admin_gets_all_worst_first(factory: CaseFactory) -> None:
@@ -49,8 +49,8 @@ def test_email_has_its_dedupe_key_and_the_figures(factory: CaseFactory) -> None:
     assert key == f"balance-reminder:{min(first.account_id, second.account_id)}:2026-03-09:{manager}"
     assert email.kind == "balance-reminder"
     assert email.variables["as_of"] == "2026-03-09"
-    assert email.variables["cases_left_out"] == 0
-    assert email.variables["cases"][0] == {
+    assert email.variables["rows_left_out"] == 0
+    assert email.variables["rows"][0] == {
         "case_number": second.case_number,
         "balance_cents": 9_100,
         "minimum_balance_cents": 10_000,
@@ -105,4 +105,4 @@ def test_long_list_is_cut_and_counts_the_rest(factory: CaseFactory, monkeypatch:
     remind(factory)
     assert listed(factory, admin) == [cases[0].case_number, cases[1].case_number]
     (email,) = factory.emails().values()
-    assert email.variables["cases_left_out"] == 1
+    assert email.variables["rows_left_out"] == 1
