@@ -25,8 +25,8 @@ from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
-from seedtrust_ops.sandbox.external_services.server_group import start_external_services
 from seedtrust_ops.sandbox.mailbox.process import start_mailbox
+from seedtrust_ops.sandbox.stack import start_external_services
 from seedtrust_ops_tests.support.databases import create_platform_schema, plain_url, postgres_folder, temporary_database
 from seedtrust_ops_tests.support.factories import Company
 

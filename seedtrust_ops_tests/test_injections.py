@@ -26,9 +26,9 @@ from seedtrust_ops.cli.main import app
 from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.domain.transfers.kill_switch import halt
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops.sandbox.external_services.server_group import ExternalServices
 from seedtrust_ops.sandbox.mailbox.control_client import ReceivedEmail
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
+from seedtrust_ops.sandbox.stack import ExternalServices
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import OpsTable, PlatformTable
 from seedtrust_ops_tests.support.all_jobs import (

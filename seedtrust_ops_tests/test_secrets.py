@@ -20,9 +20,9 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops.sandbox.external_services.server_group import ExternalServices
 from seedtrust_ops.sandbox.mailbox.control_client import ReceivedEmail
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
+from seedtrust_ops.sandbox.stack import ExternalServices
 from seedtrust_ops_tests.jobs.job_runner import dagster, execute, process
 from seedtrust_ops_tests.support.all_jobs import (
     LONG_TIMEOUTS,

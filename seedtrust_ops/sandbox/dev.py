@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from subprocess import SubprocessError
+from threading import Event, Thread
 from time import monotonic
 
+import psutil
 import typer
 from pydantic import SecretStr
 from sqlalchemy.engine import URL
@@ -27,13 +29,12 @@ from seedtrust_ops.database.engine import (
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
-from seedtrust_ops.sandbox.bank_backfill import backfill_past_transfers
 from seedtrust_ops.sandbox.seed.batches import Payment, draft_batch, payable_requests, queue_batches
 from seedtrust_ops.sandbox.seed.money import Encrypt
-from seedtrust_ops.sandbox.seed.seeder import DatabaseNotEmpty, seed_company
-from seedtrust_ops.sandbox.server_restart import restart_stopped_servers
+from seedtrust_ops.sandbox.seed.seeder import DatabaseNotEmpty, backfill_past_transfers, seed_company
 from seedtrust_ops.sandbox.stack import SandboxStack, load_or_create_field_key, start_sandbox
 from seedtrust_ops.supervisor.crash_alerts import record_crash_alerts
+from seedtrust_ops.supervisor.program import PrintLine
 from seedtrust_ops.supervisor.supervisor import Observer, Supervisor
 from seedtrust_ops.supervisor.worker_main import WORKER_FOLDER, line_printer, stop_on_signals
 from seedtrust_ops.supervisor.worker_stack import (
@@ -51,6 +52,8 @@ WEB_PORT = 3000
 CASES = 200
 SEED = 1
 PAYMENTS_QUEUED = 12
+CHECK_SECONDS = 0.5
+"""How often the sandbox servers and the embedded database are checked for a crash."""
 
 
 def run_sandbox() -> None:
@@ -94,7 +97,7 @@ def run_dev(*, with_worker: bool, port: int | None) -> None:
             print_line = line_printer()
             with (
                 record_crash_alerts(databases.application, print_line) as crash_alerts,
-                restart_stopped_servers(stack, databases.embedded_directory, print_line),
+                _restart_stopped_servers(stack, databases.embedded_directory, print_line),
             ):
                 _supervisor(child, home, lock, crash_alerts, with_worker=with_worker, web_port=web_port).run(stop)
 
@@ -157,6 +160,34 @@ def _databases() -> Iterator[_Databases]:
     finally:
         if started_here:
             embedded_postgres.stop(settings.embedded_directory)
+
+
+@contextmanager
+def _restart_stopped_servers(stack: SandboxStack, database: Path | None, print_line: PrintLine) -> Iterator[None]:
+    """Restart servers of the sandbox if they crash, as a real vendor would, until the block ends.
+
+    The embedded database in folder `database` is restarted too; None if this `dev` did not start it.
+    """
+    ending = Event()
+
+    def restart_loop() -> None:
+        while not ending.wait(CHECK_SECONDS):
+            try:
+                if database is not None and not embedded_postgres.is_running(database):
+                    embedded_postgres.start(database)
+                    print_line("sandbox", "The embedded database stopped unexpectedly and was restarted.")
+                for server in stack.restart_stopped():
+                    print_line("sandbox", f"{server} stopped unexpectedly and was restarted.")
+            except (RuntimeError, OSError, SubprocessError, psutil.Error) as error:
+                print_line("sandbox", f"A restart failed and will be retried: {error}")
+
+    thread = Thread(target=restart_loop, name="auto-restart")
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
 
 
 def _prepare_database(url: URL, stack: SandboxStack, encrypt: Encrypt) -> None:

@@ -1,9 +1,10 @@
 """The whole sandbox: one server for each external service, and the environment variables that point SeedTrust at them.
 
-To add a server, start it in `start_sandbox`. Each server provides its own variables.
+To add a server, start it in `start_sandbox` or `start_external_services`. Each server provides its own variables.
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,21 @@ from cryptography.fernet import Fernet
 
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
-from seedtrust_ops.sandbox.external_services.server_group import ExternalServices, start_external_services
+from seedtrust_ops.sandbox.external_services.control_client import (
+    CloudFrontServer,
+    InternalApiServer,
+    PostHogServer,
+    StorageServer,
+    start_cloudfront,
+    start_internal_api,
+    start_posthog,
+    start_storage,
+)
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess, start_mailbox
 from seedtrust_ops.sandbox.server_process import ServerProcess
 
 API_KEY = "sandbox-key"
+BUCKET = "seedtrust-reports"
 
 
 class SandboxNotStarted(SeedTrustError):
@@ -24,8 +35,28 @@ class SandboxNotStarted(SeedTrustError):
 
 
 @dataclass(frozen=True)
+class ExternalServices:
+    """The running servers of S3, CloudFront, the internal API and PostHog."""
+
+    storage: StorageServer
+    cloudfront: CloudFrontServer
+    internal_api: InternalApiServer
+    posthog: PostHogServer
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables that make SeedTrust use all of them."""
+        return {
+            **self.storage.environment,
+            **self.cloudfront.environment,
+            **self.internal_api.environment,
+            **self.posthog.environment,
+        }
+
+
+@dataclass(frozen=True)
 class SandboxStack:
-    """The running servers of the sandbox."""
+    """All running servers of the sandbox."""
 
     bank: BankProcess
     mailbox: MailboxProcess
@@ -59,6 +90,24 @@ class SandboxStack:
         for _, restart in stopped:
             restart()
         return [server.label for server, _ in stopped]
+
+
+@contextmanager
+def start_external_services(*, internal_api_key: str, bucket: str = BUCKET) -> Iterator[ExternalServices]:
+    """Start all four in parallel and stop them when the block ends.
+
+    Raises:
+        RuntimeError: if a server does not start; the message names it, and the others are stopped.
+    """
+    with ThreadPoolExecutor(4) as threads, ExitStack() as running:
+        storage = threads.submit(start_storage, bucket)
+        cloudfront = threads.submit(start_cloudfront)
+        internal_api = threads.submit(start_internal_api, internal_api_key)
+        posthog = threads.submit(start_posthog)
+        for future in (storage, cloudfront, internal_api, posthog):
+            if future.exception() is None:
+                running.enter_context(future.result())
+        yield ExternalServices(storage.result(), cloudfront.result(), internal_api.result(), posthog.result())
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.balances.snapshot import BalanceSnapshot, write_balance_snapshot
 from seedtrust_ops.jobs.account_balance_check import WEEKS, account_balance_check_schedule, last_complete_week
 from seedtrust_ops.orchestration.schedules import office_today
-from seedtrust_ops.sandbox.external_services.server_group import ExternalServices
+from seedtrust_ops.sandbox.stack import ExternalServices
 from seedtrust_ops.tables import Account, BalanceAlert, Case
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
 

@@ -9,7 +9,7 @@ import pytest
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain import component_checks
-from seedtrust_ops.sandbox.external_services.server_group import ExternalServices
+from seedtrust_ops.sandbox.stack import ExternalServices
 
 pytestmark = pytest.mark.usefixtures("jobs_environment")
 

@@ -15,8 +15,8 @@ from pypdf import PdfReader
 from sqlalchemy import select
 
 from seedtrust_ops.domain.reports import generator, pdf_writer
-from seedtrust_ops.sandbox.external_services.server_group import ExternalServices
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
+from seedtrust_ops.sandbox.stack import ExternalServices
 from seedtrust_ops.tables import Notification
 from seedtrust_ops_tests.jobs.report_requests import job_result, request_report, request_row, requester_email, run
 from seedtrust_ops_tests.support.factories import BuiltCase, Company

@@ -12,8 +12,8 @@ from seedtrust_ops.domain.reports import file_builder, generator
 from seedtrust_ops.domain.reports.request_queue import claim_next_request
 from seedtrust_ops.jobs.report_generation import report_generation_schedule
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
-from seedtrust_ops.sandbox.external_services.server_group import ExternalServices
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
+from seedtrust_ops.sandbox.stack import ExternalServices
 from seedtrust_ops.tables import ReportRequest
 from seedtrust_ops_tests.jobs.report_requests import (
     backdate_start,

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops.sandbox.demo.reconciliation import reconcile
-from seedtrust_ops.sandbox.gameday.job_run_diff import job_run_differences
+from seedtrust_ops.sandbox.gameday.drill import job_run_differences
 from seedtrust_ops.tables import Alert, HuntingtonBatch, HuntingtonTransaction
 from seedtrust_ops_tests.sandbox.dev_process import (
     DevProcess,

@@ -18,7 +18,7 @@ from seedtrust_ops.sandbox.external_services.control_client import (
     start_cloudfront,
     start_storage,
 )
-from seedtrust_ops.sandbox.external_services.server_group import BUCKET, ExternalServices
+from seedtrust_ops.sandbox.stack import BUCKET, ExternalServices
 from seedtrust_ops.tables import DisbursementRequest, LedgerEntry, User
 from seedtrust_ops_tests.support.databases import plain_url
 from seedtrust_ops_tests.support.factories import BuiltCase, Company

@@ -1,4 +1,4 @@
-"""Changes to the bank's books that no API client can make: returns, rejections, inserted transfers, lost keys.
+"""Changes to the bank's books that no API client can make, such as returns, lost keys and restored backups.
 
 Only tests and the demo use it. It also reads out the whole ledger, so that they can check what SeedTrust recorded.
 """
@@ -6,6 +6,7 @@ Only tests and the demo use it. It also reads out the whole ledger, so that they
 import secrets
 import sqlite3
 from collections import Counter
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -16,6 +17,9 @@ from seedtrust_ops.sandbox.bank.store import Store
 
 Status = Literal["accepted", "completed", "rejected", "returned"]
 ReturnCode = Annotated[str, Field(pattern="^R[0-9]{2}$")]
+
+BOOKS = ("keys", "transfers", "accounts")
+"""Tables in the order in which foreign keys let them be emptied; they are filled in reverse."""
 
 
 class InsertedTransfer(BaseModel):
@@ -143,6 +147,32 @@ def forget_key(store: Store, key: str) -> dict[str, object]:
     return {"forgotten": key}
 
 
+def back_up(store: Store, name: str) -> None:
+    """Copy all books to a file next to the bank's own; an older copy of that name is replaced."""
+    copy = _backup_path(store, name)
+    copy.unlink(missing_ok=True)
+    store.connection.execute("VACUUM INTO ?", (str(copy),))
+
+
+def restore(store: Store, name: str) -> None:
+    """Restore the books from a copy; raises ProblemError (404) if there is none of that name.
+
+    A restored bank has lost transfers that really happened, so the journals of movements and requests are not restored.
+    """
+    copy = _backup_path(store, name)
+    if not copy.exists():
+        raise ProblemError(problem_response(404, "not_found", "The bank has no backup of this name."))
+    store.connection.execute("ATTACH ? AS copy", (str(copy),))
+    try:
+        with store.transaction():
+            for table in BOOKS:
+                store.connection.execute(f"DELETE FROM main.{table}")  # noqa: S608 - our own table names
+            for table in reversed(BOOKS):
+                store.connection.execute(f"INSERT INTO main.{table} SELECT * FROM copy.{table}")  # noqa: S608
+    finally:
+        store.connection.execute("DETACH copy")
+
+
 def find_transfer_id(store: Store, reference: str) -> str:
     """Return the id of the transfer with this reference; raises ProblemError unless there is exactly one."""
     found = store.connection.execute("SELECT id FROM transfers WHERE reference = ?", (reference,)).fetchall()
@@ -192,6 +222,10 @@ def totals(store: Store) -> dict[str, object]:
         "keys_paid_more_than_once": sorted(key for key, paid in by_key.items() if paid > 1),
         "references_paid_more_than_once": sorted(reference for reference, paid in by_reference.items() if paid > 1),
     }
+
+
+def _backup_path(store: Store, name: str) -> Path:
+    return store.path.with_name(f"{store.path.name}.{name}.backup")
 
 
 def _get(store: Store, transfer_id: str) -> sqlite3.Row:

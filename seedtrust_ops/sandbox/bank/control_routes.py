@@ -11,11 +11,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from seedtrust_ops.sandbox.bank import admin_actions, backups
+from seedtrust_ops.sandbox.bank import admin_actions
 from seedtrust_ops.sandbox.bank.contract import ProblemError, problem_response
 from seedtrust_ops.sandbox.bank.faults import Chaos, Faults, InjectedFault
-from seedtrust_ops.sandbox.bank.request_journal import RequestJournal
-from seedtrust_ops.sandbox.bank.store import Store
+from seedtrust_ops.sandbox.bank.store import RequestJournal, Store
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -103,12 +102,12 @@ def control_routes(store: Store, faults: Faults, journal: RequestJournal) -> lis
 
     async def back_up(request: Request) -> JSONResponse:
         body = await _read(request, Backup)
-        backups.back_up(store, body.name)
+        admin_actions.back_up(store, body.name)
         return JSONResponse({"backup": body.name}, 201)
 
     async def restore(request: Request) -> JSONResponse:
         name: str = request.path_params["name"]
-        backups.restore(store, name)
+        admin_actions.restore(store, name)
         return JSONResponse({"restored": name})
 
     def respond_with(result: Callable[[], object]) -> Callable[[Request], Awaitable[JSONResponse]]:

@@ -30,8 +30,7 @@ from seedtrust_ops.sandbox.bank.control_routes import control_routes
 from seedtrust_ops.sandbox.bank.faults import Fault, Faults, IncomingRequest
 from seedtrust_ops.sandbox.bank.faulty_responses import DuplicateResponse, FullResponse, ResetResponse, SlowResponse
 from seedtrust_ops.sandbox.bank.ledger import Ledger
-from seedtrust_ops.sandbox.bank.request_journal import RequestJournal
-from seedtrust_ops.sandbox.bank.store import Store
+from seedtrust_ops.sandbox.bank.store import RequestJournal, Store
 
 UNREADABLE = b'{"id": "tr_\xff\xfe, "status":'
 OTHER_TRANSFER = {

@@ -1,4 +1,4 @@
-"""The bank's SQLite file: its connection, its tables, and the bank's clock, by which ACH transfers settle.
+"""The bank's SQLite file: its tables, the journal of requests, and the bank's clock, by which ACH transfers settle.
 
 Who may be paid is decided in `ledger`. No account number is stored, only keyed digests.
 """
@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from seedtrust_ops.sandbox.bank.contract import format_timestamp
+from seedtrust_ops.sandbox.bank.faults import Fault, IncomingRequest
 
 MICROSECONDS = 1_000_000
 
@@ -146,3 +149,40 @@ class Store:
     def _setting(self, name: str) -> Any:
         (value,) = self.connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
         return value
+
+
+class RequestJournal:
+    """A journal of every /v1 request that reached the bank: its filters, the fault it got, and its response status.
+
+    For tests and the demo; it is not part of the ledger. Bodies are not stored, so no account number is.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def record_request(self, incoming: IncomingRequest, query: str, fault: Fault | None) -> int:
+        """Record a request before it is handled; returns its number in the journal."""
+        (number,) = self._store.connection.execute(
+            "INSERT INTO requests (at, method, path, query, idempotency_key, reference, amount_cents, fault) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            (
+                self._store.next_timestamp(),
+                incoming.method,
+                incoming.path,
+                query,
+                incoming.keys[0] if len(incoming.keys) == 1 else None,
+                incoming.references[0] if len(incoming.references) == 1 else None,
+                incoming.amount_cents,
+                fault.kind if fault else None,
+            ),
+        ).fetchone()
+        return int(number)
+
+    def record_status(self, number: int, status: int) -> None:
+        """Record the status that was sent; it stays null if the connection was reset or the bank was killed."""
+        self._store.connection.execute("UPDATE requests SET status = ? WHERE id = ?", (status, number))
+
+    def entries(self) -> list[dict[str, object]]:
+        """Return all requests, oldest first."""
+        rows = self._store.connection.execute("SELECT * FROM requests ORDER BY id")
+        return [{**dict(row), "at": format_timestamp(row["at"])} for row in rows]

@@ -27,9 +27,8 @@ from seedtrust_ops.database.engine import APPLICATION_DATABASE, DAGSTER_DATABASE
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
-from seedtrust_ops.sandbox.bank_backfill import backfill_past_transfers
 from seedtrust_ops.sandbox.seed.money import Encrypt
-from seedtrust_ops.sandbox.seed.seeder import seed_company
+from seedtrust_ops.sandbox.seed.seeder import backfill_past_transfers, seed_company
 from seedtrust_ops.sandbox.stack import SandboxStack, start_sandbox
 from seedtrust_ops.supervisor.program import GuardedProcess, Program
 

@@ -4,11 +4,17 @@ It prints one JSON line {"url", "pid"} once it is listening. It is configured by
 """
 
 import argparse
+import logging
 from typing import Any
 
-from seedtrust_ops.sandbox.asgi_server import add_server_arguments, serve
+from seedtrust_ops.sandbox.asgi_server import (
+    add_server_arguments,
+    call_when_stdin_closes,
+    listen,
+    print_ready_line,
+    serve,
+)
 from seedtrust_ops.sandbox.external_services import servers
-from seedtrust_ops.sandbox.external_services.s3_server import serve_storage
 
 
 def main() -> None:
@@ -24,9 +30,31 @@ def main() -> None:
         "posthog": servers.posthog,
     }
     if arguments.server == "storage":
-        serve_storage(arguments)
+        _serve_storage(arguments)
     else:
         serve(apps[arguments.server](), arguments)
+
+
+def _serve_storage(arguments: argparse.Namespace) -> None:
+    """Serve S3 with moto, which keeps its objects in memory, until the process is stopped."""
+    # Importing moto takes half a second, which the other servers should not pay for.
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    listener = listen(arguments.port)
+    server = make_server(
+        "127.0.0.1",
+        listener.getsockname()[1],
+        DomainDispatcherApplication(create_backend_app),
+        threaded=True,
+        request_handler=MotoRequestHandler,
+        fd=listener.fileno(),
+    )
+    if arguments.until_stdin_closes:
+        call_when_stdin_closes(server.shutdown)
+    print_ready_line(listener)
+    server.serve_forever()
 
 
 if __name__ == "__main__":

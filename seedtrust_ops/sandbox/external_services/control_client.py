@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import httpx
 
 from seedtrust_ops.sandbox.bank.control_client import NO_CERTIFICATES
-from seedtrust_ops.sandbox.external_services.recording_server import CONTROL, RecordedRequest
-from seedtrust_ops.sandbox.external_services.servers import captured_events
+from seedtrust_ops.sandbox.external_services.servers import CONTROL, RecordedRequest, captured_events
 from seedtrust_ops.sandbox.server_process import ServerProcess, start_server
 
 if TYPE_CHECKING:

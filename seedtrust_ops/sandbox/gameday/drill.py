@@ -1,30 +1,99 @@
 """Runs one incident: causes it, waits until it is detected and people are notified, ends it, and reconciles the money.
 
-The incidents are in `incidents`; the table of results is printed by `report`.
+Detection reads only what people would see and knows nothing of the cause. At the end, JobRun is compared with Dagster's
+runs. The incidents are in `incidents`; the table of results is printed by `report`.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import dagster as dg
+import httpx
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.jobs.process_huntington_batch import NAME as PROCESS_BATCH
 from seedtrust_ops.sandbox.demo.environment import DemoEnvironment
 from seedtrust_ops.sandbox.demo.reconciliation import reconcile
-from seedtrust_ops.sandbox.gameday.detection import EMAIL_CHANNEL, Detection
-from seedtrust_ops.sandbox.gameday.incidents import CauseFailed, Incident, queue_payments
-from seedtrust_ops.sandbox.gameday.timeouts import DETECTION_SECONDS
+from seedtrust_ops.sandbox.gameday.incidents import ON_CALL, CauseFailed, Incident, queue_payments
 from seedtrust_ops.tables import Alert, HuntingtonBatch, HuntingtonTransaction, JobRun, ReportRequest
 
 POLL_SECONDS = 0.3
+DETECTION_SECONDS = 60.0
+"""Each incident must be detected within the rule's own threshold plus 60 seconds."""
 NOTIFICATION_SECONDS = 40.0
 """How long notification may take after detection: the outbox is emptied by a sensor tick."""
 RECOVERY_SECONDS = 240.0
+CATCH_UP_SECONDS = 60.0
+RESOLUTIONS = {
+    dg.DagsterRunStatus.SUCCESS: {"COMPLETED"},
+    dg.DagsterRunStatus.FAILURE: {"ERROR"},
+    dg.DagsterRunStatus.CANCELED: {"REVOKED", "EXPIRED"},
+}
+EMAIL_CHANNEL = f"email to {ON_CALL}"
 
 PrintMessage = Callable[[str], None]
+
+
+@dataclass
+class Detection:
+    """What is known so far about an incident's detection; timestamps are UTC."""
+
+    rules: Collection[str]
+    """The alert rules that count as detecting the incident."""
+    since: datetime
+    """When the incident began; earlier alerts do not count."""
+    rule: str | None = None
+    """The rule that detected it first."""
+    detected_at: datetime | None = None
+    notified: set[str] = field(default_factory=set)
+    """The channels that were notified."""
+
+    def update(self, env: DemoEnvironment) -> None:
+        """Check all sources again."""
+        self._check_alerts(env)
+        self._check_emails(env)
+        self._check_posts(env)
+
+    def _record(self, rule: str, at: datetime) -> None:
+        if self.detected_at is None or at < self.detected_at:
+            self.rule, self.detected_at = rule, at
+
+    def _check_alerts(self, env: DemoEnvironment) -> None:
+        query = select(Alert).where(Alert.rule.in_(self.rules), Alert.opened_at >= self.since).order_by(Alert.opened_at)
+        try:
+            with env.sessions() as session:
+                first = session.scalars(query.limit(1)).first()
+        except DBAPIError:
+            # The incident may be the database itself; then an email is the first sign.
+            return
+        if first is not None:
+            self._record(first.rule, first.opened_at)
+
+    def _check_emails(self, env: DemoEnvironment) -> None:
+        try:
+            emails = env.stack.mailbox.control.emails(ON_CALL)
+        except httpx.HTTPError:
+            # The incident may be the mail server itself.
+            return
+        for email in emails:
+            at = datetime.fromisoformat(email.at)
+            rule = next((rule for rule in self.rules if rule in email.text), None)
+            if at >= self.since and rule is not None:
+                self._record(rule, at)
+                self.notified.add(EMAIL_CHANNEL)
+
+    def _check_posts(self, env: DemoEnvironment) -> None:
+        services = env.stack.services
+        for event in services.posthog.events("alert_opened"):
+            if event["properties"].get("rule") in self.rules and _parse(event["timestamp"]) >= self.since:
+                self.notified.add("PostHog")
+        for post in services.internal_api.posted_statuses():
+            if post["component"] == "jobs" and post["status"] != "up" and _parse(post["checked_at"]) >= self.since:
+                self.notified.add("internal API")
 
 
 @dataclass(frozen=True)
@@ -106,6 +175,19 @@ def wait_for_recovery(env: DemoEnvironment, seconds: float = RECOVERY_SECONDS) -
     return problem
 
 
+def job_run_differences(
+    sessions: sessionmaker[Session], instance: dg.DagsterInstance, *, seconds: float = CATCH_UP_SECONDS
+) -> list[str]:
+    """Compare JobRun with Dagster's own runs; return one sentence for each difference still there after `seconds`.
+
+    It waits for the mirror to catch up, and returns as soon as there is no difference.
+    """
+    deadline = time.monotonic() + seconds
+    while (found := _compare_job_runs(sessions, instance)) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return found
+
+
 def _wait_for_detection(env: DemoEnvironment, detection: Detection, incident: Incident) -> None:
     deadline = time.monotonic() + incident.threshold_seconds + DETECTION_SECONDS
     while detection.detected_at is None and time.monotonic() < deadline:
@@ -145,9 +227,26 @@ def _open_problem(env: DemoEnvironment) -> str | None:
     return None
 
 
+def _compare_job_runs(sessions: sessionmaker[Session], instance: dg.DagsterInstance) -> list[str]:
+    with sessions() as session:
+        rows = {row.run_id: row for row in session.scalars(select(JobRun))}
+    runs = {run.run_id: run for run in instance.get_runs()}
+    found = [f"Dagster run {run_id} has no JobRun row." for run_id in runs.keys() - rows.keys()]
+    found += [f"JobRun row {run_id} has no Dagster run." for run_id in rows.keys() - runs.keys()]
+    for run_id in runs.keys() & rows.keys():
+        run, row = runs[run_id], rows[run_id]
+        if row.resolution not in RESOLUTIONS.get(run.status, {None}):
+            found.append(f"Run {run_id} of {run.job_name} is {run.status.value} in Dagster but {row.status} in JobRun.")
+    return sorted(found)
+
+
 def _summarize(detection: Detection) -> str:
     if detection.detected_at is None:
         return "NOT detected"
     notified = ", ".join(sorted(detection.notified)) or "nobody yet"
     seconds = (detection.detected_at - detection.since).total_seconds()
     return f"Detected by {detection.rule} after {seconds:.0f} s; notified: {notified}"
+
+
+def _parse(timestamp: str) -> datetime:
+    return datetime.fromisoformat(timestamp).astimezone(UTC)

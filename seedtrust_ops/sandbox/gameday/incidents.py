@@ -17,10 +17,30 @@ from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.sandbox.demo.disruptions import sender_pid
 from seedtrust_ops.sandbox.demo.environment import DemoEnvironment
 from seedtrust_ops.sandbox.demo.scenarios import BAD_CHECK_DIGIT
-from seedtrust_ops.sandbox.gameday.timeouts import THRESHOLDS, WATCHDOG
 from seedtrust_ops.sandbox.seed.batches import NewBatch, Payment, draft_batch, payable_requests, queue_batches
 from seedtrust_ops.supervisor.crash_alerts import RULE as PROCESS_DIED
 from seedtrust_ops.tables import Account, ReportRequest, User
+
+ON_CALL = "on-call@seedtrust.example"
+THRESHOLDS = {
+    "SEEDTRUST_HEALTH_INTERVAL_SECONDS": 2,
+    "SEEDTRUST_HEALTH_QUIET_SECONDS": 2,
+    "SEEDTRUST_HEALTH_WINDOW_SECONDS": 30,
+    "SEEDTRUST_HEALTH_PENDING_SECONDS": 6,
+    "SEEDTRUST_HEALTH_BATCH_QUEUED_SECONDS": 20,
+    "SEEDTRUST_HEALTH_BATCH_STUCK_SECONDS": 20,
+    "SEEDTRUST_HEALTH_REPORTS_WAITING_SECONDS": 10,
+    "SEEDTRUST_HEALTH_LEDGER_EVERY_SECONDS": 5,
+    "SEEDTRUST_HEALTH_TELLING_WAITS_SECONDS": 8,
+}
+WATCHDOG = {
+    "SEEDTRUST_WATCHDOG_INTERVAL_SECONDS": 3,
+    "SEEDTRUST_WATCHDOG_HEARTBEAT_SECONDS": 45,
+    "SEEDTRUST_WATCHDOG_GRACE_SECONDS": 20,
+    "SEEDTRUST_WATCHDOG_DATABASE_SECONDS": 10,
+}
+VARIABLES = {name: str(seconds) for name, seconds in (THRESHOLDS | WATCHDOG).items()} | {"ALERT_EMAILS": ON_CALL}
+"""The thresholds of the drill, set by environment variables alone: seconds where production uses minutes."""
 
 PAYMENTS = 4
 SLOW_PAYMENTS = 12

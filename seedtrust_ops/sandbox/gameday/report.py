@@ -17,10 +17,14 @@ from rich.text import Text
 
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.sandbox.demo.environment import DemoEnvironment, RestartableProgram, demo_environment
-from seedtrust_ops.sandbox.gameday.drill import Result, run_incident, wait_for_first_batch, wait_for_recovery
-from seedtrust_ops.sandbox.gameday.incidents import INCIDENTS, Incident
-from seedtrust_ops.sandbox.gameday.job_run_diff import job_run_differences
-from seedtrust_ops.sandbox.gameday.timeouts import VARIABLES
+from seedtrust_ops.sandbox.gameday.drill import (
+    Result,
+    job_run_differences,
+    run_incident,
+    wait_for_first_batch,
+    wait_for_recovery,
+)
+from seedtrust_ops.sandbox.gameday.incidents import INCIDENTS, VARIABLES, Incident
 from seedtrust_ops.supervisor.program import Program
 
 CASES = 200

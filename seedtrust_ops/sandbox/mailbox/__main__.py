@@ -7,8 +7,7 @@ import argparse
 from pathlib import Path
 
 from seedtrust_ops.sandbox.asgi_server import add_server_arguments, listen, serve
-from seedtrust_ops.sandbox.mailbox.server import Mailbox, control_app
-from seedtrust_ops.sandbox.mailbox.store import MailboxStore
+from seedtrust_ops.sandbox.mailbox.server import Mailbox, MailboxStore, control_app
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ import pytest
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops.sandbox.external_services.server_group import ExternalServices
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
+from seedtrust_ops.sandbox.stack import ExternalServices
 from seedtrust_ops_tests.deploy.conftest import APP, roles
 from seedtrust_ops_tests.domain.shadow_mode.side_effects import RecordedSideEffects
 from seedtrust_ops_tests.support.all_jobs import LONG_TIMEOUTS

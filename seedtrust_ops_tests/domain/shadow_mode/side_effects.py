@@ -7,8 +7,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops.sandbox.external_services.server_group import ExternalServices
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
+from seedtrust_ops.sandbox.stack import ExternalServices
 
 
 def read_all_tables(sessions: sessionmaker[Session]) -> dict[str, list[str]]:

@@ -17,8 +17,8 @@ from seedtrust_ops.definitions import defs
 from seedtrust_ops.jobs.account_balance_check import last_complete_week
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops.sandbox.external_services.server_group import ExternalServices
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
+from seedtrust_ops.sandbox.stack import ExternalServices
 from seedtrust_ops.tables import (
     BalanceAlert,
     DisbursementRequest,

@@ -1,4 +1,4 @@
-"""The control endpoints settle, return, reject and insert transfers as a real bank's back office would."""
+"""The control endpoints settle, return, reject, insert and restore transfers as a real bank's back office would."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -179,3 +179,38 @@ def test_malformed_control_request_names_the_bad_field(client: httpx.Client) -> 
     response = client.post("/sandbox/faults", json={"kind": "earthquake"})
     assert (response.status_code, response.json()["code"]) == (422, "invalid_control")
     assert "kind" in response.json()["message"]
+
+
+def test_restored_bank_pays_later_transfers_again(database: Path) -> None:
+    before, after, request = unique("key"), unique("key"), body()
+    with start_bank(database, api_key=API_KEY) as bank, client_for(bank) as client:
+        send(client, request, before)
+        balance = available_cents(client)
+        bank.control.back_up("noon")
+        send(client, request, after)
+
+        bank.control.restore("noon")
+
+        assert available_cents(client) == balance
+        assert [transfer["idempotency_key"] for transfer in bank.control.ledger()["transfers"]] == [before]
+        # It did happen, and the journal still has it.
+        assert len(movements(bank, after)) == 1
+        assert send(client, request, before).status_code == 200
+        assert send(client, request, after).status_code == 201
+        assert len(movements(bank, after)) == 2
+
+
+def test_backup_survives_a_restart_and_is_replaced_by_name(database: Path) -> None:
+    key = unique("key")
+    with start_bank(database, api_key=API_KEY) as bank:
+        bank.control.back_up("noon")
+    with start_bank(database, api_key=API_KEY) as bank, client_for(bank) as client:
+        send(client, body(), key)
+        bank.control.back_up("noon")
+        bank.control.restore("noon")
+        assert len(bank.control.ledger()["transfers"]) == 1
+
+
+def test_restore_of_a_missing_backup_fails(database: Path) -> None:
+    with start_bank(database, api_key=API_KEY) as bank, pytest.raises(httpx.HTTPStatusError, match="no backup"):
+        bank.control.restore("noon")

@@ -10,9 +10,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops.sandbox.bank.process import start_bank
-from seedtrust_ops.sandbox.bank_backfill import backfill_past_transfers
 from seedtrust_ops.sandbox.demo.reconciliation import Reconciliation, reconcile
-from seedtrust_ops.sandbox.seed.seeder import seed_company
+from seedtrust_ops.sandbox.seed.seeder import backfill_past_transfers, seed_company
 
 pytestmark = pytest.mark.usefixtures("child_processes")
 

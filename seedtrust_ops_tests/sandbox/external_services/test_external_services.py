@@ -8,7 +8,7 @@ import pytest
 from posthog import Posthog
 
 from seedtrust_ops.sandbox.external_services.control_client import start_cloudfront
-from seedtrust_ops.sandbox.external_services.server_group import ExternalServices, start_external_services
+from seedtrust_ops.sandbox.stack import ExternalServices, start_external_services
 from seedtrust_ops_tests.support.tiers import Resource, provides
 from seedtrust_ops_tests.support.waiters import wait_until
 
