@@ -9,19 +9,21 @@ from datetime import timedelta
 from enum import StrEnum
 
 from seedtrust_ops.severity import Severity
+from seedtrust_ops.tag_names import (
+    EXPIRES_TAG,
+    GROUP_TAG,
+    MAX_RUNTIME_TAG,
+    PARALLEL_TAG,
+    PRIORITY_TAG,
+    SEVERITY_TAG,
+    SINGLETON_TAG,
+)
 
-SEVERITY_TAG = "seedtrust/severity"
-GROUP_TAG = "seedtrust/group"
-EXPIRES_TAG = "seedtrust/expires_in_seconds"
-SINGLETON_TAG = "seedtrust/singleton"
-"""At most one run per value of this tag is in progress: `dagster.yaml` limits each value to one."""
-PARALLEL_TAG = "seedtrust/parallel"
-"""Runs with this tag may run concurrently, up to the limit that `dagster.yaml` sets for its value."""
-
-MAX_RUNTIME_TAG = "dagster/max_runtime"
 DEFAULT_MAX_RUNTIME_SECONDS = 3600
 """Dagster ends a run after this time unless its job sets its own limit. A run that hangs must not block its job's queue
 slot forever."""
+MAX_PRIORITY_OFFSET = 499
+"""Half the distance between the priorities of two severities, so that an offset never reaches another severity."""
 
 
 class Group(StrEnum):
@@ -91,6 +93,17 @@ def label_tags(job_name: str) -> dict[str, str]:
     """Return the severity and group tags by which people find a job and its schedules, sensors and assets."""
     policy = job_policy(job_name)
     return {SEVERITY_TAG: policy.severity.value, GROUP_TAG: policy.group.value}
+
+
+def run_tags(severity: Severity, *, priority_offset: int = 0) -> dict[str, str]:
+    """Return the severity and priority tags of a run.
+
+    Args:
+        severity: the severity of the job.
+        priority_offset: raises or lowers the run among runs of the same severity, never past another severity.
+    """
+    bounded = max(-MAX_PRIORITY_OFFSET, min(MAX_PRIORITY_OFFSET, priority_offset))
+    return {SEVERITY_TAG: severity.value, PRIORITY_TAG: str(severity.priority + bounded)}
 
 
 def queue_tags(job_name: str) -> dict[str, str]:

@@ -1,16 +1,40 @@
-"""What the JobRun mirror and the client read from a Dagster run: tag names, the result label, and run statuses.
+"""The names of run tags, and what else the JobRun mirror and the client read from a run: result label and statuses.
 
-The web apps use the client, so this module does not import Dagster. Tags for queue limits are in `job_policies`.
+The values that a job's runs get are in `job_policies`. The web apps use the client, so this module imports no Dagster.
 """
 
 import re
 
-PROGRESS_TAG = "seedtrust/progress"
-"""The progress of a run, as "3 of 10"."""
+SEVERITY_TAG = "seedtrust/severity"
+GROUP_TAG = "seedtrust/group"
+"""The business area of a run's job."""
+EXPIRES_TAG = "seedtrust/expires_in_seconds"
+"""How long a run may wait in the queue."""
 EXPIRED_TAG = "seedtrust/expired"
 """Marks an expired run. The value is the run's own id, because a re-execution inherits the tag but is not expired."""
+SINGLETON_TAG = "seedtrust/singleton"
+"""At most one run per value of this tag is in progress: `dagster.yaml` limits each value to one."""
+PARALLEL_TAG = "seedtrust/parallel"
+"""Runs with this tag may run concurrently, up to the limit that `dagster.yaml` sets for its value."""
+PRIORITY_TAG = "dagster/priority"
+"""Dagster's queue starts runs with a higher number first."""
+MAX_RUNTIME_TAG = "dagster/max_runtime"
+"""Dagster ends a run after this number of seconds."""
+
+PERSON_TAG = "user"
+"""Dagster's list of runs shows this tag as the person who launched the run."""
+APPLICATION_TAG = "seedtrust/launched_from"
+"""The application that launched a run with the client."""
+REQUEST_TAG = "seedtrust/request_id"
+"""The idempotency key of a launch with the client."""
+
 BATCH_TAG = "seedtrust/batch_id"
 """The Huntington batch that a run sends."""
+PROGRESS_TAG = "seedtrust/progress"
+"""The progress of a run, as "3 of 10"."""
+WORKER_TAG = "seedtrust/run_worker"
+"""The process that executes a run (`launcher/worker_identity`)."""
+
 RETURN_VALUE_LABEL = "returned"
 """The metadata label of an op's return value in its HANDLED_OUTPUT event, as {"value": ...}."""
 

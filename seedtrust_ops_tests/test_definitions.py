@@ -12,8 +12,9 @@ import pytest
 
 from seedtrust_ops import definitions as definitions_module
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.job_policies import GROUP_TAG, JOB_POLICIES, SEVERITY_TAG, Group
+from seedtrust_ops.job_policies import JOB_POLICIES, Group
 from seedtrust_ops.severity import Severity
+from seedtrust_ops.tag_names import GROUP_TAG, SEVERITY_TAG
 
 MIN_DESCRIPTION_LENGTH = 15
 

@@ -10,12 +10,16 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from seedtrust_ops.tag_names import EXPIRED_TAG, JOB_RUN_STATUSES, PROGRESS_TAG, RETURN_VALUE_LABEL, parse_progress
+from seedtrust_ops.tag_names import (
+    APPLICATION_TAG,
+    EXPIRED_TAG,
+    JOB_RUN_STATUSES,
+    PERSON_TAG,
+    PROGRESS_TAG,
+    RETURN_VALUE_LABEL,
+    parse_progress,
+)
 
-PERSON_TAG = "user"
-"""Dagster's list of runs shows this tag as the person who launched the run."""
-APPLICATION_TAG = "seedtrust/launched_from"
-REQUEST_TAG = "seedtrust/request_id"
 EXPIRED_ERROR = "Expired: waited in the queue longer than this job's limit. No work was done."
 UNEXPECTED_ERROR = "The run failed with an unexpected error. See the run's page in the Dagster UI for details."
 

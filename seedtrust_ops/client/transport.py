@@ -16,9 +16,9 @@ from tenacity.wait import wait_base
 from seedtrust_ops.client import workflows
 from seedtrust_ops.client.errors import OperationsUnreachable
 from seedtrust_ops.client.graphql import GraphQLRequest
-from seedtrust_ops.client.runs import APPLICATION_TAG, PERSON_TAG, REQUEST_TAG
 from seedtrust_ops.client.workflows import Workflow
 from seedtrust_ops.errors import ConfigurationError
+from seedtrust_ops.tag_names import APPLICATION_TAG, PERSON_TAG, REQUEST_TAG
 
 TIMEOUT_SECONDS = 10.0
 MAX_ATTEMPTS = 3

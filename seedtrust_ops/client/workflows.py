@@ -21,8 +21,9 @@ from seedtrust_ops.client.errors import (
     UnknownRun,
 )
 from seedtrust_ops.client.graphql import GraphQLRequest
-from seedtrust_ops.client.runs import REQUEST_TAG, RunState, RunStatus, build_run_state, outcome_from_events
+from seedtrust_ops.client.runs import RunState, RunStatus, build_run_state, outcome_from_events
 from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.tag_names import REQUEST_TAG
 
 Result = TypeVar("Result")
 Response = Mapping[str, Any]

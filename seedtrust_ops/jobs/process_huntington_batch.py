@@ -22,13 +22,14 @@ from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, list_que
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport, TransferOptions, process_batch
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
 from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.job_policies import run_tags
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, FieldCipherResource, HuntingtonResource
 from seedtrust_ops.orchestration.job_factory import JobConfig, automation_status, owners_and_tags, single_op_job
 from seedtrust_ops.orchestration.long_poll import poll_or_wait
 from seedtrust_ops.orchestration.metadata import batch_metadata
 from seedtrust_ops.orchestration.shadow_runs import is_in_shadow_mode, run_in_shadow_mode
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
-from seedtrust_ops.severity import Severity, run_tags
+from seedtrust_ops.severity import Severity
 from seedtrust_ops.tag_names import BATCH_TAG
 
 NAME = "process_huntington_batch"

@@ -13,8 +13,8 @@ from typing import Self
 
 from pydantic import TypeAdapter
 
-WORKER_TAG = "seedtrust/run_worker"
-"""The run tag that holds its worker's identity."""
+from seedtrust_ops.tag_names import WORKER_TAG
+
 START_TIME_FIELD = 19
 """The position of the start time in `/proc/PID/stat`, counted after the name, which can contain spaces (proc(5))."""
 

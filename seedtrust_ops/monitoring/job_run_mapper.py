@@ -11,12 +11,12 @@ import dagster as dg
 from seedtrust_ops.domain.job_failures import RunFailure
 from seedtrust_ops.domain.job_runs import RunSnapshot
 from seedtrust_ops.domain.json_safe import to_json_safe
-from seedtrust_ops.job_policies import SEVERITY_TAG, job_policy
+from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.monitoring.failure_summary import Failure, summarize_failure
 from seedtrust_ops.monitoring.run_events import RunEvents
 from seedtrust_ops.orchestration.expiration_tags import has_expired
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.tag_names import JOB_RUN_STATUSES, PROGRESS_TAG, parse_progress
+from seedtrust_ops.tag_names import JOB_RUN_STATUSES, PRIORITY_TAG, PROGRESS_TAG, SEVERITY_TAG, parse_progress
 
 STATUS = {status: JOB_RUN_STATUSES[status.value] for status in dg.DagsterRunStatus}
 
@@ -36,7 +36,7 @@ def to_run_snapshot(record: dg.RunRecord, events: RunEvents | None = None) -> Ru
         task_name=run.job_name,
         status=status,
         arguments=_arguments(run.run_config),
-        priority=_to_int32(run.tags.get("dagster/priority")),
+        priority=_to_int32(run.tags.get(PRIORITY_TAG)),
         queued_at=record.create_timestamp,
         started_at=_time(record.start_time),
         finished_at=_time(record.end_time),

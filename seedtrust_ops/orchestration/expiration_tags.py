@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from seedtrust_ops.job_policies import EXPIRES_TAG, job_policy
-from seedtrust_ops.tag_names import EXPIRED_TAG
+from seedtrust_ops.job_policies import job_policy
+from seedtrust_ops.tag_names import EXPIRED_TAG, EXPIRES_TAG
 
 
 def expires_after(run: dg.DagsterRun) -> timedelta | None:

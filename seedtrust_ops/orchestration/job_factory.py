@@ -11,9 +11,10 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from pydantic import model_validator
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.job_policies import MAX_RUNTIME_TAG, job_policy, label_tags, queue_tags
+from seedtrust_ops.job_policies import job_policy, label_tags, queue_tags, run_tags
 from seedtrust_ops.orchestration.executor import in_process
-from seedtrust_ops.severity import Severity, run_tags
+from seedtrust_ops.severity import Severity
+from seedtrust_ops.tag_names import MAX_RUNTIME_TAG
 
 # Dagster warns at every use that owners of jobs, schedules and sensors are beta; the pinned version supports them.
 warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.BetaWarning)

@@ -30,11 +30,10 @@ from seedtrust_ops.client import (
     UnknownJob,
     UnknownRun,
 )
-from seedtrust_ops.client.runs import REQUEST_TAG
-from seedtrust_ops.job_policies import EXPIRES_TAG, SINGLETON_TAG
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.supervisor.worker_stack import find_free_port, write_workspace
 from seedtrust_ops.tables import JobRun, ReportRequest
+from seedtrust_ops.tag_names import EXPIRES_TAG, REQUEST_TAG, SINGLETON_TAG
 from seedtrust_ops_tests.client.conftest import OperationsServer
 from seedtrust_ops_tests.client.operations_server import run_web_server
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance

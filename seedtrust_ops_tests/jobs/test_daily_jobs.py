@@ -14,10 +14,10 @@ from seedtrust_ops.jobs import examples
 from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.io_manager import in_memory_io_manager
-from seedtrust_ops.orchestration.metadata import PROGRESS_TAG
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import JobRun, User
+from seedtrust_ops.tag_names import PROGRESS_TAG
 from seedtrust_ops_tests.jobs.job_runner import run
 from seedtrust_ops_tests.support.case_factory import CaseFactory
 

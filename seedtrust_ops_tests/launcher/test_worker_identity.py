@@ -12,7 +12,8 @@ from dagster._core.launcher import DefaultRunLauncher, WorkerStatus
 
 from seedtrust_ops.launcher import warm_run_launcher
 from seedtrust_ops.launcher.warm_run_launcher import WarmRunLauncher
-from seedtrust_ops.launcher.worker_identity import WORKER_TAG, WorkerIdentity
+from seedtrust_ops.launcher.worker_identity import WorkerIdentity
+from seedtrust_ops.tag_names import WORKER_TAG
 from seedtrust_ops_tests.support.waiters import wait_until
 
 

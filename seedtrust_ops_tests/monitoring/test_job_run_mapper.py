@@ -7,11 +7,10 @@ import dagster as dg
 from dagster._core.storage.dagster_run import DagsterRun
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.job_policies import SEVERITY_TAG
 from seedtrust_ops.monitoring.job_run_mapper import severity_of, to_run_snapshot
 from seedtrust_ops.orchestration.executor import in_process
 from seedtrust_ops.orchestration.io_manager import in_memory_io_manager
-from seedtrust_ops.orchestration.metadata import PROGRESS_TAG
+from seedtrust_ops.tag_names import PROGRESS_TAG, SEVERITY_TAG
 from seedtrust_ops_tests.monitoring.sample_runs import (
     EVENTS,
     STATUS,

@@ -13,13 +13,14 @@ from dagster._core.storage.runs.schema import RunsTable
 from sqlalchemy import create_engine, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.job_policies import EXPIRES_TAG, JOB_POLICIES, queue_tags
+from seedtrust_ops.job_policies import JOB_POLICIES, queue_tags
 from seedtrust_ops.monitoring import queue_expiration
 from seedtrust_ops.monitoring.queue_expiration import cancel_expired_runs
-from seedtrust_ops.orchestration.expiration_tags import EXPIRED_TAG, mark_expired
+from seedtrust_ops.orchestration.expiration_tags import mark_expired
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES
 from seedtrust_ops.severity import Severity
+from seedtrust_ops.tag_names import EXPIRED_TAG, EXPIRES_TAG
 from seedtrust_ops_tests.monitoring.sample_runs import (
     SOME_JOB,
     STATUS,

@@ -11,8 +11,8 @@ import pytest
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
 from seedtrust_ops.definitions import defs
-from seedtrust_ops.job_policies import EXPIRES_TAG, JOB_POLICIES, PARALLEL_TAG, SEVERITY_TAG, SINGLETON_TAG, queue_tags
-from seedtrust_ops.severity import run_tags
+from seedtrust_ops.job_policies import JOB_POLICIES, queue_tags, run_tags
+from seedtrust_ops.tag_names import EXPIRES_TAG, PARALLEL_TAG, SEVERITY_TAG, SINGLETON_TAG
 from seedtrust_ops_tests.monitoring.sample_runs import STATUS, new_run, queued_run, set_status
 
 SLOTS = 10

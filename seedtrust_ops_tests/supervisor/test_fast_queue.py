@@ -21,9 +21,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import environment_for_child
-from seedtrust_ops.job_policies import EXPIRES_TAG
 from seedtrust_ops.monitoring.job_run_mapper import status_of
 from seedtrust_ops.tables import JobRun
+from seedtrust_ops.tag_names import EXPIRES_TAG
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.waiters import wait_until
 
