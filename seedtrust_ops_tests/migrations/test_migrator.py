@@ -208,12 +208,12 @@ def test_known_revisions_match_the_versions_folder() -> None:
 OLD_ROWS = (
     "insert into ops.notifications (dedupe_key, kind, recipient_email, subject, variables, status, attempts,"
     " created_at, sent_at, next_attempt_at, attempted_at, claim, trouble) values"
-    " ('report:1:1', 'report-ready', 'a@example.test', 'Your report', '{\"a\"\\: 1}', 'queued', 2,"
+    " ('report:1:1', 'report', 'a@example.test', 'Your report', '{\"a\"\\: 1}', 'queued', 2,"
     "  now() - interval '1 hour', null, now() - interval '1 minute', now() - interval '9 minutes', 'claim-1',"
     "  'timeout'),"
-    " ('report:2:1', 'report-ready', 'b@example.test', 'Your report', '{}', 'sent', 1,"
+    " ('report:2:1', 'report', 'b@example.test', 'Your report', '{}', 'sent', 1,"
     "  now() - interval '2 hours', now() - interval '1 hour', now(), now() - interval '1 hour', 'claim-2', null),"
-    " ('report:3:1', 'report-ready', 'c@example.test', 'Your report', '{}', 'failed', 5,"
+    " ('report:3:1', 'report', 'c@example.test', 'Your report', '{}', 'failed', 5,"
     "  now() - interval '3 hours', null, now(), now() - interval '2 hours', null, 'mailbox unknown')",
     "insert into ops.alerts (rule, subject, severity, opened_at, resolved_at, detail, told_at, told_severity,"
     " resolution_told_at, last_found_at, acknowledged_at, acknowledged_by) values"
