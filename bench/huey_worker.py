@@ -10,7 +10,8 @@ from huey import RedisHuey, SqliteHuey
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_sessions
-from seedtrust_ops.domain.transfers.batch_processor import TransferOptions, process_batch
+from seedtrust_ops.domain.transfers.batch_processor import process_batch
+from seedtrust_ops.domain.transfers.sending_context import BatchRun, TransferOptions
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.resources.huntington_client import open_huntington_bank
 
@@ -32,9 +33,11 @@ def send_batch(batch_id: int, concurrency: int) -> None:
     process_batch(
         application_sessions(),
         lambda: open_huntington_bank(settings.model_copy(update={"concurrency": concurrency})),
-        FernetFieldCipher(get_settings().field_keys.keys),
-        options,
-        batch_id=batch_id,
-        holder=f"huey-{batch_id}",
-        requested_at=datetime.now(UTC),
+        BatchRun(
+            batch_id,
+            f"huey-{batch_id}",
+            datetime.now(UTC),
+            FernetFieldCipher(get_settings().field_keys.keys),
+            options,
+        ),
     )

@@ -19,8 +19,9 @@ from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.domain.shadow_mode.decisions import Decision
 from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import dry_run_batch, undecided_batches
 from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, list_queued_batches
-from seedtrust_ops.domain.transfers.batch_processor import BatchReport, TransferOptions, process_batch
+from seedtrust_ops.domain.transfers.batch_processor import BatchReport, process_batch
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
+from seedtrust_ops.domain.transfers.sending_context import BatchRun, TransferOptions
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.job_policies import run_tags
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, FieldCipherResource, HuntingtonResource
@@ -90,15 +91,8 @@ def process_huntington_batch_op(
             # A person launched this run: the tag lists it with the batch's other runs.
             context.instance.add_run_tags(context.run_id, {BATCH_TAG: str(config.batch_id)})
         try:
-            report = process_batch(
-                database.sessions(),
-                huntington.open,
-                field_cipher.cipher(),
-                transfer_options(huntington),
-                batch_id=config.batch_id,
-                holder=context.run_id,
-                requested_at=_requested_at(context),
-            )
+            run = _batch_run(context, config, huntington, field_cipher)
+            report = process_batch(database.sessions(), huntington.open, run)
         except TransfersHalted:
             # Not a failure that delays the next run: the batch is sent as soon as sending is resumed.
             context.instance.add_run_tags(context.run_id, {HALTED_TAG: "true"})
@@ -177,6 +171,21 @@ def transfer_options(huntington: HuntingtonResource) -> TransferOptions:
     )
 
 
+def _batch_run(
+    context: dg.OpExecutionContext,
+    config: ProcessBatchConfig,
+    huntington: HuntingtonResource,
+    field_cipher: FieldCipherResource,
+) -> BatchRun:
+    return BatchRun(
+        batch_id=config.batch_id,
+        holder=context.run_id,
+        requested_at=_requested_at(context),
+        cipher=field_cipher.cipher(),
+        options=transfer_options(huntington),
+    )
+
+
 def _dry_run_batch(
     context: dg.OpExecutionContext,
     config: ProcessBatchConfig,
@@ -185,15 +194,7 @@ def _dry_run_batch(
     sessions: Sessions,
     job: str,
 ) -> list[Decision]:
-    return dry_run_batch(
-        sessions,
-        job,
-        cipher=field_cipher.cipher(),
-        options=transfer_options(huntington),
-        batch_id=config.batch_id,
-        holder=context.run_id,
-        requested_at=_requested_at(context),
-    )
+    return dry_run_batch(sessions, job, _batch_run(context, config, huntington, field_cipher))
 
 
 def _requested_at(context: dg.OpExecutionContext) -> datetime:

@@ -4,6 +4,7 @@ The wire format is in `resources/huntington_schema`; what we do with each respon
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -149,3 +150,7 @@ class Bank(Protocol):
     def changed_since(self, moment: datetime) -> AsyncIterator[list[BankTransfer]]:
         """Yield pages of the transfers that changed since `moment` (UTC), oldest change first."""
         ...
+
+
+OpenBank = Callable[[], AbstractAsyncContextManager[Bank]]
+"""Opens a connection to the bank for the duration of some work."""

@@ -12,7 +12,7 @@ from typing import Any
 
 LEASE_RENEWAL_STEPS = (
     "commit of _maintain_lease",
-    "commit of _maintain_lease: check_for_stop",
+    "commit of require_sending_allowed",
     "UPDATE in renew_lease",
 )
 """Steps that recur once a second while a batch is processed: the first of each stands for all."""

@@ -103,7 +103,7 @@ MUTATIONS = (
                 "        .where(BatchLease.batch_id == lease.batch_id)\n        .values(expires_at",
             ),
             Edit(
-                f"{TRANSFERS}/send_cancellation.py",
+                f"{TRANSFERS}/sending_context.py",
                 "return now.monotonic >= self._lease_ends_at.monotonic or now.wall >= self._lease_ends_at.wall",
                 "return False",
             ),

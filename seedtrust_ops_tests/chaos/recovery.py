@@ -4,7 +4,6 @@ It calls the product's own auto-heal and batch processing and nothing else; the 
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 
 from sqlalchemy import text
@@ -47,15 +46,7 @@ def recover(sessions: Sessions, config: WorkerConfig) -> None:
 
 
 def _process(sessions: Sessions, config: WorkerConfig, batch_id: int, holder: str) -> None:
-    process_batch(
-        sessions,
-        config.open_bank,
-        config.cipher,
-        config.options,
-        batch_id=batch_id,
-        holder=holder,
-        requested_at=datetime.now(UTC),
-    )
+    process_batch(sessions, config.open_bank, config.batch_run(batch_id, holder))
 
 
 def _succeeds(work: Callable[[], object]) -> bool:

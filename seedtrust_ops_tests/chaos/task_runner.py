@@ -5,7 +5,6 @@ Loaded once by the server that workers are forked from; nothing here runs in the
 
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from zoneinfo import ZoneInfo
 
@@ -68,15 +67,7 @@ def process_first_batch(sessions: Sessions, config: WorkerConfig) -> None:
     """Process batch 1. With one request at a time, each response is recorded by itself, so the steps are known."""
     if config.concurrency == 1:
         sender.MAX_RESPONSES_PER_COMMIT, sender.LINGER_SECONDS = 1, 0
-    process_batch(
-        sessions,
-        config.open_bank,
-        config.cipher,
-        config.options,
-        batch_id=1,
-        holder="the first worker",
-        requested_at=datetime.now(UTC),
-    )
+    process_batch(sessions, config.open_bank, config.batch_run(1, "the first worker"))
 
 
 def auto_heal(sessions: Sessions, config: WorkerConfig) -> None:

@@ -6,13 +6,14 @@ It can be sent to another process and builds what the domain functions take; it 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from pydantic import SecretStr
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.config import HuntingtonSettings
 from seedtrust_ops.config.mail import MailSettings
-from seedtrust_ops.domain.transfers.batch_processor import TransferOptions
+from seedtrust_ops.domain.transfers.sending_context import BatchRun, TransferOptions
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank
 
@@ -43,16 +44,16 @@ class WorkerConfig:
         """Decrypts account numbers."""
         return FernetFieldCipher([SecretStr(self.field_key)])
 
-    @property
-    def options(self) -> TransferOptions:
-        """The options for sending, with no grace time for a key that the bank does not know."""
-        return TransferOptions(
+    def batch_run(self, batch_id: int, holder: str) -> BatchRun:
+        """The run of a batch requested now, with no grace time for a key that the bank does not know."""
+        options = TransferOptions(
             funding_account_id=self.funding_account_id,
             concurrency=self.concurrency,
             lease_seconds=self.lease_seconds,
             unknown_grace_seconds=0,
             halted_by_environment=False,
         )
+        return BatchRun(batch_id, holder, datetime.now(UTC), self.cipher, options)
 
     @property
     def open_bank(self) -> Callable[[], AbstractAsyncContextManager[HuntingtonBank]]:

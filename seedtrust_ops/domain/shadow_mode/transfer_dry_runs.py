@@ -16,14 +16,15 @@ from seedtrust_ops.domain.shadow_mode import decision_reader
 from seedtrust_ops.domain.shadow_mode.decisions import INITIAL_LOOKBACK, Decision, evaluation_times
 from seedtrust_ops.domain.shadow_mode.legacy_undo import undo_batch
 from seedtrust_ops.domain.shadow_mode.rollback_session import DryRun, written_in_this_transaction
-from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, find_account_number_problems
+from seedtrust_ops.domain.transfers.account_numbers import find_account_number_problems
 from seedtrust_ops.domain.transfers.auto_heal import find_reason_to_heal, heal, reclaim_expired_batches
 from seedtrust_ops.domain.transfers.bank_feed import FEED_NAME
 from seedtrust_ops.domain.transfers.batch_claim import claim_batch
 from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch
-from seedtrust_ops.domain.transfers.batch_processor import OpenBank, TransferOptions
 from seedtrust_ops.domain.transfers.leases import Lease
 from seedtrust_ops.domain.transfers.preflight import check_batch
+from seedtrust_ops.domain.transfers.sending_context import BatchRun
+from seedtrust_ops.ports.bank import OpenBank
 from seedtrust_ops.tables import BankFeedCursor, HuntingtonBatch, HuntingtonTransaction, ShadowDecision
 
 SEND, REFUSE, ASK_FIRST, CLAIM = "send", "refuse", "ask the bank first", "claim"
@@ -56,31 +57,17 @@ def undecided_batches(session: Session, job: str) -> list[QueuedBatch]:
     return [QueuedBatch(row.id, row.priority, row[2], 0, None, None) for row in rows]
 
 
-def dry_run_batch(
-    sessions: Sessions,
-    _job: str,
-    *,
-    cipher: FieldCipher,
-    options: TransferOptions,
-    batch_id: int,
-    holder: str,
-    requested_at: datetime,
-) -> list[Decision]:
+def dry_run_batch(sessions: Sessions, _job: str, run: BatchRun) -> list[Decision]:
     """Return which transactions of a batch would be sent or refused if the legacy worker had not started it.
 
     Raises:
         UnknownBatch, BatchNotQueued, WrongFieldKey: as `process_batch` does.
     """
 
+    batch_id = run.batch_id
+
     def claim_and_check(session: Session) -> list[Decision]:
-        claim = claim_batch(
-            session,
-            batch_id,
-            holder,
-            lease_seconds=options.lease_seconds,
-            requested_at=requested_at,
-            quiet_seconds=options.unknown_grace_seconds,
-        )
+        claim = claim_batch(session, run)
         claimed = Decision(f"batch {batch_id}", CLAIM)
         if not isinstance(claim, Lease):
             return [claimed]
@@ -88,7 +75,7 @@ def dry_run_batch(
             HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status.in_(("pending", "processing"))
         )
         open_ids = set(session.scalars(waiting))
-        problems = find_account_number_problems(session, batch_id, cipher, options.funding_account_id)
+        problems = find_account_number_problems(session, run)
         sendable = set(check_batch(session, claim, problems))
         return [claimed, *_transaction_decisions(session, open_ids, sendable, batch_id)]
 

@@ -5,30 +5,18 @@ See docs/decisions/preflight.md.
 """
 
 import re
-from typing import Protocol
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
+from seedtrust_ops.domain.transfers.sending_context import BatchRun, FieldCipher
 from seedtrust_ops.errors import DamagedToken, SeedTrustError, UnreadableToken
 from seedtrust_ops.ports.bank import AccountNumber, TransferOrder
 from seedtrust_ops.tables import HuntingtonTransaction
 
 _PAGE_SIZE = 500
 _MAX_TOKENS_COMPARED = 20
-
-
-class FieldCipher(Protocol):
-    """Decrypts the platform's encrypted columns."""
-
-    def decrypt(self, token: str) -> str:
-        """Return the plain text of `token`, or raise `UnreadableToken`."""
-        ...
-
-    def can_decrypt(self, token: str) -> bool:
-        """Return whether one of the configured keys decrypts `token`, without returning the plain text."""
-        ...
 
 
 class WrongFieldKey(SeedTrustError):
@@ -39,21 +27,21 @@ class InvalidAccountNumber(Exception):
     """The decrypted value is not a valid account number; the message gives the reason without the value."""
 
 
-def build_order(transaction: HuntingtonTransaction, cipher: FieldCipher, funding_account_id: str) -> TransferOrder:
+def build_order(transaction: HuntingtonTransaction, run: BatchRun) -> TransferOrder:
     """Return the order to send to the bank for `transaction`, with its account number decrypted.
 
     Raises:
         UnreadableToken: if the stored token cannot be decrypted.
         InvalidAccountNumber: if the number is not 4 to 17 digits (bank_api.yaml, counterparty).
     """
-    number = cipher.decrypt(transaction.account_number_encrypted)
+    number = run.cipher.decrypt(transaction.account_number_encrypted)
     if not re.fullmatch(r"[0-9]{4,17}", number):
         raise InvalidAccountNumber("the account number is not 4 to 17 digits")
     return TransferOrder(
         idempotency_key=idempotency_key(transaction.id),
         method=transaction.method,
         amount_cents=transaction.amount_cents,
-        funding_account_id=funding_account_id,
+        funding_account_id=run.options.funding_account_id,
         payee_name=transaction.payee_name,
         routing_number=transaction.routing_number,
         account_number=AccountNumber(number),
@@ -62,9 +50,7 @@ def build_order(transaction: HuntingtonTransaction, cipher: FieldCipher, funding
     )
 
 
-def find_account_number_problems(
-    session: Session, batch_id: int, cipher: FieldCipher, funding_account_id: str
-) -> dict[int, str]:
+def find_account_number_problems(session: Session, run: BatchRun) -> dict[int, str]:
     """Check the account numbers of the batch's pending transactions; return the problems by transaction id.
 
     Runs before any row is locked, because decryption is slow.
@@ -74,7 +60,7 @@ def find_account_number_problems(
     """
     query = (
         select(HuntingtonTransaction)
-        .where(HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status == "pending")
+        .where(HuntingtonTransaction.batch_id == run.batch_id, HuntingtonTransaction.status == "pending")
         .execution_options(yield_per=_PAGE_SIZE)
     )
     problems = {}
@@ -82,7 +68,7 @@ def find_account_number_problems(
     for transaction in session.scalars(query):
         seen += 1
         try:
-            build_order(transaction, cipher, funding_account_id)
+            build_order(transaction, run)
         except InvalidAccountNumber as error:
             problems[transaction.id] = str(error)
         except UnreadableToken as error:
@@ -92,7 +78,7 @@ def find_account_number_problems(
                 "SEEDTRUST_FIELD_KEY"
             )
     if unreadable and unreadable == seen:
-        _raise_if_wrong_key(session, batch_id, cipher, is_only_one=seen == 1)
+        _raise_if_wrong_key(session, run.batch_id, run.cipher, is_only_one=seen == 1)
     return problems
 
 

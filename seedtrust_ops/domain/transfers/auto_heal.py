@@ -20,12 +20,11 @@ from seedtrust_ops.domain.transfers.batch_lifecycle import (
     list_batches_ready_to_finish,
     requeue_abandoned_batches,
 )
-from seedtrust_ops.domain.transfers.batch_processor import OpenBank
 from seedtrust_ops.domain.transfers.leases import revoke_expired_leases
 from seedtrust_ops.domain.transfers.response_recorder import BANK_SUBJECT, open_unauthorized_alert
 from seedtrust_ops.domain.transfers.status_inquiry import InquiryResult, is_open, look_up_open_transactions
 from seedtrust_ops.formatting import pluralize
-from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized
+from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized, OpenBank
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
 MAX_FEED_AGE = timedelta(minutes=15)

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.batch_lifecycle import FINISHED_STATUSES
 from seedtrust_ops.domain.transfers.leases import Lease, LeaseHolder, acquire_lease, ensure_lease_rows
+from seedtrust_ops.domain.transfers.sending_context import BatchRun
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 
@@ -37,41 +38,32 @@ class AlreadyFinished:
     finished_at: datetime | None
 
 
-def claim_batch(
-    session: Session,
-    batch_id: int,
-    holder: str,
-    *,
-    lease_seconds: float,
-    requested_at: datetime,
-    quiet_seconds: float,
-) -> Lease | LeaseHolder | AlreadyFinished:
-    """Claim a queued batch, or one whose worker crashed, for `holder`.
+def claim_batch(session: Session, run: BatchRun) -> Lease | LeaseHolder | AlreadyFinished:
+    """Claim a queued batch, or one whose worker crashed, for the run.
+
+    A batch that the legacy worker (which has no leases) left in `processing` is taken over if it has been unchanged for
+    the grace period of unknown keys.
 
     Args:
         session: a session with its own transaction.
-        batch_id: the batch to claim.
-        holder: the Dagster run that claims it.
-        lease_seconds: how long the lease lasts between renewals.
-        requested_at: when this run was requested (UTC). If another worker finished the batch since then, it is not
-            an error: two runs were requested and the other one was first.
-        quiet_seconds: how long a batch that the legacy worker (which has no leases) left in `processing` must have
-            been unchanged before it is taken over.
+        run: the run that claims its batch.
 
     Returns:
-        The lease, the current holder, or that the batch is already finished.
+        The lease, the current holder, or that the batch is already finished. If another worker finished it since the
+        run was requested, that is not an error: two runs were requested and the other one was first.
 
     Raises:
         UnknownBatch: if there is no such batch.
         BatchNotQueued: if it has another status; the message names it.
     """
+    batch_id, quiet_seconds = run.batch_id, run.options.unknown_grace_seconds
     batch = None
     if batch_id <= MAX_ID:
         batch = session.scalar(select(HuntingtonBatch).where(HuntingtonBatch.id == batch_id).with_for_update())
     if batch is None:
         raise UnknownBatch(f"There is no batch {batch_id}. Nothing was sent. Check the batch id in the run's config.")
     if batch.status == "completed" or (
-        batch.status in FINISHED_STATUSES and batch.finished_at is not None and batch.finished_at >= requested_at
+        batch.status in FINISHED_STATUSES and batch.finished_at is not None and batch.finished_at >= run.requested_at
     ):
         return AlreadyFinished(batch.status, batch.finished_at)
     if batch.status not in ("queued", "processing"):
@@ -88,7 +80,7 @@ def claim_batch(
             f"the last {quiet_seconds:g} seconds. Nothing was sent. Try again after it has been unchanged for that "
             "long."
         )
-    lease = acquire_lease(session, batch_id, holder, lease_seconds)
+    lease = acquire_lease(session, batch_id, run.holder, run.options.lease_seconds)
     if isinstance(lease, Lease):
         batch.status = "processing"
         batch.started_at = batch.started_at or func.now()

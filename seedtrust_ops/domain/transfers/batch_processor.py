@@ -5,54 +5,43 @@ See docs/decisions/batch-runs.md.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.async_runner import run_in_loop
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
-from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, find_account_number_problems
+from seedtrust_ops.domain.transfers.account_numbers import find_account_number_problems
 from seedtrust_ops.domain.transfers.batch_claim import AlreadyFinished, claim_batch
 from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed, finish_batches, return_to_queue
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
 from seedtrust_ops.domain.transfers.leases import (
     BatchStatusChanged,
-    Lease,
     LeaseHolder,
     lock_lease,
     release_lease,
     renew_lease,
-    require_processing,
 )
 from seedtrust_ops.domain.transfers.preflight import check_batch
 from seedtrust_ops.domain.transfers.response_recorder import open_bank_silent_alert, open_unauthorized_alert
-from seedtrust_ops.domain.transfers.send_cancellation import SendCancellation, read_clocks
 from seedtrust_ops.domain.transfers.sender import BankNotResponding, BankUnreachable, BatchSender
+from seedtrust_ops.domain.transfers.sending_context import (
+    BatchRun,
+    SendCancellation,
+    SendingContext,
+    read_clocks,
+    require_sending_allowed,
+)
 from seedtrust_ops.domain.transfers.status_inquiry import look_up_open_transactions
 from seedtrust_ops.errors import SeedTrustError
-from seedtrust_ops.ports.bank import Bank, BankUnauthorized
+from seedtrust_ops.ports.bank import BankUnauthorized, OpenBank
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
-
-OpenBank = Callable[[], AbstractAsyncContextManager[Bank]]
 
 WATCH_INTERVAL_SECONDS = 1.0
 """How often the kill switch and the batch's status are checked while a batch is being processed."""
 MAX_REASONS_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class TransferOptions:
-    """The configuration for sending; times in seconds."""
-
-    funding_account_id: str
-    concurrency: int
-    lease_seconds: float
-    unknown_grace_seconds: float
-    halted_by_environment: bool
 
 
 @dataclass(frozen=True)
@@ -71,26 +60,13 @@ class BatchReport:
         return self.counts.get("processing", 0)
 
 
-def process_batch(
-    sessions: Sessions,
-    open_bank: OpenBank,
-    cipher: FieldCipher,
-    options: TransferOptions,
-    *,
-    batch_id: int,
-    holder: str,
-    requested_at: datetime,
-) -> BatchReport:
+def process_batch(sessions: Sessions, open_bank: OpenBank, run: BatchRun) -> BatchReport:
     """Send every transaction of a queued batch exactly once, and record the bank's responses.
 
     Args:
         sessions: the application's database.
         open_bank: opens a connection to the bank for the duration of the work.
-        cipher: decrypts account numbers.
-        options: the configuration for sending.
-        batch_id: the batch to process.
-        holder: the Dagster run that processes it.
-        requested_at: when that run was requested (UTC).
+        run: the run, and the batch that it processes.
 
     Returns:
         The state of the batch. If another worker holds it, `held_by` names that worker and nothing was done.
@@ -104,72 +80,46 @@ def process_batch(
         LeaseLost: if another worker took the batch over.
     """
     with sessions() as session:
-        halted = get_halt_reason(session, options.halted_by_environment)
+        halted = get_halt_reason(session, run.options.halted_by_environment)
     if halted is not None:
-        raise TransfersHalted(f"{halted} Batch {batch_id} was not changed.")
+        raise TransfersHalted(f"{halted} Batch {run.batch_id} was not changed.")
     claimed_at = read_clocks()
-    claim = run_in_transaction(
-        sessions,
-        lambda session: claim_batch(
-            session,
-            batch_id,
-            holder,
-            lease_seconds=options.lease_seconds,
-            requested_at=requested_at,
-            quiet_seconds=options.unknown_grace_seconds,
-        ),
-    )
+    claim = run_in_transaction(sessions, lambda session: claim_batch(session, run))
     if isinstance(claim, LeaseHolder):
-        return _report(sessions, batch_id, held_by=claim.name)
+        return _report(sessions, run.batch_id, held_by=claim.name)
     if isinstance(claim, AlreadyFinished):
-        return _finished_report(sessions, batch_id)
-    cancellation = SendCancellation()
-    cancellation.record_renewal(claimed_at, options.lease_seconds)
+        return _finished_report(sessions, run.batch_id)
+    context = SendingContext(sessions, run, claim, SendCancellation())
+    context.cancellation.record_renewal(claimed_at, claim.seconds)
     try:
         run_in_loop(
-            lambda: _process_claimed(sessions, open_bank, cipher, options, claim, cancellation),
-            interrupt=lambda: cancellation.cancel(
-                SeedTrustError(f"The run was interrupted. Sending stopped, and batch {batch_id} is queued again.")
+            lambda: _process_claimed(context, open_bank),
+            interrupt=lambda: context.cancellation.cancel(
+                SeedTrustError(f"The run was interrupted. Sending stopped, and batch {run.batch_id} is queued again.")
             ),
         )
     except BaseException as error:
-        _return_batch(sessions, claim, error)
+        _return_batch(context, error)
         raise
-    _finish(sessions, claim)
-    return _finished_report(sessions, batch_id)
+    _finish(context)
+    return _finished_report(sessions, run.batch_id)
 
 
-async def _process_claimed(
-    sessions: Sessions,
-    open_bank: OpenBank,
-    cipher: FieldCipher,
-    options: TransferOptions,
-    lease: Lease,
-    cancellation: SendCancellation,
-) -> None:
+async def _process_claimed(context: SendingContext, open_bank: OpenBank) -> None:
+    cancellation = context.cancellation
     try:
         async with asyncio.TaskGroup() as tasks:
-            lease_task = tasks.create_task(_maintain_lease(sessions, options, lease, cancellation))
+            lease_task = tasks.create_task(_maintain_lease(context))
             async with open_bank() as bank:
                 await look_up_open_transactions(
-                    sessions, bank, unknown_grace_seconds=options.unknown_grace_seconds, lease=lease
+                    context.sessions,
+                    bank,
+                    unknown_grace_seconds=context.run.options.unknown_grace_seconds,
+                    lease=context.lease,
                 )
-                sender = BatchSender(
-                    sessions=sessions,
-                    bank=bank,
-                    cipher=cipher,
-                    funding_account_id=options.funding_account_id,
-                    concurrency=options.concurrency,
-                    halted_by_environment=options.halted_by_environment,
-                    lease=lease,
-                    cancellation=cancellation,
-                )
+                sender = BatchSender(context, bank)
                 # Repeats only if somebody adds transactions to the batch while it is being processed.
-                while cancellation.reason is None and (
-                    sendable := await asyncio.to_thread(
-                        _run_preflight, sessions, lease, cipher, options.funding_account_id
-                    )
-                ):
+                while cancellation.reason is None and (sendable := await asyncio.to_thread(_run_preflight, context)):
                     await sender.send(sendable)
             lease_task.cancel()
     except BaseExceptionGroup as group:
@@ -178,24 +128,17 @@ async def _process_claimed(
         raise cancellation.reason
 
 
-def _run_preflight(sessions: Sessions, lease: Lease, cipher: FieldCipher, funding_account_id: str) -> list[int]:
-    with sessions() as session:
-        problems = find_account_number_problems(session, lease.batch_id, cipher, funding_account_id)
-    return run_in_transaction(sessions, lambda session: check_batch(session, lease, problems))
+def _run_preflight(context: SendingContext) -> list[int]:
+    with context.sessions() as session:
+        problems = find_account_number_problems(session, context.run)
+    return run_in_transaction(context.sessions, lambda session: check_batch(session, context.lease, problems))
 
 
-async def _maintain_lease(
-    sessions: Sessions, options: TransferOptions, lease: Lease, cancellation: SendCancellation
-) -> None:
+async def _maintain_lease(context: SendingContext) -> None:
     """Renew the lease until the work ends, and check for a reason to stop sending."""
+    sessions, lease, cancellation = context.sessions, context.lease, context.cancellation
     interval = min(WATCH_INTERVAL_SECONDS, lease.seconds / 3)
-
-    def check_for_stop(session: Session) -> None:
-        require_processing(session, lease)
-        halted = get_halt_reason(session, options.halted_by_environment)
-        if halted is not None:
-            raise TransfersHalted(halted)
-
+    check_for_stop = partial(require_sending_allowed, context=context)
     while True:
         requested_at = read_clocks()
         await asyncio.to_thread(run_in_transaction, sessions, lambda session: renew_lease(session, lease))
@@ -213,8 +156,9 @@ def _first_exception(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first_exception(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-def _finish(sessions: Sessions, lease: Lease) -> None:
+def _finish(context: SendingContext) -> None:
     """Release the lease and finish the batch, in one transaction."""
+    lease = context.lease
 
     def finish(session: Session) -> None:
         session.execute(select(HuntingtonBatch.id).where(HuntingtonBatch.id == lease.batch_id).with_for_update())
@@ -222,7 +166,7 @@ def _finish(sessions: Sessions, lease: Lease) -> None:
         release_lease(session, lease)
         finish_batches(session, [lease.batch_id])
 
-    run_in_transaction(sessions, finish)
+    run_in_transaction(context.sessions, finish)
 
 
 def _describe_error(error: BaseException) -> str:
@@ -232,8 +176,9 @@ def _describe_error(error: BaseException) -> str:
     return f"The run that processed this batch crashed ({type(error).__name__}). See the run's page in Dagster."
 
 
-def _return_batch(sessions: Sessions, lease: Lease, error: BaseException) -> None:
+def _return_batch(context: SendingContext, error: BaseException) -> None:
     """Return the batch to the queue after an error. If even that fails, the lease expires and auto-heal does it."""
+    lease = context.lease
 
     def return_batch(session: Session) -> None:
         return_to_queue(session, lease, _describe_error(error))
@@ -244,7 +189,7 @@ def _return_batch(sessions: Sessions, lease: Lease, error: BaseException) -> Non
             open_bank_silent_alert(session, str(error))
 
     try:
-        run_in_transaction(sessions, return_batch)
+        run_in_transaction(context.sessions, return_batch)
     except Exception as return_error:  # noqa: BLE001
         error.add_note(
             f"Batch {lease.batch_id} could not be returned to the queue ({type(return_error).__name__}). Its lease "

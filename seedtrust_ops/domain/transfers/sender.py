@@ -14,19 +14,13 @@ from dataclasses import dataclass
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.sql_arrays import in_array
-from seedtrust_ops.domain.transfers.account_numbers import FieldCipher, build_order
+from seedtrust_ops.domain.transfers.account_numbers import build_order
 from seedtrust_ops.domain.transfers.attempts import StartedAttempt, start_attempts
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
-from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
-from seedtrust_ops.domain.transfers.leases import (
-    BatchStatusChanged,
-    Lease,
-    lease_lost_error,
-    lock_lease,
-    require_processing,
-)
+from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted
+from seedtrust_ops.domain.transfers.leases import BatchStatusChanged, lease_lost_error, lock_lease
 from seedtrust_ops.domain.transfers.preflight import NOT_SENT_PREFIX
 from seedtrust_ops.domain.transfers.response_recorder import (
     UNAUTHORIZED_MESSAGE,
@@ -34,7 +28,12 @@ from seedtrust_ops.domain.transfers.response_recorder import (
     open_rate_limit_alert,
     record_responses,
 )
-from seedtrust_ops.domain.transfers.send_cancellation import ClockReading, SendCancellation, read_clocks
+from seedtrust_ops.domain.transfers.sending_context import (
+    ClockReading,
+    SendingContext,
+    read_clocks,
+    require_sending_allowed,
+)
 from seedtrust_ops.domain.transfers.status_transitions import fail_transactions
 from seedtrust_ops.errors import TransientError
 from seedtrust_ops.ports.bank import (
@@ -99,32 +98,19 @@ class BankNotResponding(TransientError):
 
 
 class BatchSender:
-    """Sends transactions of one batch under one lease."""
+    """Sends transactions of one claimed batch under its lease."""
 
-    def __init__(
-        self,
-        *,
-        sessions: Sessions,
-        bank: Bank,
-        cipher: FieldCipher,
-        funding_account_id: str,
-        concurrency: int,
-        halted_by_environment: bool,
-        lease: Lease,
-        cancellation: SendCancellation,
-    ) -> None:
-        self._sessions = sessions
+    def __init__(self, context: SendingContext, bank: Bank) -> None:
+        self._context = context
+        self._sessions = context.sessions
+        self._lease = context.lease
+        self._cancellation = context.cancellation
+        self._concurrency = context.run.options.concurrency
         self._bank = bank
-        self._cipher = cipher
-        self._funding_account_id = funding_account_id
-        self._concurrency = concurrency
-        self._halted_by_environment = halted_by_environment
-        self._lease = lease
-        self._cancellation = cancellation
         self._resume_at = 0.0
         self._unanswered_in_a_row = 0
         self._limited_since: float | None = None
-        self._prepared: asyncio.Queue[PreparedTransfer | None] = asyncio.Queue(maxsize=2 * concurrency)
+        self._prepared: asyncio.Queue[PreparedTransfer | None] = asyncio.Queue(maxsize=2 * self._concurrency)
         self._results: asyncio.Queue[AttemptResult | None] = asyncio.Queue()
 
     async def send(self, transaction_ids: Sequence[int]) -> None:
@@ -165,10 +151,7 @@ class BatchSender:
     def _record_attempts(self, session: Session, transaction_ids: Sequence[int]) -> list[PreparedTransfer]:
         read_at = read_clocks()
         lock_lease(session, self._lease)
-        require_processing(session, self._lease)
-        halted = get_halt_reason(session, self._halted_by_environment)
-        if halted is not None:
-            raise TransfersHalted(halted)
+        require_sending_allowed(session, self._context)
         rows = session.execute(
             select(HuntingtonTransaction, DisbursementRequest)
             .join(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
@@ -235,7 +218,7 @@ class BatchSender:
             return AttemptResult(one.attempt, NotSent("sending was stopped first"))
         if self._resume_at > time.monotonic():
             return AttemptResult(one.attempt, Postponed("the bank asked us to wait"))
-        order = build_order(one.transaction, self._cipher, self._funding_account_id)
+        order = build_order(one.transaction, self._context.run)
         response = await self._bank.create_transfer(order, self._may_send)
         found = None
         if isinstance(response, OutcomeUnknown | IdempotencyConflict | Refused):

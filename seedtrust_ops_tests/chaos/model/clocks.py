@@ -13,7 +13,7 @@ from unittest.mock import patch
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import URL
 
-from seedtrust_ops.domain.transfers import send_cancellation, sender
+from seedtrust_ops.domain.transfers import sender, sending_context
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 
 FUNCTIONS = """
@@ -26,7 +26,7 @@ FUNCTIONS = """
         'select pg_catalog.now() + make_interval(secs => seconds) from model_clock.ahead';
 """
 SEARCH_PATH = "-csearch_path=model_clock,pg_catalog,public"
-PATCHED_MODULES = (sender, send_cancellation)
+PATCHED_MODULES = (sender, sending_context)
 
 
 def with_model_clock(database: URL) -> URL:

@@ -6,16 +6,15 @@ until it is resumed. All run in this Python process, each with an engine and a b
 
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Engine, event
 
-from seedtrust_ops.ports.bank import Bank, BankTransfer, TransferOrder, TransferResponse
+from seedtrust_ops.ports.bank import Bank, BankTransfer, OpenBank, TransferOrder, TransferResponse
 
 MAX_FROZEN_SECONDS = 600
-OpenBank = Callable[[], AbstractAsyncContextManager[Bank]]
 
 
 class ProcessCrashed(BaseException):

@@ -18,13 +18,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import HuntingtonSettings
 from seedtrust_ops.database.engine import create_application_engine
-from seedtrust_ops.domain.transfers.account_numbers import FieldCipher
 from seedtrust_ops.domain.transfers.auto_heal import heal
-from seedtrust_ops.domain.transfers.batch_processor import TransferOptions, process_batch
+from seedtrust_ops.domain.transfers.batch_processor import process_batch
+from seedtrust_ops.domain.transfers.sending_context import BatchRun, FieldCipher, TransferOptions
 from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.ports.bank import OpenBank
 from seedtrust_ops.resources.huntington_client import open_huntington_bank
 from seedtrust_ops_tests.chaos.bank_pool import BankPool
-from seedtrust_ops_tests.chaos.model.processes import OpenBank, ProcessCrashed, ProcessHooks, SimulatedProcess
+from seedtrust_ops_tests.chaos.model.processes import ProcessCrashed, ProcessHooks, SimulatedProcess
 from seedtrust_ops_tests.support.waiters import wait_until
 
 RESPONSE_TIMEOUT_SECONDS = 0.3
@@ -101,11 +102,13 @@ class WorkerPool:
             lambda: process_batch(
                 worker.sessions,
                 worker.hooks.wrap(self._open_bank),
-                self._cipher,
-                self._options,
-                batch_id=batch_id,
-                holder=worker.run_id,
-                requested_at=now - timedelta(seconds=requested_seconds_ago),
+                BatchRun(
+                    batch_id,
+                    worker.run_id,
+                    now - timedelta(seconds=requested_seconds_ago),
+                    self._cipher,
+                    self._options,
+                ),
             ),
         )
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from sqlalchemy import update
 
-from seedtrust_ops.domain.transfers import send_cancellation, sender
+from seedtrust_ops.domain.transfers import sender, sending_context
 from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed
 from seedtrust_ops.ports.bank import BankInquiryFailed
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
@@ -162,11 +162,11 @@ def test_retry_after_is_capped_at_an_hour_and_opens_an_alert(
     worker.bank.control.inject_fault("rate_limited", method="POST", retry_after=retry_after)
     waited = []
 
-    async def stop_waiting(cancellation: send_cancellation.SendCancellation, seconds: float) -> None:
+    async def stop_waiting(cancellation: sending_context.SendCancellation, seconds: float) -> None:
         waited.append(seconds)
         cancellation.cancel(sender.BankNotResponding("the test has waited long enough"))
 
-    monkeypatch.setattr(send_cancellation.SendCancellation, "wait", stop_waiting)
+    monkeypatch.setattr(sending_context.SendCancellation, "wait", stop_waiting)
     with pytest.raises(sender.BankNotResponding):
         worker.process(batch_id)
 
@@ -181,9 +181,9 @@ def test_retry_after_is_capped_at_an_hour_and_opens_an_alert(
 @pytest.mark.parametrize("clock", ["monotonic", "time"])
 def test_lease_has_ended_if_either_clock_says_so(clock: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The monotonic clock stops while a machine is suspended, and the wall clock can be set back."""
-    cancellation = send_cancellation.SendCancellation()
-    cancellation.record_renewal(send_cancellation.read_clocks(), 60)
+    cancellation = sending_context.SendCancellation()
+    cancellation.record_renewal(sending_context.read_clocks(), 60)
     assert not cancellation.lease_has_ended
-    real = getattr(send_cancellation.time, clock)
-    monkeypatch.setattr(send_cancellation.time, clock, lambda: real() + 61)
+    real = getattr(sending_context.time, clock)
+    monkeypatch.setattr(sending_context.time, clock, lambda: real() + 61)
     assert cancellation.lease_has_ended

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text, update
 
-from seedtrust_ops.domain.transfers import send_cancellation
+from seedtrust_ops.domain.transfers import sending_context
 from seedtrust_ops.domain.transfers.attempts import StartedAttempt, start_attempts
 from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, halt
@@ -284,7 +284,7 @@ def test_worker_frozen_while_connecting_sends_nothing_afterwards(
 
     async def connect_late(connection: BankConnection) -> Any:
         protocol = await original_connect(connection)
-        monkeypatch.setattr(send_cancellation.time, "time", lambda: real() + 3_600)
+        monkeypatch.setattr(sending_context.time, "time", lambda: real() + 3_600)
         return protocol
 
     with monkeypatch.context() as patch:

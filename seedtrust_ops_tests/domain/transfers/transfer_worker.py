@@ -10,8 +10,9 @@ from pydantic import SecretStr
 
 from seedtrust_ops.config import HuntingtonSettings
 from seedtrust_ops.domain.transfers.auto_heal import HealReport, heal
-from seedtrust_ops.domain.transfers.batch_processor import BatchReport, TransferOptions, process_batch
+from seedtrust_ops.domain.transfers.batch_processor import BatchReport, process_batch
 from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
+from seedtrust_ops.domain.transfers.sending_context import BatchRun, TransferOptions
 from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank
 from seedtrust_ops.sandbox.bank.control_client import Transfer
 from seedtrust_ops.sandbox.bank.process import BankProcess
@@ -42,15 +43,14 @@ class Worker:
     name: str = "run-1"
 
     def process(self, batch_id: int, *, requested_at: datetime | None = None, **options: Any) -> BatchReport:
-        return process_batch(
-            self.company.sessions,
-            self.open_bank,
+        run = BatchRun(
+            batch_id,
+            self.name,
+            requested_at or datetime.now(UTC),
             self.company.cipher,
             replace(self.options, **options),
-            batch_id=batch_id,
-            holder=self.name,
-            requested_at=requested_at or datetime.now(UTC),
         )
+        return process_batch(self.company.sessions, self.open_bank, run)
 
     def heal(self, *, grace_seconds: float = 0) -> HealReport:
         return heal(self.company.sessions, self.open_bank, unknown_grace_seconds=grace_seconds)

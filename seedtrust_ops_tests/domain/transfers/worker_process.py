@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_sessions
-from seedtrust_ops.domain.transfers.batch_processor import TransferOptions, process_batch
+from seedtrust_ops.domain.transfers.batch_processor import process_batch
+from seedtrust_ops.domain.transfers.sending_context import BatchRun, TransferOptions
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.resources.huntington_client import open_huntington_bank
 
@@ -16,21 +17,20 @@ from seedtrust_ops.resources.huntington_client import open_huntington_bank
 def main() -> None:
     settings = get_settings().huntington
     transfers = get_settings().transfers
-    report = process_batch(
-        application_sessions(),
-        lambda: open_huntington_bank(settings),
-        FernetFieldCipher(get_settings().field_keys.keys),
-        TransferOptions(
+    run = BatchRun(
+        batch_id=int(sys.argv[1]),
+        holder=sys.argv[2],
+        requested_at=datetime.now(UTC),
+        cipher=FernetFieldCipher(get_settings().field_keys.keys),
+        options=TransferOptions(
             funding_account_id=settings.funding_account_id,
             concurrency=settings.concurrency,
             lease_seconds=transfers.lease_seconds,
             unknown_grace_seconds=transfers.unknown_grace_seconds,
             halted_by_environment=transfers.halted,
         ),
-        batch_id=int(sys.argv[1]),
-        holder=sys.argv[2],
-        requested_at=datetime.now(UTC),
     )
+    report = process_batch(application_sessions(), lambda: open_huntington_bank(settings), run)
     sys.stdout.write(f"{report.held_by or report.status}\n")
 
 
