@@ -3,8 +3,7 @@
 It imports neither Dagster nor pandas and reads no environment variables. docs/client.md shows it in FastAPI and Flask.
 """
 
-from seedtrust_ops.client.async_client import AsyncOpsClient
-from seedtrust_ops.client.client import OpsClient
+from seedtrust_ops.client.client import AsyncOpsClient, OpsClient
 from seedtrust_ops.client.errors import (
     InvalidConfig,
     LaunchUncertain,

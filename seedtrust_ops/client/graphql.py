@@ -1,6 +1,6 @@
 """The GraphQL requests to Dagster: the documents, their variables, and whether a request may be repeated.
 
-The order of requests is in `workflows`; `client` and `async_client` send them.
+The order of requests is in `workflows`; `client` sends them.
 """
 
 from collections.abc import Mapping

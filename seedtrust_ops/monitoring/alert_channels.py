@@ -26,7 +26,7 @@ from seedtrust_ops.errors import ConfigurationError, SeedTrustError
 from seedtrust_ops.orchestration.dagster_resources import InternalApiResource, MailResource, PostHogResource
 from seedtrust_ops.ports.component_status import Component, ComponentStatus, Status
 from seedtrust_ops.ports.events import EventRejected, EventSink
-from seedtrust_ops.resources.internal_api_client import InternalApi
+from seedtrust_ops.resources.component_status import InternalApi
 
 RESPONSE_TIMEOUT_SECONDS = 3.0
 """The timeout for one response of the mail server or the internal API: a tick must end well within a minute."""

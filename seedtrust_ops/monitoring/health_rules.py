@@ -11,7 +11,7 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.dagster_db.ticks import read_ticks
+from seedtrust_ops.dagster_db.daemon_activity import read_ticks
 from seedtrust_ops.database.engine import dagster_url
 from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.health.backlog import DRS_OVERDUE, REPORTS_WAITING, drs_overdue, reports_waiting

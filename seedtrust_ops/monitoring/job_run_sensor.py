@@ -7,7 +7,7 @@ See docs/decisions/job-run-mirror.md.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.job_failures import RunFailure, record_failures
 from seedtrust_ops.domain.job_runs import RunSnapshot, mirror_runs, unfinished_runs
-from seedtrust_ops.monitoring.changed_runs import changed_runs
 from seedtrust_ops.monitoring.job_run_mapper import failure_to_record, status_of, to_run_snapshot
 from seedtrust_ops.monitoring.queue_expiration import cancel_expired_runs
 from seedtrust_ops.monitoring.run_events import read_events
@@ -31,6 +30,9 @@ MAX_TICK_SECONDS = 20.0
 """After this time a tick leaves the rest to the next one, which continues where it stopped. Dagster terminates a tick
 after 60 seconds, and all its work would be repeated."""
 UNFINISHED_RUNS = 500
+RECORDS_PER_PAGE = 500
+TIMESTAMP_RESOLUTION = timedelta(microseconds=1)
+"""The resolution of Dagster's update times."""
 
 
 @dg.sensor(
@@ -63,13 +65,52 @@ def mirror_changed_runs(
     sessions = database.sessions()
     changed = 0
     deadline = time.monotonic() + MAX_TICK_SECONDS
-    for page in changed_runs(instance, cursor - OVERLAP if cursor is not None else None):
+    for page in _changed_runs(instance, cursor - OVERLAP if cursor is not None else None):
         changed += _mirror(instance, sessions, page)
         newest = page[-1].update_timestamp
         cursor = max(cursor, newest) if cursor is not None else newest
         if time.monotonic() > deadline:
             break
     return changed + _mirror_unfinished(instance, sessions), cursor
+
+
+def _changed_runs(instance: dg.DagsterInstance, after: datetime | None) -> Iterator[Sequence[dg.RunRecord]]:
+    """Yield pages of the runs that changed after this time (UTC; None: all), the oldest change first.
+
+    Dagster's filter is an exclusive time, and many runs may have the same update time, but none is missed. A record may
+    be yielded twice if it changes meanwhile or shares its update time with others. A page has at most RECORDS_PER_PAGE.
+    """
+    while True:
+        page = instance.get_run_records(
+            dg.RunsFilter(updated_after=after), limit=RECORDS_PER_PAGE, order_by="update_timestamp", ascending=True
+        )
+        if page:
+            yield page
+        if len(page) < RECORDS_PER_PAGE:
+            return
+        newest = page[-1].update_timestamp
+        if page[0].update_timestamp == newest:
+            # More runs share this update time than fit on a page, so they are paged in creation order.
+            yield from _changed_at(instance, newest)
+            after = newest
+        else:
+            after = newest - TIMESTAMP_RESOLUTION
+
+
+def _changed_at(instance: dg.DagsterInstance, time: datetime) -> Iterator[Sequence[dg.RunRecord]]:
+    cursor: str | None = None
+    while True:
+        page = instance.get_run_records(
+            dg.RunsFilter(updated_after=time - TIMESTAMP_RESOLUTION, updated_before=time + TIMESTAMP_RESOLUTION),
+            limit=RECORDS_PER_PAGE,
+            ascending=True,
+            cursor=cursor,
+        )
+        if page:
+            yield page
+        if len(page) < RECORDS_PER_PAGE:
+            return
+        cursor = page[-1].dagster_run.run_id
 
 
 def _mirror_unfinished(instance: dg.DagsterInstance, sessions: sessionmaker[Session]) -> int:

@@ -13,10 +13,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.config import HuntingtonSettings, get_settings
 from seedtrust_ops.database.engine import application_engine, application_sessions
 from seedtrust_ops.resources import healthcheck_ping
-from seedtrust_ops.resources.cloudfront_check import CloudFrontPage
+from seedtrust_ops.resources.component_status import TIMEOUT_SECONDS, CloudFrontPage, InternalApi
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank
-from seedtrust_ops.resources.internal_api_client import TIMEOUT_SECONDS, InternalApi
 from seedtrust_ops.resources.posthog_client import PostHog
 from seedtrust_ops.resources.s3_storage import S3Storage, open_storage
 from seedtrust_ops.resources.smtp import SMTP_TIMEOUT_SECONDS, SmtpTransport, open_smtp_transport

@@ -11,8 +11,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, text
 
-from seedtrust_ops.dagster_db.heartbeats import read_heartbeats
-from seedtrust_ops.dagster_db.ticks import ALWAYS_ON, AutomationTicks, read_ticks
+from seedtrust_ops.dagster_db.daemon_activity import ALWAYS_ON, AutomationTicks, read_heartbeats, read_ticks
 from seedtrust_ops.job_policies import JOB_POLICIES
 from seedtrust_ops.status.models import DagsterStatus, JobStatus, RunCount
 

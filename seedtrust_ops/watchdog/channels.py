@@ -12,7 +12,7 @@ from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.ports.component_status import Component, ComponentStatus, Status
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected
 from seedtrust_ops.ports.events import EventRejected
-from seedtrust_ops.resources.internal_api_client import InternalApi
+from seedtrust_ops.resources.component_status import InternalApi
 from seedtrust_ops.resources.posthog_client import PostHog
 from seedtrust_ops.resources.smtp import open_smtp_transport
 from seedtrust_ops.severity import Severity

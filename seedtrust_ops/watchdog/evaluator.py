@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from seedtrust_ops.config.watchdog import WatchdogSettings
-from seedtrust_ops.dagster_db.ticks import AutomationTicks
+from seedtrust_ops.dagster_db.daemon_activity import AutomationTicks
 from seedtrust_ops.formatting import format_duration
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.watchdog.probes import DagsterFacts, ProbeResult

@@ -17,8 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.dagster_db.heartbeats import read_heartbeats
-from seedtrust_ops.dagster_db.ticks import AutomationTicks, read_ticks
+from seedtrust_ops.dagster_db.daemon_activity import AutomationTicks, read_heartbeats, read_ticks
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import APPLICATION_DATABASE, DAGSTER_DATABASE
 from seedtrust_ops.errors import SeedTrustError

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine, event, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.monitoring import job_run_sensor as mirror
-from seedtrust_ops.monitoring.changed_runs import RECORDS_PER_PAGE
+from seedtrust_ops.monitoring.job_run_sensor import RECORDS_PER_PAGE
 from seedtrust_ops.tables import ErrorRecord, JobRun, OutgoingEvent
 from seedtrust_ops_tests.monitoring.run_history import (
     RunCopy,

@@ -21,7 +21,7 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 
-from seedtrust_ops.dagster_db.heartbeats import DAEMON_TYPES
+from seedtrust_ops.dagster_db.daemon_activity import DAEMON_TYPES
 
 REPOSITORY = RemoteRepositoryOrigin(
     ManagedGrpcPythonEnvCodeLocationOrigin(

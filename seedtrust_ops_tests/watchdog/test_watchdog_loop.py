@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import environment_for_child, get_settings
 from seedtrust_ops.config.databases import DatabaseSettings
-from seedtrust_ops.dagster_db.heartbeats import DAEMON_TYPES
+from seedtrust_ops.dagster_db.daemon_activity import DAEMON_TYPES
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import APPLICATION_DATABASE, DAGSTER_DATABASE, create_application_engine
 from seedtrust_ops.migrations.migrator import migrate

@@ -1,4 +1,4 @@
-"""Reads when every schedule and sensor last ticked and is due next, from Dagster's own tables, by plain SQL.
+"""Reads, by plain SQL, the daemons' last heartbeats and when every schedule and sensor last ticked and is due next.
 
 It imports no Dagster, so that the watchdog can use it when Dagster is down. It evaluates nothing: `due_at` and
 `silent_at` say from when a tick counts as late, and the caller decides what follows.
@@ -16,6 +16,9 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 from sqlalchemy import Connection, text
+
+DAEMON_TYPES = ("SENSOR", "SCHEDULER", "QUEUED_RUN_COORDINATOR", "MONITORING")
+"""The daemons that our jobs need: for sensors, schedules, the run queue, and failing runs whose worker is lost."""
 
 INTERVALS_MISSED = 2
 GRACE_SECONDS = 60.0
@@ -76,6 +79,15 @@ class AutomationTicks:
     last_good_at: datetime | None
     due_at: datetime | None
     silent_at: datetime | None
+
+
+def read_heartbeats(connection: Connection) -> dict[str, datetime]:
+    """Return the last heartbeat (UTC) of each of `DAEMON_TYPES` that ever sent one, from Dagster's own database."""
+    if connection.scalar(text("select to_regclass('daemon_heartbeats') is null")):
+        return {}
+    bodies = connection.scalars(text("select body from daemon_heartbeats"))
+    beats = {body["daemon_type"]: datetime.fromtimestamp(body["timestamp"], UTC) for body in map(json.loads, bodies)}
+    return {name: beats[name] for name in DAEMON_TYPES if name in beats}
 
 
 def read_ticks(

@@ -15,7 +15,7 @@ from dagster._core.scheduler.instigation import (
 from dagster._utils.schedules import schedule_execution_time_iterator
 from sqlalchemy import create_engine
 
-from seedtrust_ops.dagster_db.ticks import ALWAYS_ON, AutomationTicks, due_times, read_ticks
+from seedtrust_ops.dagster_db.daemon_activity import ALWAYS_ON, AutomationTicks, due_times, read_ticks
 from seedtrust_ops.definitions import defs
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.ticks import TickRecorder
