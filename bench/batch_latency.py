@@ -17,8 +17,8 @@ from bench.systems import (
     stock_default,
     stock_fastest,
 )
+from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.domain.transfers.batch_lifecycle import FINISHED_STATUSES
-from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 
 OURS, STOCK = "SeedTrust Ops", "stock Dagster, default settings"
 SYSTEMS: tuple[tuple[str, SystemFactory, int], ...] = (

@@ -17,8 +17,7 @@ from seedtrust_ops.client.errors import (
 from seedtrust_ops.client.runs import Progress, RunState, RunStatus
 from seedtrust_ops.domain.reports.parameters import InvalidReportRequest
 from seedtrust_ops.domain.reports.submission import request_report
-from seedtrust_ops.domain.transfers.batch_claim import UnknownBatch
-from seedtrust_ops.domain.transfers.batch_queue import BatchInQueue, BatchNotQueueable, queue_batch
+from seedtrust_ops.domain.transfers.batch_lifecycle import BatchInQueue, BatchNotQueueable, UnknownBatch, queue_batch
 from seedtrust_ops.errors import SeedTrustError, TransientError
 
 __all__ = [

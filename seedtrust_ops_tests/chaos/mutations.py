@@ -82,7 +82,7 @@ MUTATIONS = (
         "unknown treated as failed",
         (
             Edit(
-                f"{TRANSFERS}/response_recorder.py",
+                f"{TRANSFERS}/attempts.py",
                 "            case OutcomeUnknown():\n                pass\n",
                 '            case OutcomeUnknown():\n                refused[transaction_id] = "no_answer"\n',
             ),

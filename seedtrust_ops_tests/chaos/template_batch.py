@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 
-from seedtrust_ops.domain.transfers.idempotency_keys import KEY_PREFIX
+from seedtrust_ops.domain.transfers.attempts import KEY_PREFIX
 from seedtrust_ops_tests.chaos.bank_pool import BankPool
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
 from seedtrust_ops_tests.support.factories import Company

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from seedtrust_ops.cli.main import app
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.key_rotation import PAGE_SIZE, count_key_usage
-from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
+from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.job_environment import SetVariables

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.reconciliation.chart import DAYS, read_month
 from seedtrust_ops.domain.reconciliation.daily_batches import read_day
-from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
+from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.jobs.huntington_reconciliation import NAME, huntington_reconciliation_schedule
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.sandbox.bank.process import BankProcess

@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 
-from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
+from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.domain.transfers.kill_switch import halt
 from seedtrust_ops.domain.transfers.leases import acquire_lease
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES

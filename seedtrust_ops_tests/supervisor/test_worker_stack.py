@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.config import dagster_home, environment_for_child
-from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
+from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.support.databases import plain_url, temporary_database
 from seedtrust_ops_tests.support.factories import Company

@@ -17,7 +17,7 @@ from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 from seedtrust_ops.domain.async_runner import run_in_loop
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.reconciliation.daily_batches import SENT_STATUSES, batch_date
-from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
+from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankStatus, BankTransfer, OpenBank
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction

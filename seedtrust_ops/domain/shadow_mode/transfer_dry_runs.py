@@ -19,8 +19,7 @@ from seedtrust_ops.domain.shadow_mode.rollback_session import DryRun, written_in
 from seedtrust_ops.domain.transfers.account_numbers import find_account_number_problems
 from seedtrust_ops.domain.transfers.auto_heal import find_reason_to_heal, heal, reclaim_expired_batches
 from seedtrust_ops.domain.transfers.bank_feed import FEED_NAME
-from seedtrust_ops.domain.transfers.batch_claim import claim_batch
-from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch
+from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, claim_batch
 from seedtrust_ops.domain.transfers.leases import Lease
 from seedtrust_ops.domain.transfers.preflight import check_batch
 from seedtrust_ops.domain.transfers.sending_context import BatchRun

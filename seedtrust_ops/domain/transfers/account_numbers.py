@@ -9,7 +9,7 @@ import re
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
+from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.domain.transfers.sending_context import BatchRun, FieldCipher
 from seedtrust_ops.errors import DamagedToken, SeedTrustError, UnreadableToken
 from seedtrust_ops.ports.bank import AccountNumber, TransferOrder

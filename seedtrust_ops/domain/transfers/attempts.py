@@ -1,6 +1,7 @@
-"""The append-only log of transfer attempts: one row before each request and one for each outcome.
+"""Records each request to the bank: the attempt and its idempotency key before it is sent, and the response after it.
 
-It is evidence, not state: a transaction's current status is in `huntington_transactions.status`.
+`ops.transfer_attempts` is append-only evidence, not state: a transaction's current status is in
+`huntington_transactions.status`, and what a bank status changes is in `status_transitions`.
 See docs/decisions/idempotency-key.md.
 """
 
@@ -13,10 +14,45 @@ from sqlalchemy import TIMESTAMP, BigInteger, Integer, Text, func, insert, liter
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 from seedtrust_ops.domain.sql_arrays import array_table, in_array
-from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
-from seedtrust_ops.ports.bank import BankTransfer
+from seedtrust_ops.domain.transfers.leases import Lease, lock_lease
+from seedtrust_ops.domain.transfers.status_transitions import apply_bank_statuses, fail_transactions, requeue
+from seedtrust_ops.ports.bank import (
+    BankTransfer,
+    IdempotencyConflict,
+    NotSent,
+    Originated,
+    OutcomeUnknown,
+    RateLimited,
+    Refused,
+    TransferResponse,
+    Unauthorized,
+)
 from seedtrust_ops.tables import TransferAttempt
+
+KEY_PREFIX = "seedtrust-transaction-"
+_MAX_ID_DIGITS = 18
+BANK_SUBJECT = "huntington"
+"""The subject of the alerts about the bank itself."""
+UNAUTHORIZED_MESSAGE = (
+    "Huntington rejected HUNTINGTON_API_KEY (401). The rejected requests moved no money, and unsent transactions stay "
+    "pending. Set the right key and restart; the batch will then be sent automatically."
+)
+
+
+def idempotency_key(transaction_id: int) -> str:
+    """Return the transaction's idempotency key. It depends on the id alone, so no crash can lose it."""
+    return f"{KEY_PREFIX}{transaction_id}"
+
+
+def parse_idempotency_key(key: str) -> int | None:
+    """Return the transaction id that one of our idempotency keys stands for, or None if the key is not ours."""
+    digits = key.removeprefix(KEY_PREFIX)
+    if not digits.isascii() or not digits.isdigit() or len(digits) > _MAX_ID_DIGITS:
+        return None
+    transaction_id = int(digits)
+    return transaction_id if idempotency_key(transaction_id) == key else None
 
 
 class Outcome(StrEnum):
@@ -155,3 +191,116 @@ def latest_attempts(session: Session, transaction_ids: Collection[int]) -> dict[
         .order_by(TransferAttempt.transaction_id, TransferAttempt.attempt.desc(), TransferAttempt.id.desc())
     )
     return {row.transaction_id: StartedAttempt(*row) for row in rows}
+
+
+@dataclass(frozen=True)
+class AttemptResult:
+    """An attempt, the bank's response, and the transfer found by a lookup if the response was inconclusive."""
+
+    attempt: StartedAttempt
+    response: TransferResponse
+    found: BankTransfer | None = None
+
+
+def record_responses(session: Session, lease: Lease, results: Sequence[AttemptResult]) -> None:
+    """Record the results: statuses, ledger, requests, emails, alerts, and the outcomes of the attempts.
+
+    Raises:
+        LeaseLost: if this worker no longer holds the batch; nothing is recorded then.
+    """
+    lock_lease(session, lease)
+    transfers: dict[int, BankTransfer] = {}
+    refused: dict[int, str] = {}
+    unsent: list[int] = []
+    for one in results:
+        transaction_id = one.attempt.transaction_id
+        match one.response:
+            case Originated(transfer):
+                transfers[transaction_id] = transfer
+            case Refused(code) if one.found is None:
+                refused[transaction_id] = code
+            case Unauthorized() | NotSent() | RateLimited():
+                unsent.append(transaction_id)
+            case IdempotencyConflict():
+                open_alert(
+                    session,
+                    "idempotency_key_reused",
+                    f"transaction {transaction_id}",
+                    "CRITICAL",
+                    _describe_conflict(one),
+                )
+            case OutcomeUnknown():
+                pass
+        if one.found is not None:
+            transfers[transaction_id] = one.found
+    apply_bank_statuses(session, transfers)
+    fail_transactions(session, refused, from_status="processing")
+    requeue(session, unsent)
+    end_attempts(session, [to_attempt_end(one) for one in results])
+    _update_bank_alerts(session, results)
+
+
+def _update_bank_alerts(session: Session, results: Sequence[AttemptResult]) -> None:
+    if any(isinstance(one.response, Unauthorized) for one in results):
+        open_unauthorized_alert(session)
+    elif any(isinstance(one.response, Originated | Refused) for one in results):
+        resolve_alert(session, "bank_unauthorized", BANK_SUBJECT)
+        resolve_alert(session, "bank_silent", BANK_SUBJECT)
+        resolve_alert(session, "bank_rate_limiting", BANK_SUBJECT)
+
+
+def open_unauthorized_alert(session: Session) -> None:
+    """Open the alert that the bank does not accept our API key."""
+    open_alert(session, "bank_unauthorized", BANK_SUBJECT, "CRITICAL", UNAUTHORIZED_MESSAGE)
+
+
+def open_bank_silent_alert(session: Session, message: str) -> None:
+    """Open the alert that the bank does not respond to transfer requests or cannot be reached."""
+    open_alert(session, "bank_silent", BANK_SUBJECT, "CRITICAL", message)
+
+
+def open_rate_limit_alert(session: Session, message: str) -> None:
+    """Open the alert that the bank has been rate limiting all requests for a long time."""
+    open_alert(session, "bank_rate_limiting", BANK_SUBJECT, "HIGH", message)
+
+
+def _describe_conflict(one: AttemptResult) -> str:
+    transaction_id = one.attempt.transaction_id
+    bank_version = (
+        f"The bank has it as {one.found.amount_cents} cents, {one.found.status}; this was recorded."
+        if one.found is not None
+        else "A lookup of the key found no transfer yet; auto-heal will check again."
+    )
+    return (
+        f"The bank already has the idempotency key of transaction {transaction_id} with a different body (409): the "
+        "transaction was changed after it was first sent, or somebody else uses our keys. "
+        f"{bank_version} Compare both versions before paying this payee again."
+    )
+
+
+def to_attempt_end(one: AttemptResult) -> AttemptEnd:
+    """Return the attempt's outcome, as it is recorded in `ops.transfer_attempts`."""
+    outcome, bank_transfer_id, detail = _describe_response(one.response)
+    if one.found is not None:
+        outcome = Outcome(one.found.status)
+        bank_transfer_id = one.found.id
+        detail = f"{detail}; found by its key" if detail else "found by its key"
+    return AttemptEnd(one.attempt, outcome, bank_transfer_id, detail)
+
+
+def _describe_response(response: TransferResponse) -> tuple[Outcome, str | None, str | None]:
+    match response:
+        case Originated(transfer):
+            return Outcome(transfer.status), transfer.id, transfer.return_code or transfer.reason
+        case Refused(code, message):
+            return Outcome.REFUSED, None, f"{code}: {message}"
+        case IdempotencyConflict():
+            return Outcome.KEY_REUSED, None, "the bank has this key with a different body"
+        case Unauthorized():
+            return Outcome.UNAUTHORIZED, None, None
+        case RateLimited(retry_after_seconds):
+            return Outcome.RATE_LIMITED, None, f"retry after {retry_after_seconds:g} seconds"
+        case NotSent(reason):
+            return Outcome.NOT_SENT, None, reason
+        case OutcomeUnknown(reason):
+            return Outcome.UNKNOWN, None, reason

@@ -13,15 +13,15 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.alerts.store import resolve_alert
 from seedtrust_ops.domain.async_runner import run_in_loop
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.transfers.attempts import BANK_SUBJECT, open_unauthorized_alert
 from seedtrust_ops.domain.transfers.bank_feed import FeedResult, last_read_at, read_feed
-from seedtrust_ops.domain.transfers.batch_claim import take_over_legacy_batches
 from seedtrust_ops.domain.transfers.batch_lifecycle import (
     finish_batches,
     list_batches_ready_to_finish,
     requeue_abandoned_batches,
 )
 from seedtrust_ops.domain.transfers.leases import revoke_expired_leases
-from seedtrust_ops.domain.transfers.response_recorder import BANK_SUBJECT, open_unauthorized_alert
+from seedtrust_ops.domain.transfers.legacy_takeover import take_over_legacy_batches
 from seedtrust_ops.domain.transfers.status_inquiry import InquiryResult, is_open, look_up_open_transactions
 from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized, OpenBank

@@ -1,6 +1,6 @@
-"""The batch status transitions after the claim: returned to the queue, requeued by auto-heal, and finished.
+"""The life of a batch: queued by a person, claimed by a worker, returned to the queue or finished.
 
-The claim is in `batch_claim`; the status transitions of single transactions are in `status_transitions`.
+The lease that the claim acquires is in `leases`; the statuses of single transactions are in `status_transitions`.
 See docs/decisions/batch-runs.md.
 """
 
@@ -12,16 +12,109 @@ from sqlalchemy import case, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.sql_arrays import in_array
-from seedtrust_ops.domain.transfers.leases import Lease, is_live, lock_lease
+from seedtrust_ops.domain.transfers.leases import Lease, LeaseHolder, acquire_lease, is_live, lock_lease
+from seedtrust_ops.domain.transfers.legacy_takeover import (
+    is_held_by_legacy_worker,
+    require_bank_inquiry,
+    take_over_legacy_batches,
+    was_started_by_legacy_worker,
+)
+from seedtrust_ops.domain.transfers.sending_context import BatchRun
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 
 FINISHED_STATUSES = ("completed", "completed_with_errors", "failed")
 OPEN_STATUSES = ("pending", "processing")
+QUEUEABLE_STATUSES = ("draft", "held", "failed")
+"""`failed` covers batches that the legacy worker abandoned with transactions still pending."""
+MAX_ID = 2**63 - 1
+"""The maximum of PostgreSQL's bigint; a query with a larger number, which a person may type, is an error."""
+
+
+class UnknownBatch(SeedTrustError):
+    """No batch has this id."""
+
+
+class BatchNotQueueable(SeedTrustError):
+    """The batch cannot be queued in its current state; `status` is its current status."""
+
+    def __init__(self, message: str, batch_id: int, status: str) -> None:
+        super().__init__(message)
+        self.batch_id = batch_id
+        self.status = status
+
+
+class BatchNotQueued(SeedTrustError):
+    """The batch is in a status that cannot be sent."""
 
 
 class AllTransfersFailed(SeedTrustError):
     """The batch was processed, and all of its transfers failed."""
+
+
+@dataclass(frozen=True)
+class BatchInQueue:
+    """A batch in the queue: when it was queued (UTC), and its pending transactions and cents."""
+
+    batch_id: int
+    queued_at: datetime
+    transactions: int
+    amount_cents: int
+
+
+def queue_batch(session: Session, batch_id: int) -> BatchInQueue:
+    """Queue a draft, held or abandoned batch; a worker claims it as soon as the caller commits.
+
+    A batch that is already queued stays as it is. `started_at` is kept: from it, `claim_batch` recognizes a batch that
+    the legacy worker started, and asks the bank about its pending transactions before it sends any.
+
+    Only the platform's tables are used, so that the platform's applications can call this under their own database
+    role (docs/decisions/ops-client.md).
+
+    Args:
+        session: a session in the caller's transaction; the batch's row is locked until that ends.
+        batch_id: the batch to queue.
+
+    Raises:
+        UnknownBatch: if there is no such batch.
+        BatchNotQueueable: if it is processing or finished, or has no pending transaction.
+    """
+    batch = None
+    if 0 < batch_id <= MAX_ID:
+        query = select(HuntingtonBatch.status, HuntingtonBatch.queued_at).where(HuntingtonBatch.id == batch_id)
+        batch = session.execute(query.with_for_update()).one_or_none()
+    if batch is None:
+        raise UnknownBatch(f"There is no batch {batch_id}. Nothing was queued.")
+    pending, amount_cents = session.execute(
+        select(func.count(), func.coalesce(func.sum(HuntingtonTransaction.amount_cents), 0)).where(
+            HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status == "pending"
+        )
+    ).one()
+    queued_at = batch.queued_at
+    if batch.status != "queued" or queued_at is None:
+        _require_queueable(batch_id, batch.status, pending)
+        queued_at = session.scalars(
+            update(HuntingtonBatch)
+            .where(HuntingtonBatch.id == batch_id)
+            .values(status="queued", queued_at=func.now(), finished_at=None, error=None)
+            .returning(HuntingtonBatch.queued_at)
+        ).one()
+    return BatchInQueue(batch_id, queued_at, pending, int(amount_cents))
+
+
+def _require_queueable(batch_id: int, status: str, pending: int) -> None:
+    if status == "processing":
+        why = "is already being sent. No action is needed: if its worker stops, auto-heal requeues the batch."
+    elif status not in (*QUEUEABLE_STATUSES, "queued"):
+        why = f"is '{status}': its transfers are at the bank. Put further payments into a new batch."
+    elif pending == 0:
+        why = (
+            "has no pending transaction, so there is nothing to send. Add the payments that are still to be made, or "
+            "put them into a new batch if the bank has refused them."
+        )
+    else:
+        return
+    raise BatchNotQueueable(f"Batch {batch_id} was not queued: it {why}", batch_id, status)
 
 
 @dataclass(frozen=True)
@@ -52,6 +145,65 @@ def list_queued_batches(session: Session) -> list[QueuedBatch]:
         .order_by(HuntingtonBatch.priority.desc(), HuntingtonBatch.queued_at, HuntingtonBatch.id)
     )
     return [QueuedBatch(*row) for row in rows]
+
+
+@dataclass(frozen=True)
+class AlreadyFinished:
+    """The batch needs no work: it was finished before this worker claimed it."""
+
+    status: str
+    finished_at: datetime | None
+
+
+def claim_batch(session: Session, run: BatchRun) -> Lease | LeaseHolder | AlreadyFinished:
+    """Claim a queued batch, or one whose worker crashed, for the run.
+
+    A batch that the legacy worker (which has no leases) left in `processing` is taken over if it has been unchanged for
+    the grace period of unknown keys.
+
+    Args:
+        session: a session with its own transaction.
+        run: the run that claims its batch.
+
+    Returns:
+        The lease, the current holder, or that the batch is already finished. If another worker finished it since the
+        run was requested, that is not an error: two runs were requested and the other one was first.
+
+    Raises:
+        UnknownBatch: if there is no such batch.
+        BatchNotQueued: if it has another status; the message names it.
+    """
+    batch_id, quiet_seconds = run.batch_id, run.options.unknown_grace_seconds
+    batch = None
+    if batch_id <= MAX_ID:
+        batch = session.scalar(select(HuntingtonBatch).where(HuntingtonBatch.id == batch_id).with_for_update())
+    if batch is None:
+        raise UnknownBatch(f"There is no batch {batch_id}. Nothing was sent. Check the batch id in the run's config.")
+    if batch.status == "completed" or (
+        batch.status in FINISHED_STATUSES and batch.finished_at is not None and batch.finished_at >= run.requested_at
+    ):
+        return AlreadyFinished(batch.status, batch.finished_at)
+    if batch.status not in ("queued", "processing"):
+        raise BatchNotQueued(
+            f"Batch {batch_id} is '{batch.status}', and only a queued batch can be sent. Nothing was sent. "
+            "Queue the batch if it should be sent."
+        )
+    if batch.status == "queued" and was_started_by_legacy_worker(session, batch):
+        require_bank_inquiry(session, [batch_id])
+    held_by_legacy = select(HuntingtonBatch.id).where(HuntingtonBatch.id == batch_id, is_held_by_legacy_worker())
+    if session.scalar(held_by_legacy) and not take_over_legacy_batches(session, quiet_seconds, batch_id):
+        raise BatchNotQueued(
+            f"Batch {batch_id} is 'processing' by a worker that holds no lease (the legacy worker), and changed within "
+            f"the last {quiet_seconds:g} seconds. Nothing was sent. Try again after it has been unchanged for that "
+            "long."
+        )
+    lease = acquire_lease(session, batch_id, run.holder, run.options.lease_seconds)
+    if isinstance(lease, Lease):
+        batch.status = "processing"
+        batch.started_at = batch.started_at or func.now()
+        batch.finished_at = None
+        batch.error = None
+    return lease
 
 
 def requeue_abandoned_batches(session: Session, batch_ids: Collection[int]) -> list[int]:

@@ -14,8 +14,14 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.async_runner import run_in_loop
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.transfers.account_numbers import find_account_number_problems
-from seedtrust_ops.domain.transfers.batch_claim import AlreadyFinished, claim_batch
-from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed, finish_batches, return_to_queue
+from seedtrust_ops.domain.transfers.attempts import open_bank_silent_alert, open_unauthorized_alert
+from seedtrust_ops.domain.transfers.batch_lifecycle import (
+    AllTransfersFailed,
+    AlreadyFinished,
+    claim_batch,
+    finish_batches,
+    return_to_queue,
+)
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
 from seedtrust_ops.domain.transfers.leases import (
     BatchStatusChanged,
@@ -25,7 +31,6 @@ from seedtrust_ops.domain.transfers.leases import (
     renew_lease,
 )
 from seedtrust_ops.domain.transfers.preflight import check_batch
-from seedtrust_ops.domain.transfers.response_recorder import open_bank_silent_alert, open_unauthorized_alert
 from seedtrust_ops.domain.transfers.sender import BankNotResponding, BankUnreachable, BatchSender
 from seedtrust_ops.domain.transfers.sending_context import (
     BatchRun,

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from seedtrust_ops.domain.transfers.leases import Lease, lock_lease, require_processing
+from seedtrust_ops.domain.transfers.legacy_takeover import is_false_failure
 from seedtrust_ops.domain.transfers.status_transitions import fail_transactions
 from seedtrust_ops.tables import Account, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction, TransferAttempt
 
@@ -21,8 +22,6 @@ MAX_AMOUNT_CENTS = 9_999_999_999
 """The largest amount that the bank accepts in one transfer (bank_api.yaml, TransferRequest.amount_cents)."""
 MAX_NAME_LENGTH = 35
 """The longest payee name that the bank accepts, in characters (bank_api.yaml, counterparty.name)."""
-_FALSE_FAILURE_REASON = "timeout%"
-"""How the legacy worker recorded false failures: the bank had not responded in time (docs/rules.md, section 4)."""
 NOT_SENT_PREFIX = "not sent: "
 """The start of the failure reason of a transaction that we failed ourselves, before the bank saw it."""
 LATE_ARRIVAL_WINDOW = timedelta(days=1)
@@ -161,18 +160,6 @@ def check_batch(session: Session, lease: Lease, number_problems: Mapping[int, st
     problems = decide(candidates, available)
     fail_transactions(session, problems, from_status="pending")
     return [one.transaction_id for one in candidates if one.transaction_id not in problems]
-
-
-def is_false_failure(transaction: type[HuntingtonTransaction]) -> ColumnElement[bool]:
-    """Return the SQL condition that a failure is not from the bank, but from a timeout of the legacy worker.
-
-    If the bank's transfer is known, the reason is the bank's own, whatever its text.
-    """
-    return and_(
-        transaction.status == "failed",
-        transaction.failure_reason.ilike(_FALSE_FAILURE_REASON),
-        transaction.bank_transfer_id.is_(None),
-    )
 
 
 def _is_in_flight(transaction: type[HuntingtonTransaction], own_batch_id: int) -> ColumnElement[bool]:

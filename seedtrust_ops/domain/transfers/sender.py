@@ -17,17 +17,18 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.account_numbers import build_order
-from seedtrust_ops.domain.transfers.attempts import StartedAttempt, start_attempts
-from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
+from seedtrust_ops.domain.transfers.attempts import (
+    UNAUTHORIZED_MESSAGE,
+    AttemptResult,
+    StartedAttempt,
+    idempotency_key,
+    open_rate_limit_alert,
+    record_responses,
+    start_attempts,
+)
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted
 from seedtrust_ops.domain.transfers.leases import BatchStatusChanged, lease_lost_error, lock_lease
 from seedtrust_ops.domain.transfers.preflight import NOT_SENT_PREFIX
-from seedtrust_ops.domain.transfers.response_recorder import (
-    UNAUTHORIZED_MESSAGE,
-    AttemptResult,
-    open_rate_limit_alert,
-    record_responses,
-)
 from seedtrust_ops.domain.transfers.sending_context import (
     ClockReading,
     SendingContext,

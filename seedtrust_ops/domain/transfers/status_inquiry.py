@@ -19,16 +19,20 @@ from seedtrust_ops.domain.transfers.attempts import (
     AttemptEnd,
     Outcome,
     end_attempts,
+    idempotency_key,
     latest_attempts,
     record_bank_findings,
 )
-from seedtrust_ops.domain.transfers.batch_claim import is_held_by_legacy_worker, require_bank_inquiry
+from seedtrust_ops.domain.transfers.bank_feed import has_missing_transfers, open_missing_transfer_alerts
 from seedtrust_ops.domain.transfers.batch_lifecycle import finish_batches, requeue_batches
-from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 from seedtrust_ops.domain.transfers.leases import Lease, is_live, lock_lease
-from seedtrust_ops.domain.transfers.legacy_matching import LegacyTransaction, match_by_reference
-from seedtrust_ops.domain.transfers.missing_at_bank import has_missing_transfers, open_missing_transfer_alerts
-from seedtrust_ops.domain.transfers.preflight import is_false_failure
+from seedtrust_ops.domain.transfers.legacy_takeover import (
+    LegacyTransaction,
+    is_false_failure,
+    is_held_by_legacy_worker,
+    match_by_reference,
+    require_bank_inquiry,
+)
 from seedtrust_ops.domain.transfers.status_transitions import StatusChange, apply_bank_statuses
 from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankInquiryFailed, BankTransfer
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction, TransferAttempt

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.transfers.idempotency_keys import parse_idempotency_key
+from seedtrust_ops.domain.transfers.attempts import parse_idempotency_key
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops.tables import Account, HuntingtonTransaction, LedgerEntry
 

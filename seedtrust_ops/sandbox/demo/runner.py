@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, or_, select
 
 from seedtrust_ops.domain.transfers.batch_lifecycle import FINISHED_STATUSES
-from seedtrust_ops.domain.transfers.preflight import is_false_failure
+from seedtrust_ops.domain.transfers.legacy_takeover import is_false_failure
 from seedtrust_ops.sandbox.demo.disruptions import (
     Steps,
     halt_mid_batch,

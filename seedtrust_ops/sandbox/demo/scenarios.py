@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
+from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.sandbox.bank.faults import FaultKind
 from seedtrust_ops.sandbox.demo.environment import DemoEnvironment
 from seedtrust_ops.sandbox.seed.batches import NewBatch, Payable, Payment, draft_batch, payable_requests

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from sqlalchemy import BigInteger, Connection, Engine, Text, column, select, text, update, values
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
+from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops.sandbox.seed.company import make_company

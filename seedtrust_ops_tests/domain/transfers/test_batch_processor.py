@@ -6,8 +6,12 @@ import pytest
 from sqlalchemy import delete, update
 
 from seedtrust_ops.domain.transfers.account_numbers import WrongFieldKey
-from seedtrust_ops.domain.transfers.batch_claim import BatchNotQueued, UnknownBatch
-from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed, list_queued_batches
+from seedtrust_ops.domain.transfers.batch_lifecycle import (
+    AllTransfersFailed,
+    BatchNotQueued,
+    UnknownBatch,
+    list_queued_batches,
+)
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, halt, resume
 from seedtrust_ops.domain.transfers.leases import Lease, acquire_lease
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher

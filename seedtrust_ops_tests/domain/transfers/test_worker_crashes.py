@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import select, text, update
 
 from seedtrust_ops.domain.transfers import sending_context
-from seedtrust_ops.domain.transfers.attempts import StartedAttempt, start_attempts
+from seedtrust_ops.domain.transfers.attempts import AttemptResult, StartedAttempt, record_responses, start_attempts
 from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, halt
 from seedtrust_ops.domain.transfers.leases import (
@@ -26,7 +26,6 @@ from seedtrust_ops.domain.transfers.leases import (
     acquire_lease,
     revoke_expired_leases,
 )
-from seedtrust_ops.domain.transfers.response_recorder import AttemptResult, record_responses
 from seedtrust_ops.ports.bank import NotSent
 from seedtrust_ops.resources.http1_connection import BankConnection
 from seedtrust_ops.tables import Account, BatchLease, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction

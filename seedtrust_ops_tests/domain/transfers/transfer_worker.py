@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import SecretStr
 
 from seedtrust_ops.config import HuntingtonSettings
+from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.domain.transfers.auto_heal import HealReport, heal
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport, process_batch
-from seedtrust_ops.domain.transfers.idempotency_keys import idempotency_key
 from seedtrust_ops.domain.transfers.sending_context import BatchRun, TransferOptions
 from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank
 from seedtrust_ops.sandbox.bank.control_client import Transfer

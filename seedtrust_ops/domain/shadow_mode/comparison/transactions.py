@@ -19,7 +19,7 @@ from seedtrust_ops.domain.shadow_mode.comparison.models import (
 )
 from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import ASK_FIRST, REFUSE, RETURN_TO_PENDING, SEND
 from seedtrust_ops.domain.sql_arrays import in_array
-from seedtrust_ops.domain.transfers.preflight import is_false_failure
+from seedtrust_ops.domain.transfers.legacy_takeover import is_false_failure
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction, ShadowDecision
 
 PROCESS, HEAL = "process_huntington_batch", "auto_heal_huntington_batches"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, update
 
-from seedtrust_ops.domain.transfers.batch_claim import BatchNotQueued
+from seedtrust_ops.domain.transfers.batch_lifecycle import BatchNotQueued
 from seedtrust_ops.ports.bank import BankUnauthorized
 from seedtrust_ops.tables import HuntingtonBatch
 from seedtrust_ops_tests.domain.transfers.transfer_worker import LONG_AGO, Worker

@@ -9,8 +9,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.client import BatchInQueue, BatchNotQueueable, UnknownBatch, queue_batch
-from seedtrust_ops.domain.transfers.batch_claim import MAX_ID
-from seedtrust_ops.domain.transfers.batch_lifecycle import list_queued_batches
+from seedtrust_ops.domain.transfers.batch_lifecycle import MAX_ID, list_queued_batches
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 from seedtrust_ops_tests.domain.transfers.transfer_worker import LONG_AGO, Worker
 from seedtrust_ops_tests.support.factories import Company

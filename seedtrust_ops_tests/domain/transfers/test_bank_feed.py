@@ -7,7 +7,6 @@ from contextlib import suppress
 import pytest
 from sqlalchemy import update
 
-from seedtrust_ops.domain.transfers import sender, sending_context
 from seedtrust_ops.domain.transfers.batch_lifecycle import AllTransfersFailed
 from seedtrust_ops.ports.bank import BankInquiryFailed
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
@@ -152,38 +151,3 @@ def test_second_transfer_alerts_even_while_ours_has_an_unknown_outcome(worker: W
     worker.heal()
     assert company.statuses(batch_id) == ["completed"]
     assert ("second_transfer", f"transaction {transaction.id}") in company.open_alerts()
-
-
-@pytest.mark.parametrize("retry_after", ["999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_retry_after_is_capped_at_an_hour_and_opens_an_alert(
-    worker: Worker, company: Company, retry_after: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batch_id = company.batch([1_000])
-    worker.bank.control.inject_fault("rate_limited", method="POST", retry_after=retry_after)
-    waited = []
-
-    async def stop_waiting(cancellation: sending_context.SendCancellation, seconds: float) -> None:
-        waited.append(seconds)
-        cancellation.cancel(sender.BankNotResponding("the test has waited long enough"))
-
-    monkeypatch.setattr(sending_context.SendCancellation, "wait", stop_waiting)
-    with pytest.raises(sender.BankNotResponding):
-        worker.process(batch_id)
-
-    assert 3_500 < waited[0] <= 3_600
-    assert ("bank_rate_limiting", "huntington") in company.open_alerts()
-    assert company.statuses(batch_id) == ["pending"]
-    monkeypatch.undo()
-    worker.process(batch_id)
-    assert ("bank_rate_limiting", "huntington") not in company.open_alerts()
-
-
-@pytest.mark.parametrize("clock", ["monotonic", "time"])
-def test_lease_has_ended_if_either_clock_says_so(clock: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The monotonic clock stops while a machine is suspended, and the wall clock can be set back."""
-    cancellation = sending_context.SendCancellation()
-    cancellation.record_renewal(sending_context.read_clocks(), 60)
-    assert not cancellation.lease_has_ended
-    real = getattr(sending_context.time, clock)
-    monkeypatch.setattr(sending_context.time, clock, lambda: real() + 61)
-    assert cancellation.lease_has_ended

@@ -1,0 +1,167 @@
+"""Takes over what the legacy worker left: its batches, its false failures, and its transfers at the bank.
+
+That worker has no leases and no idempotency keys of ours. Nothing is guessed: the bank is asked about whatever it may
+have sent, and if the bank does not have exactly one transfer of the same amount, an alert asks a person to decide.
+See docs/decisions/legacy-takeover.md.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.domain.alerts.store import open_alert
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.sql_arrays import in_array
+from seedtrust_ops.domain.transfers.leases import ensure_lease_rows
+from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankTransfer
+from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
+
+_FALSE_FAILURE_REASON = "timeout%"
+"""How the legacy worker recorded false failures: the bank had not responded in time (docs/rules.md, section 4)."""
+
+
+def was_started_by_legacy_worker(session: Session, batch: HuntingtonBatch) -> bool:
+    """Return whether the legacy worker started this queued batch, before our worker did or after ours released it."""
+    lease = session.get(BatchLease, batch.id)
+    return batch.started_at is not None and (lease is None or lease.acquired_at < batch.started_at)
+
+
+def is_held_by_legacy_worker() -> ColumnElement[bool]:
+    """Return the SQL condition that a `processing` batch is held by the legacy worker, or was when that crashed.
+
+    Our workers leave no pending transaction in a batch that stays `processing`, unless they crash, and then the lease
+    has a token.
+    """
+    lease = exists().where(BatchLease.batch_id == HuntingtonBatch.id)
+    pending = exists().where(
+        HuntingtonTransaction.batch_id == HuntingtonBatch.id, HuntingtonTransaction.status == "pending"
+    )
+    return and_(
+        HuntingtonBatch.status == "processing",
+        or_(~lease, and_(~lease.where(BatchLease.token.is_not(None)), pending)),
+    )
+
+
+def take_over_legacy_batches(session: Session, quiet_seconds: float, only_batch_id: int | None = None) -> list[int]:
+    """Take over batches that the legacy worker (which has no leases) left in `processing`.
+
+    It is unknown which of their pending transactions that worker had sent when it crashed, so all of them become
+    `processing`: the bank is asked before any is sent again.
+
+    Returns:
+        The batches that were taken over: those unchanged for `quiet_seconds`.
+    """
+    last_change = (
+        select(func.max(HuntingtonTransaction.updated_at))
+        .where(HuntingtonTransaction.batch_id == HuntingtonBatch.id)
+        .scalar_subquery()
+    )
+    query = select(HuntingtonBatch.id).where(
+        is_held_by_legacy_worker(),
+        func.greatest(HuntingtonBatch.created_at, HuntingtonBatch.started_at, last_change)
+        <= func.clock_timestamp() - timedelta(seconds=quiet_seconds),
+    )
+    if only_batch_id is not None:
+        query = query.where(HuntingtonBatch.id == only_batch_id)
+    batch_ids = list(session.scalars(query.order_by(HuntingtonBatch.id).with_for_update()))
+    require_bank_inquiry(session, batch_ids)
+    return batch_ids
+
+
+def require_bank_inquiry(session: Session, batch_ids: Collection[int]) -> None:
+    """Set the batches' pending transactions to `processing`, so that the bank is asked before any of them is sent."""
+    ensure_lease_rows(session, batch_ids)
+    session.execute(
+        update(HuntingtonTransaction)
+        .where(in_array(HuntingtonTransaction.batch_id, batch_ids), HuntingtonTransaction.status == "pending")
+        .values(status="processing")
+    )
+
+
+def is_false_failure(transaction: type[HuntingtonTransaction]) -> ColumnElement[bool]:
+    """Return the SQL condition that a failure is not from the bank, but from a timeout of the legacy worker.
+
+    If the bank's transfer is known, the reason is the bank's own, whatever its text.
+    """
+    return and_(
+        transaction.status == "failed",
+        transaction.failure_reason.ilike(_FALSE_FAILURE_REASON),
+        transaction.bank_transfer_id.is_(None),
+    )
+
+
+@dataclass(frozen=True)
+class LegacyTransaction:
+    """A transaction that the bank does not know by our key; `bank_transfer_id` is set if its transfer is known.
+
+    `is_sent_by_us` means that we sent it under our key: then a transfer with its reference was made by another
+    system, or the bank has lost the key.
+    """
+
+    id: int
+    amount_cents: int
+    bank_transfer_id: str | None = None
+    is_sent_by_us: bool = False
+
+
+async def match_by_reference(
+    sessions: Sessions, bank: Bank, transactions: Sequence[LegacyTransaction]
+) -> tuple[dict[int, BankTransfer], set[int]]:
+    """Look up the transfers whose reference is a transaction's id.
+
+    Returns:
+        For each transaction with exactly one transfer of the same amount, that transfer; and the ambiguous
+        transactions, because several transfers match, only other amounts match, or we sent the transaction under our
+        own key. An alert is open for each ambiguous one.
+
+    Raises:
+        BankInquiryFailed, BankUnauthorized: from the bank.
+    """
+    found: dict[int, BankTransfer] = {}
+    ambiguous: dict[LegacyTransaction, list[BankTransfer]] = {}
+    for start in range(0, len(transactions), LOOKUP_PAGE_SIZE):
+        page = transactions[start : start + LOOKUP_PAGE_SIZE]
+        by_reference: defaultdict[str, dict[str, BankTransfer]] = defaultdict(dict)
+        for transfer in await bank.find_by_references([str(one.id) for one in page]):
+            # A transfer that changes while the bank's pages are read appears on two of them.
+            by_reference[transfer.reference][transfer.id] = transfer
+        for one in page:
+            transfers = list(by_reference[str(one.id)].values())
+            known = [transfer for transfer in transfers if transfer.id == one.bank_transfer_id]
+            same_amount = known or [transfer for transfer in transfers if transfer.amount_cents == one.amount_cents]
+            if len(same_amount) == 1 and not one.is_sent_by_us:
+                found[one.id] = same_amount[0]
+            elif transfers:
+                ambiguous[one] = transfers
+    if ambiguous:
+        await asyncio.to_thread(
+            run_in_transaction, sessions, lambda session: _open_ambiguous_alerts(session, ambiguous)
+        )
+    return found, {one.id for one in ambiguous}
+
+
+def _open_ambiguous_alerts(session: Session, ambiguous: dict[LegacyTransaction, list[BankTransfer]]) -> None:
+    for one, transfers in ambiguous.items():
+        listed = ", ".join(
+            f"{transfer.id} ({transfer.amount_cents} cents, {transfer.status})" for transfer in transfers
+        )
+        origin = (
+            "was sent under our idempotency key, which the bank does not know; instead"
+            if one.is_sent_by_us
+            else "was sent by the legacy worker, and"
+        )
+        why = "It is unclear whether any is the same payment" if one.is_sent_by_us else "No single one has its amount"
+        open_alert(
+            session,
+            "transfer_ambiguous",
+            f"transaction {one.id}",
+            "CRITICAL",
+            f"Transaction {one.id} {origin} the bank has these transfers with its id as reference: {listed}. {why}. "
+            "Nothing was recorded and nothing will be resent. Ask Huntington which transfer belongs to this "
+            "transaction, and set its status by hand.",
+        )
