@@ -5,12 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
-import pytest
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from bench.environment import BenchEnvironment
-from seedtrust_ops.config import get_settings
+from seedtrust_ops_tests.support.environment import process_environment
 
 LOCATION = "seedtrust_ops"
 
@@ -18,15 +17,9 @@ LOCATION = "seedtrust_ops"
 @contextmanager
 def load_instance(env: BenchEnvironment, home: Path) -> Iterator[dg.DagsterInstance]:
     """Open the instance of DAGSTER_HOME `home` in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**env.variables, "DAGSTER_HOME": str(home)}.items():
-            patch.setenv(name, value)
-        get_settings.cache_clear()
-        try:
-            with dg.DagsterInstance.get() as instance:
-                yield instance
-        finally:
-            get_settings.cache_clear()
+    variables = {**env.variables, "DAGSTER_HOME": str(home)}
+    with process_environment(**variables), dg.DagsterInstance.get() as instance:
+        yield instance
 
 
 @contextmanager

@@ -9,20 +9,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import dagster as dg
-import pytest
 from dagster._core.definitions.run_status_sensor_definition import RunStatusSensorCursor
 from sqlalchemy import create_engine, text
 
 from bench.environment import start_database_server
 from bench.measurements import Measurement, Part, log_line
-from seedtrust_ops.config import get_settings
-from seedtrust_ops.database.engine import application_engine, create_application_engine
+from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops_tests.monitoring.run_history import build_history, execute_sample_runs, in_bursts, write_history
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance, temporary_dagster_home
 from seedtrust_ops_tests.support.databases import create_platform_schema, plain_url, temporary_database
+from seedtrust_ops_tests.support.environment import process_environment
 
 RUNS = 10_000
 ROUNDS = 5
@@ -66,12 +65,12 @@ def measure(_large: bool) -> Part:
 @contextmanager
 def _application(server: object) -> Iterator[Callable[[dg.DagsterInstance], None]]:
     """Yield a function that mirrors an instance's runs into an empty JobRun table."""
-    with temporary_database(server) as url, pytest.MonkeyPatch.context() as patch:  # type: ignore[arg-type]
+    with (
+        temporary_database(server) as url,  # type: ignore[arg-type]
+        process_environment(SEEDTRUST_DATABASE_URL=plain_url(url)),
+    ):
         create_platform_schema(url)
         migrate(create_application_engine(url))
-        patch.setenv("SEEDTRUST_DATABASE_URL", plain_url(url))
-        get_settings.cache_clear()
-        application_engine.cache_clear()
 
         def catch_up(instance: dg.DagsterInstance) -> None:
             cursor, changed = None, 1
@@ -79,9 +78,6 @@ def _application(server: object) -> Iterator[Callable[[dg.DagsterInstance], None
                 changed, cursor = mirror_changed_runs(instance, DatabaseResource(), cursor)
 
         yield catch_up
-        application_engine().dispose()
-        application_engine.cache_clear()
-        get_settings.cache_clear()
 
 
 def _measure_sensor(part: Part, instance: dg.DagsterInstance, home: DagsterHome) -> None:

@@ -15,7 +15,6 @@ from sqlalchemy import text
 from bench.dagster_access import load_instance
 from bench.environment import REPOSITORY, BenchEnvironment
 from bench.measurements import Measurement
-from seedtrust_ops.database.engine import application_engine
 from seedtrust_ops.jobs.process_huntington_batch import huntington_batch_sensor
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.tag_names import BATCH_TAG
@@ -65,11 +64,7 @@ def measure_sensor_delays(env: BenchEnvironment, count: int) -> list[float]:
     home.mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", home)
     with load_instance(env, home) as instance, ThreadPoolExecutor(1) as pool:
-        try:
-            return [_measure_sensor_delay(env, instance, pool) for _ in range(count)]
-        finally:
-            application_engine().dispose()
-            application_engine.cache_clear()
+        return [_measure_sensor_delay(env, instance, pool) for _ in range(count)]
 
 
 def _measure_sensor_delay(env: BenchEnvironment, instance: dg.DagsterInstance, pool: ThreadPoolExecutor) -> float:

@@ -22,9 +22,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.database import embedded_postgres
-from seedtrust_ops.database.engine import application_engine, create_application_engine
+from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
@@ -41,6 +40,7 @@ from seedtrust_ops_tests.support.dagster_homes import (
     use_default_launcher,
 )
 from seedtrust_ops_tests.support.databases import create_platform_schema, execute, postgres_folder, temporary_database
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.tiers import Resource, provides
 
@@ -189,8 +189,8 @@ def bank(bank_process: BankProcess) -> Iterator[BankProcess]:
 
 @pytest.fixture
 def bank_environment(
-    monkeypatch: pytest.MonkeyPatch, database_url: URL, bank: BankProcess, field_key: str
-) -> Iterator[dict[str, str]]:
+    set_variables: SetVariables, database_url: URL, bank: BankProcess, field_key: str
+) -> dict[str, str]:
     """The environment of a production process: the test's database, its bank, its field key.
 
     Timeouts are long, so that a busy machine does not look like a bank that does not respond.
@@ -207,15 +207,8 @@ def bank_environment(
         # A sensor that a test evaluates directly returns at once.
         "SEEDTRUST_SENSOR_WAIT_SECONDS": "0",
     }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    get_settings.cache_clear()
-    application_engine.cache_clear()
-    yield variables
-    if application_engine.cache_info().currsize:
-        application_engine().dispose()
-    get_settings.cache_clear()
-    application_engine.cache_clear()
+    set_variables(**variables)
+    return variables
 
 
 @pytest.fixture
@@ -228,18 +221,12 @@ def dagster_home(postgres_server: URL, tmp_path: Path) -> Iterator[DagsterHome]:
 
 @pytest.fixture
 def instance(
-    monkeypatch: pytest.MonkeyPatch, dagster_home: DagsterHome, bank_environment: dict[str, str]
+    set_variables: SetVariables, dagster_home: DagsterHome, bank_environment: dict[str, str]
 ) -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance at `dagster_home`, with the environment of `bank_environment`.
-
-    The variables are set by the test's own `monkeypatch`: two would restore each other's values.
-    """
-    for name, value in dagster_home.variables.items():
-        monkeypatch.setenv(name, value)
-    get_settings.cache_clear()
+    """The Dagster instance at `dagster_home`, with the environment of `bank_environment`."""
+    set_variables(**dagster_home.variables)
     with dg.DagsterInstance.get() as instance:
         yield instance
-    get_settings.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -273,10 +260,7 @@ def mailbox(mailbox_process: MailboxProcess) -> Iterator[MailboxProcess]:
 
 
 @pytest.fixture
-def mail_environment(monkeypatch: pytest.MonkeyPatch, mailbox: MailboxProcess) -> Iterator[dict[str, str]]:
+def mail_environment(set_variables: SetVariables, mailbox: MailboxProcess) -> dict[str, str]:
     """Sets the mail server's variables; combine it with `bank_environment`."""
-    for name, value in mailbox.environment.items():
-        monkeypatch.setenv(name, value)
-    get_settings.cache_clear()
-    yield mailbox.environment
-    get_settings.cache_clear()
+    set_variables(**mailbox.environment)
+    return mailbox.environment

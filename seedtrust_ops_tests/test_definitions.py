@@ -4,30 +4,27 @@ The tests walk the loaded definitions, in production and with DEV_ENV=1, and lis
 """
 
 import runpy
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import pytest
 
 from seedtrust_ops import definitions as definitions_module
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.job_policies import JOB_POLICIES, Group
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tag_names import GROUP_TAG, SEVERITY_TAG
+from seedtrust_ops_tests.support.environment import SetVariables
 
 MIN_DESCRIPTION_LENGTH = 15
 
 
 @pytest.fixture(params=["0", "1"], ids=["production", "DEV_ENV=1"])
-def repository(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.RepositoryDefinition]:
+def repository(request: pytest.FixtureRequest, set_variables: SetVariables) -> dg.RepositoryDefinition:
     """The repository as Dagster loads it: `definitions.py` is executed again in that environment."""
-    monkeypatch.setenv("DEV_ENV", request.param)
-    get_settings.cache_clear()
+    set_variables(DEV_ENV=request.param)
     repository = runpy.run_path(str(definitions_module.__file__))["defs"].get_repository_def()
     assert ("example" in repository.job_names) is (request.param == "1")
-    yield repository
-    get_settings.cache_clear()
+    return repository
 
 
 def missing_metadata(description: str | None, owners: Any, tags: Any) -> list[str]:

@@ -38,9 +38,9 @@ from seedtrust_ops_tests.support.all_jobs import (
     run_every_job,
     unexpected_failures,
 )
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.injection_payloads import RENDERED_SUM, InsertedPayloads, insert_payloads, payloads
-from seedtrust_ops_tests.support.job_environment import SetVariables
 
 ALLOWED_HEADERS = {
     *("From", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type"),

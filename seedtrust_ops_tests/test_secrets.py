@@ -32,8 +32,8 @@ from seedtrust_ops_tests.support.all_jobs import (
 )
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.echoing_bank import KINDS, echoing_bank
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import SetVariables
 
 API_KEY = "sk-live-4eC39HqLyjWDarjtT1zdp7dc"
 PASSWORD = "correct-horse-battery"

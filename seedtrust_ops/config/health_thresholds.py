@@ -5,10 +5,9 @@ The rules themselves are in `domain/health/`.
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
-from pydantic_settings import NoDecode
 
 from seedtrust_ops.config.settings_base import SettingsGroup
 from seedtrust_ops.severity import Severity
@@ -93,7 +92,7 @@ class HealthThresholds(SettingsGroup):
 class AlertEmailSettings(SettingsGroup):
     """Who receives alert email."""
 
-    emails: Annotated[tuple[str, ...], NoDecode] = Field(
+    emails: tuple[str, ...] = Field(
         validation_alias="ALERT_EMAILS",
         description="a comma-separated list of email addresses that receive alerts",
     )

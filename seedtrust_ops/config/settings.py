@@ -8,11 +8,9 @@ import time
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import NoDecode
 
 from seedtrust_ops.config.databases import DatabaseSettings
 from seedtrust_ops.config.external_services import (
@@ -133,7 +131,7 @@ class TransferSettings(SettingsGroup):
 class FieldKeySettings(SettingsGroup):
     """The encryption keys of account numbers, newest first."""
 
-    keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+    keys: tuple[SecretStr, ...] = Field(
         validation_alias="SEEDTRUST_FIELD_KEY",
         description="the Fernet key that encrypts account numbers (or several keys, comma-separated, newest first)",
     )
@@ -152,77 +150,80 @@ class FieldKeySettings(SettingsGroup):
 
 
 class Settings:
-    """All groups of settings; each is read on first access and then cached."""
+    """All groups of settings; each is read from `environment` on first access and then kept."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
 
     @cached_property
     def location(self) -> LocationSettings:
-        return LocationSettings.read()
+        return LocationSettings.read(self._environment)
 
     @cached_property
     def databases(self) -> DatabaseSettings:
-        return DatabaseSettings.read()
+        return DatabaseSettings.read(self._environment)
 
     @cached_property
     def huntington(self) -> HuntingtonSettings:
-        return HuntingtonSettings.read()
+        return HuntingtonSettings.read(self._environment)
 
     @cached_property
     def transfers(self) -> TransferSettings:
-        return TransferSettings.read()
+        return TransferSettings.read(self._environment)
 
     @cached_property
     def field_keys(self) -> FieldKeySettings:
-        return FieldKeySettings.read()
+        return FieldKeySettings.read(self._environment)
 
     @cached_property
     def mail(self) -> MailSettings:
-        return MailSettings.read()
+        return MailSettings.read(self._environment)
 
     @cached_property
     def storage(self) -> StorageSettings:
-        return StorageSettings.read()
+        return StorageSettings.read(self._environment)
 
     @cached_property
     def cloudfront(self) -> CloudFrontSettings:
-        return CloudFrontSettings.read()
+        return CloudFrontSettings.read(self._environment)
 
     @cached_property
     def internal_api(self) -> InternalApiSettings:
-        return InternalApiSettings.read()
+        return InternalApiSettings.read(self._environment)
 
     @cached_property
     def posthog(self) -> PostHogSettings:
-        return PostHogSettings.read()
+        return PostHogSettings.read(self._environment)
 
     @cached_property
     def health_thresholds(self) -> HealthThresholds:
-        return HealthThresholds.read()
+        return HealthThresholds.read(self._environment)
 
     @cached_property
     def alert_emails(self) -> AlertEmailSettings:
-        return AlertEmailSettings.read()
+        return AlertEmailSettings.read(self._environment)
 
     @cached_property
     def heartbeat(self) -> HeartbeatSettings:
-        return HeartbeatSettings.read()
+        return HeartbeatSettings.read(self._environment)
 
     @cached_property
     def retention(self) -> RetentionSettings:
-        return RetentionSettings.read()
+        return RetentionSettings.read(self._environment)
 
     @cached_property
     def shadow(self) -> ShadowSettings:
-        return ShadowSettings.read()
+        return ShadowSettings.read(self._environment)
 
     @cached_property
     def watchdog(self) -> WatchdogSettings:
-        return WatchdogSettings.read()
+        return WatchdogSettings.read(self._environment)
 
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """Return this process's settings; tests that change variables call `get_settings.cache_clear()`."""
-    return Settings()
+    """Return this process's settings, the same object until `replace_environment`."""
+    return Settings(os.environ)
 
 
 def environment_for_child(changes: Mapping[str, str], *, defaults: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -231,7 +232,7 @@ def environment_for_child(changes: Mapping[str, str], *, defaults: Mapping[str, 
 
 
 def replace_environment(variables: Mapping[str, str]) -> None:
-    """Replace this process's variables (after a fork, by the requester's) and clear all cached settings."""
+    """Replace this process's variables (after a fork, by the requester's) and drop the settings read from them."""
     os.environ.clear()
     os.environ.update(variables)
     time.tzset()

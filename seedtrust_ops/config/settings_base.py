@@ -3,30 +3,30 @@
 Errors name the variable and its purpose, and never repeat its value, which may be a secret.
 """
 
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from seedtrust_ops.errors import ConfigurationError
 
 
-class SettingsGroup(BaseSettings):
+class SettingsGroup(BaseModel):
     """Environment variables that are needed together; reading the group validates all of them."""
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
 
     @classmethod
-    def read(cls) -> Self:
-        """Return the group's values from the environment.
+    def read(cls, environment: Mapping[str, str]) -> Self:
+        """Return the group's values from these environment variables; an empty one counts as not set.
 
         Raises:
             ConfigurationError: for each missing or invalid variable, its name, its purpose and what is wrong.
         """
         try:
-            return cls()
+            return cls.model_validate({name: value for name, value in environment.items() if value})
         except ValidationError as error:
             messages = [cls._describe(problem) for problem in error.errors(include_input=False)]
             # `from None`: pydantic's own message repeats the value, which may be a secret.

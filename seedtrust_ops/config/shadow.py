@@ -4,10 +4,7 @@ Shadow mode itself is in `domain/shadow_mode/`; docs/cutover.md says when to use
 See docs/decisions/shadow-mode.md.
 """
 
-from typing import Annotated
-
 from pydantic import Field, field_validator
-from pydantic_settings import NoDecode
 
 from seedtrust_ops.config.settings_base import SettingsGroup
 from seedtrust_ops.job_policies import JOB_POLICIES
@@ -21,7 +18,7 @@ class ShadowSettings(SettingsGroup):
         validation_alias="SEEDTRUST_SHADOW",
         description="1 to run every job in shadow mode: it records what it would have done and changes nothing else",
     )
-    jobs: Annotated[tuple[str, ...], NoDecode] = Field(
+    jobs: tuple[str, ...] = Field(
         default=(),
         validation_alias="SEEDTRUST_SHADOW_JOBS",
         description="a comma-separated list of jobs to run in shadow mode, because a legacy system still runs them",

@@ -13,7 +13,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import get_settings
+from seedtrust_ops.config import Settings, get_settings
+from seedtrust_ops.config.databases import DatabaseSettings
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.errors import ConfigurationError, DatabaseUnreachable, SchemaOutOfDate
 from seedtrust_ops.migrations.migrator import HEAD_REVISION, current_revision, migrate
@@ -30,7 +31,10 @@ LOCK_TIMEOUT_SECONDS = 20
 
 def application_url() -> URL:
     """Return the URL of the application database; start the embedded server if none is configured."""
-    settings = get_settings().databases
+    return _application_url(get_settings().databases)
+
+
+def _application_url(settings: DatabaseSettings) -> URL:
     if settings.application_url is not None:
         return settings.application_url
     server = embedded_postgres.start(settings.embedded_directory)
@@ -90,19 +94,35 @@ def _execute_one_by_one(cursor: Any, statement: str, parameters: Sequence[Any], 
     return True
 
 
-@lru_cache(maxsize=1)
 def application_engine() -> Engine:
-    """Return this process's one engine, after checking its database.
+    """Return this process's one engine, for the settings of `get_settings`; see `open_application_engine`."""
+    return _process_engine(get_settings())
+
+
+@lru_cache(maxsize=1)
+def _process_engine(settings: Settings) -> Engine:
+    return open_application_engine(settings)
+
+
+def dispose_application_engine() -> None:
+    """Close this process's connections to the application database; the next `application_engine` opens new ones."""
+    if _process_engine.cache_info().currsize:
+        application_engine().dispose()
+    _process_engine.cache_clear()
+
+
+def open_application_engine(settings: Settings) -> Engine:
+    """Return a new engine for these settings, after checking its database; the caller disposes of it.
 
     Raises:
         DatabaseUnreachable: if no connection can be made.
         SchemaOutOfDate: if schema `ops` is not at the revision of this code.
     """
-    engine = create_application_engine(application_url())
+    engine = create_application_engine(_application_url(settings.databases))
     with translate_database_errors(engine.url), engine.connect() as connection:
         revision = current_revision(connection)
     if revision != HEAD_REVISION:
-        if get_settings().databases.application_url is not None:
+        if settings.databases.application_url is not None:
             raise SchemaOutOfDate(
                 f"Schema ops of {_describe(engine.url)} is at revision {revision or 'none'}, but this code needs "
                 f"{HEAD_REVISION}. Run `seedtrust-ops migrate`. No work was done."

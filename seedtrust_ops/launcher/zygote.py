@@ -22,7 +22,6 @@ from dagster._core.code_pointer import load_python_module
 
 import seedtrust_ops.dagster_instance  # noqa: F401  every run needs the classes that dagster.yaml names
 from seedtrust_ops.config import replace_environment
-from seedtrust_ops.database.engine import application_engine
 from seedtrust_ops.launcher.code_fingerprint import CodeFingerprint
 from seedtrust_ops.launcher.forking import STOP_SIGNALS, find_fork_obstacle, fork_detached, freeze_heap
 from seedtrust_ops.launcher.run_worker import execute_run
@@ -54,7 +53,6 @@ class Zygote:
         os.close(self._channel.detach())
         os.chdir(request["working_directory"])
         replace_environment(request["environment"])
-        application_engine.cache_clear()
         return execute_run(request["arguments"], Path(request["folder"]))
 
 

@@ -213,7 +213,7 @@ async def open_huntington_bank(settings: HuntingtonSettings) -> AsyncIterator[Hu
     """Open connections to the bank in `settings`; they are closed when the block ends."""
     if settings.uses_plaintext:
         _warn_about_plain_http(settings.api_url)
-    tls = _tls_context() if settings.api_url.startswith("https:") else None
+    tls = _tls_context(ssl.get_default_verify_paths()) if settings.api_url.startswith("https:") else None
     connections = [
         BankConnection(settings.api_url, tls, timeout_seconds=settings.timeout_seconds)
         for _ in range(settings.concurrency)
@@ -235,6 +235,6 @@ def _warn_about_plain_http(url: str) -> None:
 
 
 @cache
-def _tls_context() -> ssl.SSLContext:
-    # Loading the system's certificates takes a tenth of a second, so it is done once per process.
+def _tls_context(_certificates: ssl.DefaultVerifyPaths) -> ssl.SSLContext:
+    # Loading the system's certificates takes a tenth of a second, so it is done once for each place they are in.
     return ssl.create_default_context()

@@ -11,12 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from seedtrust_ops.cli.main import app
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.key_rotation import PAGE_SIZE, count_key_usage
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.sandbox.bank.process import BankProcess
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import SetVariables
 from seedtrust_ops_tests.support.key_rotation_helpers import (
     block_updates,
     cipher_with_keys,
@@ -37,7 +36,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.fixture
-def old_key(set_variables: SetVariables, field_key: str) -> str:
+def old_key(set_variables: SetVariables, bank_environment: dict[str, str], field_key: str) -> str:
     """The key that encrypts the company's account numbers, now the second of two."""
     set_variables(SEEDTRUST_FIELD_KEY=f"{NEW},{field_key}")
     return field_key
@@ -75,7 +74,6 @@ def test_missing_key_is_named(set_variables: SetVariables) -> None:
     code, _, errors = run("rotate")
     assert code == 1
     assert errors.startswith("SEEDTRUST_FIELD_KEY is not set.")
-    get_settings.cache_clear()
 
 
 @pytest.mark.usefixtures("child_processes")

@@ -8,9 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from seedtrust_ops.cli.main import app
-from seedtrust_ops.config import dagster_home, get_settings
+from seedtrust_ops.config import dagster_home
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops_tests.support.databases import plain_url, temporary_database
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
 
 
@@ -34,11 +35,9 @@ def test_help_imports_nothing_slow() -> None:
     assert loaded.stdout.strip() == "set()"
 
 
-def test_error_is_one_line_without_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", "mysql://somewhere/else")
-    get_settings.cache_clear()
+def test_error_is_one_line_without_traceback(set_variables: SetVariables) -> None:
+    set_variables(SEEDTRUST_DATABASE_URL="mysql://somewhere/else")
     code, output, errors = run("migrate")
-    get_settings.cache_clear()
     assert code == 1
     assert output == ""
     assert errors.startswith("SEEDTRUST_DATABASE_URL is invalid")
@@ -46,27 +45,23 @@ def test_error_is_one_line_without_traceback(monkeypatch: pytest.MonkeyPatch) ->
     assert errors.count("\n") == 1
 
 
-def test_error_in_a_group_is_printed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", "postgresql://somebody:secret@127.0.0.1:1/nothing")
-    get_settings.cache_clear()
+def test_error_in_a_group_is_printed_once(set_variables: SetVariables) -> None:
+    set_variables(SEEDTRUST_DATABASE_URL="postgresql://somebody:secret@127.0.0.1:1/nothing")
     code, _, errors = run("transfers", "resume")
-    get_settings.cache_clear()
     assert code == 1
     assert errors.count("is unavailable") == 1
     assert "secret" not in errors
 
 
-def test_migrate_reports_what_it_did(monkeypatch: pytest.MonkeyPatch, postgres_server: object) -> None:
+def test_migrate_reports_what_it_did(set_variables: SetVariables, postgres_server: object) -> None:
     with temporary_database(postgres_server) as url:  # type: ignore[arg-type]
-        monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain_url(url))
-        get_settings.cache_clear()
+        set_variables(SEEDTRUST_DATABASE_URL=plain_url(url))
         code, _, errors = run("migrate")
         assert code == 1
         assert "migrate --platform" in errors
         code, output, _ = run("migrate", "--platform")
         assert code == 0
         assert "Created the platform's tables" in output
-        get_settings.cache_clear()
 
 
 @pytest.mark.usefixtures("bank_environment")
@@ -86,9 +81,7 @@ def test_seed_refuses_a_database_with_other_data(company: Company) -> None:
     assert "that `seed` did not create" in errors
 
 
-def test_dagster_home_without_dagster_yaml_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    get_settings.cache_clear()
+def test_dagster_home_without_dagster_yaml_is_named(set_variables: SetVariables, tmp_path: Path) -> None:
+    set_variables(DAGSTER_HOME=str(tmp_path))
     with pytest.raises(ConfigurationError, match=r"No dagster\.yaml in"):
         dagster_home()
-    get_settings.cache_clear()

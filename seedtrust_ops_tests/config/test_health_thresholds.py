@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.config.health_thresholds import AlertEmailSettings, HealthThresholds
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.job_policies import JOB_POLICIES
@@ -19,37 +18,30 @@ from seedtrust_ops.severity import Severity
         (" a@b.test , c@d.test,, a@b.test ", ("a@b.test", "c@d.test")),
     ],
 )
-def test_alert_addresses_are_deduplicated(monkeypatch: pytest.MonkeyPatch, text: str, emails: tuple[str, ...]) -> None:
-    monkeypatch.setenv("ALERT_EMAILS", text)
-    assert AlertEmailSettings.read().emails == emails
+def test_alert_addresses_are_deduplicated(text: str, emails: tuple[str, ...]) -> None:
+    assert AlertEmailSettings.read({"ALERT_EMAILS": text}).emails == emails
 
 
 @pytest.mark.parametrize(
     ("text", "reason"), [(",", "it contains no address"), ("a@b.test, nobody", "each part must be an email address")]
 )
-def test_invalid_alert_addresses_are_rejected_without_repeating_them(
-    monkeypatch: pytest.MonkeyPatch, text: str, reason: str
-) -> None:
-    monkeypatch.setenv("ALERT_EMAILS", text)
+def test_invalid_alert_addresses_are_rejected_without_repeating_them(text: str, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason) as raised:
-        AlertEmailSettings.read()
+        AlertEmailSettings.read({"ALERT_EMAILS": text})
     assert "nobody" not in str(raised.value)
 
 
-def test_every_threshold_has_a_variable_a_default_and_a_description(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_threshold_has_a_variable_a_default_and_a_description() -> None:
     for field in HealthThresholds.model_fields.values():
         assert str(field.validation_alias).startswith("SEEDTRUST_HEALTH_")
         assert field.description
-        monkeypatch.setenv(str(field.validation_alias), "-1")
         with pytest.raises(ConfigurationError, match=str(field.validation_alias)):
-            HealthThresholds.read()
-        monkeypatch.delenv(str(field.validation_alias))
-    assert HealthThresholds.read().batch_stuck_seconds == 300
+            HealthThresholds.read({str(field.validation_alias): "-1"})
+    assert HealthThresholds.read({}).batch_stuck_seconds == 300
 
 
-def test_critical_jobs_always_alert_on_their_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEEDTRUST_HEALTH_MINUTELY_FAILURES", "7")
-    thresholds = HealthThresholds.read()
+def test_critical_jobs_always_alert_on_their_first_failure() -> None:
+    thresholds = HealthThresholds.read({"SEEDTRUST_HEALTH_MINUTELY_FAILURES": "7"})
     required = {name: thresholds.failures_in_a_row(name, policy.severity) for name, policy in JOB_POLICIES.items()}
     assert {required[name] for name, policy in JOB_POLICIES.items() if policy.severity is Severity.CRITICAL} == {1}
     assert required["auto_heal_huntington_batches"] == 7
@@ -67,4 +59,3 @@ def test_invalid_threshold_does_not_stop_jobs_from_loading() -> None:
         timeout=120,
     )
     assert result.returncode == 0, result.stderr
-    get_settings.cache_clear()

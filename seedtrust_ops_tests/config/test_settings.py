@@ -1,11 +1,7 @@
-"""Settings: errors name the missing or invalid variable and its purpose, and no secret is ever shown.
-
-Each test reads the settings again from its own variables; this machine's variables are removed first.
-"""
+"""Settings: errors name the missing or invalid variable and its purpose, and no secret is ever shown."""
 
 import ast
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +23,7 @@ from seedtrust_ops.config.external_services import CloudFrontSettings, InternalA
 from seedtrust_ops.config.settings_base import SettingsGroup
 from seedtrust_ops.errors import ConfigurationError, SeedTrustError
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+from seedtrust_ops_tests.support.environment import SetVariables
 
 GROUPS = [
     LocationSettings,
@@ -52,22 +49,6 @@ SERVICES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Unset every variable of the project."""
-    for group in GROUPS:
-        for field in group.model_fields.values():
-            monkeypatch.delenv(str(field.validation_alias), raising=False)
-    get_settings.cache_clear()
-    yield
-    get_settings.cache_clear()
-
-
-def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-
-
 @pytest.mark.parametrize(
     ("group", "variable", "purpose"),
     [
@@ -83,26 +64,25 @@ def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
 )
 @pytest.mark.parametrize("empty", [False, True], ids=["unset", "empty"])
 def test_missing_variable_is_named_with_its_purpose(
-    monkeypatch: pytest.MonkeyPatch, group: type[SettingsGroup], variable: str, purpose: str, empty: bool
+    group: type[SettingsGroup], variable: str, purpose: str, empty: bool
 ) -> None:
-    set_all(monkeypatch, BANK | SERVICES)
-    monkeypatch.delenv(variable, raising=False)
-    if empty:
-        monkeypatch.setenv(variable, "")
+    environment = BANK | SERVICES | {variable: ""}
+    if not empty:
+        del environment[variable]
     with pytest.raises(ConfigurationError) as raised:
-        group.read()
+        group.read(environment)
     assert str(raised.value).startswith(f"{variable} is not set. It is {purpose}")
 
 
 def test_all_missing_variables_are_named_at_once() -> None:
     with pytest.raises(ConfigurationError) as raised:
-        HuntingtonSettings.read()
+        HuntingtonSettings.read({})
     assert all(variable in str(raised.value) for variable in BANK)
 
 
 @pytest.mark.parametrize("group", [LocationSettings, DatabaseSettings, TransferSettings])
 def test_groups_with_defaults_need_no_variable(group: type[SettingsGroup]) -> None:
-    group.read()
+    group.read({})
 
 
 def test_every_variable_has_a_description() -> None:
@@ -146,11 +126,10 @@ def test_every_variable_has_a_description() -> None:
     ],
 )
 def test_invalid_value_is_named_with_the_reason_and_its_purpose(
-    monkeypatch: pytest.MonkeyPatch, group: type[SettingsGroup], variable: str, value: str, reason: str
+    group: type[SettingsGroup], variable: str, value: str, reason: str
 ) -> None:
-    set_all(monkeypatch, BANK | SERVICES | {variable: value})
     with pytest.raises(ConfigurationError) as raised:
-        group.read()
+        group.read(BANK | SERVICES | {variable: value})
     message = str(raised.value)
     assert message.startswith(f"{variable} is invalid: ")
     assert reason in message
@@ -171,12 +150,9 @@ def test_invalid_value_is_named_with_the_reason_and_its_purpose(
         (HuntingtonSettings, "HUNTINGTON_CONCURRENCY", SECRET),
     ],
 )
-def test_errors_never_repeat_a_value_that_may_be_secret(
-    monkeypatch: pytest.MonkeyPatch, group: type[SettingsGroup], variable: str, value: str
-) -> None:
-    set_all(monkeypatch, BANK | SERVICES | {variable: value})
+def test_errors_never_repeat_a_value_that_may_be_secret(group: type[SettingsGroup], variable: str, value: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
-        group.read()
+        group.read(BANK | SERVICES | {variable: value})
     error: BaseException | None = raised.value
     shown = []
     while error is not None:
@@ -186,22 +162,21 @@ def test_errors_never_repeat_a_value_that_may_be_secret(
     assert not any(SECRET in text for text in shown)
 
 
-def test_settings_never_show_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_never_show_a_secret() -> None:
     keys = [Fernet.generate_key().decode() for _ in range(2)]
     urls = dict.fromkeys(("SEEDTRUST_DATABASE_URL", "DAGSTER_POSTGRES_URL"), f"postgresql://user:{SECRET}@host/db")
-    set_all(monkeypatch, BANK | SERVICES | urls | {"SEEDTRUST_FIELD_KEY": ",".join(keys)})
-    groups = [group.read() for group in GROUPS]
-    databases = DatabaseSettings.read()
+    environment = BANK | SERVICES | urls | {"SEEDTRUST_FIELD_KEY": ",".join(keys)}
+    groups = [group.read(environment) for group in GROUPS]
+    databases = DatabaseSettings.read(environment)
     shown = [repr(settings) + str(settings) + settings.model_dump_json() for settings in groups]
-    shown += [repr(databases.application_url), str(databases.dagster_url), repr(get_settings())]
+    shown += [repr(databases.application_url), str(databases.dagster_url), repr(Settings(environment))]
     assert not any(secret in text for text in shown for secret in [SECRET, *keys])
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"])
-def test_database_urls_get_the_driver_of_their_reader(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+def test_database_urls_get_the_driver_of_their_reader(scheme: str) -> None:
     url = f"{scheme}://user:p%40ss@db.example:6432/seedtrust?sslmode=require"
-    set_all(monkeypatch, {"SEEDTRUST_DATABASE_URL": url, "DAGSTER_POSTGRES_URL": url})
-    settings = DatabaseSettings.read()
+    settings = DatabaseSettings.read({"SEEDTRUST_DATABASE_URL": url, "DAGSTER_POSTGRES_URL": url})
     for read, driver in ((settings.application_url, "psycopg"), (settings.dagster_url, "psycopg2")):
         assert read is not None
         assert read.drivername == f"postgresql+{driver}"
@@ -210,62 +185,64 @@ def test_database_urls_get_the_driver_of_their_reader(monkeypatch: pytest.Monkey
 
 
 def test_missing_database_url_means_the_embedded_server() -> None:
-    settings = DatabaseSettings.read()
+    settings = DatabaseSettings.read({})
     assert (settings.application_url, settings.dagster_url) == (None, None)
 
 
 @pytest.mark.parametrize(("value", "expected"), [(None, False), ("", False), ("0", False), ("1", True), ("true", True)])
 @pytest.mark.parametrize("variable", ["DEV_ENV", "SEEDTRUST_TRANSFERS_HALTED"])
-def test_switches_are_off_unless_set(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str | None, expected: bool
-) -> None:
-    if value is not None:
-        monkeypatch.setenv(variable, value)
-    read = get_settings().location.dev_env if variable == "DEV_ENV" else get_settings().transfers.halted
-    assert read is expected
+def test_switches_are_off_unless_set(variable: str, value: str | None, expected: bool) -> None:
+    settings = Settings({} if value is None else {variable: value})
+    assert (settings.location.dev_env if variable == "DEV_ENV" else settings.transfers.halted) is expected
 
 
-def test_defaults_are_those_of_the_design(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_all(monkeypatch, BANK)
-    read = Settings()
+def test_defaults_are_those_of_the_design() -> None:
+    read = Settings(BANK)
     assert read.location.timezone == "America/New_York"
     assert (read.huntington.concurrency, read.huntington.timeout_seconds) == (16, 10)
     assert (read.transfers.lease_seconds, read.transfers.unknown_grace_seconds) == (60, 600)
 
 
-def test_bank_url_and_key_are_trimmed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    set_all(monkeypatch, BANK | {"HUNTINGTON_API_URL": "https://bank.example/", "HUNTINGTON_API_KEY": f"{SECRET}\n"})
-    read = HuntingtonSettings.read()
+def test_bank_url_and_key_are_trimmed() -> None:
+    untrimmed = {"HUNTINGTON_API_URL": "https://bank.example/", "HUNTINGTON_API_KEY": f"{SECRET}\n"}
+    read = HuntingtonSettings.read(BANK | untrimmed)
     assert (read.api_url, read.api_key.get_secret_value()) == ("https://bank.example", SECRET)
 
 
-def test_field_keys_are_read_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_field_keys_are_read_newest_first() -> None:
     new, old = (Fernet.generate_key().decode() for _ in range(2))
-    monkeypatch.setenv("SEEDTRUST_FIELD_KEY", f" {new} , {old},")
-    keys = FieldKeySettings.read().keys
+    keys = FieldKeySettings.read({"SEEDTRUST_FIELD_KEY": f" {new} , {old},"}).keys
     assert [key.get_secret_value() for key in keys] == [new, old]
     assert Fernet(new).decrypt(FernetFieldCipher(keys).encrypt("a number")) == b"a number"
 
 
 def test_settings_are_frozen_after_reading() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        LocationSettings.read().dev_env = True
+        LocationSettings.read({}).dev_env = True
 
 
 def test_missing_variable_stops_only_the_group_that_needs_it() -> None:
-    settings = get_settings()
+    settings = Settings({})
     with pytest.raises(ConfigurationError):
         _ = settings.huntington
     assert settings.transfers.halted is False
-    assert settings is get_settings()
 
 
-def test_dagster_home_is_the_folder_with_dagster_yaml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_settings_are_read_once_until_the_variables_are_set_again(
+    monkeypatch: pytest.MonkeyPatch, set_variables: SetVariables
+) -> None:
+    set_variables(DEV_ENV="1")
+    assert get_settings().location.dev_env is True
+    monkeypatch.setenv("DEV_ENV", "0")
+    assert get_settings().location.dev_env is True
+    set_variables(DEV_ENV="0")
+    assert get_settings().location.dev_env is False
+
+
+def test_dagster_home_is_the_folder_with_dagster_yaml(set_variables: SetVariables, tmp_path: Path) -> None:
+    set_variables(DAGSTER_HOME=None)
     assert (dagster_home() / "dagster.yaml").is_file()
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    get_settings.cache_clear()
+    set_variables(DAGSTER_HOME=str(tmp_path))
     with pytest.raises(ConfigurationError, match="Set DAGSTER_HOME to the folder that contains it"):
         dagster_home()
     (tmp_path / "dagster.yaml").touch()
@@ -273,7 +250,9 @@ def test_dagster_home_is_the_folder_with_dagster_yaml(monkeypatch: pytest.Monkey
 
 
 def test_child_environment_merges_defaults_ours_and_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_all(monkeypatch, {"DEV_ENV": "ours", "SEEDTRUST_TIMEZONE": "ours"})
+    monkeypatch.setenv("DEV_ENV", "ours")
+    monkeypatch.setenv("SEEDTRUST_TIMEZONE", "ours")
+    monkeypatch.delenv("SMTP_HOST", raising=False)
     child = environment_for_child(
         {"DEV_ENV": "change"}, defaults={"SEEDTRUST_TIMEZONE": "default", "SMTP_HOST": "default"}
     )

@@ -48,15 +48,10 @@ def test_secret_variables_are_typed_as_secrets(group: type[SettingsGroup], varia
     ("group", "variable"), [(group, name) for group, name, _ in fields()], ids=[name for _, name, _ in fields()]
 )
 @pytest.mark.parametrize("value", [SECRET, f"{SECRET}\n\x1b[31m é", f"https://somebody:{SECRET}@host.example/?x#y"])
-def test_invalid_values_are_never_repeated(
-    monkeypatch: pytest.MonkeyPatch, group: type[SettingsGroup], variable: str, value: str
-) -> None:
+def test_invalid_values_are_never_repeated(group: type[SettingsGroup], variable: str, value: str) -> None:
     """People put secrets into the wrong variables. A valid value may be shown only if its name is not secret."""
-    for _, name, _ in fields():
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv(variable, value)
     try:
-        shown = repr(group.read())
+        shown = repr(group.read({variable: value}))
     except ConfigurationError as error:
         shown = f"{error} {error!r} {error.__cause__} {error.__context__ if not error.__suppress_context__ else ''}"
     else:

@@ -18,18 +18,19 @@ from psycopg.types.numeric import Int8Dumper
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 
-from seedtrust_ops.config import get_settings
+from seedtrust_ops.config import Settings
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import (
-    application_engine,
     create_application_engine,
     dagster_url,
+    open_application_engine,
     translate_database_errors,
 )
 from seedtrust_ops.errors import ConfigurationError, DatabaseUnreachable, SchemaOutOfDate
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
 from seedtrust_ops_tests.support.databases import create_platform_schema, plain_url, postgres_folder, temporary_database
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.waiters import wait_until
 
 PASSWORD = "hunter2-and-more"
@@ -46,18 +47,6 @@ with create_engine(url).connect() as connection:
 
 
 @pytest.fixture
-def fresh_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A process that has read no setting yet."""
-    monkeypatch.delenv("DAGSTER_POSTGRES_URL", raising=False)
-    monkeypatch.delenv("SEEDTRUST_DATABASE_URL", raising=False)
-    get_settings.cache_clear()
-    application_engine.cache_clear()
-    yield
-    get_settings.cache_clear()
-    application_engine.cache_clear()
-
-
-@pytest.fixture
 def folder() -> Iterator[Path]:
     with postgres_folder() as folder:
         yield folder
@@ -71,15 +60,11 @@ def closed_port() -> Iterator[int]:
         yield unused.getsockname()[1]
 
 
-@pytest.mark.usefixtures("fresh_settings")
 @pytest.mark.parametrize("query", ["", f"?password={PASSWORD}", "?sslmode=nonsense"])
-def test_unreachable_database_is_named_without_its_password(
-    monkeypatch: pytest.MonkeyPatch, closed_port: int, query: str
-) -> None:
+def test_unreachable_database_is_named_without_its_password(closed_port: int, query: str) -> None:
     url = f"postgresql://ops:{PASSWORD}@127.0.0.1:{closed_port}/seedtrust{query}"
-    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", url)
     with pytest.raises(DatabaseUnreachable) as raised:
-        DatabaseResource().sessions()
+        open_application_engine(Settings({"SEEDTRUST_DATABASE_URL": url}))
     message = str(raised.value)
     assert f"Database seedtrust at 127.0.0.1:{closed_port} is unavailable: " in message
     assert "SEEDTRUST_DATABASE_URL" in message
@@ -87,7 +72,6 @@ def test_unreachable_database_is_named_without_its_password(
     assert raised.value.retry_may_help
 
 
-@pytest.mark.usefixtures("fresh_settings")
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -96,25 +80,23 @@ def test_unreachable_database_is_named_without_its_password(
     ],
 )
 def test_refused_login_is_quoted_without_the_password(
-    monkeypatch: pytest.MonkeyPatch, database_url: URL, change: dict[str, object], reason: str
+    database_url: URL, change: dict[str, object], reason: str
 ) -> None:
-    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain_url(database_url.set(**change)))  # type: ignore[arg-type]
+    url = plain_url(database_url.set(**change))  # type: ignore[arg-type]
     with pytest.raises(DatabaseUnreachable, match=reason) as raised:
-        DatabaseResource().sessions()
+        open_application_engine(Settings({"SEEDTRUST_DATABASE_URL": url}))
     assert PASSWORD not in "".join(traceback.format_exception(raised.value))
 
 
-@pytest.mark.usefixtures("fresh_settings")
-def test_unknown_url_option_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", f"postgresql://ops:{PASSWORD}@127.0.0.1/seedtrust?sslmod={PASSWORD}")
+def test_unknown_url_option_is_a_configuration_error() -> None:
+    url = f"postgresql://ops:{PASSWORD}@127.0.0.1/seedtrust?sslmod={PASSWORD}"
     with pytest.raises(ConfigurationError, match=r"SEEDTRUST_DATABASE_URL is invalid: .*sslmod") as raised:
-        DatabaseResource().sessions()
+        open_application_engine(Settings({"SEEDTRUST_DATABASE_URL": url}))
     assert PASSWORD not in "".join(traceback.format_exception(raised.value))
 
 
-@pytest.mark.usefixtures("fresh_settings")
-def test_process_reconnects_when_the_database_is_back(monkeypatch: pytest.MonkeyPatch, database_url: URL) -> None:
-    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain_url(database_url))
+def test_process_reconnects_when_the_database_is_back(set_variables: SetVariables, database_url: URL) -> None:
+    set_variables(SEEDTRUST_DATABASE_URL=plain_url(database_url))
     sessions = DatabaseResource().sessions()
     with create_engine(database_url.set(database="postgres"), isolation_level="AUTOCOMMIT").connect() as control:
         control.execute(text(f"alter database {database_url.database} allow_connections false"))
@@ -134,15 +116,11 @@ def test_process_reconnects_when_the_database_is_back(monkeypatch: pytest.Monkey
         assert session.scalar(text("select 1")) == 1
 
 
-@pytest.mark.usefixtures("fresh_settings")
-def test_configured_database_is_never_migrated_implicitly(
-    monkeypatch: pytest.MonkeyPatch, postgres_server: URL
-) -> None:
+def test_configured_database_is_never_migrated_implicitly(postgres_server: URL) -> None:
     with temporary_database(postgres_server) as url:
         create_platform_schema(url)
-        monkeypatch.setenv("SEEDTRUST_DATABASE_URL", plain_url(url))
         with pytest.raises(SchemaOutOfDate, match="Run `seedtrust-ops migrate`"):
-            DatabaseResource().sessions()
+            open_application_engine(Settings({"SEEDTRUST_DATABASE_URL": plain_url(url)}))
         engine = create_engine(url)
         with engine.connect() as connection:
             assert connection.scalar(text("select to_regnamespace('ops')")) is None
@@ -163,9 +141,8 @@ def test_other_errors_are_not_translated() -> None:
         _ = 1 / 0
 
 
-@pytest.mark.usefixtures("fresh_settings")
-def test_dagster_url_is_the_configured_one(monkeypatch: pytest.MonkeyPatch, database_url: URL) -> None:
-    monkeypatch.setenv("DAGSTER_POSTGRES_URL", plain_url(database_url))
+def test_dagster_url_is_the_configured_one(set_variables: SetVariables, database_url: URL) -> None:
+    set_variables(DAGSTER_POSTGRES_URL=plain_url(database_url))
     assert dagster_url() == database_url.set(drivername="postgresql+psycopg2")
 
 

@@ -10,7 +10,6 @@ from sqlalchemy.exc import ProgrammingError
 from typer.testing import CliRunner
 
 from seedtrust_ops.cli.main import app
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_engine, create_application_engine
 from seedtrust_ops.migrations.migrator import HEAD_REVISION, migrate
 from seedtrust_ops.sandbox.bank.process import BankProcess
@@ -37,8 +36,8 @@ from seedtrust_ops_tests.support.all_jobs import (
 )
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
 from seedtrust_ops_tests.support.databases import create_platform_schema, plain_url, temporary_database
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import SetVariables
 from seedtrust_ops_tests.support.key_rotation_helpers import new_key
 
 INSUFFICIENT_PRIVILEGE = "42501"
@@ -318,4 +317,3 @@ def test_migrations_run_as_their_own_role(postgres_server: URL) -> None:
         with jobs.connect() as connection:
             connection.execute(text("select count(*) from ops.alerts"))
         jobs.dispose()
-    get_settings.cache_clear()

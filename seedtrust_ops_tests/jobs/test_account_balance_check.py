@@ -12,13 +12,13 @@ from pyarrow import parquet
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.balances.snapshot import BalanceSnapshot, write_balance_snapshot
 from seedtrust_ops.jobs.account_balance_check import WEEKS, account_balance_check_schedule, last_complete_week
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.sandbox.stack import ExternalServices
 from seedtrust_ops.tables import Account, BalanceAlert, Case
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
 
 WEEK = last_complete_week(office_today())
@@ -177,10 +177,9 @@ def test_missing_bucket_fails_the_run_with_a_readable_message(
     company: Company,
     jobs_environment: dict[str, str],
     external_services: ExternalServices,
-    monkeypatch: pytest.MonkeyPatch,
+    set_variables: SetVariables,
 ) -> None:
-    monkeypatch.setenv("REPORTS_BUCKET", "no-such-bucket")
-    get_settings.cache_clear()
+    set_variables(REPORTS_BUCKET="no-such-bucket")
     result = run()
     (failure, *_) = [event for event in result.all_events if event.is_step_failure]
     assert "There is no S3 bucket no-such-bucket" in str(failure.step_failure_data.user_failure_data)

@@ -13,8 +13,8 @@ from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.tables import BankFeedCursor, HuntingtonTransaction
 from seedtrust_ops_tests.jobs.job_runner import process, run
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import SetVariables
 
 pytestmark = pytest.mark.usefixtures("bank_environment", "no_retry_delays")
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain import component_checks
 from seedtrust_ops.sandbox.stack import ExternalServices
+from seedtrust_ops_tests.support.environment import SetVariables
 
 pytestmark = pytest.mark.usefixtures("jobs_environment")
 
@@ -54,21 +54,18 @@ def test_page_error_status_is_posted_as_down_and_the_run_succeeds(
 
 
 def test_missing_bucket_is_posted_as_down_and_the_run_succeeds(
-    external_services: ExternalServices, monkeypatch: pytest.MonkeyPatch
+    external_services: ExternalServices, set_variables: SetVariables
 ) -> None:
-    monkeypatch.setenv("REPORTS_BUCKET", "no-such-bucket")
-    get_settings.cache_clear()
+    set_variables(REPORTS_BUCKET="no-such-bucket")
     assert run().success
     assert posted(external_services) == {"s3": "down", "cloudfront": "up"}
     assert "There is no S3 bucket no-such-bucket" in external_services.internal_api.posted_statuses()[0]["detail"]
 
 
 def test_unreachable_storage_and_page_are_posted_as_down(
-    external_services: ExternalServices, monkeypatch: pytest.MonkeyPatch
+    external_services: ExternalServices, set_variables: SetVariables
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("CLOUDFRONT_URL", "http://127.0.0.1:9/")
-    get_settings.cache_clear()
+    set_variables(AWS_ENDPOINT_URL="http://127.0.0.1:9", CLOUDFRONT_URL="http://127.0.0.1:9/")
     assert run().success
     assert posted(external_services) == {"s3": "down", "cloudfront": "down"}
 
@@ -109,10 +106,9 @@ def test_transient_post_failure_is_retried(external_services: ExternalServices) 
 
 @pytest.mark.parametrize("variable", ["REPORTS_BUCKET", "CLOUDFRONT_URL", "INTERNAL_API_URL", "INTERNAL_API_KEY"])
 def test_missing_variable_is_named_before_anything_is_posted(
-    external_services: ExternalServices, monkeypatch: pytest.MonkeyPatch, variable: str
+    external_services: ExternalServices, set_variables: SetVariables, variable: str
 ) -> None:
-    monkeypatch.delenv(variable)
-    get_settings.cache_clear()
+    set_variables(**{variable: None})
     result = run()
     assert not result.success
     assert f"{variable} is not set. It is " in failure_text(result)

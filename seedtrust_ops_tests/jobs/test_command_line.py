@@ -7,13 +7,11 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.definitions import defs
 from seedtrust_ops.jobs.process_huntington_batch import NAME
 from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
@@ -25,12 +23,11 @@ from seedtrust_ops_tests.support.factories import Company
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     """The working directory of the processes, outside the project."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    yield elsewhere
-    get_settings.cache_clear()
+    return elsewhere
 
 
 def test_dagster_home_run_sends_the_batch_and_is_mirrored(

@@ -1,6 +1,5 @@
 """The reminder jobs, off-site tracking and the example jobs as Dagster runs them."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
@@ -8,7 +7,6 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.definitions import defs
 from seedtrust_ops.jobs import examples
 from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
@@ -20,6 +18,7 @@ from seedtrust_ops.tables import JobRun, User
 from seedtrust_ops.tag_names import PROGRESS_TAG
 from seedtrust_ops_tests.jobs.job_runner import run
 from seedtrust_ops_tests.support.case_factory import CaseFactory
+from seedtrust_ops_tests.support.environment import SetVariables
 
 
 @pytest.fixture(autouse=True)
@@ -74,11 +73,8 @@ def test_example_jobs_do_not_exist_in_production(name: str) -> None:
 
 
 @pytest.fixture
-def dev_env(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("DEV_ENV", "1")
-    get_settings.cache_clear()
-    yield
-    get_settings.cache_clear()
+def dev_env(set_variables: SetVariables) -> None:
+    set_variables(DEV_ENV="1")
 
 
 @pytest.mark.usefixtures("dev_env")

@@ -22,8 +22,8 @@ from seedtrust_ops.jobs.process_huntington_batch import (
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.tables import HuntingtonBatch
 from seedtrust_ops_tests.jobs.job_runner import process
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import SetVariables
 
 SUCCEEDED, FAILED = DagsterEventType.PIPELINE_SUCCESS, DagsterEventType.PIPELINE_FAILURE
 STARTED, CANCELED = DagsterEventType.PIPELINE_START, DagsterEventType.PIPELINE_CANCELED

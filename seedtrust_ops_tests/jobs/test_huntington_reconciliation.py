@@ -19,8 +19,8 @@ from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.tables import Alert, HuntingtonTransaction
 from seedtrust_ops_tests.jobs.job_runner import process
 from seedtrust_ops_tests.support.all_jobs import LONG_TIMEOUTS
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import SetVariables
 
 NEW_YORK = "America/New_York"
 AMOUNTS = (100_000, 20_050, 3)

@@ -20,8 +20,8 @@ from seedtrust_ops.orchestration.user_facing_failures import RETRIES
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.jobs.job_runner import PROCESS, process, run
 from seedtrust_ops_tests.support.databases import create_platform_schema, plain_url, temporary_database
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import SetVariables
 
 pytestmark = pytest.mark.usefixtures("bank_environment", "no_retry_delays")
 

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import ReportClaim
 from seedtrust_ops_tests.jobs.report_requests import (
@@ -17,6 +16,7 @@ from seedtrust_ops_tests.jobs.report_requests import (
     run,
     run_all,
 )
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
 
 pytestmark = pytest.mark.usefixtures("full_environment")
@@ -74,10 +74,9 @@ def test_unreachable_requester_gets_no_email_and_others_continue(
 
 
 def test_missing_bucket_fails_the_request_and_names_the_bucket(
-    company: Company, case: BuiltCase, mailbox: MailboxProcess, monkeypatch: pytest.MonkeyPatch
+    company: Company, case: BuiltCase, mailbox: MailboxProcess, set_variables: SetVariables
 ) -> None:
-    monkeypatch.setenv("REPORTS_BUCKET", "no-such-bucket")
-    get_settings.cache_clear()
+    set_variables(REPORTS_BUCKET="no-such-bucket")
     request_id = request_report(company, "account_balances")
     assert run().success
     assert "There is no S3 bucket no-such-bucket" in str(request_row(company, request_id).error)
@@ -85,9 +84,9 @@ def test_missing_bucket_fails_the_request_and_names_the_bucket(
 
 
 def test_storage_outage_requeues_and_fails_after_three_tries(
-    company: Company, case: BuiltCase, monkeypatch: pytest.MonkeyPatch
+    company: Company, case: BuiltCase, set_variables: SetVariables
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    set_variables(AWS_ENDPOINT_URL="http://127.0.0.1:9")
     request_id = request_report(company, "account_balances")
     for tries in (1, 2, 3):
         result = run_all()
@@ -100,10 +99,9 @@ def test_storage_outage_requeues_and_fails_after_three_tries(
 
 
 def test_missing_bucket_variable_fails_the_job_only_with_work(
-    company: Company, case: BuiltCase, monkeypatch: pytest.MonkeyPatch
+    company: Company, case: BuiltCase, set_variables: SetVariables
 ) -> None:
-    monkeypatch.delenv("REPORTS_BUCKET")
-    get_settings.cache_clear()
+    set_variables(REPORTS_BUCKET=None)
     assert run().success
     request_id = request_report(company, "account_balances")
     result = run()

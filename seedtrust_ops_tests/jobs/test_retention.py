@@ -11,7 +11,6 @@ from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_db import run_purge
 from seedtrust_ops.domain import row_purge
 from seedtrust_ops.jobs.retention import FREQUENT_JOBS
@@ -19,6 +18,7 @@ from seedtrust_ops.orchestration.schedules import DUE_TAG
 from seedtrust_ops.tables import JobRun, Notification, NotificationAttachment, OutgoingEvent
 from seedtrust_ops_tests.jobs.job_runner import JobResult, run
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
+from seedtrust_ops_tests.support.environment import SetVariables
 
 NOW = datetime.now(UTC)
 OLD, VERY_OLD = timedelta(days=61), timedelta(days=401)
@@ -198,20 +198,18 @@ def _stdout() -> Any:
 
 
 def test_purge_stops_at_the_time_limit_and_continues_next_time(
-    history: History, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    history: History, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, set_variables: SetVariables
 ) -> None:
     monkeypatch.setattr(run_purge, "PAGE_SIZE", 2)
     for _ in range(5):
         history.run(FREQUENT_JOBS[0], OLD)
     history.add_newest(FREQUENT_JOBS[0])
     before = len(history.run_ids)
-    monkeypatch.setenv("SEEDTRUST_RETENTION_SECONDS", "0")
-    get_settings.cache_clear()
+    set_variables(SEEDTRUST_RETENTION_SECONDS="0")
     assert run_retention(instance).returned["complete"] is False
     # The retention run itself has been added.
     assert len(history.run_ids) == before + 1
-    monkeypatch.delenv("SEEDTRUST_RETENTION_SECONDS")
-    get_settings.cache_clear()
+    set_variables(SEEDTRUST_RETENTION_SECONDS=None)
     assert run_retention(instance).returned["runs"] == 5
 
 

@@ -1,11 +1,9 @@
 """The environment of the health sensor: the test's database, mail, PostHog and internal API, and on-call addresses."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.monitoring import alert_channels
 from seedtrust_ops.orchestration import dagster_resources
 from seedtrust_ops.resources import healthcheck_ping
@@ -14,6 +12,7 @@ from seedtrust_ops.sandbox.external_services.control_client import (
     InternalApiServer,
     PostHogServer,
 )
+from seedtrust_ops_tests.support.environment import SetVariables
 
 GENEROUS_SECONDS = 60.0
 ON_CALL = ("oncall@seedtrust.example", "lead@seedtrust.example")
@@ -36,11 +35,12 @@ def internal_api(internal_api_server: InternalApiServer) -> InternalApiServer:
 @pytest.fixture
 def health_environment(
     monkeypatch: pytest.MonkeyPatch,
+    set_variables: SetVariables,
     bank_environment: dict[str, str],
     mail_environment: dict[str, str],
     posthog: PostHogServer,
     internal_api: InternalApiServer,
-) -> Iterator[None]:
+) -> None:
     """Configure every alert channel, and resolve alerts as soon as their findings are gone.
 
     Timeouts are generous, so that a busy machine is not mistaken for a server that does not respond.
@@ -55,8 +55,4 @@ def health_environment(
         "ALERT_EMAILS": ", ".join(ON_CALL),
         "SEEDTRUST_HEALTH_QUIET_SECONDS": "0",
     }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    get_settings.cache_clear()
-    yield
-    get_settings.cache_clear()
+    set_variables(**variables)

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import event, func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.alert_notifications.acknowledgement import acknowledge
 from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.health.evaluator import evaluate
@@ -28,6 +27,7 @@ from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert, Notification, OutgoingEvent
 from seedtrust_ops_tests.monitoring.conftest import ON_CALL
+from seedtrust_ops_tests.support.environment import SetVariables
 
 pytestmark = pytest.mark.usefixtures("health_environment")
 
@@ -184,12 +184,11 @@ def test_missing_channel_does_not_affect_the_others(
     mailbox: MailboxProcess,
     posthog: PostHogServer,
     internal_api: InternalApiServer,
-    monkeypatch: pytest.MonkeyPatch,
+    set_variables: SetVariables,
     variable: str,
     message: str,
 ) -> None:
-    monkeypatch.delenv(variable)
-    get_settings.cache_clear()
+    set_variables(**{variable: None})
     delivery = tick(stuck())
     channels = configured_channels(MailResource(), InternalApiResource(), PostHogResource())
     assert message in " ".join([*delivery.errors.values(), *channels.missing.values()])

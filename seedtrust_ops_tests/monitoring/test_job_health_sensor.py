@@ -12,7 +12,6 @@ from dagster._core.scheduler.instigation import ScheduleInstigatorData, SensorIn
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.definitions import defs
 from seedtrust_ops.monitoring import alert_channels
 from seedtrust_ops.monitoring.job_health_sensor import HealthCursor, job_health_sensor
@@ -23,6 +22,7 @@ from seedtrust_ops.sandbox.external_services.control_client import InternalApiSe
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import Alert
 from seedtrust_ops_tests.monitoring.conftest import ON_CALL
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.ticks import TickRecorder
 
 pytestmark = pytest.mark.usefixtures("health_environment")
@@ -148,16 +148,17 @@ def test_tick_ends_in_time_although_every_external_service_hangs(
     instance: dg.DagsterInstance,
     sessions: sessionmaker[Session],
     monkeypatch: pytest.MonkeyPatch,
+    set_variables: SetVariables,
     silent_port: int,
 ) -> None:
     with sessions.begin() as session:
         session.execute(text("insert into ops.switches (name, reason) values ('transfers_halted', 'drill')"))
     address = f"http://127.0.0.1:{silent_port}"
-    for name in ("POSTHOG_HOST", "INTERNAL_API_URL", "HEARTBEAT_URL"):
-        monkeypatch.setenv(name, address)
-    monkeypatch.setenv("SMTP_HOST", "127.0.0.1")
-    monkeypatch.setenv("SMTP_PORT", str(silent_port))
-    get_settings.cache_clear()
+    set_variables(
+        **dict.fromkeys(("POSTHOG_HOST", "INTERNAL_API_URL", "HEARTBEAT_URL"), address),
+        SMTP_HOST="127.0.0.1",
+        SMTP_PORT=str(silent_port),
+    )
     monkeypatch.setattr(alert_channels, "RESPONSE_TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(healthcheck_ping, "TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(dagster_resources, "PostHog", partial(PostHog, timeout_seconds=0.5))
@@ -173,21 +174,18 @@ def test_tick_ends_in_time_although_every_external_service_hangs(
 def test_monitor_gets_fail_pings_only_while_no_channel_works(
     instance: dg.DagsterInstance,
     sessions: sessionmaker[Session],
-    monkeypatch: pytest.MonkeyPatch,
+    set_variables: SetVariables,
     internal_api: InternalApiServer,
 ) -> None:
     """The internal API server stands in for the monitor, because it records its requests."""
-    monkeypatch.setenv("HEARTBEAT_URL", f"{internal_api.url}/check-1")
-    for name in ("ALERT_EMAILS", "POSTHOG_API_KEY", "INTERNAL_API_URL", "SMTP_HOST"):
-        monkeypatch.delenv(name)
-    get_settings.cache_clear()
+    channels = ("ALERT_EMAILS", "POSTHOG_API_KEY", "INTERNAL_API_URL", "SMTP_HOST")
+    set_variables(HEARTBEAT_URL=f"{internal_api.url}/check-1", **dict.fromkeys(channels))
     _, cursor = tick(instance)
     with sessions.begin() as session:
         session.execute(text("insert into ops.switches (name, reason) values ('transfers_halted', 'drill')"))
     for _ in range(2):
         _, cursor = tick(instance, cursor)
-    monkeypatch.setenv("INTERNAL_API_URL", internal_api.url)
-    get_settings.cache_clear()
+    set_variables(INTERNAL_API_URL=internal_api.url)
     tick(instance, cursor)
     pings = [request["path"] for request in internal_api.requests() if request["path"] != "/status"]
     assert pings == ["/check-1", "/check-1/fail", "/check-1/fail", "/check-1"]

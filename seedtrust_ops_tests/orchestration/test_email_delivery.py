@@ -7,14 +7,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import get_settings
-from seedtrust_ops.database.engine import application_engine
 from seedtrust_ops.domain.notifications.notification_kinds import ALERT_OPENED
 from seedtrust_ops.domain.outbox import Email, enqueue_emails
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
 from seedtrust_ops.orchestration.email_delivery import send_queued_emails
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
+from seedtrust_ops_tests.support.environment import SetVariables, process_environment
 
 
 @dg.op(retry_policy=RETRIES)
@@ -59,18 +58,16 @@ def test_emails_are_sent_and_counted(sessions: sessionmaker[Session], mailbox: M
     assert run() == ("done", {"Emails sent": 0})
 
 
-def test_mail_server_is_not_needed_if_no_email_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SMTP_HOST")
-    get_settings.cache_clear()
+def test_mail_server_is_not_needed_if_no_email_is_due(set_variables: SetVariables) -> None:
+    set_variables(SMTP_HOST=None)
     assert run() == ("done", {"Emails sent": 0})
 
 
 def test_missing_variable_is_reported_and_the_job_succeeds(
-    sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
+    sessions: sessionmaker[Session], set_variables: SetVariables
 ) -> None:
     queue_an_email(sessions)
-    monkeypatch.delenv("SMTP_HOST")
-    get_settings.cache_clear()
+    set_variables(SMTP_HOST=None)
     returned, metadata = run()
     assert returned == "done"
     assert metadata["Emails still due"] == 1
@@ -78,30 +75,22 @@ def test_missing_variable_is_reported_and_the_job_succeeds(
 
 
 def test_mail_server_outage_is_reported_and_a_later_run_sends(
-    sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch, mailbox: MailboxProcess, closed_port: int
+    sessions: sessionmaker[Session], mailbox: MailboxProcess, closed_port: int
 ) -> None:
     queue_an_email(sessions)
-    with monkeypatch.context() as outage:
-        outage.setenv("SMTP_PORT", str(closed_port))
-        get_settings.cache_clear()
+    with process_environment(SMTP_PORT=str(closed_port)):
         returned, metadata = run()
     assert returned == "done"
     assert metadata["Emails to retry"] == 1
     assert f"The mail server 127.0.0.1:{closed_port} can't be used" in metadata["Email error"]
-    get_settings.cache_clear()
     with sessions.begin() as session:
         session.execute(text("update ops.notifications set next_attempt_at = now()"))
     assert run() == ("done", {"Emails sent": 1})
     assert mailbox.control.totals()["emails"] == 1
 
 
-def test_lost_database_is_reported_and_the_job_succeeds(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
-    with monkeypatch.context() as outage:
-        outage.setenv("SEEDTRUST_DATABASE_URL", f"postgresql://ops@127.0.0.1:{closed_port}/gone")
-        get_settings.cache_clear()
-        application_engine.cache_clear()
+def test_lost_database_is_reported_and_the_job_succeeds(closed_port: int) -> None:
+    with process_environment(SEEDTRUST_DATABASE_URL=f"postgresql://ops@127.0.0.1:{closed_port}/gone"):
         returned, metadata = run()
-    get_settings.cache_clear()
-    application_engine.cache_clear()
     assert returned == "done"
     assert "Database gone at 127.0.0.1" in metadata["Email error"]

@@ -1,7 +1,6 @@
 """Calendar schedules launch each due date once, across clock changes, month ends and daemon outages."""
 
 import logging
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import takewhile
 from zoneinfo import ZoneInfo
@@ -15,7 +14,6 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.schedules import (
     DUE_TAG,
@@ -27,6 +25,7 @@ from seedtrust_ops.orchestration.schedules import (
     weekly_schedule,
 )
 from seedtrust_ops.severity import Severity
+from seedtrust_ops_tests.support.environment import SetVariables
 
 NEW_YORK = ZoneInfo("America/New_York")
 ZONES = [
@@ -96,11 +95,8 @@ def test_schedule_is_named_after_its_job_and_uses_the_office_time_zone(
 
 
 @pytest.fixture
-def dev_env(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("DEV_ENV", "1")
-    get_settings.cache_clear()
-    yield
-    get_settings.cache_clear()
+def dev_env(set_variables: SetVariables) -> None:
+    set_variables(DEV_ENV="1")
 
 
 @pytest.mark.usefixtures("dev_env")

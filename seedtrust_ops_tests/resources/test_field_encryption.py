@@ -7,10 +7,11 @@ import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
-from seedtrust_ops.config import get_settings
+from seedtrust_ops.config import FieldKeySettings
 from seedtrust_ops.errors import ConfigurationError, DamagedToken, UnreadableToken
 from seedtrust_ops.orchestration.dagster_resources import FieldCipherResource
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+from seedtrust_ops_tests.support.environment import SetVariables
 
 NUMBER = "730051186423"
 OLD, NEW, OTHER = (Fernet.generate_key().decode() for _ in range(3))
@@ -85,22 +86,18 @@ def test_token_with_binary_content_is_unreadable() -> None:
     ["short", NEW[:-2], NEW + NEW, f"{NEW}\n{OLD}", "é" * 44, "!" * 44],
     ids=["a word", "cut off", "two without a comma", "two on two lines", "not ASCII", "not base64"],
 )
-def test_invalid_key_is_reported_without_the_key(monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
-    monkeypatch.setenv("SEEDTRUST_FIELD_KEY", f"{NEW},{bad}")
-    get_settings.cache_clear()
+def test_invalid_key_is_reported_without_the_key(bad: str) -> None:
+    settings = FieldKeySettings.read({"SEEDTRUST_FIELD_KEY": f"{NEW},{bad}"})
     with pytest.raises(ConfigurationError, match="SEEDTRUST_FIELD_KEY can't be used") as raised:
-        FieldCipherResource().cipher()
+        FernetFieldCipher(settings.keys)
     shown = "".join(traceback.format_exception(raised.value))
     assert not any(key in shown for key in (NEW, bad))
-    get_settings.cache_clear()
 
 
-def test_missing_key_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SEEDTRUST_FIELD_KEY", raising=False)
-    get_settings.cache_clear()
+def test_missing_key_is_named_in_the_error(set_variables: SetVariables) -> None:
+    set_variables(SEEDTRUST_FIELD_KEY=None)
     with pytest.raises(ConfigurationError, match="SEEDTRUST_FIELD_KEY is not set"):
         FieldCipherResource().cipher()
-    get_settings.cache_clear()
 
 
 def test_cipher_and_its_errors_show_neither_keys_nor_content() -> None:

@@ -20,13 +20,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.config.mail import MailSettings
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.orchestration.dagster_resources import MailResource
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, MailServerUnavailable
 from seedtrust_ops.resources.smtp import open_smtp_transport
 from seedtrust_ops.sandbox.mailbox.process import SENDER, MailboxProcess, start_mailbox
+from seedtrust_ops_tests.support.environment import SetVariables
 
 
 def settings_for(port: int, **changes: Any) -> MailSettings:
@@ -198,11 +198,8 @@ def test_server_that_disconnects_twice_is_unavailable(mailbox: MailboxProcess) -
 
 
 @pytest.mark.parametrize("missing", ["SMTP_HOST", "EMAIL_FROM"])
-def test_missing_variable_is_named(
-    monkeypatch: pytest.MonkeyPatch, mail_environment: dict[str, str], missing: str
-) -> None:
-    monkeypatch.delenv(missing)
-    get_settings.cache_clear()
+def test_missing_variable_is_named(set_variables: SetVariables, mail_environment: dict[str, str], missing: str) -> None:
+    set_variables(**{missing: None})
     with pytest.raises(ConfigurationError, match=f"{missing} is not set. It is "), MailResource().open():
         pass
 
@@ -217,13 +214,10 @@ def test_missing_variable_is_named(
         ("SMTP_PASSWORD", "without a name"),
     ],
 )
-def test_invalid_variable_is_named_without_its_value(
-    monkeypatch: pytest.MonkeyPatch, mail_environment: dict[str, str], variable: str, value: str
-) -> None:
-    monkeypatch.setenv(variable, value)
-    get_settings.cache_clear()
+def test_invalid_variable_is_named_without_its_value(variable: str, value: str) -> None:
+    environment = {"SMTP_HOST": "smtp.example.test", "EMAIL_FROM": SENDER, variable: value}
     with pytest.raises(ConfigurationError, match=f"{variable} is invalid: ") as raised:
-        get_settings().mail  # noqa: B018
+        MailSettings.read(environment)
     assert value not in str(raised.value)
 
 

@@ -54,11 +54,8 @@ def serve_with_certificate(certificate: Path) -> Iterator[tuple[int, list[bytes]
 
 
 @pytest.fixture(autouse=True)
-def fresh_tls_context(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def single_connection_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http1_connection, "CONNECT_RETRIES", 0)
-    huntington_client._tls_context.cache_clear()
-    yield
-    huntington_client._tls_context.cache_clear()
 
 
 def create_transfer_at(host: str, port: int) -> TransferResponse:
@@ -109,14 +106,13 @@ def test_bank_with_another_hosts_certificate_is_sent_nothing(monkeypatch: pytest
         assert received[0].startswith(b"POST ")
 
 
-@pytest.mark.parametrize(("url", "warnings"), [("http://bank.example", 1), ("https://bank.example", 0)])
+@pytest.mark.parametrize(("url", "warnings"), [("http://warned-once.example", 1), ("https://bank.example", 0)])
 def test_plain_http_bank_url_logs_one_warning(url: str, warnings: int, caplog: pytest.LogCaptureFixture) -> None:
     async def open_twice() -> None:
         for _ in range(2):
             async with huntington_client.open_huntington_bank(settings(url)):
                 pass
 
-    huntington_client._warn_about_plain_http.cache_clear()
     with caplog.at_level(logging.WARNING):
         asyncio.run(open_twice())
     assert caplog.text.count("account numbers and the API key can be read in transit") == warnings

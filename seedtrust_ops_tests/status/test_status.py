@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +17,7 @@ from typer.testing import CliRunner
 
 from seedtrust_ops.cli.console import PlainConsole
 from seedtrust_ops.cli.main import app
-from seedtrust_ops.config import environment_for_child, get_settings
+from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.domain.transfers.leases import acquire_lease
@@ -28,6 +27,7 @@ from seedtrust_ops.status.renderer import print_status
 from seedtrust_ops.status.runs import MANUAL_JOBS, automation_of
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.databases import plain_url, temporary_database
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.ticks import TickRecorder, record_heartbeat
 
@@ -36,13 +36,9 @@ UNREACHABLE = "postgresql://somebody:secret@127.0.0.1:1/nothing"
 
 @pytest.fixture
 def dagster_environment(
-    monkeypatch: pytest.MonkeyPatch, bank_environment: dict[str, str], dagster_home: DagsterHome
-) -> Iterator[None]:
-    for name, value in dagster_home.variables.items():
-        monkeypatch.setenv(name, value)
-    get_settings.cache_clear()
-    yield
-    get_settings.cache_clear()
+    set_variables: SetVariables, bank_environment: dict[str, str], dagster_home: DagsterHome
+) -> None:
+    set_variables(**dagster_home.variables)
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -131,10 +127,9 @@ def _nowhere() -> Any:
 
 
 @pytest.mark.usefixtures("bank_environment")
-def test_status_works_before_any_daemon_ran(monkeypatch: pytest.MonkeyPatch, postgres_server: URL) -> None:
+def test_status_works_before_any_daemon_ran(set_variables: SetVariables, postgres_server: URL) -> None:
     with temporary_database(postgres_server) as url:
-        monkeypatch.setenv("DAGSTER_POSTGRES_URL", plain_url(url))
-        get_settings.cache_clear()
+        set_variables(DAGSTER_POSTGRES_URL=plain_url(url))
         code, output = as_json("status")
         assert code == 0
         assert "Daemon: never run" in run("status")[1]
@@ -180,11 +175,9 @@ def test_unreachable_databases_mean_down_without_importing_dagster() -> None:
         assert "secret" not in done.stdout + done.stderr
 
 
-def test_invalid_variable_means_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEEDTRUST_TIMEZONE", "Nowhere/Atall")
-    get_settings.cache_clear()
+def test_invalid_variable_means_down(set_variables: SetVariables) -> None:
+    set_variables(SEEDTRUST_TIMEZONE="Nowhere/Atall")
     result = CliRunner().invoke(app, ["health"])
-    get_settings.cache_clear()
     assert result.exit_code == 2
     assert result.stderr.startswith("SEEDTRUST_TIMEZONE is invalid")
 

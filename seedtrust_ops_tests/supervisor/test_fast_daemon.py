@@ -12,7 +12,6 @@ from dagster._core.run_coordinator import SubmitRunContext
 from dagster._daemon.controller import create_daemons_from_instance
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_instance import run_was_queued
 from seedtrust_ops.database.engine import application_engine
 from seedtrust_ops.database.listen_notify import BATCH_QUEUED, REQUEST_PENDING, NotifyChannel, listen, poll_until
@@ -26,6 +25,7 @@ from seedtrust_ops.supervisor.fast_daemon import (
 )
 from seedtrust_ops.supervisor.worker_stack import find_free_port
 from seedtrust_ops_tests.monitoring.sample_runs import STATUS, new_run, set_status
+from seedtrust_ops_tests.support.environment import SetVariables
 
 TIMEOUT_SECONDS = 120.0
 
@@ -84,10 +84,9 @@ def test_shutdown_ends_the_long_polls(
 
 
 def test_unreachable_database_does_not_block_the_shutdown(
-    monkeypatch: pytest.MonkeyPatch, bank_environment: dict[str, str], caplog: pytest.LogCaptureFixture
+    set_variables: SetVariables, bank_environment: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("SEEDTRUST_DATABASE_URL", f"postgresql://ops:hunter2@127.0.0.1:{find_free_port()}/seedtrust")
-    get_settings.cache_clear()
+    set_variables(SEEDTRUST_DATABASE_URL=f"postgresql://ops:hunter2@127.0.0.1:{find_free_port()}/seedtrust")
     release_waiting_sensors(logging.getLogger(__name__))
     assert "DatabaseUnreachable" in caplog.text
     assert "hunter2" not in caplog.text

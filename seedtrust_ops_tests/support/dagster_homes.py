@@ -13,14 +13,13 @@ from functools import cache
 from pathlib import Path
 
 import dagster as dg
-import pytest
 import yaml
 from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy.engine import URL
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops_tests.support.databases import plain_url, temporary_database
+from seedtrust_ops_tests.support.environment import process_environment
 
 DAGSTER_YAML = Path(__file__).parents[2] / "dagster.yaml"
 
@@ -69,12 +68,5 @@ def _storage_template(server: URL) -> str:
 @contextmanager
 def open_instance(home: DagsterHome) -> Iterator[dg.DagsterInstance]:
     """Yield the instance at `home`, opened in the test's process."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in home.variables.items():
-            patch.setenv(name, value)
-        get_settings.cache_clear()
-        try:
-            with dg.DagsterInstance.get() as instance:
-                yield instance
-        finally:
-            get_settings.cache_clear()
+    with process_environment(**home.variables), dg.DagsterInstance.get() as instance:
+        yield instance

@@ -1,15 +1,13 @@
 """Fixtures for job tests: the external services, environment variables that a test can set, and a case for reports."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import dagster as dg
 import pytest
 from sqlalchemy import text, update
 from sqlalchemy.engine import URL
 
-from seedtrust_ops.config import get_settings
-from seedtrust_ops.database.engine import application_engine
 from seedtrust_ops.domain import component_checks
 from seedtrust_ops.resources import http1_connection, huntington_client
 from seedtrust_ops.sandbox.external_services.control_client import (
@@ -21,10 +19,10 @@ from seedtrust_ops.sandbox.external_services.control_client import (
 from seedtrust_ops.sandbox.stack import BUCKET, ExternalServices
 from seedtrust_ops.tables import DisbursementRequest, LedgerEntry, User
 from seedtrust_ops_tests.support.databases import plain_url
+from seedtrust_ops_tests.support.environment import SetVariables, variable_setter
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
 from seedtrust_ops_tests.support.tiers import Resource, provides
 
-SetVariables = Callable[..., None]
 FORMULA_TEXT = '=HYPERLINK("https://evil.example","pay")'
 
 
@@ -53,51 +51,32 @@ def external_services(shared_external_services: ExternalServices) -> ExternalSer
 
 
 @pytest.fixture
+def set_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetVariables]:
+    """A function that sets environment variables (None unsets one), as if the process had been started with them."""
+    with variable_setter(monkeypatch) as set_variables:
+        yield set_variables
+
+
+@pytest.fixture
 def jobs_environment(
-    monkeypatch: pytest.MonkeyPatch, database_url: URL, external_services: ExternalServices
-) -> Iterator[dict[str, str]]:
+    monkeypatch: pytest.MonkeyPatch,
+    set_variables: SetVariables,
+    database_url: URL,
+    external_services: ExternalServices,
+) -> dict[str, str]:
     """The environment of a production process: the test's database and these servers.
 
     The limit for slow responses is raised, so that a busy machine does not count as a slow service.
     """
     monkeypatch.setattr(component_checks, "SLOW_MS", 60_000)
     variables = {"SEEDTRUST_DATABASE_URL": plain_url(database_url), **external_services.environment}
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    get_settings.cache_clear()
-    application_engine.cache_clear()
-    yield variables
-    application_engine().dispose()
-    get_settings.cache_clear()
-    application_engine.cache_clear()
+    set_variables(**variables)
+    return variables
 
 
 @pytest.fixture
 def full_environment(jobs_environment: dict[str, str], mail_environment: dict[str, str]) -> None:
     """The environment of a production process, with these servers and the session's mail server."""
-    get_settings.cache_clear()
-
-
-@pytest.fixture
-def set_variables(monkeypatch: pytest.MonkeyPatch, bank_environment: dict[str, str]) -> Iterator[SetVariables]:
-    """A function that sets environment variables (None unsets one), as if the process had been started with them."""
-
-    def clear_caches() -> None:
-        get_settings.cache_clear()
-        application_engine.cache_clear()
-
-    def set_all(**variables: str | None) -> None:
-        for name, value in variables.items():
-            if value is None:
-                monkeypatch.delenv(name)
-            else:
-                monkeypatch.setenv(name, value)
-        clear_caches()
-
-    yield set_all
-    for name, value in bank_environment.items():
-        monkeypatch.setenv(name, value)
-    clear_caches()
 
 
 @pytest.fixture

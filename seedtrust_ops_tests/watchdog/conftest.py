@@ -1,13 +1,11 @@
 """A watchdog with its notification channels: a mailbox, PostHog and the internal API of this test session."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from seedtrust_ops.config import get_settings
 from seedtrust_ops.config.watchdog import WatchdogSettings
 from seedtrust_ops.sandbox.external_services.control_client import (
     InternalApiServer,
@@ -15,6 +13,7 @@ from seedtrust_ops.sandbox.external_services.control_client import (
 )
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.watchdog.watchdog_loop import Watchdog
+from seedtrust_ops_tests.support.environment import SetVariables
 
 ON_CALL = "on-call@seedtrust.example"
 
@@ -42,32 +41,14 @@ class WatchdogSetup:
 @pytest.fixture
 def watchdog_setup(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    set_variables: SetVariables,
     mailbox: MailboxProcess,
     internal_api_server: InternalApiServer,
     posthog_server: PostHogServer,
-) -> Iterator[WatchdogSetup]:
+) -> WatchdogSetup:
     servers = (internal_api_server, posthog_server)
     for server in servers:
         server.clear()
     variables = {"ALERT_EMAILS": ON_CALL, **mailbox.environment}
-    for name, value in {**variables, **internal_api_server.environment, **posthog_server.environment}.items():
-        monkeypatch.setenv(name, value)
-    get_settings.cache_clear()
-    yield WatchdogSetup(tmp_path / "watchdog", mailbox, internal_api_server, posthog_server)
-    get_settings.cache_clear()
-
-
-SetVariables = Callable[..., None]
-
-
-@pytest.fixture
-def set_variables(monkeypatch: pytest.MonkeyPatch) -> SetVariables:
-    """Sets environment variables, as if the process had been started with them."""
-
-    def set_all(**variables: str) -> None:
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        get_settings.cache_clear()
-
-    return set_all
+    set_variables(**variables, **internal_api_server.environment, **posthog_server.environment)
+    return WatchdogSetup(tmp_path / "watchdog", mailbox, internal_api_server, posthog_server)

@@ -16,7 +16,7 @@ from sqlalchemy import select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import environment_for_child, get_settings
+from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.config.databases import DatabaseSettings
 from seedtrust_ops.dagster_db.daemon_activity import DAEMON_TYPES
 from seedtrust_ops.database import embedded_postgres
@@ -28,9 +28,10 @@ from seedtrust_ops.watchdog.probes import QueryFailed, TimedQuery, application_d
 from seedtrust_ops.watchdog.watchdog_loop import WatchdogAlreadyRunning, hold_watchdog_lock
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.databases import plain_url, postgres_folder
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.ticks import TickRecorder, record_heartbeat
 from seedtrust_ops_tests.support.waiters import wait_until
-from seedtrust_ops_tests.watchdog.conftest import SetVariables, WatchdogSetup
+from seedtrust_ops_tests.watchdog.conftest import WatchdogSetup
 
 # Starting servers and daemons takes long on a busy machine.
 pytestmark = pytest.mark.timeout(900)
@@ -207,17 +208,17 @@ def test_hanging_query_times_out_and_blocks_a_second_one(database_url: URL) -> N
 
 
 @pytest.mark.usefixtures("child_processes")
-def test_embedded_server_is_found_but_never_started(own_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SEEDTRUST_DATABASE_URL")
+def test_embedded_server_is_found_but_never_started(
+    own_server: Path, monkeypatch: pytest.MonkeyPatch, set_variables: SetVariables
+) -> None:
     monkeypatch.setattr(DatabaseSettings, "embedded_directory", own_server)
-    get_settings.cache_clear()
+    set_variables(SEEDTRUST_DATABASE_URL=None)
     database = TimedQuery("SEEDTRUST_DATABASE_URL", application_database_url)
     assert database.run(lambda connection: connection.scalar(text("select count(*) from users"))) == 0
     embedded_postgres.stop(own_server)
     with pytest.raises(QueryFailed, match="is not running"):
         database.run(lambda connection: connection.scalar(text("select 1")))
     assert not embedded_postgres.is_running(own_server)
-    get_settings.cache_clear()
 
 
 @pytest.mark.usefixtures("bank_environment")

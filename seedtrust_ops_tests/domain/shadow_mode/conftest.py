@@ -10,7 +10,7 @@ from seedtrust_ops_tests.deploy.conftest import APP, roles
 from seedtrust_ops_tests.domain.shadow_mode.side_effects import RecordedSideEffects
 from seedtrust_ops_tests.support.all_jobs import LONG_TIMEOUTS
 from seedtrust_ops_tests.support.databases import plain_url
-from seedtrust_ops_tests.support.job_environment import SetVariables
+from seedtrust_ops_tests.support.environment import SetVariables
 
 __all__ = ["roles"]
 

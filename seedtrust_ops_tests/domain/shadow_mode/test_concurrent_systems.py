@@ -32,8 +32,8 @@ from seedtrust_ops.tables import (
 from seedtrust_ops_tests.domain.shadow_mode.legacy_systems import TIMEOUT, LegacySystems
 from seedtrust_ops_tests.jobs.job_runner import process, run
 from seedtrust_ops_tests.support.case_factory import CaseFactory
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import SetVariables
 
 pytestmark = pytest.mark.usefixtures("production")
 ROWS = 30

@@ -19,8 +19,8 @@ from seedtrust_ops_tests.support.all_jobs import (
     evaluate_every_automation,
     unexpected_failures,
 )
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import SetVariables
 
 DECISIONS = "ops.shadow_decisions"
 MONITORING_TABLES = {"public.job_runs", "public.errors", "ops.alerts", "ops.outgoing_events", "ops.notifications"}

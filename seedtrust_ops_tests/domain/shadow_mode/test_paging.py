@@ -16,8 +16,8 @@ from seedtrust_ops.status.renderer import print_status
 from seedtrust_ops.tables import Account, JobRun, ReportRequest
 from seedtrust_ops_tests.support.case_factory import CaseFactory
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
-from seedtrust_ops_tests.support.job_environment import SetVariables
 
 pytestmark = pytest.mark.usefixtures("production")
 

@@ -27,7 +27,7 @@ from seedtrust_ops_tests.domain.shadow_mode.legacy_systems import LegacySystems
 from seedtrust_ops_tests.domain.shadow_mode.simulated_time import shift_back_one_day, time_zone_at_noon
 from seedtrust_ops_tests.jobs.job_runner import process, run
 from seedtrust_ops_tests.support.case_factory import CaseFactory
-from seedtrust_ops_tests.support.job_environment import SetVariables
+from seedtrust_ops_tests.support.environment import SetVariables
 
 DAYS = 7
 PAYMENTS_A_DAY = 4
