@@ -3,9 +3,9 @@
 `settings` combines all groups. Each other module holds groups of variables that belong together.
 """
 
+from seedtrust_ops.config.external_services import HuntingtonSettings
 from seedtrust_ops.config.settings import (
     FieldKeySettings,
-    HuntingtonSettings,
     LocationSettings,
     Settings,
     TransferSettings,

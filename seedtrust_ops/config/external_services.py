@@ -1,16 +1,112 @@
-"""External services: S3, CloudFront, SeedTrust's internal API, and PostHog.
+"""External services: Huntington, the mail server, S3, CloudFront, SeedTrust's internal API, PostHog and the heartbeat.
 
 S3's endpoint, region and credentials are not here: boto3 reads its own variables.
 """
 
 import re
+from email.utils import parseaddr
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from seedtrust_ops.config.settings_base import SettingsGroup, clean_api_key, http_url
+from seedtrust_ops.config.settings_base import (
+    SettingsGroup,
+    clean_api_key,
+    http_url,
+    is_email_address,
+    is_tls_or_loopback,
+)
 
 # AWS naming rules for general purpose buckets.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+class HuntingtonSettings(SettingsGroup):
+    """How to reach the Huntington API, with its request limits."""
+
+    api_url: str = Field(
+        validation_alias="HUNTINGTON_API_URL",
+        description="the URL of the Huntington API, such as https://bank.example",
+    )
+    api_key: SecretStr = Field(
+        validation_alias="HUNTINGTON_API_KEY",
+        description="SeedTrust's API key for the Huntington API",
+    )
+    funding_account_id: str = Field(
+        validation_alias="HUNTINGTON_FUNDING_ACCOUNT_ID",
+        description="the ID of the Huntington account that funds transfers",
+    )
+    concurrency: int = Field(
+        default=16,
+        ge=1,
+        le=256,
+        validation_alias="HUNTINGTON_CONCURRENCY",
+        description="the maximum number of concurrent requests to the Huntington API",
+    )
+    timeout_seconds: float = Field(
+        default=10,
+        gt=0,
+        allow_inf_nan=False,
+        validation_alias="HUNTINGTON_TIMEOUT_SECONDS",
+        description="the timeout in seconds of one request to the Huntington API",
+    )
+
+    _is_http = field_validator("api_url")(http_url)
+    _fits_a_header = field_validator("api_key")(clean_api_key)
+
+    @property
+    def uses_plaintext(self) -> bool:
+        """Whether requests to the bank could be read in transit: plain HTTP to another machine."""
+        return not is_tls_or_loopback(self.api_url)
+
+
+class MailSettings(SettingsGroup):
+    """The mail server (SMTP) and the sender address of SeedTrust's email; STARTTLS is on unless it is switched off."""
+
+    host: str = Field(
+        validation_alias="SMTP_HOST",
+        description="the hostname of the mail server that sends SeedTrust's email, such as smtp.example.com",
+    )
+    port: int = Field(
+        default=587,
+        ge=1,
+        le=65_535,
+        validation_alias="SMTP_PORT",
+        description="the port of the mail server",
+    )
+    username: str | None = Field(
+        default=None,
+        validation_alias="SMTP_USERNAME",
+        description="the login name for the mail server; leave it unset if the server requires no login",
+    )
+    password: SecretStr | None = Field(
+        default=None,
+        validation_alias="SMTP_PASSWORD",
+        description="the password for SMTP_USERNAME",
+    )
+    starttls: bool = Field(
+        default=True,
+        validation_alias="SMTP_STARTTLS",
+        description="0 to send email without encryption, which is safe only with a mail server on this machine",
+    )
+    email_from: str = Field(
+        validation_alias="EMAIL_FROM",
+        description="the sender of all email, such as SeedTrust Escrow <escrow@seedtrust.example>",
+    )
+
+    @field_validator("email_from")
+    @classmethod
+    def _require_address(cls, text: str) -> str:
+        name, address = parseaddr(text)
+        if not is_email_address(address) or not (name + text).isprintable():
+            raise ValueError("it is not an email address like escrow@seedtrust.example")
+        return text
+
+    @field_validator("password")
+    @classmethod
+    def _require_username(cls, password: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        if password is not None and others.data.get("username") is None:
+            raise ValueError("SMTP_USERNAME is not set, and a password requires a login name")
+        return password
 
 
 class StorageSettings(SettingsGroup):
@@ -80,3 +176,19 @@ class PostHogSettings(SettingsGroup):
     @classmethod
     def _clean_key(cls, key: SecretStr | None) -> SecretStr | None:
         return clean_api_key(key) if key is not None else None
+
+
+class HeartbeatSettings(SettingsGroup):
+    """The external monitor that alerts when pings stop."""
+
+    url: SecretStr | None = Field(
+        default=None,
+        validation_alias="HEARTBEAT_URL",
+        description="the URL of a healthchecks.io-style check that every health tick pings; unset to send no pings",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _require_http_url(cls, url: SecretStr | None) -> SecretStr | None:
+        # The URL is a secret: anybody who knows it can send pings and keep the monitor from alerting.
+        return SecretStr(http_url(url.get_secret_value())) if url is not None else None

@@ -1,6 +1,7 @@
 """All settings, read once from the environment; no other module reads `os.environ`.
 
-Each group is read on first use, so a missing variable stops only the jobs that need it, and the error names it.
+The groups in this module say how our own jobs run. Each group is read on first use, so a missing variable stops only
+the jobs that need it, and the error names it.
 """
 
 import os
@@ -12,20 +13,20 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator
 
+from seedtrust_ops.config.alert_thresholds import AlertEmailSettings, HealthThresholds, WatchdogSettings
 from seedtrust_ops.config.databases import DatabaseSettings
 from seedtrust_ops.config.external_services import (
     CloudFrontSettings,
+    HeartbeatSettings,
+    HuntingtonSettings,
     InternalApiSettings,
+    MailSettings,
     PostHogSettings,
     StorageSettings,
 )
-from seedtrust_ops.config.health_thresholds import AlertEmailSettings, HealthThresholds
-from seedtrust_ops.config.mail import MailSettings
-from seedtrust_ops.config.retention import RetentionSettings
-from seedtrust_ops.config.settings_base import SettingsGroup, clean_api_key, http_url, is_tls_or_loopback
-from seedtrust_ops.config.shadow import ShadowSettings
-from seedtrust_ops.config.watchdog import HeartbeatSettings, WatchdogSettings
+from seedtrust_ops.config.settings_base import SettingsGroup
 from seedtrust_ops.errors import ConfigurationError
+from seedtrust_ops.job_policies import JOB_POLICIES
 
 
 class LocationSettings(SettingsGroup):
@@ -65,45 +66,6 @@ class LocationSettings(SettingsGroup):
         return name
 
 
-class HuntingtonSettings(SettingsGroup):
-    """How to reach the Huntington API, with its request limits."""
-
-    api_url: str = Field(
-        validation_alias="HUNTINGTON_API_URL",
-        description="the URL of the Huntington API, such as https://bank.example",
-    )
-    api_key: SecretStr = Field(
-        validation_alias="HUNTINGTON_API_KEY",
-        description="SeedTrust's API key for the Huntington API",
-    )
-    funding_account_id: str = Field(
-        validation_alias="HUNTINGTON_FUNDING_ACCOUNT_ID",
-        description="the ID of the Huntington account that funds transfers",
-    )
-    concurrency: int = Field(
-        default=16,
-        ge=1,
-        le=256,
-        validation_alias="HUNTINGTON_CONCURRENCY",
-        description="the maximum number of concurrent requests to the Huntington API",
-    )
-    timeout_seconds: float = Field(
-        default=10,
-        gt=0,
-        allow_inf_nan=False,
-        validation_alias="HUNTINGTON_TIMEOUT_SECONDS",
-        description="the timeout in seconds of one request to the Huntington API",
-    )
-
-    _is_http = field_validator("api_url")(http_url)
-    _fits_a_header = field_validator("api_key")(clean_api_key)
-
-    @property
-    def uses_plaintext(self) -> bool:
-        """Whether requests to the bank could be read in transit: plain HTTP to another machine."""
-        return not is_tls_or_loopback(self.api_url)
-
-
 class TransferSettings(SettingsGroup):
     """Batch leases, the grace period for unknown transfers, and the environment's kill switch."""
 
@@ -125,6 +87,77 @@ class TransferSettings(SettingsGroup):
         default=False,
         validation_alias="SEEDTRUST_TRANSFERS_HALTED",
         description="1 to stop sending transfers",
+    )
+
+
+class ShadowSettings(SettingsGroup):
+    """The two switches of shadow mode: all jobs, or the jobs that a legacy system still runs.
+
+    A job in shadow mode records what it would have done and changes nothing else. docs/cutover.md says when to use
+    which variable. See docs/decisions/shadow-mode.md.
+    """
+
+    all_jobs: bool = Field(
+        default=False,
+        validation_alias="SEEDTRUST_SHADOW",
+        description="1 to run every job in shadow mode: it records what it would have done and changes nothing else",
+    )
+    jobs: tuple[str, ...] = Field(
+        default=(),
+        validation_alias="SEEDTRUST_SHADOW_JOBS",
+        description="a comma-separated list of jobs to run in shadow mode, because a legacy system still runs them",
+    )
+
+    @field_validator("jobs", mode="before")
+    @classmethod
+    def _split_list(cls, text: object) -> object:
+        return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
+
+    @field_validator("jobs")
+    @classmethod
+    def _require_known_jobs(cls, jobs: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [str(position) for position, job in enumerate(jobs, start=1) if job not in JOB_POLICIES]
+        if unknown:
+            # A mistyped name would leave a job live that somebody believes is in shadow mode, so no job may run.
+            # The value is not repeated: people put secrets into the wrong variables.
+            positions, names = ", ".join(unknown), ", ".join(JOB_POLICIES)
+            raise ValueError(f"the list contains an unknown job at position {positions}; the jobs are {names}")
+        return jobs
+
+    def covers(self, job: str) -> bool:
+        """Return whether this job runs in shadow mode."""
+        return self.all_jobs or job in self.jobs
+
+
+class RetentionSettings(SettingsGroup):
+    """How long Dagster's runs and delivered events are kept, in days, and the time limit of one purge.
+
+    JobRun, transfer attempts and the ledger are never purged.
+    """
+
+    frequent_days: int = Field(
+        default=60,
+        ge=1,
+        validation_alias="SEEDTRUST_RETENTION_FREQUENT_DAYS",
+        description="the number of days to keep successful runs of jobs that run all day",
+    )
+    other_days: int = Field(
+        default=400,
+        ge=1,
+        validation_alias="SEEDTRUST_RETENTION_DAYS",
+        description="the number of days to keep all other runs",
+    )
+    events_days: int = Field(
+        default=60,
+        ge=1,
+        validation_alias="SEEDTRUST_RETENTION_EVENTS_DAYS",
+        description="the number of days to keep events that were delivered to PostHog and the internal API",
+    )
+    max_seconds: int = Field(
+        default=900,
+        ge=0,
+        validation_alias="SEEDTRUST_RETENTION_SECONDS",
+        description="the maximum number of seconds of one purge; the next day's purge continues it",
     )
 
 

@@ -3,6 +3,7 @@
 Errors name the variable and its purpose, and never repeat its value, which may be a secret.
 """
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any, Self
@@ -11,6 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from seedtrust_ops.errors import ConfigurationError
+
+_ADDRESS = re.compile(r"[!-?A-~]+@[!-?A-~]+")
 
 
 class SettingsGroup(BaseModel):
@@ -87,3 +90,8 @@ def clean_api_key(key: SecretStr) -> SecretStr:
     if not text or not all("!" <= character <= "~" for character in text):
         raise ValueError("a key must consist of printable ASCII characters without spaces")
     return SecretStr(text)
+
+
+def is_email_address(text: str) -> bool:
+    """Return whether `text` is one address in ASCII, without a name or spaces."""
+    return _ADDRESS.fullmatch(text) is not None

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.config.retention import RetentionSettings
+from seedtrust_ops.config.settings import RetentionSettings
 from seedtrust_ops.dagster_db.run_purge import PurgeResult, RetentionRule, purge_runs
 from seedtrust_ops.database.engine import dagster_url
 from seedtrust_ops.domain.db_transaction import run_in_transaction

@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.config.health_thresholds import HealthThresholds
+from seedtrust_ops.config.alert_thresholds import HealthThresholds
 from seedtrust_ops.domain.alert_notifications.digest import digest_day
 from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.domain.health.evaluator import Evaluation, evaluate

@@ -13,7 +13,7 @@ from email.message import Message
 from email.policy import compat32
 from email.utils import parseaddr
 
-from seedtrust_ops.config.mail import MailSettings
+from seedtrust_ops.config.external_services import MailSettings
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, MailServerUnavailable
 
 SMTP_TIMEOUT_SECONDS = 30.0

@@ -7,7 +7,7 @@ from email.message import EmailMessage
 from email.utils import formatdate, make_msgid, parseaddr
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.config.mail import MailSettings
+from seedtrust_ops.config.external_services import MailSettings
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.ports.component_status import Component, ComponentStatus, Status
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected

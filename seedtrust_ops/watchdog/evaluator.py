@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from seedtrust_ops.config.watchdog import WatchdogSettings
+from seedtrust_ops.config.alert_thresholds import WatchdogSettings
 from seedtrust_ops.dagster_db.daemon_activity import AutomationTicks
 from seedtrust_ops.formatting import format_duration
 from seedtrust_ops.severity import Severity

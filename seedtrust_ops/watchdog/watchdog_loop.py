@@ -14,7 +14,7 @@ from threading import Event
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.config.watchdog import WatchdogSettings
+from seedtrust_ops.config.alert_thresholds import WatchdogSettings
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.config import HuntingtonSettings
-from seedtrust_ops.config.mail import MailSettings
+from seedtrust_ops.config.external_services import MailSettings
 from seedtrust_ops.domain.transfers.sending_context import BatchRun, TransferOptions
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank

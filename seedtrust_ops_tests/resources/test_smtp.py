@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
-from seedtrust_ops.config.mail import MailSettings
+from seedtrust_ops.config.external_services import MailSettings
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.orchestration.dagster_resources import MailResource
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, MailServerUnavailable

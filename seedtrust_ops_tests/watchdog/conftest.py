@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from seedtrust_ops.config.watchdog import WatchdogSettings
+from seedtrust_ops.config.alert_thresholds import WatchdogSettings
 from seedtrust_ops.sandbox.external_services.control_client import (
     InternalApiServer,
     PostHogServer,

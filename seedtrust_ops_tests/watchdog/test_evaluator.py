@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from seedtrust_ops.config.watchdog import WatchdogSettings
+from seedtrust_ops.config.alert_thresholds import WatchdogSettings
 from seedtrust_ops.dagster_db.daemon_activity import DAEMON_TYPES, AutomationKind, AutomationTicks
 from seedtrust_ops.watchdog.evaluator import ProbeHistory, ProbeVerdict, evaluate
 from seedtrust_ops.watchdog.probes import DagsterFacts, ProbeResult

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config.mail import MailSettings
+from seedtrust_ops.config.external_services import MailSettings
 from seedtrust_ops.domain.notifications.kind_registry import KINDS
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer
 from seedtrust_ops.domain.outbox import Email, enqueue_emails

@@ -1,18 +1,15 @@
-"""Alert thresholds: when each health rule opens an alert, and who receives alert email.
+"""Alert thresholds: when each health rule and the watchdog open an alert, and who receives alert email.
 
-The rules themselves are in `domain/health/`.
+The rules themselves are in `domain/health/` and `watchdog/evaluator`.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from seedtrust_ops.config.settings_base import SettingsGroup
+from seedtrust_ops.config.settings_base import SettingsGroup, is_email_address
 from seedtrust_ops.severity import Severity
-
-_ADDRESS = re.compile(r"[!-?A-~]+@[!-?A-~]+")
 
 
 def _threshold(default: int, name: str, description: str, *, minimum: int = 1) -> Any:
@@ -89,6 +86,40 @@ class HealthThresholds(SettingsGroup):
         return self.minutely_failures if job in self.minutely_jobs else self.failures_by_severity[severity]
 
 
+class WatchdogSettings(SettingsGroup):
+    """How often the watchdog probes Dagster, and when it alerts; `seedtrust-ops gameday` shortens these."""
+
+    interval_seconds: float = Field(
+        default=15,
+        gt=0,
+        le=60,
+        validation_alias="SEEDTRUST_WATCHDOG_INTERVAL_SECONDS",
+        description="the number of seconds between two probes of the watchdog, at most 60",
+    )
+    heartbeat_seconds: float = Field(
+        default=120,
+        # Dagster's daemon sends a heartbeat every 30 s, its scheduler every 60 s.
+        ge=45,
+        allow_inf_nan=False,
+        validation_alias="SEEDTRUST_WATCHDOG_HEARTBEAT_SECONDS",
+        description="the number of seconds without a daemon heartbeat before the watchdog alerts, at least 45",
+    )
+    grace_seconds: float = Field(
+        default=60,
+        ge=0,
+        allow_inf_nan=False,
+        validation_alias="SEEDTRUST_WATCHDOG_GRACE_SECONDS",
+        description="the number of seconds, beyond two of its intervals, without a tick before the watchdog alerts",
+    )
+    database_seconds: float = Field(
+        default=30,
+        ge=0,
+        allow_inf_nan=False,
+        validation_alias="SEEDTRUST_WATCHDOG_DATABASE_SECONDS",
+        description="the number of seconds that a database may be unreachable before the watchdog alerts",
+    )
+
+
 class AlertEmailSettings(SettingsGroup):
     """Who receives alert email."""
 
@@ -109,6 +140,6 @@ class AlertEmailSettings(SettingsGroup):
     def _require_addresses(cls, emails: tuple[str, ...]) -> tuple[str, ...]:
         if not emails:
             raise ValueError("it contains no address")
-        if not all(_ADDRESS.fullmatch(address) for address in emails):
+        if not all(is_email_address(address) for address in emails):
             raise ValueError("each part must be an email address like oncall@seedtrust.example")
         return emails

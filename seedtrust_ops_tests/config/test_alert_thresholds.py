@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from seedtrust_ops.config.health_thresholds import AlertEmailSettings, HealthThresholds
+from seedtrust_ops.config.alert_thresholds import AlertEmailSettings, HealthThresholds
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.job_policies import JOB_POLICIES
 from seedtrust_ops.severity import Severity
