@@ -14,7 +14,7 @@ COMMA := ,
 # Compiled code is kept: without it, every process that a test or the demo starts would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup check test test-fast test-slow browser bench demo dev chaos format constraints clean
+.PHONY: setup check test test-fast test-slow test-dagster browser bench demo dev chaos format constraints clean
 
 # Compiles with all cores and without the packages' own tests, in half of pip's time.
 define install
@@ -55,6 +55,27 @@ test-fast: setup
 test-slow: setup browser
 	$(BIN)/pytest $(PYTEST) --tier=slow $(if $(PART),--part=$(PART))
 	$(BIN)/pytest $(PYTEST) --launcher=default -m daemon $(if $(PART),--part=$(PART))
+
+# The tests of what depends on Dagster, against another version of it: `make test-dagster VERSION=1.13.15`. Everything else
+# has the pinned version; dagster-postgres and the others follow from Dagster's.
+TESTS := seedtrust_ops_tests
+DEFINITIONS_TEST := $(TESTS)/test_definitions.py
+DAGSTER_TESTS := $(addprefix $(TESTS)/,launcher supervisor monitoring orchestration test_dagster_instance.py \
+	test_dagster_internals.py) $(DEFINITIONS_TEST)
+test-dagster:
+	@test -n "$(VERSION)" || { echo "Which version of Dagster? For example: make test-dagster VERSION=1.13.15"; exit 1; }
+	@$(MAKE) --no-print-directory VENV=.venv-dagster-$(VERSION) .venv-dagster-$(VERSION)/.dagster-ready
+	.venv-dagster-$(VERSION)/bin/pytest $(PYTEST) $(DAGSTER_TESTS)
+
+# Run by `test-dagster`, with its own VENV.
+$(VENV)/.dagster-ready: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@grep -v '^dagster' constraints.txt > $(VENV)/constraints.txt
+	@echo "Installing Dagster $(VERSION) and the other dependencies into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(VENV)/constraints.txt \
+	'dagster==$(VERSION)' --editable '.[sandbox,development]'
+	@$(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib || echo "Python compiles the rest when it is imported."
+	@touch $@
 
 # The browser tests need Chromium on this machine; without it they fail and say so.
 browser:

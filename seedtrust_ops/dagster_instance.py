@@ -13,26 +13,34 @@ from pathlib import Path
 from threading import Event
 from typing import Any, ClassVar, Self
 
-from dagster import DagsterInstance, DagsterRun
-from dagster._core.execution.compute_logs import redirect_to_file
-from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
-from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
-from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
-from dagster._core.storage.root import LocalArtifactStorage
-from dagster._serdes import ConfigurableClassData
-from dagster._utils import ensure_file, touch_file
+from dagster import DagsterInstance, DagsterRun, QueuedRunCoordinator, SubmitRunContext
 from dagster_postgres import (
     DagsterPostgresStorage,
     PostgresEventLogStorage,
     PostgresRunStorage,
     PostgresScheduleStorage,
 )
-from dagster_postgres.utils import retry_pg_connection_fn
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from seedtrust_ops.config import get_settings
+from seedtrust_ops.dagster_internals import (
+    DATABASE_RETRIES,
+    FEWER_QUERIES,
+    IO_TYPE_EXTENSION,
+    POOLED_CONNECTIONS,
+    RUN_OUTPUT,
+    CapturedLogContext,
+    ComputeIOType,
+    LocalArtifactStorage,
+    LocalComputeLogManager,
+    ensure_file,
+    is_available,
+    redirect_to_file,
+    retry_pg_connection_fn,
+    touch_file,
+)
 from seedtrust_ops.database.engine import dagster_url
 
 run_was_queued = Event()
@@ -71,19 +79,20 @@ class PostgresStorage(DagsterPostgresStorage):
 
     _urls_with_tables: ClassVar[set[str]] = set()
 
-    def __init__(self, postgres_url: str, *, inst_data: ConfigurableClassData | None = None) -> None:
+    def __init__(self, postgres_url: str, *, inst_data: Any = None) -> None:
         # Dagster creates an instance for each sensor evaluation, and a third of that work was checking for the tables.
         super().__init__(postgres_url, postgres_url not in self._urls_with_tables, inst_data)
         self._urls_with_tables.add(postgres_url)
-        self._schedule_storage = ScheduleStorage(postgres_url, should_autocreate_tables=False)
+        if is_available(FEWER_QUERIES):
+            self._schedule_storage = ScheduleStorage(postgres_url, should_autocreate_tables=False)
 
     @classmethod
     def config_type(cls) -> Any:
         return {}
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Self:
-        url = retry_pg_connection_fn(lambda: add_utc_option(dagster_url()))
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> Self:
+        url = retry_pg_connection_fn(_storage_url) if is_available(DATABASE_RETRIES) else _storage_url()
         return cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
 
 
@@ -91,7 +100,7 @@ class LocalFiles(LocalArtifactStorage):
     """The files that Dagster keeps on this machine, in a folder under DAGSTER_HOME."""
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "LocalFiles":
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> "LocalFiles":
         return cls(base_dir=resolve_in_dagster_home(config_value["base_dir"]), inst_data=inst_data)
 
 
@@ -102,12 +111,12 @@ class LocalRunOutput(LocalComputeLogManager):
     """Whether the output is printed as well; Dagster starts four processes a step for that."""
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "LocalRunOutput":
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> "LocalRunOutput":
         return cls(base_dir=resolve_in_dagster_home(config_value["base_dir"]), inst_data=inst_data)
 
     @contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext]:
-        if self.echoes_output:
+        if self.echoes_output or not is_available(RUN_OUTPUT):
             with super().capture_logs(log_key) as context:
                 yield context
             return
@@ -127,6 +136,8 @@ def pool_connections(instance: DagsterInstance, *, max_connections: int) -> None
     daemon. A pooled connection is tested before each use, so a database restart has the same effect as without a pool.
     The instance must belong to this process alone, and the process must not fork.
     """
+    if not is_available(POOLED_CONNECTIONS):
+        return
     for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
         if isinstance(storage, PostgresRunStorage | PostgresEventLogStorage | PostgresScheduleStorage):
             storage._engine = create_engine(
@@ -136,6 +147,10 @@ def pool_connections(instance: DagsterInstance, *, max_connections: int) -> None
                 max_overflow=max_connections - 1,
                 pool_pre_ping=True,
             )
+
+
+def _storage_url() -> URL:
+    return add_utc_option(dagster_url())
 
 
 @cache

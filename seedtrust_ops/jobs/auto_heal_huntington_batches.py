@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.db_transaction import Sessions
@@ -24,6 +23,7 @@ from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facin
 
 NAME = "auto_heal_huntington_batches"
 SEVERITY = job_policy(NAME).severity
+IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 ASSUME_CRASHED_AFTER = timedelta(minutes=3)
 """A run usually takes seconds. One that takes longer, or whose worker crashed, must not block the next run."""
 
@@ -77,9 +77,7 @@ def auto_heal_huntington_batches_schedule(
     with user_facing_failures():
         reason = _find_reason_to_heal(database)
     in_progress = context.instance.get_run_records(
-        dg.RunsFilter(
-            job_name=NAME, statuses=IN_PROGRESS_RUN_STATUSES, created_after=datetime.now(UTC) - ASSUME_CRASHED_AFTER
-        ),
+        dg.RunsFilter(job_name=NAME, statuses=IN_PROGRESS, created_after=datetime.now(UTC) - ASSUME_CRASHED_AFTER),
         limit=1,
     )
     if in_progress:

@@ -14,6 +14,7 @@ import dagster as dg
 from pydantic import Field
 
 from seedtrust_ops.config import get_settings
+from seedtrust_ops.dagster_internals import require_payment_internals
 from seedtrust_ops.database.listen_notify import BATCH_QUEUED
 from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.domain.shadow_mode.decisions import Decision
@@ -78,6 +79,8 @@ def process_huntington_batch_op(
 
     To launch by hand, replace the 0 in the launchpad with the batch id.
     """
+    with user_facing_failures():
+        require_payment_internals()
     if is_in_shadow_mode(NAME):
         dry_run = partial(_dry_run_batch, context, config, huntington, field_cipher)
         return run_in_shadow_mode(context, NAME, database, dry_run)

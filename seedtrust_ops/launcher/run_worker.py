@@ -11,13 +11,14 @@ import signal
 import sys
 from pathlib import Path
 
-from dagster import DagsterInstance, DagsterRunStatus
-from dagster._cli.api import _execute_run_command_body
-from dagster._cli.utils import get_instance_for_cli
-from dagster._grpc.types import ExecuteRunArgs
-from dagster._serdes import deserialize_value
-from dagster._utils.interrupts import capture_interrupts
+from dagster import DagsterInstance, DagsterRunStatus, deserialize_value
 
+from seedtrust_ops.dagster_internals import (
+    ExecuteRunArgs,
+    _execute_run_command_body,
+    capture_interrupts,
+    get_instance_for_cli,
+)
 from seedtrust_ops.launcher.forking import STOP_SIGNALS
 from seedtrust_ops.launcher.warmup import tune_worker_instance
 from seedtrust_ops.launcher.worker_identity import WorkerIdentity

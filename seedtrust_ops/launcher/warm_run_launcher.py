@@ -1,6 +1,7 @@
 """The run launcher that `dagster.yaml` names: passes each run to the run host, and finds a run's worker by its tag.
 
-On platforms other than Linux, Dagster's own launcher is used. How a run is started is in `run_host`.
+Dagster's own launcher is used on platforms other than Linux, and if the installed version of Dagster lacks what this
+one needs. How a run is started is in `run_host`.
 See docs/decisions/warm-launcher.md.
 """
 
@@ -9,18 +10,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dagster import DagsterRun, DagsterRunStatus
-from dagster._core.code_pointer import ModuleCodePointer
-from dagster._core.events import EngineEventData
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, LaunchRunContext, RunLauncher, WorkerStatus
-from dagster._core.origin import JobPythonOrigin
-from dagster._grpc.types import ExecuteRunArgs
-from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
-from dagster_postgres.utils import DagsterPostgresException
+from dagster import DagsterRun, DagsterRunStatus, DefaultRunLauncher, serialize_value
 from sqlalchemy.exc import SQLAlchemyError
 
 from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.dagster_instance import resolve_in_dagster_home
+from seedtrust_ops.dagster_internals import (
+    WARM_LAUNCHER,
+    CheckRunHealthResult,
+    DagsterPostgresException,
+    EngineEventData,
+    ExecuteRunArgs,
+    LaunchRunContext,
+    ModuleCodePointer,
+    WorkerStatus,
+    is_available,
+)
 from seedtrust_ops.launcher.host_client import RunHostClient
 from seedtrust_ops.launcher.host_socket import LAUNCHER_FOLDER
 from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchRequest
@@ -29,26 +34,17 @@ from seedtrust_ops.launcher.worker_identity import WorkerIdentity
 _logger = logging.getLogger(__name__)
 
 
-class WarmRunLauncher(RunLauncher, ConfigurableClass):
+class WarmRunLauncher(DefaultRunLauncher):
     """Launches each run as a fork of a process that has already loaded its code."""
 
-    def __init__(self, folder: Path, inst_data: ConfigurableClassData | None = None) -> None:
-        self._inst_data = inst_data
+    def __init__(self, folder: Path, inst_data: Any = None) -> None:
+        super().__init__(inst_data)
         self._run_host = RunHostClient(folder)
-        super().__init__()  # type: ignore[no-untyped-call]  # Dagster's has no types
-
-    @property
-    def inst_data(self) -> ConfigurableClassData | None:
-        return self._inst_data
 
     @classmethod
-    def config_type(cls) -> Any:
-        return {}
-
-    @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Any:
-        """Return the launcher, or Dagster's own on platforms other than Linux."""
-        if sys.platform != "linux":
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> Any:
+        """Return the launcher, or Dagster's own on platforms other than Linux or if Dagster lacks a name."""
+        if sys.platform != "linux" or not is_available(WARM_LAUNCHER):
             return DefaultRunLauncher(inst_data)
         return cls(Path(resolve_in_dagster_home(str(LAUNCHER_FOLDER))), inst_data)
 
@@ -66,7 +62,7 @@ class WarmRunLauncher(RunLauncher, ConfigurableClass):
             LaunchRequest(
                 run_id=run.run_id,
                 arguments=serialize_value(arguments),
-                code=_code_to_load(origin),
+                code=_code_to_load(run),
                 environment=environment_for_child({}),
                 working_directory=str(Path.cwd()),
             )
@@ -132,8 +128,9 @@ class WarmRunLauncher(RunLauncher, ConfigurableClass):
         self._run_host.disconnect()
 
 
-def _code_to_load(origin: JobPythonOrigin) -> CodeToLoad:
-    pointer = origin.get_repo_pointer()
+def _code_to_load(run: DagsterRun) -> CodeToLoad:
+    assert run.job_code_origin is not None, "Dagster launches no run without knowing its code"
+    python, pointer = run.job_code_origin.executable_path, run.job_code_origin.get_repo_pointer()
     if isinstance(pointer, ModuleCodePointer):
-        return CodeToLoad(origin.executable_path, pointer.module, pointer.working_directory)
-    return CodeToLoad(origin.executable_path, None, None)
+        return CodeToLoad(python, pointer.module, pointer.working_directory)
+    return CodeToLoad(python, None, None)

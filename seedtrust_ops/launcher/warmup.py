@@ -9,16 +9,15 @@ from dagster import DagsterInstance
 from sqlalchemy import create_engine
 
 from seedtrust_ops.dagster_instance import LocalRunOutput, pool_connections
+from seedtrust_ops.dagster_internals import EARLY_IMPORTS, is_available
 
 RUN_TIME_IMPORTS = (
-    "dagster._core.execution.run_cancellation_thread",
-    "dagster._core.instance.factory",
-    "dagster._core.workspace.autodiscovery",
     "psycopg2.extras",
     "seedtrust_ops.launcher.warm_run_launcher",
     "upath.implementations.local",
 )
-"""What the warm-up job does not import: the classes that `dagster.yaml` names, and what they use."""
+"""What the warm-up job does not import: the classes that `dagster.yaml` names, and what they use. Modules of Dagster
+are in EARLY_IMPORTS."""
 MAX_CONNECTIONS = 11
 
 
@@ -40,6 +39,7 @@ def warm_up() -> None:
     """
     for name in RUN_TIME_IMPORTS:
         importlib.import_module(name)
+    is_available(EARLY_IMPORTS)  # looks them up, which imports them
     # The first engine imports the dialect; this one never connects.
     create_engine("postgresql+psycopg2://")
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

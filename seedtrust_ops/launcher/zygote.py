@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import dagster as dg
-from dagster._cli.utils import _inject_local_env_file
-from dagster._core.code_pointer import load_python_module
 
 import seedtrust_ops.dagster_instance  # noqa: F401  every run needs the classes that dagster.yaml names
 from seedtrust_ops.config import replace_environment
+from seedtrust_ops.dagster_internals import WARM_LAUNCHER, _inject_local_env_file, is_available, load_python_module
 from seedtrust_ops.launcher.code_fingerprint import CodeFingerprint
 from seedtrust_ops.launcher.forking import STOP_SIGNALS, find_fork_obstacle, fork_detached, freeze_heap
 from seedtrust_ops.launcher.run_worker import execute_run
@@ -83,6 +82,9 @@ def main() -> None:
     options = parser.parse_args()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     channel = socket.socket(fileno=options.channel)
+    if not is_available(WARM_LAUNCHER):
+        send_message(channel, {"unfit": "the installed version of Dagster has no warm starts; see the warning"})
+        return
     with _inject_local_env_file(logging.getLogger("dagster")):
         load_code_location(options.module, options.code_folder)
     warm_up()

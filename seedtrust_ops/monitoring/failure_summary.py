@@ -11,10 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from dagster._core.events import JobFailureData, RunFailureReason
-from dagster._core.execution.plan.objects import ErrorSource, StepFailureData
-from dagster_shared.error import SerializableErrorInfo
 
+from seedtrust_ops.dagster_internals import (
+    FAILURE_SUMMARIES,
+    ErrorSource,
+    JobFailureData,
+    RunFailureReason,
+    SerializableErrorInfo,
+    StepFailureData,
+    is_available,
+)
 from seedtrust_ops.domain.json_safe import to_json_safe_text
 from seedtrust_ops.monitoring.run_events import RunEvents
 from seedtrust_ops.orchestration.user_facing_failures import ERROR_MEANING, ERROR_TYPE, TRACEBACK
@@ -73,6 +79,12 @@ TOOK_TOO_LONG = Failure(
     "was, and launch the job again unless it has a schedule or sensor.",
     "The run exceeded its job's maximum runtime and was terminated.",
 )
+CAUSE_UNREADABLE = Failure(
+    "CauseUnreadable",
+    "The run failed, and the installed version of Dagster does not let JobRun read why. See the run's page in the "
+    "Dagster UI.",
+    "The run failed for a reason that JobRun could not read.",
+)
 MARKED_AS_FAILED = Failure(
     "MarkedAsFailed",
     "The run was marked as failed by Dagster or a person; its events do not say why. See the run's page in the Dagster "
@@ -83,6 +95,8 @@ MARKED_AS_FAILED = Failure(
 
 def summarize_failure(events: RunEvents) -> Failure:
     """Return why a failed run failed."""
+    if not is_available(FAILURE_SUMMARIES):
+        return CAUSE_UNREADABLE
     run_failure = events.run_failures[-1] if events.run_failures else None
     for event in events.step_failures:
         failure = event.step_failure_data

@@ -10,12 +10,15 @@ from typing import Any
 
 import dagster as dg
 from dagster import DagsterEventType
-from dagster._core.storage.event_log import SqlEventLogStorageTable
-from dagster._serdes import deserialize_value
 from dagster_postgres import PostgresEventLogStorage
-from dagster_shared.serdes.errors import DeserializationError
 from sqlalchemy import ARRAY, Text, and_, bindparam, case, func, or_, select
 
+from seedtrust_ops.dagster_internals import (
+    EVENT_PAGES,
+    DeserializationError,
+    SqlEventLogStorageTable,
+    is_available,
+)
 from seedtrust_ops.tag_names import RETURN_VALUE_LABEL
 
 RETRY = DagsterEventType.STEP_UP_FOR_RETRY
@@ -70,7 +73,7 @@ def _query_events(
     instance: dg.DagsterInstance, run_ids: Sequence[str], failed: Sequence[str]
 ) -> Iterator[tuple[str, str, dg.DagsterEvent | None]]:
     storage = instance.event_log_storage
-    if not isinstance(storage, PostgresEventLogStorage):
+    if not isinstance(storage, PostgresEventLogStorage) or not is_available(EVENT_PAGES):
         # A developer's instance without a DAGSTER_HOME stores the events of each run in its own SQLite file.
         for run_id in run_ids:
             for entry in storage.get_logs_for_run(run_id, of_type={RETRY, RETURN, *FAILURES}):
@@ -101,7 +104,7 @@ def _deserialize(serialized: str | None) -> dg.DagsterEvent | None:
     if serialized is None:
         return None
     try:
-        return deserialize_value(serialized, dg.EventLogEntry).dagster_event
+        return dg.deserialize_value(serialized, dg.EventLogEntry).dagster_event
     except DeserializationError:
         # One unreadable event must not stop the mirror.
         return None

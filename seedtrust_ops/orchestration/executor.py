@@ -12,10 +12,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.executor.in_process import InProcessExecutor
-from dagster_shared.error import SerializableErrorInfo
 
+from seedtrust_ops.dagster_internals import (
+    CANCELLATION,
+    EXPIRY,
+    RUN_IDENTITY,
+    InProcessExecutor,
+    SerializableErrorInfo,
+    is_available,
+)
 from seedtrust_ops.orchestration.expiration_tags import mark_expired, waited_too_long
 
 _in_process: Any = dg.in_process_executor
@@ -27,18 +32,18 @@ class _Executor(InProcessExecutor):
         if _cancellation_requested(instance, run.run_id):
             # The start may have overwritten the status, and Dagster ends the run according to its status.
             instance.report_run_canceling(run, message="Canceled while starting. No work was done.")
-            raise DagsterExecutionInterruptedError
+            raise dg.DagsterExecutionInterruptedError
         if waited_too_long(instance, run):
             mark_expired(instance, run)
             instance.report_run_canceling(
                 run, message="Expired: waited in the queue longer than this job's limit. No work was done."
             )
             # Dagster raises the same error in a run that is being canceled.
-            raise DagsterExecutionInterruptedError
+            raise dg.DagsterExecutionInterruptedError
         for event in super().execute(plan_context, execution_plan):
             yield event
             if event.is_step_up_for_retry and _was_interrupted(event) and _should_stop(instance, run.run_id):
-                raise DagsterExecutionInterruptedError
+                raise dg.DagsterExecutionInterruptedError
 
 
 def _cancellation_requested(instance: dg.DagsterInstance, run_id: str) -> bool:
@@ -50,7 +55,7 @@ def _cancellation_requested(instance: dg.DagsterInstance, run_id: str) -> bool:
 def _was_interrupted(event: dg.DagsterEvent) -> bool:
     error: SerializableErrorInfo | None = event.step_retry_data.error
     while error is not None:
-        if error.cls_name == DagsterExecutionInterruptedError.__name__:
+        if error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
             return True
         error = error.cause
     return False
@@ -62,8 +67,11 @@ def _should_stop(instance: dg.DagsterInstance, run_id: str) -> bool:
     return run is None or run.is_finished or run.status is dg.DagsterRunStatus.CANCELING
 
 
-def _create(init_context: dg.InitExecutorContext) -> InProcessExecutor:
+def _create(init_context: dg.InitExecutorContext) -> dg.Executor:
     default: InProcessExecutor = _in_process.executor_creation_fn(init_context)
+    if not all(map(is_available, (CANCELLATION, EXPIRY, RUN_IDENTITY))):
+        # Payment runs refuse to start then (`require_payment_internals`).
+        return default
     return _Executor(default.retries, default.step_dependency_config)
 
 

@@ -7,10 +7,10 @@ import warnings
 from typing import Any, TypedDict
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import model_validator
 
 from seedtrust_ops.config import get_settings
+from seedtrust_ops.dagster_internals import UnresolvedAssetJobDefinition
 from seedtrust_ops.job_policies import job_policy, label_tags, queue_tags, run_tags
 from seedtrust_ops.orchestration.executor import in_process
 from seedtrust_ops.severity import Severity

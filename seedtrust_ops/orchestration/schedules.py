@@ -12,9 +12,9 @@ from functools import partial
 from zoneinfo import ZoneInfo
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from seedtrust_ops.config import get_settings
+from seedtrust_ops.dagster_internals import UnresolvedAssetJobDefinition
 from seedtrust_ops.orchestration.job_factory import automation_status, owners_and_tags
 
 DUE_TAG = "seedtrust/due"

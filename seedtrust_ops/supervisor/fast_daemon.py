@@ -1,27 +1,36 @@
 """Dagster's own daemon with shorter intervals between sensor evaluations and between checks of the run queue.
 
 Run as `python -m seedtrust_ops.supervisor.fast_daemon`. Dagster's sensor loop runs every 5 seconds, so after a sensor
-returned one batch, the next would wait up to 5 seconds. Plain `dagster-daemon run` works too, only slower.
+returned one batch, the next would wait up to 5 seconds. Plain `dagster-daemon run` works too, only slower; it is what
+runs if the installed version of Dagster lacks what the fast loops need.
 See docs/decisions/long-poll-sensors.md.
 """
 
 import argparse
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import entry_points
 from threading import Event
 from typing import Any
 
 import dagster as dg
-from dagster._core.workspace.context import IWorkspaceProcessContext
-from dagster._core.workspace.load_target import WorkspaceFileTarget
-from dagster._daemon.controller import create_daemons_from_instance, daemon_controller_from_instance
-from dagster._daemon.daemon import DaemonIterator, DagsterDaemon, SensorDaemon
-from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
-from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
 from sqlalchemy.exc import DBAPIError
 
 from seedtrust_ops.dagster_instance import pool_connections, run_was_queued
+from seedtrust_ops.dagster_internals import (
+    FAST_DAEMON,
+    DagsterDaemon,
+    QueuedRunCoordinatorDaemon,
+    SensorDaemon,
+    WorkspaceFileTarget,
+    capture_interrupts,
+    create_daemons_from_instance,
+    daemon_controller_from_instance,
+    is_available,
+    setup_interrupt_handlers,
+)
 from seedtrust_ops.database.engine import application_engine
 from seedtrust_ops.database.listen_notify import BATCH_QUEUED, REQUEST_PENDING, notify_stop
 from seedtrust_ops.errors import SeedTrustError
@@ -52,9 +61,7 @@ class CappedWaitEvent(Event):
 class FastSensorDaemon(SensorDaemon):
     """Checks every second which sensors to evaluate, and releases long-polling sensors at shutdown."""
 
-    def core_loop(
-        self, workspace_process_context: IWorkspaceProcessContext[Any], shutdown_event: Event
-    ) -> DaemonIterator:
+    def core_loop(self, workspace_process_context: Any, shutdown_event: Event) -> Generator[Any]:
         try:
             yield from super().core_loop(
                 workspace_process_context, CappedWaitEvent(shutdown_event, SENSOR_INTERVAL_SECONDS)
@@ -73,8 +80,8 @@ class FastQueueDaemon(QueuedRunCoordinatorDaemon):
         self._has_queued_runs = False
 
     def run_iteration(
-        self, workspace_process_context: IWorkspaceProcessContext[Any], fixed_iteration_time: float | None = None
-    ) -> DaemonIterator:
+        self, workspace_process_context: Any, fixed_iteration_time: float | None = None
+    ) -> Generator[Any]:
         run_was_queued.wait(FULL_QUEUE_INTERVAL_SECONDS if self._has_queued_runs else QUEUE_INTERVAL_SECONDS)
         run_was_queued.clear()
         # A count costs a fraction of what Dagster reads to decide how many runs to start, and usually none is queued.
@@ -83,7 +90,7 @@ class FastQueueDaemon(QueuedRunCoordinatorDaemon):
             yield from super().run_iteration(workspace_process_context, fixed_iteration_time)
 
 
-def create_daemons(instance: dg.DagsterInstance) -> Iterator[DagsterDaemon[Any]]:
+def create_daemons(instance: dg.DagsterInstance) -> "Iterator[DagsterDaemon[Any]]":
     """Yield the daemons that Dagster would run for the instance, with the two fast ones replacing Dagster's."""
     for daemon in create_daemons_from_instance(instance):
         if isinstance(daemon, SensorDaemon):
@@ -115,11 +122,22 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+def run_stock_daemon(workspace_file: str) -> None:
+    """Run `dagster-daemon run` in this process, until SIGTERM or SIGINT."""
+    (command,) = entry_points(group="console_scripts", name="dagster-daemon")
+    sys.argv = ["dagster-daemon", "run", "--workspace", workspace_file]
+    command.load()()
+
+
 def main() -> None:
     """Run the daemon on the workspace file `--workspace` until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m seedtrust_ops.supervisor.fast_daemon", description=__doc__)
     parser.add_argument("--workspace", required=True, help="the workspace.yaml that names the code servers")
-    workspace = WorkspaceFileTarget([parser.parse_args().workspace])
+    workspace_file = parser.parse_args().workspace
+    if not is_available(FAST_DAEMON):
+        run_stock_daemon(workspace_file)
+        return
+    workspace = WorkspaceFileTarget([workspace_file])
     setup_interrupt_handlers()
     with (
         suppress(KeyboardInterrupt),

@@ -61,6 +61,7 @@ class QuickDaemon:
                 *("--port", str(self.port), "--location-name", "quick", "--log-level", "warning"),
             ),
             "daemon": ("dagster._daemon", "run", "--workspace", str(self.workspace)),
+            "fast-daemon": ("seedtrust_ops.supervisor.fast_daemon", "--workspace", str(self.workspace)),
             "web-server": (
                 *("dagster_webserver", "--workspace", str(self.workspace), "--host", LOOPBACK),
                 *("--port", str(self.web_port)),
@@ -76,11 +77,11 @@ class QuickDaemon:
                 stderr=log,
             )
 
-    def start_all(self) -> None:
-        """Start the code server and the daemon."""
+    def start_all(self, daemon: str = "daemon") -> None:
+        """Start the code server and the daemon, Dagster's or the `fast-daemon`."""
         self.start("code-server")
         wait_until(lambda: is_listening(self.port), seconds=120, what="the code server")
-        self.start("daemon")
+        self.start(daemon)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send the signal to one of the processes, and wait until it has exited."""
@@ -184,8 +185,8 @@ def change_settings(home: DagsterHome, old: str, new: str) -> None:
 
 
 @contextmanager
-def quick_daemon(home: DagsterHome, instance: dg.DagsterInstance) -> Iterator[QuickDaemon]:
-    """Run the code server and the daemon; at the end stop them and everything that they started."""
+def quick_daemon(home: DagsterHome, instance: dg.DagsterInstance, program: str = "daemon") -> Iterator[QuickDaemon]:
+    """Run the code server and a daemon; at the end stop them and everything that they started."""
     daemon = QuickDaemon(home, instance)
     daemon.code.mkdir()
     shutil.copy(JOBS_FILE, daemon.code / "quick_jobs.py")
@@ -194,7 +195,7 @@ def quick_daemon(home: DagsterHome, instance: dg.DagsterInstance) -> Iterator[Qu
         stack.callback(daemon.stop)
         workspace = write_workspace(home.folder, daemon.port)
         workspace.write_text(workspace.read_text().replace("seedtrust_ops", "quick"))
-        daemon.start_all()
+        daemon.start_all(program)
         try:
             yield daemon
         except BaseException:

@@ -16,8 +16,8 @@ from typing import IO
 
 import dagster as dg
 import psutil
+import yaml
 from cryptography.fernet import Fernet
-from dagster._core.instance.ref import InstanceRef
 from pydantic import SecretStr
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -36,6 +36,8 @@ CASES = 60
 SEED = 20
 SETTLEMENT_SECONDS = 8.0
 POLL_SECONDS = 0.1
+DEMO_SETTINGS = "demo.yaml"
+"""The worker's `dagster.yaml`, with the storage URL for this process."""
 TIMEOUTS = {
     "HUNTINGTON_TIMEOUT_SECONDS": "2",
     "HUNTINGTON_LEASE_SECONDS": "8",
@@ -158,11 +160,12 @@ def demo_environment(
                 **(variables or {}),
             }
         )
-        storage = {"postgres": {"postgres_url": dagster.set(drivername="postgresql+psycopg2").render_as_string(False)}}
-        # This process does not have the worker's environment, so the storage URL is passed explicitly.
-        instance = exit_stack.enter_context(
-            dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides={"storage": storage}))
-        )
+        # This process does not have the worker's environment, so its settings contain the storage URL.
+        storage_url = dagster.set(drivername="postgresql+psycopg2").render_as_string(False)
+        settings = yaml.safe_load((home / "dagster.yaml").read_text())
+        settings["storage"] = {"postgres": {"postgres_url": storage_url}}
+        (home / DEMO_SETTINGS).write_text(yaml.safe_dump(settings))
+        instance = exit_stack.enter_context(dg.DagsterInstance.from_config(str(home), DEMO_SETTINGS))
         log = folder / "worker.log"
         output = exit_stack.enter_context(log.open("w", buffering=1))
         worker = RestartableProgram(
