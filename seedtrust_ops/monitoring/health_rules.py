@@ -14,21 +14,28 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_db.daemon_activity import read_ticks
 from seedtrust_ops.database.engine import dagster_url
 from seedtrust_ops.domain.alerts.store import Finding
-from seedtrust_ops.domain.health.backlog import DRS_OVERDUE, REPORTS_WAITING, drs_overdue, reports_waiting
+from seedtrust_ops.domain.health.backlog import (
+    DRS_OVERDUE,
+    REPORTS_WAITING,
+    drs_overdue,
+    notifications_failing,
+    reports_waiting,
+)
 from seedtrust_ops.domain.health.batches import BATCH_STUCK, TRANSFERS_HALTED, batch_stuck, transfers_halted
 from seedtrust_ops.domain.health.ledger import LEDGER_MISMATCH, ledger_mismatch
-from seedtrust_ops.domain.health.outbox_backlog import notifications_failing
-from seedtrust_ops.domain.health.rule import Rule
+from seedtrust_ops.domain.health.rule import HealthRule
 from seedtrust_ops.domain.health.runs import (
     ERROR_SPIKE,
     EXPIRED_RUNS,
     PENDING_ACCUMULATING,
+    SCHEDULE_MISSED,
+    Automation,
     WatchedJob,
     error_spike,
     expired_runs,
     pending_accumulating,
+    schedule_missed,
 )
-from seedtrust_ops.domain.health.schedule_ticks import SCHEDULE_MISSED, Automation, schedule_missed
 from seedtrust_ops.domain.outbox.email_claims import NOTIFICATIONS_FAILING
 from seedtrust_ops.domain.outbox.event_store import Destination
 from seedtrust_ops.errors import ConfigurationError
@@ -54,7 +61,7 @@ def health_rules(
     now: datetime,
     daemon_up_since: datetime,
     destinations: Sequence[Destination],
-) -> list[Rule]:
+) -> list[HealthRule]:
     """Return the rules in the order of evaluation, cheap ones first.
 
     Args:
@@ -80,8 +87,8 @@ def health_rules(
         )
 
     rules = [
-        Rule(TRANSFERS_HALTED, partial(transfers_halted, halted_by_environment=transfers.halted)),
-        Rule(
+        HealthRule(TRANSFERS_HALTED, partial(transfers_halted, halted_by_environment=transfers.halted)),
+        HealthRule(
             BATCH_STUCK,
             partial(
                 batch_stuck,
@@ -91,32 +98,32 @@ def health_rules(
                 halted_by_environment=transfers.halted,
             ),
         ),
-        Rule(
+        HealthRule(
             ERROR_SPIKE,
             partial(
                 error_spike, jobs=jobs, window_seconds=thresholds.window_seconds, window_limit=thresholds.failed_runs
             ),
         ),
-        Rule(
+        HealthRule(
             EXPIRED_RUNS,
             partial(
                 expired_runs, jobs=jobs, window_seconds=thresholds.window_seconds, window_limit=thresholds.expired_runs
             ),
         ),
-        Rule(
+        HealthRule(
             PENDING_ACCUMULATING,
             partial(
                 pending_accumulating, max_pending=thresholds.pending_runs, max_wait_seconds=thresholds.pending_seconds
             ),
         ),
-        Rule(SCHEDULE_MISSED, missed),
-        Rule(REPORTS_WAITING, partial(reports_waiting, max_wait_seconds=thresholds.reports_waiting_seconds)),
-        Rule(DRS_OVERDUE, partial(drs_overdue, max_overdue_seconds=thresholds.drs_overdue_seconds)),
-        Rule(
+        HealthRule(SCHEDULE_MISSED, missed),
+        HealthRule(REPORTS_WAITING, partial(reports_waiting, max_wait_seconds=thresholds.reports_waiting_seconds)),
+        HealthRule(DRS_OVERDUE, partial(drs_overdue, max_overdue_seconds=thresholds.drs_overdue_seconds)),
+        HealthRule(
             NOTIFICATIONS_FAILING,
             partial(notifications_failing, max_wait_seconds=thresholds.outbox_wait_seconds, destinations=destinations),
         ),
-        Rule(LEDGER_MISMATCH, ledger_mismatch, min_interval_seconds=thresholds.ledger_every_seconds),
+        HealthRule(LEDGER_MISMATCH, ledger_mismatch, min_interval_seconds=thresholds.ledger_every_seconds),
     ]
     return [
         replace(rule, find=_find_nothing) if _is_in_shadow(JOB_COVERED_BY_RULE.get(rule.name)) else rule

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.domain.alert_notifications.acknowledgement import acknowledge
 from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.health.evaluator import evaluate
-from seedtrust_ops.domain.health.rule import Rule
+from seedtrust_ops.domain.health.rule import HealthRule
 from seedtrust_ops.domain.outbox.email_claims import alert_subject
 from seedtrust_ops.monitoring.alert_channels import (
     AlertDelivery,
@@ -42,7 +42,7 @@ class Tick:
         self.sessions = sessions
 
     def __call__(self, *findings: Finding, digest_of: date | None = None) -> AlertDelivery:
-        rule = Rule("batch_stuck", lambda _session: findings)
+        rule = HealthRule("batch_stuck", lambda _session: findings)
         evaluate(self.sessions, [rule], now=datetime.now(UTC), last_evaluated={}, quiet_seconds=0, max_seconds=60)
         channels = configured_channels(MailResource(), InternalApiResource(), PostHogResource())
         enqueue_alert_notifications(self.sessions, channels, digest_of=digest_of)

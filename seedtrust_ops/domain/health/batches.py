@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.health.rule import MAX_SEPARATE_FINDINGS, remaining_finding
 from seedtrust_ops.domain.transfers.kill_switch import get_halt_reason
-from seedtrust_ops.domain.transfers.leases import is_live
 from seedtrust_ops.formatting import format_duration
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
@@ -83,7 +82,15 @@ def _without_lease(seconds: float) -> StuckQuery:
     return (
         _stuck(since, seconds)
         .outerjoin(BatchLease, BatchLease.batch_id == HuntingtonBatch.id)
-        .where(HuntingtonBatch.status == "processing", or_(BatchLease.batch_id.is_(None), ~is_live()))
+        .where(
+            HuntingtonBatch.status == "processing",
+            # Not `leases.is_live`: a rule that shared the workers' condition would miss whatever that misses.
+            or_(
+                BatchLease.batch_id.is_(None),
+                BatchLease.token.is_(None),
+                BatchLease.expires_at <= func.clock_timestamp(),
+            ),
+        )
     )
 
 

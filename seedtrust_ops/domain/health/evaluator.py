@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding, record_failure, record_findings
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
-from seedtrust_ops.domain.health.rule import Rule
+from seedtrust_ops.domain.health.rule import HealthRule
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.severity import Severity
 
@@ -42,7 +42,7 @@ class Evaluation:
 
 def evaluate(
     sessions: Sessions,
-    rules: Sequence[Rule],
+    rules: Sequence[HealthRule],
     *,
     now: datetime,
     last_evaluated: Mapping[str, datetime],
@@ -72,7 +72,7 @@ def evaluate(
     return evaluation
 
 
-def _evaluate_rule(sessions: Sessions, rule: Rule, evaluation: Evaluation, quiet_seconds: float) -> None:
+def _evaluate_rule(sessions: Sessions, rule: HealthRule, evaluation: Evaluation, quiet_seconds: float) -> None:
     try:
         findings = run_in_transaction(sessions, partial(_find, rule))
     except Exception as error:  # noqa: BLE001  Any error of one rule becomes an alert and must not stop the others.
@@ -89,12 +89,12 @@ def _evaluate_rule(sessions: Sessions, rule: Rule, evaluation: Evaluation, quiet
     evaluation.resolved += resolved
 
 
-def _find(rule: Rule, session: Session) -> Sequence[Finding]:
+def _find(rule: HealthRule, session: Session) -> Sequence[Finding]:
     session.execute(text(f"set local statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s'"))
     return rule.find(session)
 
 
-def _failure_detail(rule: Rule, error: Exception) -> str:
+def _failure_detail(rule: HealthRule, error: Exception) -> str:
     """Return why the rule could not be evaluated, without the text of unexpected errors, which may contain row data."""
     if isinstance(error, SeedTrustError):
         reason = str(error)

@@ -12,7 +12,7 @@ MAX_SEPARATE_FINDINGS = 20
 
 
 @dataclass(frozen=True)
-class Rule:
+class HealthRule:
     """A check that is evaluated repeatedly, at most once every `min_interval_seconds`.
 
     `find` returns everything that is wrong now; what it no longer returns is resolved.

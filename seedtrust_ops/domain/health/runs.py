@@ -1,11 +1,12 @@
-"""Health of the jobs' runs, read from JobRun: runs that fail, runs that expire, and runs that wait too long.
+"""Health of the jobs' runs: runs that fail, expire or wait too long, read from JobRun, and ticks that launched none.
 
-Revoked runs are not counted, and jobs that only people launch are not watched.
+Revoked runs are not counted. Jobs that only people launch, and stopped schedules and sensors, are not watched. The tick
+data is read in `monitoring/health_rules`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Integer, Row, Text, func, or_, select, true
@@ -21,6 +22,7 @@ from seedtrust_ops.tables import JobRun
 ERROR_SPIKE = "error_spike"
 EXPIRED_RUNS = "expired_runs"
 PENDING_ACCUMULATING = "pending_accumulating"
+SCHEDULE_MISSED = "schedule_missed"
 
 RUNS_EXAMINED_PER_JOB = 200
 """This many of a job's last runs, by queue time, are sorted by the time they ended."""
@@ -175,3 +177,41 @@ def _in_window(session: Session, jobs: Sequence[WatchedJob], status: str, window
             func.coalesce(JobRun.finished_at, JobRun.updated_at) > since,
         )
     ).scalar_one()
+
+
+@dataclass(frozen=True)
+class Automation:
+    """A running schedule or sensor: `due_at` (aware) is when the tick after its last successful one was due, and
+    `severity` is the severity of the jobs that it launches."""
+
+    name: str
+    severity: Severity
+    due_at: datetime
+    last_tick_error: str | None = None
+    """The status of its newest tick if that was not successful."""
+
+
+def schedule_missed(
+    automations: Sequence[Automation], *, now: datetime, daemon_up_since: datetime, missed_seconds: float
+) -> list[Finding]:
+    """Find schedules and sensors whose tick has been due for more than `missed_seconds`.
+
+    `daemon_up_since` is when the daemon last came back: ticks that were due before that get as long to catch up.
+    """
+    found = []
+    for automation in automations:
+        overdue = now - max(automation.due_at, daemon_up_since)
+        if overdue <= timedelta(seconds=missed_seconds):
+            continue
+        last_tick = f" Its newest tick: {automation.last_tick_error}." if automation.last_tick_error else ""
+        found.append(
+            Finding(
+                SCHEDULE_MISSED,
+                automation.name,
+                automation.severity,
+                f"{automation.name} has missed a tick that was due "
+                f"{format_duration((now - automation.due_at).total_seconds())} ago.{last_tick} Check its ticks in the "
+                "Dagster UI. If there are none, restart the worker. Launch urgent jobs manually.",
+            )
+        )
+    return found

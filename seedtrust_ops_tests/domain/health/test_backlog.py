@@ -1,4 +1,4 @@
-"""Rules about backlogs, missed ticks and undelivered notifications, each just below and just above its threshold."""
+"""Rules about backlogs and undelivered notifications, each just below and just above its threshold."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,15 +7,12 @@ import pytest
 from sqlalchemy import func
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.health.backlog import drs_overdue, reports_waiting
-from seedtrust_ops.domain.health.outbox_backlog import notifications_failing
-from seedtrust_ops.domain.health.schedule_ticks import Automation, schedule_missed
+from seedtrust_ops.domain.health.backlog import drs_overdue, notifications_failing, reports_waiting
 from seedtrust_ops.domain.outbox.event_store import Destination
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Notification, OutgoingEvent, ReportRequest, User
 from seedtrust_ops_tests.support.case_factory import CaseFactory
 
-NOW = datetime(2026, 3, 3, 12, tzinfo=UTC)
 DAY = 86_400
 
 
@@ -69,29 +66,6 @@ def test_approvable_request_past_its_date_is_overdue(
     with sessions() as session:
         found = drs_overdue(session, max_overdue_seconds=DAY)
     assert [finding.subject for finding in found] == (["disbursement requests"] if is_overdue else [])
-
-
-@pytest.mark.parametrize(
-    ("due_ago", "daemon_up_for", "is_missed"),
-    [
-        (-600, 90_000, False),
-        (110, 90_000, False),
-        (130, 90_000, True),
-        # The daemon was down and came back: ticks get as long to catch up.
-        (9_000, 110, False),
-        (9_000, 130, True),
-    ],
-)
-def test_overdue_tick_is_missed_unless_the_daemon_just_came_back(
-    due_ago: float, daemon_up_for: float, is_missed: bool
-) -> None:
-    automation = Automation("auto_heal_schedule", Severity.HIGH, NOW - timedelta(seconds=due_ago), "FAILURE")
-    daemon_up_since = NOW - timedelta(seconds=daemon_up_for)
-    found = schedule_missed([automation], now=NOW, daemon_up_since=daemon_up_since, missed_seconds=120)
-    assert [(finding.subject, finding.severity) for finding in found] == (
-        [("auto_heal_schedule", Severity.HIGH)] if is_missed else []
-    )
-    assert all("Its newest tick: FAILURE." in finding.detail for finding in found)
 
 
 def failing(sessions: sessionmaker[Session], *destinations: Destination) -> dict[str, Severity]:

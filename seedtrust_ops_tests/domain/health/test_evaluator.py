@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.alerts.store import Finding, open_alert
 from seedtrust_ops.domain.health.evaluator import RULE_EVALUATION, Evaluation, evaluate
-from seedtrust_ops.domain.health.rule import Rule
+from seedtrust_ops.domain.health.rule import HealthRule
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert
@@ -25,7 +25,7 @@ def finding(subject: str = "batch 1", severity: Severity = Severity.HIGH, detail
 
 def evaluate_rules(
     sessions: sessionmaker[Session],
-    *rules: Rule,
+    *rules: HealthRule,
     quiet_seconds: float = 0,
     last_evaluated: dict[str, datetime] | None = None,
     max_seconds: float = 60,
@@ -42,7 +42,7 @@ def evaluate_rules(
 
 def evaluate_finding(sessions: sessionmaker[Session], *findings: Finding, quiet_seconds: float = 0) -> Evaluation:
     """Evaluate a rule that returns these findings."""
-    return evaluate_rules(sessions, Rule("a_rule", lambda _session: findings), quiet_seconds=quiet_seconds)
+    return evaluate_rules(sessions, HealthRule("a_rule", lambda _session: findings), quiet_seconds=quiet_seconds)
 
 
 def alerts(sessions: sessionmaker[Session]) -> list[tuple[str, str, bool]]:
@@ -114,9 +114,9 @@ def test_failing_rule_opens_an_alert_and_stops_no_other_rule(
     sessions: sessionmaker[Session], find: Find, reason: str
 ) -> None:
     evaluate_finding(sessions, finding())
-    other = Rule("another_rule", lambda _session: [Finding("another_rule", "queue", Severity.LOW, "It is long.")])
+    other = HealthRule("another_rule", lambda _session: [Finding("another_rule", "queue", Severity.LOW, "It is long.")])
     for _ in range(2):
-        evaluation = evaluate_rules(sessions, Rule("a_rule", find), other)
+        evaluation = evaluate_rules(sessions, HealthRule("a_rule", find), other)
         assert evaluation.evaluated == ["another_rule"]
         (failure,) = evaluation.failures
         assert failure.startswith("The health rule a_rule could not be evaluated")
@@ -137,13 +137,13 @@ def test_failing_rule_opens_an_alert_and_stops_no_other_rule(
 def test_expensive_rule_waits_for_its_interval(
     sessions: sessionmaker[Session], seconds_ago: float | None, is_evaluated: bool
 ) -> None:
-    rule = Rule("a_rule", lambda _session: [], min_interval_seconds=300)
+    rule = HealthRule("a_rule", lambda _session: [], min_interval_seconds=300)
     last = {} if seconds_ago is None else {"a_rule": datetime.now(UTC) - timedelta(seconds=seconds_ago)}
     assert (evaluate_rules(sessions, rule, last_evaluated=last).evaluated == ["a_rule"]) == is_evaluated
 
 
 def test_rules_without_time_left_are_reported_as_postponed(sessions: sessionmaker[Session]) -> None:
-    evaluation = evaluate_rules(sessions, Rule("a_rule", lambda _session: []), max_seconds=0)
+    evaluation = evaluate_rules(sessions, HealthRule("a_rule", lambda _session: []), max_seconds=0)
     assert (evaluation.evaluated, evaluation.postponed) == ([], ["a_rule"])
 
 

@@ -1,4 +1,4 @@
-"""Runs that fail, expire or wait: each rule just below and just above its threshold, on rows of JobRun."""
+"""Runs that fail, expire or wait, and missed ticks: each rule just below and just above its threshold."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,7 +8,14 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.alerts.store import Finding
-from seedtrust_ops.domain.health.runs import WatchedJob, error_spike, expired_runs, pending_accumulating
+from seedtrust_ops.domain.health.runs import (
+    Automation,
+    WatchedJob,
+    error_spike,
+    expired_runs,
+    pending_accumulating,
+    schedule_missed,
+)
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import JobRun
 
@@ -17,6 +24,7 @@ MINUTELY = WatchedJob("heal", Severity.HIGH, 3)
 LOW = WatchedJob("clean_up", Severity.LOW, 3)
 JOBS = (CRITICAL, MINUTELY, LOW)
 WINDOW = 600
+NOW = datetime(2026, 3, 3, 12, tzinfo=UTC)
 
 
 def add_runs(
@@ -141,3 +149,26 @@ def test_queue_alerts_when_too_long_or_too_slow(
     with sessions() as session:
         found = severities(pending_accumulating(session, max_pending=3, max_wait_seconds=300))
     assert found == ({"queue": Severity.HIGH} if is_finding else {})
+
+
+@pytest.mark.parametrize(
+    ("due_ago", "daemon_up_for", "is_missed"),
+    [
+        (-600, 90_000, False),
+        (110, 90_000, False),
+        (130, 90_000, True),
+        # The daemon was down and came back: ticks get as long to catch up.
+        (9_000, 110, False),
+        (9_000, 130, True),
+    ],
+)
+def test_overdue_tick_is_missed_unless_the_daemon_just_came_back(
+    due_ago: float, daemon_up_for: float, is_missed: bool
+) -> None:
+    automation = Automation("auto_heal_schedule", Severity.HIGH, NOW - timedelta(seconds=due_ago), "FAILURE")
+    daemon_up_since = NOW - timedelta(seconds=daemon_up_for)
+    found = schedule_missed([automation], now=NOW, daemon_up_since=daemon_up_since, missed_seconds=120)
+    assert [(finding.subject, finding.severity) for finding in found] == (
+        [("auto_heal_schedule", Severity.HIGH)] if is_missed else []
+    )
+    assert all("Its newest tick: FAILURE." in finding.detail for finding in found)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.cli.console import PlainConsole
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.definitions import defs
-from seedtrust_ops.domain.health.rule import Rule
+from seedtrust_ops.domain.health.rule import HealthRule
 from seedtrust_ops.monitoring.health_rules import JOB_COVERED_BY_RULE, health_rules
 from seedtrust_ops.status.collector import collect_status
 from seedtrust_ops.status.health import evaluate_health
@@ -22,7 +22,7 @@ from seedtrust_ops_tests.support.factories import Company
 pytestmark = pytest.mark.usefixtures("production")
 
 
-def rules() -> dict[str, Rule]:
+def rules() -> dict[str, HealthRule]:
     now = datetime.now(UTC)
     due = health_rules(defs.get_repository_def(), now=now, daemon_up_since=now, destinations=[])
     return {rule.name: rule for rule in due}
