@@ -16,7 +16,7 @@ from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.formatting import strip_control_chars
 
 if TYPE_CHECKING:
-    from seedtrust_ops.domain.shadow_mode.comparison.models import Comparison, Period
+    from seedtrust_ops.domain.shadow_mode.comparison.models import Comparison, ComparisonPeriod
 
 shadow = typer.Typer(
     no_args_is_help=True, help="Compare jobs in shadow mode with the legacy systems (see docs/cutover.md)."
@@ -63,13 +63,13 @@ def compare(
     from seedtrust_ops.database.engine import application_engine, application_sessions, translate_database_errors
     from seedtrust_ops.domain.shadow_mode.comparison.all_jobs import compare_all_jobs
     from seedtrust_ops.domain.shadow_mode.comparison.emails import read_email_log
-    from seedtrust_ops.domain.shadow_mode.comparison.models import Period
+    from seedtrust_ops.domain.shadow_mode.comparison.models import ComparisonPeriod
     from seedtrust_ops.domain.shadow_mode.decisions import transaction_start_time
 
     zone = ZoneInfo(get_settings().location.timezone)
     with translate_database_errors(application_engine().url), application_sessions()() as session:
         at = transaction_start_time(session)
-        period = Period(parse_time(since, at, zone), at if until is None else parse_time(until, at, zone))
+        period = ComparisonPeriod(parse_time(since, at, zone), at if until is None else parse_time(until, at, zone))
         sent = None if emails is None else read_email_log(emails.read_text(encoding="utf-8-sig").splitlines())
         comparisons = compare_all_jobs(session, period, emails=sent, zone=zone)
     differences = sum(len(one.differences) for one in comparisons)
@@ -100,7 +100,7 @@ def parse_time(text: str, now: datetime, zone: tzinfo) -> datetime:
     return (time if time.tzinfo is not None else time.replace(tzinfo=zone)).astimezone(UTC)
 
 
-def _show(period: "Period", comparisons: "list[Comparison]") -> None:
+def _show(period: "ComparisonPeriod", comparisons: "list[Comparison]") -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text

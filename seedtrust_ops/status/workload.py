@@ -6,6 +6,7 @@ from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.sql_arrays import in_array
+from seedtrust_ops.domain.transfers.batch_lifecycle import UNFINISHED_STATUSES
 from seedtrust_ops.domain.transfers.kill_switch import get_halt_reason
 from seedtrust_ops.domain.transfers.leases import is_live
 from seedtrust_ops.severity import Severity
@@ -23,7 +24,6 @@ from seedtrust_ops.tables import (
 MAX_BATCHES = 10
 MAX_ALERTS = 20
 REPORT_PENDING, REPORT_IN_PROGRESS = 1, 2
-UNSENT = ("pending", "processing")
 
 
 def read_workload(session: Session, *, halted_by_environment: bool) -> Workload:
@@ -79,7 +79,7 @@ def _read_batches(session: Session) -> list[BatchProgress]:
         select(
             HuntingtonTransaction.batch_id,
             func.count().label("all"),
-            func.count().filter(HuntingtonTransaction.status.not_in(UNSENT)).label("sent"),
+            func.count().filter(HuntingtonTransaction.status.not_in(UNFINISHED_STATUSES)).label("sent"),
             func.count().filter(HuntingtonTransaction.status == "failed").label("failed"),
             func.sum(HuntingtonTransaction.amount_cents).label("cents"),
         )

@@ -43,7 +43,7 @@ class LocalTransaction:
 
 
 @dataclass(frozen=True)
-class Difference:
+class BankDifference:
     """A transaction whose sent cents differ at the bank; `bank_status` is the bank's status or 'unknown'."""
 
     local: LocalTransaction
@@ -58,7 +58,7 @@ class Reconciliation:
     transactions: int = 0
     local_cents: int = 0
     bank_cents: int = 0
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[BankDifference] = field(default_factory=list)
 
     @property
     def agrees(self) -> bool:
@@ -73,7 +73,7 @@ class Reconciliation:
         self.bank_cents += bank_cents
         if bank_cents != local.sent_cents:
             bank_status = " and ".join(transfer.status.value for transfer in transfers) or UNKNOWN_TO_BANK
-            self.differences.append(Difference(local, bank_status, bank_cents))
+            self.differences.append(BankDifference(local, bank_status, bank_cents))
 
 
 def sent_cents(transfer: BankTransfer) -> int:

@@ -10,12 +10,13 @@ from datetime import date, datetime
 from sqlalchemy import BigInteger, ColumnElement, Date, cast, func, select
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.transfers.batch_lifecycle import UNFINISHED_STATUSES
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 
 MAX_BATCHES_SHOWN = 50
 SENT_STATUSES = ("submitted", "completed")
-"""Statuses of transactions whose money was sent and not returned."""
-OPEN_STATUSES = ("pending", "processing")
+"""Statuses of transactions whose money was sent and not returned. A control does not share what it controls, so this
+list is not the one by which `transfers` finishes a batch."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def read_day(session: Session, day: date, zone: str) -> DailyTransfers:
 
 def _batches(session: Session, day: date, zone: str) -> list[DailyBatch]:
     status, cents = HuntingtonTransaction.status, func.sum(HuntingtonTransaction.amount_cents)
-    problems = func.count().filter(status.in_(("failed", "returned", *OPEN_STATUSES)))
+    problems = func.count().filter(status.in_(("failed", "returned", *UNFINISHED_STATUSES)))
     rows = session.execute(
         select(
             HuntingtonBatch.id.label("batch_id"),
@@ -106,7 +107,7 @@ def _batches(session: Session, day: date, zone: str) -> list[DailyBatch]:
             cast(func.coalesce(cents.filter(status.in_(SENT_STATUSES)), 0), BigInteger).label("sent_cents"),
             func.count().filter(status == "failed").label("failed"),
             func.count().filter(status == "returned").label("returned"),
-            func.count().filter(status.in_(OPEN_STATUSES)).label("still_open"),
+            func.count().filter(status.in_(UNFINISHED_STATUSES)).label("still_open"),
             BatchLease.holder.label("run_id"),
         )
         .outerjoin(HuntingtonTransaction, HuntingtonTransaction.batch_id == HuntingtonBatch.id)

@@ -26,7 +26,7 @@ from seedtrust_ops.domain.reports.request_queue import (
     claim_request_by_id,
     record_emailed,
     record_failed,
-    requeue,
+    requeue_request,
 )
 from seedtrust_ops.errors import SeedTrustError, TransientError
 from seedtrust_ops.ports.object_storage import ReportStorage
@@ -127,7 +127,7 @@ def _generate(
                 raise
     except TransientError as error:
         if request.tries < MAX_TRIES:
-            run_in_transaction(sessions, lambda session: requeue(session, request))
+            run_in_transaction(sessions, lambda session: requeue_request(session, request))
             return RequestFailure(request, str(error), will_retry=True)
         return _fail(sessions, request, f"{error} Failed permanently after {request.tries} attempts.")
     except RequesterUnreachable as error:

@@ -153,7 +153,7 @@ def record_failed(session: Session, request: ClaimedRequest, error: str) -> None
     _set(session, request, {"status": FAILED, "finished_at": func.now(), "error": text})
 
 
-def requeue(session: Session, request: ClaimedRequest) -> None:
+def requeue_request(session: Session, request: ClaimedRequest) -> None:
     """Return the request to the queue, to be claimed after `RETRY_DELAY`; its tries stay counted."""
     _lock_claim(session, request)
     session.execute(

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.approvals.queries import APPROVED_BY_RULE
 from seedtrust_ops.domain.reports.request_queue import EMAILED, IN_PROGRESS, PENDING
 from seedtrust_ops.domain.sql_arrays import in_array
+from seedtrust_ops.domain.transfers.attempts import is_sent_by_us
 from seedtrust_ops.tables import (
     Account,
     DisbursementRequest,
@@ -20,7 +21,6 @@ from seedtrust_ops.tables import (
     HuntingtonTransaction,
     LedgerEntry,
     ReportRequest,
-    TransferAttempt,
 )
 
 
@@ -71,9 +71,7 @@ def undo_batch(session: Session, batch_id: int) -> None:
         return
     of_the_batch = (
         HuntingtonTransaction.batch_id == batch_id,
-        ~select(TransferAttempt.id)
-        .where(TransferAttempt.transaction_id == HuntingtonTransaction.id, TransferAttempt.attempt > 0)
-        .exists(),
+        ~is_sent_by_us(),
     )
     paid = session.scalars(
         select(HuntingtonTransaction.disbursement_request_id).where(

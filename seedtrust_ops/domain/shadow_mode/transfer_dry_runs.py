@@ -19,7 +19,7 @@ from seedtrust_ops.domain.shadow_mode.rollback_session import DryRun, written_in
 from seedtrust_ops.domain.transfers.account_numbers import find_account_number_problems
 from seedtrust_ops.domain.transfers.auto_heal import find_reason_to_heal, heal, reclaim_expired_batches
 from seedtrust_ops.domain.transfers.bank_feed import FEED_NAME
-from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, claim_batch
+from seedtrust_ops.domain.transfers.batch_lifecycle import UNFINISHED_STATUSES, QueuedBatch, claim_batch
 from seedtrust_ops.domain.transfers.leases import Lease
 from seedtrust_ops.domain.transfers.preflight import check_batch
 from seedtrust_ops.domain.transfers.sending_context import BatchRun
@@ -71,7 +71,7 @@ def dry_run_batch(sessions: Sessions, _job: str, run: BatchRun) -> list[Decision
         if not isinstance(claim, Lease):
             return [claimed]
         waiting = select(HuntingtonTransaction.id).where(
-            HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status.in_(("pending", "processing"))
+            HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status.in_(UNFINISHED_STATUSES)
         )
         open_ids = set(session.scalars(waiting))
         problems = find_account_number_problems(session, run)

@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import TIMESTAMP, BigInteger, Integer, Text, func, insert, literal, select
+from sqlalchemy import TIMESTAMP, BigInteger, ColumnElement, Integer, Text, exists, func, insert, literal, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 from seedtrust_ops.domain.sql_arrays import array_table, in_array
 from seedtrust_ops.domain.transfers.leases import Lease, lock_lease
-from seedtrust_ops.domain.transfers.status_transitions import apply_bank_statuses, fail_transactions, requeue
+from seedtrust_ops.domain.transfers.status_transitions import (
+    apply_bank_statuses,
+    fail_transactions,
+    requeue_transactions,
+)
 from seedtrust_ops.ports.bank import (
     BankTransfer,
     IdempotencyConflict,
@@ -29,7 +33,7 @@ from seedtrust_ops.ports.bank import (
     TransferResponse,
     Unauthorized,
 )
-from seedtrust_ops.tables import TransferAttempt
+from seedtrust_ops.tables import HuntingtonTransaction, TransferAttempt
 
 KEY_PREFIX = "seedtrust-transaction-"
 _MAX_ID_DIGITS = 18
@@ -98,6 +102,14 @@ class AttemptEnd:
     """The bank's idempotency key, if it is not one of ours."""
 
 
+def is_sent_by_us() -> ColumnElement[bool]:
+    """Return the SQL condition that we ever tried to send a transaction under our key.
+
+    Attempt 0 stands for a transfer that we never sent but found at the bank by its reference.
+    """
+    return exists().where(TransferAttempt.transaction_id == HuntingtonTransaction.id, TransferAttempt.attempt > 0)
+
+
 def start_attempts(session: Session, transaction_ids: Collection[int]) -> dict[int, StartedAttempt]:
     """Record that a request for each transaction is about to be sent; return the attempts by transaction id."""
     if not transaction_ids:
@@ -162,10 +174,7 @@ def end_attempts(session: Session, ends: Sequence[AttemptEnd]) -> None:
 
 
 def record_bank_findings(session: Session, found: Mapping[int, BankTransfer], detail: str) -> None:
-    """Append the bank's current status of each transaction to its latest attempt.
-
-    Attempt 0 stands for a transfer that we never sent but found at the bank by its reference.
-    """
+    """Append the bank's current status of each transaction to its latest attempt, or to attempt 0 if there is none."""
     latest = latest_attempts(session, found)
     end_attempts(
         session,
@@ -235,7 +244,7 @@ def record_responses(session: Session, lease: Lease, results: Sequence[AttemptRe
             transfers[transaction_id] = one.found
     apply_bank_statuses(session, transfers)
     fail_transactions(session, refused, from_status="processing")
-    requeue(session, unsent)
+    requeue_transactions(session, unsent)
     end_attempts(session, [to_attempt_end(one) for one in results])
     _update_bank_alerts(session, results)
 

@@ -18,12 +18,12 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.sql_arrays import in_array
-from seedtrust_ops.domain.transfers.attempts import parse_idempotency_key, record_bank_findings
-from seedtrust_ops.domain.transfers.batch_lifecycle import finish_batches
+from seedtrust_ops.domain.transfers.attempts import is_sent_by_us, parse_idempotency_key, record_bank_findings
+from seedtrust_ops.domain.transfers.batch_lifecycle import finish_batches, lock_batches
 from seedtrust_ops.domain.transfers.legacy_takeover import LegacyTransaction, match_by_reference
 from seedtrust_ops.domain.transfers.status_transitions import StatusChange, apply_bank_statuses
 from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankTransfer
-from seedtrust_ops.tables import Alert, BankFeedCursor, HuntingtonBatch, HuntingtonTransaction, TransferAttempt
+from seedtrust_ops.tables import Alert, BankFeedCursor, HuntingtonTransaction, TransferAttempt
 
 FEED_NAME = "huntington"
 OVERLAP = timedelta(hours=1)
@@ -136,16 +136,13 @@ def _legacy_candidates(sessions: Sessions, unmatched: Sequence[BankTransfer]) ->
     references = {number: one for number, one in references.items() if number < 2**63}
     if not references:
         return []
-    sent_by_us = select(TransferAttempt.transaction_id).where(
-        in_array(TransferAttempt.transaction_id, references), TransferAttempt.attempt > 0
-    )
     with sessions() as session:
         rows = session.execute(
             select(
                 HuntingtonTransaction.id,
                 HuntingtonTransaction.amount_cents,
                 HuntingtonTransaction.bank_transfer_id,
-                HuntingtonTransaction.id.in_(sent_by_us).label("is_sent_by_us"),
+                is_sent_by_us().label("is_sent_by_us"),
             ).where(in_array(HuntingtonTransaction.id, references))
         ).all()
     # Even if the result of our own request is not known yet: by then this page of the feed will not be read again.
@@ -176,9 +173,7 @@ def _record(
     session: Session, matched: dict[int, BankTransfer], read_up_to: datetime | None
 ) -> tuple[list[StatusChange], dict[int, str]]:
     batches = select(HuntingtonTransaction.batch_id).where(in_array(HuntingtonTransaction.id, matched))
-    session.execute(
-        select(HuntingtonBatch.id).where(HuntingtonBatch.id.in_(batches)).order_by(HuntingtonBatch.id).with_for_update()
-    )
+    lock_batches(session, batches)
     changes = apply_bank_statuses(session, matched)
     record_bank_findings(
         session, {change.transaction_id: change.transfer for change in changes}, "seen in the bank's feed"

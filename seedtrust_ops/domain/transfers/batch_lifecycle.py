@@ -8,11 +8,18 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.sql_arrays import in_array
-from seedtrust_ops.domain.transfers.leases import Lease, LeaseHolder, acquire_lease, is_live, lock_lease
+from seedtrust_ops.domain.transfers.leases import (
+    Lease,
+    LeaseHolder,
+    acquire_lease,
+    has_live_lease,
+    is_live,
+    lock_lease,
+)
 from seedtrust_ops.domain.transfers.legacy_takeover import (
     is_held_by_legacy_worker,
     require_bank_inquiry,
@@ -24,7 +31,8 @@ from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 
 FINISHED_STATUSES = ("completed", "completed_with_errors", "failed")
-OPEN_STATUSES = ("pending", "processing")
+UNFINISHED_STATUSES = ("pending", "processing")
+"""A batch with a transaction in one of these is not finished."""
 QUEUEABLE_STATUSES = ("draft", "held", "failed")
 """`failed` covers batches that the legacy worker abandoned with transactions still pending."""
 MAX_ID = 2**63 - 1
@@ -206,6 +214,19 @@ def claim_batch(session: Session, run: BatchRun) -> Lease | LeaseHolder | Alread
     return lease
 
 
+def lock_batches(session: Session, batch_ids: Collection[int] | Select[int]) -> None:
+    """Lock the batches in the order of their ids: the first locks of every transaction that changes several batches.
+
+    Either a claim waits until this transaction ends, or this transaction sees the claim's lease.
+    """
+    session.execute(
+        select(HuntingtonBatch.id)
+        .where(HuntingtonBatch.id.in_(batch_ids))
+        .order_by(HuntingtonBatch.id)
+        .with_for_update()
+    )
+
+
 def requeue_abandoned_batches(session: Session, batch_ids: Collection[int]) -> list[int]:
     """Requeue the batches whose worker crashed before it had sent everything: they still have pending transactions.
 
@@ -223,10 +244,7 @@ def requeue_abandoned_batches(session: Session, batch_ids: Collection[int]) -> l
             in_array(HuntingtonBatch.id, batch_ids),
             HuntingtonBatch.status == "processing",
             ~is_live(),
-            exists().where(
-                HuntingtonTransaction.batch_id == HuntingtonBatch.id,
-                HuntingtonTransaction.status == "pending",
-            ),
+            _has_transaction_in(("pending",)),
         )
         .order_by(HuntingtonBatch.id)
         .with_for_update(of=HuntingtonBatch)
@@ -279,24 +297,21 @@ def return_to_queue(session: Session, lease: Lease, error: str | None) -> None:
         .where(
             HuntingtonBatch.id == lease.batch_id,
             HuntingtonBatch.status == "processing",
-            exists().where(HuntingtonTransaction.batch_id == lease.batch_id, HuntingtonTransaction.status == "pending"),
+            _has_transaction_in(("pending",)),
         )
         .values(status="queued", error=error)
     )
 
 
 def list_batches_ready_to_finish(session: Session) -> list[int]:
-    """Return the `processing` batches that no worker holds and that have no open transaction left."""
+    """Return the `processing` batches that no worker holds and whose transactions are all settled or submitted."""
     return list(
         session.scalars(
             select(HuntingtonBatch.id)
             .where(
                 HuntingtonBatch.status == "processing",
-                ~exists().where(BatchLease.batch_id == HuntingtonBatch.id, is_live()),
-                ~exists().where(
-                    HuntingtonTransaction.batch_id == HuntingtonBatch.id,
-                    HuntingtonTransaction.status.in_(OPEN_STATUSES),
-                ),
+                ~has_live_lease(HuntingtonBatch.id),
+                ~_has_transaction_in(UNFINISHED_STATUSES),
             )
             .order_by(HuntingtonBatch.id)
             .with_for_update()
@@ -315,13 +330,13 @@ def finish_batches(session: Session, batch_ids: Collection[int]) -> dict[int, st
     """
     succeeded = func.count().filter(HuntingtonTransaction.status.in_(("submitted", "completed")))
     failed = func.count().filter(HuntingtonTransaction.status.in_(("failed", "returned")))
-    still_open = func.count().filter(HuntingtonTransaction.status.in_(OPEN_STATUSES))
+    unfinished = func.count().filter(HuntingtonTransaction.status.in_(UNFINISHED_STATUSES))
     totals = (
         select(
             HuntingtonBatch.id.label("batch_id"),
             succeeded.label("succeeded"),
             failed.label("failed"),
-            still_open.label("still_open"),
+            unfinished.label("unfinished"),
         )
         .outerjoin(HuntingtonTransaction, HuntingtonTransaction.batch_id == HuntingtonBatch.id)
         .where(in_array(HuntingtonBatch.id, batch_ids))
@@ -342,11 +357,11 @@ def finish_batches(session: Session, batch_ids: Collection[int]) -> dict[int, st
         update(HuntingtonBatch)
         .where(
             HuntingtonBatch.id == totals.c.batch_id,
-            totals.c.still_open == 0,
+            totals.c.unfinished == 0,
             HuntingtonBatch.status.in_(("processing", *FINISHED_STATUSES)),
             or_(
                 HuntingtonBatch.status != "processing",
-                ~exists().where(BatchLease.batch_id == HuntingtonBatch.id, is_live()),
+                ~has_live_lease(HuntingtonBatch.id),
             ),
             or_(HuntingtonBatch.status != status, HuntingtonBatch.error.is_distinct_from(error)),
         )
@@ -354,3 +369,9 @@ def finish_batches(session: Session, batch_ids: Collection[int]) -> dict[int, st
         .returning(HuntingtonBatch.id, HuntingtonBatch.status)
     )
     return {row.id: row.status for row in rows}
+
+
+def _has_transaction_in(statuses: Collection[str]) -> ColumnElement[bool]:
+    return exists().where(
+        HuntingtonTransaction.batch_id == HuntingtonBatch.id, HuntingtonTransaction.status.in_(statuses)
+    )

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import Switch
 
-TRANSFERS_HALTED = "transfers_halted"
+SWITCH_NAME = "transfers_halted"
 
 
 class TransfersHalted(SeedTrustError):
@@ -36,7 +36,7 @@ def get_halt_reason(session: Session, halted_by_environment: bool) -> str | None
 
 def halt(session: Session, reason: str, set_by: str) -> None:
     """Stop all sending; if the switch is already on, its first reason is kept."""
-    session.execute(insert(Switch).values(name=TRANSFERS_HALTED, reason=reason, set_by=set_by).on_conflict_do_nothing())
+    session.execute(insert(Switch).values(name=SWITCH_NAME, reason=reason, set_by=set_by).on_conflict_do_nothing())
 
 
 def resume(session: Session) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, ColumnElement, func, literal, select, update
+from sqlalchemy import BigInteger, ColumnElement, SQLColumnExpression, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -100,6 +100,11 @@ def _live_holder(session: Session, batch_id: int) -> LeaseHolder | None:
 def is_live() -> ColumnElement[bool]:
     """Return the SQL condition that a lease row is held and has not expired."""
     return BatchLease.token.is_not(None) & (BatchLease.expires_at > func.clock_timestamp())
+
+
+def has_live_lease(batch_id: SQLColumnExpression[int]) -> ColumnElement[bool]:
+    """Return the SQL condition that a worker holds the batch with this id."""
+    return exists().where(BatchLease.batch_id == batch_id, is_live())
 
 
 def lock_lease(session: Session, lease: Lease) -> None:

@@ -1,7 +1,7 @@
 """Preflight: checks the whole batch before any of it is sent.
 
-`decide` is the rule, a pure function; `check_batch` loads the rows and records the failures. A transaction that does
-not pass is `failed` with the reason, and the rest is sent.
+`find_problems` is the rule, a pure function; `check_batch` loads the rows and records the failures. A transaction that
+does not pass is `failed` with the reason, and the rest is sent.
 See docs/decisions/preflight.md and docs/decisions/unknown-outcomes.md.
 """
 
@@ -59,7 +59,7 @@ def find_routing_number_problem(routing_number: str) -> str | None:
     return None
 
 
-def decide(candidates: Iterable[Candidate], available_cents: Mapping[int, int]) -> dict[int, str]:
+def find_problems(candidates: Iterable[Candidate], available_cents: Mapping[int, int]) -> dict[int, str]:
     """Return why each candidate must not be sent, by transaction id; all others may be sent.
 
     Args:
@@ -137,7 +137,7 @@ def check_batch(session: Session, lease: Lease, number_problems: Mapping[int, st
     """
     lock_lease(session, lease)
     require_processing(session, lease)
-    own_pending = and_(HuntingtonTransaction.batch_id == lease.batch_id, HuntingtonTransaction.status == "pending")
+    own_pending = _is_pending_in(lease.batch_id)
     # Lock order: transactions before accounts, as everywhere.
     session.execute(
         select(HuntingtonTransaction.id).where(own_pending).order_by(HuntingtonTransaction.id).with_for_update()
@@ -157,9 +157,13 @@ def check_batch(session: Session, lease: Lease, number_problems: Mapping[int, st
     for account_id, cents in _in_flight(session, lease.batch_id, cases):
         available[account_id] -= cents
     candidates = _candidates(session, lease.batch_id, number_problems)
-    problems = decide(candidates, available)
+    problems = find_problems(candidates, available)
     fail_transactions(session, problems, from_status="pending")
     return [one.transaction_id for one in candidates if one.transaction_id not in problems]
+
+
+def _is_pending_in(batch_id: int) -> ColumnElement[bool]:
+    return and_(HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status == "pending")
 
 
 def _is_in_flight(transaction: type[HuntingtonTransaction], own_batch_id: int) -> ColumnElement[bool]:
@@ -201,7 +205,7 @@ def _in_flight(session: Session, own_batch_id: int, cases: Select[int]) -> list[
 
 
 def _candidates(session: Session, batch_id: int, number_problems: Mapping[int, str]) -> list[Candidate]:
-    own_pending = and_(HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status == "pending")
+    own_pending = _is_pending_in(batch_id)
     # All conflicting transactions in one pass: the platform has no index by request, so a lookup per row would scan
     # the whole table each time. A pending transaction of this batch is never among them.
     other = aliased(HuntingtonTransaction)

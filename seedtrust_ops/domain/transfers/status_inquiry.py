@@ -20,12 +20,13 @@ from seedtrust_ops.domain.transfers.attempts import (
     Outcome,
     end_attempts,
     idempotency_key,
+    is_sent_by_us,
     latest_attempts,
     record_bank_findings,
 )
 from seedtrust_ops.domain.transfers.bank_feed import has_missing_transfers, open_missing_transfer_alerts
-from seedtrust_ops.domain.transfers.batch_lifecycle import finish_batches, requeue_batches
-from seedtrust_ops.domain.transfers.leases import Lease, is_live, lock_lease
+from seedtrust_ops.domain.transfers.batch_lifecycle import finish_batches, lock_batches, requeue_batches
+from seedtrust_ops.domain.transfers.leases import Lease, has_live_lease, lock_lease
 from seedtrust_ops.domain.transfers.legacy_takeover import (
     LegacyTransaction,
     is_false_failure,
@@ -76,9 +77,8 @@ class InquiryResult:
 
 def is_open() -> ColumnElement[bool]:
     """Return the SQL condition that a transaction is awaiting bank status and no worker is on it."""
-    leased = exists().where(BatchLease.batch_id == HuntingtonTransaction.batch_id, is_live())
     return or_(
-        and_(HuntingtonTransaction.status == "processing", ~leased),
+        and_(HuntingtonTransaction.status == "processing", ~has_live_lease(HuntingtonTransaction.batch_id)),
         HuntingtonTransaction.status == "submitted",
         is_false_failure(HuntingtonTransaction),
     )
@@ -132,9 +132,6 @@ class _Page:
 
 
 def _next_page(sessions: Sessions, after: int, lease: Lease | None) -> _Page | None:
-    is_sent_by_us = exists().where(
-        TransferAttempt.transaction_id == HuntingtonTransaction.id, TransferAttempt.attempt > 0
-    )
     query = (
         select(
             HuntingtonTransaction.id,
@@ -142,7 +139,7 @@ def _next_page(sessions: Sessions, after: int, lease: Lease | None) -> _Page | N
             HuntingtonTransaction.status,
             HuntingtonTransaction.amount_cents,
             HuntingtonTransaction.bank_transfer_id,
-            is_sent_by_us,
+            is_sent_by_us(),
         )
         .where(HuntingtonTransaction.id > after, _is_in_scope(lease))
         .order_by(HuntingtonTransaction.id)
@@ -181,15 +178,7 @@ class _PageRecorder:
     lease: Lease | None
 
     def record(self, session: Session) -> InquiryResult:
-        # Lock order: batches first, by id, as everywhere. Either a claim waits until this is committed, or this sees
-        # the claim's lease.
-        batch_ids = sorted({one.batch_id for one in self.page.transactions})
-        session.execute(
-            select(HuntingtonBatch.id)
-            .where(HuntingtonBatch.id.in_(batch_ids))
-            .order_by(HuntingtonBatch.id)
-            .with_for_update()
-        )
+        lock_batches(session, {one.batch_id for one in self.page.transactions})
         if self.lease is not None:
             lock_lease(session, self.lease)
         result = InquiryResult(changes=apply_bank_statuses(session, self.transfers))
@@ -205,7 +194,7 @@ class _PageRecorder:
             session, {one.id: one.status for one in unknown.values() if one.status == "submitted"}
         )
         # A bank that has lost transfers which it had accepted may have lost these too.
-        result.requeued_transactions = [] if has_missing_transfers(session) else self._requeue(session, unknown)
+        result.requeued_transactions = [] if has_missing_transfers(session) else self._requeue_unknown(session, unknown)
         attempts = latest_attempts(session, result.requeued_transactions)
         end_attempts(
             session,
@@ -221,7 +210,7 @@ class _PageRecorder:
             result.finished = finish_batches(session, {change.batch_id for change in result.changes})
         return result
 
-    def _requeue(self, session: Session, unknown: Mapping[int, OpenTransaction]) -> list[int]:
+    def _requeue_unknown(self, session: Session, unknown: Mapping[int, OpenTransaction]) -> list[int]:
         """Set transactions back to `pending` that the bank does not know after the grace period."""
         last_attempt = (
             select(func.max(TransferAttempt.started_at))
@@ -242,7 +231,7 @@ class _PageRecorder:
         )
         if self.lease is None:
             due = due.where(
-                ~exists().where(BatchLease.batch_id == HuntingtonTransaction.batch_id, is_live()),
+                ~has_live_lease(HuntingtonTransaction.batch_id),
                 # The worker that has the batch may be sending this transaction.
                 ~exists().where(HuntingtonBatch.id == HuntingtonTransaction.batch_id, is_held_by_legacy_worker()),
             )

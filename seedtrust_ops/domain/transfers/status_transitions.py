@@ -150,7 +150,7 @@ def fail_transactions(session: Session, reasons: Mapping[int, str], *, from_stat
     )
 
 
-def requeue(session: Session, transaction_ids: Sequence[int]) -> None:
+def requeue_transactions(session: Session, transaction_ids: Sequence[int]) -> None:
     """Set `processing` transactions whose request provably moved no money back to `pending`."""
     if transaction_ids:
         session.execute(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedtrust_ops.domain.transfers.preflight import Candidate, decide, find_routing_number_problem
+from seedtrust_ops.domain.transfers.preflight import Candidate, find_problems, find_routing_number_problem
 from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker
 from seedtrust_ops_tests.support.factories import ROUTING_NUMBER, Company
 
@@ -26,7 +26,7 @@ VALID = Candidate(
 
 
 def test_valid_transaction_passes() -> None:
-    assert decide([VALID], {3: 5_000}) == {}
+    assert find_problems([VALID], {3: 5_000}) == {}
 
 
 @pytest.mark.parametrize(
@@ -50,19 +50,19 @@ def test_valid_transaction_passes() -> None:
     ],
 )
 def test_each_flaw_is_named_in_the_reason(flaw: dict[str, object], reason: str) -> None:
-    problems = decide([replace(VALID, **flaw)], {3: 10**12})
+    problems = find_problems([replace(VALID, **flaw)], {3: 10**12})
     assert reason in problems[1]
 
 
 def test_first_of_two_transactions_for_one_request_is_sent() -> None:
-    problems = decide([VALID, replace(VALID, transaction_id=2)], {3: 10**12})
+    problems = find_problems([VALID, replace(VALID, transaction_id=2)], {3: 10**12})
     assert list(problems) == [2]
     assert "transaction 1 pays it" in problems[2]
 
 
 def test_invalid_transaction_does_not_block_a_valid_one_for_its_request() -> None:
     flawed = replace(VALID, routing_number="1")
-    assert list(decide([flawed, replace(VALID, transaction_id=2)], {3: 5_000})) == [1]
+    assert list(find_problems([flawed, replace(VALID, transaction_id=2)], {3: 5_000})) == [1]
 
 
 @given(
@@ -74,7 +74,7 @@ def test_passing_amounts_never_exceed_the_account_balance(amounts: list[int], av
         replace(VALID, transaction_id=n, request_id=n, amount_cents=cents, request_amount_cents=cents)
         for n, cents in enumerate(amounts, 1)
     ]
-    problems = decide(candidates, {3: available})
+    problems = find_problems(candidates, {3: available})
     passed = [candidate for candidate in candidates if candidate.transaction_id not in problems]
     remaining_cents = available - sum(candidate.amount_cents for candidate in passed)
     assert remaining_cents >= 0 or not passed

@@ -6,8 +6,8 @@ from datetime import tzinfo
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.shadow_mode.comparison.approvals import BY_DATE, BY_RULE, compare_approvals
-from seedtrust_ops.domain.shadow_mode.comparison.emails import KINDS, SentEmail, compare_emails
-from seedtrust_ops.domain.shadow_mode.comparison.models import Comparison, Period
+from seedtrust_ops.domain.shadow_mode.comparison.emails import KIND_BY_JOB, SentEmail, compare_emails
+from seedtrust_ops.domain.shadow_mode.comparison.models import Comparison, ComparisonPeriod
 from seedtrust_ops.domain.shadow_mode.comparison.reports import compare_reports
 from seedtrust_ops.domain.shadow_mode.comparison.transactions import compare_transactions
 
@@ -19,7 +19,7 @@ NO_TRACE = {
 
 
 def compare_all_jobs(
-    session: Session, period: Period, *, emails: Iterable[SentEmail] | None, zone: tzinfo
+    session: Session, period: ComparisonPeriod, *, emails: Iterable[SentEmail] | None, zone: tzinfo
 ) -> list[Comparison]:
     """Return one comparison per job, or per group of jobs that belong together.
 
@@ -35,6 +35,6 @@ def compare_all_jobs(
         compare_approvals(session, BY_DATE, period),
         compare_approvals(session, BY_RULE, period),
         compare_reports(session, period),
-        *(compare_emails(session, job, period, sent, zone) for job in KINDS),
+        *(compare_emails(session, job, period, sent, zone) for job in KIND_BY_JOB),
         *(Comparison(job, note=note) for job, note in NO_TRACE.items()),
     ]

@@ -11,7 +11,7 @@ from seedtrust_ops.domain.approvals.queries import APPROVED_BY_RULE
 from seedtrust_ops.domain.approvals.writer import Payee
 from seedtrust_ops.domain.shadow_mode.comparison.models import (
     Comparison,
-    Period,
+    ComparisonPeriod,
     decisions_in,
     evaluated_period,
     in_settled_period,
@@ -26,7 +26,7 @@ BY_DATE, BY_RULE = "dr_auto_approval", "rule_based_approval"
 _APPROVED_BY = {BY_DATE: APPROVED_BY_DATE, BY_RULE: f"{APPROVED_BY_RULE}%"}
 
 
-def compare_approvals(session: Session, job: str, period: Period) -> Comparison:
+def compare_approvals(session: Session, job: str, period: ComparisonPeriod) -> Comparison:
     """Compare one of the two approving jobs, by `approved_at` and `approved_by`."""
     covered = evaluated_period(session, job, period)
     if covered is None:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.shadow_mode.comparison.models import (
     Comparison,
-    Period,
+    ComparisonPeriod,
     decisions_in,
     evaluated_period,
     never_evaluated,
@@ -24,11 +24,11 @@ from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.tables import User
 
-KINDS = {
+KIND_BY_JOB = {
     "case_close_reminders": "case-close",
     "account_balance_reminders": "balance-reminder",
 }
-COLUMNS = ("sent_at", "kind", "to")
+LOG_COLUMNS = ("sent_at", "kind", "to")
 NO_LOG = (
     "emails leave no trace in the database: pass the mail provider's log of the legacy emails with --emails "
     "(a CSV file with the columns sent_at, kind and to)"
@@ -55,25 +55,25 @@ def read_email_log(lines: Iterable[str]) -> list[SentEmail]:
         UnreadableEmailLog: names the line and what is wrong with it.
     """
     rows = csv.DictReader(lines)
-    if not set(COLUMNS) <= set(rows.fieldnames or ()):
-        raise UnreadableEmailLog(f"The email log needs the columns {', '.join(COLUMNS)} in its first line.")
+    if not set(LOG_COLUMNS) <= set(rows.fieldnames or ()):
+        raise UnreadableEmailLog(f"The email log needs the columns {', '.join(LOG_COLUMNS)} in its first line.")
     emails = []
     for number, row in enumerate(rows, start=2):
         try:
             sent_at = datetime.fromisoformat(row["sent_at"])
         except (TypeError, ValueError):
             sent_at = None
-        if sent_at is None or sent_at.tzinfo is None or row["kind"] not in KINDS.values() or not row["to"]:
+        if sent_at is None or sent_at.tzinfo is None or row["kind"] not in KIND_BY_JOB.values() or not row["to"]:
             raise UnreadableEmailLog(
                 f"Line {number} of the email log is invalid: sent_at must be like 2026-11-24T06:00:00-05:00, kind "
-                f"one of {', '.join(KINDS.values())}, and to an email address."
+                f"one of {', '.join(KIND_BY_JOB.values())}, and to an email address."
             )
         emails.append(SentEmail(sent_at, row["kind"], row["to"].strip().lower()))
     return emails
 
 
 def compare_emails(
-    session: Session, job: str, period: Period, sent: Iterable[SentEmail] | None, zone: tzinfo
+    session: Session, job: str, period: ComparisonPeriod, sent: Iterable[SentEmail] | None, zone: tzinfo
 ) -> Comparison:
     """Compare email by email, by kind, recipient and local day."""
     covered = evaluated_period(session, job, period)
@@ -95,13 +95,13 @@ def compare_emails(
     theirs = Counter(
         (email.recipient_email, email.sent_at.astimezone(zone).date())
         for email in sent
-        if email.kind == KINDS[job] and covered.since <= email.sent_at <= covered.settled
+        if email.kind == KIND_BY_JOB[job] and covered.since <= email.sent_at <= covered.settled
     )
     for key in sorted(ours.keys() | theirs.keys(), key=lambda one: (one[1], one[0])):
         both = min(ours[key], theirs[key])
         comparison.agreements += both
         who = f"user {ids_by_email[key[0]]}" if key[0] in ids_by_email else "an address that ours would not email"
-        subject = f"{KINDS[job]} to {who} on {key[1]}"
+        subject = f"{KIND_BY_JOB[job]} to {who} on {key[1]}"
         if theirs[key] > both:
             comparison.add_difference(
                 subject, f"{ours[key]} emails", f"{theirs[key]} emails", "ours would not have sent it"

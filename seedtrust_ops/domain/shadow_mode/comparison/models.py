@@ -41,7 +41,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Period:
+class ComparisonPeriod:
     """The period to compare (UTC). After `settled`, an action of one system alone is not a difference."""
 
     since: datetime
@@ -53,12 +53,14 @@ class Period:
         return self.until - SETTLING_TIME
 
 
-def evaluated_period(session: Session, job: str, period: Period) -> Period | None:
+def evaluated_period(session: Session, job: str, period: ComparisonPeriod) -> ComparisonPeriod | None:
     """Return the part of the period that the job's evaluations cover, or None if it was never in shadow mode."""
     times = evaluation_times(session, job)
     if times is None:
         return None
-    return Period(max(period.since, times.first - INITIAL_LOOKBACK), min(period.until, times.last + SETTLING_TIME))
+    return ComparisonPeriod(
+        max(period.since, times.first - INITIAL_LOOKBACK), min(period.until, times.last + SETTLING_TIME)
+    )
 
 
 def never_evaluated(job: str) -> Comparison:
@@ -66,7 +68,7 @@ def never_evaluated(job: str) -> Comparison:
     return Comparison(job, note="it has never run in shadow mode, so there is nothing to compare")
 
 
-def decisions_in(session: Session, job: str, period: Period) -> list[ShadowDecision]:
+def decisions_in(session: Session, job: str, period: ComparisonPeriod) -> list[ShadowDecision]:
     """Return what the job decided in the period, oldest first, without the records of its evaluations."""
     return list(
         session.scalars(
@@ -82,7 +84,7 @@ def decisions_in(session: Session, job: str, period: Period) -> list[ShadowDecis
     )
 
 
-def in_settled_period(timestamp: Any, period: Period) -> ColumnElement[bool]:
+def in_settled_period(timestamp: Any, period: ComparisonPeriod) -> ColumnElement[bool]:
     """Return the condition that a timestamp lies in the settled part of the period."""
     return and_(timestamp >= period.since, timestamp <= period.settled)
 

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.reports.request_queue import EMAILED, FAILED, IN_PROGRESS, PENDING
 from seedtrust_ops.domain.shadow_mode.comparison.models import (
     Comparison,
-    Period,
+    ComparisonPeriod,
     decisions_in,
     evaluated_period,
     in_settled_period,
@@ -20,7 +20,7 @@ JOB = "report_generation"
 _STATES = {PENDING: "left it pending", IN_PROGRESS: "left it in progress", EMAILED: "emailed it", FAILED: "failed it"}
 
 
-def compare_reports(session: Session, period: Period) -> Comparison:
+def compare_reports(session: Session, period: ComparisonPeriod) -> Comparison:
     """Compare by the status of each request of the period: generated with emailed, failed with failed."""
     covered = evaluated_period(session, JOB, period)
     if covered is None:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.shadow_mode.comparison.models import (
     Comparison,
-    Period,
+    ComparisonPeriod,
     decisions_in,
     evaluated_period,
     in_settled_period,
@@ -30,7 +30,7 @@ _LATER_STATUSES = {"submitted": {"completed", "returned", "failed"}, "completed"
 """The statuses that may follow the one that our job would have recorded."""
 
 
-def compare_transactions(session: Session, period: Period) -> Comparison:
+def compare_transactions(session: Session, period: ComparisonPeriod) -> Comparison:
     """Compare sending and auto-heal by the status of each transaction in the batches of the period."""
     sending, healing = evaluated_period(session, PROCESS, period), evaluated_period(session, HEAL, period)
     if sending is None and healing is None:
@@ -64,7 +64,7 @@ def compare_transactions(session: Session, period: Period) -> Comparison:
     return comparison
 
 
-def _newest(session: Session, job: str, period: Period | None) -> dict[int, ShadowDecision]:
+def _newest(session: Session, job: str, period: ComparisonPeriod | None) -> dict[int, ShadowDecision]:
     if period is None:
         return {}
     about = (one for one in decisions_in(session, job, period) if one.subject.startswith("transaction "))
@@ -72,7 +72,11 @@ def _newest(session: Session, job: str, period: Period | None) -> dict[int, Shad
 
 
 def _compare(
-    comparison: Comparison, row: Any, send: ShadowDecision | None, record: ShadowDecision | None, period: Period
+    comparison: Comparison,
+    row: Any,
+    send: ShadowDecision | None,
+    record: ShadowDecision | None,
+    period: ComparisonPeriod,
 ) -> None:
     subject, theirs = f"transaction {row.id}", _state(row)
     reasons = [
