@@ -18,8 +18,7 @@ from bench.environment import start_database_server
 from bench.measurements import Measurement, Part, Target, log_line
 from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.domain.approvals.by_date import approve_due
-from seedtrust_ops.domain.balances.chart import render_histogram
-from seedtrust_ops.domain.balances.snapshot import write_balance_snapshot
+from seedtrust_ops.domain.balances.snapshot import render_histogram, write_balance_snapshot
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.reports.file_builder import build_report
 from seedtrust_ops.domain.reports.report_kinds import prepare_report

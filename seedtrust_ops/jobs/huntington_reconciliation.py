@@ -10,8 +10,7 @@ import dagster as dg
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.reconciliation.bank_comparison import Reconciliation, reconcile_day
-from seedtrust_ops.domain.reconciliation.chart import read_month
-from seedtrust_ops.domain.reconciliation.daily_batches import read_day
+from seedtrust_ops.domain.reconciliation.daily_batches import read_day, read_month
 from seedtrust_ops.formatting import format_dollars, pluralize
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, HuntingtonResource

@@ -17,8 +17,8 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_internals import require_payment_internals
 from seedtrust_ops.database.listen_notify import BATCH_QUEUED
 from seedtrust_ops.domain.db_transaction import Sessions
-from seedtrust_ops.domain.shadow_mode.decisions import Decision
-from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import dry_run_batch, undecided_batches
+from seedtrust_ops.domain.shadow_mode.decisions import Decision, undecided_batches
+from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import dry_run_batch
 from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, list_queued_batches
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport, process_batch
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason

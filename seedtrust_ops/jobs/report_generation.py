@@ -16,7 +16,7 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.outbox import count_due_emails
 from seedtrust_ops.domain.reports.report_kinds import TITLES
 from seedtrust_ops.domain.reports.request_queue import count_claimable_requests
-from seedtrust_ops.domain.shadow_mode.undecided_reports import undecided_requests
+from seedtrust_ops.domain.shadow_mode.decisions import undecided_requests
 from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource, StorageResource

@@ -15,13 +15,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.balances.balance_invariants import Violations
-from seedtrust_ops.domain.balances.chart import render_histogram
-from seedtrust_ops.domain.balances.snapshot import BalanceSnapshot
+from seedtrust_ops.domain.balances.snapshot import BalanceSnapshot, render_histogram
 from seedtrust_ops.domain.operations_review.chart import render_week
 from seedtrust_ops.domain.operations_review.weekly_figures import WeeklyFigures
 from seedtrust_ops.domain.reconciliation.bank_comparison import Reconciliation
-from seedtrust_ops.domain.reconciliation.chart import DailyTotals, render_month
-from seedtrust_ops.domain.reconciliation.daily_batches import DailyBatch, DailyTransfers
+from seedtrust_ops.domain.reconciliation.daily_batches import DailyBatch, DailyTotals, DailyTransfers, render_month
 from seedtrust_ops.domain.reports.report_content import format_value
 from seedtrust_ops.domain.transfers.auto_heal import HealReport
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport

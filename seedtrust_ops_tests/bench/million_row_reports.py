@@ -80,8 +80,7 @@ def _work(work: str, url: str) -> None:
             import pandas  # noqa: F401
             import pyarrow.parquet  # noqa: F401  loaded before, so that loading is not measured
 
-            from seedtrust_ops.domain.balances.chart import render_histogram
-            from seedtrust_ops.domain.balances.snapshot import write_balance_snapshot
+            from seedtrust_ops.domain.balances.snapshot import render_histogram, write_balance_snapshot
 
             began = monotonic()
             render_histogram(write_balance_snapshot(sessions, Path(folder, "balances.parquet")))

@@ -10,8 +10,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.definitions import defs
-from seedtrust_ops.domain.reconciliation.chart import DAYS, read_month
-from seedtrust_ops.domain.reconciliation.daily_batches import read_day
+from seedtrust_ops.domain.reconciliation.daily_batches import CHART_DAYS, read_day, read_month
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.jobs.huntington_reconciliation import NAME, huntington_reconciliation_schedule
 from seedtrust_ops.orchestration.schedules import office_today
@@ -220,7 +219,7 @@ def test_day_boundaries_follow_the_office_time_zone(company: Company, sessions: 
             assert [batch.batch_id for batch in read_day(session, day, NEW_YORK).shown] == [batch_id]
         set_row(company, company.transactions(early)[0].id, status="completed")
         month = read_month(session, date(2026, 3, 8), NEW_YORK)
-    assert len(month) == DAYS
+    assert len(month) == CHART_DAYS
     assert (month[0].day, month[-1].day) == (date(2026, 2, 7), date(2026, 3, 8))
     assert {day_totals.day: day_totals.sent_cents for day_totals in month if day_totals.sent_cents} == {
         date(2026, 3, 8): 2_000

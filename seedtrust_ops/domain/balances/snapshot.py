@@ -5,6 +5,8 @@ The figures, the file and the alerts share one database snapshot, so they descri
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ MAX_WORST_SHOWN = 20
 BUCKET_BOUNDS_CENTS = (0, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000)
 """Upper bounds of the histogram's buckets; the last bucket is open-ended."""
 COLUMNS = ("case_id", "case_number", "account_id", "balance_cents", "minimum_balance_cents", "shortfall_cents")
+GOOD_COLOR, BELOW_MINIMUM_COLOR = "#2f6f8f", "#c8553d"
 _SNAPSHOT_LOCK = 7_305_404
 
 
@@ -123,3 +126,42 @@ def _add(snapshot: BalanceSnapshot, frame: "pandas.DataFrame") -> None:
     snapshot.worst += [dict(zip(COLUMNS, row, strict=True)) for row in worst[list(COLUMNS)].itertuples(index=False)]
     snapshot.worst.sort(key=lambda row: (-row["shortfall_cents"], row["account_id"]))
     del snapshot.worst[MAX_WORST_SHOWN:]
+
+
+def render_histogram(snapshot: BalanceSnapshot) -> bytes:
+    """Return a PNG with one bar per balance bucket; accounts below their minimum have another color."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(8, 3.6), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    counts, below_counts = snapshot.bucket_counts, snapshot.below_minimum_counts
+    above_counts = [count - below for count, below in zip(counts, below_counts, strict=True)]
+    positions = range(len(counts))
+    axes.bar(positions, below_counts, color=BELOW_MINIMUM_COLOR, label=f"below minimum ({snapshot.below_minimum:,})")
+    axes.bar(
+        positions,
+        above_counts,
+        bottom=below_counts,
+        color=GOOD_COLOR,
+        label=f"at or above minimum ({snapshot.accounts - snapshot.below_minimum:,})",
+    )
+    for position, count in enumerate(counts):
+        if count:
+            axes.annotate(f"{count:,}", (position, count), ha="center", va="bottom", fontsize=8)
+    axes.set_xticks(list(positions), _labels(), fontsize=8, parse_math=False)
+    axes.set_title("Active case accounts by balance", loc="left", fontsize=11)
+    axes.set_ylabel("Accounts")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(y=0.12)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(lambda value, _position: f"{value:,.0f}")
+    axes.legend(frameon=False, fontsize=9)
+    png = BytesIO()
+    figure.savefig(png, format="png")
+    return png.getvalue()
+
+
+def _labels() -> list[str]:
+    bounds = [f"${cents / 100_000:g}k" if cents else "$0" for cents in BUCKET_BOUNDS_CENTS]
+    return ["below $0", *(f"{low} to {high}" for low, high in pairwise(bounds)), f"over {bounds[-1]}"]

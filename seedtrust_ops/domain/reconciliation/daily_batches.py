@@ -1,11 +1,13 @@
-"""Reads the batches that were queued on a calendar day of the office, with their results.
+"""Reads the batches that were queued on a calendar day of the office, and the daily totals of thirty days as a chart.
 
-A batch's day is the day it was queued, or created if it never was, as in the report `huntington_transfers`.
+A batch's day is the day it was queued, or created if it never was, as in the report `huntington_transfers`. What the
+bank has for them is in `bank_comparison`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from io import BytesIO
 
 from sqlalchemy import BigInteger, ColumnElement, Date, cast, func, select
 from sqlalchemy.orm import Session
@@ -17,6 +19,8 @@ MAX_BATCHES_SHOWN = 50
 SENT_STATUSES = ("submitted", "completed")
 """Statuses of transactions whose money was sent and not returned. A control does not share what it controls, so this
 list is not the one by which `transfers` finishes a batch."""
+CHART_DAYS = 30
+SENT_COLOR, RETURNED_COLOR, FAILED_COLOR = "#2f6f8f", "#d9a441", "#c8553d"
 
 
 @dataclass(frozen=True)
@@ -122,3 +126,63 @@ def _batches(session: Session, day: date, zone: str) -> list[DailyBatch]:
 
 def _queued_at() -> ColumnElement[datetime]:
     return func.coalesce(HuntingtonBatch.queued_at, HuntingtonBatch.created_at)
+
+
+@dataclass(frozen=True)
+class DailyTotals:
+    """Cents sent, returned and failed in one day's batches."""
+
+    day: date
+    sent_cents: int = 0
+    returned_cents: int = 0
+    failed_cents: int = 0
+
+
+def read_month(session: Session, last: date, zone: str) -> list[DailyTotals]:
+    """Return the thirty days up to `last`, oldest first, including days without a batch."""
+    first = last - timedelta(days=CHART_DAYS - 1)
+    day, status, cents = batch_date(zone), HuntingtonTransaction.status, func.sum(HuntingtonTransaction.amount_cents)
+    rows = session.execute(
+        select(
+            day,
+            func.coalesce(cents.filter(status.in_(SENT_STATUSES)), 0),
+            func.coalesce(cents.filter(status == "returned"), 0),
+            func.coalesce(cents.filter(status == "failed"), 0),
+        )
+        .join(HuntingtonBatch, HuntingtonBatch.id == HuntingtonTransaction.batch_id)
+        .where(day.between(first, last))
+        .group_by(day)
+    )
+    known = {row[0]: DailyTotals(row[0], *(int(one) for one in row[1:])) for row in rows}
+    days = [first + timedelta(days=number) for number in range(CHART_DAYS)]
+    return [known.get(one, DailyTotals(one)) for one in days]
+
+
+def render_month(month: Sequence[DailyTotals]) -> bytes:
+    """Return a PNG with one stacked bar per day: sent at the bottom, then returned, then failed (dollars)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    positions = list(range(len(month)))
+    bottoms = [0.0] * len(month)
+    for label, color, cents in (
+        ("sent", SENT_COLOR, [one.sent_cents for one in month]),
+        ("returned", RETURNED_COLOR, [one.returned_cents for one in month]),
+        ("failed", FAILED_COLOR, [one.failed_cents for one in month]),
+    ):
+        dollars = [one / 100 for one in cents]
+        axes.bar(positions, dollars, bottom=bottoms, color=color, label=f"{label} (${sum(dollars):,.2f})")
+        bottoms = [below + one for below, one in zip(bottoms, dollars, strict=True)]
+    shown = positions[::-1][::5][::-1]
+    axes.set_xticks(shown, [f"{month[one].day:%b} {month[one].day.day}" for one in shown], fontsize=8)
+    axes.set_title(f"Transfers, {len(month)} days to {month[-1].day:%B} {month[-1].day.day}", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.01)
+    # Leaves room for the legend.
+    axes.set_ylim(0, max(*bottoms, 1.0) * 1.2)
+    axes.yaxis.set_major_formatter(lambda value, _position: f"${value:,.0f}")
+    axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=3)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,6 +1,7 @@
 """Records what jobs in shadow mode would have done: one row per decision, however often it is made.
 
-The evaluations are recorded too: when a job was first and last evaluated in shadow mode.
+The evaluations are recorded too: when a job was first and last evaluated in shadow mode, and so what it has not
+evaluated yet. Nothing slow to import is imported here, because the sensors ask for that.
 """
 
 import json
@@ -14,7 +15,8 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.sql_arrays import array_table
-from seedtrust_ops.tables import ShadowDecision
+from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch
+from seedtrust_ops.tables import HuntingtonBatch, ReportRequest, ShadowDecision
 
 EVALUATED = "evaluated"
 """The decision that records an evaluation; its subject is `ALL_SUBJECTS`."""
@@ -23,6 +25,7 @@ INITIAL_LOOKBACK = timedelta(days=1)
 """How far back the first evaluation of a job reaches."""
 OVERLAP = timedelta(hours=1)
 """How far before the last evaluation each later one reaches, to cover what was in progress then."""
+MAX_UNDECIDED_REQUESTS = 100
 _ROWS_PER_STATEMENT = 5_000
 
 
@@ -81,6 +84,40 @@ def evaluation_window_start(session: Session, job: str) -> datetime:
     if times is not None:
         return times.last - OVERLAP
     return session.scalars(select(func.now() - INITIAL_LOOKBACK)).one()
+
+
+def undecided_batches(session: Session, job: str) -> list[QueuedBatch]:
+    """Return the batches queued since their last shadow evaluation, whatever the legacy worker has done with them."""
+    times = evaluation_times(session, job)
+    since = (times.first if times is not None else func.now()) - INITIAL_LOOKBACK
+    queued_at = func.coalesce(HuntingtonBatch.queued_at, HuntingtonBatch.created_at)
+    seen = select(ShadowDecision.id).where(
+        ShadowDecision.job == job,
+        ShadowDecision.subject == func.concat("batch ", HuntingtonBatch.id),
+        ShadowDecision.last_seen_at > queued_at,
+    )
+    rows = session.execute(
+        select(HuntingtonBatch.id, HuntingtonBatch.priority, queued_at)
+        .where(HuntingtonBatch.status.not_in(("draft", "held")), queued_at >= since, ~seen.exists())
+        .order_by(HuntingtonBatch.priority.desc(), queued_at, HuntingtonBatch.id)
+    )
+    return [QueuedBatch(row.id, row.priority, row[2], 0, None, None) for row in rows]
+
+
+def undecided_requests(session: Session, job: str) -> list[int]:
+    """Return the oldest undecided request ids, at most MAX_UNDECIDED_REQUESTS, regardless of their current status."""
+    times = evaluation_times(session, job)
+    since = (times.first if times is not None else func.now()) - INITIAL_LOOKBACK
+    decided = select(ShadowDecision.id).where(
+        ShadowDecision.job == job, ShadowDecision.subject == func.concat("report request ", ReportRequest.id)
+    )
+    query = (
+        select(ReportRequest.id)
+        .where(ReportRequest.requested_at >= since, ~decided.exists())
+        .order_by(ReportRequest.requested_at, ReportRequest.id)
+        .limit(MAX_UNDECIDED_REQUESTS)
+    )
+    return list(session.scalars(query))
 
 
 def _record_evaluation(session: Session, job: str, began: datetime) -> None:

@@ -7,10 +7,9 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.reports.generator import DRAIN_SECONDS, dry_run_report
 from seedtrust_ops.domain.reports.request_queue import ClaimedRequest, claim_next_request
-from seedtrust_ops.domain.shadow_mode.decisions import Decision
+from seedtrust_ops.domain.shadow_mode.decisions import Decision, undecided_requests
 from seedtrust_ops.domain.shadow_mode.legacy_undo import undo_reports
 from seedtrust_ops.domain.shadow_mode.rollback_session import DryRun
-from seedtrust_ops.domain.shadow_mode.undecided_reports import undecided_requests
 from seedtrust_ops.errors import SeedTrustError, TransientError
 
 GENERATE, FAIL = "generate report", "fail report"

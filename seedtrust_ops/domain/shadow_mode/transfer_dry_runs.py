@@ -13,18 +13,18 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.shadow_mode import decision_reader
-from seedtrust_ops.domain.shadow_mode.decisions import INITIAL_LOOKBACK, Decision, evaluation_times
+from seedtrust_ops.domain.shadow_mode.decisions import Decision
 from seedtrust_ops.domain.shadow_mode.legacy_undo import undo_batch
 from seedtrust_ops.domain.shadow_mode.rollback_session import DryRun, written_in_this_transaction
 from seedtrust_ops.domain.transfers.account_numbers import find_account_number_problems
 from seedtrust_ops.domain.transfers.auto_heal import find_reason_to_heal, heal, reclaim_expired_batches
 from seedtrust_ops.domain.transfers.bank_feed import FEED_NAME
-from seedtrust_ops.domain.transfers.batch_lifecycle import UNFINISHED_STATUSES, QueuedBatch, claim_batch
+from seedtrust_ops.domain.transfers.batch_lifecycle import UNFINISHED_STATUSES, claim_batch
 from seedtrust_ops.domain.transfers.leases import Lease
 from seedtrust_ops.domain.transfers.preflight import check_batch
 from seedtrust_ops.domain.transfers.sending_context import BatchRun
 from seedtrust_ops.ports.bank import OpenBank
-from seedtrust_ops.tables import BankFeedCursor, HuntingtonBatch, HuntingtonTransaction, ShadowDecision
+from seedtrust_ops.tables import BankFeedCursor, HuntingtonTransaction, ShadowDecision
 
 SEND, REFUSE, ASK_FIRST, CLAIM = "send", "refuse", "ask the bank first", "claim"
 RETURN_TO_PENDING = "return to pending"
@@ -36,24 +36,6 @@ BANK_FEED = "bank feed"
 def transaction_subject(transaction_id: int) -> str:
     """Return the subject under which decisions name a transaction."""
     return f"transaction {transaction_id}"
-
-
-def undecided_batches(session: Session, job: str) -> list[QueuedBatch]:
-    """Return the batches queued since their last shadow evaluation, whatever the legacy worker has done with them."""
-    times = evaluation_times(session, job)
-    since = (times.first if times is not None else func.now()) - INITIAL_LOOKBACK
-    queued_at = func.coalesce(HuntingtonBatch.queued_at, HuntingtonBatch.created_at)
-    seen = select(ShadowDecision.id).where(
-        ShadowDecision.job == job,
-        ShadowDecision.subject == func.concat("batch ", HuntingtonBatch.id),
-        ShadowDecision.last_seen_at > queued_at,
-    )
-    rows = session.execute(
-        select(HuntingtonBatch.id, HuntingtonBatch.priority, queued_at)
-        .where(HuntingtonBatch.status.not_in(("draft", "held")), queued_at >= since, ~seen.exists())
-        .order_by(HuntingtonBatch.priority.desc(), queued_at, HuntingtonBatch.id)
-    )
-    return [QueuedBatch(row.id, row.priority, row[2], 0, None, None) for row in rows]
 
 
 def dry_run_batch(sessions: Sessions, _job: str, run: BatchRun) -> list[Decision]:

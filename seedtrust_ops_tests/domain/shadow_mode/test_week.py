@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from seedtrust_ops.cli.main import app
 from seedtrust_ops.database.engine import application_engine
-from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import undecided_batches
+from seedtrust_ops.domain.shadow_mode.decisions import undecided_batches
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
