@@ -95,13 +95,14 @@ def label_tags(job_name: str) -> dict[str, str]:
     return {SEVERITY_TAG: policy.severity.value, GROUP_TAG: policy.group.value}
 
 
-def run_tags(severity: Severity, *, priority_offset: int = 0) -> dict[str, str]:
-    """Return the severity and priority tags of a run.
+def run_tags(job_name: str, *, priority_offset: int = 0) -> dict[str, str]:
+    """Return the severity and priority tags of a run of the job.
 
     Args:
-        severity: the severity of the job.
+        job_name: the name of the job, whose policy states the severity.
         priority_offset: raises or lowers the run among runs of the same severity, never past another severity.
     """
+    severity = job_policy(job_name).severity
     bounded = max(-MAX_PRIORITY_OFFSET, min(MAX_PRIORITY_OFFSET, priority_offset))
     return {SEVERITY_TAG: severity.value, PRIORITY_TAG: str(severity.priority + bounded)}
 

@@ -144,25 +144,6 @@ def test_readme_fits_a_first_day() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= README_MAX_LINES
 
 
-def test_readme_and_rules_list_every_job() -> None:
-    from seedtrust_ops.job_policies import JOB_POLICIES
-
-    for page in (ROOT / "README.md", DOCS / "rules.md"):
-        table = re.findall(r"^\| (`.*?) \|.*\|$", page.read_text(), re.MULTILINE)
-        named = {name for cell in table for name in CODE_SPAN.findall(cell)}
-        assert JOB_POLICIES.keys() - named == set(), page.name
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/rules.md"])
-def test_job_severity_matches_the_policy(page: str) -> None:
-    from seedtrust_ops.job_policies import JOB_POLICIES
-
-    for line in (ROOT / page).read_text().splitlines():
-        names = [name for name in CODE_SPAN.findall(line.partition(" | ")[0]) if name in JOB_POLICIES]
-        for name in names if line.startswith("| ") else ():
-            assert JOB_POLICIES[name].severity.value in line, line
-
-
 def test_every_command_is_in_the_readme() -> None:
     mentioned = {word for span in code_spans((ROOT / "README.md").read_text()) for word in span.split()}
     assert typer.main.get_command(app).commands.keys() - mentioned == set()

@@ -3,13 +3,15 @@
 import dagster as dg
 
 from seedtrust_ops.domain.transfers.batch_lifecycle import list_queued_batches
-from seedtrust_ops.jobs.process_huntington_batch import NAME, process_huntington_batch_op
+from seedtrust_ops.jobs.process_huntington_batch import NAME, process_huntington_batch
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, FieldCipherResource, HuntingtonResource
+
+send_op = process_huntington_batch.get_node_named(NAME).definition
 
 
 @dg.job
 def send_batch() -> None:
-    process_huntington_batch_op()
+    send_op()
 
 
 @dg.sensor(job=send_batch, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)

@@ -3,19 +3,23 @@
 import dagster as dg
 
 from bench.stock import definitions as polling
-from seedtrust_ops.jobs.auto_heal_huntington_batches import auto_heal_huntington_batches_op
-from seedtrust_ops.jobs.report_generation import report_generation_op
+from seedtrust_ops.jobs.auto_heal_huntington_batches import auto_heal_huntington_batches
+from seedtrust_ops.jobs.report_generation import report_generation
 from seedtrust_ops.orchestration.dagster_resources import MailResource, StorageResource
+
+heal_op, report_op = (
+    job.get_node_named(job.name).definition for job in (auto_heal_huntington_batches, report_generation)
+)
 
 
 @dg.job
 def heal() -> None:
-    auto_heal_huntington_batches_op()
+    heal_op()
 
 
 @dg.job
 def reports() -> None:
-    report_generation_op()
+    report_op()
 
 
 definitions = dg.Definitions.merge(

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from seedtrust_ops.cli.alerts import alerts
 from seedtrust_ops.cli.keys import keys
+from seedtrust_ops.cli.new import new
 from seedtrust_ops.cli.notifications import notifications
 from seedtrust_ops.cli.rules import rules
 from seedtrust_ops.cli.shadow import shadow
@@ -59,6 +60,7 @@ app.add_typer(rules, name="rules", rich_help_panel=OPERATIONS)
 app.add_typer(notifications, name="notifications", rich_help_panel=OPERATIONS)
 app.add_typer(keys, name="keys", rich_help_panel=OPERATIONS)
 app.add_typer(shadow, name="shadow", rich_help_panel=OPERATIONS)
+app.add_typer(new, name="new", rich_help_panel=DEVELOPMENT)
 
 
 @app.command(rich_help_panel=DEPLOYMENT)

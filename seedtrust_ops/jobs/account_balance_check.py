@@ -3,9 +3,8 @@
 The asset is partitioned by week (the week that just ended) and has four accounting checks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,13 +16,14 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.balances import balance_invariants
 from seedtrust_ops.domain.balances.balance_invariants import Violations
 from seedtrust_ops.domain.balances.snapshot import write_balance_snapshot
-from seedtrust_ops.domain.shadow_mode import job_dry_runs
+from seedtrust_ops.domain.shadow_mode.decisions import Decision
+from seedtrust_ops.domain.shadow_mode.job_dry_runs import dry_run_balance_check
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, StorageResource
-from seedtrust_ops.orchestration.job_factory import owners_and_tags, single_asset_job
+from seedtrust_ops.orchestration.job_factory import job_asset, single_asset_job
 from seedtrust_ops.orchestration.metadata import balance_metadata, violations_table
 from seedtrust_ops.orchestration.schedules import office_today, weekly_schedule
-from seedtrust_ops.orchestration.shadow_runs import is_in_shadow_mode, run_in_shadow_mode
+from seedtrust_ops.orchestration.shadow_runs import ShadowRun
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 
 NAME = "account_balance_check"
@@ -40,33 +40,31 @@ def last_complete_week(day: date) -> str:
     return (day - timedelta(days=day.isoweekday() % 7 + 7)).isoformat()
 
 
-@dg.asset(
+def _decide(run: ShadowRun) -> Sequence[Decision]:
+    with TemporaryDirectory() as folder:
+        return dry_run_balance_check(run.sessions, path=Path(folder, "account_balances.parquet"))
+
+
+@job_asset(
+    NAME,
     name="account_balances",
+    shadow=_decide,
     partitions_def=WEEKS,
-    group_name="balances",
     kinds={"parquet", "s3"},
-    retry_policy=RETRIES,
-    # Not materialized in shadow mode.
-    output_required=False,
     description="Balance, minimum balance and shortfall of every active case's account, one Parquet file per week.",
-    **owners_and_tags(NAME),
 )
 def account_balances(
     context: dg.AssetExecutionContext, database: DatabaseResource, storage: StorageResource
-) -> dg.MaterializeResult[dict[str, Any]] | None:
+) -> dg.MaterializeResult[dict[str, Any]]:
     """Write all balances to S3 and open or resolve low-balance alerts. Safe to run again."""
-    with user_facing_failures():
-        week = _week(context)
-        with TemporaryDirectory() as folder:
-            path = Path(folder, "account_balances.parquet")
-            if is_in_shadow_mode(NAME):
-                run_in_shadow_mode(context, NAME, database, partial(job_dry_runs.dry_run_balance_check, path=path))
-                return None
-            bucket = storage.open()
-            snapshot = write_balance_snapshot(database.sessions(), path)
-            key = f"balances/{week}/account_balances.parquet"
-            bucket.put_file(key, path, PARQUET)
-            size = path.stat().st_size
+    week = _week(context)
+    bucket = storage.open()
+    key = f"balances/{week}/account_balances.parquet"
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "account_balances.parquet")
+        snapshot = write_balance_snapshot(database.sessions(), path)
+        bucket.put_file(key, path, PARQUET)
+        size = path.stat().st_size
     context.log.info(
         f"Accounts below their minimum balance: {snapshot.below_minimum} of {snapshot.accounts}. "
         f"Low-balance alerts: {snapshot.alerts.opened} opened, {snapshot.alerts.resolved} resolved."
@@ -164,3 +162,10 @@ account_balance_check = single_asset_job(
 )
 
 account_balance_check_schedule = weekly_schedule(account_balance_check, hour=1, partition_key_for=last_complete_week)
+
+defs = dg.Definitions(
+    assets=[account_balances],
+    asset_checks=account_balances_checks,
+    jobs=[account_balance_check],
+    schedules=[account_balance_check_schedule],
+)

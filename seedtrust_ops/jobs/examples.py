@@ -11,10 +11,6 @@ from pydantic import Field
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.orchestration.job_factory import JobConfig, single_op_job
 from seedtrust_ops.orchestration.metadata import show_progress
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES
-from seedtrust_ops.severity import Severity
-
-SEVERITY = Severity.LOW
 
 
 class ProgressConfig(JobConfig):
@@ -31,21 +27,21 @@ class GreetingConfig(JobConfig):
     times: int = Field(default=1, ge=1, le=100, description="How many times to greet the person.")
 
 
-@dg.op(name="example", retry_policy=RETRIES, tags={"kind": "python"})
-def example_op(context: dg.OpExecutionContext) -> str:
+@single_op_job(kind="python", shadow=None, legacy_name="Huey EXAMPLE")
+def example(context: dg.OpExecutionContext) -> str:
     """Log a greeting and succeed."""
     context.log.info("Hello from SeedTrust Ops.")
     return "hello"
 
 
-@dg.op(name="example_error", retry_policy=RETRIES, tags={"kind": "python"})
-def example_error_op() -> None:
+@single_op_job(kind="python", shadow=None, legacy_name="Huey EXAMPLE_ERROR")
+def example_error(_context: dg.OpExecutionContext) -> None:
     """Fail on purpose, to show what a failure looks like and who is notified."""
     raise dg.Failure("This job fails on purpose. There is nothing to fix.", allow_retries=False)
 
 
-@dg.op(name="example_progress", retry_policy=RETRIES, tags={"kind": "python"})
-def example_progress_op(context: dg.OpExecutionContext, config: ProgressConfig) -> dict[str, int]:
+@single_op_job(kind="python", shadow=None, legacy_name="Huey EXAMPLE_PROGRESS")
+def example_progress(context: dg.OpExecutionContext, config: ProgressConfig) -> dict[str, int]:
     """Run a number of steps and report progress after each one in the run's tags, its log and JobRun."""
     show_progress(context, done=0, total=config.steps)
     for step in range(1, config.steps + 1):
@@ -56,8 +52,8 @@ def example_progress_op(context: dg.OpExecutionContext, config: ProgressConfig) 
     return {"steps": config.steps}
 
 
-@dg.op(name="example_with_args", retry_policy=RETRIES, tags={"kind": "python"})
-def example_with_args_op(context: dg.OpExecutionContext, config: GreetingConfig) -> list[str]:
+@single_op_job(kind="python", shadow=None, legacy_name="Huey EXAMPLE_WITH_ARGS")
+def example_with_args(context: dg.OpExecutionContext, config: GreetingConfig) -> list[str]:
     """Greet a person as many times as the config says."""
     greetings = [f"Hello, {config.name}."] * config.times
     context.log.info(" ".join(greetings))
@@ -65,12 +61,7 @@ def example_with_args_op(context: dg.OpExecutionContext, config: GreetingConfig)
     return greetings
 
 
-example = single_op_job(example_op, SEVERITY, legacy_name="Huey EXAMPLE")
-example_error = single_op_job(example_error_op, SEVERITY, legacy_name="Huey EXAMPLE_ERROR")
-example_progress = single_op_job(example_progress_op, SEVERITY, legacy_name="Huey EXAMPLE_PROGRESS")
-example_with_args = single_op_job(example_with_args_op, SEVERITY, legacy_name="Huey EXAMPLE_WITH_ARGS")
-
-
-def example_jobs() -> list[dg.JobDefinition]:
-    """Return the four jobs if DEV_ENV=1, none in production."""
-    return [example, example_error, example_progress, example_with_args] if get_settings().location.dev_env else []
+# Production has none of them.
+defs = dg.Definitions(
+    jobs=[example, example_error, example_progress, example_with_args] if get_settings().location.dev_env else []
+)

@@ -12,9 +12,8 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.reconciliation.bank_comparison import Reconciliation, reconcile_day
 from seedtrust_ops.domain.reconciliation.daily_batches import read_day, read_month
 from seedtrust_ops.formatting import format_dollars, pluralize
-from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, HuntingtonResource
-from seedtrust_ops.orchestration.job_factory import owners_and_tags, single_asset_job
+from seedtrust_ops.orchestration.job_factory import job_asset, single_asset_job
 from seedtrust_ops.orchestration.metadata import format_date, reconciliation_metadata, transfer_day_metadata
 from seedtrust_ops.orchestration.schedules import daily_schedule, office_today
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
@@ -30,22 +29,21 @@ def day_before(day: date) -> str:
     return (day - timedelta(days=1)).isoformat()
 
 
-@dg.asset(
+@job_asset(
+    NAME,
     name="huntington_transfers",
+    shadow=None,
     partitions_def=DAYS,
-    group_name=job_policy(NAME).group.value,
     kinds={"postgres", "matplotlib"},
-    retry_policy=RETRIES,
     description="The transfer batches queued on a day: what was sent, what failed, which run processed them, and a "
     "chart of thirty days.",
-    **owners_and_tags(NAME),
 )
 def huntington_transfers(
     context: dg.AssetExecutionContext, database: DatabaseResource
 ) -> dg.MaterializeResult[dict[str, Any]]:
     """Count a day's batches, and draw a chart of the thirty days up to it."""
     day, zone = _day(context), get_settings().location.timezone
-    with user_facing_failures(), database.sessions()() as session:
+    with database.sessions()() as session:
         # Several statements read totals and rows, so they must see the same snapshot.
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         summary = read_day(session, day, zone)
@@ -123,8 +121,14 @@ def _not_checked(error: str, day: date) -> dg.AssetCheckResult:
 huntington_reconciliation = single_asset_job(
     NAME,
     huntington_transfers,
-    legacy_name="none (new job)",
     description="Show a day's transfer batches and compare them with the bank to the cent.",
 )
 
 huntington_reconciliation_schedule = daily_schedule(huntington_reconciliation, hour=5, partition_key_for=day_before)
+
+defs = dg.Definitions(
+    assets=[huntington_transfers],
+    asset_checks=[huntington_transfers_check],
+    jobs=[huntington_reconciliation],
+    schedules=[huntington_reconciliation_schedule],
+)

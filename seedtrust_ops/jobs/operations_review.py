@@ -11,12 +11,10 @@ import dagster as dg
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.operations_review.weekly_figures import load_week
 from seedtrust_ops.formatting import format_dollars, pluralize
-from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
-from seedtrust_ops.orchestration.job_factory import owners_and_tags, single_asset_job
+from seedtrust_ops.orchestration.job_factory import job_asset, single_asset_job
 from seedtrust_ops.orchestration.metadata import weekly_review_metadata
 from seedtrust_ops.orchestration.schedules import Weekday, last_weekday, office_today, weekly_schedule
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 
 NAME = "operations_review"
 WEEKS = dg.WeeklyPartitionsDefinition(
@@ -30,22 +28,21 @@ def last_complete_week(day: date) -> str:
     return (last_weekday(day, Weekday.MONDAY) - timedelta(days=7)).isoformat()
 
 
-@dg.asset(
+@job_asset(
+    NAME,
     name="operations_week",
+    shadow=None,
     partitions_def=WEEKS,
-    group_name=job_policy(NAME).group.value,
     kinds={"postgres", "matplotlib"},
-    retry_policy=RETRIES,
     description="One week of operations in one chart: runs and failures, approvals, money moved, reports and their "
     "waiting times.",
-    **owners_and_tags(NAME),
 )
 def operations_week(
     context: dg.AssetExecutionContext, database: DatabaseResource
 ) -> dg.MaterializeResult[dict[str, Any]]:
     """Compute the week's figures and draw the chart."""
-    with user_facing_failures(), database.sessions()() as session:
-        key = context.partition_key if context.has_partition_key else last_complete_week(office_today())
+    key = context.partition_key if context.has_partition_key else last_complete_week(office_today())
+    with database.sessions()() as session:
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         week = load_week(session, date.fromisoformat(key), get_settings().location.timezone)
     context.log.info(
@@ -62,10 +59,11 @@ def operations_week(
 operations_review = single_asset_job(
     NAME,
     operations_week,
-    legacy_name="none (new job)",
     description="Review the week that ended: runs, failures, approvals, money moved and reports.",
 )
 
 operations_review_schedule = weekly_schedule(
     operations_review, hour=5, minute=30, on=Weekday.MONDAY, partition_key_for=last_complete_week
 )
+
+defs = dg.Definitions(assets=[operations_week], jobs=[operations_review], schedules=[operations_review_schedule])

@@ -5,7 +5,7 @@ enter a batch id.
 See docs/decisions/batch-runs.md.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -16,7 +16,6 @@ from pydantic import Field
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_internals import require_payment_internals
 from seedtrust_ops.database.listen_notify import BATCH_QUEUED
-from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.domain.shadow_mode.decisions import Decision, undecided_batches
 from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import dry_run_batch
 from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, list_queued_batches
@@ -29,21 +28,16 @@ from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, Fiel
 from seedtrust_ops.orchestration.job_factory import JobConfig, automation_status, owners_and_tags, single_op_job
 from seedtrust_ops.orchestration.long_poll import poll_or_wait
 from seedtrust_ops.orchestration.metadata import batch_metadata
-from seedtrust_ops.orchestration.shadow_runs import is_in_shadow_mode, run_in_shadow_mode
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
-from seedtrust_ops.severity import Severity
-from seedtrust_ops.tag_names import BATCH_TAG
+from seedtrust_ops.orchestration.retry_pauses import describe_pause, read_recent_runs
+from seedtrust_ops.orchestration.shadow_runs import OpContext, ShadowRun, is_in_shadow_mode
+from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
+from seedtrust_ops.tag_names import BATCH_TAG, GENERATION_TAG, HALTED_TAG
 
 NAME = "process_huntington_batch"
-SEVERITY = Severity.CRITICAL
-GENERATION_TAG = "seedtrust/generation"
-HALTED_TAG = "seedtrust/halted"
 CLAIM_TIMEOUT = timedelta(minutes=5)
 """A run that left the queue this long ago without claiming its batch is assumed to have crashed."""
 SAME_RUN_RETRY_WINDOW = timedelta(seconds=30)
 """How long a run that returned its batch may take to retry by itself: longer than any pause between its retries."""
-FIRST_RETRY_PAUSE = timedelta(seconds=30)
-MAX_RETRY_PAUSE = timedelta(minutes=10)
 MAX_RUNTIME_SECONDS = 6 * 3600
 HELD_BY_RUN = "is already being processed by run"
 """In the log of a run whose batch another run holds; `sandbox/demo` looks for it."""
@@ -67,8 +61,20 @@ class ProcessBatchConfig(JobConfig):
     )
 
 
-@dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "bank"})
-def process_huntington_batch_op(
+def _decide(run: ShadowRun) -> Sequence[Decision]:
+    config: ProcessBatchConfig = run.arguments["config"]
+    field_cipher: FieldCipherResource = run.arguments["field_cipher"]
+    return dry_run_batch(run.sessions, _batch_run(run.context, config, run.arguments["huntington"], field_cipher))
+
+
+@single_op_job(
+    kind="bank",
+    shadow=_decide,
+    legacy_name="Huey PROCESS_HUNTINGTON_BATCH",
+    # A run that reaches the limit returns its batch. Without a limit, a run whose worker was killed would never end.
+    max_runtime_seconds=MAX_RUNTIME_SECONDS,
+)
+def process_huntington_batch(
     context: dg.OpExecutionContext,
     config: ProcessBatchConfig,
     database: DatabaseResource,
@@ -79,40 +85,25 @@ def process_huntington_batch_op(
 
     To launch by hand, replace the 0 in the launchpad with the batch id.
     """
-    with user_facing_failures():
-        require_payment_internals()
-    if is_in_shadow_mode(NAME):
-        dry_run = partial(_dry_run_batch, context, config, huntington, field_cipher)
-        return run_in_shadow_mode(context, NAME, database, dry_run)
-    with user_facing_failures():
-        if config.batch_id == NO_BATCH:
-            raise BatchIdMissing(
-                "No batch id was given. Nothing was sent. Open this run in the launchpad, replace the 0 with the batch "
-                "id, and launch it."
-            )
-        if BATCH_TAG not in context.run.tags:
-            # A person launched this run: the tag lists it with the batch's other runs.
-            context.instance.add_run_tags(context.run_id, {BATCH_TAG: str(config.batch_id)})
-        try:
-            run = _batch_run(context, config, huntington, field_cipher)
-            report = process_batch(database.sessions(), huntington.open, run)
-        except TransfersHalted:
-            # Not a failure that delays the next run: the batch is sent as soon as sending is resumed.
-            context.instance.add_run_tags(context.run_id, {HALTED_TAG: "true"})
-            raise
-        metadata = batch_metadata(database.sessions(), report)
+    require_payment_internals()
+    if config.batch_id == NO_BATCH:
+        raise BatchIdMissing(
+            "No batch id was given. Nothing was sent. Open this run in the launchpad, replace the 0 with the batch id, "
+            "and launch it."
+        )
+    if BATCH_TAG not in context.run.tags:
+        # A person launched this run: the tag lists it with the batch's other runs.
+        context.instance.add_run_tags(context.run_id, {BATCH_TAG: str(config.batch_id)})
+    try:
+        run = _batch_run(context, config, huntington, field_cipher)
+        report = process_batch(database.sessions(), huntington.open, run)
+    except TransfersHalted:
+        # Not a failure that delays the next run: the batch is sent as soon as sending is resumed.
+        context.instance.add_run_tags(context.run_id, {HALTED_TAG: "true"})
+        raise
     context.log.info(summarize_batch(report))
-    context.add_output_metadata(metadata)
+    context.add_output_metadata(batch_metadata(database.sessions(), report))
     return {"batch_id": report.batch_id, "status": report.status, "held_by": report.held_by, "counts": report.counts}
-
-
-process_huntington_batch = single_op_job(
-    process_huntington_batch_op,
-    SEVERITY,
-    legacy_name="Huey PROCESS_HUNTINGTON_BATCH",
-    # A run that reaches the limit returns its batch. Without a limit, a run whose worker was killed would never end.
-    max_runtime_seconds=MAX_RUNTIME_SECONDS,
-)
 
 
 @dg.sensor(
@@ -175,10 +166,7 @@ def transfer_options(huntington: HuntingtonResource) -> TransferOptions:
 
 
 def _batch_run(
-    context: dg.OpExecutionContext,
-    config: ProcessBatchConfig,
-    huntington: HuntingtonResource,
-    field_cipher: FieldCipherResource,
+    context: OpContext, config: ProcessBatchConfig, huntington: HuntingtonResource, field_cipher: FieldCipherResource
 ) -> BatchRun:
     return BatchRun(
         batch_id=config.batch_id,
@@ -189,38 +177,29 @@ def _batch_run(
     )
 
 
-def _dry_run_batch(
-    context: dg.OpExecutionContext,
-    config: ProcessBatchConfig,
-    huntington: HuntingtonResource,
-    field_cipher: FieldCipherResource,
-    sessions: Sessions,
-    job: str,
-) -> list[Decision]:
-    return dry_run_batch(sessions, job, _batch_run(context, config, huntington, field_cipher))
-
-
-def _requested_at(context: dg.OpExecutionContext) -> datetime:
+def _requested_at(context: OpContext) -> datetime:
     record = context.instance.get_run_record_by_id(context.run_id)
     return record.create_timestamp if record is not None else datetime.now(UTC)
 
 
 def _find_reason_to_wait(instance: dg.DagsterInstance, batch: QueuedBatch) -> str | None:
     """Return why no run is requested now: one is already pending, or the last runs failed recently."""
-    records = instance.get_run_records(dg.RunsFilter(job_name=NAME, tags={BATCH_TAG: str(batch.batch_id)}), limit=20)
+    records = read_recent_runs(instance, NAME, {BATCH_TAG: str(batch.batch_id)})
     now = datetime.now(UTC)
     for record in records:
         if not record.dagster_run.is_finished and _will_claim(record, batch, now):
             return f"Batch {batch.batch_id}: run {record.dagster_run.run_id} is already pending."
-    failures = list(_consecutive_failures(records, batch))
-    if not failures:
-        return None
-    pause = min(FIRST_RETRY_PAUSE * 2 ** (len(failures) - 1), MAX_RETRY_PAUSE)
-    retry_at = datetime.fromtimestamp(failures[0], UTC) + pause
-    if now >= retry_at:
-        return None
-    which = "the last run" if len(failures) == 1 else f"the last {len(failures)} runs"
-    return f"Batch {batch.batch_id}: {which} failed. Next run at {retry_at:%H:%M:%S} UTC."
+    # Runs from before it was queued do not count, nor those that the kill switch stopped.
+    pause = describe_pause(
+        (
+            record
+            for record in records
+            if HALTED_TAG not in record.dagster_run.tags
+            and (batch.queued_at is None or record.create_timestamp >= batch.queued_at)
+        ),
+        now,
+    )
+    return None if pause is None else f"Batch {batch.batch_id}: {pause}"
 
 
 def _will_claim(record: dg.RunRecord, batch: QueuedBatch, now: datetime) -> bool:
@@ -233,17 +212,6 @@ def _will_claim(record: dg.RunRecord, batch: QueuedBatch, now: datetime) -> bool
     return run.status is dg.DagsterRunStatus.QUEUED or now - record.update_timestamp < CLAIM_TIMEOUT
 
 
-def _consecutive_failures(records: Sequence[dg.RunRecord], batch: QueuedBatch) -> Iterator[float]:
-    """Yield the end times of the latest failed runs, newest first, back to a success or to when it was queued."""
-    for record in records:
-        run = record.dagster_run
-        is_before_queueing = batch.queued_at is not None and record.create_timestamp < batch.queued_at
-        if run.status is dg.DagsterRunStatus.SUCCESS or is_before_queueing:
-            return
-        if record.end_time is not None and HALTED_TAG not in run.tags:
-            yield record.end_time
-
-
 def _run_request(instance: dg.DagsterInstance, batch: QueuedBatch) -> dg.RunRequest:
     """Build the run request; its key is the batch, its generation, and the number of tries of that generation."""
     tags = {BATCH_TAG: str(batch.batch_id), GENERATION_TAG: str(batch.generation)}
@@ -251,5 +219,8 @@ def _run_request(instance: dg.DagsterInstance, batch: QueuedBatch) -> dg.RunRequ
     return dg.RunRequest(
         run_key=f"huntington-batch-{batch.batch_id}-generation-{batch.generation}-try-{tries + 1}",
         run_config=dg.RunConfig(ops={NAME: ProcessBatchConfig(batch_id=batch.batch_id)}),
-        tags=run_tags(SEVERITY, priority_offset=batch.priority) | tags,
+        tags=run_tags(NAME, priority_offset=batch.priority) | tags,
     )
+
+
+defs = dg.Definitions(jobs=[process_huntington_batch], sensors=[huntington_batch_sensor])

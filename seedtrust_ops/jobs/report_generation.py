@@ -4,33 +4,30 @@ Each report is a materialization of asset `reports/<kind>`. An error in one requ
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
-from sqlalchemy.orm import Session
 
 from seedtrust_ops.config import get_settings
+from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.domain.outbox import count_due_emails
 from seedtrust_ops.domain.reports.report_kinds import TITLES
 from seedtrust_ops.domain.reports.request_queue import count_claimable_requests
-from seedtrust_ops.domain.shadow_mode.decisions import undecided_requests
+from seedtrust_ops.domain.shadow_mode.decisions import Decision, undecided_requests
 from seedtrust_ops.formatting import pluralize
-from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource, StorageResource
 from seedtrust_ops.orchestration.email_delivery import send_queued_emails
-from seedtrust_ops.orchestration.job_factory import JobConfig, automation_status, owners_and_tags, single_op_job
+from seedtrust_ops.orchestration.job_factory import JobConfig, owners_and_tags, single_op_job
 from seedtrust_ops.orchestration.metadata import Link, asset_link, markdown_table, report_metadata
-from seedtrust_ops.orchestration.shadow_runs import is_in_shadow_mode, run_in_shadow_mode
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
+from seedtrust_ops.orchestration.schedules import every_minute_if
+from seedtrust_ops.orchestration.shadow_runs import ShadowRun
 
 if TYPE_CHECKING:
     from seedtrust_ops.domain.reports.generator import RequestFailure
 
 NAME = "report_generation"
-SEVERITY = job_policy(NAME).severity
 ALL_REQUESTS = 0
 """The default in the launchpad; a person replaces it with the id of one request."""
 
@@ -56,8 +53,15 @@ class ReportGenerationConfig(JobConfig):
     )
 
 
-@dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "s3"})
-def report_generation_op(
+def _decide(run: ShadowRun) -> Sequence[Decision]:
+    # As slow to import as the report generator.
+    from seedtrust_ops.domain.shadow_mode.report_dry_runs import dry_run_reports
+
+    return dry_run_reports(run.sessions, run.job, zone=get_settings().location.timezone)
+
+
+@single_op_job(kind="s3", shadow=_decide, legacy_name="cron job_report_generation")
+def report_generation(
     context: dg.OpExecutionContext,
     config: ReportGenerationConfig,
     database: DatabaseResource,
@@ -70,42 +74,35 @@ def report_generation_op(
     """
     # The libraries for spreadsheets, PDFs and charts take a second to import, and only a run needs them.
     from seedtrust_ops.domain.reports.generator import GeneratedReport, generate_report, generate_reports
-    from seedtrust_ops.domain.shadow_mode.report_dry_runs import dry_run_reports
-
-    if is_in_shadow_mode(NAME):
-        return run_in_shadow_mode(
-            context, NAME, database, partial(dry_run_reports, zone=get_settings().location.timezone)
-        )
 
     outcomes: list[tuple[int, Link | str, str, str]] = []
-    with user_facing_failures():
-        zone = get_settings().location.timezone
-        sessions = database.sessions()
-        with sessions() as session:
-            waiting = count_claimable_requests(session)
-        if config.report_id != ALL_REQUESTS:
-            work: Iterable[GeneratedReport | RequestFailure] = [
-                generate_report(sessions, storage.open(), config.report_id, zone=zone)
-            ]
-        else:
-            # If only emails are due, REPORTS_BUCKET is not needed.
-            work = generate_reports(sessions, storage.open(), zone=zone) if waiting else ()
-        for one in work:
-            request = one.request
-            if isinstance(one, GeneratedReport):
-                asset = asset_link(["reports", request.kind], request.kind)
-                outcomes.append((request.id, asset, "generated", one.location))
-                context.log_event(
-                    dg.AssetMaterialization(
-                        asset_key=["reports", request.kind],
-                        description=f"{one.built.report.title}: {one.built.report.about}",
-                        metadata=report_metadata(one),
-                    )
+    zone = get_settings().location.timezone
+    sessions = database.sessions()
+    with sessions() as session:
+        waiting = count_claimable_requests(session)
+    if config.report_id != ALL_REQUESTS:
+        work: Iterable[GeneratedReport | RequestFailure] = [
+            generate_report(sessions, storage.open(), config.report_id, zone=zone)
+        ]
+    else:
+        # If only emails are due, REPORTS_BUCKET is not needed.
+        work = generate_reports(sessions, storage.open(), zone=zone) if waiting else ()
+    for one in work:
+        request = one.request
+        if isinstance(one, GeneratedReport):
+            asset = asset_link(["reports", request.kind], request.kind)
+            outcomes.append((request.id, asset, "generated", one.location))
+            context.log_event(
+                dg.AssetMaterialization(
+                    asset_key=["reports", request.kind],
+                    description=f"{one.built.report.title}: {one.built.report.about}",
+                    metadata=report_metadata(one),
                 )
-            else:
-                outcome = "requeued" if one.will_retry else "failed"
-                outcomes.append((request.id, request.kind, outcome, one.reason))
-                context.log.warning(f"Report request {request.id}: {one.reason}")
+            )
+        else:
+            outcome = "requeued" if one.will_retry else "failed"
+            outcomes.append((request.id, request.kind, outcome, one.reason))
+            context.log.warning(f"Report request {request.id}: {one.reason}")
     context.add_output_metadata(
         {"Requests": markdown_table(["Request", "Kind", "Outcome", "Location or reason"], outcomes)}
     )
@@ -120,34 +117,26 @@ def report_generation_op(
     }
 
 
-report_generation = single_op_job(report_generation_op, SEVERITY, legacy_name="cron job_report_generation")
-
-
-@dg.schedule(
-    name="report_generation_schedule",
-    job=report_generation,
-    cron_schedule="* * * * *",
-    execution_timezone=get_settings().location.timezone,
-    default_status=automation_status()[0],
-    description="Every minute, if a report request is waiting or an email is due.",
-    **owners_and_tags(NAME),
-)
-def report_generation_schedule(
-    context: dg.ScheduleEvaluationContext, database: DatabaseResource
-) -> dg.RunRequest | dg.SkipReason:
-    """Request a run if a report request is waiting or an email is due."""
-    with user_facing_failures(), database.sessions()() as session:
-        reason = _find_reason_to_run(session)
-    if reason is None:
-        return dg.SkipReason("No report request is waiting and no email is due.")
-    return dg.RunRequest(tags={"seedtrust/reason": reason})
-
-
-def _find_reason_to_run(session: Session) -> str | None:
-    if is_in_shadow_mode(NAME):
-        undecided = len(undecided_requests(session, NAME))
-        return f"shadow mode: {pluralize(undecided, 'report request')} to evaluate" if undecided else None
-    requests, emails = count_claimable_requests(session), count_due_emails(session)
+def _find_work(sessions: Sessions) -> str | None:
+    with sessions() as session:
+        requests, emails = count_claimable_requests(session), count_due_emails(session)
     if not requests and not emails:
         return None
     return f"waiting: {pluralize(requests, 'report request')} and {pluralize(emails, 'email')}"
+
+
+def _find_shadow_work(sessions: Sessions) -> str | None:
+    with sessions() as session:
+        undecided = len(undecided_requests(session, NAME))
+    return f"shadow mode: {pluralize(undecided, 'report request')} to evaluate" if undecided else None
+
+
+report_generation_schedule = every_minute_if(
+    report_generation,
+    find_work=_find_work,
+    find_shadow_work=_find_shadow_work,
+    no_work="No report request is waiting and no email is due.",
+    description="Every minute, if a report request is waiting or an email is due.",
+)
+
+defs = dg.Definitions(assets=report_assets, jobs=[report_generation], schedules=[report_generation_schedule])

@@ -21,28 +21,28 @@ from seedtrust_ops.dagster_db.run_purge import PurgeResult, RetentionRule, purge
 from seedtrust_ops.database.engine import dagster_url
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.row_purge import find_ended_runs, purge_old_attachments, purge_old_events
-from seedtrust_ops.domain.shadow_mode import job_dry_runs
+from seedtrust_ops.domain.shadow_mode.job_dry_runs import dry_run_retention
 from seedtrust_ops.formatting import pluralize
-from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.schedules import daily_schedule
-from seedtrust_ops.orchestration.shadow_runs import is_in_shadow_mode, run_in_shadow_mode
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 
-NAME = "retention"
-SEVERITY = job_policy(NAME).severity
 FREQUENT_JOBS = ("auto_heal_huntington_batches", "report_generation", "aws_status_check", "off_site_tracking")
 """Jobs that run every 30 minutes or more often. For their successful runs, the JobRun row is enough."""
 
 
-@dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})
-def retention_op(context: dg.OpExecutionContext, database: DatabaseResource) -> dict[str, Any]:
+def _events_before() -> datetime:
+    return datetime.now(UTC) - timedelta(days=get_settings().retention.events_days)
+
+
+@single_op_job(
+    kind="postgres",
+    shadow=lambda run: dry_run_retention(run.sessions, before=_events_before()),
+    max_runtime_seconds=3600,
+)
+def retention(context: dg.OpExecutionContext, database: DatabaseResource) -> dict[str, Any]:
     """Purge old runs with their events, tags and output, plus old outgoing events and attachments of failed emails."""
     settings = get_settings().retention
-    if is_in_shadow_mode(NAME):
-        before = datetime.now(UTC) - timedelta(days=settings.events_days)
-        return run_in_shadow_mode(context, NAME, database, partial(job_dry_runs.dry_run_retention, before=before))
     deadline = monotonic() + settings.max_seconds
 
     def is_time_up() -> bool:
@@ -52,12 +52,10 @@ def retention_op(context: dg.OpExecutionContext, database: DatabaseResource) -> 
         for run_id in run_ids:
             context.instance.compute_log_manager.delete_logs(prefix=[run_id])
 
-    with user_facing_failures():
-        sessions = database.sessions()
-        purged = _purge_runs(sessions, settings, delete_output, is_time_up)
-        before = datetime.now(UTC) - timedelta(days=settings.events_days)
-        events = _purge_in_batches(sessions, partial(purge_old_events, before=before), is_time_up)
-        attachments = _purge_in_batches(sessions, partial(purge_old_attachments, before=before), is_time_up)
+    sessions, before = database.sessions(), _events_before()
+    purged = _purge_runs(sessions, settings, delete_output, is_time_up)
+    events = _purge_in_batches(sessions, partial(purge_old_events, before=before), is_time_up)
+    attachments = _purge_in_batches(sessions, partial(purge_old_attachments, before=before), is_time_up)
     remainder = "" if purged.is_complete else " Time limit reached: the rest will be purged in the next run."
     context.log.info(
         f"Purged {pluralize(purged.deleted, 'run')}, {pluralize(events, 'event')} and "
@@ -112,6 +110,4 @@ def _purge_in_batches(
     return total
 
 
-retention = single_op_job(retention_op, SEVERITY, legacy_name="none (new job)", max_runtime_seconds=3600)
-
-retention_schedule = daily_schedule(retention, hour=3, minute=30)
+defs = dg.Definitions(jobs=[retention], schedules=[daily_schedule(retention, hour=3, minute=30)])

@@ -14,50 +14,49 @@ import dagster as dg
 from seedtrust_ops.database.listen_notify import REQUEST_PENDING
 from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, find_first_approval, preview_by_rules
 from seedtrust_ops.domain.db_transaction import run_in_transaction
-from seedtrust_ops.domain.shadow_mode import job_dry_runs
 from seedtrust_ops.domain.shadow_mode.decisions import evaluation_times
-from seedtrust_ops.orchestration.approval_output import ApprovalConfig, approval_result, report_approvals
+from seedtrust_ops.domain.shadow_mode.job_dry_runs import dry_run_approvals_by_rule
+from seedtrust_ops.orchestration.approval_output import (
+    ApprovalConfig,
+    approval_result,
+    approved_requests,
+    report_approvals,
+)
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
 from seedtrust_ops.orchestration.email_delivery import send_queued_emails
 from seedtrust_ops.orchestration.job_factory import automation_status, owners_and_tags, single_op_job
 from seedtrust_ops.orchestration.long_poll import poll_or_wait
+from seedtrust_ops.orchestration.retry_pauses import describe_pause, read_recent_runs
 from seedtrust_ops.orchestration.schedules import office_zone
-from seedtrust_ops.orchestration.shadow_runs import is_in_shadow_mode, run_in_shadow_mode
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
-from seedtrust_ops.severity import Severity
+from seedtrust_ops.orchestration.shadow_runs import is_in_shadow_mode
+from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
+from seedtrust_ops.tag_names import REASON_TAG
 
 NAME = "rule_based_approval"
-SEVERITY = Severity.CRITICAL
-MIN_BACKOFF = timedelta(seconds=30)
-MAX_BACKOFF = timedelta(minutes=10)
 SHADOW_INTERVAL = timedelta(minutes=5)
 COOLDOWN_RATIO = 20
 """After an evaluation that found nothing, the sensor pauses for this many times its duration. With 100,000 pending
 requests that no rule approves that is a minute or two; normally it is less than the sensor's interval."""
 
 
-@dg.op(name=NAME, retry_policy=RETRIES, tags={"kind": "postgres"})
-def rule_based_approval_op(
+@single_op_job(
+    kind="postgres",
+    shadow=lambda run: dry_run_approvals_by_rule(run.sessions, run.job, zone=office_zone()),
+    legacy_name="FastAPI auto-approver",
+)
+def rule_based_approval(
     context: dg.OpExecutionContext, config: ApprovalConfig, database: DatabaseResource, mail: MailResource
 ) -> dict[str, Any]:
     """Approve the pending requests that an approval rule matches, oldest first, within each rule's limits.
 
     To preview, launch it with `dry_run: true`: the run lists what it would approve and approves nothing.
     """
-    if is_in_shadow_mode(NAME) and not config.dry_run:
-        return run_in_shadow_mode(
-            context, NAME, database, partial(job_dry_runs.dry_run_approvals_by_rule, zone=office_zone())
-        )
     work = preview_by_rules if config.dry_run else approve_by_rules
-    with user_facing_failures():
-        report = run_in_transaction(database.sessions(), partial(work, zone=office_zone()))
+    report = run_in_transaction(database.sessions(), partial(work, zone=office_zone()))
     report_approvals(context, report, dry_run=config.dry_run)
     if not config.dry_run:
         send_queued_emails(context, database, mail)
     return approval_result(report, dry_run=config.dry_run)
-
-
-rule_based_approval = single_op_job(rule_based_approval_op, SEVERITY, legacy_name="FastAPI auto-approver")
 
 
 @dg.sensor(
@@ -75,14 +74,13 @@ def pending_dr_sensor(context: dg.SensorEvaluationContext, database: DatabaseRes
             f"The last evaluation was slow and found nothing to approve. The next is at {context.cursor}."
         )
     with user_facing_failures():
+        evaluate = _evaluate_in_shadow_mode if is_in_shadow_mode(NAME) else _evaluate
         return poll_or_wait(
-            database, REQUEST_PENDING, partial(_evaluate, context, database), cooldown_ratio=COOLDOWN_RATIO
+            database, REQUEST_PENDING, partial(evaluate, context, database), cooldown_ratio=COOLDOWN_RATIO
         )
 
 
 def _evaluate(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
-    if is_in_shadow_mode(NAME):
-        return _evaluate_in_shadow_mode(context, database)
     began = datetime.now(UTC)
     with database.sessions()() as session:
         search = find_first_approval(session, office_zone())
@@ -98,9 +96,7 @@ def _evaluate(context: dg.SensorEvaluationContext, database: DatabaseResource) -
     reason = _find_reason_to_wait(context.instance, datetime.now(UTC))
     if reason is not None:
         return dg.SkipReason(reason)
-    return dg.RunRequest(
-        tags={"seedtrust/reason": f"rule {search.first.rule.id} approves request {search.first.request.id}"}
-    )
+    return dg.RunRequest(tags={REASON_TAG: f"rule {search.first.rule.id} approves request {search.first.request.id}"})
 
 
 def _evaluate_in_shadow_mode(
@@ -113,29 +109,17 @@ def _evaluate_in_shadow_mode(
     if times is not None and now - times.last < SHADOW_INTERVAL:
         return dg.SkipReason(f"Shadow mode: last evaluated at {times.last.astimezone(UTC):%H:%M:%S} UTC.")
     reason = _find_reason_to_wait(context.instance, now)
-    return (
-        dg.SkipReason(reason)
-        if reason is not None
-        else dg.RunRequest(tags={"seedtrust/reason": "shadow mode evaluation"})
-    )
+    return dg.SkipReason(reason) if reason is not None else dg.RunRequest(tags={REASON_TAG: "shadow mode evaluation"})
 
 
 def _find_reason_to_wait(instance: dg.DagsterInstance, now: datetime) -> str | None:
     """Return why no run is requested now (one is in progress, or the last runs failed), or None."""
-    records = instance.get_run_records(dg.RunsFilter(job_name=NAME), limit=20)
+    records = read_recent_runs(instance, NAME)
     in_progress = next((record for record in records if not record.dagster_run.is_finished), None)
     if in_progress is not None:
         return f"Run {in_progress.dagster_run.run_id} is in progress."
-    failures = 0
-    for record in records:
-        if record.dagster_run.status is dg.DagsterRunStatus.SUCCESS:
-            break
-        failures += 1
-    if not failures or records[0].end_time is None:
-        return None
-    backoff = min(MIN_BACKOFF * 2 ** (failures - 1), MAX_BACKOFF)
-    next_try = datetime.fromtimestamp(records[0].end_time, UTC) + backoff
-    if now >= next_try:
-        return None
-    which = "The last run" if failures == 1 else f"The last {failures} runs"
-    return f"{which} did not succeed. The next run is at {next_try:%H:%M:%S} UTC."
+    pause = describe_pause(records, now)
+    return None if pause is None else pause[0].upper() + pause[1:]
+
+
+defs = dg.Definitions(assets=[approved_requests], jobs=[rule_based_approval], sensors=[pending_dr_sensor])

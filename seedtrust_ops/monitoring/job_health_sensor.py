@@ -165,3 +165,6 @@ def _parse_cursor(text: str | None) -> HealthCursor:
         return HealthCursor.model_validate_json(text or "{}")
     except ValidationError:
         return HealthCursor()
+
+
+defs = dg.Definitions(sensors=[job_health_sensor])

@@ -148,3 +148,6 @@ def _read_cursor(text: str | None) -> datetime | None:
         return datetime.fromisoformat(text or "").astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+defs = dg.Definitions(sensors=[job_run_sensor])

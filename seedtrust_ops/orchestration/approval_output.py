@@ -31,6 +31,11 @@ class ApprovalConfig(JobConfig):
         default=False, description="Set to true to list the requests that would be approved without approving them."
     )
 
+    @property
+    def only_previews(self) -> bool:
+        """Whether a run with this config changes nothing."""
+        return self.dry_run
+
 
 def approval_result(report: ApprovalReport, *, dry_run: bool) -> dict[str, Any]:
     """Return the run's result for JobRun; `amount_cents` is in cents."""

@@ -33,6 +33,14 @@ class DatabaseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return application_engine()
 
 
+class ReadOnlyDatabase(DatabaseResource):
+    """The application database for jobs that only read: PostgreSQL rejects every write."""
+
+    def sessions(self) -> sessionmaker[Session]:
+        """Return a session factory whose transactions are read-only."""
+        return sessionmaker(self.engine().execution_options(postgresql_readonly=True), expire_on_commit=False)
+
+
 class HuntingtonResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The Huntington transfer gateway, from the HUNTINGTON_* variables."""
 

@@ -1,9 +1,13 @@
-"""Builds jobs from one op or one asset, with the tags, owners and metadata that their job policy prescribes.
+"""Builds jobs from one function or one asset: retries, readable failures, shadow mode, and what the job policy says.
 
-What a job does and when it runs is in its own file in `jobs`.
+What a job does is in its own file in `jobs`, when it runs is built by `schedules`, and jobs that email people are built
+by `email_jobs`.
 """
 
+import functools
+import inspect
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
 import dagster as dg
@@ -12,16 +16,27 @@ from pydantic import model_validator
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_internals import UnresolvedAssetJobDefinition
 from seedtrust_ops.job_policies import job_policy, label_tags, queue_tags, run_tags
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, ReadOnlyDatabase
 from seedtrust_ops.orchestration.executor import in_process
-from seedtrust_ops.severity import Severity
+from seedtrust_ops.orchestration.shadow_runs import OpContext, ShadowRule, is_in_shadow_mode, run_in_shadow_mode
+from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 from seedtrust_ops.tag_names import MAX_RUNTIME_TAG
 
 # Dagster warns at every use that owners of jobs, schedules and sensors are beta; the pinned version supports them.
 warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.BetaWarning)
 
 
+SHADOW_LABEL = "In shadow mode"
+"""The metadata of a job or an asset that says what it does in shadow mode; whatever lacks it would run live."""
+
+
 class JobConfig(dg.Config):
     """Base class for run config; a field that is cleared in the launchpad gets its default value."""
+
+    @property
+    def only_previews(self) -> bool:
+        """Whether a run with this config changes nothing, so that it need not run in shadow mode."""
+        return False
 
     @model_validator(mode="before")
     @classmethod
@@ -45,51 +60,141 @@ def owners_and_tags(job_name: str) -> OwnersAndTags:
 
 
 def single_op_job(
-    op: dg.OpDefinition, severity: Severity, *, legacy_name: str, max_runtime_seconds: int | None = None
-) -> dg.JobDefinition:
-    """Return a job that runs `op` and has the op's name, so that a run's config names both at once.
+    *, kind: str, shadow: ShadowRule | None, legacy_name: str | None = None, max_runtime_seconds: int | None = None
+) -> Callable[[Callable[..., Any]], dg.JobDefinition]:
+    """Make a job of the decorated function: one op, named and described as the function is.
+
+    The function takes the context, its config (`config`) if it has any, and the resources that it uses. Its errors are
+    shown as sentences, and an error that may pass is retried (see `user_facing_failures`).
 
     Args:
-        op: the job's only op; its description becomes the job's description.
-        severity: how serious it is if the job stops running.
-        legacy_name: the name of the job in the system that this project replaces.
+        kind: what the op works with, such as `postgres` or `s3`; the UI shows it.
+        shadow: what a run decides in shadow mode, instead of calling the function; None if the function only reads:
+            its database sessions are then read-only, and it gets no other resource.
+        legacy_name: the name of the job in the system that this project replaces, if there was one.
         max_runtime_seconds: Dagster ends a run that takes longer; None for the default of all jobs.
     """
-    # The graph between the two needs its own name: Dagster does not allow an op and a graph with the same name.
-    graph = dg.GraphDefinition(name=f"{op.name}_graph", node_defs=[op], description=op.description)
-    limit = {} if max_runtime_seconds is None else {MAX_RUNTIME_TAG: str(max_runtime_seconds)}
-    return graph.to_job(
-        name=op.name,
-        description=op.description,
+
+    def build(function: Callable[..., Any]) -> dg.JobDefinition:
+        name = function.__name__
+        op = dg.op(name=name, retry_policy=RETRIES, tags={"kind": kind})(_live_or_in_shadow(name, function, shadow))
+        # The graph between the two needs its own name: Dagster does not allow an op and a graph with the same name.
+        graph = dg.GraphDefinition(name=f"{name}_graph", node_defs=[op], description=op.description)
+        limit = {} if max_runtime_seconds is None else {MAX_RUNTIME_TAG: str(max_runtime_seconds)}
         # A single op needs no process besides the run's own.
-        executor_def=in_process,
-        tags=label_tags(op.name) | run_tags(severity) | queue_tags(op.name) | limit,
-        metadata={"Severity": severity.value, "Legacy name": legacy_name},
-        owners=[job_policy(op.name).group.owner],
-    )
+        return graph.to_job(
+            name=name,
+            description=op.description,
+            executor_def=in_process,
+            **_job_options(name, legacy_name, limit, _describe_shadow_mode(shadow)),
+        )
+
+    return build
+
+
+def job_asset(
+    job: str, *, name: str, shadow: ShadowRule | None, **options: Any
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Make the asset `name` of the decorated function, as `single_op_job` makes a job of one.
+
+    Args:
+        job: the name of the job that materializes it.
+        name: the asset's name.
+        shadow: what a run decides in shadow mode, without materializing the asset; None if the function only reads.
+        options: what else `dagster.asset` takes; the group, owners, tags and retries follow from the job.
+    """
+
+    def build(function: Callable[..., Any]) -> dg.AssetsDefinition:
+        asset: dg.AssetsDefinition = dg.asset(
+            name=name,
+            group_name=job_policy(job).group.value,
+            retry_policy=RETRIES,
+            output_required=shadow is None,
+            metadata=_describe_shadow_mode(shadow),
+            **owners_and_tags(job),
+            **options,
+        )(_live_or_in_shadow(job, function, shadow))
+        return asset
+
+    return build
 
 
 def single_asset_job(
-    name: str, asset: dg.AssetsDefinition, *, legacy_name: str, description: str
+    name: str, asset: dg.AssetsDefinition, *, description: str, legacy_name: str | None = None
 ) -> UnresolvedAssetJobDefinition:
     """Return the job `name` that materializes one asset and runs all of its checks.
 
     Args:
         name: the job's name; `job_policies` has its severity, group and queue limits.
         asset: the asset to materialize.
-        legacy_name: the name of the job in the system that this project replaces.
         description: what a run does, in one or two sentences.
+        legacy_name: the name of the job in the system that this project replaces, if there was one.
     """
-    policy = job_policy(name)
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(asset),
         description=description,
         executor_def=in_process,
-        tags=label_tags(name) | run_tags(policy.severity) | queue_tags(name),
-        metadata={"Severity": policy.severity.value, "Legacy name": legacy_name},
+        **_job_options(name, legacy_name, {}, asset.metadata_by_key[asset.key]),
+    )
+
+
+class _JobOptions(TypedDict):
+    tags: dict[str, str]
+    metadata: dict[str, Any]
+    owners: list[str]
+
+
+def _describe_shadow_mode(shadow: ShadowRule | None) -> dict[str, str]:
+    return {SHADOW_LABEL: "only reads, as always" if shadow is None else "records its decisions, changes nothing else"}
+
+
+def _job_options(
+    name: str, legacy_name: str | None, limits: Mapping[str, str], shadow_metadata: Mapping[str, Any]
+) -> _JobOptions:
+    policy = job_policy(name)
+    return _JobOptions(
+        tags={**label_tags(name), **run_tags(name), **queue_tags(name), **limits},
+        metadata={
+            "Severity": policy.severity.value,
+            SHADOW_LABEL: shadow_metadata[SHADOW_LABEL],
+            **({"Legacy name": legacy_name} if legacy_name else {}),
+        },
         owners=[policy.group.owner],
     )
+
+
+def _live_or_in_shadow(job: str, function: Callable[..., Any], shadow: ShadowRule | None) -> Callable[..., Any]:
+    """Return the body of a job's op or asset: `function`, or its shadow rule while the job is in shadow mode."""
+    if shadow is None:
+        _require_read_only(function)
+
+    @functools.wraps(function)
+    def body(context: OpContext, **arguments: Any) -> Any:
+        with user_facing_failures():
+            config = arguments.get("config")
+            if shadow is None:
+                arguments |= {name: ReadOnlyDatabase() for name in arguments if name == "database"}
+            elif is_in_shadow_mode(job) and not (isinstance(config, JobConfig) and config.only_previews):
+                return run_in_shadow_mode(context, job, shadow, arguments)
+            return function(context, **arguments)
+
+    return body
+
+
+def _require_read_only(function: Callable[..., Any]) -> None:
+    resources = [
+        name
+        for name, annotation in inspect.get_annotations(function, eval_str=True).items()
+        if inspect.isclass(annotation)
+        and issubclass(annotation, dg.ConfigurableResource)
+        and annotation is not DatabaseResource
+    ]
+    if resources:
+        raise TypeError(
+            f"{function.__name__} uses {', '.join(resources)}, so it may change something outside the database. State "
+            "in `shadow` what it does in shadow mode."
+        )
 
 
 def automation_status() -> tuple[dg.DefaultScheduleStatus, dg.DefaultSensorStatus]:

@@ -1,7 +1,8 @@
-"""Daily, weekly and every-third-day schedules in the office's time zone, each launching every due date once.
+"""Schedules in the office's time zone: by the calendar, every few minutes, or every minute if there is work.
 
-Dagster evaluates the last tick that it missed, however late. This module decides which due date a tick belongs to and
-whether that date was already launched, so that a repeated hour or a replayed tick never runs a job twice.
+Dagster evaluates the last tick that it missed, however late. For schedules by the calendar, this module decides which
+due date a tick belongs to and whether that date was already launched, so that a repeated hour or a replayed tick never
+runs a job twice.
 See docs/decisions/schedules.md.
 """
 
@@ -15,10 +16,17 @@ import dagster as dg
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_internals import UnresolvedAssetJobDefinition
+from seedtrust_ops.domain.db_transaction import Sessions
+from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.job_factory import automation_status, owners_and_tags
+from seedtrust_ops.orchestration.shadow_runs import is_in_shadow_mode
+from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
+from seedtrust_ops.tag_names import DUE_TAG, REASON_TAG
 
-DUE_TAG = "seedtrust/due"
-"""The due date that a run was launched for, in ISO 8601."""
+ASSUME_CRASHED_AFTER = timedelta(minutes=3)
+"""A run of a job that looks for work every minute usually takes seconds. One that takes longer, or whose worker
+crashed, must not block the next run."""
+IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 THIRD_DAY_ANCHOR = date(2024, 1, 1)
 """'Every 3rd day' counts from this date in both directions, across months, years and leap days."""
 
@@ -28,6 +36,7 @@ _TICK_TAG = ".dagster/scheduled_execution_time"
 Job = dg.JobDefinition | UnresolvedAssetJobDefinition
 LastDueDate = Callable[[date], date]
 """Maps a date to the last due date on or before it."""
+FindWork = Callable[[Sessions], str | None]
 PartitionKeyFor = Callable[[date], str]
 """Maps a due date to the key of the partition that its run materializes."""
 
@@ -90,6 +99,16 @@ def weekly_schedule(
     )
 
 
+def weekday_schedule(job: Job, *, hour: int, minute: int = 0) -> dg.ScheduleDefinition:
+    """Return schedule `<job>_schedule`: Mondays to Fridays at `hour`:`minute` in the office's time zone.
+
+    A missed tick runs once as soon as the daemon is back. Federal holidays count as weekdays.
+    """
+    return _calendar_schedule(
+        job, f"{minute} {hour} * * 1-5", last_monday_to_friday, f"Mondays to Fridays at {hour:02}:{minute:02}."
+    )
+
+
 def third_day_schedule(job: Job, *, hour: int) -> dg.ScheduleDefinition:
     """Return schedule `<job>_schedule`: every third day from THIRD_DAY_ANCHOR at `hour`:00 in the office's time zone.
 
@@ -102,6 +121,62 @@ def third_day_schedule(job: Job, *, hour: int) -> dg.ScheduleDefinition:
         last_third_day,
         f"Every third day at {hour:02}:00. Ticks daily, skips other days.",
     )
+
+
+def interval_schedule(job: Job, *, minutes: int) -> dg.ScheduleDefinition:
+    """Return schedule `<job>_schedule`: every `minutes` minutes of the hour, a divisor of 60. Missed ticks are lost."""
+    if 60 % minutes:
+        raise ValueError(f"An interval must divide the hour, so it can't be {minutes} minutes.")
+    return dg.ScheduleDefinition(
+        name=f"{job.name}_schedule",
+        job=job,
+        cron_schedule=f"*/{minutes} * * * *",
+        execution_timezone=str(office_zone()),
+        default_status=automation_status()[0],
+        description=f"Every {minutes} minutes.",
+        **owners_and_tags(job.name),
+    )
+
+
+def every_minute_if(
+    job: Job, *, find_work: FindWork, find_shadow_work: FindWork, no_work: str, description: str
+) -> dg.ScheduleDefinition:
+    """Return schedule `<job>_schedule`: every minute, if there is work and no run of the job is in progress.
+
+    Args:
+        job: the job to launch.
+        find_work: returns what work there is, a short text for the run's tag `seedtrust/reason`; None if there is none.
+        find_shadow_work: the same, while the job is in shadow mode.
+        no_work: why a tick without work is skipped, a sentence.
+        description: what counts as work, a sentence.
+    """
+
+    @dg.schedule(
+        name=f"{job.name}_schedule",
+        job=job,
+        cron_schedule="* * * * *",
+        execution_timezone=str(office_zone()),
+        default_status=automation_status()[0],
+        description=description,
+        **owners_and_tags(job.name),
+    )
+    def launch_if_there_is_work(
+        context: dg.ScheduleEvaluationContext, database: DatabaseResource
+    ) -> dg.RunRequest | dg.SkipReason:
+        with user_facing_failures():
+            find = find_shadow_work if is_in_shadow_mode(job.name) else find_work
+            work = find(database.sessions())
+        running = _run_in_progress(context.instance, job)
+        if running is not None:
+            return dg.SkipReason(f"Run {running} is already in progress.")
+        return dg.SkipReason(no_work) if work is None else dg.RunRequest(tags={REASON_TAG: work})
+
+    return launch_if_there_is_work
+
+
+def last_monday_to_friday(day: date) -> date:
+    """Return `day`, or the Friday before it on a weekend."""
+    return day - timedelta(days=max(0, day.isoweekday() - 5))
 
 
 def last_weekday(day: date, weekday: Weekday) -> date:
@@ -157,6 +232,15 @@ def _calendar_schedule(
         description=description,
         **owners_and_tags(job.name),
     )
+
+
+def _run_in_progress(instance: dg.DagsterInstance, job: Job) -> str | None:
+    """Return the id of a run of the job that is in progress and has not crashed as far as its age tells, or None."""
+    records = instance.get_run_records(
+        dg.RunsFilter(job_name=job.name, statuses=IN_PROGRESS, created_after=datetime.now(UTC) - ASSUME_CRASHED_AFTER),
+        limit=1,
+    )
+    return records[0].dagster_run.run_id if records else None
 
 
 def _last_launch(context: dg.ScheduleEvaluationContext, job: Job, schedule_name: str) -> dg.DagsterRun | None:

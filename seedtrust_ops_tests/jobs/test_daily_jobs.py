@@ -18,7 +18,6 @@ from seedtrust_ops.tables import JobRun, User
 from seedtrust_ops.tag_names import PROGRESS_TAG
 from seedtrust_ops_tests.jobs.job_runner import run
 from seedtrust_ops_tests.support.case_factory import CaseFactory
-from seedtrust_ops_tests.support.environment import SetVariables
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +41,8 @@ def test_case_close_reminder_uses_the_office_date_and_is_sent_once(
     case = factory.case(close_on=office_today())
     late = factory.case(close_on=office_today() - timedelta(days=1))
     factory.case(close_on=office_today() + timedelta(days=1))
-    assert run("case_close_reminders").returned == {"emails": 2}
-    assert run("case_close_reminders").returned == {"emails": 0}
+    assert run("case_close_reminders").returned == {"as_of": str(office_today()), "emails": 2}
+    assert run("case_close_reminders").returned["emails"] == 0
     (on_time,) = mailbox.control.emails(address(factory, case.specialist_id))
     (overdue,) = mailbox.control.emails(address(factory, late.specialist_id))
     assert on_time.subject == f"Closes today: case {case.case_number}"
@@ -70,17 +69,6 @@ def test_off_site_tracking_returns_what_it_cleared(factory: CaseFactory) -> None
 def test_example_jobs_do_not_exist_in_production(name: str) -> None:
     with pytest.raises(dg.DagsterInvariantViolationError):
         defs.resolve_job_def(name)
-
-
-@pytest.fixture
-def dev_env(set_variables: SetVariables) -> None:
-    set_variables(DEV_ENV="1")
-
-
-@pytest.mark.usefixtures("dev_env")
-def test_dev_env_has_all_four_example_jobs() -> None:
-    names = [job.name for job in examples.example_jobs()]
-    assert names == ["example", "example_error", "example_progress", "example_with_args"]
 
 
 def run_example(

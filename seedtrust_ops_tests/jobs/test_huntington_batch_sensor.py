@@ -14,12 +14,11 @@ from sqlalchemy import update
 from seedtrust_ops.domain.transfers.kill_switch import halt
 from seedtrust_ops.jobs.process_huntington_batch import (
     CLAIM_TIMEOUT,
-    FIRST_RETRY_PAUSE,
-    MAX_RETRY_PAUSE,
     NAME,
     huntington_batch_sensor,
 )
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
+from seedtrust_ops.orchestration.retry_pauses import FIRST_PAUSE, MAX_PAUSE
 from seedtrust_ops.tables import HuntingtonBatch
 from seedtrust_ops_tests.jobs.job_runner import process
 from seedtrust_ops_tests.support.environment import SetVariables
@@ -118,14 +117,14 @@ def test_failed_runs_are_retried_after_a_growing_pause(
 ) -> None:
     batch_id = company.batch([100], queued_at=datetime.now(UTC) - timedelta(hours=1))
     first = only_request(tick(instance))
-    pause = min(FIRST_RETRY_PAUSE * 2 ** (failures - 1), MAX_RETRY_PAUSE)
+    pause = min(FIRST_PAUSE * 2 ** (failures - 1), MAX_PAUSE)
     for _ in range(failures - 1):
         launched(instance, first, (ending, timedelta(hours=1)))
-    last = launched(instance, first, (ending, pause - FIRST_RETRY_PAUSE / 2))
+    last = launched(instance, first, (ending, pause - FIRST_PAUSE / 2))
     skip_reason = tick(instance)
     assert isinstance(skip_reason, str)
     which = "the last run" if failures == 1 else f"the last {failures} runs"
-    assert skip_reason.startswith(f"Batch {batch_id}: {which} failed. Next run at ")
+    assert skip_reason.startswith(f"Batch {batch_id}: {which} did not succeed. The next run is at ")
     event = DagsterEvent(ending.value, NAME, message=ending.value)
     instance.run_storage.handle_run_event(last, event, datetime.now(UTC) - pause - timedelta(seconds=1))
     again = only_request(tick(instance))

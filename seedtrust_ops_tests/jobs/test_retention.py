@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.dagster_db import run_purge
 from seedtrust_ops.domain import row_purge
 from seedtrust_ops.jobs.retention import FREQUENT_JOBS
-from seedtrust_ops.orchestration.schedules import DUE_TAG
 from seedtrust_ops.tables import JobRun, Notification, NotificationAttachment, OutgoingEvent
+from seedtrust_ops.tag_names import DUE_TAG
 from seedtrust_ops_tests.jobs.job_runner import JobResult, run
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.environment import SetVariables

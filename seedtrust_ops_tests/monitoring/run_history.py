@@ -16,9 +16,7 @@ from seedtrust_ops.errors import SeedTrustError, TransientError
 from seedtrust_ops.orchestration.expiration_tags import mark_expired
 from seedtrust_ops.orchestration.io_manager import in_memory_io_manager
 from seedtrust_ops.orchestration.job_factory import single_op_job
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
-from seedtrust_ops.severity import Severity
-from seedtrust_ops.tag_names import PROGRESS_TAG
+from seedtrust_ops.orchestration.metadata import PROGRESS_TAG
 from seedtrust_ops_tests.monitoring.sample_runs import STATUS, new_run, set_status
 
 NAMESPACE = uuid.UUID("5d1c6c1e-7a0b-4c56-9d6e-0f9f6a3f2b11")
@@ -31,20 +29,18 @@ class QuotaExceeded(SeedTrustError):
     """The quota was exceeded."""
 
 
-@dg.op(name="flaky", retry_policy=RETRIES)
-def flaky_op(context: dg.OpExecutionContext) -> dict[str, Any]:
+@single_op_job(kind="python", shadow=None)
+def flaky(context: dg.OpExecutionContext) -> dict[str, Any]:
     """Succeed on the second attempt."""
-    with user_facing_failures():
-        if context.retry_number == 0:
-            raise TransientError("Connection lost.")
+    if context.retry_number == 0:
+        raise TransientError("Connection lost.")
     return {"rows": 1}
 
 
-@dg.op(name="failing", retry_policy=RETRIES)
-def failing_op() -> None:
+@single_op_job(kind="python", shadow=None)
+def failing(_context: dg.OpExecutionContext) -> None:
     """Fail permanently."""
-    with user_facing_failures():
-        raise QuotaExceeded(ERROR_MESSAGE)
+    raise QuotaExceeded(ERROR_MESSAGE)
 
 
 @dataclass(frozen=True)
@@ -69,8 +65,8 @@ class RunCopy:
 
 def execute_sample_runs(instance: dg.DagsterInstance) -> list[SampleRun]:
     """Create one run of each kind as in production: completed, retried, failed, pending, started, revoked, expired."""
-    done, failed = (_execute(instance, op) for op in (flaky_op, failing_op))
-    reexecuted = _execute(instance, flaky_op, tags={"dagster/parent_run_id": failed, "dagster/root_run_id": failed})
+    done, failed = (_execute(instance, job) for job in (flaky, failing))
+    reexecuted = _execute(instance, flaky, tags={"dagster/parent_run_id": failed, "dagster/root_run_id": failed})
     pending, started, revoked, expired = (new_run(instance) for _ in range(4))
     set_status(instance, pending, STATUS.QUEUED)
     set_status(instance, started, STATUS.STARTED)
@@ -91,9 +87,8 @@ def execute_sample_runs(instance: dg.DagsterInstance) -> list[SampleRun]:
     ]
 
 
-def _execute(instance: dg.DagsterInstance, op: dg.OpDefinition, tags: dict[str, str] | None = None) -> str:
-    job = single_op_job(op, Severity.LOW, legacy_name="none")
-    resolved = dg.Definitions(jobs=[job], resources={"io_manager": in_memory_io_manager}).resolve_job_def(op.name)
+def _execute(instance: dg.DagsterInstance, job: dg.JobDefinition, tags: dict[str, str] | None = None) -> str:
+    resolved = dg.Definitions(jobs=[job], resources={"io_manager": in_memory_io_manager}).resolve_job_def(job.name)
     return resolved.execute_in_process(instance=instance, raise_on_error=False, tags=tags).run_id
 
 

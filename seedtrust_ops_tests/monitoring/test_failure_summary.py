@@ -16,8 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.errors import ConfigurationError, SeedTrustError, TransientError
 from seedtrust_ops.orchestration.io_manager import in_memory_io_manager
 from seedtrust_ops.orchestration.job_factory import single_op_job
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
-from seedtrust_ops.severity import Severity
+from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
 from seedtrust_ops.tables import ErrorRecord, OutgoingEvent
 from seedtrust_ops_tests.monitoring.sample_runs import STATUS, mirror_runs, new_run, row, set_status
 from seedtrust_ops_tests.support.waiters import wait_until
@@ -66,14 +65,14 @@ def raise_dagster_failure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raise_error", "outside", "exception_type", "message", "meaning", "retries"),
+    ("raise_error", "exception_type", "message", "meaning", "retries"),
     [
-        (raise_no_paper, False, "NoPaper", MESSAGE, "The printer has no paper.", 0),
-        (raise_busy, False, "PrinterBusy", MESSAGE, "The printer is busy.", 2),
-        (raise_key_error, False, "KeyError", "KeyError in failing: an unexpected error", "An unexpected error", 2),
-        (raise_integrity_error, False, "IntegrityError", "The database rejected a statement", "Wraps a DB-API", 0),
-        (raise_dagster_failure, True, "Failure", MESSAGE, "A job reported a failure.", 0),
-        (raise_configuration_error, True, "ConfigurationError", MESSAGE, "An unexpected error", 2),
+        (raise_no_paper, "NoPaper", MESSAGE, "The printer has no paper.", 0),
+        (raise_busy, "PrinterBusy", MESSAGE, "The printer is busy.", 2),
+        (raise_key_error, "KeyError", "KeyError in failing: an unexpected error", "An unexpected error", 2),
+        (raise_integrity_error, "IntegrityError", "The database rejected a statement", "Wraps a DB-API", 0),
+        (raise_dagster_failure, "Failure", MESSAGE, "A job reported a failure.", 0),
+        (raise_configuration_error, "ConfigurationError", MESSAGE, "An environment variable is missing", 0),
     ],
 )
 def test_op_failure_is_summarized_by_its_own_error_after_retries(
@@ -81,7 +80,6 @@ def test_op_failure_is_summarized_by_its_own_error_after_retries(
     sessions: sessionmaker[Session],
     monkeypatch: pytest.MonkeyPatch,
     raise_error: Callable[[], None],
-    outside: bool,
     exception_type: str,
     message: str,
     meaning: str,
@@ -89,15 +87,11 @@ def test_op_failure_is_summarized_by_its_own_error_after_retries(
 ) -> None:
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda _policy, _attempt: 0)
 
-    @dg.op(retry_policy=RETRIES)
-    def failing() -> None:
-        if outside:
-            raise_error()
-        with user_facing_failures():
-            raise_error()
+    @single_op_job(kind="python", shadow=None)
+    def failing(_context: dg.OpExecutionContext) -> None:
+        raise_error()
 
-    job = single_op_job(failing, Severity.MEDIUM, legacy_name="none")
-    resolved = dg.Definitions(jobs=[job], resources={"io_manager": in_memory_io_manager}).resolve_job_def("failing")
+    resolved = dg.Definitions(jobs=[failing], resources={"io_manager": in_memory_io_manager}).resolve_job_def("failing")
     run_id = resolved.execute_in_process(instance=instance, raise_on_error=False).run_id
     mirror_runs(instance)
     job_run = row(sessions, run_id)
@@ -105,7 +99,7 @@ def test_op_failure_is_summarized_by_its_own_error_after_retries(
     assert job_run.error is not None
     assert job_run.error.startswith(message)
     error, event = _recorded_failure(sessions)
-    assert (error.severity, error.exception_type, error.message) == ("MEDIUM", exception_type, job_run.error)
+    assert (error.severity, error.exception_type, error.message) == ("HIGH", exception_type, job_run.error)
     assert error.context == {"run_id": run_id, "step": "failing", "retries": retries}
     assert error.traceback is not None
     assert "raise " in error.traceback
@@ -119,13 +113,11 @@ def test_dagster_shows_the_original_error_after_the_last_retry(
 ) -> None:
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda _policy, _attempt: 0)
 
-    @dg.op(retry_policy=RETRIES)
-    def failing() -> None:
-        with user_facing_failures():
-            raise_busy()
+    @single_op_job(kind="python", shadow=None)
+    def failing(_context: dg.OpExecutionContext) -> None:
+        raise_busy()
 
-    job = single_op_job(failing, Severity.LOW, legacy_name="none")
-    result = job.execute_in_process(instance=instance, raise_on_error=False)
+    result = failing.execute_in_process(instance=instance, raise_on_error=False)
     (failure,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
     assert sum(event.is_step_up_for_retry for event in result.all_events) == 2
     assert failure.error is not None

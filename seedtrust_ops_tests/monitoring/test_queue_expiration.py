@@ -18,8 +18,6 @@ from seedtrust_ops.monitoring import queue_expiration
 from seedtrust_ops.monitoring.queue_expiration import cancel_expired_runs
 from seedtrust_ops.orchestration.expiration_tags import mark_expired
 from seedtrust_ops.orchestration.job_factory import single_op_job
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES
-from seedtrust_ops.severity import Severity
 from seedtrust_ops.tag_names import EXPIRED_TAG, EXPIRES_TAG
 from seedtrust_ops_tests.monitoring.sample_runs import (
     SOME_JOB,
@@ -158,13 +156,12 @@ def test_run_that_left_the_queue_too_late_does_no_work(
 ) -> None:
     executions: list[str] = []
 
-    @dg.op(retry_policy=RETRIES)
-    def work() -> None:
+    @single_op_job(kind="python", shadow=None)
+    def work(_context: dg.OpExecutionContext) -> None:
         executions.append("once")
 
-    job = single_op_job(work, Severity.LOW, legacy_name="none")
-    tags = dict(job.tags) | ({EXPIRES_TAG: limit} if limit else {})
-    run = instance.create_run_for_job(job, tags=tags, remote_job_origin=SOME_JOB)
+    tags = dict(work.tags) | ({EXPIRES_TAG: limit} if limit else {})
+    run = instance.create_run_for_job(work, tags=tags, remote_job_origin=SOME_JOB)
     # It was created long ago in any case, and has been starting since it left the queue.
     backdate_run(run.run_id, 1000)
     if waited is not None:
@@ -174,7 +171,7 @@ def test_run_that_left_the_queue_too_late_does_no_work(
             instance.report_dagster_event(event, run_id=run.run_id, timestamp=created + offset)
     starting = instance.get_run_by_id(run.run_id)
     assert starting is not None
-    list(execute_run_iterator(InMemoryJob(job), starting, instance))
+    list(execute_run_iterator(InMemoryJob(work), starting, instance))
     mirror_runs(instance)
     assert rows(sessions) == {run.run_id: expected_status}
     assert executions == ([] if expected_status == "EXPIRED" else ["once"])

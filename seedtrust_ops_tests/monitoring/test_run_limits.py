@@ -19,7 +19,7 @@ SLOTS = 10
 
 
 def tags_of(job_name: str) -> dict[str, str]:
-    return run_tags(JOB_POLICIES[job_name].severity) | queue_tags(job_name)
+    return run_tags(job_name) | queue_tags(job_name)
 
 
 def add_queued(instance: dg.DagsterInstance, *job_names: str) -> None:

@@ -11,8 +11,6 @@ from dagster._utils.interrupts import capture_interrupts
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.orchestration.job_factory import single_op_job
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
-from seedtrust_ops.severity import Severity
 from seedtrust_ops_tests.monitoring.sample_runs import mirror_runs, row
 
 
@@ -32,19 +30,17 @@ def test_interrupted_op_is_retried_only_if_its_run_was_not_canceled(
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda _policy, _attempt: 0)
     started: list[int] = []
 
-    @dg.op(retry_policy=RETRIES)
+    @single_op_job(kind="python", shadow=None)
     def interrupted_once(context: dg.OpExecutionContext) -> None:
         started.append(context.retry_number)
         if context.retry_number == 0:
             if canceled:
                 context.instance.report_run_canceling(context.run)
-            with user_facing_failures():
-                # Dagster raises this in the op when its process is asked to end.
-                raise DagsterExecutionInterruptedError
+            # Dagster raises this in the op when its process is asked to end.
+            raise DagsterExecutionInterruptedError
 
-    job = single_op_job(interrupted_once, Severity.LOW, legacy_name="none")
-    run = instance.create_run_for_job(job)
-    list(execute_run_iterator(InMemoryJob(job), run, instance))
+    run = instance.create_run_for_job(interrupted_once)
+    list(execute_run_iterator(InMemoryJob(interrupted_once), run, instance))
     mirror_runs(instance)
     job_run = row(sessions, run.run_id)
     assert (len(started), job_run.status, job_run.error) == (attempts, status, None)
@@ -56,17 +52,16 @@ def test_run_canceled_while_starting_does_no_work(
 ) -> None:
     started: list[str] = []
 
-    @dg.op
+    @single_op_job(kind="python", shadow=None)
     def never_started(context: dg.OpExecutionContext) -> None:
         started.append(context.run_id)
 
-    job = single_op_job(never_started, Severity.LOW, legacy_name="none")
-    stale_run = instance.create_run_for_job(job)
+    stale_run = instance.create_run_for_job(never_started)
     instance.report_run_canceling(stale_run)
     with capture_interrupts():
         if interrupted:
             signal.raise_signal(signal.SIGINT)
-        list(execute_run_iterator(InMemoryJob(job), stale_run, instance))
+        list(execute_run_iterator(InMemoryJob(never_started), stale_run, instance))
     mirror_runs(instance)
     assert (started, row(sessions, stale_run.run_id).status) == ([], "REVOKED")
     run = instance.get_run_by_id(stale_run.run_id)

@@ -24,7 +24,6 @@ from seedtrust_ops.orchestration.schedules import (
     third_day_schedule,
     weekly_schedule,
 )
-from seedtrust_ops.severity import Severity
 from seedtrust_ops_tests.support.environment import SetVariables
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -41,11 +40,8 @@ ZONES = [
 ]
 
 
-@dg.op
-def counts() -> None: ...
-
-
-JOB = single_op_job(counts, Severity.LOW, legacy_name="none")
+@single_op_job(kind="python", shadow=None)
+def counts(_context: dg.OpExecutionContext) -> None: ...
 
 
 def evaluate(schedule: dg.ScheduleDefinition, tick: datetime, instance: dg.DagsterInstance | None = None) -> str:
@@ -79,10 +75,10 @@ def at(day: date, hour: int, zone: ZoneInfo = NEW_YORK) -> datetime:
 @pytest.mark.parametrize(
     ("schedule", "cron"),
     [
-        (daily_schedule(JOB, hour=6), "0 6 * * *"),
-        (weekly_schedule(JOB, hour=1), "0 1 * * 0"),
-        (weekly_schedule(JOB, hour=5, minute=30, on=Weekday.MONDAY), "30 5 * * 1"),
-        (third_day_schedule(JOB, hour=1), "0 1 * * *"),
+        (daily_schedule(counts, hour=6), "0 6 * * *"),
+        (weekly_schedule(counts, hour=1), "0 1 * * 0"),
+        (weekly_schedule(counts, hour=5, minute=30, on=Weekday.MONDAY), "30 5 * * 1"),
+        (third_day_schedule(counts, hour=1), "0 1 * * *"),
     ],
 )
 def test_schedule_is_named_after_its_job_and_uses_the_office_time_zone(
@@ -101,7 +97,11 @@ def dev_env(set_variables: SetVariables) -> None:
 
 @pytest.mark.usefixtures("dev_env")
 def test_schedules_start_stopped_with_dev_env() -> None:
-    for schedule in (daily_schedule(JOB, hour=6), weekly_schedule(JOB, hour=1), third_day_schedule(JOB, hour=1)):
+    for schedule in (
+        daily_schedule(counts, hour=6),
+        weekly_schedule(counts, hour=1),
+        third_day_schedule(counts, hour=1),
+    ):
         assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
 
 
@@ -123,7 +123,7 @@ def test_third_days_span_a_leap_february_and_a_year_end() -> None:
 
 @given(st.dates(date(2024, 1, 1), date(2040, 1, 1)))
 def test_third_day_schedule_skips_other_days_and_names_the_next_run(day: date) -> None:
-    outcome = evaluate(third_day_schedule(JOB, hour=1), at(day, 1))
+    outcome = evaluate(third_day_schedule(counts, hour=1), at(day, 1))
     if last_third_day(day) == day:
         assert outcome == str(day)
     else:
@@ -146,7 +146,7 @@ def test_dagster_ticks_once_per_due_day_across_clock_changes(zone: str, cron: st
 
 
 def test_repeated_hour_runs_once(instance: dg.DagsterInstance) -> None:
-    schedule = weekly_schedule(JOB, hour=1)
+    schedule = weekly_schedule(counts, hour=1)
     first = datetime(2026, 11, 1, 5, tzinfo=UTC)
     second = first + timedelta(hours=1)
     assert {tick.astimezone(NEW_YORK).hour for tick in (first, second)} == {1}
@@ -158,7 +158,7 @@ def test_repeated_hour_runs_once(instance: dg.DagsterInstance) -> None:
 
 def test_tick_that_crashed_before_launching_its_run_requests_it_again(instance: dg.DagsterInstance) -> None:
     # Dagster then finds the existing run by its tick and run key, and launches it.
-    schedule = daily_schedule(JOB, hour=6)
+    schedule = daily_schedule(counts, hour=6)
     tick = at(date(2026, 3, 9), 6)
     launch(instance, schedule, "2026-03-09", tick)
     assert evaluate(schedule, tick, instance) == "2026-03-09"
@@ -166,17 +166,17 @@ def test_tick_that_crashed_before_launching_its_run_requests_it_again(instance: 
 
 def test_manual_run_does_not_replace_the_scheduled_run(instance: dg.DagsterInstance) -> None:
     create_run_for_test(instance, job_name="counts")
-    assert evaluate(daily_schedule(JOB, hour=6), at(date(2026, 3, 9), 6), instance) == "2026-03-09"
+    assert evaluate(daily_schedule(counts, hour=6), at(date(2026, 3, 9), 6), instance) == "2026-03-09"
 
 
 def test_replayed_older_tick_launches_nothing(instance: dg.DagsterInstance) -> None:
-    schedule = daily_schedule(JOB, hour=6)
+    schedule = daily_schedule(counts, hour=6)
     run_id = launch(instance, schedule, "2026-03-09", at(date(2026, 3, 9), 6))
     assert run_id in evaluate(schedule, at(date(2026, 3, 8), 6), instance)
 
 
 def test_missed_third_day_is_launched_once_on_the_next_day(instance: dg.DagsterInstance) -> None:
-    schedule = third_day_schedule(JOB, hour=1)
+    schedule = third_day_schedule(counts, hour=1)
     due = last_third_day(date(2026, 3, 9))
     before, after = due - timedelta(days=3), due + timedelta(days=1)
     launch(instance, schedule, str(before), at(before, 1))

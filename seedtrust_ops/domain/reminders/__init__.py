@@ -1,4 +1,4 @@
 """Reminder emails: cases to be closed, and accounts below their minimum balance; one per person and occasion.
 
-Each kind is queued by one statement over the current tables, whenever it runs.
+Each rule is one query over the current tables, whenever it runs; the job enqueues the emails that it returns.
 """

@@ -1,4 +1,4 @@
-"""Queues low-balance reminders to case managers and admins: one email per person and day, listing all their cases.
+"""Finds the low-balance reminders to case managers and admins: one email per person and day, listing all their cases.
 
 The dedupe key, `balance-reminder:<account>:<date>:<user>`, has the lowest account id in the email. That account may
 have recovered by a second run, so 'one per person and day' is checked in the outbox itself, by one run at a time.
@@ -8,9 +8,10 @@ See docs/decisions/outbox.md.
 from datetime import date
 
 from sqlalchemy import Date, func, literal, select, union
-from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.outbox import Email
 from seedtrust_ops.tables import Account, Case, Notification, User
 
 NOTIFICATION_KIND = "balance-reminder"
@@ -19,13 +20,13 @@ MAX_CASES_LISTED = 100
 _REMINDERS_LOCK = 7_305_403
 
 
-def enqueue_balance_reminders(session: Session, today: date) -> int:
-    """Queue today's emails about active cases whose account is below its minimum; return the number of new emails.
+def find_balance_reminders(session: Session, today: date) -> list[Email]:
+    """Return today's emails about active cases whose account is below its minimum, to people who got none today.
 
     A case manager gets their own cases and every active admin gets all; a manager who is also an admin gets one email.
 
     Args:
-        session: in a transaction that the caller commits.
+        session: in a transaction in which the caller also enqueues the emails: another run waits until it ends.
         today: today's date in the office's time zone.
     """
     session.execute(select(func.pg_advisory_xact_lock(_REMINDERS_LOCK)))
@@ -73,11 +74,9 @@ def enqueue_balance_reminders(session: Session, today: date) -> int:
     )
     emails = (
         select(
-            func.concat("balance-reminder:", func.min(ranked.c.id), ":", day, ":", User.id),
-            literal(NOTIFICATION_KIND),
+            func.concat("balance-reminder:", func.min(ranked.c.id), ":", day, ":", User.id).label("dedupe_key"),
             User.id,
             User.email,
-            literal(""),
             func.jsonb_build_object(
                 *("as_of", day),
                 *(
@@ -87,16 +86,13 @@ def enqueue_balance_reminders(session: Session, today: date) -> int:
                     ),
                 ),
                 *("rows_left_out", func.greatest(func.count() - MAX_CASES_LISTED, 0)),
-            ),
+            ).label("variables"),
         )
         .join(User, User.id == ranked.c.user_id)
         .where(User.is_active, ~emailed_today.exists())
         .group_by(User.id)
     )
-    written = session.scalars(
-        insert(Notification)
-        .from_select(["dedupe_key", "kind", "recipient_id", "recipient_email", "subject", "variables"], emails)
-        .on_conflict_do_nothing(index_elements=["dedupe_key"])
-        .returning(Notification.id)
-    )
-    return len(written.all())
+    return [
+        Email(row.dedupe_key, NOTIFICATION_KIND, row.id, row.email, variables=row.variables)
+        for row in session.execute(emails)
+    ]

@@ -1,4 +1,4 @@
-"""Queues case-close reminders to escrow specialists: on the close date, or once afterwards if it was missed.
+"""Finds the case-close reminders to escrow specialists: on the close date, or once afterwards if it was missed.
 
 There is one reminder per case and close date; a case with a new close date gets another one on that date.
 See docs/decisions/outbox.md.
@@ -7,25 +7,20 @@ See docs/decisions/outbox.md.
 from datetime import date
 
 from sqlalchemy import Date, func, literal, select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.outbox import Email
 from seedtrust_ops.tables import Account, Case, DisbursementRequest, Notification, User
 
 NOTIFICATION_KIND = "case-close"
 
 
-def enqueue_case_close_reminders(session: Session, today: date) -> list[str]:
-    """Queue the emails for cases whose close date has come and that are not closed.
+def find_case_close_reminders(session: Session, today: date) -> list[Email]:
+    """Return the emails for cases whose close date has come, that are not closed, and that got no email for that date.
 
     An inactive specialist gets no email. If the case gets an active specialist later, that person gets a late one.
 
-    Args:
-        session: in a transaction that the caller commits.
-        today: today's date in the office's time zone.
-
-    Returns:
-        The case numbers of the cases with a new email.
+    `today` is the date in the office's time zone.
     """
     day = literal(today, Date())
     # Regardless of the recipient: a specialist who takes over a case gets no late reminder if one was sent in time.
@@ -45,18 +40,16 @@ def enqueue_case_close_reminders(session: Session, today: date) -> list[str]:
     )
     emails = (
         select(
-            func.concat("case-close:", Case.id, ":", Case.close_on, ":", User.id),
-            literal(NOTIFICATION_KIND),
+            func.concat("case-close:", Case.id, ":", Case.close_on, ":", User.id).label("dedupe_key"),
             User.id,
             User.email,
-            literal(""),
             func.jsonb_build_object(
                 *("case_number", Case.case_number),
                 *("close_on", Case.close_on),
                 *("late", Case.close_on < day),
                 *("balance_cents", Account.balance_cents),
                 *("open_requests", func.coalesce(open_requests.c.requests, 0)),
-            ),
+            ).label("variables"),
         )
         .join(User, User.id == Case.escrow_specialist_id)
         .outerjoin(Account, Account.case_id == Case.id)
@@ -72,11 +65,9 @@ def enqueue_case_close_reminders(session: Session, today: date) -> list[str]:
             )
             .exists(),
         )
+        .order_by(Case.case_number)
     )
-    written = session.scalars(
-        insert(Notification)
-        .from_select(["dedupe_key", "kind", "recipient_id", "recipient_email", "subject", "variables"], emails)
-        .on_conflict_do_nothing(index_elements=["dedupe_key"])
-        .returning(Notification.variables["case_number"].astext)
-    )
-    return sorted(written)
+    return [
+        Email(row.dedupe_key, NOTIFICATION_KIND, row.id, row.email, variables=row.variables)
+        for row in session.execute(emails)
+    ]

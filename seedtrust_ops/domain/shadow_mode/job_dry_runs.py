@@ -1,10 +1,10 @@
-"""The dry runs of the jobs for approvals, reminders, balances, presence, retention and the status check.
+"""The dry runs of the jobs for approvals, emails, balances, presence, retention and the status check.
 
 The jobs that move money are in `transfer_dry_runs`, report generation in `report_dry_runs`.
 """
 
 from collections.abc import Callable
-from datetime import date, datetime, tzinfo
+from datetime import datetime, tzinfo
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +15,6 @@ from seedtrust_ops.domain.approvals.by_rule import approve_by_rules
 from seedtrust_ops.domain.balances.snapshot import write_balance_snapshot
 from seedtrust_ops.domain.component_checks import check_page
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
-from seedtrust_ops.domain.reminders.balances import enqueue_balance_reminders
-from seedtrust_ops.domain.reminders.case_close import enqueue_case_close_reminders
 from seedtrust_ops.domain.row_purge import purge_old_attachments, purge_old_events
 from seedtrust_ops.domain.shadow_mode import decision_reader
 from seedtrust_ops.domain.shadow_mode.decisions import Decision, evaluation_window_start
@@ -48,21 +46,20 @@ def dry_run_approvals_by_rule(sessions: Sessions, job: str, *, zone: tzinfo) -> 
     return dry_run.decisions
 
 
-def dry_run_case_close_reminders(sessions: Sessions, _job: str, *, today: date) -> list[Decision]:
-    """Return the emails that `case_close_reminders` would send."""
+def dry_run_emails(sessions: Sessions, enqueue: Callable[[Session], object]) -> list[Decision]:
+    """Return the emails that `enqueue` would add to the outbox."""
     dry_run = DryRun(sessions, read=decision_reader.read_emails)
-    dry_run.run(partial(run_in_transaction, work=partial(enqueue_case_close_reminders, today=today)))
+    dry_run.run(partial(run_in_transaction, work=enqueue))
     return dry_run.decisions
 
 
-def dry_run_balance_reminders(sessions: Sessions, _job: str, *, today: date) -> list[Decision]:
-    """Return the emails that `account_balance_reminders` would send."""
-    dry_run = DryRun(sessions, read=decision_reader.read_emails)
-    dry_run.run(partial(run_in_transaction, work=partial(enqueue_balance_reminders, today=today)))
-    return dry_run.decisions
+def dry_run_row_count(sessions: Sessions, work: Callable[[Session], int], decision: str) -> list[Decision]:
+    """Return how many rows `work` would change, as one decision; none if it would change nothing."""
+    rows = DryRun(sessions).run(partial(run_in_transaction, work=work))
+    return [Decision("rows", decision, {"rows": rows})] if rows else []
 
 
-def dry_run_balance_check(sessions: Sessions, _job: str, *, path: Path) -> list[Decision]:
+def dry_run_balance_check(sessions: Sessions, *, path: Path) -> list[Decision]:
     """Return the alerts that `account_balance_check` would open and resolve; its file is written only to `path`."""
     dry_run = DryRun(sessions, read=decision_reader.read_balance_alerts)
     snapshot = dry_run.run(lambda dry_sessions: write_balance_snapshot(dry_sessions, path))
@@ -74,7 +71,7 @@ def dry_run_balance_check(sessions: Sessions, _job: str, *, path: Path) -> list[
     return [*dry_run.decisions, Decision("balances", "write Parquet file", figures)]
 
 
-def dry_run_presence_cleanup(sessions: Sessions, _job: str) -> list[Decision]:
+def dry_run_presence_cleanup(sessions: Sessions) -> list[Decision]:
     """Return how many rows `off_site_tracking` would clear."""
     cleared = DryRun(sessions).run(partial(run_in_transaction, work=clear_presence))
     counts = {
@@ -85,7 +82,7 @@ def dry_run_presence_cleanup(sessions: Sessions, _job: str) -> list[Decision]:
     return [Decision("presence", "clear", counts)]
 
 
-def dry_run_retention(sessions: Sessions, _job: str, *, before: datetime) -> list[Decision]:
+def dry_run_retention(sessions: Sessions, *, before: datetime) -> list[Decision]:
     """Return how many old events and attachments `retention` would purge first; Dagster's runs are left out."""
     dry_run = DryRun(sessions)
     decisions = []
@@ -96,7 +93,7 @@ def dry_run_retention(sessions: Sessions, _job: str, *, before: datetime) -> lis
     return decisions
 
 
-def dry_run_status_check(_sessions: Sessions, _job: str, *, fetch: Callable[[], int]) -> list[Decision]:
+def dry_run_status_check(fetch: Callable[[], int]) -> list[Decision]:
     """Return what `aws_status_check` would post about CloudFront. S3 is skipped, because its check writes an object."""
     status = check_page(fetch)
     return [Decision(status.component.value, f"post {status.status.value}", {"detail": status.detail})]

@@ -38,7 +38,7 @@ def transaction_subject(transaction_id: int) -> str:
     return f"transaction {transaction_id}"
 
 
-def dry_run_batch(sessions: Sessions, _job: str, run: BatchRun) -> list[Decision]:
+def dry_run_batch(sessions: Sessions, run: BatchRun) -> list[Decision]:
     """Return which transactions of a batch would be sent or refused if the legacy worker had not started it.
 
     Raises:

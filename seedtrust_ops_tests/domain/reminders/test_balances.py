@@ -2,13 +2,13 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
-from functools import partial
 
 import pytest
 
 from seedtrust_ops.domain.db_transaction import run_in_transaction
+from seedtrust_ops.domain.outbox import enqueue_emails
 from seedtrust_ops.domain.reminders import balances
-from seedtrust_ops.domain.reminders.balances import enqueue_balance_reminders
+from seedtrust_ops.domain.reminders.balances import find_balance_reminders
 from seedtrust_ops.tables import Account, User
 from seedtrust_ops_tests.support.case_factory import CaseFactory, CaseWithParties
 
@@ -16,7 +16,10 @@ TODAY = date(2026, 3, 9)
 
 
 def remind(factory: CaseFactory, today: date = TODAY) -> int:
-    return run_in_transaction(factory.sessions, partial(enqueue_balance_reminders, today=today))
+    """Enqueue the day's emails as the job does; return how many are new."""
+    return run_in_transaction(
+        factory.sessions, lambda session: enqueue_emails(session, find_balance_reminders(session, today))
+    )
 
 
 def low(factory: CaseFactory, shortfall_cents: int = 1, **columns: object) -> CaseWithParties:

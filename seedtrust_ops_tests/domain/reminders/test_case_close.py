@@ -2,12 +2,13 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
-from functools import partial
 
 import pytest
+from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.db_transaction import run_in_transaction
-from seedtrust_ops.domain.reminders.case_close import enqueue_case_close_reminders
+from seedtrust_ops.domain.outbox import enqueue_emails
+from seedtrust_ops.domain.reminders.case_close import find_case_close_reminders
 from seedtrust_ops.tables import Case, User
 from seedtrust_ops_tests.support.case_factory import CaseFactory
 
@@ -15,7 +16,16 @@ TODAY = date(2026, 3, 9)
 
 
 def remind(factory: CaseFactory, today: date = TODAY) -> list[str]:
-    return run_in_transaction(factory.sessions, partial(enqueue_case_close_reminders, today=today))
+    """Enqueue the day's emails as the job does; return the case numbers of those that are new."""
+
+    def enqueue(session: Session) -> list[str]:
+        return [
+            email.variables["case_number"]
+            for email in find_case_close_reminders(session, today)
+            if enqueue_emails(session, [email])
+        ]
+
+    return run_in_transaction(factory.sessions, enqueue)
 
 
 def test_specialist_gets_an_email_on_the_close_date(factory: CaseFactory) -> None:

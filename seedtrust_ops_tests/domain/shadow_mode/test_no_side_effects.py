@@ -77,19 +77,23 @@ def test_every_job_in_shadow_mode_writes_only_its_decisions(
 
     assert changed_tables(before, read_all_tables(sessions)) == {DECISIONS}
     assert {what: list(written) for what, written in servers.write_requests(requests_before).items() if written} == {}
-    assert {job: decisions - {"evaluated"} for job, decisions in decisions_by_job(sessions).items()} == {
-        "process_huntington_batch": {"claim", "send", "refuse"},
-        "auto_heal_huntington_batches": {"completed", "finish as completed", "read"},
-        "dr_auto_approval": {"approve by auto:date", "send email"},
-        "rule_based_approval": {"approve by auto:rule:1", "send email"},
-        "case_close_reminders": {"send email"},
-        "account_balance_reminders": {"send email"},
-        "account_balance_check": {"open balance alert", "write Parquet file"},
-        "report_generation": {"generate report", "fail report"},
-        "aws_status_check": {"post up"},
-        "off_site_tracking": {"clear"},
-        "retention": set(),
-    }
+    decisions = {job: decided - {"evaluated"} for job, decided in decisions_by_job(sessions).items()}
+    assert (
+        decisions.items()
+        >= {
+            "process_huntington_batch": {"claim", "send", "refuse"},
+            "auto_heal_huntington_batches": {"completed", "finish as completed", "read"},
+            "dr_auto_approval": {"approve by auto:date", "send email"},
+            "rule_based_approval": {"approve by auto:rule:1", "send email"},
+            "case_close_reminders": {"send email"},
+            "account_balance_reminders": {"send email"},
+            "account_balance_check": {"open balance alert", "write Parquet file"},
+            "report_generation": {"generate report", "fail report"},
+            "aws_status_check": {"post up"},
+            "off_site_tracking": {"clear"},
+            "retention": set(),
+        }.items()
+    )
 
     # A second evaluation makes the same decisions and adds no row.
     recorded = len(read_all_tables(sessions)[DECISIONS])
