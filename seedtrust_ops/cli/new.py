@@ -5,6 +5,9 @@ The templates are in `job_templates/`. docs/adding-a-job.md says what to change 
 
 import keyword
 import re
+import subprocess
+import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -72,6 +75,7 @@ def job(
     written = {file: _render(template, name) for file, template in files.items()}
     for file, text in (written | changed).items():
         (CHECKOUT / file).write_text(text)
+    _format([CHECKOUT / file for file in written])
     typer.echo("Wrote:")
     for file in written:
         typer.echo(f"  {file}")
@@ -110,7 +114,7 @@ def _register(name: str, model: Model, severity: Severity, group: Group, expires
     }
     if model is not Model.EMAIL:
         # Its rule is a module of its own in `domain`, and the import contract lists every module there.
-        changed["pyproject.toml"] = _insert("pyproject.toml", r'(?<=user_presence)",\n', f" | {name}")
+        changed["pyproject.toml"] = _insert("pyproject.toml", r"(?<=\| user_presence)", f" | {name}")
     return changed
 
 
@@ -146,3 +150,9 @@ def _render(template: str, name: str) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template(template).render(name=name, kind=name.replace("_", "-"), constant=name.upper())
+
+
+def _format(files: Sequence[Path]) -> None:
+    """Sort imports and wrap lines, which depend on the length of the name."""
+    for command in (["check", "--fix", "--quiet", "--select=I"], ["format", "--quiet"]):
+        subprocess.run([sys.executable, "-m", "ruff", *command, *files], check=True, cwd=CHECKOUT)  # noqa: S603
