@@ -59,9 +59,9 @@ test-slow: setup browser
 # The tests of what depends on Dagster, against another version of it: `make test-dagster VERSION=1.13.15`. Everything else
 # has the pinned version; dagster-postgres and the others follow from Dagster's.
 TESTS := seedtrust_ops_tests
-DEFINITIONS_TEST := $(TESTS)/test_definitions.py
+DECLARATIONS_TEST := $(TESTS)/test_declarations.py
 DAGSTER_TESTS := $(addprefix $(TESTS)/,launcher supervisor monitoring orchestration test_dagster_instance.py \
-	test_dagster_internals.py) $(DEFINITIONS_TEST)
+	test_dagster_internals.py) $(DECLARATIONS_TEST)
 test-dagster:
 	@test -n "$(VERSION)" || { echo "Which version of Dagster? For example: make test-dagster VERSION=1.13.15"; exit 1; }
 	@$(MAKE) --no-print-directory VENV=.venv-dagster-$(VERSION) .venv-dagster-$(VERSION)/.dagster-ready
