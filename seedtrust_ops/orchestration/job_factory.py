@@ -2,6 +2,7 @@
 
 What a job does is in its own file in `jobs`, when it runs is built by `schedules`, and jobs that email people are built
 by `email_jobs`.
+See docs/decisions/job-factory.md.
 """
 
 import functools

@@ -4,6 +4,7 @@ Both with the project's dagster.yaml as DAGSTER_HOME and in a bare shell.
 """
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -17,9 +18,11 @@ from seedtrust_ops.jobs.process_huntington_batch import NAME
 from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.tables import JobRun
-from seedtrust_ops_tests.jobs.job_runner import dagster, execute
+from seedtrust_ops_tests.jobs.job_runner import DAGSTER, dagster, execute
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
 from seedtrust_ops_tests.support.factories import Company
+
+PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -68,6 +71,30 @@ def test_definitions_are_valid_without_bank_and_key_variables(dagster_home: Dags
     validate = ("definitions", "validate", "-m", "seedtrust_ops.definitions")
     done = dagster(*validate, variables=dagster_home.variables, folder=folder)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("child_processes")
+def test_dg_checks_lists_and_launches_from_the_project(dagster_home: DagsterHome, folder: Path) -> None:
+    variables = {"PATH": os.environ["PATH"], "HOME": str(folder), "DEV_ENV": "1", **dagster_home.variables}
+
+    def dg_command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [str(DAGSTER.with_name("dg")), *arguments],
+            env=variables,
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    checked = dg_command("check", "defs")
+    assert (checked.returncode, "All definitions loaded successfully." in checked.stdout) == (0, True), checked.stderr
+    listed = dg_command("list", "defs", "--json")
+    names = {one["name"] for one in json.loads(listed.stdout)["jobs"]}
+    assert {"example", "process_huntington_batch"} <= names
+    launched = dg_command("launch", "--job", "example")
+    assert (launched.returncode, "Hello from SeedTrust Ops." in launched.stderr) == (0, True), launched.stderr
 
 
 @pytest.mark.usefixtures("child_processes")

@@ -14,14 +14,19 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.schedules import (
     DUE_TAG,
     THIRD_DAY_ANCHOR,
     Weekday,
     daily_schedule,
+    every_minute_if,
+    interval_schedule,
+    last_monday_to_friday,
     last_third_day,
     third_day_schedule,
+    weekday_schedule,
     weekly_schedule,
 )
 from seedtrust_ops_tests.support.environment import SetVariables
@@ -78,7 +83,9 @@ def at(day: date, hour: int, zone: ZoneInfo = NEW_YORK) -> datetime:
         (daily_schedule(counts, hour=6), "0 6 * * *"),
         (weekly_schedule(counts, hour=1), "0 1 * * 0"),
         (weekly_schedule(counts, hour=5, minute=30, on=Weekday.MONDAY), "30 5 * * 1"),
+        (weekday_schedule(counts, hour=7, minute=30), "30 7 * * 1-5"),
         (third_day_schedule(counts, hour=1), "0 1 * * *"),
+        (interval_schedule(counts, minutes=5), "*/5 * * * *"),
     ],
 )
 def test_schedule_is_named_after_its_job_and_uses_the_office_time_zone(
@@ -100,9 +107,30 @@ def test_schedules_start_stopped_with_dev_env() -> None:
     for schedule in (
         daily_schedule(counts, hour=6),
         weekly_schedule(counts, hour=1),
+        weekday_schedule(counts, hour=7),
         third_day_schedule(counts, hour=1),
+        interval_schedule(counts, minutes=5),
+        every_minute_if(counts, find_work=_no_work, find_shadow_work=_no_work, no_work="None.", description="If any."),
     ):
         assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+
+
+def _no_work(_sessions: Sessions) -> None:
+    return None
+
+
+@given(st.dates(date(2020, 1, 1), date(2060, 1, 1)))
+def test_weekday_is_monday_to_friday_and_a_weekend_belongs_to_friday(day: date) -> None:
+    due = last_monday_to_friday(day)
+    assert due.strftime("%A") in ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
+    assert (due == day) is (day.isoweekday() <= 5)
+    assert timedelta(0) <= day - due <= timedelta(days=2)
+
+
+@pytest.mark.parametrize("minutes", [7, 45, 90])
+def test_interval_that_does_not_divide_the_hour_is_refused(minutes: int) -> None:
+    with pytest.raises(ValueError, match=f"so it can't be {minutes} minutes"):
+        interval_schedule(counts, minutes=minutes)
 
 
 @given(st.dates(date(2020, 1, 1), date(2060, 1, 1)))
