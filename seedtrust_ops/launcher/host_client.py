@@ -1,6 +1,7 @@
-"""The launcher's client of the run host: connects to it, starts one if there is none, and replaces one that hangs.
+"""Reaches the run host of a DAGSTER_HOME: connects to it, starts one if there is none, and replaces one that hangs.
 
-What the run host does with a launch request is in `run_host`.
+Its socket is in the launcher's folder, which only the owner may enter, because anyone who can write to the socket can
+run any code. What the run host does with a launch request is in `run_host`.
 """
 
 import json
@@ -13,16 +14,23 @@ import struct
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from seedtrust_ops.errors import SeedTrustError
-from seedtrust_ops.launcher.host_socket import LOG_FILE, connect, make_folder
 from seedtrust_ops.launcher.wire_protocol import PING, LaunchRequest, LaunchResponse
 
+LAUNCHER_FOLDER = Path(".seedtrust") / "launcher"
+"""Where the launcher's folder is, below DAGSTER_HOME."""
+SOCKET_FILE = "run_host.socket"
+LOG_FILE = "run_host.log"
+OWNER_ONLY = 0o700
+CONNECT_TIMEOUT_SECONDS = 30
+"""How long a connection waits for a place in a full backlog."""
 LAUNCH_TIMEOUT_SECONDS = 180.0
 """Longer than loading the code and forking can take together."""
 START_TIMEOUT_SECONDS = 60.0
@@ -158,3 +166,50 @@ def get_listener_pid(connection: socket.socket) -> int:
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     pid: int = struct.unpack(PEER_CREDENTIALS_FORMAT, credentials)[0]
     return pid
+
+
+def make_folder(folder: Path) -> None:
+    """Create the folder if it is missing, and close it to other users."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(OWNER_ONLY)
+
+
+def connect(folder: Path) -> socket.socket:
+    """Return a connection to the folder's run host.
+
+    Raises:
+        FileNotFoundError, ConnectionRefusedError: if no run host listens.
+        BlockingIOError: if the backlog stays full, as it does for a run host that hangs.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Python's own timeout would not wait at all for a place in the backlog.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", CONNECT_TIMEOUT_SECONDS, 0))
+    try:
+        with short_address(folder) as address:
+            connection.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def is_serving(folder: Path) -> bool:
+    """Return whether a run host listens in the folder."""
+    try:
+        connect(folder).close()
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except BlockingIOError:
+        # The backlog is full, so something does listen.
+        return True
+    return True
+
+
+@contextmanager
+def short_address(folder: Path) -> Iterator[str]:
+    """Yield the socket's path through /proc: a unix socket's path is limited to 108 bytes, a DAGSTER_HOME is not."""
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{SOCKET_FILE}"
+    finally:
+        os.close(descriptor)

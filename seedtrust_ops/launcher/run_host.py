@@ -9,6 +9,7 @@ See docs/decisions/warm-launcher.md.
 import argparse
 import asyncio
 import ctypes
+import fcntl
 import json
 import os
 import signal
@@ -21,15 +22,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from seedtrust_ops.launcher.forking import has_children, is_own_child, reap_children
-from seedtrust_ops.launcher.host_client import request_or_kill
-from seedtrust_ops.launcher.host_socket import (
-    LISTEN_BACKLOG,
+from seedtrust_ops.launcher.host_client import (
     SOCKET_FILE,
     connect,
     is_serving,
-    listen,
     make_folder,
-    try_lock,
+    request_or_kill,
+    short_address,
 )
 from seedtrust_ops.launcher.wire_protocol import (
     MAX_LINE_BYTES,
@@ -41,6 +40,8 @@ from seedtrust_ops.launcher.wire_protocol import (
 )
 from seedtrust_ops.launcher.zygote_client import StaleCode, ZygoteClient, ZygoteLost, ZygoteUnfit, start_cold
 
+LOCK_FILE = "run_host.lock"
+LISTEN_BACKLOG = 128
 PR_SET_CHILD_SUBREAPER = 36
 SHUTTING_DOWN = LaunchResponse(refused="the run host is shutting down")
 MAX_ZYGOTES = 2
@@ -241,6 +242,27 @@ def print_line(text: str) -> None:
     with suppress(OSError):
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
+
+
+def try_lock(folder: Path) -> IO[str] | None:
+    """Take the lock that the folder's one run host holds; return the file that holds it, or None if it is taken."""
+    file = (folder / LOCK_FILE).open("w")
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def listen(folder: Path) -> socket.socket:
+    """Listen in the folder. Only the process that holds the folder's lock may call this."""
+    (folder / SOCKET_FILE).unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with short_address(folder) as address:
+        listener.bind(address)
+    listener.listen(LISTEN_BACKLOG)
+    return listener
 
 
 def take_over(folder: Path, *, keep: bool) -> IO[str] | None:

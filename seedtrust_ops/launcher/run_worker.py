@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRunStatus, deserialize_value
 
+from seedtrust_ops.dagster_instance import LocalRunOutput, pool_connections
 from seedtrust_ops.dagster_internals import (
     ExecuteRunArgs,
     _execute_run_command_body,
@@ -20,11 +21,11 @@ from seedtrust_ops.dagster_internals import (
     get_instance_for_cli,
 )
 from seedtrust_ops.launcher.forking import STOP_SIGNALS
-from seedtrust_ops.launcher.warmup import tune_worker_instance
 from seedtrust_ops.launcher.worker_identity import WorkerIdentity
 
 RUN_LOCKS_FILE = "runs.lock"
 """The file in the launcher's folder in which every run locks one byte."""
+MAX_CONNECTIONS = 11
 _held_lock_files: list[object] = []
 
 
@@ -40,7 +41,7 @@ def execute_run(arguments: str, folder: Path) -> int:
             sys.stderr.write(f"Run {run.run_id} already has a worker. This process exits without executing it.\n")
             return 0
         with get_instance_for_cli(instance_ref=run.instance_ref) as instance:
-            tune_worker_instance(instance)
+            _tune_instance(instance)
             # Set the tag before reading the run's status: then a cancellation finds the worker, or the worker sees it.
             instance.add_run_tags(run.run_id, WorkerIdentity.of_current_process().tags)
             code = _execute_run_command_body(
@@ -51,6 +52,13 @@ def execute_run(arguments: str, folder: Path) -> int:
             )
             _report_early_cancellation(instance, run.run_id)
     return code
+
+
+def _tune_instance(instance: DagsterInstance) -> None:
+    """Reduce what this process's own instance costs: pool its connections, and do not echo the captured output."""
+    pool_connections(instance, max_connections=MAX_CONNECTIONS)
+    if isinstance(instance.compute_log_manager, LocalRunOutput):
+        instance.compute_log_manager.echoes_output = False
 
 
 def _try_lock_run(run_id: str, folder: Path) -> bool:

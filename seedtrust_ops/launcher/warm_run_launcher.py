@@ -26,8 +26,7 @@ from seedtrust_ops.dagster_internals import (
     WorkerStatus,
     is_available,
 )
-from seedtrust_ops.launcher.host_client import RunHostClient
-from seedtrust_ops.launcher.host_socket import LAUNCHER_FOLDER
+from seedtrust_ops.launcher.host_client import LAUNCHER_FOLDER, RunHostClient
 from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchRequest
 from seedtrust_ops.launcher.worker_identity import WorkerIdentity
 

@@ -1,6 +1,6 @@
 """The messages between launchers and the run host: one JSON object a line in each direction, over a unix socket.
 
-How they find each other is in `host_socket`. After an upgrade a launcher can meet a run host of the previous version,
+How they find each other is in `host_client`. After an upgrade a launcher can meet a run host of the previous version,
 so the JSON field names stay as they are.
 """
 

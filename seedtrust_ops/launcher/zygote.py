@@ -7,6 +7,7 @@ See docs/decisions/warm-launcher.md.
 
 import argparse
 import gc
+import importlib
 import json
 import logging
 import os
@@ -17,14 +18,28 @@ from pathlib import Path
 from typing import IO, Any
 
 import dagster as dg
+from sqlalchemy import create_engine
 
 import seedtrust_ops.dagster_instance  # noqa: F401  every run needs the classes that dagster.yaml names
 from seedtrust_ops.config import replace_environment
-from seedtrust_ops.dagster_internals import WARM_LAUNCHER, _inject_local_env_file, is_available, load_python_module
+from seedtrust_ops.dagster_internals import (
+    EARLY_IMPORTS,
+    WARM_LAUNCHER,
+    _inject_local_env_file,
+    is_available,
+    load_python_module,
+)
 from seedtrust_ops.launcher.code_fingerprint import CodeFingerprint
 from seedtrust_ops.launcher.forking import STOP_SIGNALS, find_fork_obstacle, fork_detached, freeze_heap
 from seedtrust_ops.launcher.run_worker import execute_run
-from seedtrust_ops.launcher.warmup import warm_up
+
+RUN_TIME_IMPORTS = (
+    "psycopg2.extras",
+    "seedtrust_ops.launcher.warm_run_launcher",
+    "upath.implementations.local",
+)
+"""What the warm-up job does not import: the classes that `dagster.yaml` names, and what they use. Modules of Dagster
+are in EARLY_IMPORTS."""
 
 
 class Zygote:
@@ -69,6 +84,32 @@ def load_code_location(module_name: str, code_folder: str | None) -> None:
         for value in list(vars(module).values()):
             if isinstance(value, dg.Definitions):
                 value.get_repository_def().load_all_definitions()
+
+
+@dg.op(out=dg.Out(io_manager_key="io_manager"))
+def warmup_op() -> None:
+    """Do nothing."""
+
+
+@dg.job(executor_def=dg.in_process_executor, resource_defs={"io_manager": dg.mem_io_manager})
+def warmup_job() -> None:
+    """Run the op that does nothing."""
+    warmup_op()
+
+
+def warm_up() -> None:
+    """Import everything that runs import, by executing an empty job on an in-memory instance.
+
+    It leaves no connection, file or thread open.
+    """
+    for name in RUN_TIME_IMPORTS:
+        importlib.import_module(name)
+    is_available(EARLY_IMPORTS)  # looks them up, which imports them
+    # The first engine imports the dialect; this one never connects.
+    create_engine("postgresql+psycopg2://")
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        warmup_job.execute_in_process(run_config=quiet, instance=instance)
 
 
 def main() -> None:

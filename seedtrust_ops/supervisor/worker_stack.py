@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from seedtrust_ops.errors import SeedTrustError
-from seedtrust_ops.launcher.host_socket import LAUNCHER_FOLDER, is_serving
+from seedtrust_ops.launcher.host_client import LAUNCHER_FOLDER, is_serving
 from seedtrust_ops.supervisor.program import Program
 
 LOOPBACK = "127.0.0.1"

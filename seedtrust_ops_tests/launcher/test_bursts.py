@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from seedtrust_ops.launcher.host_socket import SOCKET_FILE
+from seedtrust_ops.launcher.host_client import SOCKET_FILE
 from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon
 from seedtrust_ops_tests.launcher.worker_reports import RunReports
 from seedtrust_ops_tests.support.tiers import long_version

@@ -17,9 +17,16 @@ from dagster_postgres.utils import DagsterPostgresException
 
 from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.launcher import host_client
-from seedtrust_ops.launcher.host_client import RunHostClient, RunNotStarted, get_listener_pid
-from seedtrust_ops.launcher.host_socket import LAUNCHER_FOLDER, connect, is_serving, listen, make_folder
-from seedtrust_ops.launcher.run_host import take_over
+from seedtrust_ops.launcher.host_client import (
+    LAUNCHER_FOLDER,
+    RunHostClient,
+    RunNotStarted,
+    connect,
+    get_listener_pid,
+    is_serving,
+    make_folder,
+)
+from seedtrust_ops.launcher.run_host import listen, take_over
 from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchRequest
 from seedtrust_ops.supervisor.program import GuardedProcess
 from seedtrust_ops.supervisor.worker_stack import build_run_host
