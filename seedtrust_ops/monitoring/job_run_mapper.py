@@ -18,12 +18,13 @@ from seedtrust_ops.orchestration.expiration_tags import has_expired
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tag_names import JOB_RUN_STATUSES, PRIORITY_TAG, PROGRESS_TAG, SEVERITY_TAG, parse_progress
 
-STATUS = {status: JOB_RUN_STATUSES[status.value] for status in dg.DagsterRunStatus}
+UNKNOWN_STATUS = "PENDING"
+"""JobRun's status for one that a newer version of Dagster has: from it, a run can still get to every other status."""
 
 
 def status_of(run: dg.DagsterRun) -> str:
     """Return the run's JobRun status."""
-    status = STATUS[run.status]
+    status = JOB_RUN_STATUSES.get(run.status.value, UNKNOWN_STATUS)
     return "EXPIRED" if status == "REVOKED" and has_expired(run) else status
 
 
