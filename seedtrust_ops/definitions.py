@@ -22,18 +22,7 @@ from seedtrust_ops.jobs import (
     rule_based_approval,
 )
 from seedtrust_ops.monitoring import job_health_sensor, job_run_sensor
-from seedtrust_ops.orchestration.dagster_resources import (
-    CloudFrontResource,
-    DatabaseResource,
-    FieldCipherResource,
-    HeartbeatResource,
-    HuntingtonResource,
-    InternalApiResource,
-    MailResource,
-    PostHogResource,
-    StorageResource,
-)
-from seedtrust_ops.orchestration.io_manager import in_memory_io_manager
+from seedtrust_ops.orchestration.dagster_resources import resources
 
 defs = dg.Definitions.merge(
     process_huntington_batch.defs,
@@ -52,19 +41,5 @@ defs = dg.Definitions.merge(
     examples.defs,
     job_run_sensor.defs,
     job_health_sensor.defs,
-    dg.Definitions(
-        resources={
-            "cloudfront": CloudFrontResource(),
-            "database": DatabaseResource(),
-            "field_cipher": FieldCipherResource(),
-            "heartbeat": HeartbeatResource(),
-            "huntington": HuntingtonResource(),
-            "internal_api": InternalApiResource(),
-            "mail": MailResource(),
-            "posthog": PostHogResource(),
-            "storage": StorageResource(),
-            # Return values are small and go into JobRun; no run writes pickle files.
-            "io_manager": in_memory_io_manager,
-        }
-    ),
+    dg.Definitions(resources=resources()),
 )

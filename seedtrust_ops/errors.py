@@ -22,6 +22,10 @@ class ConfigurationError(SeedTrustError):
     """An environment variable is missing or invalid."""
 
 
+class RunConfigRefused(SeedTrustError):
+    """A run's configuration tries to change a setting that only the environment may set."""
+
+
 class DatabaseUnreachable(TransientError):
     """The database could not be reached."""
 

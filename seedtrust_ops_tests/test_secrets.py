@@ -15,10 +15,23 @@ import dagster as dg
 import pytest
 from cryptography.fernet import Fernet
 from pyarrow import parquet
+from pydantic import SecretStr
 from pypdf import PdfReader
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import URL
 
+from seedtrust_ops.config import FieldKeySettings, Settings
+from seedtrust_ops.config.databases import DatabaseSettings
+from seedtrust_ops.config.external_services import (
+    CloudFrontSettings,
+    HeartbeatSettings,
+    HuntingtonSettings,
+    InternalApiSettings,
+    MailSettings,
+    PostHogSettings,
+    StorageSettings,
+)
+from seedtrust_ops.orchestration.dagster_resources import RESOURCES
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.sandbox.mailbox.control_client import ReceivedEmail
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
@@ -237,6 +250,75 @@ def texts_of_file(name: str, content: bytes) -> Iterable[tuple[str, str]]:
         yield name, "".join(page.extract_text() for page in PdfReader(BytesIO(content)).pages)
     if name.endswith(".parquet"):
         yield name, str(parquet.read_table(BytesIO(content)).to_pylist())
+
+
+SECRET_VARIABLES = {
+    "SEEDTRUST_DATABASE_URL": f"postgresql://{API_KEY}:{PASSWORD}@db.example/seedtrust?sslpassword={PASSWORD}",
+    "DAGSTER_POSTGRES_URL": f"postgresql://{API_KEY}:{PASSWORD}@db.example/dagster",
+    "SEEDTRUST_FIELD_KEY": API_KEY,
+    "HUNTINGTON_API_KEY": API_KEY,
+    "SMTP_USERNAME": API_KEY,
+    "SMTP_PASSWORD": PASSWORD,
+    "INTERNAL_API_KEY": API_KEY,
+    "POSTHOG_API_KEY": API_KEY,
+    "HEARTBEAT_URL": f"https://monitor.example/{API_KEY}",
+}
+OTHER_VARIABLES = {
+    "HUNTINGTON_API_URL": "https://bank.example",
+    "HUNTINGTON_FUNDING_ACCOUNT_ID": "acct_escrow",
+    "SMTP_HOST": "smtp.example",
+    "EMAIL_FROM": "escrow@seedtrust.example",
+    "REPORTS_BUCKET": "seedtrust-reports",
+    "CLOUDFRONT_URL": "https://cdn.example",
+    "INTERNAL_API_URL": "https://internal.example",
+}
+
+
+def resource_fields(environment: dict[str, str]) -> dict[str, dict[str, object]]:
+    """Return the fields of every resource, with the values for this environment."""
+    settings = Settings(environment)
+    return {resource.key: resource.from_settings(settings).model_dump() for resource in RESOURCES}
+
+
+def test_secrets_are_never_fields_of_a_resource() -> None:
+    shown = resource_fields(SECRET_VARIABLES | OTHER_VARIABLES)
+    assert find_leaks([(key, str(fields)) for key, fields in shown.items()], [API_KEY, PASSWORD]) == []
+    assert {key for key, fields in shown.items() if fields["configuration_error"] is not None} == set()
+
+
+URL_VARIABLES = ["HUNTINGTON_API_URL", "CLOUDFRONT_URL", "INTERNAL_API_URL", "POSTHOG_HOST", "HEARTBEAT_URL"]
+
+
+@pytest.mark.parametrize("variable", [*URL_VARIABLES, "SMTP_PORT", "REPORTS_BUCKET"])
+def test_resources_show_no_part_of_a_url_with_credentials(variable: str) -> None:
+    """People put secrets into the wrong variables."""
+    environment = SECRET_VARIABLES | OTHER_VARIABLES | {variable: f"https://jobs:{PASSWORD}@host.example/?k={API_KEY}"}
+    shown = resource_fields(environment)
+    assert find_leaks([(key, str(fields)) for key, fields in shown.items()], [API_KEY, PASSWORD]) == []
+
+
+def test_settings_of_a_resource_are_secret_or_fields() -> None:
+    """A login name is a secret at some mail servers."""
+    groups = {
+        "cloudfront": CloudFrontSettings,
+        "database": DatabaseSettings,
+        "field_cipher": FieldKeySettings,
+        "heartbeat": HeartbeatSettings,
+        "huntington": HuntingtonSettings,
+        "internal_api": InternalApiSettings,
+        "mail": MailSettings,
+        "posthog": PostHogSettings,
+        "storage": StorageSettings,
+    }
+    fields = resource_fields({})
+    assert set(groups) == set(fields)
+    hidden = {
+        f"{key}.{name}"
+        for key, group in groups.items()
+        for name, field in group.model_fields.items()
+        if name not in fields[key] and SecretStr.__name__ not in str(field.annotation)
+    }
+    assert hidden == {"mail.username"}
 
 
 def test_leak_search_finds_secrets() -> None:
