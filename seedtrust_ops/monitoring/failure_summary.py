@@ -148,12 +148,12 @@ def _from_error(error: SerializableErrorInfo | None, step: str | None) -> Failur
     """Return the failure for an error that did not pass through `user_facing_failures`."""
     if error is None:
         return MARKED_AS_FAILED
-    name = _first(error).cls_name or "Exception"
+    name, own_message = _first(error).cls_name or "Exception", _own_message(error)
     where = f"in {step}" if step is not None else "outside the job's ops"
     return Failure(
         exception_type=name,
-        message=_truncate(_own_message(error) or f"{name} {where}: {UNEXPECTED_ERROR}", MAX_MESSAGE_CHARS),
-        meaning="An unexpected error, most likely a bug.",
+        message=_truncate(own_message or f"{name} {where}: {UNEXPECTED_ERROR}", MAX_MESSAGE_CHARS),
+        meaning="A job reported a failure." if own_message else "An unexpected error, most likely a bug.",
         traceback=_traceback(error),
         step=step,
     )

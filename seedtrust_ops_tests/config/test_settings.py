@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -278,3 +279,12 @@ def test_environment_is_read_only_by_config() -> None:
             if readers & set(names):
                 found.append(str(file.relative_to(package)))
     assert set(found) == {"config/settings.py"}
+
+
+def test_settings_are_reloaded_in_tests_by_one_helper_only() -> None:
+    """A test that reloads them by itself forgets the engine, or the restoring."""
+    root = Path(seedtrust_ops.__file__).parents[1]
+    reload = re.compile(r"(get_settings|_engine)\.cache_clear")
+    files = [*(root / "seedtrust_ops_tests").rglob("*.py"), *(root / "bench").rglob("*.py")]
+    found = {str(file.relative_to(root)) for file in files if reload.search(file.read_text())}
+    assert found == {"seedtrust_ops_tests/support/environment.py"}

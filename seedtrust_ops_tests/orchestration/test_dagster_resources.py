@@ -181,6 +181,7 @@ def test_bank_url_in_a_launch_reaches_no_server_and_sends_nothing(
     assert posthog_server.requests() == []
     assert company.batch_row(batch_id).status == "queued"
     summary = summarize_failure(read_events(instance, [refused.run_id], failed=[refused.run_id])[refused.run_id])
+    assert (summary.exception_type, summary.meaning) == ("RunConfigRefused", "A job reported a failure.")
     assert summary.message.startswith("This run's configuration gives api_url of resource huntington another value")
 
     same = {"huntington": {"config": {"api_url": bank.url}}}
