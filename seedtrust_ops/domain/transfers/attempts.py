@@ -59,7 +59,7 @@ def parse_idempotency_key(key: str) -> int | None:
     return transaction_id if idempotency_key(transaction_id) == key else None
 
 
-class Outcome(StrEnum):
+class AttemptOutcome(StrEnum):
     """The `outcome` column of `ops.transfer_attempts`."""
 
     STARTED = "started"
@@ -95,7 +95,7 @@ class AttemptEnd:
     """The outcome of an attempt; `detail` is for people and never contains an account number."""
 
     attempt: StartedAttempt
-    outcome: Outcome
+    outcome: AttemptOutcome
     bank_transfer_id: str | None = None
     detail: str | None = None
     key: str | None = None
@@ -131,7 +131,7 @@ def start_attempts(session: Session, transaction_ids: Collection[int]) -> dict[i
         insert(TransferAttempt)
         .from_select(
             ["transaction_id", "idempotency_key", "attempt", "outcome", "started_at"],
-            select(*new_rows.c, literal(Outcome.STARTED.value), func.clock_timestamp()),
+            select(*new_rows.c, literal(AttemptOutcome.STARTED.value), func.clock_timestamp()),
         )
         .returning(TransferAttempt.transaction_id, TransferAttempt.attempt, TransferAttempt.started_at)
     )
@@ -181,7 +181,7 @@ def record_bank_findings(session: Session, found: Mapping[int, BankTransfer], de
         [
             AttemptEnd(
                 latest.get(transaction_id) or StartedAttempt(transaction_id, 0, transfer.updated_at),
-                Outcome(transfer.status),
+                AttemptOutcome(transfer.status),
                 transfer.id,
                 detail,
                 transfer.idempotency_key,
@@ -291,25 +291,25 @@ def to_attempt_end(one: AttemptResult) -> AttemptEnd:
     """Return the attempt's outcome, as it is recorded in `ops.transfer_attempts`."""
     outcome, bank_transfer_id, detail = _describe_response(one.response)
     if one.found is not None:
-        outcome = Outcome(one.found.status)
+        outcome = AttemptOutcome(one.found.status)
         bank_transfer_id = one.found.id
         detail = f"{detail}; found by its key" if detail else "found by its key"
     return AttemptEnd(one.attempt, outcome, bank_transfer_id, detail)
 
 
-def _describe_response(response: TransferResponse) -> tuple[Outcome, str | None, str | None]:
+def _describe_response(response: TransferResponse) -> tuple[AttemptOutcome, str | None, str | None]:
     match response:
         case Originated(transfer):
-            return Outcome(transfer.status), transfer.id, transfer.return_code or transfer.reason
+            return AttemptOutcome(transfer.status), transfer.id, transfer.return_code or transfer.reason
         case Refused(code, message):
-            return Outcome.REFUSED, None, f"{code}: {message}"
+            return AttemptOutcome.REFUSED, None, f"{code}: {message}"
         case IdempotencyConflict():
-            return Outcome.KEY_REUSED, None, "the bank has this key with a different body"
+            return AttemptOutcome.KEY_REUSED, None, "the bank has this key with a different body"
         case Unauthorized():
-            return Outcome.UNAUTHORIZED, None, None
+            return AttemptOutcome.UNAUTHORIZED, None, None
         case RateLimited(retry_after_seconds):
-            return Outcome.RATE_LIMITED, None, f"retry after {retry_after_seconds:g} seconds"
+            return AttemptOutcome.RATE_LIMITED, None, f"retry after {retry_after_seconds:g} seconds"
         case NotSent(reason):
-            return Outcome.NOT_SENT, None, reason
+            return AttemptOutcome.NOT_SENT, None, reason
         case OutcomeUnknown(reason):
-            return Outcome.UNKNOWN, None, reason
+            return AttemptOutcome.UNKNOWN, None, reason

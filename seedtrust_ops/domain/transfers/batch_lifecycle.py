@@ -215,7 +215,7 @@ def claim_batch(session: Session, run: BatchRun) -> Lease | LeaseHolder | Alread
 
 
 def lock_batches(session: Session, batch_ids: Collection[int] | Select[int]) -> None:
-    """Lock the batches in the order of their ids: the first locks of every transaction that changes several batches.
+    """Lock the batches in the order of their ids: the first locks of every transaction that changes batches.
 
     Either a claim waits until this transaction ends, or this transaction sees the claim's lease.
     """
@@ -290,7 +290,7 @@ def return_to_queue(session: Session, lease: Lease, error: str | None) -> None:
     `queued_at` stays: it is the start of the wait. A batch with no pending transaction left stays `processing` until
     the status of its open transactions is known.
     """
-    session.execute(select(HuntingtonBatch.id).where(HuntingtonBatch.id == lease.batch_id).with_for_update())
+    lock_batches(session, [lease.batch_id])
     lock_lease(session, lease)
     session.execute(
         update(HuntingtonBatch)

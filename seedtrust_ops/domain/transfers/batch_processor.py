@@ -20,6 +20,7 @@ from seedtrust_ops.domain.transfers.batch_lifecycle import (
     AlreadyFinished,
     claim_batch,
     finish_batches,
+    lock_batches,
     return_to_queue,
 )
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
@@ -166,7 +167,7 @@ def _finish(context: SendingContext) -> None:
     lease = context.lease
 
     def finish(session: Session) -> None:
-        session.execute(select(HuntingtonBatch.id).where(HuntingtonBatch.id == lease.batch_id).with_for_update())
+        lock_batches(session, [lease.batch_id])
         lock_lease(session, lease)
         release_lease(session, lease)
         finish_batches(session, [lease.batch_id])

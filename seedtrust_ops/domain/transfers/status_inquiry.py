@@ -17,7 +17,7 @@ from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.attempts import (
     AttemptEnd,
-    Outcome,
+    AttemptOutcome,
     end_attempts,
     idempotency_key,
     is_sent_by_us,
@@ -199,7 +199,7 @@ class _PageRecorder:
         end_attempts(
             session,
             [
-                AttemptEnd(attempt, Outcome.UNKNOWN_TO_BANK, detail="the bank does not know the key")
+                AttemptEnd(attempt, AttemptOutcome.UNKNOWN_TO_BANK, detail="the bank does not know the key")
                 for attempt in attempts.values()
             ],
         )
