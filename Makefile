@@ -105,4 +105,4 @@ constraints:
 	uv pip compile --universal --no-emit-index-url --no-annotate --python-version 3.11 --extra sandbox --extra development --extra ecs --extra kubernetes --extra bench pyproject.toml -o constraints.txt
 
 clean:
-	rm -rf $(VENV) .seedtrust build dist *.egg-info
+	rm -rf $(VENV) .venv-dagster-* .seedtrust build dist *.egg-info

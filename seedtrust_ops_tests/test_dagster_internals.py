@@ -3,7 +3,9 @@ way, and no payment is sent without a required one.
 """
 
 import ast
+import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +19,7 @@ from dagster_postgres import PostgresRunStorage
 
 import seedtrust_ops
 from seedtrust_ops import dagster_internals
+from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.dagster_instance import LocalRunOutput, pool_connections
 from seedtrust_ops.dagster_internals import (
     PRIVATE_NAMES,
@@ -26,11 +29,13 @@ from seedtrust_ops.dagster_internals import (
     is_available,
     require_payment_internals,
 )
+from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchRequest
+from seedtrust_ops.launcher.zygote_client import ZygoteClient, ZygoteUnfit
 from seedtrust_ops.monitoring.failure_summary import CAUSE_UNREADABLE, summarize_failure
 from seedtrust_ops.monitoring.run_events import RunEvents, read_events
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.jobs.job_runner import dagster, execute
-from seedtrust_ops_tests.launcher.quick_daemon import quick_daemon
+from seedtrust_ops_tests.launcher.quick_daemon import JOBS_FILE, quick_daemon
 from seedtrust_ops_tests.monitoring.run_history import execute_sample_runs
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
 from seedtrust_ops_tests.support.factories import Company
@@ -205,6 +210,25 @@ def test_every_module_loads_without_any_private_name(hidden_in_children: HiddenI
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("child_processes")
+def test_zygote_without_a_name_is_not_forked(hidden_in_children: HiddenIn, tmp_path: Path) -> None:
+    shutil.copy(JOBS_FILE, tmp_path / "quick_jobs.py")
+    code = CodeToLoad(sys.executable, "quick_jobs", str(tmp_path))
+    environment = environment_for_child(hidden_in_children(["load_python_module"]))
+    request = LaunchRequest("run-1", "{}", code, environment, str(tmp_path))
+
+    async def fork() -> None:
+        zygote = ZygoteClient(request, str(tmp_path))
+        try:
+            await zygote.fork(request)
+        finally:
+            zygote.retire()
+            os.waitpid(zygote.pid, 0)
+
+    with pytest.raises(ZygoteUnfit, match="lacks what a warm start needs"):
+        asyncio.run(fork())
 
 
 @pytest.mark.usefixtures("child_processes")

@@ -124,7 +124,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     channel = socket.socket(fileno=options.channel)
     if not is_available(WARM_LAUNCHER):
-        send_message(channel, {"unfit": "the installed version of Dagster has no warm starts; see the warning"})
+        send_message(channel, {"unfit": "the installed version of Dagster lacks what a warm start needs"})
         return
     with _inject_local_env_file(logging.getLogger("dagster")):
         load_code_location(options.module, options.code_folder)
