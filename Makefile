@@ -67,10 +67,10 @@ test-dagster:
 	@$(MAKE) --no-print-directory VENV=.venv-dagster-$(VERSION) .venv-dagster-$(VERSION)/.dagster-ready
 	.venv-dagster-$(VERSION)/bin/pytest $(PYTEST) $(DAGSTER_TESTS)
 
-# Run by `test-dagster`, with its own VENV.
+# Run by `test-dagster`, with its own VENV. Older versions of Dagster's `dg` need an older tomlkit, which nothing else uses.
 $(VENV)/.dagster-ready: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@grep -v '^dagster' constraints.txt > $(VENV)/constraints.txt
+	@grep -vE '^(dagster|tomlkit)' constraints.txt > $(VENV)/constraints.txt
 	@echo "Installing Dagster $(VERSION) and the other dependencies into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(VENV)/constraints.txt \
 	'dagster==$(VERSION)' --editable '.[sandbox,development]'
