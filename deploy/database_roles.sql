@@ -104,9 +104,10 @@ grant select, delete on public.viewing_drs, public.viewing_payments to seedtrust
 grant insert, update on public.job_runs to seedtrust_ops_app;
 grant insert on public.errors to seedtrust_ops_app;
 
--- Our own tables: none can be emptied, altered or dropped, and the record of attempts is append-only.
+-- Our own tables: none can be emptied, altered or dropped, and the records of attempts and of who was notified of
+-- which alert are append-only.
 grant select on all tables in schema ops to seedtrust_ops_app;
-grant insert on ops.transfer_attempts to seedtrust_ops_app;
+grant insert on ops.transfer_attempts, ops.alert_notifications to seedtrust_ops_app;
 grant insert, update on
     ops.batch_leases, ops.bank_feed_cursors, ops.notifications, ops.alerts, ops.balance_alerts, ops.shadow_decisions
     to seedtrust_ops_app;

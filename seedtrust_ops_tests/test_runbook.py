@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import seedtrust_ops
-from seedtrust_ops.watchdog.evaluator import RULES as WATCHDOG_RULES
+from seedtrust_ops.domain.alerts.channel_state import WATCHDOG_RULES
 
 PACKAGE = Path(seedtrust_ops.__file__).parent
 RUNBOOK = PACKAGE.parent / "docs" / "runbook.md"

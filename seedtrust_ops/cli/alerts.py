@@ -1,10 +1,10 @@
 """`seedtrust-ops alerts`: lists, acknowledges and resolves alerts.
 
-What an acknowledgement or a manual resolution changes is in `domain/alert_notifications/acknowledgement.py`.
+What an acknowledgement or a manual resolution changes is in `domain/alerts/store.py`.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,8 @@ from seedtrust_ops.formatting import strip_control_chars
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from seedtrust_ops.tables import Alert
+    from seedtrust_ops.domain.alerts.channel_state import Channel
+    from seedtrust_ops.tables import Alert, AlertNotification
 
 _COLORS = {"CRITICAL": "bold red", "HIGH": "red", "MEDIUM": "yellow"}
 
@@ -34,14 +35,18 @@ def list_alerts(
     """List open alerts, most severe first."""
     if context.invoked_subcommand is not None:
         return
-    from seedtrust_ops.domain.alert_notifications.acknowledgement import open_alerts, resolved_alerts
+    from seedtrust_ops.domain.alerts.channel_state import read_deliveries
+    from seedtrust_ops.domain.alerts.store import open_alerts, resolved_alerts
 
     with _session() as session:
         found = [*open_alerts(session), *(resolved_alerts(session) if show_all else [])]
+        delivered = read_deliveries(session, [alert.id for alert in found])
         if as_json:
-            typer.echo(json.dumps([_as_json(alert) for alert in found], indent=2))
-            return
-        _show(found)
+            typer.echo(json.dumps([_as_json(alert, delivered.get(alert.id, ())) for alert in found], indent=2))
+        elif found:
+            _show(found, delivered)
+        else:
+            typer.echo("No alerts." if show_all else "No open alerts.")
 
 
 @alerts.command()
@@ -50,7 +55,7 @@ def ack(alert: AlertId, by: By = "") -> None:
 
     Nobody is notified of it again, neither when it gets worse nor when it is resolved.
     """
-    from seedtrust_ops.domain.alert_notifications.acknowledgement import acknowledge
+    from seedtrust_ops.domain.alerts.store import acknowledge
 
     with _session() as session:
         row = acknowledge(session, alert, by or _login_name())
@@ -65,7 +70,7 @@ def resolve(alert: AlertId, by: By = "") -> None:
 
     If a health rule still finds the problem, it opens the alert again.
     """
-    from seedtrust_ops.domain.alert_notifications.acknowledgement import resolve_manually
+    from seedtrust_ops.domain.alerts.store import resolve_manually
 
     with _session() as session:
         row = resolve_manually(session, alert, by or _login_name())
@@ -86,25 +91,39 @@ def _login_name() -> str:
     return getuser()
 
 
-def _as_json(alert: "Alert") -> dict[str, Any]:
-    times = ("opened_at", "resolved_at", "notified_at", "resolution_notified_at", "acknowledged_at")
-    fields = {name: getattr(alert, name) for name in ("id", "rule", "subject", "severity", "detail", "acknowledged_by")}
-    return fields | {name: value.isoformat() if (value := getattr(alert, name)) is not None else None for name in times}
+def _as_json(alert: "Alert", delivered: "Sequence[AlertNotification]") -> dict[str, Any]:
+    times = ("opened_at", "resolved_at", "acknowledged_at")
+    names = ("id", "rule", "subject", "severity", "detail", "occurrences", "acknowledged_by")
+    return {
+        **{name: getattr(alert, name) for name in names},
+        **{name: value.isoformat() if (value := getattr(alert, name)) is not None else None for name in times},
+        "notifications": [
+            {
+                "channel": row.channel,
+                "notification": row.notification,
+                "severity": row.severity,
+                "notified_at": row.notified_at.isoformat(),
+            }
+            for row in delivered
+        ],
+    }
 
 
-def _show(found: "list[Alert]") -> None:
+def _show(found: "Sequence[Alert]", delivered: "Mapping[int, Sequence[AlertNotification]]") -> None:
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
     console = Console(highlight=False)
-    if not found:
-        console.print("No open alerts.")
+    configured = _configured_channels()
     for alert in found:
         color = "" if alert.resolved_at is not None else _COLORS.get(alert.severity, "")
         console.print(Text(strip_control_chars(f"{alert.id}  {alert.severity}  {alert.rule}, {alert.subject}"), color))
-        state = f"Opened {alert.opened_at:%b %d %H:%M} UTC, {_state(alert)}."
+        again = f" Occurred {alert.occurrences} times." if alert.occurrences > 1 else ""
+        state = f"Opened {alert.opened_at:%b %d %H:%M} UTC, {_state(alert)}.{again}"
         console.print(Padding(Text(strip_control_chars(state)), (0, 0, 0, 4)))
+        notified = _summarize_channels(alert, delivered.get(alert.id, ()), configured)
+        console.print(Padding(Text(notified), (0, 0, 0, 4)))
         console.print(Padding(Text(strip_control_chars(alert.detail)), (0, 0, 1, 4)))
 
 
@@ -112,3 +131,39 @@ def _state(alert: "Alert") -> str:
     if alert.resolved_at is not None:
         return f"resolved {alert.resolved_at:%b %d %H:%M} UTC"
     return f"acknowledged by {alert.acknowledged_by}" if alert.acknowledged_at is not None else "not acknowledged"
+
+
+def _summarize_channels(
+    alert: "Alert", delivered: "Sequence[AlertNotification]", configured: "Collection[Channel]"
+) -> str:
+    """Return which channels have notified people of the alert, and which of those that should have not."""
+    from seedtrust_ops.domain.alerts.channel_state import SKIPPED, Channel, owed_channels
+
+    said = {(row.channel, row.notification == SKIPPED) for row in delivered}
+    notified = [channel for channel in Channel if (channel, False) in said]
+    skipped = [channel for channel in Channel if (channel, True) in said]
+    owed = owed_channels(alert, delivered, configured)
+    sentences = [f"Notified: {', '.join(notified) or 'nobody'}."]
+    if owed:
+        sentences.append(f"Owed: {', '.join(owed)}.")
+    if skipped:
+        sentences.append(f"Skipped: {', '.join(skipped)}, because the alert is about that channel.")
+    return " ".join(sentences)
+
+
+def _configured_channels() -> "set[Channel]":
+    """Return the channels that owe people alerts: all but those that the environment leaves out on purpose."""
+    from seedtrust_ops.config import get_settings
+    from seedtrust_ops.domain.alerts.channel_state import Channel
+    from seedtrust_ops.errors import ConfigurationError
+
+    channels = set(Channel)
+    try:
+        if get_settings().posthog.key is None:
+            channels.discard(Channel.POSTHOG)
+        if get_settings().shadow.all_jobs:
+            channels.discard(Channel.INTERNAL_API)
+    except ConfigurationError:
+        # The health sensor's ticks name the variable; until it is corrected, the channel owes everything.
+        return set(Channel)
+    return channels

@@ -1,7 +1,7 @@
-"""The configured channels of alert notifications (email, PostHog, internal API), and sending what is queued for them.
+"""Notifies people of alerts by the channels that are configured: email, PostHog and the internal API.
 
 Who is notified of what is decided in `domain/alert_notifications`. A channel that is missing or down does not affect
-the others.
+the others, and owes what it has not delivered.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,12 @@ from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from sqlalchemy.orm import Session
+
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.domain.alert_notifications.digest import notify_digest
-from seedtrust_ops.domain.alert_notifications.jobs_status import enqueue_jobs_status
-from seedtrust_ops.domain.alert_notifications.notifier import EnabledChannels, notify_opened, notify_resolved
+from seedtrust_ops.domain.alert_notifications.digest import enqueue_digest, record_delivered_digests
+from seedtrust_ops.domain.alert_notifications.jobs_status import enqueue_jobs_status, record_delivered_statuses
+from seedtrust_ops.domain.alert_notifications.notifier import enqueue_owed, find_untold, record_delivered
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer
 from seedtrust_ops.domain.outbox.email_claims import ALERT_KIND_NAMES
@@ -46,15 +48,6 @@ class AlertChannels:
     sinks: dict[Destination, EventSink] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def enabled(self) -> EnabledChannels:
-        """Which channels are configured, without their clients, for `domain/alert_notifications`."""
-        return EnabledChannels(
-            self.emails,
-            posthog=Destination.POSTHOG in self.sinks,
-            internal_api=Destination.INTERNAL_API in self.sinks,
-        )
-
 
 @dataclass
 class AlertDelivery:
@@ -63,6 +56,8 @@ class AlertDelivery:
     emails: int = 0
     events: int = 0
     errors: dict[str, str] = field(default_factory=dict)
+    has_untold_alerts: bool = False
+    """People should have been notified of an alert, and no channel at all has done so."""
 
 
 class _MisconfiguredSink:
@@ -132,25 +127,39 @@ def _add_internal_api(channels: AlertChannels, internal_api: InternalApiResource
         channels.missing[Destination.INTERNAL_API] = f"{error} No status is posted to the internal API."
 
 
-def enqueue_alert_notifications(sessions: Sessions, channels: AlertChannels, *, digest_of: date | None) -> int:
-    """Queue the notifications that are due; return the number of alerts that people are notified of at once.
+def notify_people(
+    sessions: Sessions, channels: AlertChannels, *, now: datetime, digest_of: date | None
+) -> AlertDelivery:
+    """Queue what the channels owe people, send what is due for at most a few seconds each, and record what was sent.
 
-    `digest_of` is the day whose digest is due, None if none is.
+    Args:
+        sessions: on the application's database.
+        channels: the channels that are configured.
+        now: aware.
+        digest_of: the day whose digest is due; None if none is.
     """
-    enabled = channels.enabled
-    notified = run_in_transaction(sessions, partial(notify_opened, channels=enabled))
-    notified += run_in_transaction(sessions, partial(notify_resolved, channels=enabled))
-    if enabled.internal_api:
+    has_posthog = Destination.POSTHOG in channels.sinks
+    untold = run_in_transaction(sessions, partial(enqueue_owed, emails=channels.emails, posthog=has_posthog, now=now))
+    if Destination.INTERNAL_API in channels.sinks:
         run_in_transaction(sessions, enqueue_jobs_status)
     if digest_of is not None:
-        run_in_transaction(sessions, partial(notify_digest, emails=enabled.emails, day=digest_of))
+        run_in_transaction(sessions, partial(enqueue_digest, emails=channels.emails, day=digest_of))
         run_in_transaction(sessions, purge_events)
-    return notified
-
-
-def send_due_notifications(sessions: Sessions, channels: AlertChannels) -> AlertDelivery:
-    """Send the events and alert emails that are due, for at most a few seconds per channel."""
     delivery = AlertDelivery()
+    _send_events(sessions, channels, delivery)
+    _send_alert_emails(sessions, channels.mail, delivery)
+
+    def record(session: Session) -> bool:
+        record_delivered(session, emails=channels.emails, now=now)
+        record_delivered_statuses(session, now=now)
+        record_delivered_digests(session, emails=channels.emails, now=now)
+        return bool(find_untold(session, untold))
+
+    delivery.has_untold_alerts = run_in_transaction(sessions, record)
+    return delivery
+
+
+def _send_events(sessions: Sessions, channels: AlertChannels, delivery: AlertDelivery) -> None:
     for destination in Destination:
         sink = channels.sinks.get(destination)
         if sink is None:
@@ -162,8 +171,6 @@ def send_due_notifications(sessions: Sessions, channels: AlertChannels) -> Alert
         delivery.events += report.sent
         if report.error is not None:
             delivery.errors[destination] = report.error
-    _send_alert_emails(sessions, channels.mail, delivery)
-    return delivery
 
 
 def _send_alert_emails(sessions: Sessions, mail: MailResource, delivery: AlertDelivery) -> None:

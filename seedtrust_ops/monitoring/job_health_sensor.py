@@ -19,8 +19,7 @@ from seedtrust_ops.monitoring.alert_channels import (
     AlertChannels,
     AlertDelivery,
     configured_channels,
-    enqueue_alert_notifications,
-    send_due_notifications,
+    notify_people,
 )
 from seedtrust_ops.monitoring.health_rules import health_rules
 from seedtrust_ops.orchestration.dagster_resources import (
@@ -45,8 +44,6 @@ class HealthCursor(BaseModel):
     daemon_up_since: AwareDatetime | None = None
     last_evaluated: dict[str, AwareDatetime] = {}
     digest_of: date | None = None
-    has_unsent_notifications: bool = False
-    """People should have been notified, every channel failed, and none has worked since."""
 
 
 def _interval_seconds() -> int:
@@ -76,11 +73,11 @@ def job_health_sensor(
     assert context.repository_def is not None, "a sensor is evaluated in its code location"
     with user_facing_failures():
         channels = configured_channels(mail, internal_api, posthog)
-        cursor, summary = run_health_tick(
+        cursor, delivery, summary = run_health_tick(
             context.repository_def, database.sessions(), channels, _parse_cursor(context.cursor)
         )
         context.update_cursor(cursor.model_dump_json())
-        ping_error = heartbeat.ping(alerts_delivered=not cursor.has_unsent_notifications, summary=summary)
+        ping_error = heartbeat.ping(alerts_delivered=not delivery.has_untold_alerts, summary=summary)
     return dg.SkipReason(f"{summary} {ping_error}" if ping_error else summary)
 
 
@@ -91,7 +88,7 @@ def run_health_tick(
     cursor: HealthCursor,
     *,
     now: datetime | None = None,
-) -> tuple[HealthCursor, str]:
+) -> tuple[HealthCursor, AlertDelivery, str]:
     """Evaluate the rules that are due and notify people.
 
     Args:
@@ -102,7 +99,7 @@ def run_health_tick(
         now: aware; None means the current time.
 
     Returns:
-        The new cursor, and a summary in sentences.
+        The new cursor, what was delivered, and a summary in sentences.
     """
     now = now or datetime.now(UTC)
     thresholds = get_settings().health_thresholds
@@ -116,16 +113,15 @@ def run_health_tick(
         max_seconds=MAX_RULES_SECONDS,
     )
     day = digest_day(now, ZoneInfo(get_settings().location.timezone), thresholds.digest_hour)
-    notified = enqueue_alert_notifications(sessions, channels, digest_of=None if day == cursor.digest_of else day)
-    delivery = send_due_notifications(sessions, channels)
+    delivery = notify_people(sessions, channels, now=now, digest_of=None if day == cursor.digest_of else day)
     next_cursor = HealthCursor(
         last_tick_at=now,
         daemon_up_since=daemon_up_since,
         last_evaluated=cursor.last_evaluated | dict.fromkeys(evaluation.evaluated, now),
-        digest_of=day or cursor.digest_of,
-        has_unsent_notifications=_has_unsent_notifications(cursor, channels, delivery, notified),
+        # Without an address no digest was queued: it stays due for the rest of the day.
+        digest_of=day if day is not None and channels.emails else cursor.digest_of,
     )
-    return next_cursor, _summarize(evaluation, channels, delivery)
+    return next_cursor, delivery, _summarize(evaluation, channels, delivery)
 
 
 def _daemon_up_since(cursor: HealthCursor, now: datetime, interval: timedelta) -> datetime:
@@ -136,16 +132,6 @@ def _daemon_up_since(cursor: HealthCursor, now: datetime, interval: timedelta) -
     ):
         return now
     return cursor.daemon_up_since
-
-
-def _has_unsent_notifications(
-    cursor: HealthCursor, channels: AlertChannels, delivery: AlertDelivery, notified: int
-) -> bool:
-    if delivery.emails or delivery.events:
-        return False
-    configured = {*channels.sinks, *(["email"] if channels.emails else [])}
-    has_something_to_send = notified > 0 or bool(delivery.errors)
-    return cursor.has_unsent_notifications or (has_something_to_send and configured <= set(delivery.errors))
 
 
 def _summarize(evaluation: Evaluation, channels: AlertChannels, delivery: AlertDelivery) -> str:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 
-from seedtrust_ops.severity import Severity
+from seedtrust_ops.domain.alerts.channel_state import IMMEDIATE_SEVERITIES, WATCHDOG_RULES
 from seedtrust_ops.status.models import DagsterStatus, StatusReport, Workload
-from seedtrust_ops.watchdog.evaluator import RULES, SCHEDULER_INTERVAL
+from seedtrust_ops.watchdog.evaluator import SCHEDULER_INTERVAL
 
 BATCH_SENSOR = "huntington_batch_sensor"
 BLOCKING_ALERT_RULES = frozenset({"bank_unauthorized", "bank_silent"})
 """Alert rules that mean no transfers can be sent while an alert is open."""
-URGENT_SEVERITIES = frozenset({Severity.CRITICAL.value, Severity.HIGH.value})
 
 
 class Level(IntEnum):
@@ -105,11 +104,11 @@ def _check_workload(workload: Workload) -> Iterator[Reason]:
     if workload.halted_reason is not None:
         yield Reason(Level.DOWN, workload.halted_reason)
     for alert in workload.alerts:
-        if alert.rule in RULES:
+        if alert.rule in WATCHDOG_RULES:
             # The checks above cover the watchdog's rules with current data.
             continue
         message = f"{alert.severity} alert {alert.id}, {alert.rule} ({alert.subject}): {alert.detail}"
         if alert.rule in BLOCKING_ALERT_RULES:
             yield Reason(Level.DOWN, f"Transfers cannot be sent. {message}")
-        elif alert.severity in URGENT_SEVERITIES and alert.acknowledged_by is None:
+        elif alert.severity in IMMEDIATE_SEVERITIES and alert.acknowledged_by is None:
             yield Reason(Level.DEGRADED, message)

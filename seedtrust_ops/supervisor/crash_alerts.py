@@ -7,6 +7,7 @@ until the database is reachable again.
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from threading import Event
 
 from sqlalchemy.engine import URL
@@ -43,9 +44,11 @@ class CrashAlerts:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="crash-alerts")
 
     def on_crash(self, name: str, code: int, uptime_seconds: float) -> None:
-        """Open the alert that the program `name` exited on its own with exit code `code`."""
+        """Open or renew the alert that the program `name` exited on its own with exit code `code`."""
+        # The time makes each crash a new occurrence.
         detail = (
-            f"Process {name} exited with code {code} after {uptime_seconds:.0f} s. The worker restarts it, and "
+            f"Process {name} exited with code {code} after {uptime_seconds:.0f} s, at "
+            f"{datetime.now(UTC).isoformat(sep=' ', timespec='milliseconds')}. The worker restarts it, and "
             "interrupted work resumes automatically. If it crashes again, check the worker's output just before the "
             "crash."
         )

@@ -4,7 +4,7 @@ Importing this package loads all of them, so that `PlatformTable.metadata` and `
 """
 
 from seedtrust_ops.tables.accounts import Account, LedgerEntry
-from seedtrust_ops.tables.alerts import Alert, BalanceAlert
+from seedtrust_ops.tables.alerts import Alert, AlertNotification, BalanceAlert
 from seedtrust_ops.tables.base import OpsTable, PlatformTable
 from seedtrust_ops.tables.disbursements import ApprovalRule, DisbursementRequest
 from seedtrust_ops.tables.events import OutgoingEvent
@@ -20,6 +20,7 @@ from seedtrust_ops.tables.users_and_cases import Case, CaseParty, User
 __all__ = [
     "Account",
     "Alert",
+    "AlertNotification",
     "ApprovalRule",
     "BalanceAlert",
     "BankFeedCursor",

@@ -1,20 +1,20 @@
-"""Alerts and balance alerts: at most one open row per problem."""
+"""Alerts, which channel has notified people of them, and balance alerts: at most one open row per problem."""
 
 from datetime import datetime
 
-from sqlalchemy import Identity, Index, text
+from sqlalchemy import ForeignKey, Identity, Index, text
 from sqlalchemy import func as sql
 from sqlalchemy.orm import Mapped, mapped_column
 
-from seedtrust_ops.tables.base import OpsTable
+from seedtrust_ops.tables.base import INT, OpsTable
 
 
 class Alert(OpsTable):
     """A problem that people must know about; at most one unresolved row per rule and subject.
 
-    `notified_at` and `resolution_notified_at` are when the notification was queued, at once or in a digest, and
-    `notified_severity` is the severity it gave. `last_found_at` is when a health rule last found it; null if something
-    else opened it, because rules resolve only what rules found.
+    `detail` is what was reported last. `occurrences` counts how often something new was reported while it is open.
+    `last_found_at` is when a health rule last found it; null if something else opened it, because rules resolve only
+    what rules found.
     """
 
     __tablename__ = "alerts"
@@ -26,12 +26,7 @@ class Alert(OpsTable):
             unique=True,
             postgresql_where=text("resolved_at IS NULL"),
         ),
-        Index("alerts_to_notify", "opened_at", postgresql_where=text("notified_at IS NULL")),
-        Index(
-            "alerts_resolutions_to_notify",
-            "resolved_at",
-            postgresql_where=text("(resolved_at IS NOT NULL) AND (resolution_notified_at IS NULL)"),
-        ),
+        Index("alerts_resolved", "resolved_at", postgresql_where=text("resolved_at IS NOT NULL")),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -41,12 +36,29 @@ class Alert(OpsTable):
     opened_at: Mapped[datetime] = mapped_column(server_default=sql.now())
     resolved_at: Mapped[datetime | None]
     detail: Mapped[str] = mapped_column(server_default="")
-    notified_at: Mapped[datetime | None]
-    resolution_notified_at: Mapped[datetime | None]
-    notified_severity: Mapped[str | None]
     last_found_at: Mapped[datetime | None]
     acknowledged_at: Mapped[datetime | None]
     acknowledged_by: Mapped[str | None]
+    occurrences: Mapped[int] = mapped_column(INT, server_default="1")
+
+
+class AlertNotification(OpsTable):
+    """Evidence that one channel delivered one notification about one alert; the table is append-only, by a trigger.
+
+    What has no row was not delivered. `notification` says which one it was (`opened`, `resolved` and so on),
+    `severity` and `occurrences` what it said of the alert.
+    """
+
+    __tablename__ = "alert_notifications"
+    __table_args__ = (Index("alert_notifications_once", "alert_id", "channel", "notification", unique=True),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    alert_id: Mapped[int] = mapped_column(ForeignKey(Alert.id))
+    channel: Mapped[str]
+    notification: Mapped[str]
+    severity: Mapped[str]
+    occurrences: Mapped[int] = mapped_column(INT, server_default="1")
+    notified_at: Mapped[datetime] = mapped_column(server_default=sql.now())
 
 
 class BalanceAlert(OpsTable):

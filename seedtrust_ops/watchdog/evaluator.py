@@ -10,14 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 from seedtrust_ops.config.alert_thresholds import WatchdogSettings
 from seedtrust_ops.dagster_db.daemon_activity import AutomationTicks
+from seedtrust_ops.domain.alerts.channel_state import DAEMON_SILENT, DATABASE_DOWN, TICKS_STOPPED
 from seedtrust_ops.formatting import format_duration
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.watchdog.probes import DagsterFacts, ProbeResult
-
-DAEMON_SILENT = "daemon_silent"
-TICKS_STOPPED = "ticks_stopped"
-DATABASE_DOWN = "database_down"
-RULES = (DAEMON_SILENT, TICKS_STOPPED, DATABASE_DOWN)
 
 SCHEDULER_INTERVAL = timedelta(seconds=60)
 """Dagster's scheduler sleeps until the next minute. Its heartbeats are this far apart, and after an outage its first

@@ -1,4 +1,4 @@
-"""The watchdog's state between rounds and restarts: the probe history, and which channels know of which incident.
+"""The watchdog's state between rounds and restarts: the probe history, and when which channel reported which incident.
 
 It is a file, because the database may be down. An unreadable file counts as missing.
 """
@@ -19,15 +19,15 @@ STATE_FILE = "state.json"
 
 @dataclass(frozen=True)
 class NotifiedIncident:
-    """An incident, with the names of the channels that have reported its opening and its resolution.
+    """An incident, and when each channel, by name, has reported its opening and its resolution (UTC).
 
     `resolved_at` is None while the incident is ongoing.
     """
 
     incident: Incident
     resolved_at: datetime | None = None
-    opening_notified: frozenset[str] = frozenset()
-    resolution_notified: frozenset[str] = frozenset()
+    opening_notified: Mapping[str, datetime] = field(default_factory=dict)
+    resolution_notified: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ def update_state(state: WatchdogState, verdict: ProbeVerdict, now: datetime) -> 
             incidents[key] = NotifiedIncident(incident)
         elif before.resolved_at is not None:
             # It came back before every channel had reported its resolution. The channels that had not need no message.
+            unaware = before.opening_notified.keys() - before.resolution_notified
             incidents[key] = NotifiedIncident(
-                incident, opening_notified=before.opening_notified - before.resolution_notified
+                incident, opening_notified={channel: before.opening_notified[channel] for channel in unaware}
             )
     for key, one in state.incidents.items():
         if key not in current and one.resolved_at is None and one.incident.rule not in verdict.unknown_rules:
@@ -94,8 +95,8 @@ def write_state(folder: Path, state: WatchdogState) -> None:
                 "detail": one.incident.detail,
                 "since": one.incident.since.isoformat(),
                 "resolved_at": one.resolved_at.isoformat() if one.resolved_at else None,
-                "opening_notified": sorted(one.opening_notified),
-                "resolution_notified": sorted(one.resolution_notified),
+                "opening_notified": _times_to_json(one.opening_notified),
+                "resolution_notified": _times_to_json(one.resolution_notified),
             }
             for one in state.incidents.values()
         ],
@@ -115,10 +116,18 @@ def _parse_incident(stored: dict[str, Any]) -> NotifiedIncident:
             datetime.fromisoformat(stored["since"]),
         ),
         _parse_time(stored["resolved_at"]),
-        frozenset(stored["opening_notified"]),
-        frozenset(stored["resolution_notified"]),
+        _parse_times(stored["opening_notified"]),
+        _parse_times(stored["resolution_notified"]),
     )
 
 
 def _parse_time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text is not None else None
+
+
+def _times_to_json(times: Mapping[str, datetime]) -> dict[str, str]:
+    return {channel: at.isoformat() for channel, at in times.items()}
+
+
+def _parse_times(stored: Mapping[str, str]) -> dict[str, datetime]:
+    return {channel: datetime.fromisoformat(at) for channel, at in stored.items()}

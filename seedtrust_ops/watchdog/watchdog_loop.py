@@ -15,14 +15,23 @@ from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.config.alert_thresholds import WatchdogSettings
+from seedtrust_ops.domain.alerts.channel_state import (
+    IMMEDIATE_SEVERITIES,
+    OPENED,
+    RESOLVED,
+    WATCHDOG_RULES,
+    Channel,
+    Delivery,
+    read_deliveries,
+    record_deliveries,
+)
+from seedtrust_ops.domain.alerts.store import Finding, RecordedIncident, sync_incidents
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert
 from seedtrust_ops.watchdog import state_file
-from seedtrust_ops.watchdog.alert_rows import read_open_incidents, sync_alert_rows
-from seedtrust_ops.watchdog.channels import open_channels
-from seedtrust_ops.watchdog.evaluator import ProbeHistory, evaluate
-from seedtrust_ops.watchdog.notifier import notify_channels
+from seedtrust_ops.watchdog.evaluator import Incident, ProbeHistory, evaluate
+from seedtrust_ops.watchdog.notifier import notify_channels, open_channels, remove_reported
 from seedtrust_ops.watchdog.probes import Prober, QueryFailed
 from seedtrust_ops.watchdog.state_file import NotifiedIncident, WatchdogState, update_state
 
@@ -68,27 +77,31 @@ class Watchdog:
                 label = "RESOLVED" if one.resolved_at else one.incident.severity
                 self._log(f"{label}: {' '.join(key)}: {one.incident.detail}")
         self._save(state)
-        failures = []
-        if result.application_error is None:
-            try:
-                self._prober.application.run(lambda connection: _sync_alert_rows(connection, state))
-            except QueryFailed as error:
-                failures.append(f"Could not record incidents in ops.alerts; the next round tries again. {error}")
-        state, channel_failures = notify_channels(state, self._channels)
-        self._save(state)
+        is_database_up = result.application_error is None
+        failures = self._record(state) if is_database_up else []
+        notified, channel_failures = notify_channels(state, self._channels, result.at)
+        self._save(notified)
+        if is_database_up and not failures and notified != state:
+            failures = self._record(notified)
+        self._save(remove_reported(notified, self._channels))
         self._log_new(failures + channel_failures)
-        return [one for one in state.incidents.values() if one.resolved_at is None]
+        return [one for one in notified.incidents.values() if one.resolved_at is None]
+
+    def _record(self, state: WatchdogState) -> list[str]:
+        """Record the incidents, and which channels have reported them; return a message if that failed."""
+        try:
+            self._prober.application.run(lambda connection: _sync_alerts(Session(connection), state))
+        except QueryFailed as error:
+            return [f"Could not record incidents in ops.alerts; the next round tries again. {error}"]
+        return []
 
     def _restore_state(self, now: datetime) -> WatchdogState:
-        """Return the state if the file is lost: the open incidents of `ops.alerts`, as reported by every channel."""
-        channels = frozenset(channel.name for channel in self._channels)
+        """Return the state if the file is lost: the open incidents of `ops.alerts`, and who has reported them."""
         try:
-            incidents = self._prober.application.run(lambda connection: read_open_incidents(Session(connection)))
+            incidents = self._prober.application.run(lambda connection: _read_open_incidents(Session(connection)))
         except QueryFailed:
             incidents = []
-        return WatchdogState(
-            ProbeHistory(now), {one.key: NotifiedIncident(one, opening_notified=channels) for one in incidents}
-        )
+        return WatchdogState(ProbeHistory(now), {one.incident.key: one for one in incidents})
 
     def _save(self, state: WatchdogState) -> None:
         self._state = state
@@ -143,11 +156,42 @@ def log_timestamp() -> str:
     return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _sync_alert_rows(connection: Connection, state: WatchdogState) -> None:
-    sync_alert_rows(Session(connection), state.incidents.values())
+def _sync_alerts(session: Session, state: WatchdogState) -> None:
+    incidents = state.incidents.values()
+    alert_ids = sync_incidents(
+        session,
+        WATCHDOG_RULES,
+        [RecordedIncident(_finding(one.incident), one.incident.since, one.resolved_at) for one in incidents],
+    )
+    record_deliveries(
+        session,
+        [
+            Delivery(alert_ids[one.incident.key], Channel(channel), notification, one.incident.severity.value, 1, at)
+            for one in incidents
+            for notification, times in ((OPENED, one.opening_notified), (RESOLVED, one.resolution_notified))
+            for channel, at in times.items()
+        ],
+    )
+
+
+def _finding(incident: Incident) -> Finding:
+    return Finding(incident.rule, incident.subject, incident.severity, incident.detail)
+
+
+def _read_open_incidents(session: Session) -> list[NotifiedIncident]:
+    alerts = session.scalars(select(Alert).where(Alert.rule.in_(WATCHDOG_RULES), Alert.resolved_at.is_(None))).all()
+    delivered = read_deliveries(session, [alert.id for alert in alerts])
+    return [
+        NotifiedIncident(
+            Incident(alert.rule, alert.subject, Severity(alert.severity), alert.detail, alert.opened_at),
+            opening_notified={row.channel: row.notified_at for row in delivered.get(alert.id, ())},
+        )
+        for alert in alerts
+    ]
 
 
 def _read_open_severities(connection: Connection) -> list[Severity]:
-    urgent = (Severity.CRITICAL.value, Severity.HIGH.value)
-    query = select(Alert.severity).where(Alert.resolved_at.is_(None), Alert.severity.in_(urgent)).distinct()
+    query = (
+        select(Alert.severity).where(Alert.resolved_at.is_(None), Alert.severity.in_(IMMEDIATE_SEVERITIES)).distinct()
+    )
     return [Severity(severity) for severity in connection.scalars(query)]

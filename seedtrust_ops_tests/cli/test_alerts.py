@@ -1,6 +1,7 @@
 """`seedtrust-ops alerts`: lists open alerts, acknowledges them, and resolves them manually."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import text
@@ -8,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from seedtrust_ops.cli.main import app
+from seedtrust_ops.domain.alerts.channel_state import Channel, Delivery, record_deliveries
 from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 
 pytestmark = pytest.mark.usefixtures("bank_environment")
@@ -29,8 +31,39 @@ def alert_ids(sessions: sessionmaker[Session]) -> list[int]:
         return list(session.scalars(text("select id from ops.alerts order by id")))
 
 
-def test_empty_list_says_no_open_alerts(sessions: sessionmaker[Session]) -> None:
+def test_empty_list_says_which_alerts_there_are_none_of(sessions: sessionmaker[Session]) -> None:
     assert run_alerts() == (0, "No open alerts.")
+    assert run_alerts("--all") == (0, "No alerts.")
+    assert run_alerts("--all", "--json") == (0, "[]")
+
+
+@pytest.mark.parametrize(
+    ("delivered", "shown"),
+    [
+        ([], "Notified: nobody. Owed: email, internal_api."),
+        (["email opened"], "Notified: email. Owed: internal_api."),
+        (["posthog opened", "email skipped"], "Notified: posthog. Owed: internal_api. Skipped: email, because"),
+        (
+            ["email opened", "internal_api opened", "internal_api again-1"],
+            "Notified: email, internal_api. It is stuck.",
+        ),
+    ],
+    ids=["none", "one", "skipped", "all"],
+)
+def test_list_shows_which_channels_have_notified_people_and_which_owe_it(
+    sessions: sessionmaker[Session], delivered: list[str], shown: str
+) -> None:
+    with sessions.begin() as session:
+        open_alert(session, "batch_stuck", "batch 7", "CRITICAL", "It is stuck.")
+        alert_id = session.scalars(text("select id from ops.alerts")).one()
+        now = datetime.now(UTC)
+        rows = [line.split() for line in delivered]
+        record_deliveries(
+            session, [Delivery(alert_id, Channel(channel), name, "CRITICAL", 1, now) for channel, name in rows]
+        )
+    assert shown in run_alerts()[1]
+    (listed,) = json.loads(run_alerts("--json")[1])
+    assert {f"{row['channel']} {row['notification']}" for row in listed["notifications"]} == set(delivered)
 
 
 def test_open_alerts_are_listed_worst_first_and_resolved_ones_with_all(alert_ids: list[int]) -> None:

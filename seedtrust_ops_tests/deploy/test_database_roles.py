@@ -152,6 +152,8 @@ FORBIDDEN = {
         "update ops.transfer_attempts set outcome = 'completed'",
         "delete from ops.transfer_attempts",
         "truncate ops.transfer_attempts",
+        "update ops.alert_notifications set channel = 'email'",
+        "delete from ops.alert_notifications",
         "truncate ops.notifications",
         "delete from ops.notifications",
         "delete from ops.alerts",

@@ -17,8 +17,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import sessionmaker
 
-from seedtrust_ops.domain.alert_notifications.acknowledgement import acknowledge
-from seedtrust_ops.domain.alerts.store import record_findings
+from seedtrust_ops.domain.alerts.store import acknowledge, record_findings
 from seedtrust_ops.domain.outbox.email_claims import (
     DueEmail,
     EmailRetryPolicy,
@@ -231,13 +230,11 @@ OLD_ROWS = (
     " ('posthog', 'event:2', '{}', 1, now() - interval '1 hour', now(), now() - interval '30 minutes', null, null),"
     " ('posthog', 'event:3', '{}', 9, now() - interval '2 days', now(), null, now() - interval '1 day', 'HTTP 400')",
 )
-RENAMED_COLUMNS = {
+MOVED_COLUMNS = {"told_at", "told_severity", "resolution_told_at"}
+"""Columns of `alerts` whose values became rows of `alert_notifications`."""
+RENAMED_COLUMNS: dict[str, dict[str, str]] = {
     "notifications": {"claim": "claim_token", "trouble": "last_error"},
-    "alerts": {
-        "told_at": "notified_at",
-        "told_severity": "notified_severity",
-        "resolution_told_at": "resolution_notified_at",
-    },
+    "alerts": {},
     "outgoing_events": {"given_up_at": "abandoned_at", "trouble": "last_error"},
 }
 
@@ -267,8 +264,25 @@ def test_rows_of_revision_0007_keep_their_values_and_stay_usable(platform_databa
     assert migrate(platform_database) == [f"Migrated schema ops from revision 0007 to {HEAD_REVISION}."]
 
     for table, new_names in RENAMED_COLUMNS.items():
-        renamed = {new_names.get(column, column): values for column, values in before[table].items()}
-        assert read_columns(platform_database, table) == renamed, table
+        kept = {column: values for column, values in before[table].items() if column not in MOVED_COLUMNS}
+        renamed = {new_names.get(column, column): values for column, values in kept.items()}
+        after = read_columns(platform_database, table)
+        assert {column: after[column] for column in renamed} == renamed, table
+        assert after.keys() - renamed.keys() == ({"occurrences"} if table == "alerts" else set())
+    told, resolution_told = before["alerts"]["told_at"], before["alerts"]["resolution_told_at"]
+    with platform_database.connect() as connection:
+        moved = connection.execute(
+            text("select alert_id, channel, notification, severity, notified_at from ops.alert_notifications")
+        )
+        assert sorted(tuple(row) for row in moved) == sorted(
+            (alert_id, channel, notification, severity, at)
+            for alert_id, notification, severity, at in (
+                (1, "opened", "HIGH", told[0]),
+                (3, "opened", "CRITICAL", told[2]),
+                (3, "resolved", "CRITICAL", resolution_told[2]),
+            )
+            for channel in ("email", "posthog", "internal_api")
+        )
     sessions = sessionmaker(platform_database)
     retry_policy = EmailRetryPolicy()
     with sessions.begin() as session:
@@ -282,7 +296,7 @@ def test_rows_of_revision_0007_keep_their_values_and_stay_usable(platform_databa
         assert claim_emails(session, retry_policy) is None
         assert record_findings(session, rule="batch_stuck", findings=[], quiet_seconds=60) == (0, 1)
         (waiting,) = session.scalars(select(Alert).where(Alert.resolved_at.is_(None)))
-        assert acknowledge(session, waiting.id, "Tom").notified_severity == "MEDIUM"
+        assert acknowledge(session, waiting.id, "Tom").acknowledged_by == "Tom"
     sink = RecordingSink()
     report = send_due_events(sessions, Destination.POSTHOG, sink, max_seconds=60)
     assert (report.sent, report.rejected, sink.dedupe_keys) == (1, 0, ["event:1"])
@@ -291,7 +305,6 @@ def test_rows_of_revision_0007_keep_their_values_and_stay_usable(platform_databa
         assert [tuple(row) for row in notifications] == [("sent", None), ("sent", None), ("failed", "mailbox unknown")]
         alerts = session.scalars(select(Alert).order_by(Alert.id)).all()
         assert [alert.resolved_at is not None for alert in alerts] == [True, False, True]
-        assert [alert.notified_severity for alert in alerts] == ["HIGH", "MEDIUM", "CRITICAL"]
         events = session.execute(select(OutgoingEvent.sent_at, OutgoingEvent.abandoned_at).order_by(OutgoingEvent.id))
         assert [(sent is not None, abandoned is not None) for sent, abandoned in events] == [
             (True, False),
@@ -307,25 +320,50 @@ def migrated_database(database_url: URL) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "update ops.transfer_attempts set outcome = 'completed'",
-        "update ops.transfer_attempts set finished_at = now() where attempt = 1",
-        "delete from ops.transfer_attempts",
-        "truncate ops.transfer_attempts",
-    ],
-)
-def test_transfer_attempts_are_append_only(migrated_database: Engine, statement: str) -> None:
-    execute(
-        migrated_database,
+APPEND_ONLY = {
+    "transfer_attempts": (
         "insert into ops.transfer_attempts (transaction_id, idempotency_key, attempt, outcome, started_at)"
         " values (1, 'seedtrust-transaction-1', 1, 'started', now())",
-    )
-    with pytest.raises(DBAPIError, match=r"ops\.transfer_attempts is append-only"):
-        execute(migrated_database, statement)
-    with migrated_database.connect() as connection:
-        assert connection.scalar(text("select count(*) from ops.transfer_attempts where outcome = 'started'")) == 1
+        "outcome = 'completed'",
+    ),
+    "alert_notifications": (
+        "with alert as (insert into ops.alerts (rule, subject, severity) values ('r', 's', 'HIGH') returning id)"
+        " insert into ops.alert_notifications (alert_id, channel, notification, severity)"
+        " select id, 'email', 'opened', 'HIGH' from alert",
+        "channel = 'posthog'",
+    ),
+}
+
+
+@pytest.mark.parametrize("table", APPEND_ONLY)
+def test_record_tables_are_append_only(migrated_database: Engine, table: str) -> None:
+    insert_row, change = APPEND_ONLY[table]
+    execute(migrated_database, insert_row)
+    before = read_columns(migrated_database, table)
+    for statement in (
+        f"update ops.{table} set {change}",
+        f"update ops.{table} set {change} where id > 0",
+        f"delete from ops.{table}",
+        f"truncate ops.{table}",
+    ):
+        with pytest.raises(DBAPIError, match=rf"ops\.{table} is append-only"):
+            execute(migrated_database, statement)
+    assert read_columns(migrated_database, table) == before
+
+
+def test_notification_state_survives_a_downgrade_and_an_upgrade(migrated_database: Engine) -> None:
+    execute(migrated_database, APPEND_ONLY["alert_notifications"][0])
+    before = read_columns(migrated_database, "alert_notifications")
+    with migrated_database.begin() as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0008")
+    assert read_columns(migrated_database, "alerts")["notified_severity"] == ["HIGH"]
+    migrate(migrated_database)
+    after = read_columns(migrated_database, "alert_notifications")
+    # The columns did not know the channel.
+    assert set(after["channel"]) == {"email", "posthog", "internal_api"}
+    assert set(after["notified_at"]) == set(before["notified_at"])
 
 
 ALERT = "insert into ops.alerts (rule, subject, severity, resolved_at) values ('{}', '{}', 'HIGH', {})"

@@ -1,31 +1,27 @@
 """Alert notifications: each is sent once on every channel, also after outages and crashes; the servers are real."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, select, text, update
+from sqlalchemy import event, func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.alert_notifications.acknowledgement import acknowledge
-from seedtrust_ops.domain.alerts.store import Finding
+from seedtrust_ops.domain.alert_notifications.notifier import OWED_AFTER_RESOLUTION
+from seedtrust_ops.domain.alerts.store import Finding, acknowledge, open_alert
 from seedtrust_ops.domain.health.evaluator import evaluate
 from seedtrust_ops.domain.health.rule import HealthRule
 from seedtrust_ops.domain.outbox.email_claims import alert_subject
-from seedtrust_ops.monitoring.alert_channels import (
-    AlertDelivery,
-    configured_channels,
-    enqueue_alert_notifications,
-    send_due_notifications,
-)
+from seedtrust_ops.monitoring.alert_channels import AlertDelivery, configured_channels, notify_people
 from seedtrust_ops.orchestration.dagster_resources import InternalApiResource, MailResource, PostHogResource
 from seedtrust_ops.sandbox.external_services.control_client import InternalApiServer, PostHogServer
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.tables import Alert, Notification, OutgoingEvent
+from seedtrust_ops.tables import Alert, AlertNotification, Notification, OutgoingEvent
 from seedtrust_ops_tests.monitoring.conftest import ON_CALL
 from seedtrust_ops_tests.support.environment import SetVariables
 
@@ -33,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("health_environment")
 
 CRITICAL, HIGH, MEDIUM, LOW = (Severity(name) for name in ("CRITICAL", "HIGH", "MEDIUM", "LOW"))
 A_DAY = date(2026, 3, 3)
+NOON = time(12, tzinfo=UTC)
 
 
 class Tick:
@@ -41,12 +38,14 @@ class Tick:
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self.sessions = sessions
 
-    def __call__(self, *findings: Finding, digest_of: date | None = None) -> AlertDelivery:
+    def __call__(
+        self, *findings: Finding, digest_of: date | None = None, later: timedelta = timedelta(0)
+    ) -> AlertDelivery:
+        now = datetime.now(UTC) + later if digest_of is None else datetime.combine(digest_of, NOON)
         rule = HealthRule("batch_stuck", lambda _session: findings)
-        evaluate(self.sessions, [rule], now=datetime.now(UTC), last_evaluated={}, quiet_seconds=0, max_seconds=60)
+        evaluate(self.sessions, [rule], now=now, last_evaluated={}, quiet_seconds=0, max_seconds=60)
         channels = configured_channels(MailResource(), InternalApiResource(), PostHogResource())
-        enqueue_alert_notifications(self.sessions, channels, digest_of=digest_of)
-        return send_due_notifications(self.sessions, channels)
+        return notify_people(self.sessions, channels, now=now, digest_of=digest_of)
 
     def make_all_due(self) -> None:
         """End every retry delay and the hold of every crashed dispatcher."""
@@ -55,6 +54,12 @@ class Tick:
                 update(Notification).where(Notification.status == "queued").values(next_attempt_at=func.now())
             )
             session.execute(update(OutgoingEvent).values(next_attempt_at=func.now()))
+
+    def notifications(self) -> set[str]:
+        """What each channel is recorded to have said of the last alert: `email opened`, `posthog resolved` ..."""
+        with self.sessions() as session:
+            rows = session.scalars(select(AlertNotification).where(AlertNotification.alert_id == self.last_alert().id))
+            return {f"{row.channel} {row.notification}" for row in rows}
 
     def last_alert(self) -> Alert:
         with self.sessions() as session:
@@ -93,7 +98,7 @@ def test_severity_decides_which_channels_are_notified_at_once(
     assert [event["event"] for event in posthog.events()] == (["alert_opened"] if is_urgent else [])
     assert all("detail" not in event["properties"] for event in posthog.events())
     assert [post["status"] for post in internal_api.posted_statuses()] == [status]
-    assert (tick.last_alert().notified_at is not None) == is_urgent
+    assert tick.notifications() == ({"email opened", "posthog opened", "internal_api opened"} if is_urgent else set())
 
 
 def test_alert_is_notified_again_if_it_gets_worse_but_not_if_better(
@@ -120,9 +125,7 @@ def test_acknowledged_alert_is_not_notified_again_or_when_resolved(
     tick(stuck(CRITICAL))
     tick()
     assert subjects(mailbox) == before
-    resolved = tick.last_alert()
-    assert resolved.resolved_at is not None
-    assert resolved.resolution_notified_at is not None
+    assert tick.last_alert().resolved_at is not None
     # The status of component `jobs` is not a notification: it must stay correct.
     assert [post["status"] for post in internal_api.posted_statuses()] == ["degraded", "down", "up"]
 
@@ -143,11 +146,11 @@ def test_alert_about_alert_emails_is_not_emailed(
     tick: Tick, sessions: sessionmaker[Session], mailbox: MailboxProcess, posthog: PostHogServer
 ) -> None:
     with sessions.begin() as session:
-        subject = alert_subject("alert-opened")
-        session.add(Alert(rule="notifications_failing", subject=subject, severity="HIGH"))
+        open_alert(session, "notifications_failing", alert_subject("alert-opened"), HIGH, "Email 1 failed.")
     tick()
     assert subjects(mailbox) == {}
     assert [event["event"] for event in posthog.events()] == ["alert_opened"]
+    assert tick.notifications() == {"email skipped", "posthog opened", "internal_api opened"}
 
 
 def test_digest_is_sent_once_a_day_with_new_open_and_resolved_alerts(tick: Tick, mailbox: MailboxProcess) -> None:
@@ -188,6 +191,7 @@ def test_missing_channel_does_not_affect_the_others(
     variable: str,
     message: str,
 ) -> None:
+    value = os.environ[variable]
     set_variables(**{variable: None})
     delivery = tick(stuck())
     channels = configured_channels(MailResource(), InternalApiResource(), PostHogResource())
@@ -198,7 +202,17 @@ def test_missing_channel_does_not_affect_the_others(
         "INTERNAL_API_URL": len(internal_api.posted_statuses()),
     }
     missing = "ALERT_EMAILS" if variable == "SMTP_HOST" else variable
-    assert sent == {"ALERT_EMAILS": len(ON_CALL), "POSTHOG_API_KEY": 1, "INTERNAL_API_URL": 1} | {missing: 0}
+    everything = {"ALERT_EMAILS": len(ON_CALL), "POSTHOG_API_KEY": 1, "INTERNAL_API_URL": 1}
+    assert sent == everything | {missing: 0}
+    assert len(tick.notifications()) == 2
+
+    # The alert is still open when the variable is corrected, so the channel still owes it.
+    set_variables(**{variable: value})
+    tick.make_all_due()
+    tick(stuck())
+    assert len(mailbox.control.emails()) == len(ON_CALL)
+    assert [len(posthog.events()), len(internal_api.posted_statuses())] == [1, 1]
+    assert tick.notifications() == {"email opened", "posthog opened", "internal_api opened"}
 
 
 def test_channels_send_everything_once_after_an_outage(
@@ -226,6 +240,86 @@ def test_channels_send_everything_once_after_an_outage(
     assert Counter(event["event"] for event in posthog.events()) == {"alert_opened": 1, "alert_resolved": 1}
     # Only the current status is posted, not the outdated one.
     assert [post["status"] for post in internal_api.posted_statuses()] == ["up"]
+
+
+LATER = timedelta(minutes=61)
+
+
+def test_failure_during_an_open_alert_is_notified_again_once_an_hour(
+    tick: Tick, sessions: sessionmaker[Session], mailbox: MailboxProcess, posthog: PostHogServer
+) -> None:
+    def fail(*email_ids: int) -> None:
+        with sessions.begin() as session:
+            for email_id in email_ids:
+                open_alert(session, "notifications_failing", "report emails", HIGH, f"Email {email_id} failed.")
+
+    fail(1)
+    tick()
+    fail(*range(2, 500))
+    fail(499)
+    tick()
+    first = "HIGH: notifications failing, report emails"
+    assert subjects(mailbox) == {first: len(ON_CALL)}
+    for _ in range(2):
+        tick(later=LATER)
+    # One failure more, but within the hour.
+    fail(500)
+    tick()
+    assert subjects(mailbox) == {first: len(ON_CALL), f"{first}, again": len(ON_CALL)}
+    email = mailbox.control.emails()[-1]
+    assert "Email 499 failed." in email.text
+    assert "Occurred: 499 times so far" in email.text
+    assert [event["event"] for event in posthog.events()] == ["alert_opened", "alert_recurred"]
+    with sessions() as session:
+        record = session.scalars(select(AlertNotification).where(AlertNotification.notification == "again-1")).first()
+    assert record is not None
+    assert (record.occurrences, tick.last_alert().occurrences) == (499, 500)
+
+
+def test_rejected_alert_email_is_owed_until_the_relay_accepts_it(
+    tick: Tick, mailbox: MailboxProcess, posthog: PostHogServer, sessions: sessionmaker[Session]
+) -> None:
+    mailbox.control.inject_fault("reject", times=None)
+    tick(stuck())
+    tick(stuck())
+    mailbox.control.clear_faults()
+    assert tick.column_values(Notification.status) == ["failed"] * len(ON_CALL)
+    # The alert about the failed alert emails goes to the other channels alone.
+    assert {event["properties"]["subject"] for event in posthog.events()} == {"batch 7", "alert-opened emails"}
+    # It is tried again an hour later, not at every tick.
+    tick(stuck())
+    assert subjects(mailbox) == {}
+    tick(stuck(), later=LATER)
+    assert subjects(mailbox) == {"CRITICAL: batch stuck, batch 7": len(ON_CALL)}
+    with sessions() as session:
+        still_open = session.scalars(select(Alert.subject).where(Alert.resolved_at.is_(None)))
+        assert list(still_open) == ["batch 7"]
+
+
+def test_event_abandoned_without_a_key_is_delivered_with_the_right_one(
+    tick: Tick, posthog: PostHogServer, set_variables: SetVariables
+) -> None:
+    posthog.respond_with(401)
+    tick(stuck())
+    key = os.environ["POSTHOG_API_KEY"]
+    set_variables(POSTHOG_API_KEY=None)
+    tick(stuck())
+    set_variables(POSTHOG_API_KEY=key)
+    posthog.clear()
+    tick(stuck())
+    assert posthog.events() == []
+    tick(stuck(), later=LATER)
+    assert [event["event"] for event in posthog.events()] == ["alert_opened"]
+
+
+def test_alert_resolved_days_ago_is_not_owed_to_a_new_channel(
+    tick: Tick, sessions: sessionmaker[Session], mailbox: MailboxProcess
+) -> None:
+    with sessions.begin() as session:
+        long_ago = func.now() - OWED_AFTER_RESOLUTION
+        session.add(Alert(rule="bank_silent", subject="Huntington", severity="CRITICAL", resolved_at=long_ago))
+    tick()
+    assert subjects(mailbox) == {}
 
 
 class Crash(BaseException):
@@ -278,4 +372,9 @@ def test_tick_crash_at_any_commit_loses_and_repeats_no_notification(
     assert internal_api.posted_statuses()[-1]["status"] == "up"
     assert set(tick.column_values(Notification.status)) == {"sent"}
     with tick.sessions() as session:
-        assert session.scalar(text("select count(*) from ops.alerts where resolution_notified_at is null")) == 0
+        recorded = session.execute(select(AlertNotification.channel, AlertNotification.notification)).all()
+    assert Counter(map(tuple, recorded)) == {
+        (channel, notification): number
+        for channel in ("email", "posthog", "internal_api")
+        for notification in ("opened", "resolved")
+    }

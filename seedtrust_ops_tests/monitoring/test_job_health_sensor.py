@@ -13,6 +13,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.definitions import defs
+from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.monitoring import alert_channels
 from seedtrust_ops.monitoring.job_health_sensor import HealthCursor, job_health_sensor
 from seedtrust_ops.orchestration import dagster_resources
@@ -71,6 +72,22 @@ def test_alert_is_notified_once_per_channel_when_opened_and_resolved(
         ("jobs", "degraded"),
         ("jobs", "up"),
     ]
+
+
+def test_digest_of_the_day_waits_until_there_is_an_address(
+    instance: dg.DagsterInstance,
+    sessions: sessionmaker[Session],
+    mailbox: MailboxProcess,
+    set_variables: SetVariables,
+) -> None:
+    set_variables(ALERT_EMAILS=None, SEEDTRUST_HEALTH_DIGEST_HOUR="0")
+    with sessions.begin() as session:
+        open_alert(session, "bank_disagrees", "2026-03-03", "MEDIUM", "They differ.")
+    _, cursor = tick(instance)
+    set_variables(ALERT_EMAILS=", ".join(ON_CALL))
+    for _ in range(2):
+        _, cursor = tick(instance, cursor)
+    assert len(mailbox.control.emails()) == len(ON_CALL)
 
 
 def open_alerts(sessions: sessionmaker[Session]) -> dict[str, tuple[str, str]]:

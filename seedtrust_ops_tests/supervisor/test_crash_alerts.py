@@ -1,4 +1,4 @@
-"""A crash opens one alert, however often the process crashes, and a stable process resolves it."""
+"""Crashes of a process open one alert, which counts them, and a stable process resolves it."""
 
 import threading
 
@@ -14,10 +14,10 @@ from seedtrust_ops_tests.supervisor.test_supervisor import OutputRecorder, progr
 from seedtrust_ops_tests.support.waiters import wait_until
 
 
-def read_alerts(sessions: sessionmaker[Session]) -> list[tuple[str, str, bool]]:
+def read_alerts(sessions: sessionmaker[Session]) -> list[tuple[str, str, int, bool]]:
     with sessions() as session:
         found = session.scalars(select(Alert).where(Alert.rule == RULE).order_by(Alert.id))
-        return [(alert.subject, alert.severity, alert.resolved_at is not None) for alert in found]
+        return [(alert.subject, alert.severity, alert.occurrences, alert.resolved_at is not None) for alert in found]
 
 
 @pytest.mark.usefixtures("child_processes")
@@ -37,9 +37,9 @@ def test_repeated_crash_opens_one_alert_until_the_process_is_stable(
         thread.start()
         try:
             wait_until(lambda: sum("Exited with code 3" in line for line in output.lines) == 2, what="two crashes")
-            wait_until(lambda: read_alerts(sessions) == [("script", "HIGH", False)], what="the alert")
+            wait_until(lambda: read_alerts(sessions) == [("script", "HIGH", 2, False)], what="the alert")
             monkeypatch.setattr(supervisor, "STABLE_SECONDS", 0.1)
-            wait_until(lambda: read_alerts(sessions) == [("script", "HIGH", True)], what="its resolution")
+            wait_until(lambda: read_alerts(sessions) == [("script", "HIGH", 2, True)], what="its resolution")
         finally:
             stop.set()
             thread.join(120)

@@ -9,17 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seedtrust_ops.domain.alerts.channel_state import DAEMON_SILENT, DATABASE_DOWN, TICKS_STOPPED
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.watchdog import state_file
-from seedtrust_ops.watchdog.evaluator import (
-    DAEMON_SILENT,
-    DATABASE_DOWN,
-    TICKS_STOPPED,
-    Incident,
-    ProbeHistory,
-    ProbeVerdict,
-)
-from seedtrust_ops.watchdog.notifier import Changes, NotificationFailed, notify_channels
+from seedtrust_ops.watchdog.evaluator import Incident, ProbeHistory, ProbeVerdict
+from seedtrust_ops.watchdog.notifier import Changes, NotificationFailed, notify_channels, remove_reported
 from seedtrust_ops.watchdog.state_file import NotifiedIncident, WatchdogState, update_state
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -45,6 +39,12 @@ class FakeChannel:
         self.notified += [f"resolved {resolved.incident.subject}" for resolved in changes.resolved]
 
 
+def notify(state: WatchdogState, *channels: FakeChannel) -> tuple[WatchdogState, list[str]]:
+    """One round's notifications; return the state that the next round starts with, and the failures."""
+    notified, failures = notify_channels(state, channels, NOON)
+    return remove_reported(notified, channels), failures
+
+
 def probed(state: WatchdogState, *incidents: Incident, unknown: Sequence[str] = ()) -> WatchdogState:
     return update_state(state, ProbeVerdict(incidents, frozenset(unknown), HISTORY), NOON)
 
@@ -53,7 +53,7 @@ def test_channels_report_opening_once_and_resolution_once() -> None:
     email, posts = FakeChannel("email"), FakeChannel("posts")
     state = WatchdogState(HISTORY)
     for incidents in ([incident()], [incident()], [], []):
-        state, failures = notify_channels(probed(state, *incidents), [email, posts])
+        state, failures = notify(probed(state, *incidents), email, posts)
         assert failures == []
     assert email.notified == posts.notified == ["opened daemon", "resolved daemon"]
     assert state.incidents == {}
@@ -62,28 +62,35 @@ def test_channels_report_opening_once_and_resolution_once() -> None:
 def test_failed_channel_is_retried_and_others_are_not_repeated() -> None:
     email, posts = FakeChannel("email"), FakeChannel("posts")
     email.is_down = True
-    state, failures = notify_channels(probed(WatchdogState(HISTORY), incident()), [email, posts])
+    state, failures = notify(probed(WatchdogState(HISTORY), incident()), email, posts)
     assert failures == ["Channel email failed and will be retried in the next round: No connection."]
     email.is_down = False
-    state, _ = notify_channels(probed(state, incident()), [email, posts])
+    state, _ = notify(probed(state, incident()), email, posts)
     assert email.notified == posts.notified == ["opened daemon"]
+
+
+def test_channel_configured_later_is_notified_of_open_incidents() -> None:
+    email, posts = FakeChannel("email"), FakeChannel("posts")
+    state, _ = notify(probed(WatchdogState(HISTORY), incident()), posts)
+    notify(probed(state, incident()), email, posts)
+    assert (email.notified, posts.notified) == (["opened daemon"], ["opened daemon"])
 
 
 def test_incident_resolved_before_any_notification_is_still_reported() -> None:
     email = FakeChannel("email")
     email.is_down = True
-    state, _ = notify_channels(probed(WatchdogState(HISTORY), incident()), [email])
+    state, _ = notify(probed(WatchdogState(HISTORY), incident()), email)
     email.is_down = False
-    state, _ = notify_channels(probed(state), [email])
+    state, _ = notify(probed(state), email)
     assert email.notified == ["opened daemon", "resolved daemon"]
     assert state.incidents == {}
 
 
 def test_relapse_before_the_resolution_was_reported_is_not_reported() -> None:
     email = FakeChannel("email")
-    state, _ = notify_channels(probed(WatchdogState(HISTORY), incident()), [email])
+    state, _ = notify(probed(WatchdogState(HISTORY), incident()), email)
     state = probed(state)
-    state, _ = notify_channels(probed(state, incident(since=NOON + timedelta(minutes=1))), [email])
+    state, _ = notify(probed(state, incident(since=NOON + timedelta(minutes=1))), email)
     assert email.notified == ["opened daemon"]
 
 
@@ -107,8 +114,8 @@ notified_incidents = st.builds(
         times,
     ),
     st.none() | times,
-    st.frozensets(st.text()),
-    st.frozensets(st.text()),
+    st.dictionaries(st.text(), times),
+    st.dictionaries(st.text(), times),
 )
 states = st.builds(
     WatchdogState,
@@ -142,9 +149,9 @@ def test_unreadable_state_file_counts_as_missing(content: str, tmp_path: Path) -
 @pytest.mark.usefixtures("child_processes")
 def test_notifications_are_not_repeated_after_a_restart(tmp_path: Path) -> None:
     email = FakeChannel("email")
-    state, _ = notify_channels(probed(WatchdogState(HISTORY), incident()), [email])
+    state, _ = notify(probed(WatchdogState(HISTORY), incident()), email)
     state_file.write_state(tmp_path, state)
     restored = state_file.read_state(tmp_path)
     assert restored is not None
-    notify_channels(probed(restored, replace(incident(), detail="It is still silent.")), [email])
+    notify(probed(restored, replace(incident(), detail="It is still silent.")), email)
     assert email.notified == ["opened daemon"]

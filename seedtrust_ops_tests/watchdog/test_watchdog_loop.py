@@ -22,7 +22,7 @@ from seedtrust_ops.dagster_db.daemon_activity import DAEMON_TYPES
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import APPLICATION_DATABASE, DAGSTER_DATABASE, create_application_engine
 from seedtrust_ops.migrations.migrator import migrate
-from seedtrust_ops.tables import Alert
+from seedtrust_ops.tables import Alert, AlertNotification
 from seedtrust_ops.watchdog import state_file, watchdog_loop
 from seedtrust_ops.watchdog.probes import QueryFailed, TimedQuery, application_database_url
 from seedtrust_ops.watchdog.watchdog_loop import WatchdogAlreadyRunning, hold_watchdog_lock
@@ -37,6 +37,19 @@ from seedtrust_ops_tests.watchdog.conftest import WatchdogSetup
 pytestmark = pytest.mark.timeout(900)
 
 HEARTBEAT_LIMIT_SECONDS = 4.0
+
+
+CHANNELS = ("email", "internal_api", "posthog")
+OPENED = {(channel, "opened") for channel in CHANNELS}
+OPENED_AND_RESOLVED = OPENED | {(channel, "resolved") for channel in CHANNELS}
+
+
+def notifications_by_alert(session: Session) -> dict[int, set[tuple[str, str]]]:
+    """Which channel is recorded to have notified people of what, by alert."""
+    found: dict[int, set[tuple[str, str]]] = {}
+    for row in session.scalars(select(AlertNotification)):
+        found.setdefault(row.alert_id, set()).add((row.channel, row.notification))
+    return found
 
 
 @contextmanager
@@ -85,10 +98,11 @@ def test_killed_and_frozen_daemons_alert_once_and_resolve_once(
     assert len(subjects) >= 5
     with sessions() as session:
         alerts = session.scalars(select(Alert).order_by(Alert.id)).all()
+        delivered = notifications_by_alert(session)
     assert len(alerts) == subjects.count(opened)
-    assert all(alert.notified_at is not None and alert.rule == "daemon_silent" for alert in alerts)
+    assert {alert.rule for alert in alerts} == {"daemon_silent"}
     assert [alert.resolved_at is None for alert in alerts] == [False] * (len(alerts) - 1) + [True]
-    assert all(alert.resolution_notified_at for alert in alerts[:-1])
+    assert [delivered[alert.id] for alert in alerts] == [OPENED_AND_RESOLVED] * (len(alerts) - 1) + [OPENED]
     assert [post["status"] for post in watchdog_setup.internal_api.posted_statuses()][-3:] == ["down", "up", "down"]
 
 
@@ -161,12 +175,13 @@ def test_database_outage_alerts_at_once_and_is_recorded_afterwards(
     engine = create_application_engine(server.set(drivername="postgresql+psycopg", database=APPLICATION_DATABASE))
     with Session(engine) as session:
         alerts = session.scalars(select(Alert).order_by(Alert.subject)).all()
+        delivered = notifications_by_alert(session)
     engine.dispose()
     assert [(alert.rule, alert.subject) for alert in alerts] == [
         ("database_down", "application"),
         ("database_down", "dagster"),
     ]
-    assert all(alert.resolved_at and alert.notified_at and alert.resolution_notified_at for alert in alerts)
+    assert [alert.resolved_at is not None and delivered[alert.id] for alert in alerts] == [OPENED_AND_RESOLVED] * 2
     assert [post["status"] for post in watchdog_setup.internal_api.posted_statuses()] == ["down", "up"]
     assert (
         len(watchdog_setup.posthog.events("alert_opened")) == len(watchdog_setup.posthog.events("alert_resolved")) == 2
@@ -174,15 +189,17 @@ def test_database_outage_alerts_at_once_and_is_recorded_afterwards(
 
 
 @pytest.mark.usefixtures("bank_environment")
-def test_lost_state_file_is_restored_from_open_alerts(
+def test_lost_state_file_is_restored_from_what_each_channel_reported(
     watchdog_setup: WatchdogSetup, set_variables: SetVariables, dagster_home: DagsterHome
 ) -> None:
-    set_variables(**dagster_home.variables)
-    watchdog = watchdog_setup.create(heartbeat_seconds=0)
-    assert len(watchdog.run_once()) == 1
+    set_variables(**dagster_home.variables, POSTHOG_API_KEY=None)
+    assert len(watchdog_setup.create(heartbeat_seconds=0).run_once()) == 1
     (watchdog_setup.folder / state_file.STATE_FILE).unlink()
+    set_variables(**watchdog_setup.posthog.environment)
     assert len(watchdog_setup.create(heartbeat_seconds=0).run_once()) == 1
     assert len(watchdog_setup.subjects) == 1
+    # PostHog was not configured when the incident opened, so it is notified now.
+    assert len(watchdog_setup.posthog.events("alert_opened")) == 1
 
 
 def test_hanging_query_times_out_and_blocks_a_second_one(database_url: URL) -> None:

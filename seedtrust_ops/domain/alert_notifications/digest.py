@@ -1,26 +1,31 @@
-"""Queues the daily digest: one email per address about all MEDIUM and LOW alerts: new, still open, resolved.
+"""The daily digest: one email per address about all MEDIUM and LOW alerts: new, still open, resolved.
 
-There is at most one digest per day; if there is nothing to report, no email is queued. CRITICAL and HIGH alerts are in
-`notifier`.
+There is at most one digest per day; if there is nothing to report, no email is queued. What a digest did not list, or
+what was listed in a digest that was not sent, is new in the next one. CRITICAL and HIGH alerts are in `notifier`.
 """
 
 from collections.abc import Sequence
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import case, or_, select, update
-from sqlalchemy import func as sql
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alert_notifications.notifier import email_variables
+from seedtrust_ops.domain.alert_notifications.notifier import OWED_AFTER_RESOLUTION, alert_variables
+from seedtrust_ops.domain.alerts.channel_state import (
+    IMMEDIATE_SEVERITIES,
+    OPENED,
+    RESOLVED,
+    Channel,
+    Delivery,
+    read_deliveries,
+    record_deliveries,
+)
 from seedtrust_ops.domain.alerts.store import severity_rank
 from seedtrust_ops.domain.notifications.notification_kinds import ALERT_DIGEST
 from seedtrust_ops.domain.outbox.email_store import Email, enqueue_emails
-from seedtrust_ops.domain.sql_arrays import in_array
-from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert, Notification
 
-DIGEST_SEVERITIES = (Severity.MEDIUM.value, Severity.LOW.value)
 MAX_LISTED_ALERTS = 50
 """The email lists at most this many alerts per section; the others are counted."""
 
@@ -31,50 +36,72 @@ def digest_day(now: datetime, zone: ZoneInfo, hour: int) -> date | None:
     return local.date() if local.time() >= time(hour) else None
 
 
-def notify_digest(session: Session, emails: Sequence[str], day: date) -> int:
+def enqueue_digest(session: Session, emails: Sequence[str], day: date) -> int:
     """Queue the digest of `day` for each address, unless it was queued before; return how many emails were queued."""
-    keys = {address: f"alert-digest:{day}:{address}" for address in emails}
-    if not keys or session.scalar(
-        select(select(Notification.id).where(Notification.dedupe_key.in_(list(keys.values()))).exists())
-    ):
+    keys = [_outbox_key(day, address) for address in emails]
+    if not keys or session.scalar(select(select(Notification.id).where(Notification.dedupe_key.in_(keys)).exists())):
         return 0
-    alerts = session.scalars(
-        select(Alert)
-        .where(
-            Alert.acknowledged_at.is_(None),
-            or_(
-                Alert.resolved_at.is_(None) & Alert.severity.in_(DIGEST_SEVERITIES),
-                Alert.resolved_at.is_not(None)
-                & Alert.resolution_notified_at.is_(None)
-                & sql.coalesce(Alert.notified_severity, Alert.severity).in_(DIGEST_SEVERITIES),
-            ),
-        )
-        .order_by(severity_rank(Alert.severity).desc(), Alert.id)
-        .with_for_update()
-    ).all()
-    if not alerts:
+    sections = _read_sections(session, day)
+    if not any(sections.values()):
         return 0
-    sections = {
-        "opened": [alert for alert in alerts if alert.resolved_at is None and alert.notified_at is None],
-        "still_open": [alert for alert in alerts if alert.resolved_at is None and alert.notified_at is not None],
-        "resolved": [alert for alert in alerts if alert.resolved_at is not None],
-    }
     variables = {
-        name: [email_variables(alert) for alert in listed[:MAX_LISTED_ALERTS]] for name, listed in sections.items()
+        name: [alert_variables(alert) for alert in listed[:MAX_LISTED_ALERTS]] for name, listed in sections.items()
     } | {
         "as_of": day.isoformat(),
         "left_out": sum(max(0, len(listed) - MAX_LISTED_ALERTS) for listed in sections.values()),
     }
-    session.execute(
-        update(Alert)
-        .where(in_array(Alert.id, [alert.id for alert in alerts]))
-        .values(
-            notified_at=sql.coalesce(Alert.notified_at, sql.now()),
-            notified_severity=sql.coalesce(Alert.notified_severity, Alert.severity),
-            resolution_notified_at=case((Alert.resolved_at.is_not(None), sql.now())),
-        )
-    )
     return enqueue_emails(
         session,
-        [Email(key, ALERT_DIGEST.name, None, address, variables=variables) for address, key in keys.items()],
+        [
+            Email(key, ALERT_DIGEST.name, None, address, variables=variables)
+            for key, address in zip(keys, emails, strict=True)
+        ],
     )
+
+
+def record_delivered_digests(session: Session, *, emails: Sequence[str], now: datetime) -> None:
+    """Record which alerts were listed in the digests that were sent lately to one of `emails`; `now` is aware."""
+    days = [now.date() - timedelta(days=number) for number in range(-1, OWED_AFTER_RESOLUTION.days + 1)]
+    keys = [_outbox_key(day, address) for day in days for address in emails]
+    sent = session.execute(
+        select(Notification.sent_at, Notification.variables)
+        .where(Notification.dedupe_key.in_(keys), Notification.sent_at.is_not(None))
+        .order_by(Notification.sent_at)
+    )
+    record_deliveries(
+        session,
+        [
+            Delivery(one["alert_id"], Channel.DIGEST, notification, one["severity"], one["occurrences"], row.sent_at)
+            for row in sent
+            for section, notification in (("opened", OPENED), ("resolved", RESOLVED))
+            for one in row.variables[section]
+        ],
+    )
+
+
+def _read_sections(session: Session, day: date) -> dict[str, list[Alert]]:
+    alerts = session.scalars(
+        select(Alert)
+        .where(
+            Alert.acknowledged_at.is_(None),
+            Alert.severity.not_in(IMMEDIATE_SEVERITIES),
+            or_(Alert.resolved_at.is_(None), Alert.resolved_at > day - OWED_AFTER_RESOLUTION),
+        )
+        .order_by(severity_rank(Alert.severity).desc(), Alert.id)
+    ).all()
+    listed = {
+        alert_id: {row.notification for row in rows if row.channel == Channel.DIGEST}
+        for alert_id, rows in read_deliveries(session, [alert.id for alert in alerts]).items()
+    }
+    is_open = [alert for alert in alerts if alert.resolved_at is None]
+    return {
+        "opened": [alert for alert in is_open if OPENED not in listed.get(alert.id, ())],
+        "still_open": [alert for alert in is_open if OPENED in listed.get(alert.id, ())],
+        "resolved": [
+            alert for alert in alerts if alert.resolved_at is not None and RESOLVED not in listed.get(alert.id, ())
+        ],
+    }
+
+
+def _outbox_key(day: date, address: str) -> str:
+    return f"alert-digest:{day}:{address}"

@@ -1,6 +1,7 @@
-"""Queues the status of component `jobs` for the internal API: down, degraded or up, by the worst urgent open alert.
+"""Posts the status of component `jobs` to the internal API: down, degraded or up, by the worst urgent open alert.
 
-A status is queued if it differs from the last one queued, and supersedes one that was not sent yet.
+A status is queued if it differs from the last one queued, and supersedes one that was not sent yet. It names the alerts
+that it reflects, so that a delivered status is recorded as a notification of each.
 See docs/decisions/alerts.md.
 """
 
@@ -11,7 +12,16 @@ from typing import Any
 from sqlalchemy import Row, func, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alert_notifications.notifier import IMMEDIATE_SEVERITIES
+from seedtrust_ops.domain.alert_notifications.notifier import OWED_AFTER_RESOLUTION
+from seedtrust_ops.domain.alerts.channel_state import (
+    IMMEDIATE_SEVERITIES,
+    RESOLVED,
+    Channel,
+    Delivery,
+    next_opening,
+    read_deliveries,
+    record_deliveries,
+)
 from seedtrust_ops.domain.alerts.store import severity_rank
 from seedtrust_ops.domain.outbox.event_store import Destination, Event, enqueue_events
 from seedtrust_ops.ports.component_status import Component, Status
@@ -21,48 +31,81 @@ from seedtrust_ops.tables import Alert, OutgoingEvent
 SUPERSEDED = "Superseded by a newer status."
 MAX_NAMED_ALERTS = 10
 _KEY = "status:jobs:after:"
+_IS_STATUS = (
+    OutgoingEvent.destination == Destination.INTERNAL_API.value,
+    OutgoingEvent.dedupe_key.startswith(_KEY),
+)
 
 
 def enqueue_jobs_status(session: Session) -> Status | None:
     """Queue the status of `jobs` if it differs from the last one queued; return it, or None if it has not changed."""
     alerts = session.execute(
-        select(Alert.rule, Alert.subject, Alert.severity)
+        select(Alert.id, Alert.rule, Alert.subject, Alert.severity)
         .where(Alert.resolved_at.is_(None), Alert.severity.in_(IMMEDIATE_SEVERITIES))
         .order_by(severity_rank(Alert.severity).desc(), Alert.id)
     ).all()
-    status, detail = _status(alerts), _detail(alerts)
-    last = session.scalars(
-        select(OutgoingEvent)
-        .where(OutgoingEvent.destination == Destination.INTERNAL_API.value, OutgoingEvent.dedupe_key.startswith(_KEY))
-        .order_by(OutgoingEvent.id.desc())
-        .limit(1)
-    ).first()
-    if (
-        last is not None
-        and last.abandoned_at is None
-        and (last.body["status"], last.body["detail"]) == (status, detail)
-    ):
-        return None
-    session.execute(
-        update(OutgoingEvent)
-        .where(
-            OutgoingEvent.destination == Destination.INTERNAL_API.value,
-            OutgoingEvent.dedupe_key.startswith(_KEY),
-            OutgoingEvent.sent_at.is_(None),
-            OutgoingEvent.abandoned_at.is_(None),
-        )
-        .values(abandoned_at=func.now(), last_error=SUPERSEDED)
-    )
-    body = {
+    status = _status(alerts)
+    content = {
         "component": Component.JOBS.value,
         "status": status.value,
         "latency_ms": None,
-        "checked_at": datetime.now(UTC).isoformat(),
-        "detail": detail,
+        "detail": _detail(alerts),
+        "alerts": {str(one.id): one.severity for one in alerts},
     }
+    last = session.scalars(select(OutgoingEvent).where(*_IS_STATUS).order_by(OutgoingEvent.id.desc()).limit(1)).first()
+    if last is not None and last.abandoned_at is None and content.items() <= last.body.items():
+        return None
+    session.execute(
+        update(OutgoingEvent)
+        .where(*_IS_STATUS, OutgoingEvent.sent_at.is_(None), OutgoingEvent.abandoned_at.is_(None))
+        .values(abandoned_at=func.now(), last_error=SUPERSEDED)
+    )
+    body = {**content, "checked_at": datetime.now(UTC).isoformat()}
     # The key names the previous status, so that two concurrent ticks queue the same event once.
     enqueue_events(session, [Event(Destination.INTERNAL_API, f"{_KEY}{last.id if last is not None else 0}", body)])
     return status
+
+
+def record_delivered_statuses(session: Session, *, now: datetime) -> None:
+    """Record which alerts opened and were resolved according to the statuses that the internal API has accepted.
+
+    `now` is aware.
+    """
+    severities = OutgoingEvent.body["alerts"]
+    statuses = session.execute(
+        select(OutgoingEvent.created_at, OutgoingEvent.sent_at, severities.label("severities"))
+        # A status that an older release has queued names no alerts.
+        .where(*_IS_STATUS, OutgoingEvent.sent_at > now - OWED_AFTER_RESOLUTION, severities.is_not(None))
+        .order_by(OutgoingEvent.id)
+    ).all()
+    named = {int(alert_id) for status in statuses for alert_id in status.severities}
+    resolved = session.scalars(
+        select(Alert).where(Alert.resolved_at > now - OWED_AFTER_RESOLUTION, Alert.acknowledged_at.is_(None))
+    ).all()
+    delivered = read_deliveries(session, named | {alert.id for alert in resolved})
+    own = {
+        alert_id: [row for row in rows if row.channel == Channel.INTERNAL_API] for alert_id, rows in delivered.items()
+    }
+    record_deliveries(
+        session,
+        [
+            Delivery(int(alert_id), Channel.INTERNAL_API, opening, severity, 1, status.sent_at)
+            for status in statuses
+            for alert_id, severity in status.severities.items()
+            if (opening := next_opening(severity, own.get(int(alert_id), ()))) is not None
+        ],
+    )
+    record_deliveries(
+        session,
+        [
+            Delivery(alert.id, Channel.INTERNAL_API, RESOLVED, alert.severity, 1, status.sent_at)
+            for alert in resolved
+            if alert.id in own
+            # The first such status is recorded; the others conflict with it.
+            for status in statuses
+            if status.created_at >= alert.resolved_at and str(alert.id) not in status.severities
+        ],
+    )
 
 
 def _status(alerts: Sequence[Row[*tuple[Any, ...]]]) -> Status:

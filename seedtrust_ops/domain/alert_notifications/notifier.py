@@ -1,158 +1,295 @@
-"""Notifies people at once of CRITICAL and HIGH alerts: opened, severity raised, resolved; by email and to PostHog.
+"""Notifies people at once of CRITICAL and HIGH alerts: opened, risen, occurred again, resolved; by email and PostHog.
 
-Each alert is marked as notified in the transaction that queues its notifications, so that a crash loses and repeats
-none. MEDIUM and LOW alerts are in `digest`.
+The status of component `jobs` is in `jobs_status`, MEDIUM and LOW alerts are in `digest`.
 See docs/decisions/alerts.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func as sql
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, Text, or_, select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alerts.store import severity_rank
+from seedtrust_ops.domain.alerts.channel_state import (
+    IMMEDIATE_SEVERITIES,
+    OPENED,
+    RESOLVED,
+    SKIPPED,
+    WATCHDOG_RULES,
+    Channel,
+    Delivery,
+    next_opening,
+    read_deliveries,
+    record_deliveries,
+)
+from seedtrust_ops.domain.alerts.store import resolve_alert, severity_rank
 from seedtrust_ops.domain.notifications.notification_kinds import ALERT_KINDS, ALERT_OPENED, ALERT_RESOLVED
 from seedtrust_ops.domain.outbox.email_claims import NOTIFICATIONS_FAILING, alert_subject
-from seedtrust_ops.domain.outbox.email_store import Email, enqueue_emails
-from seedtrust_ops.domain.outbox.event_store import Destination, Event, enqueue_events
-from seedtrust_ops.domain.sql_arrays import in_array
-from seedtrust_ops.severity import Severity
-from seedtrust_ops.tables import Alert
+from seedtrust_ops.domain.outbox.email_store import Email, enqueue_emails, requeue_emails
+from seedtrust_ops.domain.outbox.event_store import Destination, Event, enqueue_events, requeue_events
+from seedtrust_ops.domain.sql_arrays import array_table, in_array
+from seedtrust_ops.tables import Alert, AlertNotification, Notification, OutgoingEvent
 
-IMMEDIATE_SEVERITIES = (Severity.CRITICAL.value, Severity.HIGH.value)
+OWED_AFTER_RESOLUTION = timedelta(days=3)
+"""A channel that was not reached or not configured owes nothing about an alert that was resolved before this time."""
+REPEAT_AFTER = timedelta(hours=1)
+"""An alert that occurs again is notified again after this time, and a notification that failed for good is retried."""
 MAX_ALERTS_PER_TICK = 50
-_SUBJECTS_ABOUT_ALERT_EMAILS = {alert_subject(kind.name) for kind in ALERT_KINDS}
+_KIND_BY_SUBJECT = {alert_subject(kind.name): kind.name for kind in ALERT_KINDS}
 
 
 @dataclass(frozen=True)
-class EnabledChannels:
-    """The channels that are configured: `emails` is empty and a flag is False if that channel is not."""
+class _Owed:
+    """One notification that a channel has not delivered yet.
 
-    emails: tuple[str, ...]
-    posthog: bool
-    internal_api: bool
-
-
-def notify_opened(session: Session, channels: EnabledChannels) -> int:
-    """Notify people of urgent alerts that are new or whose severity has risen; return how many.
-
-    Acknowledged alerts are skipped. At most MAX_ALERTS_PER_TICK are handled, the worst first.
+    `name` identifies it among those of its alert; `address` is whom an email goes to, and empty for PostHog.
     """
-    is_worse = severity_rank(Alert.severity) > severity_rank(sql.coalesce(Alert.notified_severity, Alert.severity))
-    alerts = session.scalars(
-        select(Alert)
-        .where(
-            Alert.severity.in_(IMMEDIATE_SEVERITIES),
-            Alert.acknowledged_at.is_(None),
-            or_(Alert.notified_at.is_(None), Alert.resolved_at.is_(None) & is_worse),
+
+    alert: Alert
+    name: str
+    address: str = ""
+
+    @property
+    def key(self) -> str:
+        """The key in the outbox."""
+        return _outbox_key(self.alert.id, self.name, self.address)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables of the email and of the PostHog event."""
+        variables = alert_variables(self.alert)
+        if self.name == RESOLVED:
+            return variables
+        # An alert that is already resolved gets both notifications, one after the other.
+        variables.pop("resolved_at", None)
+        return variables | {"has_risen": self.name.startswith("rose-to-"), "has_recurred": _is_repetition(self.name)}
+
+    @property
+    def email(self) -> Email:
+        """The email for the outbox."""
+        kind = ALERT_RESOLVED if self.name == RESOLVED else ALERT_OPENED
+        return Email(self.key, kind.name, None, self.address, variables=self.variables)
+
+    @property
+    def event(self) -> Event:
+        """The PostHog event for the outbox, without the detail, which may contain a name."""
+        change = {RESOLVED: "alert_resolved"}.get(
+            self.name, "alert_recurred" if _is_repetition(self.name) else "alert_opened"
         )
-        .order_by(severity_rank(Alert.severity).desc(), Alert.id)
-        .limit(MAX_ALERTS_PER_TICK)
-        .with_for_update(skip_locked=True)
-    ).all()
-    _enqueue(session, channels, [_opened(alert) for alert in alerts])
-    session.execute(
-        update(Alert)
-        .where(in_array(Alert.id, [alert.id for alert in alerts]))
-        .values(notified_at=sql.now(), notified_severity=Alert.severity)
-    )
-    return len(alerts)
+        properties = {name: value for name, value in self.variables.items() if name != "detail"}
+        return Event(Destination.POSTHOG, self.key, {"event": change, "properties": properties})
 
 
-def notify_resolved(session: Session, channels: EnabledChannels) -> int:
-    """Notify people that urgent alerts are resolved; return how many.
+def enqueue_owed(session: Session, *, emails: Sequence[str], posthog: bool, now: datetime) -> set[int]:
+    """Queue everything that email and PostHog owe people and that is not queued yet, for the worst alerts first.
 
-    Acknowledged alerts are marked as handled without a notification.
+    A notification that failed for good is queued again while its alert is open. At most MAX_ALERTS_PER_TICK alerts are
+    queued per call.
+
+    Args:
+        session: on the application's database.
+        emails: the addresses of ALERT_EMAILS; email is not configured if there are none.
+        posthog: whether PostHog is configured.
+        now: aware.
+
+    Returns:
+        The alerts that people should be notified of, and that no channel has notified anybody of so far.
     """
-    alerts = session.scalars(
-        select(Alert)
-        .where(
-            Alert.resolved_at.is_not(None),
-            Alert.notified_at.is_not(None),
-            Alert.resolution_notified_at.is_(None),
-            or_(Alert.notified_severity.in_(IMMEDIATE_SEVERITIES), Alert.acknowledged_at.is_not(None)),
-        )
-        .order_by(Alert.id)
-        .limit(MAX_ALERTS_PER_TICK)
-        .with_for_update(skip_locked=True)
-    ).all()
-    notifications = [_resolved(alert) for alert in alerts if alert.acknowledged_at is None]
-    _enqueue(session, channels, notifications)
-    session.execute(
-        update(Alert).where(in_array(Alert.id, [alert.id for alert in alerts])).values(resolution_notified_at=sql.now())
+    alerts = [alert for alert in _current_alerts(session, now) if alert.acknowledged_at is None]
+    _skip_alerts_about_alert_emails(session, alerts, now)
+    delivered = read_deliveries(session, [alert.id for alert in alerts])
+    owed = [one for alert in alerts for one in _owed(alert, delivered.get(alert.id, ()), emails, posthog, now)]
+    emails_owed = {one.key: one for one in owed if one.address}
+    events_owed = {one.key: one for one in owed if not one.address}
+    queued_emails = _find_emails(session, emails_owed)
+    queued_events = _find_events(session, events_owed)
+    new = [one for one in owed if one.key not in queued_emails and one.key not in queued_events]
+    chosen = list(dict.fromkeys(one.alert.id for one in new))[:MAX_ALERTS_PER_TICK]
+    enqueue_emails(session, [one.email for one in new if one.address and one.alert.id in chosen])
+    enqueue_events(session, [one.event for one in new if not one.address and one.alert.id in chosen])
+
+    def may_retry(one: _Owed, failed_at: datetime | None) -> bool:
+        return one.alert.resolved_at is None and failed_at is not None and failed_at <= now - REPEAT_AFTER
+
+    requeue_emails(
+        session,
+        [
+            row.id
+            for key, row in queued_emails.items()
+            if row.status == "failed" and may_retry(emails_owed[key], row.attempted_at or row.created_at)
+        ],
     )
-    return len(notifications)
+    requeue_events(
+        session, [row.id for key, row in queued_events.items() if may_retry(events_owed[key], row.abandoned_at)]
+    )
+    return {alert.id for alert in alerts if _is_untold(alert, delivered.get(alert.id, ()))}
 
 
-def email_variables(alert: Alert) -> dict[str, Any]:
-    """Return the alert's variables for the email templates; `resolved_at` only if it is resolved."""
+def record_delivered(session: Session, *, emails: Sequence[str], now: datetime) -> None:
+    """Record the emails and PostHog events about current alerts that the outbox has delivered.
+
+    Email has notified people of an alert once one of the addresses in `emails` was sent it.
+    """
+    alerts = _current_alerts(session, now)
+    delivered = read_deliveries(session, [alert.id for alert in alerts])
+    by_email: dict[str, tuple[int, str]] = {}
+    by_event: dict[str, tuple[int, str]] = {}
+    for alert in alerts:
+        rows = delivered.get(alert.id, ())
+        for name in _possible_names(_of_channel(rows, Channel.EMAIL)):
+            by_email |= {_outbox_key(alert.id, name, address): (alert.id, name) for address in emails}
+        for name in _possible_names(_of_channel(rows, Channel.POSTHOG)):
+            by_event[_outbox_key(alert.id, name)] = alert.id, name
+    sent_emails = _find_emails(session, by_email, Notification.sent_at.is_not(None))
+    sent_events = _find_events(session, by_event, OutgoingEvent.sent_at.is_not(None))
+    record_deliveries(
+        session,
+        [
+            *(_delivery(Channel.EMAIL, *by_email[key], row.variables, row.sent_at) for key, row in sent_emails.items()),
+            *(
+                _delivery(Channel.POSTHOG, *by_event[key], row.body["properties"], row.sent_at)
+                for key, row in sent_events.items()
+            ),
+        ],
+    )
+    if sent_emails:
+        _resolve_alerts_about_alert_emails(session, alerts)
+
+
+def find_untold(session: Session, alert_ids: Collection[int]) -> set[int]:
+    """Return those of the alerts that no channel has notified anybody of, at their present severity."""
+    delivered = read_deliveries(session, alert_ids)
+    alerts = session.scalars(select(Alert).where(in_array(Alert.id, alert_ids)))
+    return {alert.id for alert in alerts if _is_untold(alert, delivered.get(alert.id, ()))}
+
+
+def alert_variables(alert: Alert) -> dict[str, Any]:
+    """Return what notifications say of the alert; `resolved_at` only if it is resolved."""
     variables = {
+        "alert_id": alert.id,
         "rule": alert.rule,
         "subject": alert.subject,
         "severity": alert.severity,
         "opened_at": alert.opened_at.isoformat(),
         "detail": alert.detail,
+        "occurrences": alert.occurrences,
     }
     return variables if alert.resolved_at is None else variables | {"resolved_at": alert.resolved_at.isoformat()}
 
 
-@dataclass(frozen=True)
-class _AlertNotification:
-    """One notification about one alert, for all channels."""
-
-    alert: Alert
-    key: str
-    email_kind: str
-    event_name: str
-    variables: dict[str, Any]
-
-
-def _opened(alert: Alert) -> _AlertNotification:
-    has_risen = alert.notified_at is not None
-    change = f"rose-to-{alert.severity.lower()}" if has_risen else "opened"
-    # An alert that is already resolved gets both notifications, one after the other.
-    variables = {name: value for name, value in email_variables(alert).items() if name != "resolved_at"}
-    return _AlertNotification(
-        alert, f"alert:{alert.id}:{change}", ALERT_OPENED.name, "alert_opened", variables | {"has_risen": has_risen}
-    )
-
-
-def _resolved(alert: Alert) -> _AlertNotification:
-    return _AlertNotification(
-        alert, f"alert:{alert.id}:resolved", ALERT_RESOLVED.name, "alert_resolved", email_variables(alert)
-    )
-
-
-def _enqueue(session: Session, channels: EnabledChannels, notifications: Sequence[_AlertNotification]) -> None:
-    enqueue_emails(
-        session,
-        [
-            Email(f"{one.key}:{address}", one.email_kind, None, address, variables=one.variables)
-            for one in notifications
-            if not _is_about_alert_emails(one.alert)
-            for address in channels.emails
-        ],
-    )
-    if channels.posthog:
-        enqueue_events(
-            session,
-            [
-                Event(Destination.POSTHOG, one.key, {"event": one.event_name, "properties": _event_properties(one)})
-                for one in notifications
-            ],
+def _current_alerts(session: Session, now: datetime) -> Sequence[Alert]:
+    """Return the urgent alerts that may owe something, worst first; the watchdog notifies people of its own."""
+    return session.scalars(
+        select(Alert)
+        .where(
+            Alert.severity.in_(IMMEDIATE_SEVERITIES),
+            Alert.rule.not_in(WATCHDOG_RULES),
+            or_(Alert.resolved_at.is_(None), Alert.resolved_at > now - OWED_AFTER_RESOLUTION),
         )
+        .order_by(severity_rank(Alert.severity).desc(), Alert.id)
+    ).all()
 
 
-def _event_properties(notification: _AlertNotification) -> dict[str, Any]:
-    """Return the event's properties without the detail, which may contain a name."""
-    return {"alert_id": notification.alert.id} | {
-        name: value for name, value in notification.variables.items() if name != "detail"
-    }
+def _owed(
+    alert: Alert, delivered: Collection[AlertNotification], emails: Sequence[str], posthog: bool, now: datetime
+) -> Iterator[_Owed]:
+    if not _is_about_alert_emails(alert):
+        for name in _owed_names(alert, _of_channel(delivered, Channel.EMAIL), now):
+            yield from (_Owed(alert, name, address) for address in emails)
+    if posthog:
+        for name in _owed_names(alert, _of_channel(delivered, Channel.POSTHOG), now):
+            yield _Owed(alert, name)
+
+
+def _owed_names(alert: Alert, delivered: Sequence[AlertNotification], now: datetime) -> Iterator[str]:
+    """Yield what one channel must still say of the alert; `delivered` is what it has said, oldest first."""
+    opening = next_opening(alert.severity, delivered)
+    if alert.resolved_at is not None:
+        if opening == OPENED:
+            yield OPENED
+        if all(row.notification != RESOLVED for row in delivered):
+            yield RESOLVED
+    elif opening is not None:
+        yield opening
+    elif (
+        alert.occurrences > max(row.occurrences for row in delivered)
+        and delivered[-1].notified_at <= now - REPEAT_AFTER
+    ):
+        yield _next_repetition(delivered)
+
+
+def _next_repetition(delivered: Collection[AlertNotification]) -> str:
+    # The number stays the same until this repetition is delivered, so that it is queued once.
+    return f"again-{1 + sum(_is_repetition(row.notification) for row in delivered)}"
+
+
+def _is_repetition(name: str) -> bool:
+    return name.startswith("again-")
+
+
+def _possible_names(delivered: Collection[AlertNotification]) -> list[str]:
+    """Return every notification of an alert that one channel may have queued and that is not recorded yet."""
+    risen = [f"rose-to-{severity.lower()}" for severity in IMMEDIATE_SEVERITIES]
+    recorded = {row.notification for row in delivered}
+    return [name for name in (OPENED, *risen, _next_repetition(delivered), RESOLVED) if name not in recorded]
+
+
+def _of_channel(rows: Collection[AlertNotification], channel: Channel) -> list[AlertNotification]:
+    return [row for row in rows if row.channel == channel]
+
+
+def _is_untold(alert: Alert, delivered: Collection[AlertNotification]) -> bool:
+    return next_opening(alert.severity, [row for row in delivered if row.notification != SKIPPED]) is not None
+
+
+def _outbox_key(alert_id: int, name: str, address: str = "") -> str:
+    return f"alert:{alert_id}:{name}:{address}" if address else f"alert:{alert_id}:{name}"
+
+
+def _delivery(
+    channel: Channel, alert_id: int, name: str, said: Mapping[str, Any], notified_at: datetime | None
+) -> Delivery:
+    assert notified_at is not None, "only sent emails and events are deliveries"
+    return Delivery(alert_id, channel, name, said["severity"], said["occurrences"], notified_at)
+
+
+def _find_emails(session: Session, keys: Collection[str], *conditions: ColumnElement[bool]) -> dict[str, Notification]:
+    wanted = array_table("wanted", [("key", Text())], [(key,) for key in keys])
+    query = select(Notification).join(wanted, wanted.c.key == Notification.dedupe_key).where(*conditions)
+    return {row.dedupe_key: row for row in session.scalars(query)}
+
+
+def _find_events(session: Session, keys: Collection[str], *conditions: ColumnElement[bool]) -> dict[str, OutgoingEvent]:
+    wanted = array_table("wanted", [("key", Text())], [(key,) for key in keys])
+    query = select(OutgoingEvent).join(wanted, wanted.c.key == OutgoingEvent.dedupe_key).where(*conditions)
+    return {row.dedupe_key: row for row in session.scalars(query)}
 
 
 def _is_about_alert_emails(alert: Alert) -> bool:
     """Return whether the alert says that alert emails fail: an email about it would fail and cause the next alert."""
-    return alert.rule == NOTIFICATIONS_FAILING and alert.subject in _SUBJECTS_ABOUT_ALERT_EMAILS
+    return alert.rule == NOTIFICATIONS_FAILING and alert.subject in _KIND_BY_SUBJECT
+
+
+def _skip_alerts_about_alert_emails(session: Session, alerts: Sequence[Alert], now: datetime) -> None:
+    """Record that email skips these alerts, so that nobody waits for an email about them."""
+    record_deliveries(
+        session,
+        [
+            Delivery(alert.id, Channel.EMAIL, SKIPPED, alert.severity, alert.occurrences, now)
+            for alert in alerts
+            if _is_about_alert_emails(alert)
+        ],
+    )
+
+
+def _resolve_alerts_about_alert_emails(session: Session, alerts: Sequence[Alert]) -> None:
+    """Resolve the alert that emails of a kind fail if the last of those emails has been sent after all."""
+    for alert in alerts:
+        if alert.resolved_at is None and _is_about_alert_emails(alert):
+            failed = select(Notification.id).where(
+                Notification.kind == _KIND_BY_SUBJECT[alert.subject], Notification.status == "failed"
+            )
+            if not session.scalar(select(failed.exists())):
+                resolve_alert(session, alert.rule, alert.subject)

@@ -1,12 +1,13 @@
-"""Opens, renews and resolves alerts: at most one open row of `ops.alerts` per rule and subject.
+"""The only writer of `ops.alerts`: opens, renews, acknowledges and resolves; at most one open row per rule and subject.
 
 Who is notified of an alert, and when, is decided in `domain/alert_notifications`.
 See docs/decisions/alerts.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import (
     Boolean,
@@ -20,30 +21,24 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import TIMESTAMP, Insert, insert
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.sql_arrays import array_table
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert
 
-
-def open_alert(session: Session, rule: str, subject: str, severity: str, detail: str) -> None:
-    """Open an alert of `rule` for `subject`, unless one is open."""
-    session.execute(
-        insert(Alert)
-        .values(rule=rule, subject=subject, severity=severity, detail=detail)
-        .on_conflict_do_nothing(index_elements=["rule", "subject"], index_where=Alert.resolved_at.is_(None))
-    )
+MAX_RESOLVED_LISTED = 200
+_FINDING_COLUMNS = [("rule", Text()), ("subject", Text()), ("severity", Text()), ("detail", Text())]
 
 
-def resolve_alert(session: Session, rule: str, subject: str) -> None:
-    """Resolve the open alert of `rule` for `subject`; do nothing if none is open."""
-    session.execute(
-        update(Alert)
-        .where(Alert.rule == rule, Alert.subject == subject, Alert.resolved_at.is_(None))
-        .values(resolved_at=func.now())
-    )
+class UnknownAlert(SeedTrustError):
+    """No alert has that number."""
+
+
+class AlertAlreadyResolved(SeedTrustError):
+    """The alert is already resolved, so it can't be acknowledged or resolved."""
 
 
 @dataclass(frozen=True)
@@ -56,58 +51,49 @@ class Finding:
     detail: str
 
 
+@dataclass(frozen=True)
+class RecordedIncident:
+    """An incident that another process has observed, with its own times (aware); `resolved_at` is None if ongoing."""
+
+    finding: Finding
+    opened_at: datetime
+    resolved_at: datetime | None
+
+
+def open_alert(session: Session, rule: str, subject: str, severity: str, detail: str) -> None:
+    """Open an alert of `rule` for `subject`, or renew the open one.
+
+    A detail that differs from the open alert's is a new occurrence: it replaces the detail and is counted, so that
+    people are notified again. The same detail changes nothing: it is the same fact, found again.
+    """
+    statement = insert(Alert).values(rule=rule, subject=subject, severity=severity, detail=detail)
+    new_detail = statement.excluded.detail
+    session.execute(
+        _renewing(statement, where=Alert.detail != new_detail, detail=new_detail, occurrences=Alert.occurrences + 1)
+    )
+
+
+def resolve_alert(session: Session, rule: str, subject: str) -> None:
+    """Resolve the open alert of `rule` for `subject`; do nothing if none is open."""
+    session.execute(
+        update(Alert)
+        .where(Alert.rule == rule, Alert.subject == subject, Alert.resolved_at.is_(None))
+        .values(resolved_at=func.now())
+    )
+
+
 def record_findings(
     session: Session, *, rule: str, findings: Sequence[Finding], quiet_seconds: float
 ) -> tuple[int, int]:
     """Open or renew an alert for each finding, and resolve the rule's other alerts if not found for `quiet_seconds`.
 
     The severity of an open alert may rise but never falls. A problem that recurs within `quiet_seconds` stays the
-    same alert.
+    same alert, and so does one whose detail changes from one evaluation to the next.
 
     Returns:
         The number of alerts opened, and the number resolved.
     """
-    return _open_or_renew(session, findings), _resolve_others(session, rule, findings, quiet_seconds)
-
-
-def record_failure(session: Session, *, failure: Finding) -> int:
-    """Open or renew the alert that a rule could not be evaluated; return how many opened. Its other alerts stay."""
-    return _open_or_renew(session, [failure])
-
-
-def _open_or_renew(session: Session, findings: Sequence[Finding]) -> int:
-    worst = {finding.subject: finding for finding in sorted(findings, key=lambda one: one.severity.priority)}
-    if not worst:
-        return 0
-    found = array_table(
-        "found",
-        [("rule", Text()), ("subject", Text()), ("severity", Text()), ("detail", Text())],
-        [(one.rule, one.subject, one.severity.value, one.detail) for one in worst.values()],
-    )
-    statement = insert(Alert).from_select(
-        ["rule", "subject", "severity", "detail", "last_found_at"], select(*found.c, func.now())
-    )
-    excluded = statement.excluded
-    upsert = (
-        statement.on_conflict_do_update(
-            index_elements=["rule", "subject"],
-            index_where=Alert.resolved_at.is_(None),
-            set_={
-                "detail": excluded.detail,
-                "last_found_at": excluded.last_found_at,
-                "severity": case(
-                    (severity_rank(excluded.severity) > severity_rank(Alert.severity), excluded.severity),
-                    else_=Alert.severity,
-                ),
-            },
-        )
-        # In PostgreSQL, a row inserted by this statement has no xmax; an updated one has.
-        .returning(literal_column("xmax = 0", Boolean()))
-    )
-    return sum(session.scalars(upsert))
-
-
-def _resolve_others(session: Session, rule: str, findings: Sequence[Finding], quiet_seconds: float) -> int:
+    opened = _open_or_renew_found(session, findings)
     resolved = session.execute(
         update(Alert)
         .where(
@@ -119,9 +105,145 @@ def _resolve_others(session: Session, rule: str, findings: Sequence[Finding], qu
         .values(resolved_at=func.now())
         .returning(Alert.id)
     )
-    return len(resolved.all())
+    return opened, len(resolved.all())
+
+
+def record_failure(session: Session, *, failure: Finding) -> int:
+    """Open or renew the alert that a rule could not be evaluated; return how many opened. Its other alerts stay."""
+    return _open_or_renew_found(session, [failure])
+
+
+def sync_incidents(
+    session: Session, rules: Collection[str], incidents: Sequence[RecordedIncident]
+) -> dict[tuple[str, str], int]:
+    """Make the alerts of `rules` match `incidents`: open what is missing, and resolve what is over or not listed.
+
+    An incident is recorded once, by its opening time, so that the call can be repeated, also after an outage of this
+    database: an incident that began and ended meanwhile is opened and resolved here.
+
+    Returns:
+        The alert of each incident, by rule and subject.
+    """
+    rows = array_table(
+        "incidents",
+        [*_FINDING_COLUMNS, ("opened_at", TIMESTAMP(timezone=True))],
+        [
+            (one.finding.rule, one.finding.subject, one.finding.severity.value, one.finding.detail, one.opened_at)
+            for one in incidents
+        ],
+    )
+    is_same_subject = (Alert.rule == rows.c.rule) & (Alert.subject == rows.c.subject)
+    recorded = select(Alert.id).where(is_same_subject, Alert.opened_at == rows.c.opened_at)
+    # An alert of the incident that is open already has another opening time if the caller has lost its state.
+    own_alert = is_same_subject & ((Alert.opened_at == rows.c.opened_at) | Alert.resolved_at.is_(None))
+    session.execute(
+        insert(Alert)
+        .from_select(["rule", "subject", "severity", "detail", "opened_at"], select(*rows.c).where(~recorded.exists()))
+        .on_conflict_do_nothing(index_elements=["rule", "subject"], index_where=Alert.resolved_at.is_(None))
+    )
+    alerts = session.execute(select(Alert.rule, Alert.subject, Alert.id).join(rows, own_alert).order_by(Alert.id)).all()
+    ongoing = array_table(
+        "ongoing",
+        [("rule", Text()), ("subject", Text())],
+        [(one.finding.rule, one.finding.subject) for one in incidents if one.resolved_at is None],
+    )
+    is_ongoing = select(ongoing.c.rule).where(ongoing.c.rule == Alert.rule, ongoing.c.subject == Alert.subject)
+    session.execute(
+        update(Alert)
+        .where(Alert.rule.in_(rules), Alert.resolved_at.is_(None), ~is_ongoing.exists())
+        .values(resolved_at=func.now())
+    )
+    return {(alert.rule, alert.subject): alert.id for alert in alerts}
+
+
+def acknowledge(session: Session, alert_id: int, by: str) -> Alert:
+    """Acknowledge an open alert: nobody is notified of it again, not even that it is resolved.
+
+    The first acknowledgement stays. Raises `UnknownAlert` and `AlertAlreadyResolved`.
+    """
+    alert = _lock_open_alert(session, alert_id)
+    if alert.acknowledged_at is None:
+        alert.acknowledged_at = func.now()
+        alert.acknowledged_by = by
+        session.flush()
+        session.refresh(alert)
+    return alert
+
+
+def resolve_manually(session: Session, alert_id: int, by: str) -> Alert:
+    """Resolve an open alert that a person has dealt with; if a health rule still finds it, the next tick reopens it.
+
+    Raises `UnknownAlert` and `AlertAlreadyResolved`.
+    """
+    alert = _lock_open_alert(session, alert_id)
+    alert.resolved_at = func.now()
+    alert.detail = f"{alert.detail} Resolved by {by}."
+    session.flush()
+    session.refresh(alert)
+    return alert
+
+
+def open_alerts(session: Session) -> Sequence[Alert]:
+    """Return every open alert, worst first."""
+    return session.scalars(
+        select(Alert).where(Alert.resolved_at.is_(None)).order_by(severity_rank(Alert.severity).desc(), Alert.id)
+    ).all()
+
+
+def resolved_alerts(session: Session) -> Sequence[Alert]:
+    """Return the last MAX_RESOLVED_LISTED resolved alerts, newest first."""
+    return session.scalars(
+        select(Alert)
+        .where(Alert.resolved_at.is_not(None))
+        .order_by(Alert.resolved_at.desc())
+        .limit(MAX_RESOLVED_LISTED)
+    ).all()
 
 
 def severity_rank(severity: SQLColumnExpression[str]) -> ColumnElement[int]:
     """Return an SQL expression that ranks severities: the worse, the higher."""
     return case(*((severity == one.value, literal(one.priority)) for one in Severity), else_=literal(-1))
+
+
+def _open_or_renew_found(session: Session, findings: Sequence[Finding]) -> int:
+    worst = {finding.subject: finding for finding in sorted(findings, key=lambda one: one.severity.priority)}
+    if not worst:
+        return 0
+    found = array_table(
+        "found",
+        _FINDING_COLUMNS,
+        [(one.rule, one.subject, one.severity.value, one.detail) for one in worst.values()],
+    )
+    statement = insert(Alert).from_select(
+        ["rule", "subject", "severity", "detail", "last_found_at"], select(*found.c, func.now())
+    )
+    excluded = statement.excluded
+    upsert = _renewing(statement, detail=excluded.detail, last_found_at=excluded.last_found_at)
+    # In PostgreSQL, a row inserted by this statement has no xmax; an updated one has.
+    return sum(session.scalars(upsert.returning(literal_column("xmax = 0", Boolean()))))
+
+
+def _renewing(
+    statement: Insert, *, where: ColumnElement[bool] | None = None, **renewed: SQLColumnExpression[Any]
+) -> Insert:
+    """Let `statement` renew the open alert if there is one; its severity may rise but never falls."""
+    severity = statement.excluded.severity
+    rises = severity_rank(severity) > severity_rank(Alert.severity)
+    return statement.on_conflict_do_update(
+        index_elements=["rule", "subject"],
+        index_where=Alert.resolved_at.is_(None),
+        set_={**renewed, "severity": case((rises, severity), else_=Alert.severity)},
+        where=where,
+    )
+
+
+def _lock_open_alert(session: Session, alert_id: int) -> Alert:
+    alert = session.scalars(select(Alert).where(Alert.id == alert_id).with_for_update()).one_or_none()
+    if alert is None:
+        raise UnknownAlert(f"No alert has the number {alert_id}. `seedtrust-ops alerts` lists the open ones.")
+    if alert.resolved_at is not None:
+        raise AlertAlreadyResolved(
+            f"Alert {alert_id} ({alert.rule}, {alert.subject}) was already resolved at "
+            f"{alert.resolved_at:%Y-%m-%d %H:%M} UTC. Nothing was changed."
+        )
+    return alert

@@ -23,12 +23,21 @@ _ALERT_EXAMPLE = {
 _ALERTS = "a list, worst first, of objects with rule, subject, severity, opened_at (a time) and detail"
 ALERT_OPENED = NotificationKind(
     name="alert-opened",
-    recipients="The addresses in ALERT_EMAILS, when a CRITICAL or HIGH alert opens or an alert rises to one.",
-    subject="{{ severity }}: {{ rule | humanize }}, {{ subject }}",
+    recipients="The addresses in ALERT_EMAILS, when a CRITICAL or HIGH alert opens, occurs again, or rises to one.",
+    subject=(
+        "{{ severity }}: {{ rule | humanize }}, {{ subject }}{{ ', again' if has_recurred | default(false) else '' }}"
+    ),
     variables=_ALERT,
-    optional={"has_risen": "true if people were notified before and the severity has risen"},
+    optional={
+        "has_risen": "true if people were notified before and the severity has risen",
+        "has_recurred": "true if people were notified before and it has occurred again",
+        "occurrences": "how many times it has occurred so far",
+    },
     example=_ALERT_EXAMPLE,
-    other_examples={"alert-risen": {**_ALERT_EXAMPLE, "has_risen": True}},
+    other_examples={
+        "alert-risen": {**_ALERT_EXAMPLE, "has_risen": True},
+        "alert-recurred": {**_ALERT_EXAMPLE, "has_recurred": True, "occurrences": 3},
+    },
     urgency=Urgency.ALERT,
 )
 ALERT_RESOLVED = NotificationKind(

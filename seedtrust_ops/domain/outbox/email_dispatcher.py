@@ -29,8 +29,9 @@ from seedtrust_ops.domain.outbox.email_claims import (
     release_claim,
     start_attempt,
 )
-from seedtrust_ops.domain.outbox.email_store import count_due_emails, has_queued_email_older_than
+from seedtrust_ops.domain.outbox.email_store import count_due_emails, count_queued_emails
 from seedtrust_ops.domain.outbox.mime_messages import build_message
+from seedtrust_ops.formatting import format_duration, pluralize
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, EmailTransport, MailServerUnavailable
 
 MAIL_SERVER = "mail server"
@@ -166,7 +167,9 @@ def _record_success(email: DueEmail, subject: str, is_first: bool, session: Sess
 
 
 def _record_outage(record_retry: RecordOutcome, error: str, session: Session) -> None:
-    must_alert = has_queued_email_older_than(session, NOTIFY_AFTER)
+    waiting = count_queued_emails(session, NOTIFY_AFTER)
     record_retry(session)
-    if must_alert:
-        open_alert(session, NOTIFICATIONS_FAILING, MAIL_SERVER, "HIGH", error)
+    if waiting:
+        # The number renews the alert while more and more emails wait.
+        waiting_text = f"{pluralize(waiting, 'email')} waiting for more than {format_duration(NOTIFY_AFTER.seconds)}."
+        open_alert(session, NOTIFICATIONS_FAILING, MAIL_SERVER, "HIGH", f"{error} {waiting_text}")

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Text, cast, func, select
+from sqlalchemy import BigInteger, Text, cast, func, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.notifications.kind_registry import KINDS
-from seedtrust_ops.domain.sql_arrays import array_table
+from seedtrust_ops.domain.sql_arrays import array_table, in_array
 from seedtrust_ops.tables import Notification, NotificationAttachment
 
 
@@ -99,6 +99,15 @@ def enqueue_emails(session: Session, emails: Sequence[Email]) -> int:
     return len(inserted)
 
 
+def requeue_emails(session: Session, ids: Sequence[int]) -> None:
+    """Queue these emails again, with all their attempts, if they have failed."""
+    session.execute(
+        update(Notification)
+        .where(in_array(Notification.id, ids), Notification.status == "failed")
+        .values(status="queued", attempts=0, next_attempt_at=func.now(), claim_token=None)
+    )
+
+
 def count_due_emails(session: Session, kinds: Sequence[str] | None = None) -> int:
     """Return how many emails are due now: new ones, and those whose retry is due.
 
@@ -113,9 +122,7 @@ def is_due() -> tuple[Any, ...]:
     return Notification.status == "queued", Notification.next_attempt_at <= func.now()
 
 
-def has_queued_email_older_than(session: Session, age: timedelta) -> bool:
-    """Return whether any email still in the queue was written at least `age` ago."""
-    overdue = select(Notification.id).where(
-        Notification.status == "queued", Notification.created_at <= func.now() - age
-    )
-    return bool(session.scalar(select(overdue.exists())))
+def count_queued_emails(session: Session, min_age: timedelta) -> int:
+    """Return how many emails that are still in the queue were written at least `min_age` ago."""
+    is_old = Notification.created_at <= func.now() - min_age
+    return session.scalar(select(func.count(Notification.id)).where(Notification.status == "queued", is_old)) or 0

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Text, select
+from sqlalchemy import Text, func, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.sql_arrays import array_table
+from seedtrust_ops.domain.sql_arrays import array_table, in_array
 from seedtrust_ops.tables import OutgoingEvent
 
 
@@ -45,4 +45,13 @@ def enqueue_events(session: Session, events: Sequence[Event]) -> None:
         insert(OutgoingEvent)
         .from_select(["destination", "dedupe_key", "body"], select(*new_rows.c))
         .on_conflict_do_nothing(index_elements=[OutgoingEvent.dedupe_key])
+    )
+
+
+def requeue_events(session: Session, ids: Sequence[int]) -> None:
+    """Queue these events again if they were abandoned; one that is over a day old gets a single attempt."""
+    session.execute(
+        update(OutgoingEvent)
+        .where(in_array(OutgoingEvent.id, ids), OutgoingEvent.abandoned_at.is_not(None))
+        .values(abandoned_at=None, next_attempt_at=func.now())
     )

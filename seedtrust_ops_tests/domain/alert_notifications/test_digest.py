@@ -1,16 +1,25 @@
 """A digest is due once a day in the office's time zone, also on days when daylight saving time changes."""
 
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func as sql
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.alert_notifications.digest import MAX_LISTED_ALERTS, digest_day, notify_digest
-from seedtrust_ops.tables import Alert, Notification
+from seedtrust_ops.domain.alert_notifications.digest import (
+    MAX_LISTED_ALERTS,
+    digest_day,
+    enqueue_digest,
+    record_delivered_digests,
+)
+from seedtrust_ops.domain.alerts.store import open_alert
+from seedtrust_ops.tables import Notification
 
 OFFICE = ZoneInfo("America/New_York")
+ADDRESSES = ("a@b.test", "c@d.test")
 
 
 @pytest.mark.parametrize(
@@ -38,37 +47,71 @@ def test_digest_is_due_from_its_hour_until_midnight(utc: str, hour: int, day: da
     assert digest_day(datetime.fromisoformat(utc).replace(tzinfo=UTC), OFFICE, hour) == day
 
 
-def test_digest_is_sent_once_and_later_alerts_wait_for_the_next_day(
-    sessions: sessionmaker[Session],
-) -> None:
-    def add_alert(subject: str) -> None:
-        with sessions.begin() as session:
-            session.add(Alert(rule="error_spike", subject=subject, severity="MEDIUM", detail="It failed."))
-
-    def digest(day: int) -> int:
-        with sessions.begin() as session:
-            return notify_digest(session, ["a@b.test", "c@d.test"], date(2026, 3, day))
-
-    add_alert("early")
-    assert [digest(3), digest(3)] == [2, 0]
-    add_alert("late")
-    assert digest(3) == 0
-    with sessions() as session:
-        assert session.scalars(select(Alert.notified_at).where(Alert.subject == "late")).one() is None
-    assert digest(4) == 2
-    with sessions() as session:
-        emails = session.scalars(select(Notification).order_by(Notification.id)).all()
-    listed = [
-        ([alert["subject"] for alert in email.variables["opened"]], len(email.variables["still_open"]))
-        for email in emails
-    ]
-    assert listed == [(["early"], 0), (["early"], 0), (["late"], 1), (["late"], 1)]
+@pytest.fixture
+def digests(sessions: sessionmaker[Session]) -> "Digests":
+    return Digests(sessions)
 
 
-def test_digest_counts_alerts_beyond_the_listed_maximum(sessions: sessionmaker[Session]) -> None:
-    with sessions.begin() as session:
-        session.add_all(Alert(rule="r", subject=f"{number}", severity="LOW") for number in range(MAX_LISTED_ALERTS + 7))
-        session.flush()
-        assert notify_digest(session, ["a@b.test"], date(2026, 3, 3)) == 1
-        variables = session.scalars(select(Notification.variables)).one()
-    assert (len(variables["opened"]), variables["left_out"]) == (MAX_LISTED_ALERTS, 7)
+@dataclass
+class Digests:
+    """Queues and delivers the digests of days in March 2026."""
+
+    sessions: sessionmaker[Session]
+
+    def add_alerts(self, *subjects: str) -> None:
+        with self.sessions.begin() as session:
+            for subject in subjects:
+                open_alert(session, "error_spike", subject, "MEDIUM", "It failed.")
+
+    def enqueue(self, day: int) -> int:
+        with self.sessions.begin() as session:
+            return enqueue_digest(session, ADDRESSES, date(2026, 3, day))
+
+    def deliver(self, day: int, status: str = "sent") -> None:
+        """Let the mail server accept what is queued, or whatever `status` says, and record it."""
+        with self.sessions.begin() as session:
+            sent_at = sql.now() if status == "sent" else None
+            session.execute(
+                update(Notification).where(Notification.status == "queued").values(status=status, sent_at=sent_at)
+            )
+            record_delivered_digests(session, emails=ADDRESSES, now=datetime(2026, 3, day, 12, tzinfo=UTC))
+
+    def listed(self) -> list[tuple[list[str], int]]:
+        """The new alerts and the number of those still open in each digest to the first address."""
+        with self.sessions() as session:
+            emails = session.scalars(
+                select(Notification.variables)
+                .where(Notification.recipient_email == ADDRESSES[0])
+                .order_by(Notification.id)
+            )
+            return [([alert["subject"] for alert in one["opened"]], len(one["still_open"])) for one in emails]
+
+
+def test_digest_is_sent_once_and_later_alerts_wait_for_the_next_day(digests: Digests) -> None:
+    digests.add_alerts("early")
+    assert [digests.enqueue(3), digests.enqueue(3)] == [2, 0]
+    digests.add_alerts("late")
+    assert digests.enqueue(3) == 0
+    digests.deliver(3)
+    assert digests.enqueue(4) == 2
+    assert digests.listed() == [(["early"], 0), (["late"], 1)]
+
+
+def test_alert_is_new_until_a_digest_that_lists_it_was_sent(digests: Digests) -> None:
+    digests.add_alerts("first")
+    digests.enqueue(3)
+    digests.deliver(3, status="failed")
+    digests.enqueue(4)
+    digests.deliver(4)
+    digests.enqueue(5)
+    assert digests.listed() == [(["first"], 0), (["first"], 0), ([], 1)]
+
+
+def test_digest_counts_what_it_does_not_list_which_is_new_tomorrow(digests: Digests) -> None:
+    digests.add_alerts(*(f"job {number}" for number in range(MAX_LISTED_ALERTS + 7)))
+    digests.enqueue(3)
+    digests.deliver(3)
+    with digests.sessions() as session:
+        assert session.scalars(select(Notification.variables)).first()["left_out"] == 7
+    digests.enqueue(4)
+    assert [(len(new), still_open) for new, still_open in digests.listed()] == [(MAX_LISTED_ALERTS, 0), (7, 50)]
