@@ -19,22 +19,34 @@ from seedtrust_ops.config import (
     environment_for_child,
     get_settings,
 )
+from seedtrust_ops.config.alert_thresholds import AlertEmailSettings, HealthThresholds, WatchdogSettings
 from seedtrust_ops.config.databases import DatabaseSettings
-from seedtrust_ops.config.external_services import CloudFrontSettings, InternalApiSettings, StorageSettings
+from seedtrust_ops.config.external_services import (
+    CloudFrontSettings,
+    HeartbeatSettings,
+    InternalApiSettings,
+    MailSettings,
+    PostHogSettings,
+    StorageSettings,
+)
+from seedtrust_ops.config.settings import RetentionSettings, ShadowSettings
 from seedtrust_ops.config.settings_base import SettingsGroup
 from seedtrust_ops.errors import ConfigurationError, SeedTrustError
+from seedtrust_ops.job_policies import JOB_POLICIES
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops_tests.support.environment import SetVariables
 
-GROUPS = [
-    LocationSettings,
+GROUPS = sorted(SettingsGroup.__subclasses__(), key=lambda group: group.__name__)
+GROUPS_WITH_DEFAULTS = [
     DatabaseSettings,
-    HuntingtonSettings,
+    HealthThresholds,
+    HeartbeatSettings,
+    LocationSettings,
+    PostHogSettings,
+    RetentionSettings,
+    ShadowSettings,
     TransferSettings,
-    FieldKeySettings,
-    StorageSettings,
-    CloudFrontSettings,
-    InternalApiSettings,
+    WatchdogSettings,
 ]
 SECRET = "hunter2-and-more"
 BANK = {
@@ -43,6 +55,13 @@ BANK = {
     "HUNTINGTON_FUNDING_ACCOUNT_ID": "acct_escrow",
 }
 SERVICES = {
+    "SMTP_HOST": "smtp.example",
+    "SMTP_USERNAME": "ops",
+    "SMTP_PASSWORD": SECRET,
+    "EMAIL_FROM": "escrow@seedtrust.example",
+    "ALERT_EMAILS": "oncall@seedtrust.example",
+    "POSTHOG_API_KEY": SECRET,
+    "HEARTBEAT_URL": f"https://monitor.example/{SECRET}",
     "REPORTS_BUCKET": "seedtrust-reports",
     "CLOUDFRONT_URL": "https://cdn.example/health",
     "INTERNAL_API_URL": "https://internal.example",
@@ -61,6 +80,9 @@ SERVICES = {
         (CloudFrontSettings, "CLOUDFRONT_URL", "the URL of a page behind CloudFront"),
         (InternalApiSettings, "INTERNAL_API_URL", "the URL of SeedTrust's internal API"),
         (InternalApiSettings, "INTERNAL_API_KEY", "the API key for SeedTrust's internal API"),
+        (MailSettings, "SMTP_HOST", "the hostname of the mail server"),
+        (MailSettings, "EMAIL_FROM", "the sender of all email"),
+        (AlertEmailSettings, "ALERT_EMAILS", "a comma-separated list of email addresses that receive alerts"),
     ],
 )
 @pytest.mark.parametrize("empty", [False, True], ids=["unset", "empty"])
@@ -81,7 +103,7 @@ def test_all_missing_variables_are_named_at_once() -> None:
     assert all(variable in str(raised.value) for variable in BANK)
 
 
-@pytest.mark.parametrize("group", [LocationSettings, DatabaseSettings, TransferSettings])
+@pytest.mark.parametrize("group", GROUPS_WITH_DEFAULTS)
 def test_groups_with_defaults_need_no_variable(group: type[SettingsGroup]) -> None:
     group.read({})
 
@@ -119,6 +141,13 @@ def test_every_variable_has_a_description() -> None:
         (TransferSettings, "HUNTINGTON_LEASE_SECONDS", "nan", "finite"),
         (TransferSettings, "HUNTINGTON_UNKNOWN_GRACE_SECONDS", "soon", "valid number"),
         (TransferSettings, "SEEDTRUST_TRANSFERS_HALTED", "for now", "boolean"),
+        (ShadowSettings, "SEEDTRUST_SHADOW", "perhaps", "boolean"),
+        (ShadowSettings, "SEEDTRUST_SHADOW_JOBS", "retention, retentoin", "an unknown job at position 2; the jobs are"),
+        (RetentionSettings, "SEEDTRUST_RETENTION_DAYS", "0", "greater than or equal to 1"),
+        (WatchdogSettings, "SEEDTRUST_WATCHDOG_INTERVAL_SECONDS", "61", "less than or equal to 60"),
+        (WatchdogSettings, "SEEDTRUST_WATCHDOG_HEARTBEAT_SECONDS", "44", "greater than or equal to 45"),
+        (PostHogSettings, "POSTHOG_HOST", "posthog.example", "starts with http:// or https://"),
+        (HeartbeatSettings, "HEARTBEAT_URL", "monitor.example", "starts with http:// or https://"),
         (FieldKeySettings, "SEEDTRUST_FIELD_KEY", " , ", "it contains no key"),
         (StorageSettings, "REPORTS_BUCKET", "No Bucket", "3 to 63 lowercase letters"),
         (CloudFrontSettings, "CLOUDFRONT_URL", "cdn.example", "starts with http:// or https://"),
@@ -191,10 +220,30 @@ def test_missing_database_url_means_the_embedded_server() -> None:
 
 
 @pytest.mark.parametrize(("value", "expected"), [(None, False), ("", False), ("0", False), ("1", True), ("true", True)])
-@pytest.mark.parametrize("variable", ["DEV_ENV", "SEEDTRUST_TRANSFERS_HALTED"])
+@pytest.mark.parametrize("variable", ["DEV_ENV", "SEEDTRUST_TRANSFERS_HALTED", "SEEDTRUST_SHADOW"])
 def test_switches_are_off_unless_set(variable: str, value: str | None, expected: bool) -> None:
     settings = Settings({} if value is None else {variable: value})
-    assert (settings.location.dev_env if variable == "DEV_ENV" else settings.transfers.halted) is expected
+    switches = {
+        "DEV_ENV": settings.location.dev_env,
+        "SEEDTRUST_TRANSFERS_HALTED": settings.transfers.halted,
+        "SEEDTRUST_SHADOW": settings.shadow.all_jobs,
+    }
+    assert switches[variable] is expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "covered"),
+    [
+        ({}, set()),
+        ({"SEEDTRUST_SHADOW_JOBS": ""}, set()),
+        ({"SEEDTRUST_SHADOW_JOBS": " retention ,, dr_auto_approval,"}, {"retention", "dr_auto_approval"}),
+        ({"SEEDTRUST_SHADOW": "1", "SEEDTRUST_SHADOW_JOBS": "retention"}, set(JOB_POLICIES)),
+        ({"SEEDTRUST_SHADOW": "0", "SEEDTRUST_SHADOW_JOBS": "retention"}, {"retention"}),
+    ],
+)
+def test_shadow_mode_covers_the_listed_jobs_or_all(environment: dict[str, str], covered: set[str]) -> None:
+    shadow = Settings(environment).shadow
+    assert {job for job in JOB_POLICIES if shadow.covers(job)} == covered
 
 
 def test_defaults_are_those_of_the_design() -> None:
