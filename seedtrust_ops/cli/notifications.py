@@ -54,7 +54,7 @@ def retry() -> None:
     Run it after you have fixed what made them fail. The next run of a job that sends email delivers them.
     """
     from seedtrust_ops.database.engine import application_sessions
-    from seedtrust_ops.domain.outbox.email_claims import requeue_failed
+    from seedtrust_ops.domain.outbox.email_sink import requeue_failed
 
     with application_sessions().begin() as session:
         count = requeue_failed(session)

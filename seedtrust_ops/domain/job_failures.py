@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, insert
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
-from seedtrust_ops.domain.outbox.event_store import Destination, Event, enqueue_events
+from seedtrust_ops.domain.outbox.store import Destination, Event, enqueue_events
 from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.tables import ErrorRecord, JobRun
 

@@ -120,3 +120,9 @@ def _recency(snapshot: RunSnapshot) -> tuple[int, float]:
 
 def _status_rank(run: Any) -> ColumnElement[int]:
     return case((run.resolution.is_not(None), 2), (run.status == "STARTED", 1), else_=0)
+
+
+def find_ended_runs(session: Session, run_ids: list[str]) -> set[str]:
+    """Return the runs among `run_ids` that have a final status in JobRun."""
+    query = select(JobRun.run_id).where(JobRun.run_id == func.any(run_ids), JobRun.resolution.is_not(None))
+    return set(session.scalars(query))

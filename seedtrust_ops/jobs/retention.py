@@ -20,7 +20,8 @@ from seedtrust_ops.config.settings import RetentionSettings
 from seedtrust_ops.dagster_db.run_purge import PurgeResult, RetentionRule, purge_runs
 from seedtrust_ops.database.engine import dagster_url
 from seedtrust_ops.domain.db_transaction import run_in_transaction
-from seedtrust_ops.domain.row_purge import find_ended_runs, purge_old_attachments, purge_old_events
+from seedtrust_ops.domain.job_runs import find_ended_runs
+from seedtrust_ops.domain.outbox.store import purge_old_attachments, purge_old_events
 from seedtrust_ops.domain.shadow_mode.job_dry_runs import dry_run_retention
 from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource

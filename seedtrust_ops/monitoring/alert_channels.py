@@ -18,12 +18,11 @@ from seedtrust_ops.domain.alert_notifications.digest import enqueue_digest, reco
 from seedtrust_ops.domain.alert_notifications.jobs_status import enqueue_jobs_status, record_delivered_statuses
 from seedtrust_ops.domain.alert_notifications.notifier import enqueue_owed, find_untold, record_delivered
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.notifications.notification_kinds import ALERT_KINDS
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer
-from seedtrust_ops.domain.outbox.email_claims import ALERT_KIND_NAMES
-from seedtrust_ops.domain.outbox.email_dispatcher import send_due_emails
-from seedtrust_ops.domain.outbox.email_store import count_due_emails
-from seedtrust_ops.domain.outbox.event_dispatcher import abandon_all, purge_events, send_due_events
-from seedtrust_ops.domain.outbox.event_store import Destination
+from seedtrust_ops.domain.outbox.email_sink import send_due_emails
+from seedtrust_ops.domain.outbox.event_sink import send_due_events
+from seedtrust_ops.domain.outbox.store import Destination, abandon_all, count_due_emails
 from seedtrust_ops.errors import ConfigurationError, SeedTrustError
 from seedtrust_ops.orchestration.dagster_resources import InternalApiResource, MailResource, PostHogResource
 from seedtrust_ops.ports.component_status import Component, ComponentStatus, Status
@@ -144,7 +143,6 @@ def notify_people(
         run_in_transaction(sessions, enqueue_jobs_status)
     if digest_of is not None:
         run_in_transaction(sessions, partial(enqueue_digest, emails=channels.emails, day=digest_of))
-        run_in_transaction(sessions, purge_events)
     delivery = AlertDelivery()
     _send_events(sessions, channels, delivery)
     _send_alert_emails(sessions, channels.mail, delivery)
@@ -174,7 +172,7 @@ def _send_events(sessions: Sessions, channels: AlertChannels, delivery: AlertDel
 
 
 def _send_alert_emails(sessions: Sessions, mail: MailResource, delivery: AlertDelivery) -> None:
-    kinds = sorted(ALERT_KIND_NAMES)
+    kinds = [kind.name for kind in ALERT_KINDS]
     if not run_in_transaction(sessions, partial(count_due_emails, kinds=kinds)):
         return
     try:

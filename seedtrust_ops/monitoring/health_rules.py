@@ -36,8 +36,8 @@ from seedtrust_ops.domain.health.runs import (
     pending_accumulating,
     schedule_missed,
 )
-from seedtrust_ops.domain.outbox.email_claims import NOTIFICATIONS_FAILING
-from seedtrust_ops.domain.outbox.event_store import Destination
+from seedtrust_ops.domain.outbox.email_sink import NOTIFICATIONS_FAILING
+from seedtrust_ops.domain.outbox.store import Destination
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.severity import Severity

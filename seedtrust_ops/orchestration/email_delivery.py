@@ -13,8 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_url, unreachable_error
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer
-from seedtrust_ops.domain.outbox.email_dispatcher import DeliveryReport, send_due_emails
-from seedtrust_ops.domain.outbox.email_store import count_due_emails
+from seedtrust_ops.domain.outbox.dispatcher import DeliveryReport
+from seedtrust_ops.domain.outbox.email_sink import send_due_emails
+from seedtrust_ops.domain.outbox.store import count_due_emails
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
 

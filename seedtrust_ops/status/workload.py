@@ -49,8 +49,8 @@ def read_workload(session: Session, *, halted_by_environment: bool) -> Workload:
         events=_read_backlog(
             session,
             OutgoingEvent.created_at,
-            OutgoingEvent.sent_at.is_(None) & OutgoingEvent.abandoned_at.is_(None),
-            OutgoingEvent.abandoned_at.is_not(None),
+            OutgoingEvent.status == "queued",
+            OutgoingEvent.status == "failed",
         ),
         reports=_read_backlog(
             session, ReportRequest.requested_at, ReportRequest.status == REPORT_PENDING, ReportRequest.status == 4

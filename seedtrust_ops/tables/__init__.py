@@ -7,10 +7,9 @@ from seedtrust_ops.tables.accounts import Account, LedgerEntry
 from seedtrust_ops.tables.alerts import Alert, AlertNotification, BalanceAlert
 from seedtrust_ops.tables.base import OpsTable, PlatformTable
 from seedtrust_ops.tables.disbursements import ApprovalRule, DisbursementRequest
-from seedtrust_ops.tables.events import OutgoingEvent
 from seedtrust_ops.tables.huntington import HuntingtonBatch, HuntingtonTransaction
 from seedtrust_ops.tables.job_runs import ErrorRecord, JobRun
-from seedtrust_ops.tables.notifications import Notification, NotificationAttachment
+from seedtrust_ops.tables.outbox import Notification, NotificationAttachment, OutboxRow, OutgoingEvent
 from seedtrust_ops.tables.reports import ReportClaim, ReportRequest
 from seedtrust_ops.tables.shadow import ShadowDecision
 from seedtrust_ops.tables.transfer_state import BankFeedCursor, BatchLease, Switch, TransferAttempt
@@ -36,6 +35,7 @@ __all__ = [
     "Notification",
     "NotificationAttachment",
     "OpsTable",
+    "OutboxRow",
     "OutgoingEvent",
     "PlatformTable",
     "ReportClaim",

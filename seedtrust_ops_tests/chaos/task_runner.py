@@ -15,7 +15,7 @@ from seedtrust_ops.database import engine as database_engine
 from seedtrust_ops.domain.approvals.by_date import approve_due
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer
-from seedtrust_ops.domain.outbox.email_dispatcher import send_due_emails
+from seedtrust_ops.domain.outbox.email_sink import send_due_emails
 from seedtrust_ops.domain.reports.generator import generate_reports
 from seedtrust_ops.domain.transfers import sender
 from seedtrust_ops.domain.transfers.auto_heal import heal

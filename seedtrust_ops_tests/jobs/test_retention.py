@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.dagster_db import run_purge
-from seedtrust_ops.domain import row_purge
+from seedtrust_ops.domain.outbox import store
 from seedtrust_ops.jobs.retention import FREQUENT_JOBS
 from seedtrust_ops.tables import JobRun, Notification, NotificationAttachment, OutgoingEvent
 from seedtrust_ops.tag_names import DUE_TAG
@@ -216,10 +216,10 @@ def test_purge_stops_at_the_time_limit_and_continues_next_time(
 def test_old_events_and_attachments_are_purged_but_not_the_newest_event(
     instance: dg.DagsterInstance, sessions: "sessionmaker[Session]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_purge, "ROWS_PER_BATCH", 2)
+    monkeypatch.setattr(store, "MAX_PURGED_ROWS", 2)
 
-    def event(key: str, **times: datetime) -> OutgoingEvent:
-        return OutgoingEvent(destination="posthog", dedupe_key=key, body={}, created_at=NOW - VERY_OLD, **times)
+    def event(key: str, status: str, age: timedelta) -> OutgoingEvent:
+        return OutgoingEvent(destination="posthog", dedupe_key=key, body={}, status=status, created_at=NOW - age)
 
     def notification(key: str, status: str, age: timedelta) -> Notification:
         return Notification(
@@ -228,10 +228,12 @@ def test_old_events_and_attachments_are_purged_but_not_the_newest_event(
         )  # fmt: skip
 
     with sessions.begin() as session:
-        session.add_all([event(f"sent {number}", sent_at=NOW - OLD) for number in range(3)])
-        session.add_all([event("abandoned", abandoned_at=NOW - OLD), event("waits"), event("sent now", sent_at=NOW)])
+        session.add_all([event(f"sent {number}", "sent", OLD) for number in range(3)])
+        session.add_all(
+            [event("abandoned", "failed", OLD), event("waits", "queued", OLD), event("recent", "sent", timedelta(1))]
+        )
         session.flush()
-        session.add(event("newest", sent_at=NOW - VERY_OLD))
+        session.add(event("newest", "sent", VERY_OLD))
         notifications = [
             notification("failed", "failed", OLD),
             notification("fresh", "failed", timedelta(1)),
@@ -246,7 +248,7 @@ def test_old_events_and_attachments_are_purged_but_not_the_newest_event(
     returned = run_retention(instance).returned
     assert (returned["events"], returned["attachments"]) == (4, 1)
     with sessions() as session:
-        assert set(session.scalars(select(OutgoingEvent.dedupe_key))) == {"waits", "sent now", "newest"}
+        assert set(session.scalars(select(OutgoingEvent.dedupe_key))) == {"waits", "recent", "newest"}
         kept = select(Notification.dedupe_key).join(
             NotificationAttachment, NotificationAttachment.notification_id == Notification.id
         )

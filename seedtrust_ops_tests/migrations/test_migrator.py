@@ -6,7 +6,9 @@ It never changes the platform's columns.
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from email.message import Message
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from alembic import command
@@ -18,15 +20,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import sessionmaker
 
 from seedtrust_ops.domain.alerts.store import acknowledge, record_findings
-from seedtrust_ops.domain.outbox.email_claims import (
-    DueEmail,
-    EmailRetryPolicy,
-    claim_emails,
-    record_sent,
-    start_attempt,
-)
-from seedtrust_ops.domain.outbox.event_dispatcher import send_due_events
-from seedtrust_ops.domain.outbox.event_store import Destination
+from seedtrust_ops.domain.notifications.renderer import EmailRenderer
+from seedtrust_ops.domain.outbox.email_sink import send_due_emails
+from seedtrust_ops.domain.outbox.event_sink import send_due_events
+from seedtrust_ops.domain.outbox.store import Destination
 from seedtrust_ops.errors import SchemaOutOfDate
 from seedtrust_ops.migrations.migrator import HEAD_REVISION, HERE, KNOWN_REVISIONS, current_revision, migrate
 from seedtrust_ops.tables import Alert, Notification, OutgoingEvent
@@ -207,7 +204,8 @@ def test_known_revisions_match_the_versions_folder() -> None:
 OLD_ROWS = (
     "insert into ops.notifications (dedupe_key, kind, recipient_email, subject, variables, status, attempts,"
     " created_at, sent_at, next_attempt_at, attempted_at, claim, trouble) values"
-    " ('report:1:1', 'report', 'a@example.test', 'Your report', '{\"a\"\\: 1}', 'queued', 2,"
+    " ('report:1:1', 'case-close', 'a@example.test', '',"
+    '  \'{"case_number"\\: "A", "close_on"\\: "2026-03-03", "late"\\: false}\', \'queued\', 2,'
     "  now() - interval '1 hour', null, now() - interval '1 minute', now() - interval '9 minutes', 'claim-1',"
     "  'timeout'),"
     " ('report:2:1', 'report', 'b@example.test', 'Your report', '{}', 'sent', 1,"
@@ -230,12 +228,13 @@ OLD_ROWS = (
     " ('posthog', 'event:2', '{}', 1, now() - interval '1 hour', now(), now() - interval '30 minutes', null, null),"
     " ('posthog', 'event:3', '{}', 9, now() - interval '2 days', now(), null, now() - interval '1 day', 'HTTP 400')",
 )
-MOVED_COLUMNS = {"told_at", "told_severity", "resolution_told_at"}
-"""Columns of `alerts` whose values became rows of `alert_notifications`."""
+MOVED_COLUMNS = {"told_at", "told_severity", "resolution_told_at", "given_up_at"}
+"""Columns of `alerts` whose values became rows of `alert_notifications`, and one that became a status."""
+ADDED_COLUMNS = {"alerts": {"occurrences"}, "outgoing_events": {"status", "attempted_at", "claim_token"}}
 RENAMED_COLUMNS: dict[str, dict[str, str]] = {
     "notifications": {"claim": "claim_token", "trouble": "last_error"},
     "alerts": {},
-    "outgoing_events": {"given_up_at": "abandoned_at", "trouble": "last_error"},
+    "outgoing_events": {"trouble": "last_error"},
 }
 
 
@@ -244,6 +243,18 @@ def read_columns(engine: Engine, table: str) -> dict[str, list[Any]]:
     with engine.connect() as connection:
         rows = connection.execute(text(f"select * from ops.{table} order by id")).mappings().all()
     return {column: [row[column] for row in rows] for column in rows[0]}
+
+
+class RecordingTransport:
+    """A mail server that accepts every email."""
+
+    sender = "escrow@seedtrust.example"
+
+    def __init__(self) -> None:
+        self.recipients: list[str] = []
+
+    def send(self, message: Message) -> None:
+        self.recipients.append(str(message["To"]))
 
 
 class RecordingSink:
@@ -268,7 +279,7 @@ def test_rows_of_revision_0007_keep_their_values_and_stay_usable(platform_databa
         renamed = {new_names.get(column, column): values for column, values in kept.items()}
         after = read_columns(platform_database, table)
         assert {column: after[column] for column in renamed} == renamed, table
-        assert after.keys() - renamed.keys() == ({"occurrences"} if table == "alerts" else set())
+        assert after.keys() - renamed.keys() == ADDED_COLUMNS.get(table, set())
     told, resolution_told = before["alerts"]["told_at"], before["alerts"]["resolution_told_at"]
     with platform_database.connect() as connection:
         moved = connection.execute(
@@ -284,33 +295,29 @@ def test_rows_of_revision_0007_keep_their_values_and_stay_usable(platform_databa
             for channel in ("email", "posthog", "internal_api")
         )
     sessions = sessionmaker(platform_database)
-    retry_policy = EmailRetryPolicy()
+    transport = RecordingTransport()
+    assert send_due_emails(sessions, transport, EmailRenderer(ZoneInfo("America/New_York"))).sent == 1
+    assert transport.recipients == ["a@example.test"]
     with sessions.begin() as session:
-        claim = claim_emails(session, retry_policy)
-        assert claim is not None
-        (email_id,) = claim.email_ids
-        email = start_attempt(session, claim, email_id, retry_policy)
-        assert isinstance(email, DueEmail)
-        assert (email.dedupe_key, email.attempts, email.variables) == ("report:1:1", 3, {"a": 1})
-        record_sent(session, email, email.subject)
-        assert claim_emails(session, retry_policy) is None
         assert record_findings(session, rule="batch_stuck", findings=[], quiet_seconds=60) == (0, 1)
         (waiting,) = session.scalars(select(Alert).where(Alert.resolved_at.is_(None)))
         assert acknowledge(session, waiting.id, "Tom").acknowledged_by == "Tom"
     sink = RecordingSink()
     report = send_due_events(sessions, Destination.POSTHOG, sink, max_seconds=60)
-    assert (report.sent, report.rejected, sink.dedupe_keys) == (1, 0, ["event:1"])
+    assert (report.sent, report.failed, sink.dedupe_keys) == (1, 0, ["event:1"])
     with sessions() as session:
-        notifications = session.execute(select(Notification.status, Notification.last_error).order_by(Notification.id))
-        assert [tuple(row) for row in notifications] == [("sent", None), ("sent", None), ("failed", "mailbox unknown")]
+        notifications = session.execute(
+            select(Notification.status, Notification.attempts, Notification.last_error).order_by(Notification.id)
+        )
+        assert [tuple(row) for row in notifications] == [
+            ("sent", 3, None),
+            ("sent", 1, None),
+            ("failed", 5, "mailbox unknown"),
+        ]
         alerts = session.scalars(select(Alert).order_by(Alert.id)).all()
         assert [alert.resolved_at is not None for alert in alerts] == [True, False, True]
-        events = session.execute(select(OutgoingEvent.sent_at, OutgoingEvent.abandoned_at).order_by(OutgoingEvent.id))
-        assert [(sent is not None, abandoned is not None) for sent, abandoned in events] == [
-            (True, False),
-            (True, False),
-            (False, True),
-        ]
+        events = session.execute(select(OutgoingEvent.status, OutgoingEvent.last_error).order_by(OutgoingEvent.id))
+        assert [tuple(row) for row in events] == [("sent", None), ("sent", None), ("failed", "HTTP 400")]
 
 
 @pytest.fixture

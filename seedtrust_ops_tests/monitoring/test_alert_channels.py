@@ -15,7 +15,7 @@ from seedtrust_ops.domain.alert_notifications.notifier import OWED_AFTER_RESOLUT
 from seedtrust_ops.domain.alerts.store import Finding, acknowledge, open_alert
 from seedtrust_ops.domain.health.evaluator import evaluate
 from seedtrust_ops.domain.health.rule import HealthRule
-from seedtrust_ops.domain.outbox.email_claims import alert_subject
+from seedtrust_ops.domain.outbox.email_sink import alert_subject
 from seedtrust_ops.monitoring.alert_channels import AlertDelivery, configured_channels, notify_people
 from seedtrust_ops.orchestration.dagster_resources import InternalApiResource, MailResource, PostHogResource
 from seedtrust_ops.sandbox.external_services.control_client import InternalApiServer, PostHogServer

@@ -23,7 +23,7 @@ from seedtrust_ops.domain.alerts.channel_state import (
 )
 from seedtrust_ops.domain.alerts.store import severity_rank
 from seedtrust_ops.domain.notifications.notification_kinds import ALERT_DIGEST
-from seedtrust_ops.domain.outbox.email_store import Email, enqueue_emails
+from seedtrust_ops.domain.outbox.store import Email, enqueue_emails
 from seedtrust_ops.tables import Alert, Notification
 
 MAX_LISTED_ALERTS = 50

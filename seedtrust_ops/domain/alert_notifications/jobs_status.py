@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alert_notifications.notifier import OWED_AFTER_RESOLUTION
@@ -23,7 +23,7 @@ from seedtrust_ops.domain.alerts.channel_state import (
     record_deliveries,
 )
 from seedtrust_ops.domain.alerts.store import severity_rank
-from seedtrust_ops.domain.outbox.event_store import Destination, Event, enqueue_events
+from seedtrust_ops.domain.outbox.store import Destination, Event, abandon_all, enqueue_events
 from seedtrust_ops.ports.component_status import Component, Status
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert, OutgoingEvent
@@ -53,13 +53,9 @@ def enqueue_jobs_status(session: Session) -> Status | None:
         "alerts": {str(one.id): one.severity for one in alerts},
     }
     last = session.scalars(select(OutgoingEvent).where(*_IS_STATUS).order_by(OutgoingEvent.id.desc()).limit(1)).first()
-    if last is not None and last.abandoned_at is None and content.items() <= last.body.items():
+    if last is not None and last.status != "failed" and content.items() <= last.body.items():
         return None
-    session.execute(
-        update(OutgoingEvent)
-        .where(*_IS_STATUS, OutgoingEvent.sent_at.is_(None), OutgoingEvent.abandoned_at.is_(None))
-        .values(abandoned_at=func.now(), last_error=SUPERSEDED)
-    )
+    abandon_all(session, Destination.INTERNAL_API, SUPERSEDED, key_prefix=_KEY)
     body = {**content, "checked_at": datetime.now(UTC).isoformat()}
     # The key names the previous status, so that two concurrent ticks queue the same event once.
     enqueue_events(session, [Event(Destination.INTERNAL_API, f"{_KEY}{last.id if last is not None else 0}", body)])

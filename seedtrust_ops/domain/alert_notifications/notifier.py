@@ -26,11 +26,11 @@ from seedtrust_ops.domain.alerts.channel_state import (
 )
 from seedtrust_ops.domain.alerts.store import resolve_alert, severity_rank
 from seedtrust_ops.domain.notifications.notification_kinds import ALERT_KINDS, ALERT_OPENED, ALERT_RESOLVED
-from seedtrust_ops.domain.outbox.email_claims import NOTIFICATIONS_FAILING, alert_subject
-from seedtrust_ops.domain.outbox.email_store import Email, enqueue_emails, requeue_emails
-from seedtrust_ops.domain.outbox.event_store import Destination, Event, enqueue_events, requeue_events
+from seedtrust_ops.domain.outbox.email_sink import NOTIFICATIONS_FAILING, alert_subject
+from seedtrust_ops.domain.outbox.queue import FAILED, requeue
+from seedtrust_ops.domain.outbox.store import Destination, Email, Event, enqueue_emails, enqueue_events
 from seedtrust_ops.domain.sql_arrays import array_table, in_array
-from seedtrust_ops.tables import Alert, AlertNotification, Notification, OutgoingEvent
+from seedtrust_ops.tables import Alert, AlertNotification, Notification, OutboxRow, OutgoingEvent
 
 OWED_AFTER_RESOLUTION = timedelta(days=3)
 """A channel that was not reached or not configured owes nothing about an alert that was resolved before this time."""
@@ -110,20 +110,14 @@ def enqueue_owed(session: Session, *, emails: Sequence[str], posthog: bool, now:
     enqueue_emails(session, [one.email for one in new if one.address and one.alert.id in chosen])
     enqueue_events(session, [one.event for one in new if not one.address and one.alert.id in chosen])
 
-    def may_retry(one: _Owed, failed_at: datetime | None) -> bool:
-        return one.alert.resolved_at is None and failed_at is not None and failed_at <= now - REPEAT_AFTER
+    def may_retry(row: OutboxRow, one: _Owed) -> bool:
+        failed_at = row.attempted_at or row.created_at
+        return row.status == FAILED and one.alert.resolved_at is None and failed_at <= now - REPEAT_AFTER
 
-    requeue_emails(
-        session,
-        [
-            row.id
-            for key, row in queued_emails.items()
-            if row.status == "failed" and may_retry(emails_owed[key], row.attempted_at or row.created_at)
-        ],
-    )
-    requeue_events(
-        session, [row.id for key, row in queued_events.items() if may_retry(events_owed[key], row.abandoned_at)]
-    )
+    failed_emails = [row.id for key, row in queued_emails.items() if may_retry(row, emails_owed[key])]
+    failed_events = [row.id for key, row in queued_events.items() if may_retry(row, events_owed[key])]
+    requeue(session, Notification, in_array(Notification.id, failed_emails))
+    requeue(session, OutgoingEvent, in_array(OutgoingEvent.id, failed_events))
     return {alert.id for alert in alerts if _is_untold(alert, delivered.get(alert.id, ()))}
 
 

@@ -1,6 +1,6 @@
 """Health of the work that people wait for: report requests, overdue disbursement requests, and the outbox.
 
-Emails that fail permanently have alerts of the same rule as the outbox, opened in `domain/outbox/email_claims`.
+Emails that fail permanently have alerts of the same rule as the outbox, opened in `domain/outbox/email_sink`.
 """
 
 from collections.abc import Collection
@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.notifications.kind_registry import KINDS
-from seedtrust_ops.domain.outbox.email_claims import NOTIFICATIONS_FAILING
-from seedtrust_ops.domain.outbox.event_store import Destination
+from seedtrust_ops.domain.outbox.email_sink import NOTIFICATIONS_FAILING
+from seedtrust_ops.domain.outbox.store import Destination
 from seedtrust_ops.formatting import format_duration, pluralize, single_line
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Case, DisbursementRequest, Notification, OutgoingEvent, ReportRequest, User
@@ -83,8 +83,7 @@ def notifications_failing(
     waiting = session.execute(
         select(OutgoingEvent.destination, func.count().label("number"))
         .where(
-            OutgoingEvent.sent_at.is_(None),
-            OutgoingEvent.abandoned_at.is_(None),
+            OutgoingEvent.status == "queued",
             OutgoingEvent.destination.in_([destination.value for destination in destinations]),
             OutgoingEvent.created_at < func.now() - timedelta(seconds=max_wait_seconds),
         )

@@ -3,6 +3,6 @@
 Which kinds of emails exist and what they say is in `domain/notifications`.
 """
 
-from seedtrust_ops.domain.outbox.email_store import Attachment, Email, count_due_emails, enqueue_emails
+from seedtrust_ops.domain.outbox.store import Attachment, Email, count_due_emails, enqueue_emails
 
 __all__ = ["Attachment", "Email", "count_due_emails", "enqueue_emails"]

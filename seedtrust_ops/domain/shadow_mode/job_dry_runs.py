@@ -15,7 +15,7 @@ from seedtrust_ops.domain.approvals.by_rule import approve_by_rules
 from seedtrust_ops.domain.balances.snapshot import write_balance_snapshot
 from seedtrust_ops.domain.component_checks import check_page
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
-from seedtrust_ops.domain.row_purge import purge_old_attachments, purge_old_events
+from seedtrust_ops.domain.outbox.store import purge_old_attachments, purge_old_events
 from seedtrust_ops.domain.shadow_mode import decision_reader
 from seedtrust_ops.domain.shadow_mode.decisions import Decision, evaluation_window_start
 from seedtrust_ops.domain.shadow_mode.legacy_undo import undo_approvals, undo_rule_approvals

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from seedtrust_ops.cli.notifications import import_email_kinds
 from seedtrust_ops.domain.notifications.kind_registry import KINDS, TableEmailKind, UnknownPreview, examples
 from seedtrust_ops.domain.notifications.renderer import TEMPLATES, EmailRenderer, UnsendableEmail, format_cents
-from seedtrust_ops.domain.outbox.email_claims import DueEmail
-from seedtrust_ops.domain.outbox.email_store import Attachment
-from seedtrust_ops.domain.outbox.mime_messages import build_message, message_id
+from seedtrust_ops.domain.outbox.email_sink import DueEmail, build_message, message_id
+from seedtrust_ops.domain.outbox.store import Attachment
 
 SENDER = "SeedTrust Escrow <escrow@seedtrust.example>"
 RENDERER = EmailRenderer(ZoneInfo("America/New_York"))
@@ -90,7 +89,7 @@ def test_user_text_never_becomes_markup_or_a_header(name: str) -> None:
     variables = with_injections(dict(example.variables))
     assert isinstance(variables, dict)
     attachment = Attachment(INJECTION, "text/x", b"1") if example.attachment_name else None
-    due_email = DueEmail(1, "key", example.kind, 1, "a@example.test", INJECTION, "", variables, attachment)
+    due_email = DueEmail(1, "key", example.kind, "a@example.test", INJECTION, "", variables, attachment)
     message, subject = build_message(due_email, RENDERER, SENDER)
     parsed = message_from_bytes(message.as_bytes(), policy=policy.default)
 
@@ -108,7 +107,7 @@ def test_user_text_never_becomes_markup_or_a_header(name: str) -> None:
 @given(text=st.text(max_size=80))
 def test_subject_and_name_cannot_break_out_of_their_headers(text: str) -> None:
     variables = EXAMPLES["case-close"].variables
-    due_email = DueEmail(1, "key", "case-close", 1, "a@example.test", text, "x" + text, variables, None)
+    due_email = DueEmail(1, "key", "case-close", "a@example.test", text, "x" + text, variables, None)
     message, _ = build_message(due_email, RENDERER, SENDER)
     parsed = message_from_bytes(message.as_bytes(), policy=policy.default)
     assert set(parsed.keys()) == set(message.keys())

@@ -13,7 +13,9 @@ from zoneinfo import ZoneInfo
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.database.engine import application_sessions
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer
-from seedtrust_ops.domain.outbox import email_dispatcher
+from seedtrust_ops.domain.outbox import dispatcher
+from seedtrust_ops.domain.outbox.email_sink import send_due_emails
+from seedtrust_ops.domain.outbox.queue import Queue
 from seedtrust_ops.resources.smtp import SmtpTransport, open_smtp_transport
 
 STEPS = ("claimed", "started", "sent", "recording", "recorded")
@@ -48,7 +50,7 @@ def main() -> None:
     with open_smtp_transport(get_settings().mail) as real:
         transport = CrashingTransport(real, step, number)
         _crash_around_commit(transport, step, number)
-        report = email_dispatcher.send_due_emails(
+        report = send_due_emails(
             application_sessions(), transport, EmailRenderer(ZoneInfo("America/New_York")), max_seconds=600
         )
     grown = _peak_memory() - transport.memory_before if transport.memory_before else 0
@@ -56,7 +58,7 @@ def main() -> None:
 
 
 def _crash_around_commit(transport: CrashingTransport, step: str, number: int) -> None:
-    start, commit = email_dispatcher.start_attempt, email_dispatcher.run_in_transaction
+    start, commit = Queue.lock_claimed, dispatcher.run_in_transaction
 
     def crashing_start(*arguments: object) -> object:
         # This is called in the transaction that also records the result of the previous email.
@@ -70,8 +72,8 @@ def _crash_around_commit(transport: CrashingTransport, step: str, number: int) -
             os._exit(9)
         return result
 
-    email_dispatcher.start_attempt = crashing_start  # type: ignore[assignment]
-    email_dispatcher.run_in_transaction = crashing_commit  # type: ignore[assignment]
+    Queue.lock_claimed = crashing_start  # type: ignore[method-assign, assignment]
+    dispatcher.run_in_transaction = crashing_commit  # type: ignore[assignment]
 
 
 def _peak_memory() -> int:

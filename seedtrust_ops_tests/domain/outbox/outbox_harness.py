@@ -18,8 +18,8 @@ from seedtrust_ops.config.external_services import MailSettings
 from seedtrust_ops.domain.notifications.kind_registry import KINDS
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer
 from seedtrust_ops.domain.outbox import Email, enqueue_emails
-from seedtrust_ops.domain.outbox.email_claims import EmailRetryPolicy
-from seedtrust_ops.domain.outbox.email_dispatcher import DeliveryReport, send_due_emails
+from seedtrust_ops.domain.outbox.dispatcher import DeliveryReport
+from seedtrust_ops.domain.outbox.email_sink import send_due_emails
 from seedtrust_ops.resources.smtp import open_smtp_transport
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import Alert, Notification, User
@@ -33,7 +33,6 @@ class OutboxHarness:
 
     sessions: sessionmaker[Session]
     mailbox: MailboxProcess
-    retry_policy: EmailRetryPolicy = field(default_factory=EmailRetryPolicy)
     renderer: EmailRenderer = field(default_factory=lambda: EmailRenderer(ZoneInfo("America/New_York")))
 
     def add_user(self, *, is_active: bool = True, **columns: Any) -> User:
@@ -62,9 +61,7 @@ class OutboxHarness:
     def send_due(self, *, timeout_seconds: float = 60, max_seconds: float = 600) -> DeliveryReport:
         settings = MailSettings(**self.mailbox.environment)
         with open_smtp_transport(settings, timeout_seconds=timeout_seconds) as transport:
-            return send_due_emails(
-                self.sessions, transport, self.renderer, retry_policy=self.retry_policy, max_seconds=max_seconds
-            )
+            return send_due_emails(self.sessions, transport, self.renderer, max_seconds=max_seconds)
 
     def row(self, email_id: int) -> Notification:
         with self.sessions() as session:

@@ -10,9 +10,8 @@ import pytest
 from sqlalchemy import update
 
 from seedtrust_ops.domain.notifications import TableEmailKind
-from seedtrust_ops.domain.outbox import Attachment, Email, count_due_emails, email_dispatcher, enqueue_emails
-from seedtrust_ops.domain.outbox.email_claims import requeue_failed
-from seedtrust_ops.domain.outbox.mime_messages import message_id
+from seedtrust_ops.domain.outbox import Attachment, Email, count_due_emails, dispatcher, enqueue_emails
+from seedtrust_ops.domain.outbox.email_sink import message_id, requeue_failed
 from seedtrust_ops.resources.smtp import SmtpTransport
 from seedtrust_ops.sandbox.mailbox.faults import MailFaultKind
 from seedtrust_ops.tables import Notification, NotificationAttachment, User
@@ -283,7 +282,7 @@ def test_delivery_stops_in_time_and_leaves_the_rest_queued(
     assert (report.sent, report.still_due) == (0, 3)
     # The clock advances only while an email is sent, however busy the machine is.
     now = [0.0]
-    monkeypatch.setattr(email_dispatcher, "monotonic", lambda: now[0])
+    monkeypatch.setattr(dispatcher, "monotonic", lambda: now[0])
     real_send = SmtpTransport.send
 
     def slow_send(transport: SmtpTransport, message: Message) -> None:

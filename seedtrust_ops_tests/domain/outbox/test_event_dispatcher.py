@@ -9,23 +9,16 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.outbox.event_dispatcher import (
-    EventDeliveryReport,
-    EventRetryPolicy,
-    abandon_all,
-    purge_events,
-    send_due_events,
-)
-from seedtrust_ops.domain.outbox.event_store import Destination, Event, enqueue_events
+from seedtrust_ops.domain.outbox.dispatcher import DeliveryReport
+from seedtrust_ops.domain.outbox.event_sink import EVENT_RETRIES, send_due_events
+from seedtrust_ops.domain.outbox.store import Destination, Event, abandon_all, enqueue_events
 from seedtrust_ops.ports.events import EventRejected, PostHogUnavailable
 from seedtrust_ops.resources.posthog_client import PostHog
 from seedtrust_ops.sandbox.external_services.control_client import PostHogServer
 from seedtrust_ops.tables import OutgoingEvent
-
-RETRY_POLICY = EventRetryPolicy()
 
 
 @pytest.fixture
@@ -41,7 +34,7 @@ def enqueue(sessions: sessionmaker[Session], *names: str) -> None:
         )
 
 
-def send_due(sessions: sessionmaker[Session], sink: Any) -> EventDeliveryReport:
+def send_due(sessions: sessionmaker[Session], sink: Any) -> DeliveryReport:
     return send_due_events(sessions, Destination.POSTHOG, sink, max_seconds=600)
 
 
@@ -94,11 +87,10 @@ def test_rejected_event_is_abandoned_with_the_reason_and_blocks_no_other(session
     enqueue(sessions, "a", "bad", "c")
     sink = FakeSink(rejects="bad")
     report = send_due(sessions, sink)
-    assert (report.sent, report.rejected, report.error) == (2, 1, None)
+    assert (report.sent, report.failed, report.error) == (2, 1, None)
     assert sink.accepted == ["a", "c"]
     bad = rows(sessions)["bad"]
-    assert (bad.sent_at, bad.last_error) == (None, "The name is not allowed.")
-    assert bad.abandoned_at is not None
+    assert (bad.status, bad.sent_at, bad.last_error) == ("failed", None, "The name is not allowed.")
     make_all_due(sessions)
     assert send_due(sessions, FakeSink()).sent == 0
 
@@ -114,20 +106,20 @@ def test_event_that_always_fails_does_not_block_the_others(sessions: sessionmake
 
 
 def test_retry_delays_double_up_to_an_hour() -> None:
-    seconds = [RETRY_POLICY.delay(attempts).total_seconds() for attempts in (1, 2, 3, 8, 9, 40)]
+    seconds = [EVENT_RETRIES.delay(attempts).total_seconds() for attempts in (1, 2, 3, 8, 9, 40)]
     assert seconds == [15, 30, 60, 1920, 3600, 3600]
 
 
-@pytest.mark.parametrize(("hours", "is_abandoned"), [(23, False), (25, True)])
-def test_event_whose_attempt_fails_after_a_day_is_abandoned(
-    sessions: sessionmaker[Session], hours: int, is_abandoned: bool
+@pytest.mark.parametrize(("hours", "status"), [(23, "queued"), (25, "failed")])
+def test_event_whose_attempt_fails_after_a_day_has_failed(
+    sessions: sessionmaker[Session], hours: int, status: str
 ) -> None:
     enqueue(sessions, "a")
     set_age(sessions, timedelta(hours=hours))
     send_due(sessions, FakeSink(fails_at="a"))
     row = rows(sessions)["a"]
-    assert (row.abandoned_at is not None) == is_abandoned
-    assert row.last_error == "PostHog is down."
+    assert row.status == status
+    assert (row.last_error or "").startswith("PostHog is down.")
 
 
 def test_old_event_that_was_never_tried_is_sent(sessions: sessionmaker[Session]) -> None:
@@ -151,36 +143,50 @@ def test_two_concurrent_dispatchers_send_every_event_once(sessions: sessionmaker
     assert Counter(sinks[0].accepted + sinks[1].accepted) == Counter(names)
 
 
-def test_crashed_dispatchers_events_are_sent_after_its_hold(sessions: sessionmaker[Session]) -> None:
+def test_crash_after_an_event_duplicates_only_that_one_after_the_hold(sessions: sessionmaker[Session]) -> None:
     class Crash(BaseException):
         pass
 
     class CrashingSink(FakeSink):
         def send(self, dedupe_key: str, body: Mapping[str, Any], at: datetime) -> None:
             super().send(dedupe_key, body, at)
-            raise Crash
+            if body["event"] == "b":
+                raise Crash
 
-    enqueue(sessions, "a", "b")
+    enqueue(sessions, "a", "b", "c")
+    crashing, next_sink = CrashingSink(), FakeSink()
     with pytest.raises(Crash):
-        send_due(sessions, CrashingSink())
-    assert send_due(sessions, FakeSink()).sent == 0
+        send_due(sessions, crashing)
+    assert send_due(sessions, next_sink).sent == 0
     make_all_due(sessions)
-    assert send_due(sessions, FakeSink()).sent == 2
+    assert send_due(sessions, next_sink).sent == 2
+    assert crashing.accepted + next_sink.accepted == ["a", "b", "b", "c"]
 
 
-def test_disabled_destination_abandons_waiting_events_and_old_are_purged(
-    sessions: sessionmaker[Session],
-) -> None:
+def test_dispatcher_whose_hold_has_ended_sends_no_further_events(sessions: sessionmaker[Session]) -> None:
+    other = FakeSink()
+
+    class FrozenSink(FakeSink):
+        def send(self, dedupe_key: str, body: Mapping[str, Any], at: datetime) -> None:
+            super().send(dedupe_key, body, at)
+            make_all_due(sessions)
+            send_due(sessions, other)
+
+    enqueue(sessions, "a", "b", "c")
+    frozen = FrozenSink()
+    send_due(sessions, frozen)
+    assert (frozen.accepted, other.accepted) == (["a"], ["a", "b", "c"])
+
+
+def test_disabled_destination_abandons_its_waiting_events(sessions: sessionmaker[Session]) -> None:
     enqueue(sessions, "sent")
     send_due(sessions, FakeSink())
-    enqueue(sessions, "waiting")
-    with sessions.begin() as session:
-        session.execute(text("update ops.outgoing_events set created_at = now() - interval '91 days'"))
-        assert purge_events(session) == 1
-    enqueue(sessions, "recent")
+    enqueue(sessions, "waiting", "recent")
     with sessions.begin() as session:
         assert abandon_all(session, Destination.POSTHOG, "POSTHOG_API_KEY is not set.") == 2
         assert abandon_all(session, Destination.POSTHOG, "POSTHOG_API_KEY is not set.") == 0
-    assert {name: row.last_error for name, row in rows(sessions).items()} == dict.fromkeys(
-        ("waiting", "recent"), "POSTHOG_API_KEY is not set."
-    )
+    assert {name: (row.status, row.last_error) for name, row in rows(sessions).items()} == {
+        "sent": ("sent", None),
+        "waiting": ("failed", "POSTHOG_API_KEY is not set."),
+        "recent": ("failed", "POSTHOG_API_KEY is not set."),
+    }

@@ -1,0 +1,242 @@
+"""Sends emails: renders them as MIME messages, hands them to `ports.email`, and opens alerts about failed ones.
+
+The Message-ID depends only on the dedupe key and the sender's domain, so that an email that is sent again because
+its response was lost can be recognized as a duplicate. Claims and retries are in `dispatcher`.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from email.charset import QP, Charset
+from email.header import Header
+from email.message import Message
+from email.mime.application import MIMEApplication
+from email.mime.multipart import MIMEMultipart
+from email.mime.nonmultipart import MIMENonMultipart
+from email.utils import formataddr, formatdate, parseaddr
+from typing import Any
+
+from sqlalchemy import delete, or_, select
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
+from seedtrust_ops.domain.db_transaction import Sessions
+from seedtrust_ops.domain.notifications.kind_registry import KINDS, Urgency, kind_names_by_urgency
+from seedtrust_ops.domain.notifications.renderer import EmailRenderer, UnsendableEmail
+from seedtrust_ops.domain.outbox.dispatcher import DeliveryReport, Sink, Withheld, send_due
+from seedtrust_ops.domain.outbox.queue import Queue, RetryPolicy, requeue
+from seedtrust_ops.domain.outbox.store import Attachment, count_queued_emails
+from seedtrust_ops.formatting import format_duration, pluralize, single_line
+from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, EmailTransport, MailServerUnavailable
+from seedtrust_ops.tables import Notification, NotificationAttachment, User
+
+# Addresses that every mail server carries unchanged: no quoting, no comments, only ASCII.
+_ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+MAX_NAME_CHARS = 100
+# Quoted-printable, because mail servers need not accept 8-bit characters or long lines.
+_UTF8 = Charset("utf-8")
+_UTF8.body_encoding = QP
+
+NOTIFICATIONS_FAILING = "notifications_failing"
+"""The rule of the alerts about emails and events that are not sent."""
+MAIL_SERVER = "mail server"
+"""The subject of the alert that no email can be sent."""
+NOTIFY_AFTER = timedelta(minutes=10)
+"""An outage of the mail server opens an alert once an email has waited this long."""
+INACTIVE_RECIPIENT = "The recipient is not an active user; inactive users receive no email."
+EMAIL_RETRIES = RetryPolicy(first_delay=timedelta(minutes=1), backoff_factor=6, max_attempts=5)
+"""Emails are retried after 1, 6 and 36 minutes, and 3.6 hours."""
+ALERT_EMAIL_RETRIES = RetryPolicy(first_delay=timedelta(seconds=30), backoff_factor=2, max_attempts=12)
+"""Emails about alerts are retried after 30 seconds, 1, 2, 4 minutes and so on, for most of a day.
+
+So people learn of an outage soon after it ends.
+"""
+EMAIL_CLAIM_DURATION = timedelta(minutes=10)
+"""With a timeout of 30 seconds per response, an email whose connection has to be reopened takes at most 7 minutes."""
+
+
+@dataclass(frozen=True)
+class DueEmail:
+    """An email with everything that is needed to render and address it; `recipient_name` is empty if not a user's."""
+
+    id: int
+    dedupe_key: str
+    kind: str
+    recipient_email: str
+    recipient_name: str
+    subject: str
+    variables: Mapping[str, Any]
+    attachment: Attachment | None
+
+
+def send_due_emails(
+    sessions: Sessions,
+    transport: EmailTransport,
+    renderer: EmailRenderer,
+    *,
+    max_seconds: float = 600,
+    kinds: Sequence[str] | None = None,
+) -> DeliveryReport:
+    """Send the emails that are due, most urgent kind first, until none is left or `max_seconds` have passed.
+
+    Only emails of `kinds` are sent, or of all kinds that this process knows: an email of another kind stays queued for
+    a release that knows it. An email that can't be rendered or is rejected fails alone.
+    """
+    names = kind_names_by_urgency() if kinds is None else kinds
+    queue = Queue(
+        Notification,
+        [Notification.kind == name for name in names],
+        retry_policy=lambda email: ALERT_EMAIL_RETRIES if KINDS[email.kind].urgency is Urgency.ALERT else EMAIL_RETRIES,
+        claim_duration=EMAIL_CLAIM_DURATION,
+    )
+    return send_due(sessions, queue, _EmailSink(transport, renderer), max_seconds=max_seconds)
+
+
+def requeue_failed(session: Session) -> int:
+    """Requeue every failed email with all its attempts, unless its recipient is inactive; return how many.
+
+    It also resolves the alerts about them: the caller has dealt with their cause.
+    """
+    active = select(User.id).where(User.id == Notification.recipient_id, User.is_active)
+    requeued = requeue(session, Notification, or_(Notification.recipient_id.is_(None), active.exists()))
+    for kind in {email.kind for email in requeued}:
+        resolve_alert(session, NOTIFICATIONS_FAILING, alert_subject(kind))
+    return len(requeued)
+
+
+def alert_subject(kind: str) -> str:
+    """Return the subject of the alert about failed emails of this kind."""
+    return f"{kind} emails"
+
+
+class _EmailSink(Sink[Notification, DueEmail]):
+    """Renders emails and sends them over one connection to the mail server."""
+
+    rejections = (UnsendableEmail, EmailRejected)
+    deferrals = (EmailDeferred,)
+    outages = (MailServerUnavailable,)
+
+    def __init__(self, transport: EmailTransport, renderer: EmailRenderer) -> None:
+        self._transport = transport
+        self._renderer = renderer
+
+    def load(self, session: Session, row: Notification) -> DueEmail:
+        user = None if row.recipient_id is None else session.get(User, row.recipient_id)
+        if row.recipient_id is not None and (user is None or not user.is_active):
+            raise Withheld(INACTIVE_RECIPIENT)
+        file = session.get(NotificationAttachment, row.id)
+        return DueEmail(
+            id=row.id,
+            dedupe_key=row.dedupe_key,
+            kind=row.kind,
+            recipient_email=row.recipient_email,
+            recipient_name="" if user is None else user.full_name,
+            subject=row.subject,
+            variables=row.variables,
+            attachment=None if file is None else Attachment(file.filename, file.media_type, file.content),
+        )
+
+    def send(self, item: DueEmail) -> Mapping[str, Any]:
+        message, subject = build_message(item, self._renderer, self._transport.sender)
+        self._transport.send(message)
+        return {"subject": subject}
+
+    def on_sent(self, session: Session, item: DueEmail, *, is_first: bool) -> None:
+        if item.attachment is not None:
+            session.execute(delete(NotificationAttachment).where(NotificationAttachment.notification_id == item.id))
+        if is_first:
+            resolve_alert(session, NOTIFICATIONS_FAILING, MAIL_SERVER)
+
+    def on_failed(self, session: Session, row: Notification) -> None:
+        # The alert leaves out the error, because a mail server's reply often contains the recipient's address.
+        open_alert(
+            session,
+            NOTIFICATIONS_FAILING,
+            alert_subject(row.kind),
+            "HIGH",
+            f"Email {row.id} ({row.kind}) failed and will not be retried. The reason is in last_error of its row in "
+            "ops.notifications. Fix the cause, then run `seedtrust-ops notifications retry`.",
+        )
+
+    def on_outage(self, session: Session, error: str) -> None:
+        waiting = count_queued_emails(session, NOTIFY_AFTER)
+        if waiting:
+            # The number renews the alert while more and more emails wait.
+            text = f"{pluralize(waiting, 'email')} waiting for more than {format_duration(NOTIFY_AFTER.seconds)}."
+            open_alert(session, NOTIFICATIONS_FAILING, MAIL_SERVER, "HIGH", f"{error} {text}")
+
+
+def message_id(dedupe_key: str, sender: str) -> str:
+    """Return the Message-ID of the email with this key from this sender."""
+    digest = hashlib.sha256(dedupe_key.encode()).hexdigest()[:40]
+    return f"<{digest}@{parseaddr(sender)[1].rpartition('@')[2]}>"
+
+
+def build_message(due_email: DueEmail, renderer: EmailRenderer, sender: str) -> tuple[Message, str]:
+    """Return the email as a MIME message from `sender`, and its subject as the recipient reads it.
+
+    Python's older email classes are used because the newer ones parse every header that they are given, which takes ten
+    times as long.
+
+    Raises:
+        UnsendableEmail: if it can't be rendered, or its recipient has no usable address.
+    """
+    attachment = due_email.attachment
+    rendered = renderer.render(
+        due_email.kind,
+        due_email.variables,
+        recipient_name=due_email.recipient_name,
+        attachment_name=attachment.filename if attachment else None,
+        subject=due_email.subject,
+    )
+    message: Message = MIMEMultipart(
+        "alternative", _subparts=[_text_part(rendered.text, "plain"), _text_part(rendered.html, "html")]
+    )
+    if attachment is not None:
+        message = MIMEMultipart("mixed", _subparts=[message, _attachment_part(attachment)])
+    # No value of a header below can contain a line break, so no text can inject headers or recipients.
+    message["From"] = formataddr(parseaddr(sender))
+    message["To"] = formataddr(
+        (single_line(due_email.recipient_name, MAX_NAME_CHARS), _address(due_email.recipient_email))
+    )
+    message["Subject"] = Header(
+        rendered.subject, "us-ascii" if rendered.subject.isascii() else "utf-8", header_name="Subject"
+    ).encode()
+    message["Date"] = formatdate()
+    message["Message-ID"] = message_id(due_email.dedupe_key, sender)
+    # Suppresses vacation notices: nobody reads replies to these emails.
+    message["Auto-Submitted"] = "auto-generated"
+    message["X-Auto-Response-Suppress"] = "All"
+    return message, rendered.subject
+
+
+def _text_part(text: str, subtype: str) -> MIMENonMultipart:
+    part = MIMENonMultipart("text", subtype)
+    part.set_payload(text, _UTF8)
+    return part
+
+
+def _attachment_part(attachment: Attachment) -> Message:
+    main, _, sub = attachment.media_type.partition("/")
+    if main != "application":
+        main, sub = "application", "octet-stream"
+    part = MIMEApplication(attachment.content, sub)
+    name = single_line(attachment.filename)
+    part.add_header("Content-Disposition", "attachment", filename=name if name.isascii() else ("utf-8", "", name))
+    return part
+
+
+def _address(text: str) -> str:
+    address = text.strip()
+    if not address:
+        raise UnsendableEmail(
+            "The recipient has no email address. Add one to the user, then run `seedtrust-ops notifications retry`."
+        )
+    if not _ADDRESS.fullmatch(address):
+        raise UnsendableEmail(
+            f"The recipient's email address {address!r} is not valid. Correct it, then run "
+            "`seedtrust-ops notifications retry`."
+        )
+    return address
