@@ -284,7 +284,8 @@ def test_rejected_alert_email_is_owed_until_the_relay_accepts_it(
     tick(stuck())
     mailbox.control.clear_faults()
     assert tick.column_values(Notification.status) == ["failed"] * len(ON_CALL)
-    # The alert about the failed alert emails goes to the other channels alone.
+    # The alert about the failed alert emails counts them, and goes to the other channels alone.
+    assert (tick.last_alert().subject, tick.last_alert().occurrences) == ("alert-opened emails", len(ON_CALL))
     assert {event["properties"]["subject"] for event in posthog.events()} == {"batch 7", "alert-opened emails"}
     # It is tried again an hour later, not at every tick.
     tick(stuck())
