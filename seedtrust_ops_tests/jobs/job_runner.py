@@ -19,6 +19,9 @@ from seedtrust_ops.definitions import defs
 from seedtrust_ops.jobs.process_huntington_batch import NAME as PROCESS
 
 DAGSTER = Path(sys.executable).parent / "dagster"
+# Dagster builds the repository at its first use, and asks the latest instance for its state, even if that instance is
+# gone. So the first use is here, before any test has an instance.
+defs.get_repository_def()
 
 
 @dataclass(frozen=True)
