@@ -4,6 +4,7 @@ The tests walk the loaded definitions, in production and with DEV_ENV=1, and lis
 passes them is safe to run in shadow mode and can be found by a person; docs/adding-a-job.md is the checklist.
 """
 
+import calendar
 import importlib
 import pkgutil
 import re
@@ -231,6 +232,22 @@ def test_jobs_are_in_the_table_of_the_readme(repository: dg.RepositoryDefinition
     table = {name: tuple(row[2:]) for row in cells if len(row) == 4 for name in re.findall(r"`(\w+)`", row[0])}
     expected = {job.name: (JOB_POLICIES[job.name].severity.value, queue_limit(job.name)) for job in jobs_of(repository)}
     assert {name: row for name, row in expected.items() if table.get(name) != row} == {}
+
+
+def test_readme_tells_the_time_of_each_schedule(repository: dg.RepositoryDefinition) -> None:
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in README.read_text().splitlines()]
+    runs = {name: row[1] for row in cells if len(row) == 4 for name in re.findall(r"`(\w+)`", row[0])}
+    wrong: list[str] = []
+    for schedule in repository.schedule_defs:
+        assert isinstance(schedule.cron_schedule, str)
+        minute, hour, *_, weekday = schedule.cron_schedule.split()
+        words = [f"{int(hour):02}:{int(minute):02}"] if hour != "*" else []
+        words += {"*": [], "1-5": ["weekdays"]}.get(weekday) or [
+            calendar.day_name[int(day) - 1] for day in weekday if day.isdigit()
+        ]
+        cell = runs[schedule.job_name].lower()
+        wrong += [f"{schedule.job_name}: {word}" for word in words if word.lower() not in cell]
+    assert wrong == []
 
 
 def queue_limit(job_name: str) -> str:

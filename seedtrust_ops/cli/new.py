@@ -3,11 +3,13 @@
 The templates are in `job_templates/`. docs/adding-a-job.md says what to change in the written files.
 """
 
+import calendar
 import keyword
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -23,10 +25,15 @@ new = typer.Typer(no_args_is_help=True, help="Write the files of a new job (see 
 TEMPLATES = Path(__file__).parent / "job_templates"
 CHECKOUT = Path(__file__).parents[2]
 MAX_NAME_LENGTH = 40
+WEEKDAYS = [day.lower() for day in calendar.day_name]
 
 
 class InvalidJobName(SeedTrustError):
     """The name cannot be the name of a new job."""
+
+
+class InvalidSchedule(SeedTrustError):
+    """The schedule of a new job is not one that the command can write."""
 
 
 class NotACheckout(SeedTrustError):
@@ -39,6 +46,15 @@ class Model(StrEnum):
     PLAIN = "plain"
     EMAIL = "email"
     ASSET = "asset"
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """When a job runs: the text in the README, the function to import, and the call that builds the schedule."""
+
+    runs: str
+    function: str
+    call: str
 
 
 @new.callback()
@@ -54,10 +70,14 @@ def job(
     ] = Model.PLAIN,
     severity: Annotated[Severity, typer.Option(help="How serious it is if it stops running.")] = Severity.LOW,
     group: Annotated[Group, typer.Option(help="The business area it belongs to.")] = Group.CASES,
+    runs: Annotated[
+        str, typer.Option(help="'daily 06:00', 'weekdays 07:30', 'monday 05:30' or 'every 5 minutes', Eastern time.")
+    ] = "daily 06:00",
     expires_hours: Annotated[int, typer.Option(min=1, help="How long a run may wait in the queue, in hours.")] = 6,
 ) -> None:
     """Write the files of a new job with a test that fails until its rule is written, and register the job."""
     _check_name(name)
+    schedule = _parse_schedule(runs, name)
     if not (CHECKOUT / "pyproject.toml").is_file():
         raise NotACheckout(
             "This command adds files to the source code. Run it from a git checkout in which `make setup` has run."
@@ -71,8 +91,8 @@ def job(
     existing = [file for file in files if (CHECKOUT / file).exists()]
     if existing:
         raise InvalidJobName(f"{existing[0]} already exists. Nothing was changed. Choose another name.")
-    changed = _register(name, model, severity, group, expires_hours)
-    written = {file: _render(template, name) for file, template in files.items()}
+    changed = _register(name, model, severity, group, expires_hours, schedule.runs)
+    written = {file: _render(template, name, schedule) for file, template in files.items()}
     for file, text in (written | changed).items():
         (CHECKOUT / file).write_text(text)
     _format([CHECKOUT / file for file in written])
@@ -99,7 +119,31 @@ def _check_name(name: str) -> None:
         raise InvalidJobName(f"There already is a job {name}. Nothing was changed. Choose another name.")
 
 
-def _register(name: str, model: Model, severity: Severity, group: Group, expires_hours: int) -> dict[str, str]:
+def _parse_schedule(runs: str, name: str) -> _Schedule:
+    """Return the schedule that `runs` describes, for the job `name`."""
+    text = " ".join(runs.lower().split())
+    if match := re.fullmatch(r"every (\d+) minutes", text):
+        minutes = int(match[1])
+        if minutes and 60 % minutes == 0:
+            return _Schedule(text, "interval_schedule", f"interval_schedule({name}, minutes={minutes})")
+    if match := re.fullmatch(r"(daily|weekdays|\w+day) ([01]\d|2[0-3]):([0-5]\d)", text):
+        when, hour, minute = match[1], int(match[2]), int(match[3])
+        time = f"hour={hour}" + (f", minute={minute}" if minute else "")
+        if when in ("daily", "weekdays"):
+            function = "daily_schedule" if when == "daily" else "weekday_schedule"
+            return _Schedule(text, function, f"{function}({name}, {time})")
+        if when in WEEKDAYS:
+            call = f"weekly_schedule({name}, {time}, on=Weekday.{when.upper()})"
+            return _Schedule(text.capitalize(), "Weekday, weekly_schedule", call)
+    raise InvalidSchedule(
+        f"{runs!r} is not a schedule. Use 'daily 06:00', 'weekdays 07:30', 'monday 05:30' or 'every 5 minutes' (a "
+        "number that divides 60). Other schedules are written by hand. Nothing was changed."
+    )
+
+
+def _register(
+    name: str, model: Model, severity: Severity, group: Group, expires_hours: int, runs: str
+) -> dict[str, str]:
     """Return the new text of each file that lists all jobs."""
     policy = (
         f'    "{name}": JobPolicy(Severity.{severity.name}, Group.{group.name}, timedelta(hours={expires_hours})),\n'
@@ -109,7 +153,7 @@ def _register(name: str, model: Model, severity: Severity, group: Group, expires
         "seedtrust_ops/definitions.py": _insert_import(definitions, f"    {name},\n"),
         "seedtrust_ops/job_policies.py": _insert("seedtrust_ops/job_policies.py", r'    "example": JobPolicy', policy),
         "README.md": _insert(
-            "README.md", r"\| `example`,", f"| `{name}` | daily 06:00 | {severity} | {expires_hours} h |\n"
+            "README.md", r"\| `example`,", f"| `{name}` | {runs} | {severity} | {expires_hours} h |\n"
         ),
     }
     if model is not Model.EMAIL:
@@ -137,7 +181,7 @@ def _insert_import(definitions: str, line: str) -> str:
     return definitions[:start] + head + "".join(sorted([*block.splitlines(keepends=True), line])) + tail
 
 
-def _render(template: str, name: str) -> str:
+def _render(template: str, name: str, schedule: _Schedule) -> str:
     """Return a new file's text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -149,7 +193,14 @@ def _render(template: str, name: str) -> str:
         variable_end_string=">>",
         keep_trailing_newline=True,
     )
-    return environment.get_template(template).render(name=name, kind=name.replace("_", "-"), constant=name.upper())
+    return environment.get_template(template).render(
+        name=name,
+        kind=name.replace("_", "-"),
+        constant=name.upper(),
+        runs=schedule.runs.capitalize(),
+        schedule_function=schedule.function,
+        schedule_call=schedule.call,
+    )
 
 
 def _format(files: Sequence[Path]) -> None:

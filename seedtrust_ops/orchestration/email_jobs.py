@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.db_transaction import run_in_transaction
@@ -20,11 +21,14 @@ from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, Mail
 from seedtrust_ops.orchestration.email_delivery import send_queued_emails
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.metadata import ROWS_SHOWN, markdown_table
-from seedtrust_ops.orchestration.schedules import office_today
+from seedtrust_ops.orchestration.schedules import office_today, office_zone
 from seedtrust_ops.orchestration.shadow_runs import ShadowRun
 
 EmailRule = Callable[[Session, date], Sequence[Email]]
-"""Returns the emails of a day (in the office's time zone) that are not in the outbox yet; it writes nothing."""
+"""Returns the emails of a day in the office's time zone, and writes nothing.
+
+The database uses the same zone in the rule's transaction: a timestamp that is cast to a date becomes the office's date.
+"""
 
 
 def email_job(
@@ -62,6 +66,7 @@ def email_job(
 
 
 def _enqueue(session: Session, rule: EmailRule, today: date) -> tuple[Sequence[Email], int]:
+    session.execute(select(func.set_config("timezone", office_zone().key, True)))
     emails = rule(session, today)
     return emails, enqueue_emails(session, emails)
 

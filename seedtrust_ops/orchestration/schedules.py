@@ -46,6 +46,11 @@ class Weekday(Enum):
 
     SUNDAY = 0
     MONDAY = 1
+    TUESDAY = 2
+    WEDNESDAY = 3
+    THURSDAY = 4
+    FRIDAY = 5
+    SATURDAY = 6
 
 
 def office_zone() -> ZoneInfo:

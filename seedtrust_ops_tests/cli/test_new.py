@@ -15,7 +15,10 @@ from seedtrust_ops.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("seedtrust_ops", "seedtrust_ops_tests", "pyproject.toml", "README.md", "dagster.yaml")
-MODELS = {"archive_users": "plain", "stale_cases": "email", "case_counts": "asset"}
+MODELS = {"invented_archive": "plain", "invented_reminders": "email", "invented_counts": "asset"}
+
+
+RUNS = {"plain": "every 30 minutes", "email": "weekdays 07:30", "asset": "Friday 16:05"}
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def run_in(checkout: Path, *command: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.usefixtures("child_processes")
 def test_new_jobs_are_declared_in_full_and_their_tests_fail(checkout: Path) -> None:
     for name, model in MODELS.items():
-        result = CliRunner().invoke(app, ["new", "job", name, "--model", model, "--expires-hours", "6"])
+        result = CliRunner().invoke(app, ["new", "job", name, "--model", model, "--runs", RUNS[model]])
         assert result.exit_code == 0, result.output
 
     for check in (["check"], ["format", "--check"]):
@@ -76,9 +79,16 @@ def test_name_that_can_not_be_used_is_refused(name: str, sentence: str) -> None:
     assert sentence in " ".join(result.output.split())
 
 
+@pytest.mark.parametrize("runs", ["hourly", "daily 24:00", "every 7 minutes", "every 0 minutes", "someday 07:30", ""])
+def test_schedule_that_can_not_be_written_is_refused(runs: str) -> None:
+    result = CliRunner().invoke(app, ["new", "job", "invented_job", "--runs", runs])
+    assert result.exit_code == 1
+    assert f"{runs!r} is not a schedule. Use 'daily 06:00'" in " ".join(result.output.split())
+
+
 def test_installed_package_has_no_source_code_to_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(new, "CHECKOUT", tmp_path)
-    result = CliRunner().invoke(app, ["new", "job", "stale_cases"])
+    result = CliRunner().invoke(app, ["new", "job", "invented_job"])
     assert result.exit_code == 1
     assert "Run it from a git checkout" in " ".join(result.output.split())
     assert list(tmp_path.iterdir()) == []

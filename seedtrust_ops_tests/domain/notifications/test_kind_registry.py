@@ -38,7 +38,7 @@ def undeclared_afterwards() -> Iterator[None]:
 
 def declare(**changes: Any) -> TableEmailKind:
     columns = {
-        "name": "stale-cases",
+        "name": "invented-cases",
         "recipients": "Case managers.",
         "subject": "{{ count | pluralize('case') }} without activity",
         "introduction": "As of {{ as_of | day }}, nothing has happened in {{ count | pluralize('case') }}.",
@@ -50,12 +50,12 @@ def declare(**changes: Any) -> TableEmailKind:
 
 
 def render(**changes: Any) -> RenderedEmail:
-    return RENDERER.render("stale-cases", {"as_of": "2026-03-03", "rows": [ROW]} | changes)
+    return RENDERER.render("invented-cases", {"as_of": "2026-03-03", "rows": [ROW]} | changes)
 
 
 def test_table_email_is_rendered_from_its_declaration_alone() -> None:
     declare()
-    email = RENDERER.render_example("stale-cases")
+    email = RENDERER.render_example("invented-cases")
     assert email.subject == "2 cases without activity"
     assert email.text.splitlines() == [
         "Hello Maria Alvarez,",
@@ -121,22 +121,22 @@ def test_variables_hold_the_first_hundred_rows_as_json() -> None:
         "last_activity_on": "2026-01-05",
         "seen_at": "2026-01-05T14:00:00+00:00",
     }
-    with pytest.raises(ValueError, match="A row of the email stale-cases has no value for: seen_at"):
+    with pytest.raises(ValueError, match="A row of the email invented-cases has no value for: seen_at"):
         kind.variables_for(date(2026, 3, 3), [{"case_number": "ST-1", "last_activity_on": None}])
 
 
 def test_name_of_a_kind_or_an_example_is_taken_once() -> None:
     declare()
-    with pytest.raises(ValueError, match="Two kinds of email are named 'stale-cases'"):
+    with pytest.raises(ValueError, match="Two kinds of email are named 'invented-cases'"):
         declare()
-    with pytest.raises(ValueError, match="an example whose name is taken: stale-cases-cut"):
-        NotificationKind(name="stale-cases-cut", recipients="", subject="", variables={}, example={})
-    assert "stale-cases-cut" not in KINDS
-    assert {"stale-cases", "stale-cases-one", "stale-cases-cut"} < examples().keys()
+    with pytest.raises(ValueError, match="an example whose name is taken: invented-cases-cut"):
+        NotificationKind(name="invented-cases-cut", recipients="", subject="", variables={}, example={})
+    assert "invented-cases-cut" not in KINDS
+    assert {"invented-cases", "invented-cases-one", "invented-cases-cut"} < examples().keys()
 
 
 def test_kinds_are_ordered_by_urgency_wherever_they_are_declared() -> None:
     declare(urgency=Urgency.ALERT)
     names = kind_names_by_urgency()
-    assert set(names[:4]) == {"alert-opened", "alert-resolved", "alert-digest", "stale-cases"}
+    assert set(names[:4]) == {"alert-opened", "alert-resolved", "alert-digest", "invented-cases"}
     assert names[-1] == "dr-approved"
