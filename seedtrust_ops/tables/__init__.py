@@ -1,20 +1,40 @@
-"""Typed ORM classes of the platform's tables (schema `public`) and this project's (schema `ops`), by subject.
+"""Typed ORM classes: `platform` has the platform's tables (schema `public`), `ops` this project's (schema `ops`).
 
-Importing this package loads all of them, so that `PlatformTable.metadata` and `OpsTable.metadata` are complete.
+Importing this package loads both, so that `PlatformTable.metadata` and `OpsTable.metadata` are complete.
 """
 
-from seedtrust_ops.tables.accounts import Account, LedgerEntry
-from seedtrust_ops.tables.alerts import Alert, AlertNotification, BalanceAlert
 from seedtrust_ops.tables.base import OpsTable, PlatformTable
-from seedtrust_ops.tables.disbursements import ApprovalRule, DisbursementRequest
-from seedtrust_ops.tables.huntington import HuntingtonBatch, HuntingtonTransaction
-from seedtrust_ops.tables.job_runs import ErrorRecord, JobRun
-from seedtrust_ops.tables.outbox import Notification, NotificationAttachment, OutboxRow, OutgoingEvent
-from seedtrust_ops.tables.reports import ReportClaim, ReportRequest
-from seedtrust_ops.tables.shadow import ShadowDecision
-from seedtrust_ops.tables.transfer_state import BankFeedCursor, BatchLease, Switch, TransferAttempt
-from seedtrust_ops.tables.user_presence import ViewingDisbursementRequest, ViewingPayment
-from seedtrust_ops.tables.users_and_cases import Case, CaseParty, User
+from seedtrust_ops.tables.ops import (
+    Alert,
+    AlertNotification,
+    BalanceAlert,
+    BankFeedCursor,
+    BatchLease,
+    Notification,
+    NotificationAttachment,
+    OutboxRow,
+    OutgoingEvent,
+    ReportClaim,
+    ShadowDecision,
+    Switch,
+    TransferAttempt,
+)
+from seedtrust_ops.tables.platform import (
+    Account,
+    ApprovalRule,
+    Case,
+    CaseParty,
+    DisbursementRequest,
+    ErrorRecord,
+    HuntingtonBatch,
+    HuntingtonTransaction,
+    JobRun,
+    LedgerEntry,
+    ReportRequest,
+    User,
+    ViewingDisbursementRequest,
+    ViewingPayment,
+)
 
 __all__ = [
     "Account",

@@ -1,0 +1,256 @@
+"""This project's own tables in schema `ops`, which the platform's applications do not use.
+
+State for moving money safely, the outboxes of email and events, alerts, report claims, and shadow decisions.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, Identity, Index, UniqueConstraint, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from seedtrust_ops.tables.base import INT, OpsTable
+
+
+class BatchLease(OpsTable):
+    """The lease on a batch: who may write to it and until when. One row per batch, kept after the lease ends.
+
+    `token` is null if nobody holds the lease. `generation` counts the claims so far; it distinguishes a batch that
+    was queued again from one whose run was already requested.
+    """
+
+    __tablename__ = "batch_leases"
+
+    batch_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    token: Mapped[str | None]
+    holder: Mapped[str]
+    generation: Mapped[int] = mapped_column(server_default="1")
+    acquired_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+
+class TransferAttempt(OpsTable):
+    """One event of an attempt to send a transfer: its start or its outcome.
+
+    The table is append-only, enforced by a trigger. An attempt has a row with outcome `started`, committed before the
+    request is sent, and later a row with its outcome (`finished_at` set). `attempt` counts the requests for one
+    transaction from 1.
+    """
+
+    __tablename__ = "transfer_attempts"
+    __table_args__ = (
+        Index("transfer_attempts_by_transaction", "transaction_id", "id"),
+        Index("transfer_attempts_by_finished_at", "finished_at", postgresql_where=text("bank_transfer_id IS NOT NULL")),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    transaction_id: Mapped[int]
+    idempotency_key: Mapped[str]
+    attempt: Mapped[int] = mapped_column(INT)
+    outcome: Mapped[str]
+    bank_transfer_id: Mapped[str | None]
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    detail: Mapped[str | None]
+
+
+class BankFeedCursor(OpsTable):
+    """How far the bank's feed of changed transfers has been read; `name` is the bank."""
+
+    __tablename__ = "bank_feed_cursors"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    read_up_to: Mapped[datetime]
+    last_read_at: Mapped[datetime]
+
+
+class Switch(OpsTable):
+    """A switch that is on while its row exists; `transfers_halted` stops all sending."""
+
+    __tablename__ = "switches"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str] = mapped_column(server_default="no reason given")
+    set_by: Mapped[str] = mapped_column(server_default="unknown")
+    set_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class OutboxRow:
+    """The columns that both outboxes have, of emails and of events; `dedupe_key` prevents duplicates.
+
+    A row is written in the transaction that causes it and sent afterwards by `domain/outbox`.
+
+    While a row is queued, `next_attempt_at` is when it may be sent. A dispatcher that claims it moves that time
+    forward, so that no other one sends it, and sets `claim_token`. `status` is queued, sent or failed. `last_error` is
+    why the row was not sent yet, or why it failed.
+    """
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    dedupe_key: Mapped[str] = mapped_column(unique=True)
+    status: Mapped[str] = mapped_column(server_default="queued")
+    attempts: Mapped[int] = mapped_column(INT, server_default="0")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    sent_at: Mapped[datetime | None]
+    next_attempt_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    attempted_at: Mapped[datetime | None]
+    claim_token: Mapped[str | None]
+    last_error: Mapped[str | None]
+
+
+class Notification(OutboxRow, OpsTable):
+    """One email to one person."""
+
+    __tablename__ = "notifications"
+    __table_args__ = (
+        Index(
+            "notifications_to_send", "kind", "next_attempt_at", "id", postgresql_where=text("status = 'queued'::text")
+        ),
+    )
+
+    kind: Mapped[str]
+    recipient_id: Mapped[int | None]
+    recipient_email: Mapped[str]
+    subject: Mapped[str]
+    variables: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+
+
+class NotificationAttachment(OpsTable):
+    """The attachment of an email; it is deleted when the email is sent."""
+
+    __tablename__ = "notification_attachments"
+
+    notification_id: Mapped[int] = mapped_column(
+        ForeignKey(Notification.id, ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    filename: Mapped[str]
+    media_type: Mapped[str]
+    content: Mapped[bytes]
+
+
+class OutgoingEvent(OutboxRow, OpsTable):
+    """One event for PostHog or the internal API; `body` is what the destination's client builds its request from."""
+
+    __tablename__ = "outgoing_events"
+    __table_args__ = (
+        Index(
+            "outgoing_events_to_send",
+            "destination",
+            "next_attempt_at",
+            "id",
+            postgresql_where=text("status = 'queued'::text"),
+        ),
+    )
+
+    destination: Mapped[str]
+    body: Mapped[dict[str, Any]]
+
+
+class Alert(OpsTable):
+    """A problem that people must know about; at most one unresolved row per rule and subject.
+
+    `detail` is what was reported last. `occurrences` counts how often something new was reported while it is open.
+    `last_found_at` is when a health rule last found it; null if something else opened it, because rules resolve only
+    what rules found.
+    """
+
+    __tablename__ = "alerts"
+    __table_args__ = (
+        Index(
+            "alerts_one_unresolved",
+            "rule",
+            "subject",
+            unique=True,
+            postgresql_where=text("resolved_at IS NULL"),
+        ),
+        Index("alerts_resolved", "resolved_at", postgresql_where=text("resolved_at IS NOT NULL")),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    rule: Mapped[str]
+    subject: Mapped[str]
+    severity: Mapped[str]
+    opened_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    resolved_at: Mapped[datetime | None]
+    detail: Mapped[str] = mapped_column(server_default="")
+    last_found_at: Mapped[datetime | None]
+    acknowledged_at: Mapped[datetime | None]
+    acknowledged_by: Mapped[str | None]
+    occurrences: Mapped[int] = mapped_column(INT, server_default="1")
+
+
+class AlertNotification(OpsTable):
+    """Evidence that one channel delivered one notification about one alert; the table is append-only, by a trigger.
+
+    What has no row was not delivered. `notification` says which one it was (`opened`, `resolved` and so on),
+    `severity` and `occurrences` what it said of the alert.
+    """
+
+    __tablename__ = "alert_notifications"
+    __table_args__ = (Index("alert_notifications_once", "alert_id", "channel", "notification", unique=True),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    alert_id: Mapped[int] = mapped_column(ForeignKey(Alert.id))
+    channel: Mapped[str]
+    notification: Mapped[str]
+    severity: Mapped[str]
+    occurrences: Mapped[int] = mapped_column(INT, server_default="1")
+    notified_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class BalanceAlert(OpsTable):
+    """An account below its minimum balance; at most one unresolved row per account."""
+
+    __tablename__ = "balance_alerts"
+    __table_args__ = (
+        Index(
+            "balance_alerts_one_unresolved",
+            "account_id",
+            unique=True,
+            postgresql_where=text("resolved_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    account_id: Mapped[int]
+    balance_cents: Mapped[int]
+    minimum_balance_cents: Mapped[int]
+    shortfall_cents: Mapped[int]
+    opened_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    resolved_at: Mapped[datetime | None]
+
+
+class ReportClaim(OpsTable):
+    """The number of tries of an unfinished report request and the last worker's token; deleted when it is finished."""
+
+    __tablename__ = "report_claims"
+
+    request_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    token: Mapped[str]
+    tries: Mapped[int] = mapped_column(INT)
+    claimed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    not_before: Mapped[datetime | None]
+
+
+class ShadowDecision(OpsTable):
+    """One decision of a job in shadow mode about a subject, such as to approve request 12.
+
+    `domain/shadow_mode/` writes them, and `seedtrust-ops shadow compare` reads them.
+
+    A repeated decision stays one row: `times` counts it, and `last_seen_at` and `detail` are those of the newest.
+    `detail` contains no personal data and no account number.
+    """
+
+    __tablename__ = "shadow_decisions"
+    __table_args__ = (
+        UniqueConstraint("job", "subject", "decision"),
+        Index("shadow_decisions_by_time", "job", "last_seen_at"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    job: Mapped[str]
+    subject: Mapped[str]
+    decision: Mapped[str]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    times: Mapped[int] = mapped_column(INT, server_default="1")
+    first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
