@@ -106,6 +106,14 @@ def job_asset(
     """
 
     def build(function: Callable[..., Any]) -> dg.AssetsDefinition:
+        body = _live_or_in_shadow(job, function, shadow)
+        if shadow is not None:
+            # In shadow mode nothing is materialized. Dagster reads the type of the output from the annotation.
+            returned = inspect.get_annotations(function, eval_str=True)["return"] | None
+            body.__annotations__ = function.__annotations__ | {"return": returned}
+            body.__signature__ = inspect.signature(function).replace(  # type: ignore[attr-defined]
+                return_annotation=returned
+            )
         asset: dg.AssetsDefinition = dg.asset(
             name=name,
             group_name=job_policy(job).group.value,
@@ -114,7 +122,7 @@ def job_asset(
             metadata=_describe_shadow_mode(shadow),
             **owners_and_tags(job),
             **options,
-        )(_live_or_in_shadow(job, function, shadow))
+        )(body)
         return asset
 
     return build
