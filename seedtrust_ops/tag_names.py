@@ -61,6 +61,8 @@ JOB_RUN_STATUSES = {
     "CANCELED": "REVOKED",
 }
 """JobRun status by Dagster run status (docs/rules.md, section 7). A canceled run with `EXPIRED_TAG` is EXPIRED."""
+UNKNOWN_STATUS = "PENDING"
+"""JobRun's status for one that a newer version of Dagster has: from it, a run can still get to every other status."""
 
 
 def parse_progress(tag: str | None) -> tuple[int, int] | None:

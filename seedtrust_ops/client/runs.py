@@ -17,6 +17,7 @@ from seedtrust_ops.tag_names import (
     PERSON_TAG,
     PROGRESS_TAG,
     RETURN_VALUE_LABEL,
+    UNKNOWN_STATUS,
     parse_progress,
 )
 
@@ -79,7 +80,7 @@ class RunOutcome:
 def build_run_state(run: Mapping[str, Any], outcome: RunOutcome | None = None) -> RunState:
     """Return the state of a run from its record, and its outcome if the run completed or failed."""
     tags = {tag["key"]: tag["value"] for tag in run["tags"]}
-    status = RunStatus(JOB_RUN_STATUSES[run["status"]])
+    status = RunStatus(JOB_RUN_STATUSES.get(run["status"], UNKNOWN_STATUS))
     if status is RunStatus.REVOKED and tags.get(EXPIRED_TAG) == run["runId"]:
         status = RunStatus.EXPIRED
     progress = parse_progress(tags.get(PROGRESS_TAG))

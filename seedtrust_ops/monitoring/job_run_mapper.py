@@ -16,10 +16,14 @@ from seedtrust_ops.monitoring.failure_summary import Failure, summarize_failure
 from seedtrust_ops.monitoring.run_events import RunEvents
 from seedtrust_ops.orchestration.expiration_tags import has_expired
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.tag_names import JOB_RUN_STATUSES, PRIORITY_TAG, PROGRESS_TAG, SEVERITY_TAG, parse_progress
-
-UNKNOWN_STATUS = "PENDING"
-"""JobRun's status for one that a newer version of Dagster has: from it, a run can still get to every other status."""
+from seedtrust_ops.tag_names import (
+    JOB_RUN_STATUSES,
+    PRIORITY_TAG,
+    PROGRESS_TAG,
+    SEVERITY_TAG,
+    UNKNOWN_STATUS,
+    parse_progress,
+)
 
 
 def status_of(run: dg.DagsterRun) -> str:

@@ -16,6 +16,7 @@ from seedtrust_ops.client import (
     SeedTrustError,
     transport,
 )
+from seedtrust_ops.client.runs import RunStatus, build_run_state
 from seedtrust_ops.client.transport import MAX_ATTEMPTS
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.supervisor.worker_stack import find_free_port
@@ -131,3 +132,8 @@ def test_invalid_url_is_rejected_by_the_constructor(url: str) -> None:
 
 def _operation_type(request: dict[str, Any]) -> str:
     return str(request["query"]).split()[0]
+
+
+def test_run_status_of_a_newer_dagster_is_pending() -> None:
+    state = build_run_state({"runId": RUN_ID, "jobName": "retention", "status": "HIBERNATING", "tags": []})
+    assert (state.status, state.error) == (RunStatus.PENDING, None)
