@@ -135,5 +135,6 @@ def _operation_type(request: dict[str, Any]) -> str:
 
 
 def test_run_status_of_a_newer_dagster_is_pending() -> None:
-    state = build_run_state({"runId": RUN_ID, "jobName": "retention", "status": "HIBERNATING", "tags": []})
+    times = {"creationTime": 1_796_000_000, "startTime": None, "endTime": None}
+    state = build_run_state({"runId": RUN_ID, "jobName": "retention", "status": "HIBERNATING", "tags": [], **times})
     assert (state.status, state.error) == (RunStatus.PENDING, None)
