@@ -91,7 +91,8 @@ class SettingsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         loaded = context.resource_def.config_schema.default_value
         values = {name: getattr(in_effect, name) for name in type(self).model_fields}
         for name, value in values.items():
-            if getattr(self, name) not in (None, value, loaded.get(name)):
+            # The error is not a setting: the launchpad of a time when a variable was missing repeats it.
+            if name != "configuration_error" and getattr(self, name) not in (None, value, loaded.get(name)):
                 raise RunConfigRefused(self._describe_refusal(name))
         if context.log is not None:
             shown = ", ".join(f"{name}: {value}" for name, value in values.items() if value is not None)
@@ -104,7 +105,8 @@ class SettingsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         # The value is not repeated: a run's configuration can read any variable, a secret one too.
         return (
             f"This run's configuration gives {name} of resource {cls.key} another value than the environment, which no "
-            f"run may do. No work was done.{remedy} Launch the run without resources.{cls.key}."
+            f"run may do. No work was done.{remedy} If the setting has changed since this run was configured, launch "
+            f"it again without resources.{cls.key}."
         )
 
 

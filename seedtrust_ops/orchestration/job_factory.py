@@ -177,6 +177,10 @@ def _live_or_in_shadow(job: str, function: Callable[..., Any], shadow: ShadowRul
     """Return the body of a job's op or asset: `function`, or its shadow rule while the job is in shadow mode."""
     if shadow is None:
         _require_read_only(function)
+    elif "database" not in inspect.signature(function).parameters:
+        raise TypeError(
+            f"{function.__name__} has a shadow rule, whose decisions need the resource `database`. Take it."
+        )
 
     @functools.wraps(function)
     def body(context: OpContext, **arguments: Any) -> Any:
