@@ -308,6 +308,11 @@ def is_available(feature: Feature) -> bool:
     return not missing
 
 
+def import_modules_of(feature: Feature) -> None:
+    """Import the modules that define the feature's names, ahead of their first use; warn if some are missing."""
+    is_available(feature)  # looking a name up imports its module
+
+
 @cache
 def find_missing(feature: Feature) -> tuple[str, ...]:
     """Return what the feature uses and the installed version of Dagster lacks, as dotted names."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 import seedtrust_ops
@@ -179,6 +179,12 @@ def without_shadow_rule(declared: list[dg.JobDefinition]) -> list[str]:
             for key in job.asset_layer.executable_asset_keys
             if SHADOW_LABEL not in job.asset_layer.get(key).metadata
         ),
+        *(
+            f"{job.name}: check {key.name}"
+            for job in declared
+            for key in job.asset_layer.asset_graph.asset_check_keys
+            if SHADOW_LABEL not in (job.asset_layer.asset_graph.get_check_spec(key).metadata or {})
+        ),
     ]
 
 
@@ -197,34 +203,87 @@ def test_jobs_and_assets_built_without_the_factory_are_found() -> None:
     @dg.asset
     def plain_asset() -> None: ...
 
-    plain = dg.Definitions(assets=[plain_asset], jobs=[plain_job, dg.define_asset_job("asset_job")])
+    @dg.asset_check(asset=plain_asset)
+    def plain_check() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=True)
+
+    plain = dg.Definitions(
+        assets=[plain_asset], asset_checks=[plain_check], jobs=[plain_job, dg.define_asset_job("asset_job")]
+    )
     found = without_shadow_rule(jobs_of(plain.get_repository_def()))
-    assert sorted(found) == ["asset_job", "asset_job: asset plain_asset", "plain_job"]
+    assert sorted(found) == ["asset_job", "asset_job: asset plain_asset", "asset_job: check plain_check", "plain_job"]
 
 
-@pytest.mark.parametrize(
-    "declare", [single_op_job(kind="s3", shadow=None), job_asset("retention", name="files", shadow=None)]
-)
+DECLARE_READ_ONLY: list[Callable[..., Any]] = [
+    single_op_job(kind="s3", shadow=None),
+    job_asset("retention", name="files", shadow=None),
+]
+
+
+@pytest.mark.parametrize("declare", DECLARE_READ_ONLY)
 def test_job_that_only_reads_gets_no_resource_but_the_database(declare: Callable[..., object]) -> None:
     def write_files(context: dg.OpExecutionContext, database: DatabaseResource, storage: StorageResource) -> None: ...
 
-    with pytest.raises(TypeError, match="write_files uses storage, so it may change something outside the database"):
+    with pytest.raises(TypeError, match="uses storage, so it may change something outside the database"):
         declare(write_files)
 
 
+@pytest.mark.parametrize("declare", DECLARE_READ_ONLY)
+def test_job_that_only_reads_gets_no_untyped_resource(declare: Callable[..., object]) -> None:
+    def write_files(context: dg.OpExecutionContext, mail: dg.ResourceParam[Any]) -> None: ...
+
+    with pytest.raises(TypeError, match="uses mail, so it may change something outside the database"):
+        declare(write_files)
+
+
+def delete_with_a_session(database: DatabaseResource) -> None:
+    with database.sessions().begin() as session:
+        session.execute(delete(User))
+
+
+def delete_with_the_engine(database: DatabaseResource) -> None:
+    with database.engine().begin() as connection:
+        connection.execute(delete(User))
+
+
+def delete_with_autocommit(database: DatabaseResource) -> None:
+    with database.engine().connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(delete(User))
+
+
+def delete_with_an_autocommit_engine(database: DatabaseResource) -> None:
+    with database.engine().execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(delete(User))
+
+
+@pytest.mark.parametrize(
+    ("delete_users", "refusal"),
+    [
+        (delete_with_a_session, "cannot execute DELETE in a read-only transaction"),
+        (delete_with_the_engine, "cannot execute DELETE in a read-only transaction"),
+        (delete_with_autocommit, "can't use AUTOCOMMIT"),
+        (delete_with_an_autocommit_engine, "can't use AUTOCOMMIT"),
+    ],
+)
 def test_job_that_only_reads_can_not_write_to_the_database(
-    sessions: sessionmaker[Session], set_variables: SetVariables
+    delete_users: Callable[[DatabaseResource], None],
+    refusal: str,
+    sessions: sessionmaker[Session],
+    set_variables: SetVariables,
 ) -> None:
     set_variables(SEEDTRUST_DATABASE_URL=str(sessions.kw["bind"].url.render_as_string(hide_password=False)))
+    with sessions.begin() as session:
+        session.add(User(email="ana@example.com", full_name="Ana Diaz", role="admin"))
 
     @single_op_job(kind="postgres", shadow=None)
-    def delete_users(context: dg.OpExecutionContext, database: DatabaseResource) -> None:
-        with database.sessions().begin() as session:
-            session.execute(delete(User))
+    def cleanup(context: dg.OpExecutionContext, database: DatabaseResource) -> None:
+        delete_users(database)
 
-    result = delete_users.execute_in_process(resources={"database": DatabaseResource()}, raise_on_error=False)
+    result = cleanup.execute_in_process(resources={"database": DatabaseResource()}, raise_on_error=False)
     (failure,) = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
-    assert "cannot execute DELETE in a read-only transaction" in str(failure)
+    assert refusal in str(failure)
+    with sessions() as session:
+        assert session.scalar(select(func.count()).select_from(User)) == 1
 
 
 def test_jobs_are_in_the_table_of_the_readme(repository: dg.RepositoryDefinition) -> None:

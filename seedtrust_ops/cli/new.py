@@ -3,6 +3,7 @@
 The templates are in `job_templates/`. docs/adding-a-job.md says what to change in the written files.
 """
 
+import builtins
 import calendar
 import keyword
 import re
@@ -76,12 +77,12 @@ def job(
     expires_hours: Annotated[int, typer.Option(min=1, help="How long a run may wait in the queue, in hours.")] = 6,
 ) -> None:
     """Write the files of a new job with a test that fails until its rule is written, and register the job."""
-    _check_name(name)
-    schedule = _parse_schedule(runs, name)
     if not (CHECKOUT / "pyproject.toml").is_file():
         raise NotACheckout(
             "This command adds files to the source code. Run it from a git checkout in which `make setup` has run."
         )
+    _check_name(name)
+    schedule = _parse_schedule(runs, name)
     rule = f"seedtrust_ops/domain/reminders/{name}.py" if model is Model.EMAIL else f"seedtrust_ops/domain/{name}.py"
     files = {
         rule: f"{model}_rule.py.jinja",
@@ -117,6 +118,22 @@ def _check_name(name: str) -> None:
         )
     if name in JOB_POLICIES:
         raise InvalidJobName(f"There already is a job {name}. Nothing was changed. Choose another name.")
+    if name in _names_in_use():
+        raise InvalidJobName(f"The name {name} is used by a module. Nothing was changed. Choose another name.")
+
+
+def _names_in_use() -> set[str]:
+    """Return the names that the new job's modules, its functions and its import would conflict with."""
+    package = CHECKOUT / "seedtrust_ops"
+    folders = (package / "domain", package / "domain" / "reminders", package / "jobs")
+    definitions = (package / "definitions.py").read_text()
+    return {
+        *(path.stem for folder in folders for path in folder.iterdir()),
+        *re.findall(r"\w+", definitions),
+        *dir(builtins),
+        "jobs",
+        "domain",
+    }
 
 
 def _parse_schedule(runs: str, name: str) -> _Schedule:

@@ -16,7 +16,7 @@ def _threshold(default: int, name: str, description: str, *, minimum: int = 1) -
     return Field(default=default, ge=minimum, validation_alias=f"SEEDTRUST_HEALTH_{name}", description=description)
 
 
-class HealthThresholds(SettingsGroup):
+class AlertThresholds(SettingsGroup):
     """The thresholds of the health rules, and how often the rules are evaluated."""
 
     interval_seconds: int = _threshold(

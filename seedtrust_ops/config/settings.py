@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator
 
-from seedtrust_ops.config.alert_thresholds import AlertEmailSettings, HealthThresholds, WatchdogSettings
+from seedtrust_ops.config.alert_thresholds import AlertEmailSettings, AlertThresholds, WatchdogSettings
 from seedtrust_ops.config.databases import DatabaseSettings
 from seedtrust_ops.config.external_services import (
     CloudFrontSettings,
@@ -229,8 +229,8 @@ class Settings:
         return PostHogSettings.read(self._environment)
 
     @cached_property
-    def health_thresholds(self) -> HealthThresholds:
-        return HealthThresholds.read(self._environment)
+    def alert_thresholds(self) -> AlertThresholds:
+        return AlertThresholds.read(self._environment)
 
     @cached_property
     def alert_emails(self) -> AlertEmailSettings:

@@ -20,11 +20,10 @@ from seedtrust_ops.domain.shadow_mode.decisions import Decision
 from seedtrust_ops.domain.shadow_mode.job_dry_runs import dry_run_balance_check
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, StorageResource
-from seedtrust_ops.orchestration.job_factory import job_asset, single_asset_job
+from seedtrust_ops.orchestration.job_factory import job_asset, job_asset_check, single_asset_job
 from seedtrust_ops.orchestration.metadata import balance_metadata, violations_table
 from seedtrust_ops.orchestration.schedules import office_today, weekly_schedule
 from seedtrust_ops.orchestration.shadow_runs import ShadowRun
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 
 NAME = "account_balance_check"
 WEEKS = dg.WeeklyPartitionsDefinition(start_date="2026-01-04", timezone=get_settings().location.timezone)
@@ -103,9 +102,9 @@ def _accounting_check(
 ) -> dg.AssetChecksDefinition:
     """Return an asset check that passes if `find` finds no violation; the text `failed` precedes their number."""
 
-    @dg.asset_check(asset=account_balances, name=name, description=description, retry_policy=RETRIES)
+    @job_asset_check(account_balances, name=name, description=description)
     def check(database: DatabaseResource) -> dg.AssetCheckResult:
-        with user_facing_failures(), database.sessions()() as session:
+        with database.sessions()() as session:
             violations = find(session)
         return dg.AssetCheckResult(
             passed=violations.count == 0,

@@ -13,10 +13,9 @@ from seedtrust_ops.domain.reconciliation.bank_comparison import Reconciliation, 
 from seedtrust_ops.domain.reconciliation.daily_batches import read_day, read_month
 from seedtrust_ops.formatting import format_dollars, pluralize
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, HuntingtonResource
-from seedtrust_ops.orchestration.job_factory import job_asset, single_asset_job
+from seedtrust_ops.orchestration.job_factory import job_asset, job_asset_check, single_asset_job
 from seedtrust_ops.orchestration.metadata import format_date, reconciliation_metadata, transfer_day_metadata
 from seedtrust_ops.orchestration.schedules import daily_schedule, office_today
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized
 
 NAME = "huntington_reconciliation"
@@ -63,10 +62,10 @@ def huntington_transfers(
     )
 
 
-@dg.asset_check(
-    asset=huntington_transfers,
+@job_asset_check(
+    huntington_transfers,
     name="agrees_with_bank",
-    retry_policy=RETRIES,
+    opens_alerts=True,
     description="For each of the day's transactions, the bank sent the amount that SeedTrust recorded, to the cent. "
     "Does not pass if the bank can't be queried.",
 )
@@ -75,12 +74,11 @@ def huntington_transfers_check(
 ) -> dg.AssetCheckResult:
     """Compare every transaction of a day with the bank."""
     day = _day(context.op_execution_context)
-    with user_facing_failures():
-        huntington.settings  # noqa: B018  a missing variable must stop the job, not look like a bank that is down
-        try:
-            compared = reconcile_day(database.sessions(), huntington.open, day, get_settings().location.timezone)
-        except (BankInquiryFailed, BankUnauthorized) as error:
-            return _not_checked(str(error), day)
+    huntington.settings  # noqa: B018  a missing variable must stop the job, not look like a bank that is down
+    try:
+        compared = reconcile_day(database.sessions(), huntington.open, day, get_settings().location.timezone)
+    except (BankInquiryFailed, BankUnauthorized) as error:
+        return _not_checked(str(error), day)
     return _check_result(compared, day)
 
 

@@ -26,6 +26,7 @@ from seedtrust_ops.dagster_internals import (
     EARLY_IMPORTS,
     WARM_LAUNCHER,
     _inject_local_env_file,
+    import_modules_of,
     is_available,
     load_python_module,
 )
@@ -104,7 +105,7 @@ def warm_up() -> None:
     """
     for name in RUN_TIME_IMPORTS:
         importlib.import_module(name)
-    is_available(EARLY_IMPORTS)  # looks them up, which imports them
+    import_modules_of(EARLY_IMPORTS)
     # The first engine imports the dialect; this one never connects.
     create_engine("postgresql+psycopg2://")
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

@@ -70,7 +70,7 @@ def health_rules(
         daemon_up_since: when the daemon last came back (aware).
         destinations: the event destinations that are configured.
     """
-    thresholds, transfers = get_settings().health_thresholds, get_settings().transfers
+    thresholds, transfers = get_settings().alert_thresholds, get_settings().transfers
     jobs_by_automation = _jobs_by_automation(repository)
     severities = {name: _severity_of(name) for launched in jobs_by_automation.values() for name in launched}
     jobs = [

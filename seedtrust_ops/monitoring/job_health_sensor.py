@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.config.alert_thresholds import HealthThresholds
+from seedtrust_ops.config.alert_thresholds import AlertThresholds
 from seedtrust_ops.domain.alert_notifications.digest import digest_day
 from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.domain.health.evaluator import Evaluation, evaluate
@@ -49,9 +49,9 @@ class HealthCursor(BaseModel):
 def _interval_seconds() -> int:
     """Return the interval between ticks. An invalid threshold must fail this sensor's ticks and nothing else."""
     try:
-        return get_settings().health_thresholds.interval_seconds
+        return get_settings().alert_thresholds.interval_seconds
     except ConfigurationError:
-        return int(HealthThresholds.model_fields["interval_seconds"].default)
+        return int(AlertThresholds.model_fields["interval_seconds"].default)
 
 
 @dg.sensor(
@@ -102,7 +102,7 @@ def run_health_tick(
         The new cursor, what was delivered, and a summary in sentences.
     """
     now = now or datetime.now(UTC)
-    thresholds = get_settings().health_thresholds
+    thresholds = get_settings().alert_thresholds
     daemon_up_since = _daemon_up_since(cursor, now, timedelta(seconds=thresholds.interval_seconds))
     evaluation = evaluate(
         sessions,

@@ -1,19 +1,19 @@
 """The Dagster resources: each opens one client from the settings, and shows in the UI which settings those are.
 
 The fields are for people only. The clients are built from the environment, and a run whose configuration gives a field
-another value is refused: whoever can launch runs must not be able to send the bank's API key to another server.
+another value is refused: a person who can launch runs must not be able to send the bank's API key to another server.
 The clients themselves are in `resources` and `database`, which do not import Dagster so that the watchdog can use them.
 See docs/decisions/resource-fields.md.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, ClassVar, Self
 
 import dagster as dg
 from pydantic import Field
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.config import Settings, get_settings
@@ -146,7 +146,20 @@ class ReadOnlyDatabase(DatabaseResource):
 
     def sessions(self) -> sessionmaker[Session]:
         """Return a session factory whose transactions are read-only."""
-        return sessionmaker(self.engine().execution_options(postgresql_readonly=True), expire_on_commit=False)
+        return sessionmaker(self.engine(), expire_on_commit=False)
+
+    def engine(self) -> Engine:
+        """Return an engine whose transactions are read-only."""
+        engine = super().engine().execution_options(postgresql_readonly=True)
+        # PostgreSQL makes transactions read-only, and with AUTOCOMMIT there are none.
+        for options_set in ("set_connection_execution_options", "set_engine_execution_options"):
+            event.listen(engine, options_set, _refuse_autocommit)
+        return engine
+
+
+def _refuse_autocommit(_connectable: Any, options: Mapping[str, Any]) -> None:
+    if options.get("isolation_level") == "AUTOCOMMIT":
+        raise TypeError("A job that only reads can't use AUTOCOMMIT, because its statements could write.")
 
 
 class HuntingtonResource(SettingsResource):

@@ -8,7 +8,7 @@ See docs/decisions/job-factory.md.
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypedDict
 
 import dagster as dg
@@ -79,6 +79,8 @@ def single_op_job(
     def build(function: Callable[..., Any]) -> dg.JobDefinition:
         name = function.__name__
         op = dg.op(name=name, retry_policy=RETRIES, tags={"kind": kind})(_live_or_in_shadow(name, function, shadow))
+        if shadow is None:
+            _require_read_only(name, op.required_resource_keys)
         # The graph between the two needs its own name: Dagster does not allow an op and a graph with the same name.
         graph = dg.GraphDefinition(name=f"{name}_graph", node_defs=[op], description=op.description)
         limit = {} if max_runtime_seconds is None else {MAX_RUNTIME_TAG: str(max_runtime_seconds)}
@@ -123,7 +125,36 @@ def job_asset(
             **owners_and_tags(job),
             **options,
         )(body)
+        if shadow is None:
+            _require_read_only(name, asset.required_resource_keys)
         return asset
+
+    return build
+
+
+def job_asset_check(
+    asset: dg.AssetsDefinition, *, name: str, description: str, opens_alerts: bool = False
+) -> Callable[[Callable[..., dg.AssetCheckResult]], dg.AssetChecksDefinition]:
+    """Make the check `name` of the asset from the decorated function, with retries and readable failures.
+
+    A check does the same in shadow mode as live. Unless it opens and resolves alerts of its own, its database sessions
+    are read-only. Of other resources it may use only what reads, such as the bank's status inquiries.
+    """
+
+    def build(function: Callable[..., dg.AssetCheckResult]) -> dg.AssetChecksDefinition:
+        @functools.wraps(function)
+        def body(*positional: Any, **arguments: Any) -> dg.AssetCheckResult:
+            with user_facing_failures():
+                return function(*positional, **(arguments if opens_alerts else _with_read_only_database(arguments)))
+
+        check: dg.AssetChecksDefinition = dg.asset_check(
+            asset=asset,
+            name=name,
+            description=description,
+            retry_policy=RETRIES,
+            metadata={SHADOW_LABEL: "opens its alerts, as always"} if opens_alerts else _describe_shadow_mode(None),
+        )(body)
+        return check
 
     return build
 
@@ -144,7 +175,7 @@ def single_asset_job(
         selection=dg.AssetSelection.assets(asset),
         description=description,
         executor_def=in_process,
-        **_job_options(name, legacy_name, {}, asset.metadata_by_key[asset.key]),
+        **_job_options(name, legacy_name, {}, asset.metadata_by_key.get(asset.key, {})),
     )
 
 
@@ -166,7 +197,7 @@ def _job_options(
         tags={**label_tags(name), **run_tags(name), **queue_tags(name), **limits},
         metadata={
             "Severity": policy.severity.value,
-            SHADOW_LABEL: shadow_metadata[SHADOW_LABEL],
+            **{label: text for label, text in shadow_metadata.items() if label == SHADOW_LABEL},
             **({"Legacy name": legacy_name} if legacy_name else {}),
         },
         owners=[policy.group.owner],
@@ -175,9 +206,7 @@ def _job_options(
 
 def _live_or_in_shadow(job: str, function: Callable[..., Any], shadow: ShadowRule | None) -> Callable[..., Any]:
     """Return the body of a job's op or asset: `function`, or its shadow rule while the job is in shadow mode."""
-    if shadow is None:
-        _require_read_only(function)
-    elif "database" not in inspect.signature(function).parameters:
+    if shadow is not None and "database" not in inspect.signature(function).parameters:
         raise TypeError(
             f"{function.__name__} has a shadow rule, whose decisions need the resource `database`. Take it."
         )
@@ -187,7 +216,7 @@ def _live_or_in_shadow(job: str, function: Callable[..., Any], shadow: ShadowRul
         with user_facing_failures():
             config = arguments.get("config")
             if shadow is None:
-                arguments |= {name: ReadOnlyDatabase() for name in arguments if name == "database"}
+                arguments = _with_read_only_database(arguments)
             elif is_in_shadow_mode(job) and not (isinstance(config, JobConfig) and config.only_previews):
                 return run_in_shadow_mode(context, job, shadow, arguments)
             return function(context, **arguments)
@@ -195,18 +224,19 @@ def _live_or_in_shadow(job: str, function: Callable[..., Any], shadow: ShadowRul
     return body
 
 
-def _require_read_only(function: Callable[..., Any]) -> None:
-    resources = [
-        name
-        for name, annotation in inspect.get_annotations(function, eval_str=True).items()
-        if inspect.isclass(annotation)
-        and issubclass(annotation, dg.ConfigurableResource)
-        and annotation is not DatabaseResource
-    ]
+def _with_read_only_database(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: ReadOnlyDatabase() if isinstance(value, DatabaseResource) else value for name, value in arguments.items()
+    }
+
+
+def _require_read_only(name: str, required_resources: Collection[str]) -> None:
+    """Raise `TypeError` if the op or asset `name`, which has no shadow rule, uses more than the database."""
+    resources = sorted(set(required_resources) - {DatabaseResource.key, "io_manager"})
     if resources:
         raise TypeError(
-            f"{function.__name__} uses {', '.join(resources)}, so it may change something outside the database. State "
-            "in `shadow` what it does in shadow mode."
+            f"{name} uses {', '.join(resources)}, so it may change something outside the database. State in `shadow` "
+            "what it does in shadow mode."
         )
 
 

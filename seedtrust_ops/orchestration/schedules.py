@@ -26,7 +26,10 @@ from seedtrust_ops.tag_names import DUE_TAG, REASON_TAG
 ASSUME_CRASHED_AFTER = timedelta(minutes=3)
 """A run of a job that looks for work every minute usually takes seconds. One that takes longer, or whose worker
 crashed, must not block the next run."""
-IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+# SUSPENDED does not exist in every version of Dagster that this project runs on.
+IN_PROGRESS = [
+    status for status in dg.DagsterRunStatus if status.name in ("STARTING", "STARTED", "SUSPENDED", "CANCELING")
+]
 THIRD_DAY_ANCHOR = date(2024, 1, 1)
 """'Every 3rd day' counts from this date in both directions, across months, years and leap days."""
 
@@ -240,7 +243,7 @@ def _calendar_schedule(
 
 
 def _run_in_progress(context: dg.ScheduleEvaluationContext, job: Job) -> str | None:
-    """Return the id of a run of the job that is in progress and has not crashed as far as its age tells, or None."""
+    """Return the id of a run of the job that is in progress and too young to be assumed crashed, or None."""
     if context.instance_ref is None:
         # Evaluated outside a deployment (a unit test), so there are no runs.
         return None

@@ -71,6 +71,12 @@ def test_new_jobs_are_declared_in_full_and_their_tests_fail(checkout: Path) -> N
         ("Stale-Cases", "A job can't be named 'Stale-Cases'. Use at most 40 lower-case letters"),
         ("class", "A job can't be named 'class'."),
         ("retention", "There already is a job retention. Nothing was changed."),
+        *(
+            (name, f"The name {name} is used by a module.")
+            for name in ("alerts", "balances", "resources", "dg", "defs")
+        ),
+        ("job_run_sensor", "The name job_run_sensor is used by a module."),
+        ("case_close", "The name case_close is used by a module."),
     ],
 )
 def test_name_that_can_not_be_used_is_refused(name: str, sentence: str) -> None:

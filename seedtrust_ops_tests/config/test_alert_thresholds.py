@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from seedtrust_ops.config.alert_thresholds import AlertEmailSettings, HealthThresholds
+from seedtrust_ops.config.alert_thresholds import AlertEmailSettings, AlertThresholds
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.job_policies import JOB_POLICIES
 from seedtrust_ops.severity import Severity
@@ -32,16 +32,16 @@ def test_invalid_alert_addresses_are_rejected_without_repeating_them(text: str, 
 
 
 def test_every_threshold_has_a_variable_a_default_and_a_description() -> None:
-    for field in HealthThresholds.model_fields.values():
+    for field in AlertThresholds.model_fields.values():
         assert str(field.validation_alias).startswith("SEEDTRUST_HEALTH_")
         assert field.description
         with pytest.raises(ConfigurationError, match=str(field.validation_alias)):
-            HealthThresholds.read({str(field.validation_alias): "-1"})
-    assert HealthThresholds.read({}).batch_stuck_seconds == 300
+            AlertThresholds.read({str(field.validation_alias): "-1"})
+    assert AlertThresholds.read({}).batch_stuck_seconds == 300
 
 
 def test_critical_jobs_always_alert_on_their_first_failure() -> None:
-    thresholds = HealthThresholds.read({"SEEDTRUST_HEALTH_MINUTELY_FAILURES": "7"})
+    thresholds = AlertThresholds.read({"SEEDTRUST_HEALTH_MINUTELY_FAILURES": "7"})
     required = {name: thresholds.failures_in_a_row(name, policy.severity) for name, policy in JOB_POLICIES.items()}
     assert {required[name] for name, policy in JOB_POLICIES.items() if policy.severity is Severity.CRITICAL} == {1}
     assert required["auto_heal_huntington_batches"] == 7

@@ -19,7 +19,7 @@ from seedtrust_ops.config import (
     environment_for_child,
     get_settings,
 )
-from seedtrust_ops.config.alert_thresholds import AlertEmailSettings, HealthThresholds, WatchdogSettings
+from seedtrust_ops.config.alert_thresholds import AlertEmailSettings, AlertThresholds, WatchdogSettings
 from seedtrust_ops.config.databases import DatabaseSettings
 from seedtrust_ops.config.external_services import (
     CloudFrontSettings,
@@ -39,7 +39,7 @@ from seedtrust_ops_tests.support.environment import SetVariables
 GROUPS = sorted(SettingsGroup.__subclasses__(), key=lambda group: group.__name__)
 GROUPS_WITH_DEFAULTS = [
     DatabaseSettings,
-    HealthThresholds,
+    AlertThresholds,
     HeartbeatSettings,
     LocationSettings,
     PostHogSettings,
