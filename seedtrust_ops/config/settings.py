@@ -90,6 +90,10 @@ class TransferSettings(SettingsGroup):
     )
 
 
+TRANSFER_JOBS = ("process_huntington_batch", "auto_heal_huntington_batches")
+"""The jobs that only work together: one sends transfers, the other finds out what became of them."""
+
+
 class ShadowSettings(SettingsGroup):
     """The two switches of shadow mode: all jobs, or the jobs that a legacy system still runs.
 
@@ -122,6 +126,17 @@ class ShadowSettings(SettingsGroup):
             # The value is not repeated: people put secrets into the wrong variables.
             positions, names = ", ".join(unknown), ", ".join(JOB_POLICIES)
             raise ValueError(f"the list contains an unknown job at position {positions}; the jobs are {names}")
+        return jobs
+
+    @field_validator("jobs")
+    @classmethod
+    def _keep_transfer_jobs_together(cls, jobs: tuple[str, ...]) -> tuple[str, ...]:
+        listed = [job for job in TRANSFER_JOBS if job in jobs]
+        if len(listed) == 1:
+            # Live auto-heal would requeue batches of the legacy worker, which could then send them twice. Without live
+            # auto-heal, nobody would ask the bank about the transfers whose outcome is unknown.
+            (other,) = set(TRANSFER_JOBS) - set(listed)
+            raise ValueError(f"it has {listed[0]} without {other}; both must be in shadow mode, or neither")
         return jobs
 
     def covers(self, job: str) -> bool:

@@ -29,7 +29,7 @@ from seedtrust_ops.config.external_services import (
     PostHogSettings,
     StorageSettings,
 )
-from seedtrust_ops.config.settings import RetentionSettings, ShadowSettings
+from seedtrust_ops.config.settings import TRANSFER_JOBS, RetentionSettings, ShadowSettings
 from seedtrust_ops.config.settings_base import SettingsGroup
 from seedtrust_ops.errors import ConfigurationError, SeedTrustError
 from seedtrust_ops.job_policies import JOB_POLICIES
@@ -143,6 +143,18 @@ def test_every_variable_has_a_description() -> None:
         (TransferSettings, "SEEDTRUST_TRANSFERS_HALTED", "for now", "boolean"),
         (ShadowSettings, "SEEDTRUST_SHADOW", "perhaps", "boolean"),
         (ShadowSettings, "SEEDTRUST_SHADOW_JOBS", "retention, retentoin", "an unknown job at position 2; the jobs are"),
+        (
+            ShadowSettings,
+            "SEEDTRUST_SHADOW_JOBS",
+            "retention, process_huntington_batch",
+            "it has process_huntington_batch without auto_heal_huntington_batches; both must be in shadow mode",
+        ),
+        (
+            ShadowSettings,
+            "SEEDTRUST_SHADOW_JOBS",
+            "auto_heal_huntington_batches",
+            "it has auto_heal_huntington_batches without process_huntington_batch; both must be in shadow mode",
+        ),
         (RetentionSettings, "SEEDTRUST_RETENTION_DAYS", "0", "greater than or equal to 1"),
         (WatchdogSettings, "SEEDTRUST_WATCHDOG_INTERVAL_SECONDS", "61", "less than or equal to 60"),
         (WatchdogSettings, "SEEDTRUST_WATCHDOG_HEARTBEAT_SECONDS", "44", "greater than or equal to 45"),
@@ -237,6 +249,7 @@ def test_switches_are_off_unless_set(variable: str, value: str | None, expected:
         ({}, set()),
         ({"SEEDTRUST_SHADOW_JOBS": ""}, set()),
         ({"SEEDTRUST_SHADOW_JOBS": " retention ,, dr_auto_approval,"}, {"retention", "dr_auto_approval"}),
+        ({"SEEDTRUST_SHADOW_JOBS": ",".join(TRANSFER_JOBS)}, set(TRANSFER_JOBS)),
         ({"SEEDTRUST_SHADOW": "1", "SEEDTRUST_SHADOW_JOBS": "retention"}, set(JOB_POLICIES)),
         ({"SEEDTRUST_SHADOW": "0", "SEEDTRUST_SHADOW_JOBS": "retention"}, {"retention"}),
     ],
