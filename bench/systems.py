@@ -15,7 +15,13 @@ import psutil
 import yaml
 
 from bench.environment import REPOSITORY, BenchEnvironment, run_program, wait_for
-from seedtrust_ops.supervisor.worker_stack import LOOPBACK, find_free_port, is_listening, write_workspace
+from seedtrust_ops.supervisor.worker_stack import (
+    LOOPBACK,
+    find_free_port,
+    is_listening,
+    prepare_code_server_socket,
+    write_workspace,
+)
 
 START_SECONDS = 120.0
 
@@ -71,11 +77,14 @@ def stock_default(env: BenchEnvironment, *, module: str = "bench.stock.definitio
 def stock_fastest(env: BenchEnvironment) -> Iterator[RunningSystem]:
     """Stock Dagster with its fastest settings: a permanent code server, threads, and the shortest intervals allowed."""
     home = _create_home(env, "fastest", REPOSITORY / "bench" / "stock" / "fastest.yaml")
-    log, port, environment = home / "log", find_free_port(), _stock_environment(env, home)
-    code_server = ("-m", "dagster", "code-server", "start", "-m", "bench.stock.definitions", "--host", LOOPBACK)
-    with run_program((*code_server, "--port", str(port), "--location-name", "seedtrust_ops"), environment, log):
-        wait_for(lambda: is_listening(port), START_SECONDS, "the code server")
-        command = ("-m", "dagster._daemon", "run", "--workspace", str(write_workspace(home, port)))
+    log, environment = home / "log", _stock_environment(env, home)
+    socket_path = prepare_code_server_socket(home)
+    code_server = ("-m", "dagster", "code-server", "start", "-m", "bench.stock.definitions")
+    with run_program(
+        (*code_server, "--socket", str(socket_path), "--location-name", "seedtrust_ops"), environment, log
+    ):
+        wait_for(lambda: is_listening(socket_path), START_SECONDS, "the code server")
+        command = ("-m", "dagster._daemon", "run", "--workspace", str(write_workspace(home, socket_path)))
         with run_program(command, environment, log) as root:
             yield RunningSystem(root, _notify_nothing, log)
 

@@ -22,13 +22,13 @@ from threading import Lock
 from typing import Any
 
 from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.launcher.private_folder import make_private_folder
 from seedtrust_ops.launcher.wire_protocol import PING, LaunchRequest, LaunchResponse
 
 LAUNCHER_FOLDER = Path(".seedtrust") / "launcher"
 """Where the launcher's folder is, below DAGSTER_HOME."""
 SOCKET_FILE = "run_host.socket"
 LOG_FILE = "run_host.log"
-OWNER_ONLY = 0o700
 CONNECT_TIMEOUT_SECONDS = 30
 """How long a connection waits for a place in a full backlog."""
 LAUNCH_TIMEOUT_SECONDS = 180.0
@@ -114,7 +114,7 @@ class RunHostClient:
             previous.close()
 
     def _connect(self) -> socket.socket:
-        make_folder(self._folder)
+        make_private_folder(self._folder)
         try:
             return connect(self._folder)
         except (FileNotFoundError, ConnectionRefusedError):
@@ -166,12 +166,6 @@ def get_listener_pid(connection: socket.socket) -> int:
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     pid: int = struct.unpack(PEER_CREDENTIALS_FORMAT, credentials)[0]
     return pid
-
-
-def make_folder(folder: Path) -> None:
-    """Create the folder if it is missing, and close it to other users."""
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(OWNER_ONLY)
 
 
 def connect(folder: Path) -> socket.socket:

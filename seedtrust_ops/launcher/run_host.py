@@ -22,14 +22,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from seedtrust_ops.launcher.forking import has_children, is_own_child, reap_children
-from seedtrust_ops.launcher.host_client import (
-    SOCKET_FILE,
-    connect,
-    is_serving,
-    make_folder,
-    request_or_kill,
-    short_address,
-)
+from seedtrust_ops.launcher.host_client import SOCKET_FILE, connect, is_serving, request_or_kill, short_address
+from seedtrust_ops.launcher.private_folder import make_private_folder
 from seedtrust_ops.launcher.wire_protocol import (
     MAX_LINE_BYTES,
     PING,
@@ -293,7 +287,7 @@ def main() -> None:
     parser.add_argument("--idle-seconds", type=float, default=60.0, help="time until it exits when nobody needs it")
     parser.add_argument("--warm", metavar="MODULE", help="a code location's module to load at once")
     options = parser.parse_args()
-    make_folder(options.folder)
+    make_private_folder(options.folder)
     lock = take_over(options.folder, keep=options.keep)
     if lock is None:
         return

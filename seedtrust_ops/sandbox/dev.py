@@ -45,6 +45,7 @@ from seedtrust_ops.supervisor.worker_stack import (
     find_free_port,
     hold_worker_lock,
     is_listening,
+    prepare_code_server_socket,
     write_workspace,
 )
 
@@ -115,11 +116,11 @@ def _web_port(requested: int | None) -> int:
 def _supervisor(
     child: Mapping[str, str], home: Path, lock: int, observer: Observer, *, with_worker: bool, web_port: int
 ) -> Supervisor:
-    port = find_free_port()
-    workspace = write_workspace(home / WORKER_FOLDER, port)
+    socket_path = prepare_code_server_socket(home / WORKER_FOLDER)
+    workspace = write_workspace(home / WORKER_FOLDER, socket_path)
     programs = [
         *build_run_host(child, home),
-        build_code_server(child, port),
+        build_code_server(child, socket_path),
         build_web_server(child, workspace, web_port),
     ]
     if with_worker:

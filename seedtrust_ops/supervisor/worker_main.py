@@ -20,8 +20,8 @@ from seedtrust_ops.supervisor.worker_stack import (
     build_code_server,
     build_daemon,
     build_run_host,
-    choose_code_server_port,
     hold_worker_lock,
+    prepare_code_server_socket,
     write_workspace,
 )
 
@@ -33,14 +33,15 @@ def run_worker(home: Path, environment: Mapping[str, str]) -> None:
 
     Raises:
         WorkerAlreadyRunning: if a worker of the same home is running.
+        ConfigurationError: if its folder belongs to another user.
     """
     folder = home / WORKER_FOLDER
     with hold_worker_lock(folder) as lock, stop_on_signals() as stop:
-        port = choose_code_server_port(folder)
+        socket_path = prepare_code_server_socket(folder)
         programs = [
             *build_run_host(environment, home),
-            build_code_server(environment, port),
-            build_daemon(environment, write_workspace(folder, port)),
+            build_code_server(environment, socket_path),
+            build_daemon(environment, write_workspace(folder, socket_path)),
         ]
         print_line = line_printer()
         with record_crash_alerts(application_url(), print_line) as crash_alerts:

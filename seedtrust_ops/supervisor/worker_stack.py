@@ -2,21 +2,24 @@
 
 The daemon uses the code server over gRPC: with a `python_module` workspace it would start a new one every minute
 (dagster issue 32677). How programs are run is in `supervisor`.
-See docs/decisions/deployment.md.
+See docs/decisions/deployment.md and docs/decisions/code-server-socket.md.
 """
 
 import fcntl
+import hashlib
+import json
 import os
-import re
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.errors import ConfigurationError, SeedTrustError
 from seedtrust_ops.launcher.host_client import LAUNCHER_FOLDER, is_serving
+from seedtrust_ops.launcher.private_folder import make_private_folder
 from seedtrust_ops.supervisor.program import Program
 
 LOOPBACK = "127.0.0.1"
@@ -30,6 +33,9 @@ MAX_CONCURRENT_CALLS = 32
 dagster.yaml, twice), the web server's calls, and a run's start, so that none is stuck behind a long-polling sensor."""
 DEFINITIONS = "seedtrust_ops.definitions"
 WORKSPACE_FILE = "workspace.yaml"
+CODE_SERVER_SOCKET = "code_server.socket"
+MAX_SOCKET_PATH_BYTES = 103
+"""What macOS allows; Linux allows 107."""
 
 
 class WorkerAlreadyRunning(SeedTrustError):
@@ -44,21 +50,43 @@ def find_free_port() -> int:
         return port
 
 
-def choose_code_server_port(folder: Path) -> int:
-    """Return the port in the last worker's workspace in `folder`, or another one if that is not available.
+def prepare_code_server_socket(folder: Path) -> Path:
+    """Return the path of the socket for the code server of the worker's `folder`, in a folder that is private and empty
+    of old sockets. Only the process that holds the worker's lock may call this.
 
-    A web server reads the workspace only at its start; with the same port it also finds the next worker's code server.
+    It is the same path each time, because a web server reads the workspace only at its start and must find the next
+    worker's code server. A socket's path is short; if the worker's folder is too deep, the temporary folder has one.
+
+    Raises:
+        ConfigurationError: if the folder belongs to another user, or no short path can be made.
     """
-    workspace = folder / WORKSPACE_FILE
-    named = re.search(r"^ +port: (\d+)$", workspace.read_text(), re.MULTILINE) if workspace.is_file() else None
-    return int(named[1]) if named is not None and _is_free(int(named[1])) else find_free_port()
+    if not _fits_a_socket(folder):
+        name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+        folder = Path(tempfile.gettempdir()) / f"seedtrust-ops-{name}"
+        if not _fits_a_socket(folder):
+            raise ConfigurationError(
+                f"DAGSTER_HOME and TMPDIR are too long for the path of a socket ({MAX_SOCKET_PATH_BYTES} bytes), or "
+                "contain one of the characters # ? %. Set one of them to another folder."
+            )
+    make_private_folder(folder)
+    for file in folder.iterdir():
+        if file.is_socket():
+            file.unlink()
+    return folder / CODE_SERVER_SOCKET
 
 
-def is_listening(port: int) -> bool:
-    """Return whether a process on the loopback interface accepts connections at `port`."""
-    with closing(socket.socket()) as connection:
+def _fits_a_socket(folder: Path) -> bool:
+    path = folder.absolute() / CODE_SERVER_SOCKET
+    # gRPC reads the path as part of a URL.
+    return len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES and not set("#?%").intersection(str(path))
+
+
+def is_listening(address: int | Path) -> bool:
+    """Return whether a process accepts connections at the address: a port of loopback, or the path of a unix socket."""
+    is_port = isinstance(address, int)
+    with closing(socket.socket(socket.AF_INET if is_port else socket.AF_UNIX)) as connection:
         connection.settimeout(1.0)
-        return connection.connect_ex((LOOPBACK, port)) == 0
+        return connection.connect_ex((LOOPBACK, address) if is_port else str(address)) == 0
 
 
 def build_run_host(environment: Mapping[str, str], home: Path) -> tuple[Program, ...]:
@@ -81,21 +109,29 @@ def build_run_host(environment: Mapping[str, str], home: Path) -> tuple[Program,
     return (program,)
 
 
-def build_code_server(environment: Mapping[str, str], port: int) -> Program:
-    """Return the process that loads and serves the definitions; it listens once everything is loaded."""
+def build_code_server(environment: Mapping[str, str], socket_path: Path) -> Program:
+    """Return the process that loads and serves the definitions; it listens once everything is loaded.
+
+    Whoever reaches it can run any code, so the folder of `socket_path` must be private.
+    """
     return Program(
         name="code-server",
         command=(
             *(sys.executable, "-m", "dagster", "code-server", "start", "-m", DEFINITIONS),
-            *("--host", LOOPBACK, "--port", str(port), "--log-level", "warning", "--location-name", "seedtrust_ops"),
+            *("--socket", str(socket_path), "--log-level", "warning", "--location-name", "seedtrust_ops"),
             *("--max-workers", str(MAX_CONCURRENT_CALLS)),
         ),
-        # The server that accepts calls starts a child that handles them, and passes none of its options to the child.
-        environment={**environment, "DAGSTER_CLI_API_GRPC_MAX_WORKERS": str(MAX_CONCURRENT_CALLS)},
+        # The server that accepts calls starts a child that handles them. It passes none of its options to the child,
+        # which listens on a socket of its own in the temporary folder.
+        environment={
+            **environment,
+            "DAGSTER_CLI_API_GRPC_MAX_WORKERS": str(MAX_CONCURRENT_CALLS),
+            "TMPDIR": str(socket_path.parent),
+        },
         stop_seconds=RUN_FINISH_SECONDS,
         # The server that accepts calls is only a proxy for that child.
         needs_child=True,
-        is_ready=lambda: is_listening(port),
+        is_ready=lambda: is_listening(socket_path),
     )
 
 
@@ -121,17 +157,15 @@ def build_web_server(environment: Mapping[str, str], workspace: Path, port: int)
     )
 
 
-def write_workspace(folder: Path, port: int) -> Path:
-    """Write a workspace that names the code server at `port` into `folder`; return the file."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_workspace(folder: Path, socket_path: Path) -> Path:
+    """Write a workspace that names the code server at `socket_path` into `folder`; return the file."""
     path = folder / WORKSPACE_FILE
     # Replaced atomically: a web server that starts at the same time must not read half of it.
     new = path.with_suffix(".new")
     new.write_text(
         "load_from:\n"
         "  - grpc_server:\n"
-        f"      host: {LOOPBACK}\n"
-        f"      port: {port}\n"
+        f"      socket: {json.dumps(str(socket_path))}\n"
         "      location_name: seedtrust_ops\n"
     )
     new.replace(path)
@@ -147,7 +181,7 @@ def hold_worker_lock(folder: Path) -> Iterator[int]:
     Raises:
         WorkerAlreadyRunning: if another worker holds the lock for LOCK_TIMEOUT_SECONDS.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder)
     deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     with (folder / "lock").open("a+") as file:
         while not _try_lock(file.fileno()):
@@ -163,17 +197,6 @@ def hold_worker_lock(folder: Path) -> Iterator[int]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield file.fileno()
-
-
-def _is_free(port: int) -> bool:
-    with closing(socket.socket()) as listener:
-        # Connections of the last worker that are still closing do not prevent listening.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((LOOPBACK, port))
-        except OSError:
-            return False
-        return True
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -16,9 +16,12 @@ from sqlalchemy import select
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.domain.reports.submission import request_report
 from seedtrust_ops.job_policies import JOB_POLICIES, Group
+from seedtrust_ops.launcher.host_client import SOCKET_FILE
+from seedtrust_ops.supervisor.worker_stack import CODE_SERVER_SOCKET
 from seedtrust_ops.tables import Case, HuntingtonBatch, HuntingtonTransaction, JobRun, User
 from seedtrust_ops_tests.browser.conftest import NEVER_STARTED_JOB, RunningDev
 from seedtrust_ops_tests.browser.pages import UserInterface
+from seedtrust_ops_tests.support.other_user import find_listening_addresses, find_reachable_by_another_user
 from seedtrust_ops_tests.support.waiters import wait_until
 
 # The first test waits for `dev` to start, and on two busy cores every page can be slow.
@@ -138,6 +141,19 @@ def test_assets_are_listed_by_group(ui: UserInterface) -> None:
     for group in (Group.TRANSFERS, Group.BALANCES, Group.REPORTS, Group.HEALTH):
         expect(ui.page.get_by_role("button", name=f"asset_group {group.value}")).to_be_visible()
     ui.save_screenshot("groups")
+
+
+def test_other_users_reach_only_web_pages_and_test_doubles_of_dev(dev: RunningDev) -> None:
+    processes = dev.process.processes()
+    # The sandbox servers stand for vendors, and listen on loopback as the vendors do on the internet.
+    sandbox = find_listening_addresses(one for one in processes if "seedtrust_ops.sandbox" in " ".join(one.cmdline()))
+    sockets = {file for file in dev.process.folder.rglob("*") if file.is_socket()}
+    assert {file.name for file in sockets} >= {CODE_SERVER_SOCKET, SOCKET_FILE, ".s.PGSQL.5432"}
+    addresses = find_listening_addresses(processes) | {str(file) for file in sockets}
+    reached = find_reachable_by_another_user(
+        {one for one in addresses if not str(one).startswith("/proc/self/")}, {file.parent for file in sockets}
+    )
+    assert reached - sandbox == {dev.process.port}
 
 
 def test_dev_seeds_a_company_and_stops_completely_on_ctrl_c(dev: RunningDev) -> None:

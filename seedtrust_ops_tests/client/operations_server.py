@@ -33,7 +33,7 @@ def run_worker(home: DagsterHome, variables: Mapping[str, str], log: Path) -> It
     workspace = home.folder / WORKER_FOLDER / "workspace.yaml"
     with _run_process(sys.executable, "-m", "seedtrust_ops.cli.main", "worker", variables=variables, log=log):
         wait_until(
-            lambda: workspace.is_file() and is_listening(_code_server_port(workspace)), seconds=240, what="the worker"
+            lambda: workspace.is_file() and is_listening(_code_server_socket(workspace)), seconds=240, what="the worker"
         )
         yield workspace
 
@@ -48,10 +48,9 @@ def run_web_server(workspace: Path, variables: Mapping[str, str], log: Path, *op
         yield f"http://{LOOPBACK}:{port}"
 
 
-def _code_server_port(workspace: Path) -> int:
+def _code_server_socket(workspace: Path) -> Path:
     (entry,) = yaml.safe_load(workspace.read_text())["load_from"]
-    port: int = entry["grpc_server"]["port"]
-    return port
+    return Path(entry["grpc_server"]["socket"])
 
 
 @contextmanager

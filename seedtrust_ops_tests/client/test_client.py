@@ -31,7 +31,7 @@ from seedtrust_ops.client import (
     UnknownRun,
 )
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
-from seedtrust_ops.supervisor.worker_stack import find_free_port, write_workspace
+from seedtrust_ops.supervisor.worker_stack import write_workspace
 from seedtrust_ops.tables import JobRun, ReportRequest
 from seedtrust_ops.tag_names import EXPIRES_TAG, REQUEST_TAG, SINGLETON_TAG
 from seedtrust_ops_tests.client.conftest import OperationsServer
@@ -243,7 +243,7 @@ def test_read_only_server_and_missing_code_server_are_explained(
 ) -> None:
     run_id = operations.launch("example_progress", LONG)
     wait_for_state(operations, run_id, lambda state: state.status is RunStatus.STARTED, "the run to start")
-    workspace_without_code = write_workspace(tmp_path, find_free_port())
+    workspace_without_code = write_workspace(tmp_path, tmp_path / "nobody-listens.socket")
     log = tmp_path / "log"
     with (
         run_web_server(operations_server.workspace, operations_server.variables, log, "--read-only") as url,

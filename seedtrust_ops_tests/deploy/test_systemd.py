@@ -105,7 +105,11 @@ def test_worker_stop_timeout_covers_its_programs() -> None:
     settings = unit_settings(SYSTEMD / "seedtrust-ops-worker.service")
     assert settings["KillMode"] == ["mixed"]
     assert settings["OOMPolicy"] == ["continue"]
-    programs = [*build_run_host({}, Path()), build_code_server({}, 1), build_daemon({}, Path())]
+    programs = [
+        *build_run_host({}, Path()),
+        build_code_server({}, Path("code_server.socket")),
+        build_daemon({}, Path()),
+    ]
     # A process guard terminates the program, then what is left of its session, each with the program's timeout.
     longest = sum(2 * program.stop_seconds for program in programs)
     assert int(settings["TimeoutStopSec"][0]) >= longest

@@ -20,7 +20,13 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 
 from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.launcher.worker_identity import WorkerIdentity
-from seedtrust_ops.supervisor.worker_stack import LOOPBACK, find_free_port, is_listening, write_workspace
+from seedtrust_ops.supervisor.worker_stack import (
+    LOOPBACK,
+    find_free_port,
+    is_listening,
+    prepare_code_server_socket,
+    write_workspace,
+)
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.run_submission import submit_runs
 from seedtrust_ops_tests.support.waiters import wait_until
@@ -41,7 +47,7 @@ class QuickDaemon:
         self.instance = instance
         self.code = home.folder / "code"
         self.log = home.folder / "processes.log"
-        self.port = find_free_port()
+        self.socket = prepare_code_server_socket(home.folder)
         self.web_port = find_free_port()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -57,8 +63,8 @@ class QuickDaemon:
         """Start the `code-server`, the `daemon` or the `web-server`."""
         commands = {
             "code-server": (
-                *("dagster", "code-server", "start", "-m", "quick_jobs", "-d", str(self.code), "--host", LOOPBACK),
-                *("--port", str(self.port), "--location-name", "quick", "--log-level", "warning"),
+                *("dagster", "code-server", "start", "-m", "quick_jobs", "-d", str(self.code)),
+                *("--socket", str(self.socket), "--location-name", "quick", "--log-level", "warning"),
             ),
             "daemon": ("dagster._daemon", "run", "--workspace", str(self.workspace)),
             "fast-daemon": ("seedtrust_ops.supervisor.fast_daemon", "--workspace", str(self.workspace)),
@@ -80,7 +86,7 @@ class QuickDaemon:
     def start_all(self, daemon: str = "daemon") -> None:
         """Start the code server and the daemon, Dagster's or the `fast-daemon`."""
         self.start("code-server")
-        wait_until(lambda: is_listening(self.port), seconds=120, what="the code server")
+        wait_until(lambda: is_listening(self.socket), seconds=120, what="the code server")
         self.start(daemon)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
@@ -100,7 +106,7 @@ class QuickDaemon:
             return submit_runs(self.instance, process.create_request_context(), "quick", job, run_config or {}, count)
 
     def _target(self) -> GrpcServerTarget:
-        return GrpcServerTarget(host=LOOPBACK, port=self.port, socket=None, location_name="quick")
+        return GrpcServerTarget(host="localhost", port=None, socket=str(self.socket), location_name="quick")
 
     def status(self, run_id: str) -> dg.DagsterRunStatus:
         run = self.instance.get_run_by_id(run_id)
@@ -193,7 +199,7 @@ def quick_daemon(home: DagsterHome, instance: dg.DagsterInstance, program: str =
     with ExitStack() as stack:
         stack.callback(_kill_remaining_processes, daemon)
         stack.callback(daemon.stop)
-        workspace = write_workspace(home.folder, daemon.port)
+        workspace = write_workspace(home.folder, daemon.socket)
         workspace.write_text(workspace.read_text().replace("seedtrust_ops", "quick"))
         daemon.start_all(program)
         try:

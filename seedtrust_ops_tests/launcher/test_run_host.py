@@ -24,8 +24,8 @@ from seedtrust_ops.launcher.host_client import (
     connect,
     get_listener_pid,
     is_serving,
-    make_folder,
 )
+from seedtrust_ops.launcher.private_folder import make_private_folder
 from seedtrust_ops.launcher.run_host import listen, take_over
 from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchRequest
 from seedtrust_ops.supervisor.program import GuardedProcess
@@ -196,7 +196,7 @@ def test_run_with_two_workers_executes_once(
 ) -> None:
     run_id = launches.create("report_run", reports.config(hold=True))
     folder = dagster_home.folder / LAUNCHER_FOLDER
-    make_folder(folder)
+    make_private_folder(folder)
     command = [sys.executable, "-m", "seedtrust_ops.launcher.run_worker", "--folder", str(folder)]
     arguments = launches.arguments("report_run", run_id)
     workers = [
@@ -282,7 +282,7 @@ def test_kept_run_host_takes_over_from_a_frozen_one(dagster_home: DagsterHome, m
 
 def test_folder_with_a_long_name_serves_and_is_private(tmp_path: Path) -> None:
     folder = tmp_path / ("d" * 120) / ("e" * 120)
-    make_folder(folder)
+    make_private_folder(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
     assert not is_serving(folder)
     with listen(folder) as listener, connect(folder) as connection:

@@ -22,7 +22,7 @@ from seedtrust_ops.jobs.process_huntington_batch import huntington_batch_sensor
 from seedtrust_ops.jobs.rule_based_approval import pending_dr_sensor
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.supervisor.program import GuardedProcess
-from seedtrust_ops.supervisor.worker_stack import build_code_server, find_free_port
+from seedtrust_ops.supervisor.worker_stack import build_code_server, prepare_code_server_socket
 from seedtrust_ops_tests.support.case_factory import CaseFactory
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.environment import SetVariables
@@ -84,13 +84,15 @@ def test_new_request_and_one_taken_off_hold_start_a_run_at_once(
 @contextmanager
 def served(home: DagsterHome, variables: dict[str, str]) -> Iterator[GrpcServerCodeLocation]:
     """The code location as the daemon sees it, over gRPC from the worker's code server."""
-    port = find_free_port()
-    program = build_code_server(environment_for_child(variables | home.variables), port)
+    socket_path = prepare_code_server_socket(home.folder)
+    program = build_code_server(environment_for_child(variables | home.variables), socket_path)
     run = GuardedProcess(program, lambda name, line: None)
     try:
         wait_until(program.is_ready, seconds=90, every=0.2, what="the code server")
         with dg.DagsterInstance.get() as instance:
-            origin = GrpcServerCodeLocationOrigin(host="127.0.0.1", port=port, location_name="seedtrust_ops")
+            origin = GrpcServerCodeLocationOrigin(
+                host="localhost", socket=str(socket_path), location_name="seedtrust_ops"
+            )
             with GrpcServerCodeLocation(origin, instance) as location:
                 yield location
     finally:
