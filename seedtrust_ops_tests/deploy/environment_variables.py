@@ -3,12 +3,14 @@
 import importlib
 import pkgutil
 import re
+from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
 import seedtrust_ops.config
 from seedtrust_ops.config.settings_base import SettingsGroup
 
+ROOT = Path(seedtrust_ops.__file__).parents[1]
 SECRET = re.compile(r"KEY$|PASSWORD|DATABASE_URL|POSTGRES_URL|HEARTBEAT_URL")
 BOTO3_VARIABLES = {"AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"}
 DAGSTER_VARIABLES = {"DAGSTER_CLI_API_GRPC_MAX_WORKERS", "DAGSTER_CURRENT_IMAGE"}
@@ -42,3 +44,19 @@ def required_variables() -> set[str]:
         "SEEDTRUST_DATABASE_URL",
         "DAGSTER_POSTGRES_URL",
     }
+
+
+def secrets_by_component() -> dict[str, set[str]]:
+    """Return the secrets that each component gets, as docs/configuration.md says."""
+    lines = (ROOT / "docs" / "configuration.md").read_text().splitlines()
+    (start,) = [number for number, line in enumerate(lines) if line.startswith("| Secret | ")]
+    components = [cell.strip() for cell in lines[start].strip("|").split("|")][1:]
+    found: dict[str, set[str]] = {component: set() for component in components}
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        for component, cell in zip(components, cells, strict=True):
+            if cell == "yes":
+                found[component].add(name.strip("`"))
+    return found

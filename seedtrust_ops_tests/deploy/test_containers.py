@@ -5,6 +5,8 @@ of the versions in constraints.txt.
 """
 
 import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,14 @@ from seedtrust_ops_tests.deploy.environment_variables import (
     DAGSTER_VARIABLES,
     SECRET,
     required_variables,
+    secrets_by_component,
     setting_variables,
 )
 
 ROOT = Path(seedtrust_ops.__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 TASKS = {path.stem: json.loads(path.read_text()) for path in sorted((DEPLOY / "ecs").glob("*.json"))}
-POLICY = TASKS.pop("launching-policy")
+POLICIES = {name.removesuffix("-policy"): TASKS.pop(name)["Statement"] for name in [*TASKS] if name.endswith("-policy")}
 CONTAINERS = {container["name"]: container for task in TASKS.values() for container in task["containerDefinitions"]}
 KUBERNETES = DEPLOY / "kubernetes"
 OBJECTS = [
@@ -42,6 +45,8 @@ PODS = {
     for manifest in OBJECTS
     if manifest["kind"] in ("Deployment", "Job")
 }
+COMPONENTS = [component for component in secrets_by_component() if component != "worker"]
+METADATA_SERVICE = "169.254.169.254/32"
 PLATFORM_SPECIFIC = {"run_launcher", "compute_logs", "run_monitoring"}
 
 
@@ -53,9 +58,14 @@ def find_object(kind: str, name: str) -> dict[str, Any]:
 
 
 def commands() -> list[list[str]]:
-    pods = [container["command"] for pod in PODS.values() for container in pod["spec"]["containers"]]
+    pods = [container["args"] for pod in PODS.values() for container in pod["spec"]["containers"]]
     tasks = [container["command"] for container in CONTAINERS.values() if "command" in container]
     return [[str(part) for part in command] for command in [*pods, *tasks]]
+
+
+def actions(statement: dict[str, Any]) -> list[str]:
+    action = statement["Action"]
+    return [action] if isinstance(action, str) else list(action)
 
 
 @pytest.mark.parametrize("platform", ["ecs", "kubernetes"])
@@ -101,28 +111,47 @@ def test_task_definitions_are_valid_for_ecs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_task_secrets_are_not_plain_variables(name: str) -> None:
+def test_tasks_get_the_secrets_of_their_component_only(name: str) -> None:
     container = CONTAINERS[name]
-    secrets = {secret["name"] for secret in container["secrets"]}
+    secrets = {secret["name"]: secret["valueFrom"] for secret in container["secrets"]}
+    assert secrets.keys() == secrets_by_component()[name]
+    assert all(source.endswith(f":parameter/seedtrust-ops/{name}/{secret}") for secret, source in secrets.items())
     plain_variables = {variable["name"] for variable in container.get("environment", ())}
-    assert not {variable for variable in plain_variables if SECRET.search(variable)}
-    assert secrets | plain_variables <= setting_variables().keys() | BOTO3_VARIABLES | DAGSTER_VARIABLES
+    assert plain_variables <= DAGSTER_VARIABLES
     assert container["user"] == "10001"
-    if name in ("code-server", "daemon", "web", "run"):
-        assert secrets >= {variable for variable in required_variables() if SECRET.search(variable)}
 
 
-def test_ecs_launcher_finds_the_run_task_and_may_start_it() -> None:
+def test_tasks_have_a_role_each_or_none() -> None:
+    """The execution role reads the component's secrets; the task role is what its code may do in the cloud."""
+    assert CONTAINERS.keys() == set(COMPONENTS)
+    for name, task in TASKS.items():
+        assert len(task["containerDefinitions"]) == 1
+        assert task["executionRoleArn"].endswith(f":role/seedtrust-ops-{name}-execution")
+        assert task.get("taskRoleArn", "").endswith(f":role/seedtrust-ops-{name}" if name in POLICIES else "")
+    assert TASKS.keys() - POLICIES.keys() == {"migrate", "watchdog"}
+
+
+def test_only_the_daemon_may_start_tasks_and_only_runs() -> None:
+    allowed = {
+        name: {action: each["Resource"] for each in POLICIES[name] for action in actions(each)} for name in POLICIES
+    }
+    assert {name for name in allowed if {"ecs:RunTask", "iam:PassRole"} & allowed[name].keys()} == {"daemon"}
+    assert allowed["daemon"]["ecs:RunTask"].endswith(":task-definition/seedtrust-ops-run:*")
+    roles = {TASKS["run"]["taskRoleArn"], TASKS["run"]["executionRoleArn"]}
+    assert set(allowed["daemon"]["iam:PassRole"]) == roles
+    # The UI's button stops a run, so the web server may.
+    assert {action for action in allowed["web"] if action.startswith("ecs:")} == {
+        "ecs:DescribeTaskDefinition",
+        "ecs:DescribeTasks",
+        "ecs:StopTask",
+    }
+    assert not {action for action in allowed["web"] if action.startswith("s3:Put")}
+
+
+def test_ecs_launcher_finds_the_run_task() -> None:
     launcher = yaml.safe_load((DEPLOY / "ecs" / "dagster.yaml").read_text())["run_launcher"]["config"]
     (run,) = [task for task in TASKS.values() if task["family"] == launcher["task_definition"]]
     assert [container["name"] for container in run["containerDefinitions"]] == [launcher["container_name"]]
-    allowed = {
-        role
-        for statement in POLICY["Statement"]
-        if statement["Action"] == "iam:PassRole"
-        for role in statement["Resource"]
-    }
-    assert {run["taskRoleArn"], run["executionRoleArn"]} == allowed
 
 
 def test_kubernetes_launcher_names_existing_objects() -> None:
@@ -137,10 +166,9 @@ def test_kubernetes_launcher_names_existing_objects() -> None:
 
 def test_cluster_secrets_are_not_in_the_config_map() -> None:
     plain_variables = find_object("ConfigMap", "seedtrust-ops-environment")["data"].keys()
-    secrets = find_object("Secret", "seedtrust-ops-secrets")["stringData"].keys()
     assert not {variable for variable in plain_variables if SECRET.search(variable)}
-    assert {secret for secret in secrets if not SECRET.search(secret)} == set()
-    assert required_variables() <= plain_variables | secrets <= setting_variables().keys() | BOTO3_VARIABLES
+    assert required_variables() <= plain_variables | secrets_by_component()["run"]
+    assert plain_variables <= setting_variables().keys() | BOTO3_VARIABLES
     own = {
         variable["name"]
         for pod in PODS.values()
@@ -148,6 +176,57 @@ def test_cluster_secrets_are_not_in_the_config_map() -> None:
         for variable in each.get("env", ())
     }
     assert own <= DAGSTER_VARIABLES
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_pods_get_the_secret_of_their_component_only(name: str) -> None:
+    secret = find_object("Secret", f"seedtrust-ops-{name}")
+    assert secret["stringData"].keys() == secrets_by_component()[name]
+    if name == "run":
+        launcher = yaml.safe_load((KUBERNETES / "dagster.yaml").read_text())["run_launcher"]["config"]
+        assert launcher["env_secrets"] == ["seedtrust-ops-run"]
+        assert launcher["service_account_name"] == "seedtrust-ops-run"
+        return
+    spec = PODS["migrate" if name == "migrate" else f"seedtrust-ops-{name}"]["spec"]
+    (container,) = spec["containers"]
+    assert [each["secretRef"]["name"] for each in container["envFrom"] if "secretRef" in each] == [
+        secret["metadata"]["name"]
+    ]
+    assert spec["serviceAccountName"] == f"seedtrust-ops-{name}"
+    assert not [volume for volume in spec["volumes"] if "secret" in volume]
+
+
+def test_migration_secret_is_in_no_namespace_where_jobs_are_created() -> None:
+    """Whoever may create a job can mount every secret of its namespace, whatever Dagster's launcher allows."""
+    launcher = yaml.safe_load((KUBERNETES / "dagster.yaml").read_text())["run_launcher"]["config"]
+    (migration,) = [manifest for manifest in OBJECTS if manifest["kind"] == "Job"]
+    for kind in ("Secret", "ServiceAccount"):
+        namespace = find_object(kind, "seedtrust-ops-migrate")["metadata"]["namespace"]
+        assert namespace == migration["metadata"]["namespace"]
+        assert namespace != launcher["job_namespace"]
+    granted = {manifest["metadata"].get("namespace") for manifest in OBJECTS if manifest["kind"] == "Role"}
+    assert granted == {None}, "kustomization.yaml puts every role into the namespace of the runs"
+    assert yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["namespace"] == launcher["job_namespace"]
+
+
+def test_only_the_daemon_may_create_jobs() -> None:
+    """The web server stops runs: Dagster's launcher lists a run's pods, and deletes them and its job."""
+    permissions: dict[str, set[tuple[str, str]]] = {}
+    for binding in (manifest for manifest in OBJECTS if manifest["kind"] == "RoleBinding"):
+        role = find_object("Role", binding["roleRef"]["name"])
+        granted = {
+            (verb, resource) for rule in role["rules"] for verb in rule["verbs"] for resource in rule["resources"]
+        }
+        for subject in binding["subjects"]:
+            permissions.setdefault(subject["name"], set()).update(granted)
+    stop = {("delete", "jobs"), ("list", "pods"), ("delete", "pods")}
+    assert permissions.keys() == {"seedtrust-ops-daemon", "seedtrust-ops-web"}
+    assert permissions["seedtrust-ops-web"] == stop
+    assert permissions["seedtrust-ops-daemon"] > stop | {("create", "jobs")}
+    assert "secrets" not in {resource for granted in permissions.values() for _, resource in granted}
+    for account in (manifest for manifest in OBJECTS if manifest["kind"] == "ServiceAccount"):
+        has_token = account.get("automountServiceAccountToken", True)
+        assert has_token == (account["metadata"]["name"] in permissions), account["metadata"]["name"]
 
 
 @pytest.mark.parametrize("name", PODS)
@@ -159,12 +238,23 @@ def test_pods_run_without_privileges(name: str) -> None:
         assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert "memory" in container["resources"]["limits"]
+        # A command would replace the image's entry point, which switches core dumps off.
+        assert "command" not in container
+
+
+@pytest.mark.usefixtures("child_processes")
+def test_image_switches_core_dumps_off() -> None:
+    """Kubernetes and Fargate have no setting for it."""
+    (line,) = re.findall(r"^ENTRYPOINT (.+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    program = [*json.loads(line), "sh", "-c", 'ulimit -c; echo "$1"', "sh", "a  b"]
+    result = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert result.stdout == "0\na  b\n"
 
 
 def test_services_are_reachable_only_as_a_policy_allows() -> None:
-    assert find_object("NetworkPolicy", "default-deny-ingress")["spec"] == {
+    assert find_object("NetworkPolicy", "default-deny")["spec"] == {
         "podSelector": {},
-        "policyTypes": ["Ingress"],
+        "policyTypes": ["Ingress", "Egress"],
     }
     for service in (manifest for manifest in OBJECTS if manifest["kind"] == "Service"):
         assert service["spec"]["type"] == "ClusterIP"
@@ -172,12 +262,65 @@ def test_services_are_reachable_only_as_a_policy_allows() -> None:
             manifest
             for manifest in OBJECTS
             if manifest["kind"] == "NetworkPolicy"
+            and "ingress" in manifest["spec"]
             and manifest["spec"]["podSelector"].get("matchLabels") == service["spec"]["selector"]
         ]
         (policy,) = policies
         ports = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
         assert ports == {port["targetPort"] for port in service["spec"]["ports"]}
         assert all(rule["from"] for rule in policy["spec"]["ingress"])
+
+
+def test_pods_of_other_namespaces_reach_only_what_names_theirs() -> None:
+    """A label alone would let in every namespace's pods that wear it."""
+    peers = [
+        peer
+        for manifest in OBJECTS
+        if manifest["kind"] == "NetworkPolicy"
+        for rule in manifest["spec"].get("ingress", ())
+        for peer in rule["from"]
+    ]
+    assert [peer["podSelector"] for peer in peers if "namespaceSelector" in peer] == [
+        {"matchLabels": {"seedtrust-ops/may-use-web": "true"}}
+    ]
+    for peer in peers:
+        assert peer["podSelector"], "an empty selector lets in every pod"
+        for expression in peer.get("namespaceSelector", {"matchExpressions": []})["matchExpressions"]:
+            assert (expression["key"], expression["operator"]) == ("kubernetes.io/metadata.name", "In")
+
+
+@pytest.mark.parametrize(
+    ("name", "ports"),
+    [
+        ("run_worker", {53, 443, 587, 5432}),
+        ("code-server", {53, 443, 587, 5432}),
+        ("daemon", {53, 443, 4000, 5432, 6443}),
+        ("web", {53, 443, 4000, 5432, 6443}),
+        ("watchdog", {53, 443, 587, 5432}),
+        ("migrate", {53, 5432}),
+    ],
+)
+def test_pods_call_only_what_they_use(name: str, ports: set[int]) -> None:
+    namespace = "seedtrust-ops-migrate" if name == "migrate" else None
+    policies = [
+        manifest["spec"]
+        for manifest in OBJECTS
+        if manifest["kind"] == "NetworkPolicy"
+        and manifest["metadata"].get("namespace") == namespace
+        and _selects(manifest["spec"]["podSelector"], name)
+    ]
+    assert any("Egress" in policy["policyTypes"] and policy["podSelector"] == {} for policy in policies)
+    rules = [rule for policy in policies for rule in policy.get("egress", ())]
+    assert {port["port"] for rule in rules for port in rule["ports"]} == ports
+    blocks = [peer["ipBlock"] for rule in rules for peer in rule["to"] if "ipBlock" in peer]
+    assert all(METADATA_SERVICE in block["except"] for block in blocks)
+
+
+def _selects(selector: dict[str, Any], component: str) -> bool:
+    wanted = [selector["matchLabels"]["app.kubernetes.io/component"]] if "matchLabels" in selector else []
+    for expression in selector.get("matchExpressions", ()):
+        wanted += expression["values"]
+    return not wanted or component in wanted
 
 
 @pytest.mark.parametrize("name", ["daemon", "watchdog"])
