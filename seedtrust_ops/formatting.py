@@ -3,6 +3,14 @@
 Escaping for a certain format, such as HTML or a spreadsheet cell, is done where that format is written.
 """
 
+import re
+
+MAX_TEXT_CHARS = 2_000
+"""What people typed is loaded, shown and sent up to this length, if nothing else is said (docs/security.md)."""
+
+# A dot before something that may be a domain, and what follows a scheme: what mail programs look for.
+_LINK_MARK = re.compile(r"(?<=\w)\.(?=[^\W\d_]{2})|:(?=//)")
+
 
 def format_dollars(cents: int) -> str:
     """Return cents formatted as US dollars: -123456 is -$1,234.56."""
@@ -43,7 +51,20 @@ def strip_control_chars(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
+def shorten(text: str, max_length: int) -> str:
+    """Return the text, cut with an ellipsis if it is longer than `max_length`."""
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
+
+
 def single_line(text: str, max_length: int | None = None) -> str:
     """Return the text on one line, without control characters, cut with an ellipsis if longer than `max_length`."""
     line = " ".join(strip_control_chars(text).split())
-    return line if max_length is None or len(line) <= max_length else f"{line[: max_length - 1]}…"
+    return line if max_length is None else shorten(line, max_length)
+
+
+def disarm_links(text: str) -> str:
+    """Return the text with its web addresses written so that no mail program makes links of them.
+
+    https://pay.example/now becomes https[:]//pay[.]example/now, which people can still read.
+    """
+    return _LINK_MARK.sub(lambda mark: f"[{mark[0]}]", text)

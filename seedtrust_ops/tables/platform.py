@@ -1,16 +1,21 @@
 """The platform's tables in schema `public`, which SeedTrust's applications own; amounts are integer cents.
 
 Users and cases, disbursement requests, Huntington batches, accounts and their ledger, report requests, and JobRun.
+A text column without a check constraint is a `Typed` one: what is loaded of it is cut in the database.
 """
 
 from datetime import date, datetime
-from typing import Any
+from typing import Annotated, Any
 
 from sqlalchemy import ForeignKey, Identity, Index, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from seedtrust_ops.tables.base import INT, SMALL, PlatformTable
+from seedtrust_ops.tables.user_text import UserJson, UserText
+
+Typed = Annotated[str, mapped_column(UserText())]
+"""Text that people typed; see `tables.user_text`."""
 
 
 class User(PlatformTable):
@@ -22,8 +27,8 @@ class User(PlatformTable):
     __tablename__ = "users"
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    email: Mapped[str] = mapped_column(unique=True)
-    full_name: Mapped[str]
+    email: Mapped[Typed] = mapped_column(unique=True)
+    full_name: Mapped[Typed]
     role: Mapped[str]
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))
     is_on_site: Mapped[bool] = mapped_column(server_default=text("false"))
@@ -36,7 +41,7 @@ class Case(PlatformTable):
     __tablename__ = "cases"
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    case_number: Mapped[str] = mapped_column(unique=True)
+    case_number: Mapped[Typed] = mapped_column(unique=True)
     status: Mapped[str] = mapped_column(server_default="active")
     close_on: Mapped[date | None]
     escrow_specialist_id: Mapped[int | None] = mapped_column(ForeignKey(User.id))
@@ -66,14 +71,14 @@ class DisbursementRequest(PlatformTable):
     case_id: Mapped[int] = mapped_column(ForeignKey(Case.id))
     payee_id: Mapped[int] = mapped_column(ForeignKey(User.id))
     amount_cents: Mapped[int]
-    category: Mapped[str]
-    description: Mapped[str] = mapped_column(server_default="")
+    category: Mapped[Typed]
+    description: Mapped[Typed] = mapped_column(server_default="")
     status: Mapped[str] = mapped_column(server_default="pending")
     auto_authorize_at: Mapped[datetime | None]
     on_hold: Mapped[bool] = mapped_column(server_default=text("false"))
     requested_at: Mapped[datetime] = mapped_column(server_default=func.now())
     approved_at: Mapped[datetime | None]
-    approved_by: Mapped[str | None]
+    approved_by: Mapped[Typed | None]
     paid_at: Mapped[datetime | None]
 
 
@@ -83,10 +88,10 @@ class ApprovalRule(PlatformTable):
     __tablename__ = "approval_rules"
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    name: Mapped[str]
+    name: Mapped[Typed]
     is_enabled: Mapped[bool] = mapped_column(server_default=text("true"))
     position: Mapped[int] = mapped_column(INT, server_default="0")
-    category: Mapped[str | None]
+    category: Mapped[Typed | None]
     payee_id: Mapped[int | None] = mapped_column(ForeignKey(User.id))
     case_id: Mapped[int | None] = mapped_column(ForeignKey(Case.id))
     max_amount_cents: Mapped[int]
@@ -110,7 +115,7 @@ class HuntingtonBatch(PlatformTable):
     queued_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    error: Mapped[str | None]
+    error: Mapped[Typed | None]
 
 
 class HuntingtonTransaction(PlatformTable):
@@ -123,14 +128,14 @@ class HuntingtonTransaction(PlatformTable):
     disbursement_request_id: Mapped[int | None] = mapped_column(ForeignKey(DisbursementRequest.id))
     method: Mapped[str]
     amount_cents: Mapped[int]
-    payee_name: Mapped[str]
-    routing_number: Mapped[str]
-    account_number_encrypted: Mapped[str]
-    account_number_last4: Mapped[str]
+    payee_name: Mapped[Typed]
+    routing_number: Mapped[Typed]
+    account_number_encrypted: Mapped[Typed]
+    account_number_last4: Mapped[Typed]
     account_type: Mapped[str]
     status: Mapped[str] = mapped_column(server_default="pending")
-    failure_reason: Mapped[str | None]
-    bank_transfer_id: Mapped[str | None]
+    failure_reason: Mapped[Typed | None]
+    bank_transfer_id: Mapped[Typed | None]
     completed_at: Mapped[datetime | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -160,7 +165,7 @@ class LedgerEntry(PlatformTable):
     amount_cents: Mapped[int]
     kind: Mapped[str]
     huntington_transaction_id: Mapped[int | None] = mapped_column(ForeignKey(HuntingtonTransaction.id))
-    memo: Mapped[str] = mapped_column(server_default="")
+    memo: Mapped[Typed] = mapped_column(server_default="")
     posted_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -171,14 +176,14 @@ class ReportRequest(PlatformTable):
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     user_id: Mapped[int] = mapped_column(ForeignKey(User.id))
-    kind: Mapped[str]
-    params: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    kind: Mapped[Typed]
+    params: Mapped[dict[str, Any]] = mapped_column(UserJson(), server_default="{}")
     format: Mapped[str] = mapped_column(server_default="xlsx")
     status: Mapped[int] = mapped_column(SMALL, server_default="1")
     requested_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    error: Mapped[str | None]
+    error: Mapped[Typed | None]
 
 
 class JobRun(PlatformTable):
@@ -191,13 +196,13 @@ class JobRun(PlatformTable):
     __table_args__ = (Index(None, "status", "queued_at"), Index(None, "task_name", "queued_at"))
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    run_id: Mapped[str] = mapped_column(unique=True)
-    task_name: Mapped[str]
+    run_id: Mapped[Typed] = mapped_column(unique=True)
+    task_name: Mapped[Typed]
     status: Mapped[str]
     resolution: Mapped[str | None]
     arguments: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     result: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True))
-    error: Mapped[str | None]
+    error: Mapped[Typed | None]
     priority: Mapped[int] = mapped_column(INT, server_default="0")
     retries: Mapped[int] = mapped_column(INT, server_default="0")
     queued_at: Mapped[datetime]
@@ -213,11 +218,11 @@ class ErrorRecord(PlatformTable):
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     job_run_id: Mapped[int | None] = mapped_column(ForeignKey(JobRun.id))
-    source: Mapped[str]
+    source: Mapped[Typed]
     severity: Mapped[str]
-    exception_type: Mapped[str]
-    message: Mapped[str]
-    traceback: Mapped[str | None]
+    exception_type: Mapped[Typed]
+    message: Mapped[Typed]
+    traceback: Mapped[Typed | None]
     context: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     occurred_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -27,6 +27,7 @@ from seedtrust_ops.tables import (
     ReportRequest,
     User,
 )
+from seedtrust_ops.tables.user_text import UserText
 from seedtrust_ops_tests.support.case_factory import CaseFactory, CaseWithParties
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
 
@@ -89,7 +90,7 @@ def insert_payloads(company: Company, texts: Iterable[str]) -> InsertedPayloads:
     inserted = InsertedPayloads(company, factory, case, company.batch(case=case), factory.case())
     _report_requests(inserted, {"kind": "case_ledger", "params": {"case_id": case.case_id}})
     for table in PlatformTable.metadata.sorted_tables:
-        for column in (candidate for candidate in table.columns if isinstance(candidate.type, Text)):
+        for column in (candidate for candidate in table.columns if isinstance(candidate.type, Text | UserText)):
             name = f"{table.name}.{column.name}"
             try:
                 for text in texts:

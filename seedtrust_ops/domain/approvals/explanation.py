@@ -28,7 +28,7 @@ from seedtrust_ops.domain.approvals.rules import (
     rule_mismatches,
 )
 from seedtrust_ops.errors import SeedTrustError
-from seedtrust_ops.formatting import format_dollars
+from seedtrust_ops.formatting import MAX_TEXT_CHARS, format_dollars
 
 
 class UnknownDisbursementRequest(SeedTrustError):
@@ -121,4 +121,5 @@ _INELIGIBILITY_TEXTS: Mapping[Ineligibility, Callable[[Request], str]] = {
     Ineligibility.ON_HOLD: lambda request: "it is on hold",
     Ineligibility.CASE_CLOSED: lambda request: "its case is closed",
     Ineligibility.PAYEE_INACTIVE: lambda request: "its payee is not active",
+    Ineligibility.CATEGORY_TOO_LONG: lambda request: f"its category is longer than {MAX_TEXT_CHARS:,} characters",
 }

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.approvals.rules import RemainingLimits, Request, Rule
 from seedtrust_ops.domain.approvals.writer import Payee, is_approvable
 from seedtrust_ops.tables import Account, ApprovalRule, Case, DisbursementRequest
+from seedtrust_ops.tables.user_text import cut_text
 
 APPROVED_BY_RULE = "auto:rule:"
 """Prefix of `approved_by` if a rule approved; the rule's id follows."""
@@ -27,26 +28,23 @@ def database_time(session: Session) -> datetime:
 
 def load_rules(session: Session, *, locked: bool = False, enabled_only: bool = True) -> list[Rule]:
     """Return the approval rules; `locked` keeps others from changing them until the transaction ends."""
-    query = select(ApprovalRule).order_by(ApprovalRule.id)
+    query: Select[*tuple[Any, ...]] = select(
+        ApprovalRule.id,
+        ApprovalRule.name,
+        ApprovalRule.position,
+        ApprovalRule.is_enabled,
+        cut_text(ApprovalRule.category),
+        ApprovalRule.payee_id,
+        ApprovalRule.case_id,
+        ApprovalRule.max_amount_cents,
+        ApprovalRule.keep_minimum_balance,
+        ApprovalRule.daily_limit_cents,
+    ).order_by(ApprovalRule.id)
     if enabled_only:
         query = query.where(ApprovalRule.is_enabled)
     if locked:
         query = query.with_for_update()
-    return [
-        Rule(
-            id=row.id,
-            name=row.name,
-            position=row.position,
-            is_enabled=row.is_enabled,
-            category=row.category,
-            payee_id=row.payee_id,
-            case_id=row.case_id,
-            max_amount_cents=row.max_amount_cents,
-            keep_minimum_balance=row.keep_minimum_balance,
-            daily_limit_cents=row.daily_limit_cents,
-        )
-        for row in session.scalars(query)
-    ]
+    return [Rule(*row) for row in session.execute(query)]
 
 
 def pending_requests(session: Session, rules: Iterable[Rule]) -> Iterator[Request]:
@@ -132,7 +130,7 @@ def _request_query() -> Select[*tuple[Any, ...]]:
             DisbursementRequest.id,
             DisbursementRequest.case_id,
             DisbursementRequest.payee_id,
-            DisbursementRequest.category,
+            cut_text(DisbursementRequest.category),
             DisbursementRequest.amount_cents,
             DisbursementRequest.status,
             DisbursementRequest.on_hold,

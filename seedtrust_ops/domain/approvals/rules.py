@@ -11,6 +11,8 @@ from datetime import datetime
 from enum import Enum, auto
 from typing import Self
 
+from seedtrust_ops.formatting import MAX_TEXT_CHARS
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -101,6 +103,7 @@ class Ineligibility(Enum):
     ON_HOLD = auto()
     CASE_CLOSED = auto()
     PAYEE_INACTIVE = auto()
+    CATEGORY_TOO_LONG = auto()
 
 
 def in_order(rules: Iterable[Rule]) -> list[Rule]:
@@ -118,6 +121,9 @@ def ineligibilities(request: Request) -> Iterator[Ineligibility]:
         yield Ineligibility.CASE_CLOSED
     if not request.payee_is_active:
         yield Ineligibility.PAYEE_INACTIVE
+    if len(request.category) > MAX_TEXT_CHARS:
+        # Only its beginning is known, and another category may begin in the same way.
+        yield Ineligibility.CATEGORY_TOO_LONG
 
 
 def rule_mismatches(rule: Rule, request: Request, limits: RemainingLimits) -> Iterator[RuleMismatch]:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningInsert, Update
 
 from seedtrust_ops.tables import Case, CaseParty, DisbursementRequest, Notification, User
+from seedtrust_ops.tables.user_text import cut_text
 
 NOTIFICATION_KIND = "dr-approved"
 MAX_ROWS_SHOWN = 50
@@ -140,16 +141,16 @@ def _insert_notifications(approved: CTE) -> ReturningInsert[tuple[int]]:
             func.concat("dr-approved:", approved.c.id, ":", User.id),
             literal(NOTIFICATION_KIND),
             User.id,
-            User.email,
+            cut_text(User.email),
             literal(""),
             func.jsonb_build_object(
-                *("case_number", Case.case_number),
+                *("case_number", cut_text(Case.case_number)),
                 *("disbursement_request_id", approved.c.id),
                 *("amount_cents", approved.c.amount_cents),
-                *("category", approved.c.category),
-                *("payee_name", Payee.full_name),
+                *("category", cut_text(approved.c.category)),
+                *("payee_name", cut_text(Payee.full_name)),
                 *("approved_at", approved.c.approved_at),
-                *("description", approved.c.description),
+                *("description", cut_text(approved.c.description)),
             ),
         )
         .select_from(recipients)

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.balances.low_balance_alerts import AlertChanges, update_alerts
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.tables import Account, Case
+from seedtrust_ops.tables.user_text import cut_text
 
 if TYPE_CHECKING:
     import pandas
@@ -88,7 +89,7 @@ def _frames(session: Session, block: int) -> "Iterator[pandas.DataFrame]":
     after = 0
     while True:
         accounts = (
-            select(Case.id, Case.case_number, Account.id.label("account_id"))
+            select(Case.id, cut_text(Case.case_number).label("case_number"), Account.id.label("account_id"))
             .add_columns(Account.balance_cents, Account.minimum_balance_cents)
             .join(Account, Account.case_id == Case.id)
             .where(Case.status == "active", Account.id > literal(after))

@@ -123,8 +123,9 @@ class _EmailSink(Sink[Notification, DueEmail]):
         self._renderer = renderer
 
     def load(self, session: Session, row: Notification) -> DueEmail:
-        user = None if row.recipient_id is None else session.get(User, row.recipient_id)
-        if row.recipient_id is not None and (user is None or not user.is_active):
+        recipient = select(User.full_name).where(User.id == row.recipient_id, User.is_active)
+        name = "" if row.recipient_id is None else session.scalars(recipient).one_or_none()
+        if name is None:
             raise Withheld(INACTIVE_RECIPIENT)
         file = session.get(NotificationAttachment, row.id)
         return DueEmail(
@@ -132,7 +133,7 @@ class _EmailSink(Sink[Notification, DueEmail]):
             dedupe_key=row.dedupe_key,
             kind=row.kind,
             recipient_email=row.recipient_email,
-            recipient_name="" if user is None else user.full_name,
+            recipient_name=name,
             subject=row.subject,
             variables=row.variables,
             attachment=None if file is None else Attachment(file.filename, file.media_type, file.content),

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.outbox import Email
 from seedtrust_ops.tables import Account, Case, Notification, User
+from seedtrust_ops.tables.user_text import cut_text
 
 NOTIFICATION_KIND = "balance-reminder"
 MAX_CASES_LISTED = 100
@@ -34,7 +35,7 @@ def find_balance_reminders(session: Session, today: date) -> list[Email]:
     below = (
         select(
             Account.id,
-            Case.case_number,
+            cut_text(Case.case_number).label("case_number"),
             Case.case_manager_id,
             Account.balance_cents,
             Account.minimum_balance_cents,

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.outbox import Email
 from seedtrust_ops.tables import Account, Case, DisbursementRequest, Notification, User
+from seedtrust_ops.tables.user_text import cut_text
 
 NOTIFICATION_KIND = "case-close"
 
@@ -44,7 +45,7 @@ def find_case_close_reminders(session: Session, today: date) -> list[Email]:
             User.id,
             User.email,
             func.jsonb_build_object(
-                *("case_number", Case.case_number),
+                *("case_number", cut_text(Case.case_number)),
                 *("close_on", Case.close_on),
                 *("late", Case.close_on < day),
                 *("balance_cents", Account.balance_cents),

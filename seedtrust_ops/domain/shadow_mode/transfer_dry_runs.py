@@ -67,9 +67,14 @@ def dry_run_batch(sessions: Sessions, run: BatchRun) -> list[Decision]:
 def _transaction_decisions(
     session: Session, open_ids: set[int], sendable: set[int], batch_id: int
 ) -> Iterator[Decision]:
-    session.expire_all()
-    query = select(HuntingtonTransaction).where(HuntingtonTransaction.batch_id == batch_id)
-    for one in session.scalars(query.order_by(HuntingtonTransaction.id)):
+    query = select(
+        HuntingtonTransaction.id,
+        HuntingtonTransaction.method,
+        HuntingtonTransaction.amount_cents,
+        HuntingtonTransaction.status,
+        HuntingtonTransaction.failure_reason,
+    ).where(HuntingtonTransaction.batch_id == batch_id)
+    for one in session.execute(query.order_by(HuntingtonTransaction.id)):
         if one.id not in open_ids:
             continue
         detail: dict[str, object] = {"method": one.method, "amount_cents": one.amount_cents}

@@ -5,6 +5,7 @@ See docs/decisions/preflight.md.
 """
 
 import re
+from dataclasses import dataclass, field, fields
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -17,6 +18,8 @@ from seedtrust_ops.tables import HuntingtonTransaction
 
 _PAGE_SIZE = 500
 _MAX_TOKENS_COMPARED = 20
+_CONTENT = re.compile(r"(?:(?P<transaction_id>[0-9]+):)?(?P<number>[0-9]{4,17})")
+"""What a token contains: a number of the length that the bank accepts (bank_api.yaml, counterparty), bound or not."""
 
 
 class WrongFieldKey(SeedTrustError):
@@ -24,19 +27,66 @@ class WrongFieldKey(SeedTrustError):
 
 
 class InvalidAccountNumber(Exception):
-    """The decrypted value is not a valid account number; the message gives the reason without the value."""
+    """The account number must not be used; the message says why, without the number."""
 
 
-def build_order(transaction: HuntingtonTransaction, run: BatchRun) -> TransferOrder:
+class UndecryptableAccountNumber(InvalidAccountNumber):
+    """No configured key opens the token, which is not damaged as far as one can see."""
+
+
+@dataclass(frozen=True)
+class StoredTransfer:
+    """A transaction as it is stored, with what its order needs; the account number is encrypted."""
+
+    id: int
+    method: str
+    amount_cents: int
+    payee_name: str
+    routing_number: str = field(repr=False)
+    account_number_encrypted: str = field(repr=False)
+    account_number_last4: str
+    account_type: str
+
+
+STORED_TRANSFER = tuple(getattr(HuntingtonTransaction, one.name) for one in fields(StoredTransfer))
+"""The columns of a `StoredTransfer`, in its order."""
+
+
+def bind_account_number(number: str, transaction_id: int) -> str:
+    """Return what an application encrypts so that the token is good for one transaction only.
+
+    A token of the number alone is good for any transaction whose `account_number_last4` fits.
+    """
+    return f"{transaction_id}:{number}"
+
+
+def build_order(transaction: StoredTransfer, run: BatchRun) -> TransferOrder:
     """Return the order to send to the bank for `transaction`, with its account number decrypted.
 
     Raises:
-        UnreadableToken: if the stored token cannot be decrypted.
-        InvalidAccountNumber: if the number is not 4 to 17 digits (bank_api.yaml, counterparty).
+        InvalidAccountNumber: if the number can't be decrypted or is not 4 to 17 digits, was encrypted for another
+            transaction, or does not end in the four digits that people see and approve.
     """
-    number = run.cipher.decrypt(transaction.account_number_encrypted)
-    if not re.fullmatch(r"[0-9]{4,17}", number):
+    try:
+        content = _CONTENT.fullmatch(run.cipher.decrypt(transaction.account_number_encrypted))
+    except UnreadableToken as error:
+        kind = InvalidAccountNumber if isinstance(error, DamagedToken) else UndecryptableAccountNumber
+        raise kind(
+            "the account number can't be decrypted: the stored token is damaged, or its key was removed from "
+            "SEEDTRUST_FIELD_KEY"
+        ) from None
+    if content is None:
         raise InvalidAccountNumber("the account number is not 4 to 17 digits")
+    if content["transaction_id"] not in (None, str(transaction.id)):
+        raise InvalidAccountNumber("the account number was encrypted for another transaction")
+    if not re.fullmatch(r"[0-9]{4}", transaction.account_number_last4):
+        raise InvalidAccountNumber(
+            "account_number_last4 is not four digits, so nobody can see which account would be paid"
+        )
+    if not content["number"].endswith(transaction.account_number_last4):
+        raise InvalidAccountNumber(
+            "the account number does not end in account_number_last4, so another account would be paid than people see"
+        )
     return TransferOrder(
         idempotency_key=idempotency_key(transaction.id),
         method=transaction.method,
@@ -44,7 +94,7 @@ def build_order(transaction: HuntingtonTransaction, run: BatchRun) -> TransferOr
         funding_account_id=run.options.funding_account_id,
         payee_name=transaction.payee_name,
         routing_number=transaction.routing_number,
-        account_number=AccountNumber(number),
+        account_number=AccountNumber(content["number"]),
         account_type=transaction.account_type,
         reference=str(transaction.id),
     )
@@ -59,25 +109,21 @@ def find_account_number_problems(session: Session, run: BatchRun) -> dict[int, s
         WrongFieldKey: if the configured keys decrypt no account number at all; nothing is changed.
     """
     query = (
-        select(HuntingtonTransaction)
+        select(*STORED_TRANSFER)
         .where(HuntingtonTransaction.batch_id == run.batch_id, HuntingtonTransaction.status == "pending")
         .execution_options(yield_per=_PAGE_SIZE)
     )
     problems = {}
-    seen = unreadable = 0
-    for transaction in session.scalars(query):
+    seen = undecryptable = 0
+    for row in session.execute(query):
         seen += 1
+        transaction = StoredTransfer(*row)
         try:
             build_order(transaction, run)
         except InvalidAccountNumber as error:
+            undecryptable += isinstance(error, UndecryptableAccountNumber)
             problems[transaction.id] = str(error)
-        except UnreadableToken as error:
-            unreadable += not isinstance(error, DamagedToken)
-            problems[transaction.id] = (
-                "the account number can't be decrypted: the stored token is damaged, or its key was removed from "
-                "SEEDTRUST_FIELD_KEY"
-            )
-    if unreadable and unreadable == seen:
+    if undecryptable and undecryptable == seen:
         _raise_if_wrong_key(session, run.batch_id, run.cipher, is_only_one=seen == 1)
     return problems
 

@@ -170,7 +170,6 @@ def _email_escrow_specialists(session: Session, transaction_ids: list[int], code
                 kind="transfer-returned",
                 recipient_id=row.user_id,
                 recipient_email=row.email,
-                subject=f"Payment returned by the bank: case {row.case_number}",
                 variables={
                     "case_number": row.case_number,
                     "disbursement_request_id": row.request_id,

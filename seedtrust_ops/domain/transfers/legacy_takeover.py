@@ -90,7 +90,8 @@ def is_false_failure(transaction: type[HuntingtonTransaction]) -> ColumnElement[
     """
     return and_(
         transaction.status == "failed",
-        transaction.failure_reason.ilike(_FALSE_FAILURE_REASON),
+        # Only the beginning: PostgreSQL cannot fold the case of a text of some hundred MB, and the query would fail.
+        func.left(transaction.failure_reason, len(_FALSE_FAILURE_REASON)).ilike(_FALSE_FAILURE_REASON),
         transaction.bank_transfer_id.is_(None),
     )
 

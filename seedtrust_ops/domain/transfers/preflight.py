@@ -181,7 +181,7 @@ def _is_in_flight(transaction: type[HuntingtonTransaction], own_batch_id: int) -
     )
     failed_here = and_(
         transaction.status == "failed",
-        transaction.failure_reason.startswith(NOT_SENT_PREFIX),
+        func.left(transaction.failure_reason, len(NOT_SENT_PREFIX)) == NOT_SENT_PREFIX,
         transaction.bank_transfer_id.is_(None),
     )
     is_recent = TransferAttempt.finished_at > func.now() - LATE_ARRIVAL_WINDOW

@@ -16,7 +16,12 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.sql_arrays import in_array
-from seedtrust_ops.domain.transfers.account_numbers import build_order
+from seedtrust_ops.domain.transfers.account_numbers import (
+    STORED_TRANSFER,
+    InvalidAccountNumber,
+    StoredTransfer,
+    build_order,
+)
 from seedtrust_ops.domain.transfers.attempts import (
     UNAUTHORIZED_MESSAGE,
     AttemptResult,
@@ -48,6 +53,7 @@ from seedtrust_ops.ports.bank import (
     OutcomeUnknown,
     RateLimited,
     Refused,
+    TransferOrder,
     TransferResponse,
     Unauthorized,
 )
@@ -69,9 +75,9 @@ MAX_PREPARED_AGE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class PreparedTransfer:
-    """A transaction with a committed attempt; `read_at` is just before kill switch, batch and request were read."""
+    """An order with a committed attempt; `read_at` is just before kill switch, batch and request were read."""
 
-    transaction: HuntingtonTransaction
+    order: TransferOrder
     attempt: StartedAttempt
     read_at: ClockReading
 
@@ -154,7 +160,8 @@ class BatchSender:
         lock_lease(session, self._lease)
         require_sending_allowed(session, self._context)
         rows = session.execute(
-            select(HuntingtonTransaction, DisbursementRequest)
+            select(*STORED_TRANSFER)
+            .add_columns(DisbursementRequest.id, DisbursementRequest.status, DisbursementRequest.amount_cents)
             .join(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
             .where(
                 in_array(HuntingtonTransaction.id, transaction_ids),
@@ -165,20 +172,27 @@ class BatchSender:
             .order_by(HuntingtonTransaction.id)
             .with_for_update(of=HuntingtonTransaction)
         ).all()
-        changed = {
-            transaction.id: f"{NOT_SENT_PREFIX}disbursement request {request.id} was changed after preflight"
-            for transaction, request in rows
-            if request.status != "approved" or request.amount_cents != transaction.amount_cents
-        }
+        orders: dict[int, TransferOrder] = {}
+        changed: dict[int, str] = {}
+        for *columns, request_id, request_status, request_amount_cents in rows:
+            transaction = StoredTransfer(*columns)
+            if request_status != "approved" or request_amount_cents != transaction.amount_cents:
+                changed[transaction.id] = (
+                    f"{NOT_SENT_PREFIX}disbursement request {request_id} was changed after preflight"
+                )
+                continue
+            try:
+                orders[transaction.id] = build_order(transaction, self._context.run)
+            except InvalidAccountNumber as error:
+                changed[transaction.id] = f"{NOT_SENT_PREFIX}{error} (it was changed after preflight)"
         fail_transactions(session, changed, from_status="pending")
-        sendable = [transaction for transaction, _ in rows if transaction.id not in changed]
-        attempts = start_attempts(session, [transaction.id for transaction in sendable])
+        attempts = start_attempts(session, orders)
         session.execute(
             update(HuntingtonTransaction)
             .where(in_array(HuntingtonTransaction.id, attempts))
             .values(status="processing", updated_at=func.clock_timestamp())
         )
-        return [PreparedTransfer(transaction, attempts[transaction.id], read_at) for transaction in sendable]
+        return [PreparedTransfer(order, attempts[transaction_id], read_at) for transaction_id, order in orders.items()]
 
     async def _run_worker(self) -> None:
         while (one := await self._prepared.get()) is not None:
@@ -190,7 +204,9 @@ class BatchSender:
                 await self._record_now([result])
                 await self._alert_if_long_rate_limit()
                 await self._wait_for_rate_limit()
-                again = await self._start_chunk([one.transaction.id]) if self._cancellation.reason is None else []
+                if self._cancellation.reason is not None:
+                    break
+                again = await self._start_chunk([one.attempt.transaction_id])
                 if not again:
                     break
                 result = await self._send_one(again[0])
@@ -219,8 +235,7 @@ class BatchSender:
             return AttemptResult(one.attempt, NotSent("sending was stopped first"))
         if self._resume_at > time.monotonic():
             return AttemptResult(one.attempt, Postponed("the bank asked us to wait"))
-        order = build_order(one.transaction, self._context.run)
-        response = await self._bank.create_transfer(order, self._may_send)
+        response = await self._bank.create_transfer(one.order, self._may_send)
         found = None
         if isinstance(response, OutcomeUnknown | IdempotencyConflict | Refused):
             # A refusal carries no key: one that belongs to another request must not hide a transfer that was made.
