@@ -1,10 +1,12 @@
 """User input stays plain text in SQL, emails, spreadsheets, PDFs, Markdown and terminals.
 
-Every text column contains each injection payload, every job runs, and all output is parsed as its reader would.
+Every text column contains each injection payload, every job runs, and all output is parsed as its reader would. Every
+text column contains a very long text too, and every job and automation runs without loading it.
 """
 
 import csv
 import io
+import json
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -15,22 +17,27 @@ from typing import Any
 
 import dagster as dg
 import openpyxl
+import psycopg
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from psycopg.adapt import Loader
 from pypdf import PdfReader
-from sqlalchemy import inspect, text
+from sqlalchemy import Engine, inspect, text
+from sqlalchemy.event import listen, remove
 from typer.testing import CliRunner
 
 from seedtrust_ops.cli.main import app
 from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.domain.transfers.kill_switch import halt
+from seedtrust_ops.formatting import MAX_TEXT_CHARS
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.sandbox.mailbox.control_client import ReceivedEmail
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.sandbox.stack import ExternalServices
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.tables import OpsTable, PlatformTable
+from seedtrust_ops.tables import OpsTable, PlatformTable, ReportRequest
+from seedtrust_ops.tables.user_text import UserText
 from seedtrust_ops_tests.support.all_jobs import (
     LONG_TIMEOUTS,
     create_work_for_every_job,
@@ -122,6 +129,73 @@ def test_every_text_column_gets_payloads_or_is_constrained(
         *("job_runs.status", "job_runs.resolution", "errors.severity"),
     }
     assert {"users.full_name", "cases.case_number", "ledger_entries.memo"} <= inserted.columns
+    columns = {
+        f"{table.name}.{column.name}": column for table in PlatformTable.metadata.tables.values() for column in table.c
+    }
+    assert {name for name in inserted.columns if not isinstance(columns[name].type, UserText)} == set()
+
+
+LONG_TEXT = "x" * 150_000
+"""Much longer than any limit, but compressed it still fits into the indexes of unique columns."""
+LONGEST_LOADED = 33_000
+"""A little more than a cell of a spreadsheet holds; all other limits are lower."""
+LONGEST_LOADED_JSON = 100_000
+
+
+@pytest.fixture
+def loaded_sizes() -> Iterator[dict[str, int]]:
+    """The bytes of the longest text and JSON value that new connections have loaded from the database, by type."""
+    longest = {"text": 0, "jsonb": 0}
+
+    class TextLoader(Loader):
+        def load(self, data: Any) -> Any:
+            longest["text"] = max(longest["text"], len(data))
+            return bytes(data).decode()
+
+    class JsonLoader(Loader):
+        def load(self, data: Any) -> Any:
+            longest["jsonb"] = max(longest["jsonb"], len(data))
+            return json.loads(bytes(data))
+
+    def register(connection: Any, _record: object) -> None:
+        if isinstance(connection, psycopg.Connection):
+            connection.adapters.register_loader("text", TextLoader)
+            connection.adapters.register_loader("jsonb", JsonLoader)
+
+    listen(Engine, "connect", register)
+    yield longest
+    remove(Engine, "connect", register)
+
+
+@pytest.mark.timeout(600)  # on a busy machine
+def test_long_texts_stay_in_the_database_whatever_runs(
+    jobs_environment: dict[str, str],
+    bank_environment: dict[str, str],
+    mail_environment: dict[str, str],
+    loaded_sizes: dict[str, int],
+    set_variables: SetVariables,
+    company: Company,
+    instance: dg.DagsterInstance,
+    bank: BankProcess,
+    mailbox: MailboxProcess,
+) -> None:
+    set_variables(ALERT_EMAILS="ops@office.test", **LONG_TIMEOUTS)
+    inserted = insert_payloads(company, [LONG_TEXT])
+    inserted.factory._add(
+        ReportRequest(user_id=inserted.case.specialist_id, kind="case_ledger", params={"case_id": 40 * LONG_TEXT})
+    )
+    batch_id = create_work_for_every_job(company)
+
+    for one in (inserted.batch_id, batch_id):
+        assert unexpected_failures(run_every_job(instance, bank, one, company.sessions)) == {}
+    evaluate_every_automation(instance)
+
+    assert loaded_sizes["text"] <= LONGEST_LOADED
+    assert loaded_sizes["jsonb"] <= LONGEST_LOADED_JSON
+    emails = mailbox.control.emails()
+    assert max(len(email.text) for email in emails) < 3 * MAX_TEXT_CHARS
+    assert any("xxx…" in email.text for email in emails)
+    assert set(company.statuses(batch_id)) == {"completed", "failed", "returned"}
 
 
 def _assert_tables_exist(inserted: InsertedPayloads) -> None:
