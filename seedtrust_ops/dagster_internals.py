@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION as IO_TYPE_EXTENSION
     from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager as LocalComputeLogManager
     from dagster._core.storage.root import LocalArtifactStorage as LocalArtifactStorage
+    from dagster._core.workspace.context import WorkspaceProcessContext as WorkspaceProcessContext
     from dagster._core.workspace.load_target import WorkspaceFileTarget as WorkspaceFileTarget
     from dagster._daemon.controller import create_daemons_from_instance as create_daemons_from_instance
     from dagster._daemon.controller import daemon_controller_from_instance as daemon_controller_from_instance
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
     from dagster_postgres.utils import retry_pg_connection_fn as retry_pg_connection_fn
     from dagster_shared.error import SerializableErrorInfo as SerializableErrorInfo
     from dagster_shared.serdes.errors import DeserializationError as DeserializationError
+    from dagster_webserver.app import (
+        create_app_from_workspace_process_context as create_app_from_workspace_process_context,
+    )
 
 _logger = logging.getLogger(__name__)
 
@@ -110,6 +114,11 @@ FAST_DAEMON = Feature(
     "the fast daemon loops",
     "a sensor is evaluated every 5 seconds at most, and a queued run waits for the next check of the queue",
     "Dagster's own daemon loops run, as with `dagster-daemon run`.",
+)
+WEB_SERVER = Feature(
+    "the web server",
+    "the Dagster UI cannot be put behind the guard that refuses requests of other sites' pages",
+    "`seedtrust-ops web` refuses to start; jobs run without it.",
 )
 POOLED_CONNECTIONS = Feature(
     "pooled connections to Dagster's database",
@@ -225,15 +234,20 @@ PRIVATE_NAMES = {
     "create_local_temp_instance": PrivateName("dagster._core.instance.factory", (EARLY_IMPORTS,)),
     "LoadableTarget": PrivateName("dagster._core.workspace.autodiscovery", (EARLY_IMPORTS,)),
     # The worker's daemon (supervisor/fast_daemon).
-    "WorkspaceFileTarget": PrivateName("dagster._core.workspace.load_target", (FAST_DAEMON,)),
+    "WorkspaceFileTarget": PrivateName("dagster._core.workspace.load_target", (FAST_DAEMON, WEB_SERVER)),
     "create_daemons_from_instance": PrivateName("dagster._daemon.controller", (FAST_DAEMON,)),
     "daemon_controller_from_instance": PrivateName("dagster._daemon.controller", (FAST_DAEMON,)),
     "DagsterDaemon": PrivateName("dagster._daemon.daemon", (FAST_DAEMON,), ("_logger",)),
     "SensorDaemon": PrivateName("dagster._daemon.daemon", (FAST_DAEMON,), ("core_loop",)),
     "QueuedRunCoordinatorDaemon": PrivateName("dagster._daemon.run_coordinator", (FAST_DAEMON,), ("run_iteration",)),
     "setup_interrupt_handlers": PrivateName("dagster._utils.interrupts", (FAST_DAEMON,)),
+    # The web server (web/server).
+    "WorkspaceProcessContext": PrivateName("dagster._core.workspace.context", (WEB_SERVER,)),
+    "create_app_from_workspace_process_context": PrivateName("dagster_webserver.app", (WEB_SERVER,)),
     # What dagster.yaml names (dagster_instance).
-    "PostgresRunStorage": PrivateName("dagster_postgres", (POOLED_CONNECTIONS,), ("_engine", "postgres_url")),
+    "PostgresRunStorage": PrivateName(
+        "dagster_postgres", (POOLED_CONNECTIONS,), ("_engine", "postgres_url", "optimize_for_webserver")
+    ),
     "PostgresEventLogStorage": PrivateName(
         "dagster_postgres", (POOLED_CONNECTIONS,), ("_engine", "postgres_url", "index_connection")
     ),

@@ -109,7 +109,10 @@ def test_private_modules_are_named_nowhere_else() -> None:
     naming = {
         str(file.relative_to(PACKAGE))
         for file in PACKAGE.rglob("*.py")
-        if any(private in file.read_text() for private in ("dagster._", "dagster_shared", "dagster_postgres."))
+        if any(
+            private in file.read_text()
+            for private in ("dagster._", "dagster_shared", "dagster_postgres.", "dagster_webserver")
+        )
     }
     assert naming == {"dagster_internals.py"}
 
@@ -258,6 +261,24 @@ def test_required_name_missing_refuses_payments_and_runs_other_jobs(
     done = dagster(*example, variables=variables, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Payment runs refuse to start" in done.stderr
+
+
+@pytest.mark.usefixtures("daemon_processes")
+def test_web_server_without_a_name_refuses_to_start(
+    dagster_home: DagsterHome, hidden_in_children: HiddenIn, tmp_path: Path
+) -> None:
+    (tmp_path / "workspace.yaml").write_text("load_from: []\n")
+    hidden = hidden_in_children(["create_app_from_workspace_process_context"])
+    done = subprocess.run(
+        [sys.executable, "-m", "seedtrust_ops.cli.main", "web", "--workspace", "workspace.yaml"],
+        env=environment_for_child({**dagster_home.variables, **hidden}),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert f"has no {ELSEWHERE}.create_app_from_workspace_process_context." in done.stderr
 
 
 @pytest.mark.usefixtures("daemon_processes")

@@ -3,6 +3,7 @@
 Modules that are slow to import are imported inside the commands, so that `--help` responds at once.
 """
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -181,6 +182,32 @@ def worker() -> None:
 
     home = dagster_home()
     run_worker(home, environment_for_child({"DAGSTER_HOME": str(home)}))
+
+
+@app.command(rich_help_panel=DEPLOYMENT)
+def web(
+    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse every launch and every other change.")] = False,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="The port to listen on.")] = 3000,
+    workspace: Annotated[
+        Path | None,
+        typer.Option("--workspace", "-w", help="The file that names the code server.", show_default="the worker's own"),
+    ] = None,
+) -> None:
+    """Run the web server of the Dagster UI until SIGTERM or Ctrl-C.
+
+    It has no login: a proxy in front of it decides who may use it. It refuses requests of other sites' pages, and
+    requests for a host other than this machine and SEEDTRUST_WEB_HOSTS.
+    """
+    from seedtrust_ops.config import dagster_home, get_settings
+    from seedtrust_ops.supervisor.worker_main import WORKER_FOLDER
+    from seedtrust_ops.supervisor.worker_stack import WORKSPACE_FILE
+    from seedtrust_ops.web.server import serve
+
+    hosts = get_settings().web.hosts
+    file = workspace or dagster_home() / WORKER_FOLDER / WORKSPACE_FILE
+    typer.echo(f"Starting the Dagster UI at http://{host}:{port}. Press Ctrl-C to stop it.")
+    serve(file, host=host, port=port, read_only=read_only, allowed_hosts=hosts)
 
 
 @transfers.command()

@@ -106,18 +106,19 @@ def parse_response(url: httpx.URL, response: httpx.Response, request: GraphQLReq
         OperationsUnreachable: the response is a server error or unreadable.
     """
     status = f"{response.status_code} {response.reason_phrase}".rstrip()
-    if response.status_code in (401, 403) or response.is_redirect:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    is_graphql = isinstance(body, dict) and bool({"data", "errors"} & body.keys())
+    if (response.status_code in (401, 403) and not is_graphql) or response.is_redirect:
         raise OperationsRefused(
             f"{url} requires a login (it responded {status}), so nothing was done. Use the web server's own URL, or "
             "pass an httpx client with the credentials for the proxy."
         )
     if response.is_server_error or response.status_code in (408, 429):
         raise OperationsUnreachable(f"Dagster's web server at {url} responded {status}.", not_sent=False)
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict) or not ({"data", "errors"} & body.keys()):
+    if not is_graphql:
         if response.is_client_error:
             raise OperationsRefused(
                 f"{url} responded {status}, so it is not a Dagster web server. Check the URL; nothing was done."
@@ -128,6 +129,6 @@ def parse_response(url: httpx.URL, response: httpx.Response, request: GraphQLReq
         )
     result = (body.get("data") or {}).get(request.field)
     if not isinstance(result, dict):
-        reason = "; ".join(str(error.get("message")) for error in body.get("errors") or ())
-        raise OperationsRefused(f"Dagster's web server at {url} rejected the request: {reason or 'it gave no reason'}.")
+        reason = "; ".join(str(error.get("message")) for error in body.get("errors") or ()) or "it gave no reason"
+        raise OperationsRefused(f"Dagster's web server at {url} rejected the request: {reason.rstrip('.')}.")
     return result

@@ -5,6 +5,7 @@ the jobs that need it, and the error names it.
 """
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
@@ -27,6 +28,8 @@ from seedtrust_ops.config.external_services import (
 from seedtrust_ops.config.settings_base import SettingsGroup
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.job_policies import JOB_POLICIES
+
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 
 
 class LocationSettings(SettingsGroup):
@@ -176,6 +179,28 @@ class RetentionSettings(SettingsGroup):
     )
 
 
+class WebSettings(SettingsGroup):
+    """The names at which people and applications reach the web server of the Dagster UI."""
+
+    hosts: tuple[str, ...] = Field(
+        default=(),
+        validation_alias="SEEDTRUST_WEB_HOSTS",
+        description="a comma-separated list of the web server's host names, such as operations.example.com",
+    )
+
+    @field_validator("hosts", mode="before")
+    @classmethod
+    def _split_list(cls, text: object) -> object:
+        return tuple(part.lower() for part in text.replace(",", " ").split()) if isinstance(text, str) else text
+
+    @field_validator("hosts")
+    @classmethod
+    def _require_host_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_HOST_NAME.fullmatch(host) for host in hosts):
+            raise ValueError("it must contain host names only, without scheme, port, path or wildcard")
+        return hosts
+
+
 class FieldKeySettings(SettingsGroup):
     """The encryption keys of account numbers, newest first."""
 
@@ -262,6 +287,10 @@ class Settings:
     @cached_property
     def shadow(self) -> ShadowSettings:
         return ShadowSettings.read(self._environment)
+
+    @cached_property
+    def web(self) -> WebSettings:
+        return WebSettings.read(self._environment)
 
     @cached_property
     def watchdog(self) -> WatchdogSettings:

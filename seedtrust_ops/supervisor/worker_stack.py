@@ -145,11 +145,11 @@ def build_daemon(environment: Mapping[str, str], workspace: Path) -> Program:
 
 
 def build_web_server(environment: Mapping[str, str], workspace: Path, port: int) -> Program:
-    """Return Dagster's web server, for this machine only because it has no login."""
+    """Return the web server of the Dagster UI, for this machine only because it has no login."""
     return Program(
         name="web",
         command=(
-            *(sys.executable, "-m", "dagster_webserver", "--workspace", str(workspace)),
+            *(sys.executable, "-m", "seedtrust_ops.cli.main", "web", "--workspace", str(workspace)),
             *("--host", LOOPBACK, "--port", str(port)),
         ),
         environment=environment,

@@ -28,8 +28,8 @@ def chromium() -> Iterator[Browser]:
             args=[
                 # In a container /dev/shm is often too small for Chromium.
                 "--disable-dev-shm-usage",
-                # The tests must not depend on anything the UI loads from other hosts.
-                "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+                # The tests must not depend on anything the UI loads from other hosts. Other sites are on this machine.
+                "--host-resolver-rules=MAP *.test 127.0.0.1 , MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
             ],
         )
         try:

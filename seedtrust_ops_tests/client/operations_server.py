@@ -31,7 +31,8 @@ def server_variables(home: DagsterHome, database: URL, field_key: str) -> dict[s
 def run_worker(home: DagsterHome, variables: Mapping[str, str], log: Path) -> Iterator[Path]:
     """Run `seedtrust-ops worker`; yield its workspace once its code server responds."""
     workspace = home.folder / WORKER_FOLDER / "workspace.yaml"
-    with _run_process(sys.executable, "-m", "seedtrust_ops.cli.main", "worker", variables=variables, log=log):
+    environment = environment_for_child(variables)
+    with run_process(sys.executable, "-m", "seedtrust_ops.cli.main", "worker", environment=environment, log=log):
         wait_until(
             lambda: workspace.is_file() and is_listening(_code_server_socket(workspace)), seconds=240, what="the worker"
         )
@@ -42,8 +43,8 @@ def run_worker(home: DagsterHome, variables: Mapping[str, str], log: Path) -> It
 def run_web_server(workspace: Path, variables: Mapping[str, str], log: Path, *options: str) -> Iterator[str]:
     """Run a web server on the workspace with additional `options`; yield its URL."""
     port = find_free_port()
-    program = build_web_server(environment_for_child(dict(variables)), workspace, port)
-    with _run_process(*program.command, *options, variables=variables, log=log):
+    program = build_web_server(environment_for_child(variables), workspace, port)
+    with run_process(*program.command, *options, environment=program.environment, log=log):
         wait_until(lambda: is_listening(port), seconds=240, what="the web server")
         yield f"http://{LOOPBACK}:{port}"
 
@@ -54,10 +55,11 @@ def _code_server_socket(workspace: Path) -> Path:
 
 
 @contextmanager
-def _run_process(*command: str, variables: Mapping[str, str], log: Path) -> Iterator[None]:
+def run_process(*command: str, environment: Mapping[str, str], log: Path) -> Iterator[None]:
+    """Run a server until the block ends; if the block fails, print the log."""
     with log.open("a") as output:
         process = subprocess.Popen(
-            command, env=environment_for_child(dict(variables)), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
         try:
             yield

@@ -26,6 +26,8 @@ RUN_ID = str(uuid.uuid4())
 LOGIN = StubResponse(status=302, location="/oauth2/sign_in")
 SCHEMA_ERROR = {"errors": [{"message": "Cannot query field 'runOrError' on type 'Query'."}]}
 
+FOREIGN_PAGE = {"errors": [{"message": "Pages of 'null' may not send requests."}]}
+
 
 @pytest.fixture(autouse=True)
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +82,7 @@ def _normalize(error: SeedTrustError) -> str:
         (LOGIN, OperationsRefused, "login"),
         (StubResponse(status=401), OperationsRefused, "login"),
         (StubResponse(status=403, body={"message": "no"}), OperationsRefused, "login"),
+        (StubResponse(status=403, body=FOREIGN_PAGE), OperationsRefused, "Pages of 'null' may not send requests."),
         (StubResponse(status=404, body="Not Found"), OperationsRefused, "not a Dagster web server"),
         (StubResponse(status=400, body=SCHEMA_ERROR), OperationsRefused, "Cannot query field"),
         (StubResponse(body=SCHEMA_ERROR), OperationsRefused, "Cannot query field"),

@@ -29,7 +29,7 @@ from seedtrust_ops.config.external_services import (
     PostHogSettings,
     StorageSettings,
 )
-from seedtrust_ops.config.settings import TRANSFER_JOBS, RetentionSettings, ShadowSettings
+from seedtrust_ops.config.settings import TRANSFER_JOBS, RetentionSettings, ShadowSettings, WebSettings
 from seedtrust_ops.config.settings_base import SettingsGroup
 from seedtrust_ops.errors import ConfigurationError, SeedTrustError
 from seedtrust_ops.job_policies import JOB_POLICIES
@@ -155,6 +155,9 @@ def test_every_variable_has_a_description() -> None:
             "auto_heal_huntington_batches",
             "it has auto_heal_huntington_batches without process_huntington_batch; both must be in shadow mode",
         ),
+        (WebSettings, "SEEDTRUST_WEB_HOSTS", "*", "host names only"),
+        (WebSettings, "SEEDTRUST_WEB_HOSTS", "a.example, https://b.example", "host names only"),
+        (WebSettings, "SEEDTRUST_WEB_HOSTS", "operations.example:443", "host names only"),
         (RetentionSettings, "SEEDTRUST_RETENTION_DAYS", "0", "greater than or equal to 1"),
         (WatchdogSettings, "SEEDTRUST_WATCHDOG_INTERVAL_SECONDS", "61", "less than or equal to 60"),
         (WatchdogSettings, "SEEDTRUST_WATCHDOG_HEARTBEAT_SECONDS", "44", "greater than or equal to 45"),

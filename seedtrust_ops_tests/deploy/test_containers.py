@@ -99,7 +99,7 @@ def test_commands_exist() -> None:
         elif program == "python":
             assert arguments[:2] == ["-m", "seedtrust_ops.supervisor.fast_daemon"]
         else:
-            assert program in ("dagster", "dagster-webserver")
+            assert program == "dagster"
 
 
 @pytest.mark.parametrize("name", TASKS)

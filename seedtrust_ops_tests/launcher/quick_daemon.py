@@ -21,7 +21,6 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.launcher.worker_identity import WorkerIdentity
 from seedtrust_ops.supervisor.worker_stack import (
-    LOOPBACK,
     find_free_port,
     is_listening,
     prepare_code_server_socket,
@@ -69,7 +68,7 @@ class QuickDaemon:
             "daemon": ("dagster._daemon", "run", "--workspace", str(self.workspace)),
             "fast-daemon": ("seedtrust_ops.supervisor.fast_daemon", "--workspace", str(self.workspace)),
             "web-server": (
-                *("dagster_webserver", "--workspace", str(self.workspace), "--host", LOOPBACK),
+                *("seedtrust_ops.cli.main", "web", "--workspace", str(self.workspace)),
                 *("--port", str(self.web_port)),
             ),
         }

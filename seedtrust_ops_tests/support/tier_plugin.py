@@ -24,7 +24,7 @@ DAEMON_WORDS = {
     "seedtrust_ops.supervisor.fast_daemon",
 }
 BANK_MODULE = "seedtrust_ops.sandbox.bank"
-DAEMON_COMMANDS = {"demo", "dev", "gameday", "worker"}
+DAEMON_COMMANDS = {"demo", "dev", "gameday", "web", "worker"}
 
 
 def resource_of_command(words: list[str]) -> Resource:

@@ -1,0 +1,116 @@
+"""Refuses the requests that a page of another site can make a browser send to the Dagster UI.
+
+Dagster's application has no login and checks none of this: it runs the query of any form, link or socket. This is not
+a login either; a proxy in front of it decides who may use the UI. See docs/security.md and
+docs/decisions/web-server.md.
+"""
+
+import logging
+import re
+from collections.abc import Collection
+from typing import NamedTuple
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from seedtrust_ops.formatting import strip_control_chars
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+GRAPHQL = "/graphql"
+CLOSED = ("/report_asset_", "/notebook", "/dagit")
+"""Starts of Dagster's other paths: events of assets that no job of ours made, notebooks, and old names."""
+FILES = {
+    "/logs/": re.compile(r"/logs(/\w[\w.-]*){2,}", re.ASCII),
+    "/download_debug/": re.compile(r"/download_debug/[0-9a-f-]{36}"),
+}
+"""What paths of files look like. Dagster answers others, such as those that leave its folder, with a server error."""
+RESPONSE_HEADERS = [
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+"""No other page may show the UI in a frame, where it could make people click, or embed what it downloads."""
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/?#@\[\]]+)(:\d+)?", re.IGNORECASE)
+
+_logger = logging.getLogger(__name__)
+
+
+class Refusal(NamedTuple):
+    """The HTTP status and the sentence of a refused request."""
+
+    status: int
+    message: str
+
+
+class RequestGuard:
+    """ASGI middleware: passes requests on to `app`, or answers them with the `Refusal` as a GraphQL error."""
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        """Create it; `hosts` are the names of this server, in lower case, besides loopback and its own address."""
+        self._app = app
+        self._hosts = LOOPBACK_HOSTS.union(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *RESPONSE_HEADERS]
+            await send(message)
+
+        refusal = find_refusal(scope, self._hosts)
+        if refusal is None:
+            await self._app(scope, receive, send_with_headers)
+            return
+        request = f"{scope.get('method', 'WebSocket')} {scope['path']}"
+        _logger.warning("Refused %s (%d): %s", strip_control_chars(request), refusal.status, refusal.message)
+        response = JSONResponse({"errors": [{"message": refusal.message}]}, refusal.status)
+        await response(scope, receive, send_with_headers)
+
+
+def find_refusal(scope: Scope, hosts: Collection[str]) -> Refusal | None:
+    """Return why the server must not answer an HTTP request or a WebSocket's handshake; None if it may.
+
+    Args:
+        scope: the ASGI scope of type `http` or `websocket`.
+        hosts: the names of this server, in lower case. The address at which it was reached counts too.
+    """
+    headers, path = Headers(scope=scope), scope["path"]
+    host = ", ".join(headers.getlist("host")).lower()
+    if not _is_own_host(host, scope, hosts):
+        # Otherwise a page could point a name of its own at this server, and then read and send as if it were ours.
+        return Refusal(
+            400,
+            f"This server does not answer requests for the host {strip_control_chars(host)!r}. If that is its name, "
+            "add it to SEEDTRUST_WEB_HOSTS.",
+        )
+    is_http = scope["type"] == "http"
+    if is_http and path.startswith(CLOSED):
+        return Refusal(404, "This server does not offer this path of Dagster's web server.")
+    if is_http and any(path.startswith(start) and not form.fullmatch(path) for start, form in FILES.items()):
+        return Refusal(404, "There is no such file.")
+    if is_http and scope["method"] in ("GET", "HEAD"):
+        # People follow links from emails to the UI, so a page may come from anywhere, but it may not do anything.
+        return Refusal(400, "Send GraphQL requests by POST, not in a URL.") if path == GRAPHQL else None
+    origin = headers.get("origin")
+    is_from_elsewhere = headers.get("sec-fetch-site", "same-origin") != "same-origin"
+    # Programs send neither header. Only browsers do, and a page cannot change them.
+    if (origin is not None and origin.partition("://")[2].lower() != host) or (is_http and is_from_elsewhere):
+        return Refusal(
+            403,
+            f"Pages of {strip_control_chars(origin or 'another site')!r} may not send requests to {host!r}. If this "
+            "is the server's own page, the proxy must pass on the headers Host and Origin unchanged.",
+        )
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if is_http and media_type != "application/json":
+        # Browsers ask the server before they send JSON for another site's page, and it agrees to nothing.
+        return Refusal(415, "Send requests as JSON, with the header `Content-Type: application/json`.")
+    return None
+
+
+def _is_own_host(host: str, scope: Scope, hosts: Collection[str]) -> bool:
+    match = _HOST.fullmatch(host)
+    server = scope.get("server")
+    return match is not None and (match[1] in hosts or (server is not None and match[1].strip("[]") == server[0]))
