@@ -10,27 +10,33 @@ DEMO_READY := $(VENV)/.demo-ready
 PYTEST ?= -n 4 --dist loadfile
 # `make test-slow PART=3/8` runs the third eighth of the slow tier.
 PART ?=
-COMMA := ,
 # Compiled code is kept: without it, every process that a test or the demo starts would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup check test test-fast test-slow test-dagster browser bench demo dev chaos format constraints clean
+.PHONY: setup check test test-fast test-slow test-dagster browser bench demo dev chaos format lock audit clean
 
-# Compiles with all cores and without the packages' own tests, in half of pip's time.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+LOCK := $(wildcard requirements/*.txt)
+COMPILE := $(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib || echo "Python compiles the rest when it is imported."
+
+# Only files with the hashes of the lock are installed, and nothing is built but this project, with the setuptools of the
+# lock, which warns of every editable installation. Compiles with all cores and without the packages' own tests, in half
+# of pip's time.
 define install
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing the dependencies of pyproject.toml, pinned by constraints.txt ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[$(1)]'
-	@$(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib || echo "Python compiles the rest when it is imported."
+	@echo "Installing the packages of requirements/$(1).txt ..."
+	@$(PIP) --require-hashes --no-deps --only-binary :all: --requirement requirements/$(1).txt
+	@PYTHONWARNINGS=ignore $(PIP) --no-deps --no-build-isolation --editable .
+	@$(COMPILE)
 endef
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
-	$(call install,sandbox$(COMMA)development)
+$(READY): pyproject.toml $(LOCK)
+	$(call install,development)
 	@touch $(DEMO_READY) $(READY)
 
-$(DEMO_READY): pyproject.toml constraints.txt
+$(DEMO_READY): pyproject.toml $(LOCK)
 	$(call install,sandbox)
 	@touch $(DEMO_READY)
 
@@ -67,20 +73,24 @@ test-dagster:
 	@$(MAKE) --no-print-directory VENV=.venv-dagster-$(VERSION) .venv-dagster-$(VERSION)/.dagster-ready
 	.venv-dagster-$(VERSION)/bin/pytest $(PYTEST) $(DAGSTER_TESTS)
 
-# Run by `test-dagster`, with its own VENV. Older versions of Dagster's `dg` need an older tomlkit, which nothing else uses.
-$(VENV)/.dagster-ready: pyproject.toml constraints.txt
+# Run by `test-dagster`, with its own VENV. The lock has no hashes of other versions, so here only versions are pinned.
+# Older versions of Dagster's `dg` need an older tomlkit, which nothing else uses.
+$(VENV)/.dagster-ready: pyproject.toml $(LOCK)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@grep -vE '^(dagster|tomlkit)' constraints.txt > $(VENV)/constraints.txt
+	@sed -n 's/^\([a-z0-9].*\) \\$$/\1/p' $(LOCK) | grep -vE '^(dagster|tomlkit)' > $(VENV)/constraints.txt
 	@echo "Installing Dagster $(VERSION) and the other dependencies into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(VENV)/constraints.txt \
-	'dagster==$(VERSION)' --editable '.[sandbox,development]'
-	@$(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib || echo "Python compiles the rest when it is imported."
+	@$(PIP) --constraint $(VENV)/constraints.txt 'dagster==$(VERSION)' --editable '.[sandbox,development]'
+	@$(COMPILE)
 	@touch $@
 
-# The browser tests need Chromium on this machine; without it they fail and say so.
+# The browser tests need Chromium on this machine; without it they fail and say so. Root is asked before it is installed,
+# or where nobody can answer, as in CI, told.
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
-	{ [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } || \
+	{ [ "$$(id -u)" = 0 ] && if [ -t 0 ]; then \
+	printf "The UI tests need a browser. Install Chromium with apt-get? [y/N] " && read -r answer && [ "$$answer" = y ]; \
+	else echo "The UI tests need a browser: installing Chromium with apt-get."; fi && \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } || \
 	echo "No browser is installed, and the UI tests need one: install it with 'sudo apt-get install chromium'." >&2
 
 demo: $(DEMO_READY)
@@ -97,12 +107,17 @@ chaos: setup
 # SeedTrust Ops compared with stock Dagster and Huey, about 35 minutes: bench/results.md. PARTS="a c" measures only those
 # parts and keeps the others; LARGE=1 adds 10,000 transactions and 1,000,000 rows and takes an hour and a half.
 bench: setup
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sandbox,development,bench]'
+	@$(PIP) --require-hashes --no-deps --only-binary :all: --requirement requirements/bench.txt
 	$(BIN)/python -m bench $(PARTS) $(if $(LARGE),--large)
 
-# Pins every version, without download addresses.
-constraints:
-	uv pip compile --universal --no-emit-index-url --no-annotate --python-version 3.11 --extra sandbox --extra development --extra ecs --extra kubernetes --extra bench pyproject.toml -o constraints.txt
+# Pins every version and hash in requirements/: `make lock UPGRADE="--upgrade-package NAME"`. Needs uv.
+lock:
+	$(PYTHON) requirements/lock.py $(UPGRADE)
+
+# The pinned versions against known vulnerabilities. Where no advisories can be reached, it says so.
+audit: setup
+	@$(PIP) --require-hashes --no-deps --only-binary :all: --requirement requirements/audit.txt
+	@$(BIN)/python requirements/audit.py
 
 clean:
 	rm -rf $(VENV) .venv-dagster-* .seedtrust build dist *.egg-info

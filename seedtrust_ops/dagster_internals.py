@@ -350,8 +350,8 @@ def require_payment_internals() -> None:
 
 
 _REMEDY = (
-    "Install the version of Dagster that constraints.txt pins, or adapt seedtrust_ops/dagster_internals.py to this "
-    "version (docs/development.md, 'Upgrading Dagster')."
+    "Install the version of Dagster that requirements/base.txt pins, or adapt seedtrust_ops/dagster_internals.py to "
+    "this version (docs/development.md, 'Upgrading Dagster')."
 )
 
 

@@ -125,7 +125,7 @@ def test_payments_are_refused_without_a_required_name(hide: Hide, name: str) -> 
         require_payment_internals()
     message = str(refusal.value)
     assert message.startswith(f"Nothing was sent. Dagster {dg.__version__} has no {ELSEWHERE}.{name}.")
-    assert "constraints.txt" in message
+    assert "requirements/base.txt" in message
 
 
 @pytest.mark.parametrize("name", CONVENIENT)

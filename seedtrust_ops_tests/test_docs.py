@@ -28,7 +28,7 @@ PAGES = sorted(
         *(ROOT / "seedtrust_ops_tests" / "chaos").rglob("*.md"),
     ]
 )
-TOP_LEVEL = ("seedtrust_ops", "seedtrust_ops_tests", "docs", "deploy", "bench")
+TOP_LEVEL = ("seedtrust_ops", "seedtrust_ops_tests", "docs", "deploy", "bench", "requirements")
 README_MAX_LINES = 150
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")

@@ -1,7 +1,7 @@
 """deploy/ecs and deploy/kubernetes: Dagster settings, variables, commands, permissions and network policies.
 
 Dagster's ECS and Kubernetes launchers are not installed here; their config was validated by hand against the schemas
-of the versions in constraints.txt.
+of the versions in requirements/.
 """
 
 import json
