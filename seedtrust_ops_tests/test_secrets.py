@@ -253,8 +253,8 @@ def texts_of_file(name: str, content: bytes) -> Iterable[tuple[str, str]]:
 
 
 SECRET_VARIABLES = {
-    "SEEDTRUST_DATABASE_URL": f"postgresql://{API_KEY}:{PASSWORD}@db.example/seedtrust?sslpassword={PASSWORD}",
-    "DAGSTER_POSTGRES_URL": f"postgresql://{API_KEY}:{PASSWORD}@db.example/dagster",
+    "SEEDTRUST_DATABASE_URL": f"postgresql://{API_KEY}:{PASSWORD}@db.example/seedtrust?sslmode=verify-full&sslpassword={PASSWORD}",
+    "DAGSTER_POSTGRES_URL": f"postgresql://{API_KEY}:{PASSWORD}@db.example/dagster?sslmode=verify-full",
     "SEEDTRUST_FIELD_KEY": API_KEY,
     "HUNTINGTON_API_KEY": API_KEY,
     "SMTP_USERNAME": API_KEY,

@@ -4,6 +4,7 @@ Engines are created in `database/engine.py`.
 See docs/decisions/embedded-postgres.md.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from pydantic import Field, SecretStr, field_validator
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from seedtrust_ops.config.plaintext import VERIFIED_SSLMODE, is_verified_or_local, libpq_parameters
 from seedtrust_ops.config.settings_base import SettingsGroup
 
 
@@ -19,6 +21,7 @@ def _postgres_url(text: str | None, driver: str) -> URL | None:
         return None
     try:
         url = make_url(text)
+        libpq_parameters(url.set(drivername=f"postgresql+{driver}"))
     except (ArgumentError, ValueError):
         # `from None`: SQLAlchemy's message quotes what it took for the port, which may be part of the password.
         raise ValueError("it is not a database URL like postgresql://user:password@host:5432/name") from None
@@ -51,6 +54,19 @@ class DatabaseSettings(SettingsGroup):
     def _require_postgres(cls, text: SecretStr | None) -> SecretStr | None:
         _postgres_url(text.get_secret_value() if text else None, "psycopg")
         return text
+
+    def find_plaintext(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+        urls = {"SEEDTRUST_DATABASE_URL": self.application_url, "DAGSTER_POSTGRES_URL": self.dagster_url}
+        reason = (
+            f"it reaches another machine without sslmode={VERIFIED_SSLMODE}, so anybody on the way could read it or "
+            f"pretend to be the database. Add ?sslmode={VERIFIED_SSLMODE}, and sslrootcert with the file of the "
+            "authority that signed the database's certificate"
+        )
+        return {
+            variable: reason
+            for variable, url in urls.items()
+            if url is not None and not is_verified_or_local(url, environment)
+        }
 
     @property
     def application_url(self) -> URL | None:

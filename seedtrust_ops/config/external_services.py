@@ -4,16 +4,18 @@ S3's endpoint, region and credentials are not here: boto3 reads its own variable
 """
 
 import re
+from collections.abc import Mapping
 from email.utils import parseaddr
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
+from seedtrust_ops.config.plaintext import is_loopback
 from seedtrust_ops.config.settings_base import (
     SettingsGroup,
     clean_api_key,
+    find_plaintext_urls,
     http_url,
     is_email_address,
-    is_tls_or_loopback,
 )
 
 # AWS naming rules for general purpose buckets.
@@ -53,10 +55,8 @@ class HuntingtonSettings(SettingsGroup):
     _is_http = field_validator("api_url")(http_url)
     _fits_a_header = field_validator("api_key")(clean_api_key)
 
-    @property
-    def uses_plaintext(self) -> bool:
-        """Whether requests to the bank could be read in transit: plain HTTP to another machine."""
-        return not is_tls_or_loopback(self.api_url)
+    def find_plaintext(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+        return find_plaintext_urls({"HUNTINGTON_API_URL": self.api_url})
 
 
 class MailSettings(SettingsGroup):
@@ -108,6 +108,14 @@ class MailSettings(SettingsGroup):
             raise ValueError("SMTP_USERNAME is not set, and a password requires a login name")
         return password
 
+    def find_plaintext(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+        if self.starttls or is_loopback(self.host):
+            return {}
+        return {
+            "SMTP_STARTTLS": "emails, and the password of SMTP_USERNAME, would reach SMTP_HOST unencrypted. Remove it, "
+            "or set it to 1"
+        }
+
 
 class StorageSettings(SettingsGroup):
     """The S3 bucket for reports and account balances."""
@@ -124,6 +132,12 @@ class StorageSettings(SettingsGroup):
             raise ValueError("a bucket name has 3 to 63 lowercase letters, digits, dots and hyphens")
         return name
 
+    def find_plaintext(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+        # boto3 has one such variable for all services and one for each, such as AWS_ENDPOINT_URL_S3.
+        return find_plaintext_urls(
+            {name: url for name, url in environment.items() if name.startswith("AWS_ENDPOINT_URL")}
+        )
+
 
 class CloudFrontSettings(SettingsGroup):
     """The URL that the CloudFront check requests."""
@@ -138,6 +152,9 @@ class CloudFrontSettings(SettingsGroup):
     def _require_http_url(cls, url: str) -> str:
         http_url(url)
         return url
+
+    def find_plaintext(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+        return find_plaintext_urls({"CLOUDFRONT_URL": self.url})
 
 
 class InternalApiSettings(SettingsGroup):
@@ -154,6 +171,9 @@ class InternalApiSettings(SettingsGroup):
 
     _is_http = field_validator("url")(http_url)
     _fits_a_header = field_validator("key")(clean_api_key)
+
+    def find_plaintext(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+        return find_plaintext_urls({"INTERNAL_API_URL": self.url})
 
 
 class PostHogSettings(SettingsGroup):
@@ -177,6 +197,9 @@ class PostHogSettings(SettingsGroup):
     def _clean_key(cls, key: SecretStr | None) -> SecretStr | None:
         return clean_api_key(key) if key is not None else None
 
+    def find_plaintext(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+        return find_plaintext_urls({"POSTHOG_HOST": self.host}) if self.key is not None else {}
+
 
 class HeartbeatSettings(SettingsGroup):
     """The external monitor that alerts when pings stop."""
@@ -192,3 +215,6 @@ class HeartbeatSettings(SettingsGroup):
     def _require_http_url(cls, url: SecretStr | None) -> SecretStr | None:
         # The URL is a secret: anybody who knows it can send pings and keep the monitor from alerting.
         return SecretStr(http_url(url.get_secret_value())) if url is not None else None
+
+    def find_plaintext(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+        return find_plaintext_urls({"HEARTBEAT_URL": self.url.get_secret_value()}) if self.url is not None else {}

@@ -1,16 +1,16 @@
-"""The base class of all settings groups, and the validators that several groups share.
+"""The base class of all settings groups, what refuses unencrypted connections, and validators that groups share.
 
 Errors name the variable and its purpose, and never repeat its value, which may be a secret.
 """
 
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from seedtrust_ops.config.plaintext import is_tls_or_loopback
 from seedtrust_ops.errors import ConfigurationError
 
 _ADDRESS = re.compile(r"[!-?A-~]+@[!-?A-~]+")
@@ -26,14 +26,30 @@ class SettingsGroup(BaseModel):
         """Return the group's values from these environment variables; an empty one counts as not set.
 
         Raises:
-            ConfigurationError: for each missing or invalid variable, its name, its purpose and what is wrong.
+            ConfigurationError: for each missing or invalid variable, its name, its purpose and what is wrong; and for
+                each by which data would reach another machine unencrypted, unless SEEDTRUST_ALLOW_PLAINTEXT is 1.
         """
+        variables = {name: value for name, value in environment.items() if value}
         try:
-            return cls.model_validate({name: value for name, value in environment.items() if value})
+            group = cls.model_validate(variables)
         except ValidationError as error:
             messages = [cls._describe(problem) for problem in error.errors(include_input=False)]
             # `from None`: pydantic's own message repeats the value, which may be a secret.
             raise ConfigurationError(" ".join(messages)) from None
+        plaintext = group.find_plaintext(variables)
+        if plaintext and not NetworkSettings.read(environment).allow_plaintext:
+            refused = " ".join(f"{name} is refused: {reason}." for name, reason in plaintext.items())
+            raise ConfigurationError(
+                f"{refused} Set SEEDTRUST_ALLOW_PLAINTEXT=1 only if nobody else can read or change the traffic there."
+            )
+        return group
+
+    def find_plaintext(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+        """Return what is wrong, and what to do, for each variable by which data would leave this machine unencrypted.
+
+        `environment` has the variables that are set, for those that a library reads by itself.
+        """
+        return {}
 
     @classmethod
     def _describe(cls, problem: Any) -> str:
@@ -50,6 +66,16 @@ class SettingsGroup(BaseModel):
             return f"{variable} is not set. It is {purpose}."
         reason = str(problem["msg"]).removeprefix("Value error, ")
         return f"{variable} is invalid: {reason}. It is {purpose}."
+
+
+class NetworkSettings(SettingsGroup):
+    """Whether data may leave this machine unencrypted."""
+
+    allow_plaintext: bool = Field(
+        default=False,
+        validation_alias="SEEDTRUST_ALLOW_PLAINTEXT",
+        description="1 to allow connections to other machines without TLS or without a verified certificate",
+    )
 
 
 def http_url(url: str) -> str:
@@ -71,13 +97,10 @@ def http_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def is_tls_or_loopback(url: str) -> bool:
-    """Return whether requests to `url` cannot be read in transit: it uses HTTPS, or it is on this machine."""
-    parts = urlsplit(url)
-    try:
-        return parts.scheme == "https" or ip_address(parts.hostname or "").is_loopback
-    except ValueError:
-        return parts.hostname == "localhost"
+def find_plaintext_urls(urls: Mapping[str, str]) -> Mapping[str, str]:
+    """Return what `SettingsGroup.find_plaintext` says of HTTP URLs, which are given by their variables."""
+    reason = "it is not an https:// URL, so the traffic to another machine could be read on the way. Use https://"
+    return {variable: reason for variable, url in urls.items() if not is_tls_or_loopback(url)}
 
 
 def clean_api_key(key: SecretStr) -> SecretStr:

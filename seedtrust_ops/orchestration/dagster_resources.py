@@ -301,8 +301,11 @@ class HeartbeatResource(SettingsResource):
         return {"enabled": settings.heartbeat.url is not None}
 
     def ping(self, *, alerts_delivered: bool, summary: str = "") -> str | None:
-        """Ping the monitor; see `healthcheck_ping.ping`."""
-        url = get_settings().heartbeat.url
+        """Ping the monitor; see `healthcheck_ping.ping`. An invalid HEARTBEAT_URL is an error text as well."""
+        try:
+            url = get_settings().heartbeat.url
+        except ConfigurationError as error:
+            return f"{error} The monitor was not pinged."
         if url is None:
             return None
         return healthcheck_ping.ping(url.get_secret_value(), alerts_delivered=alerts_delivered, summary=summary)

@@ -7,7 +7,6 @@ See docs/decisions/bank-connection.md.
 
 import asyncio
 import json
-import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -46,8 +45,6 @@ from seedtrust_ops.resources.huntington_schema import (
     retry_after_seconds,
     to_request_body,
 )
-
-_logger = logging.getLogger(__name__)
 
 TRANSFERS_PATH = "/v1/transfers"
 LOOKUP_ATTEMPTS = 3
@@ -211,8 +208,6 @@ def _parse_page(response: HttpResponse) -> WirePage | None:
 @asynccontextmanager
 async def open_huntington_bank(settings: HuntingtonSettings) -> AsyncIterator[HuntingtonBank]:
     """Open connections to the bank in `settings`; they are closed when the block ends."""
-    if settings.uses_plaintext:
-        _warn_about_plain_http(settings.api_url)
     tls = _tls_context(ssl.get_default_verify_paths()) if settings.api_url.startswith("https:") else None
     connections = [
         BankConnection(settings.api_url, tls, timeout_seconds=settings.timeout_seconds)
@@ -223,15 +218,6 @@ async def open_huntington_bank(settings: HuntingtonSettings) -> AsyncIterator[Hu
     finally:
         for connection in connections:
             connection.close()
-
-
-@cache
-def _warn_about_plain_http(url: str) -> None:
-    _logger.warning(
-        "HUNTINGTON_API_URL (%s) uses plain http to another machine: account numbers and the API key can be read in "
-        "transit. Use https, except for a test bank.",
-        url,
-    )
 
 
 @cache

@@ -30,7 +30,7 @@ from seedtrust_ops.config.external_services import (
     StorageSettings,
 )
 from seedtrust_ops.config.settings import TRANSFER_JOBS, RetentionSettings, ShadowSettings, WebSettings
-from seedtrust_ops.config.settings_base import SettingsGroup
+from seedtrust_ops.config.settings_base import NetworkSettings, SettingsGroup
 from seedtrust_ops.errors import ConfigurationError, SeedTrustError
 from seedtrust_ops.job_policies import JOB_POLICIES
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
@@ -42,6 +42,7 @@ GROUPS_WITH_DEFAULTS = [
     AlertThresholds,
     HeartbeatSettings,
     LocationSettings,
+    NetworkSettings,
     PostHogSettings,
     RetentionSettings,
     ShadowSettings,
@@ -129,6 +130,13 @@ def test_every_variable_has_a_description() -> None:
         (DatabaseSettings, "DAGSTER_POSTGRES_URL", "sqlite:///runs.db", "it is a sqlite URL"),
         (DatabaseSettings, "SEEDTRUST_DATABASE_URL", "seedtrust", "it is not a database URL"),
         (DatabaseSettings, "SEEDTRUST_DATABASE_URL", "postgresql://h:port/d", "it is not a database URL"),
+        (DatabaseSettings, "SEEDTRUST_DATABASE_URL", "postgresql://h/d?port=port", "it is not a database URL"),
+        (
+            DatabaseSettings,
+            "SEEDTRUST_DATABASE_URL",
+            "postgresql:///d?host=a:1&port=2,3",
+            "it is not a database URL",
+        ),
         (HuntingtonSettings, "HUNTINGTON_API_URL", "bank.example", "starts with http:// or https://"),
         (HuntingtonSettings, "HUNTINGTON_API_URL", "ftp://bank.example", "starts with http:// or https://"),
         (HuntingtonSettings, "HUNTINGTON_API_URL", "https://", "starts with http:// or https://"),
@@ -209,7 +217,9 @@ def test_errors_never_repeat_a_value_that_may_be_secret(group: type[SettingsGrou
 
 def test_settings_never_show_a_secret() -> None:
     keys = [Fernet.generate_key().decode() for _ in range(2)]
-    urls = dict.fromkeys(("SEEDTRUST_DATABASE_URL", "DAGSTER_POSTGRES_URL"), f"postgresql://user:{SECRET}@host/db")
+    urls = dict.fromkeys(
+        ("SEEDTRUST_DATABASE_URL", "DAGSTER_POSTGRES_URL"), f"postgresql://user:{SECRET}@host/db?sslmode=verify-full"
+    )
     environment = BANK | SERVICES | urls | {"SEEDTRUST_FIELD_KEY": ",".join(keys)}
     groups = [group.read(environment) for group in GROUPS]
     databases = DatabaseSettings.read(environment)
@@ -220,13 +230,13 @@ def test_settings_never_show_a_secret() -> None:
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"])
 def test_database_urls_get_the_driver_of_their_reader(scheme: str) -> None:
-    url = f"{scheme}://user:p%40ss@db.example:6432/seedtrust?sslmode=require"
+    url = f"{scheme}://user:p%40ss@db.example:6432/seedtrust?sslmode=verify-full"
     settings = DatabaseSettings.read({"SEEDTRUST_DATABASE_URL": url, "DAGSTER_POSTGRES_URL": url})
     for read, driver in ((settings.application_url, "psycopg"), (settings.dagster_url, "psycopg2")):
         assert read is not None
         assert read.drivername == f"postgresql+{driver}"
         assert (read.username, read.password, read.host, read.port) == ("user", "p@ss", "db.example", 6432)
-        assert (read.database, dict(read.query)) == ("seedtrust", {"sslmode": "require"})
+        assert (read.database, dict(read.query)) == ("seedtrust", {"sslmode": "verify-full"})
 
 
 def test_missing_database_url_means_the_embedded_server() -> None:

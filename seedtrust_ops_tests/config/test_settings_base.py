@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 import seedtrust_ops.config
-from seedtrust_ops.config.settings_base import SettingsGroup, is_tls_or_loopback
+from seedtrust_ops.config.settings_base import SettingsGroup
 from seedtrust_ops.errors import ConfigurationError
 
 SECRET = "hunter2-and-more"
@@ -58,23 +58,6 @@ def test_invalid_values_are_never_repeated(group: type[SettingsGroup], variable:
         if not SECRET_BY_NAME.search(variable):
             return
     assert SECRET not in shown
-
-
-@pytest.mark.parametrize(
-    ("url", "is_safe"),
-    [
-        ("https://bank.example", True),
-        ("http://127.0.0.1:8000", True),
-        ("http://[::1]:8000", True),
-        ("http://localhost:8000", True),
-        ("http://bank.example", False),
-        ("http://10.0.0.7", False),
-        ("http://localhost.bank.example", False),
-        ("http://127.0.0.1.bank.example", False),
-    ],
-)
-def test_plaintext_urls_are_detected(url: str, is_safe: bool) -> None:
-    assert is_tls_or_loopback(url) is is_safe
 
 
 def test_every_variable_belongs_to_one_group() -> None:

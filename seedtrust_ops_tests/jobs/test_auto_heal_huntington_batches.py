@@ -123,9 +123,11 @@ def test_heal_records_and_shows_the_banks_statuses(
     ("variables", "fragment", "tries"),
     [
         ({"HUNTINGTON_API_URL": None}, "HUNTINGTON_API_URL is not set", 1),
+        ({"HUNTINGTON_API_URL": "http://bank.example"}, "HUNTINGTON_API_URL is refused", 1),
         ({"HUNTINGTON_API_KEY": "wrong"}, "HUNTINGTON_API_KEY", 1),
         ({"HUNTINGTON_API_URL": "http://127.0.0.1:{port}"}, "gave no readable response", 3),
         ({"SEEDTRUST_DATABASE_URL": "postgresql://127.0.0.1:{port}/seedtrust"}, "is unavailable", 3),
+        ({"SEEDTRUST_DATABASE_URL": "postgresql://db.example/seedtrust"}, "SEEDTRUST_DATABASE_URL is refused", 1),
     ],
 )
 def test_error_is_one_sentence_and_retried_only_if_that_may_help(

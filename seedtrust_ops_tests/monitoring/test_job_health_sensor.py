@@ -188,6 +188,19 @@ def test_tick_ends_in_time_although_every_external_service_hangs(
     assert open_alerts(sessions) == {"transfers": ("transfers_halted", "HIGH")}
 
 
+def test_tick_reports_every_channel_that_is_refused_and_goes_on(
+    instance: dg.DagsterInstance, sessions: sessionmaker[Session], set_variables: SetVariables
+) -> None:
+    with sessions.begin() as session:
+        session.execute(text("insert into ops.switches (name, reason) values ('transfers_halted', 'drill')"))
+    channels = ("POSTHOG_HOST", "INTERNAL_API_URL", "HEARTBEAT_URL")
+    set_variables(**dict.fromkeys(channels, "http://service.example"))
+    message, _ = tick(instance)
+    for variable in channels:
+        assert f"{variable} is refused" in message
+    assert open_alerts(sessions) == {"transfers": ("transfers_halted", "HIGH")}
+
+
 def test_monitor_gets_fail_pings_only_while_no_channel_works(
     instance: dg.DagsterInstance,
     sessions: sessionmaker[Session],

@@ -25,7 +25,7 @@ from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
 
 ENVIRONMENT = {
-    "SEEDTRUST_DATABASE_URL": "postgresql://jobs:secret@db.example:6432/seedtrust",
+    "SEEDTRUST_DATABASE_URL": "postgresql://jobs:secret@db.example:6432/seedtrust?sslmode=verify-full",
     "SEEDTRUST_FIELD_KEY": "one,two",
     "HUNTINGTON_API_URL": "https://bank.example",
     "HUNTINGTON_API_KEY": "secret",

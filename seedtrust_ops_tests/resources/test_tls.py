@@ -1,7 +1,6 @@
 """Nothing is sent to a bank without a valid certificate, whatever the environment variables are."""
 
 import asyncio
-import logging
 import socket
 import ssl
 import threading
@@ -104,15 +103,3 @@ def test_bank_with_another_hosts_certificate_is_sent_nothing(monkeypatch: pytest
         # The same server, by the name on its certificate.
         assert not isinstance(create_transfer_at("127.0.0.1", port), NotSent)
         assert received[0].startswith(b"POST ")
-
-
-@pytest.mark.parametrize(("url", "warnings"), [("http://warned-once.example", 1), ("https://bank.example", 0)])
-def test_plain_http_bank_url_logs_one_warning(url: str, warnings: int, caplog: pytest.LogCaptureFixture) -> None:
-    async def open_twice() -> None:
-        for _ in range(2):
-            async with huntington_client.open_huntington_bank(settings(url)):
-                pass
-
-    with caplog.at_level(logging.WARNING):
-        asyncio.run(open_twice())
-    assert caplog.text.count("account numbers and the API key can be read in transit") == warnings

@@ -175,6 +175,16 @@ def test_unreachable_databases_mean_down_without_importing_dagster() -> None:
         assert "secret" not in done.stdout + done.stderr
 
 
+@pytest.mark.usefixtures("dagster_environment")
+def test_refused_database_url_means_down_and_is_shown(set_variables: SetVariables) -> None:
+    set_variables(SEEDTRUST_DATABASE_URL="postgresql://ops:secret@db.example/seedtrust")
+    for arguments in (["health"], ["status"]):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == (2 if arguments == ["health"] else 0)
+        assert "SEEDTRUST_DATABASE_URL is refused" in " ".join(result.output.split())
+        assert "secret" not in result.output
+
+
 def test_invalid_variable_means_down(set_variables: SetVariables) -> None:
     set_variables(SEEDTRUST_TIMEZONE="Nowhere/Atall")
     result = CliRunner().invoke(app, ["health"])

@@ -238,6 +238,19 @@ def test_embedded_server_is_found_but_never_started(
     assert not embedded_postgres.is_running(own_server)
 
 
+def test_refused_variables_are_incidents_or_log_lines(
+    watchdog_setup: WatchdogSetup, set_variables: SetVariables
+) -> None:
+    set_variables(
+        **dict.fromkeys(("SEEDTRUST_DATABASE_URL", "DAGSTER_POSTGRES_URL"), "postgresql://db.example/d"),
+        POSTHOG_HOST="http://posthog.example",
+    )
+    watchdog_setup.create(grace_seconds=0, database_seconds=0, heartbeat_seconds=45).run_once()
+    (email,) = watchdog_setup.mailbox.control.emails()
+    assert "SEEDTRUST_DATABASE_URL is refused" in email.text
+    assert any("POSTHOG_HOST is refused" in line for line in watchdog_setup.log_lines)
+
+
 @pytest.mark.usefixtures("bank_environment")
 def test_failed_round_is_logged_and_the_next_one_follows(
     watchdog_setup: WatchdogSetup, set_variables: SetVariables, dagster_home: DagsterHome
