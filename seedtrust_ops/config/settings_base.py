@@ -86,7 +86,8 @@ def http_url(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        is_valid = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        # Clients raise other errors than their own for a host that can't be looked up, such as api..example.
+        is_valid = bool((parts.hostname or "").encode("idna")) and (parts.port is None or parts.port > 0)
     except ValueError:
         is_valid = False
     if not is_valid or parts.scheme not in ("http", "https"):

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.alert_notifications.digest import enqueue_digest, record_delivered_digests
-from seedtrust_ops.domain.alert_notifications.jobs_status import enqueue_jobs_status, record_delivered_statuses
+from seedtrust_ops.domain.alert_notifications.jobs_status import enqueue_jobs_status, record_accepted_status
 from seedtrust_ops.domain.alert_notifications.notifier import enqueue_owed, find_untold, record_delivered
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.notifications.notification_kinds import ALERT_KINDS
@@ -149,7 +149,6 @@ def notify_people(
 
     def record(session: Session) -> bool:
         record_delivered(session, emails=channels.emails, now=now)
-        record_delivered_statuses(session, now=now)
         record_delivered_digests(session, emails=channels.emails, now=now)
         return bool(find_untold(session, untold))
 
@@ -165,7 +164,9 @@ def _send_events(sessions: Sessions, channels: AlertChannels, delivery: AlertDel
                 sessions, partial(abandon_all, destination=destination, reason=channels.missing[destination])
             )
             continue
-        report = send_due_events(sessions, destination, sink, max_seconds=MAX_EVENT_SECONDS)
+        # Only statuses of component `jobs` are queued for the internal API.
+        on_accepted = record_accepted_status if destination is Destination.INTERNAL_API else None
+        report = send_due_events(sessions, destination, sink, max_seconds=MAX_EVENT_SECONDS, on_accepted=on_accepted)
         delivery.events += report.sent
         if report.error is not None:
             delivery.errors[destination] = report.error

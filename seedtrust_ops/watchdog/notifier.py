@@ -4,6 +4,7 @@ Each channel that is configured is retried until it succeeds; none of them needs
 """
 
 import socket
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from seedtrust_ops.config.external_services import MailSettings
 from seedtrust_ops.domain.alerts.channel_state import Channel
 from seedtrust_ops.errors import ConfigurationError, SeedTrustError
 from seedtrust_ops.ports.component_status import Component, ComponentStatus, Status
-from seedtrust_ops.ports.email import EmailDeferred, EmailRejected
+from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, MailServerUnavailable
 from seedtrust_ops.ports.events import EventRejected
 from seedtrust_ops.resources.component_status import InternalApi
 from seedtrust_ops.resources.posthog_client import PostHog
@@ -72,15 +73,15 @@ class EmailChannel:
         self._addresses = addresses
 
     def notify(self, changes: Changes) -> None:
-        """Email everybody. If at least one email was sent, none is sent again."""
+        """Email everybody. If one email was sent, none is sent again, also if the mail server then hangs up."""
         is_sent = False
         error = ""
         with open_smtp_transport(self._settings, timeout_seconds=SMTP_TIMEOUT_SECONDS) as transport:
             for address in self._addresses:
                 try:
                     transport.send(self._build_email(address, changes))
-                except (EmailRejected, EmailDeferred) as rejection:
-                    error = str(rejection)
+                except (EmailRejected, EmailDeferred, MailServerUnavailable) as failure:
+                    error = str(failure)
                 else:
                     is_sent = True
         if not is_sent:
@@ -163,7 +164,11 @@ def open_channels(read_worst_severity: ReadWorstSeverity) -> tuple[list[Notifier
     except ConfigurationError as error:
         problems.append(f"The watchdog sends no PostHog events: {error}")
     try:
-        channels.append(InternalApiChannel(InternalApi(get_settings().internal_api), read_worst_severity))
+        if get_settings().shadow.all_jobs:
+            # The legacy systems do the work, so their status is theirs to report.
+            problems.append("All jobs are in shadow mode. The watchdog does not post to the internal API.")
+        else:
+            channels.append(InternalApiChannel(InternalApi(get_settings().internal_api), read_worst_severity))
     except ConfigurationError as error:
         problems.append(f"The watchdog does not post to the internal API: {error}")
     return channels, problems
@@ -191,6 +196,12 @@ def notify_channels(
             channel.notify(Changes(opened, resolved, [one for one in incidents.values() if one.resolved_at is None]))
         except (NotificationFailed, SeedTrustError) as error:
             failures.append(f"Channel {channel.name} failed and will be retried in the next round: {error}")
+            continue
+        except Exception:  # noqa: BLE001  A bug in one channel must not repeat what the others have sent.
+            failures.append(
+                f"Channel {channel.name} failed unexpectedly and will be retried in the next round.\n"
+                f"{traceback.format_exc()}"
+            )
             continue
         incidents = {key: _mark_notified(one, channel.name, now) for key, one in incidents.items()}
     return WatchdogState(state.history, incidents), failures

@@ -76,15 +76,15 @@ class Watchdog:
             if earlier is None or (earlier.resolved_at is None) != (one.resolved_at is None):
                 label = "RESOLVED" if one.resolved_at else one.incident.severity
                 self._log(f"{label}: {' '.join(key)}: {one.incident.detail}")
-        self._save(state)
+        failures = self._save(state)
         is_database_up = result.application_error is None
-        failures = self._record(state) if is_database_up else []
+        record_failures = self._record(state) if is_database_up else []
         notified, channel_failures = notify_channels(state, self._channels, result.at)
         self._save(notified)
-        if is_database_up and not failures and notified != state:
-            failures = self._record(notified)
+        if is_database_up and not record_failures and notified != state:
+            record_failures = self._record(notified)
         self._save(remove_reported(notified, self._channels))
-        self._log_new(failures + channel_failures)
+        self._log_new(failures + record_failures + channel_failures)
         return [one for one in notified.incidents.values() if one.resolved_at is None]
 
     def _record(self, state: WatchdogState) -> list[str]:
@@ -103,9 +103,14 @@ class Watchdog:
             incidents = []
         return WatchdogState(ProbeHistory(now), {one.incident.key: one for one in incidents})
 
-    def _save(self, state: WatchdogState) -> None:
+    def _save(self, state: WatchdogState) -> list[str]:
+        """Save the state; return a message if that failed. A full disk must not keep people from being notified."""
         self._state = state
-        state_file.write_state(self._folder, state)
+        try:
+            state_file.write_state(self._folder, state)
+        except OSError as error:
+            return [f"Could not save the state, so a restart may repeat notifications; the next round retries. {error}"]
+        return []
 
     def _read_worst_severity(self) -> Severity | None:
         try:

@@ -175,6 +175,7 @@ def test_every_variable_has_a_description() -> None:
         (StorageSettings, "REPORTS_BUCKET", "No Bucket", "3 to 63 lowercase letters"),
         (CloudFrontSettings, "CLOUDFRONT_URL", "cdn.example", "starts with http:// or https://"),
         (InternalApiSettings, "INTERNAL_API_URL", "https://u:p@internal.example", "must not contain a user, password"),
+        (InternalApiSettings, "INTERNAL_API_URL", "https://api..internal.example", "not a URL that starts with http"),
         (InternalApiSettings, "INTERNAL_API_KEY", "two words", "printable ASCII"),
     ],
 )

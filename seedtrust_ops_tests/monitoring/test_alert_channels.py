@@ -135,10 +135,53 @@ def test_alert_resolved_before_its_notification_sends_both(
 ) -> None:
     with sessions.begin() as session:
         session.add(Alert(rule="bank_silent", subject="Huntington", severity="CRITICAL", resolved_at=func.now()))
-    tick()
+    for _ in range(2):
+        tick()
     assert subjects(mailbox) == {
         "CRITICAL: bank silent, Huntington": len(ON_CALL),
         "Resolved: bank silent, Huntington": len(ON_CALL),
+    }
+
+
+def test_resolution_never_overtakes_the_email_that_an_alert_opened(tick: Tick, mailbox: MailboxProcess) -> None:
+    mailbox.control.inject_fault("defer", times=None)
+    tick(stuck())
+    mailbox.control.clear_faults()
+    # The email that it opened waits for its retry.
+    tick()
+    assert subjects(mailbox) == {}
+    tick.make_all_due()
+    for _ in range(2):
+        tick()
+    emails = [email.subject for email in mailbox.control.emails()]
+    assert emails == ["CRITICAL: batch stuck, batch 7"] * len(ON_CALL) + ["Resolved: batch stuck, batch 7"] * len(
+        ON_CALL
+    )
+
+
+def test_resolution_does_not_wait_for_one_of_several_addresses(tick: Tick, mailbox: MailboxProcess) -> None:
+    mailbox.control.inject_fault("defer", recipient=ON_CALL[0], times=None)
+    tick(stuck())
+    tick()
+    assert [email.subject for email in mailbox.control.emails(ON_CALL[1])] == [
+        "CRITICAL: batch stuck, batch 7",
+        "Resolved: batch stuck, batch 7",
+    ]
+
+
+def test_alert_resolved_while_its_emails_were_rejected_is_still_owed(tick: Tick, mailbox: MailboxProcess) -> None:
+    mailbox.control.inject_fault("reject", times=None)
+    tick(stuck())
+    tick()
+    assert set(tick.column_values(Notification.status)) == {"failed"}
+    mailbox.control.clear_faults()
+    tick()
+    assert subjects(mailbox) == {}
+    for _ in range(2):
+        tick(later=LATER)
+    assert subjects(mailbox) == {
+        "CRITICAL: batch stuck, batch 7": len(ON_CALL),
+        "Resolved: batch stuck, batch 7": len(ON_CALL),
     }
 
 

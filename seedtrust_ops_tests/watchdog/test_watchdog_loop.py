@@ -22,16 +22,17 @@ from seedtrust_ops.dagster_db.daemon_activity import DAEMON_TYPES
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import APPLICATION_DATABASE, DAGSTER_DATABASE, create_application_engine
 from seedtrust_ops.migrations.migrator import migrate
+from seedtrust_ops.resources.component_status import InternalApi
 from seedtrust_ops.tables import Alert, AlertNotification
 from seedtrust_ops.watchdog import state_file, watchdog_loop
-from seedtrust_ops.watchdog.probes import QueryFailed, TimedQuery, application_database_url
-from seedtrust_ops.watchdog.watchdog_loop import WatchdogAlreadyRunning, hold_watchdog_lock
+from seedtrust_ops.watchdog.probes import ProbeResult, QueryFailed, TimedQuery, application_database_url
+from seedtrust_ops.watchdog.watchdog_loop import Watchdog, WatchdogAlreadyRunning, hold_watchdog_lock
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.databases import plain_url, postgres_folder
 from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.ticks import TickRecorder, record_heartbeat
 from seedtrust_ops_tests.support.waiters import wait_until
-from seedtrust_ops_tests.watchdog.conftest import WatchdogSetup
+from seedtrust_ops_tests.watchdog.conftest import ON_CALL, WatchdogSetup
 
 # Starting servers and daemons takes long on a busy machine.
 pytestmark = pytest.mark.timeout(900)
@@ -253,12 +254,22 @@ def test_refused_variables_are_incidents_or_log_lines(
 
 @pytest.mark.usefixtures("bank_environment")
 def test_failed_round_is_logged_and_the_next_one_follows(
-    watchdog_setup: WatchdogSetup, set_variables: SetVariables, dagster_home: DagsterHome
+    watchdog_setup: WatchdogSetup,
+    set_variables: SetVariables,
+    dagster_home: DagsterHome,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     set_variables(**dagster_home.variables)
     watchdog = watchdog_setup.create()
-    blocking_path = watchdog_setup.folder / state_file.STATE_FILE
-    blocking_path.mkdir(parents=True)
+    probe = watchdog._prober.probe
+    failures = iter([RuntimeError("a bug"), RuntimeError("a bug")])
+
+    def fail_twice() -> ProbeResult:
+        for failure in failures:
+            raise failure
+        return probe()
+
+    monkeypatch.setattr(watchdog._prober, "probe", fail_twice)
     stop = threading.Event()
     loop = threading.Thread(
         target=watchdog_loop.run_until_stopped,
@@ -267,14 +278,65 @@ def test_failed_round_is_logged_and_the_next_one_follows(
     )
     loop.start()
     try:
-        wait_until(
-            lambda: sum("This round failed" in line for line in watchdog_setup.log_lines) >= 2, what="two failed rounds"
-        )
-        blocking_path.rmdir()
-        wait_until(blocking_path.is_file, what="a successful round")
+        wait_until((watchdog_setup.folder / state_file.STATE_FILE).is_file, what="a successful round")
     finally:
         stop.set()
         loop.join(120)
+    assert sum("This round failed" in line for line in watchdog_setup.log_lines) == 2
+
+
+def down(watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch) -> Watchdog:
+    """Let every probe of this watchdog find both databases unavailable."""
+    result = ProbeResult(datetime.now(UTC), "The database is gone.", "The database is gone.", None)
+    monkeypatch.setattr(watchdog._prober, "probe", lambda: result)
+    return watchdog
+
+
+def test_full_disk_keeps_nobody_from_being_notified(
+    watchdog_setup: WatchdogSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watchdog = down(watchdog_setup.create(database_seconds=0), monkeypatch)
+    (watchdog_setup.folder / state_file.STATE_FILE).mkdir(parents=True)
+    for _ in range(2):
+        watchdog.run_once()
+    assert watchdog_setup.subjects == ["SeedTrust Ops, CRITICAL: database down (application) and 1 more"]
+    assert sum("Could not save the state" in line for line in watchdog_setup.log_lines) == 1
+
+
+def test_mail_server_that_hangs_up_after_one_email_gets_no_second_copy(
+    watchdog_setup: WatchdogSetup, monkeypatch: pytest.MonkeyPatch, set_variables: SetVariables
+) -> None:
+    set_variables(ALERT_EMAILS=f"{ON_CALL},lead@seedtrust.example")
+    watchdog = down(watchdog_setup.create(database_seconds=0), monkeypatch)
+    for _ in range(3):
+        watchdog_setup.mailbox.control.clear_faults()
+        watchdog_setup.mailbox.control.inject_fault("drop_at_mail", skip=1, times=None)
+        watchdog.run_once()
+    assert len(watchdog_setup.mailbox.control.emails()) == 1
+
+
+def test_bug_in_one_channel_repeats_no_notification_of_the_others(
+    watchdog_setup: WatchdogSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watchdog = down(watchdog_setup.create(database_seconds=0), monkeypatch)
+
+    def fail(_self: object, _status: object) -> None:
+        raise UnicodeError("label empty or too long")
+
+    monkeypatch.setattr(InternalApi, "post", fail)
+    for _ in range(2):
+        watchdog.run_once()
+    assert len(watchdog_setup.subjects) == 1
+    assert any("internal_api failed unexpectedly" in line for line in watchdog_setup.log_lines)
+
+
+def test_shadow_mode_leaves_the_status_of_jobs_to_the_legacy_systems(
+    watchdog_setup: WatchdogSetup, monkeypatch: pytest.MonkeyPatch, set_variables: SetVariables
+) -> None:
+    set_variables(SEEDTRUST_SHADOW="1")
+    down(watchdog_setup.create(database_seconds=0), monkeypatch).run_once()
+    assert len(watchdog_setup.subjects) == 1
+    assert watchdog_setup.internal_api.posted_statuses() == []
 
 
 def test_second_watchdog_of_a_home_is_refused(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ that it reflects, so that a delivered status is recorded as a notification of ea
 See docs/decisions/alerts.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alert_notifications.notifier import OWED_AFTER_RESOLUTION
@@ -24,9 +24,10 @@ from seedtrust_ops.domain.alerts.channel_state import (
 )
 from seedtrust_ops.domain.alerts.store import severity_rank
 from seedtrust_ops.domain.outbox.store import Destination, Event, abandon_all, enqueue_events
+from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.ports.component_status import Component, Status
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.tables import Alert, OutgoingEvent
+from seedtrust_ops.tables import Alert, AlertNotification, OutgoingEvent
 
 SUPERSEDED = "Superseded by a newer status."
 MAX_NAMED_ALERTS = 10
@@ -62,44 +63,44 @@ def enqueue_jobs_status(session: Session) -> Status | None:
     return status
 
 
-def record_delivered_statuses(session: Session, *, now: datetime) -> None:
-    """Record which alerts opened and were resolved according to the statuses that the internal API has accepted.
+def record_accepted_status(session: Session, body: Mapping[str, Any], queued_at: datetime) -> None:
+    """Record which alerts opened, and which were resolved, according to a status that the internal API has accepted.
 
-    `now` is aware.
+    It is called once per status, in the transaction that records that it was sent. `queued_at` is aware.
     """
-    severities = OutgoingEvent.body["alerts"]
-    statuses = session.execute(
-        select(OutgoingEvent.created_at, OutgoingEvent.sent_at, severities.label("severities"))
-        # A status that an older release has queued names no alerts.
-        .where(*_IS_STATUS, OutgoingEvent.sent_at > now - OWED_AFTER_RESOLUTION, severities.is_not(None))
-        .order_by(OutgoingEvent.id)
-    ).all()
-    named = {int(alert_id) for status in statuses for alert_id in status.severities}
+    severities = body.get("alerts", {})
+    named = session.scalars(select(Alert.id).where(in_array(Alert.id, [int(number) for number in severities]))).all()
+    own = AlertNotification.alert_id == Alert.id, AlertNotification.channel == Channel.INTERNAL_API.value
+    opened = select(AlertNotification.id).where(*own)
     resolved = session.scalars(
-        select(Alert).where(Alert.resolved_at > now - OWED_AFTER_RESOLUTION, Alert.acknowledged_at.is_(None))
+        select(Alert).where(
+            Alert.resolved_at.between(func.now() - OWED_AFTER_RESOLUTION, queued_at),
+            Alert.acknowledged_at.is_(None),
+            opened.exists(),
+            ~opened.where(AlertNotification.notification == RESOLVED).exists(),
+        )
     ).all()
-    delivered = read_deliveries(session, named | {alert.id for alert in resolved})
-    own = {
-        alert_id: [row for row in rows if row.channel == Channel.INTERNAL_API] for alert_id, rows in delivered.items()
-    }
+    delivered = read_deliveries(session, named)
+    now = session.execute(select(func.now())).scalar_one()
+
+    def opening(alert_id: int, severity: str) -> str | None:
+        return next_opening(
+            severity, [row for row in delivered.get(alert_id, ()) if row.channel == Channel.INTERNAL_API]
+        )
+
     record_deliveries(
         session,
         [
-            Delivery(int(alert_id), Channel.INTERNAL_API, opening, severity, 1, status.sent_at)
-            for status in statuses
-            for alert_id, severity in status.severities.items()
-            if (opening := next_opening(severity, own.get(int(alert_id), ()))) is not None
-        ],
-    )
-    record_deliveries(
-        session,
-        [
-            Delivery(alert.id, Channel.INTERNAL_API, RESOLVED, alert.severity, 1, status.sent_at)
-            for alert in resolved
-            if alert.id in own
-            # The first such status is recorded; the others conflict with it.
-            for status in statuses
-            if status.created_at >= alert.resolved_at and str(alert.id) not in status.severities
+            *(
+                Delivery(number, Channel.INTERNAL_API, name, severities[str(number)], 1, now)
+                for number in named
+                if (name := opening(number, severities[str(number)])) is not None
+            ),
+            *(
+                Delivery(alert.id, Channel.INTERNAL_API, RESOLVED, alert.severity, 1, now)
+                for alert in resolved
+                if alert.id not in named
+            ),
         ],
     )
 

@@ -4,7 +4,8 @@ The status of component `jobs` is in `jobs_status`, MEDIUM and LOW alerts are in
 See docs/decisions/alerts.md.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,7 +28,7 @@ from seedtrust_ops.domain.alerts.channel_state import (
 from seedtrust_ops.domain.alerts.store import resolve_alert, severity_rank
 from seedtrust_ops.domain.notifications.notification_kinds import ALERT_KINDS, ALERT_OPENED, ALERT_RESOLVED
 from seedtrust_ops.domain.outbox.email_sink import NOTIFICATIONS_FAILING, alert_subject
-from seedtrust_ops.domain.outbox.queue import FAILED, requeue
+from seedtrust_ops.domain.outbox.queue import FAILED, QUEUED, requeue
 from seedtrust_ops.domain.outbox.store import Destination, Email, Event, enqueue_emails, enqueue_events
 from seedtrust_ops.domain.sql_arrays import array_table, in_array
 from seedtrust_ops.tables import Alert, AlertNotification, Notification, OutboxRow, OutgoingEvent
@@ -85,8 +86,8 @@ class _Owed:
 def enqueue_owed(session: Session, *, emails: Sequence[str], posthog: bool, now: datetime) -> set[int]:
     """Queue everything that email and PostHog owe people and that is not queued yet, for the worst alerts first.
 
-    A notification that failed for good is queued again while its alert is open. At most MAX_ALERTS_PER_TICK alerts are
-    queued per call.
+    A notification that failed for good is queued again after an hour. At most MAX_ALERTS_PER_TICK alerts are queued per
+    call. The email that an alert is resolved waits for the earlier ones, which it must not overtake after an outage.
 
     Args:
         session: on the application's database.
@@ -106,18 +107,14 @@ def enqueue_owed(session: Session, *, emails: Sequence[str], posthog: bool, now:
     queued_emails = _find_emails(session, emails_owed)
     queued_events = _find_events(session, events_owed)
     new = [one for one in owed if one.key not in queued_emails and one.key not in queued_events]
+    waiting = _alerts_with_waiting_emails(session, new, delivered)
+    new = [one for one in new if not (one.name == RESOLVED and one.address and one.alert.id in waiting)]
     chosen = list(dict.fromkeys(one.alert.id for one in new))[:MAX_ALERTS_PER_TICK]
     enqueue_emails(session, [one.email for one in new if one.address and one.alert.id in chosen])
     enqueue_events(session, [one.event for one in new if not one.address and one.alert.id in chosen])
 
-    def may_retry(row: OutboxRow, one: _Owed) -> bool:
-        failed_at = row.attempted_at or row.created_at
-        return row.status == FAILED and one.alert.resolved_at is None and failed_at <= now - REPEAT_AFTER
-
-    failed_emails = [row.id for key, row in queued_emails.items() if may_retry(row, emails_owed[key])]
-    failed_events = [row.id for key, row in queued_events.items() if may_retry(row, events_owed[key])]
-    requeue(session, Notification, in_array(Notification.id, failed_emails))
-    requeue(session, OutgoingEvent, in_array(OutgoingEvent.id, failed_events))
+    requeue(session, Notification, in_array(Notification.id, _retriable_ids(queued_emails.values(), now)))
+    requeue(session, OutgoingEvent, in_array(OutgoingEvent.id, _retriable_ids(queued_events.values(), now)))
     return {alert.id for alert in alerts if _is_untold(alert, delivered.get(alert.id, ()))}
 
 
@@ -246,7 +243,34 @@ def _delivery(
     channel: Channel, alert_id: int, name: str, said: Mapping[str, Any], notified_at: datetime | None
 ) -> Delivery:
     assert notified_at is not None, "only sent emails and events are deliveries"
-    return Delivery(alert_id, channel, name, said["severity"], said["occurrences"], notified_at)
+    # What an older release has queued does not say how often the alert has occurred.
+    return Delivery(alert_id, channel, name, said["severity"], said.get("occurrences", 1), notified_at)
+
+
+def _retriable_ids(rows: Iterable[OutboxRow], now: datetime) -> list[int]:
+    return [
+        row.id for row in rows if row.status == FAILED and (row.attempted_at or row.created_at) <= now - REPEAT_AFTER
+    ]
+
+
+def _alerts_with_waiting_emails(
+    session: Session, new: Collection[_Owed], delivered: Mapping[int, Sequence[AlertNotification]]
+) -> set[int]:
+    """Return the alerts of which every address has yet to be sent an earlier email than that they are resolved."""
+    addresses: dict[int, set[str]] = defaultdict(set)
+    waiting: dict[int, set[str]] = defaultdict(set)
+    earlier: dict[str, _Owed] = {}
+    for one in new:
+        if one.name == RESOLVED and one.address:
+            addresses[one.alert.id].add(one.address)
+            for name in _possible_names(_of_channel(delivered.get(one.alert.id, ()), Channel.EMAIL)):
+                if name != RESOLVED:
+                    earlier[_outbox_key(one.alert.id, name, one.address)] = one
+        elif one.address:
+            waiting[one.alert.id].add(one.address)
+    for key in _find_emails(session, earlier, Notification.status == QUEUED):
+        waiting[earlier[key].alert.id].add(earlier[key].address)
+    return {alert_id for alert_id, those in addresses.items() if those <= waiting[alert_id]}
 
 
 def _find_emails(session: Session, keys: Collection[str], *conditions: ColumnElement[bool]) -> dict[str, Notification]:

@@ -108,8 +108,13 @@ def owed_channels(
         for channel in Channel
         if channel in configured
         and (channel is not Channel.DIGEST) == is_immediate
-        and next_opening(alert.severity, [row for row in delivered if row.channel == channel]) is not None
+        and _owes_opening(channel, alert.severity, [row for row in delivered if row.channel == channel])
     ]
+
+
+def _owes_opening(channel: Channel, severity: str, delivered: Collection[AlertNotification]) -> bool:
+    # The digest lists an open alert every day, with the severity of that day.
+    return not delivered if channel is Channel.DIGEST else next_opening(severity, delivered) is not None
 
 
 def _priority(severity: str) -> int:

@@ -5,11 +5,13 @@ duplicates at most one. What a row is and how it is sent is the sink's business:
 See docs/decisions/outbox.md.
 """
 
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -40,7 +42,10 @@ class Withheld(Exception):
 
 
 class Sink(ABC, Generic[Row, Item]):
-    """Sends the rows of one queue, one at a time; the three groups of errors say what else may happen."""
+    """Sends the rows of one queue, one at a time; the three groups of errors say what else may happen.
+
+    Any other error of `send` counts as a deferral: what one row provokes must not hold back the others.
+    """
 
     rejections: tuple[type[Exception], ...] = ()
     """This row will never be accepted as it is; others may be."""
@@ -60,7 +65,7 @@ class Sink(ABC, Generic[Row, Item]):
     def on_sent(self, session: Session, item: Item, *, is_first: bool) -> None:
         """Called in the transaction that records that the item was sent, the first of this delivery or a later one."""
 
-    def on_failed(self, session: Session, row: Row) -> None:
+    def on_failed(self, session: Session, row_id: int) -> None:
         """Called in the transaction that records that the row has failed permanently."""
 
     def on_outage(self, session: Session, error: str) -> None:
@@ -144,6 +149,8 @@ class _Delivery(Generic[Row, Item]):
         except self.sink.outages as error:
             self.report.error = str(error)
             return partial(self.record_outage, str(error), self.defer(claim, attempt, str(error)))
+        except Exception as error:  # noqa: BLE001  Whatever one row provokes must not hold back the others.
+            return self.defer(claim, attempt, _describe_unexpected(error))
         self.report.sent += 1
         return partial(self.record_success, attempt, item, values, self.report.sent == 1)
 
@@ -156,9 +163,8 @@ class _Delivery(Generic[Row, Item]):
         return lambda session: self.queue.record_retry(session, claim, attempt, error)
 
     def fail(self, row_id: int, error: str, session: Session) -> None:
-        failed = self.queue.record_failed(session, row_id, error)
-        if failed is not None:
-            self.sink.on_failed(session, failed)
+        if self.queue.record_failed(session, row_id, error):
+            self.sink.on_failed(session, row_id)
 
     def record_outage(self, error: str, record_attempt: RecordResult, session: Session) -> None:
         self.sink.on_outage(session, error)
@@ -174,10 +180,16 @@ class _Delivery(Generic[Row, Item]):
 class _NotStarted(Enum):
     """Why a claimed row is not sent."""
 
-    CLAIM_LOST = "another dispatcher has claimed or sent it"
+    CLAIM_LOST = "another dispatcher has claimed or sent it, or another transaction has locked it"
     WITHHELD = "it is not meant to be sent any more"
     USED_UP = "dispatchers that crashed used up its attempts"
 
 
 def _record_nothing(_session: Session) -> None:
     return None
+
+
+def _describe_unexpected(error: Exception) -> str:
+    """Return the error's type and place, without its text, which may contain personal data."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}, an unexpected error, in {Path(place.filename).name}, line {place.lineno}."

@@ -48,10 +48,12 @@ NOTIFY_AFTER = timedelta(minutes=10)
 INACTIVE_RECIPIENT = "The recipient is not an active user; inactive users receive no email."
 EMAIL_RETRIES = RetryPolicy(first_delay=timedelta(minutes=1), backoff_factor=6, max_attempts=5)
 """Emails are retried after 1, 6 and 36 minutes, and 3.6 hours."""
-ALERT_EMAIL_RETRIES = RetryPolicy(first_delay=timedelta(seconds=30), backoff_factor=2, max_attempts=12)
-"""Emails about alerts are retried after 30 seconds, 1, 2, 4 minutes and so on, for most of a day.
+ALERT_EMAIL_RETRIES = RetryPolicy(
+    first_delay=timedelta(seconds=30), backoff_factor=2, max_delay=timedelta(minutes=10), max_attempts=150
+)
+"""Emails about alerts are retried after 30 seconds, 1, 2, 4 and 8 minutes, then every 10 minutes, for a day.
 
-So people learn of an outage soon after it ends.
+So people learn of an outage at most 10 minutes after it ends.
 """
 EMAIL_CLAIM_DURATION = timedelta(minutes=10)
 """With a timeout of 30 seconds per response, an email whose connection has to be reopened takes at most 7 minutes."""
@@ -150,14 +152,15 @@ class _EmailSink(Sink[Notification, DueEmail]):
         if is_first:
             resolve_alert(session, NOTIFICATIONS_FAILING, MAIL_SERVER)
 
-    def on_failed(self, session: Session, row: Notification) -> None:
+    def on_failed(self, session: Session, row_id: int) -> None:
+        kind = session.scalars(select(Notification.kind).where(Notification.id == row_id)).one()
         # The alert leaves out the error, because a mail server's reply often contains the recipient's address.
         open_alert(
             session,
             NOTIFICATIONS_FAILING,
-            alert_subject(row.kind),
+            alert_subject(kind),
             "HIGH",
-            f"Email {row.id} ({row.kind}) failed and will not be retried. The reason is in last_error of its row in "
+            f"Email {row_id} ({kind}) failed and will not be retried. The reason is in last_error of its row in "
             "ops.notifications. Fix the cause, then run `seedtrust-ops notifications retry`.",
         )
 

@@ -3,7 +3,7 @@
 An event can be sent twice: with the same key and time, by which PostHog drops the duplicate.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,14 +24,22 @@ EVENT_RETRIES = RetryPolicy(
 """Events are retried after 15 seconds, then twice as long each time up to an hour, for a day."""
 EVENT_CLAIM_DURATION = timedelta(minutes=2)
 
+OnAccepted = Callable[[Session, Mapping[str, Any], datetime], None]
+"""Called in the transaction that records that an event was sent, with its body and when it was queued (aware)."""
+
 
 def send_due_events(
-    sessions: Sessions, destination: Destination, sink: EventSink, *, max_seconds: float
+    sessions: Sessions,
+    destination: Destination,
+    sink: EventSink,
+    *,
+    max_seconds: float,
+    on_accepted: OnAccepted | None = None,
 ) -> DeliveryReport:
     """Send the events that are due for one destination, oldest first, until none is left or `max_seconds` have passed.
 
     A rejected event fails at once and delays no other. An event whose attempt fails a day after it was queued has
-    failed for good; the reason stays in its row.
+    failed for good; the reason stays in its row. `on_accepted` is called for each event that was accepted.
     """
     queue = Queue(
         OutgoingEvent,
@@ -39,7 +47,7 @@ def send_due_events(
         retry_policy=lambda _event: EVENT_RETRIES,
         claim_duration=EVENT_CLAIM_DURATION,
     )
-    return send_due(sessions, queue, _DestinationSink(sink), max_seconds=max_seconds)
+    return send_due(sessions, queue, _DestinationSink(sink, on_accepted), max_seconds=max_seconds)
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,9 @@ class _DestinationSink(Sink[OutgoingEvent, _DueEvent]):
     rejections = (EventRejected,)
     outages = (SeedTrustError,)
 
-    def __init__(self, sink: EventSink) -> None:
+    def __init__(self, sink: EventSink, on_accepted: OnAccepted | None) -> None:
         self._sink = sink
+        self._on_accepted = on_accepted
 
     def load(self, session: Session, row: OutgoingEvent) -> _DueEvent:
         return _DueEvent(row.dedupe_key, row.body, row.created_at)
@@ -64,3 +73,7 @@ class _DestinationSink(Sink[OutgoingEvent, _DueEvent]):
     def send(self, item: _DueEvent) -> Mapping[str, Any]:
         self._sink.send(item.dedupe_key, item.body, item.created_at)
         return {}
+
+    def on_sent(self, session: Session, item: _DueEvent, *, is_first: bool) -> None:
+        if self._on_accepted is not None:
+            self._on_accepted(session, item.body, item.created_at)

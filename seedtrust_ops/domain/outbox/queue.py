@@ -104,11 +104,11 @@ class Queue(Generic[Row]):
         return None
 
     def lock_claimed(self, session: Session, claim: Claim, row_id: int) -> tuple[Row, timedelta] | None:
-        """Lock a claimed row and return it with its age; return None if the claim on it was lost."""
+        """Lock a claimed row and return it with its age; return None if its claim was lost or another has locked it."""
         locked = session.execute(
             select(self.table, func.now())
             .where(self.table.id == row_id, *self._is_held(claim))
-            .with_for_update(of=self.table)
+            .with_for_update(of=self.table, skip_locked=True)
         ).one_or_none()
         return None if locked is None else (locked[0], locked[1] - locked[0].created_at)
 
@@ -138,19 +138,21 @@ class Queue(Generic[Row]):
             .values(claim_token=None, last_error=error, next_attempt_at=func.now() + attempt.retry_after)
         )
 
-    def record_failed(self, session: Session, row_id: int, error: str) -> Row | None:
-        """Record that the row has failed permanently and return it; return None if it is no longer queued."""
-        return session.scalars(
+    def record_failed(self, session: Session, row_id: int, error: str) -> bool:
+        """Record that the row has failed permanently; return False if it is no longer queued."""
+        failed = session.execute(
             update(self.table)
             .where(self.table.id == row_id, self.table.status == QUEUED)
             .values(status=FAILED, claim_token=None, last_error=error)
-            .returning(self.table)
-        ).one_or_none()
+            .returning(self.table.id)
+        )
+        return failed.one_or_none() is not None
 
     def release(self, session: Session, claim: Claim) -> None:
-        """Release the rows of a claim that were not tried; they are due at once."""
+        """Release the rows of a claim that were not tried; they are due at once, locked ones when the claim expires."""
+        untried = select(self.table.id).where(*self._is_held(claim)).with_for_update(skip_locked=True)
         session.execute(
-            update(self.table).where(*self._is_held(claim)).values(claim_token=None, next_attempt_at=func.now())
+            update(self.table).where(self.table.id.in_(untried)).values(claim_token=None, next_attempt_at=func.now())
         )
 
     def _is_held(self, claim: Claim) -> tuple[ColumnElement[bool], ...]:

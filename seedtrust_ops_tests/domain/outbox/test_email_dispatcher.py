@@ -7,7 +7,8 @@ from datetime import timedelta
 from email.message import Message
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, select, text, update
+from sqlalchemy.orm import ORMExecuteState
 
 from seedtrust_ops.domain.notifications import TableEmailKind
 from seedtrust_ops.domain.outbox import Attachment, Email, count_due_emails, dispatcher, enqueue_emails
@@ -204,6 +205,48 @@ def test_unsendable_email_fails_with_a_reason_and_the_others_are_sent(
     assert re.search(reason, row.last_error or "")
     assert outbox.row(valid).status == "sent"
     assert len(outbox.open_alerts()) == 1
+
+
+def test_row_locked_by_another_application_holds_back_no_other(outbox: OutboxHarness) -> None:
+    ids = [outbox.enqueue() for _ in range(3)]
+    locked = ids[1]
+    locking = outbox.sessions()
+
+    def lock_after_claim(statement: ORMExecuteState) -> None:
+        # A claim skips locked rows by itself, so the row is locked once it is claimed.
+        if statement.is_select and statement.session is not locking and not locking.in_transaction():
+            with outbox.sessions.kw["bind"].connect() as connection:
+                claimed = connection.scalar(select(Notification.claim_token).where(Notification.id == locked))
+            if claimed:
+                locking.execute(select(Notification.id).where(Notification.id == locked).with_for_update())
+
+    event.listen(outbox.sessions, "do_orm_execute", lock_after_claim)
+    try:
+        assert outbox.send_due().sent == 2
+        assert locking.in_transaction()
+    finally:
+        event.remove(outbox.sessions, "do_orm_execute", lock_after_claim)
+        locking.close()
+    assert outbox.statuses() == {"sent": 2, "queued": 1}
+    outbox.make_all_due()
+    assert outbox.send_due().sent == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["update ops.notifications set variables = 'null'", "update public.users set created_at = 'infinity'"],
+    ids=["variables", "recipient"],
+)
+def test_row_that_python_cannot_handle_holds_back_no_other(outbox: OutboxHarness, damage: str) -> None:
+    user = outbox.add_user()
+    with outbox.sessions.begin() as session:
+        damaged = outbox.enqueue(user)
+        session.execute(text(f"{damage} where id = {damaged if 'notifications' in damage else user.id}"))
+    healthy = [outbox.enqueue() for _ in range(2)]
+    outbox.send_due()
+    assert [outbox.row(email_id).status for email_id in healthy] == ["sent", "sent"]
+    row = outbox.row(damaged)
+    assert row.status == "sent" or "TypeError, an unexpected error" in (row.last_error or "")
 
 
 def test_invalid_nested_variables_fail_with_a_reason(outbox: OutboxHarness) -> None:

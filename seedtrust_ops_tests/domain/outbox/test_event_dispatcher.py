@@ -1,5 +1,6 @@
 """Events for PostHog and the internal API: outages and crashes lose none, and no event blocks another."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -54,12 +55,13 @@ def rows(sessions: sessionmaker[Session]) -> dict[str, OutgoingEvent]:
 
 
 class FakeSink:
-    """Accepts events, except that it rejects one name and fails at another."""
+    """Accepts events, except that it rejects one name, fails at another, and has a bug that a third one meets."""
 
-    def __init__(self, *, rejects: str = "", fails_at: str = "") -> None:
+    def __init__(self, *, rejects: str = "", fails_at: str = "", breaks_at: str = "") -> None:
         self.accepted: list[str] = []
         self.rejects = rejects
         self.fails_at = fails_at
+        self.breaks_at = breaks_at
 
     def send(self, _dedupe_key: str, body: Mapping[str, Any], _at: datetime) -> None:
         name = body["event"]
@@ -67,6 +69,8 @@ class FakeSink:
             raise EventRejected("The name is not allowed.")
         if name == self.fails_at:
             raise PostHogUnavailable("PostHog is down.")
+        if name == self.breaks_at:
+            raise UnicodeError("maria@example.test")
         self.accepted.append(name)
 
 
@@ -103,6 +107,19 @@ def test_event_that_always_fails_does_not_block_the_others(sessions: sessionmake
     assert sink.accepted == ["a", "c", "d"]
     remaining = rows(sessions)
     assert {name: row.attempts for name, row in remaining.items()} == {"a": 1, "poison": 1, "c": 1, "d": 1}
+
+
+def test_unexpected_error_of_one_event_is_its_own_and_names_no_data(sessions: sessionmaker[Session]) -> None:
+    enqueue(sessions, "a", "poison", "c")
+    sink = FakeSink(breaks_at="poison")
+    report = send_due(sessions, sink)
+    assert (report.sent, report.will_retry, report.error, sink.accepted) == (2, 1, None, ["a", "c"])
+    error = rows(sessions)["poison"].last_error or ""
+    assert re.fullmatch(r"UnicodeError, an unexpected error, in test_event_dispatcher\.py, line \d+\.", error)
+    set_age(sessions, timedelta(days=1))
+    make_all_due(sessions)
+    assert send_due(sessions, sink).failed == 1
+    assert rows(sessions)["poison"].status == "failed"
 
 
 def test_retry_delays_double_up_to_an_hour() -> None:
