@@ -51,12 +51,15 @@ class JobPolicy:
         group: the business area it belongs to.
         expires_after: a run that is queued for longer is canceled; None if it may wait forever.
         singleton: whether at most one run of it may be in progress.
+        always_live: whether it is never in shadow mode, because it changes only what this project itself has written,
+            which no legacy system does for us.
     """
 
     severity: Severity
     group: Group
     expires_after: timedelta | None
     singleton: bool = True
+    always_live: bool = False
 
 
 JOB_POLICIES = {
@@ -77,8 +80,8 @@ JOB_POLICIES = {
     "example_error": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
     "example_progress": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
     "example_with_args": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
-    # It purges old rows; skipping it for a day does no harm.
-    "retention": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=24)),
+    # It purges old rows; skipping it for a day does no harm. In shadow mode they accumulate as they do otherwise.
+    "retention": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=24), always_live=True),
 }
 DEFAULT_POLICY = JobPolicy(Severity.HIGH, Group.HEALTH, None, singleton=False)
 """The policy of a run of any other job, such as a manual asset materialization. If in doubt, people are notified."""

@@ -27,7 +27,7 @@ from seedtrust_ops.config.external_services import (
 )
 from seedtrust_ops.config.settings_base import SettingsGroup
 from seedtrust_ops.errors import ConfigurationError
-from seedtrust_ops.job_policies import JOB_POLICIES
+from seedtrust_ops.job_policies import JOB_POLICIES, job_policy
 
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 
@@ -142,9 +142,17 @@ class ShadowSettings(SettingsGroup):
             raise ValueError(f"it has {listed[0]} without {other}; both must be in shadow mode, or neither")
         return jobs
 
+    @field_validator("jobs")
+    @classmethod
+    def _refuse_live_jobs(cls, jobs: tuple[str, ...]) -> tuple[str, ...]:
+        live = [job for job in jobs if JOB_POLICIES[job].always_live]
+        if live:
+            raise ValueError(f"{', '.join(live)} runs live in shadow mode too; remove the name")
+        return jobs
+
     def covers(self, job: str) -> bool:
         """Return whether this job runs in shadow mode."""
-        return self.all_jobs or job in self.jobs
+        return not job_policy(job).always_live and (self.all_jobs or job in self.jobs)
 
 
 class RetentionSettings(SettingsGroup):

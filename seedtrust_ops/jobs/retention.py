@@ -1,6 +1,7 @@
 """Daily at 03:30: purges old Dagster runs, delivered events and email attachments, which nothing else purges.
 
-A run is kept until JobRun has its final status. JobRun rows, transfer attempts and the ledger are kept forever.
+A run is kept until JobRun has its final status. JobRun rows, transfer attempts and the ledger are kept forever. In
+shadow mode it purges too: runs and events accumulate then as well, and no legacy system knows them.
 See docs/decisions/retention.md.
 """
 
@@ -22,7 +23,6 @@ from seedtrust_ops.database.engine import dagster_url
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.job_runs import find_ended_runs
 from seedtrust_ops.domain.outbox.store import purge_old_attachments, purge_old_events
-from seedtrust_ops.domain.shadow_mode.job_dry_runs import dry_run_retention
 from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.job_factory import single_op_job
@@ -32,15 +32,7 @@ FREQUENT_JOBS = ("auto_heal_huntington_batches", "report_generation", "aws_statu
 """Jobs that run every 30 minutes or more often. For their successful runs, the JobRun row is enough."""
 
 
-def _events_before() -> datetime:
-    return datetime.now(UTC) - timedelta(days=get_settings().retention.events_days)
-
-
-@single_op_job(
-    kind="postgres",
-    shadow=lambda run: dry_run_retention(run.sessions, before=_events_before()),
-    max_runtime_seconds=3600,
-)
+@single_op_job(kind="postgres", shadow=None, max_runtime_seconds=3600)
 def retention(context: dg.OpExecutionContext, database: DatabaseResource) -> dict[str, Any]:
     """Purge old runs with their events, tags and output, plus old outgoing events and attachments of failed emails."""
     settings = get_settings().retention
@@ -53,7 +45,7 @@ def retention(context: dg.OpExecutionContext, database: DatabaseResource) -> dic
         for run_id in run_ids:
             context.instance.compute_log_manager.delete_logs(prefix=[run_id])
 
-    sessions, before = database.sessions(), _events_before()
+    sessions, before = database.sessions(), datetime.now(UTC) - timedelta(days=settings.events_days)
     purged = _purge_runs(sessions, settings, delete_output, is_time_up)
     events = _purge_in_batches(sessions, partial(purge_old_events, before=before), is_time_up)
     attachments = _purge_in_batches(sessions, partial(purge_old_attachments, before=before), is_time_up)

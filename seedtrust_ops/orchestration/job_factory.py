@@ -71,7 +71,8 @@ def single_op_job(
     Args:
         kind: what the op works with, such as `postgres` or `s3`; the UI shows it.
         shadow: what a run decides in shadow mode, instead of calling the function; None if the function only reads:
-            its database sessions are then read-only, and it gets no other resource.
+            its database sessions are then read-only, and it gets no other resource. Also None if its policy says that
+            the job is always live.
         legacy_name: the name of the job in the system that this project replaces, if there was one.
         max_runtime_seconds: Dagster ends a run that takes longer; None for the default of all jobs.
     """
@@ -79,7 +80,8 @@ def single_op_job(
     def build(function: Callable[..., Any]) -> dg.JobDefinition:
         name = function.__name__
         op = dg.op(name=name, retry_policy=RETRIES, tags={"kind": kind})(_live_or_in_shadow(name, function, shadow))
-        if shadow is None:
+        is_always_live = job_policy(name).always_live
+        if shadow is None and not is_always_live:
             _require_read_only(name, op.required_resource_keys)
         # The graph between the two needs its own name: Dagster does not allow an op and a graph with the same name.
         graph = dg.GraphDefinition(name=f"{name}_graph", node_defs=[op], description=op.description)
@@ -89,7 +91,12 @@ def single_op_job(
             name=name,
             description=op.description,
             executor_def=in_process,
-            **_job_options(name, legacy_name, limit, _describe_shadow_mode(shadow)),
+            **_job_options(
+                name,
+                legacy_name,
+                limit,
+                {SHADOW_LABEL: "runs live, as always"} if is_always_live else _describe_shadow_mode(shadow),
+            ),
         )
 
     return build
@@ -215,9 +222,13 @@ def _live_or_in_shadow(job: str, function: Callable[..., Any], shadow: ShadowRul
     def body(context: OpContext, **arguments: Any) -> Any:
         with user_facing_failures():
             config = arguments.get("config")
-            if shadow is None:
+            if shadow is None and not job_policy(job).always_live:
                 arguments = _with_read_only_database(arguments)
-            elif is_in_shadow_mode(job) and not (isinstance(config, JobConfig) and config.only_previews):
+            elif (
+                shadow is not None
+                and is_in_shadow_mode(job)
+                and not (isinstance(config, JobConfig) and config.only_previews)
+            ):
                 return run_in_shadow_mode(context, job, shadow, arguments)
             return function(context, **arguments)
 

@@ -150,11 +150,12 @@ def test_every_variable_has_a_description() -> None:
         (TransferSettings, "HUNTINGTON_UNKNOWN_GRACE_SECONDS", "soon", "valid number"),
         (TransferSettings, "SEEDTRUST_TRANSFERS_HALTED", "for now", "boolean"),
         (ShadowSettings, "SEEDTRUST_SHADOW", "perhaps", "boolean"),
-        (ShadowSettings, "SEEDTRUST_SHADOW_JOBS", "retention, retentoin", "an unknown job at position 2; the jobs are"),
+        (ShadowSettings, "SEEDTRUST_SHADOW_JOBS", "example, exampel", "an unknown job at position 2; the jobs are"),
+        (ShadowSettings, "SEEDTRUST_SHADOW_JOBS", "example, retention", "retention runs live in shadow mode too"),
         (
             ShadowSettings,
             "SEEDTRUST_SHADOW_JOBS",
-            "retention, process_huntington_batch",
+            "example, process_huntington_batch",
             "it has process_huntington_batch without auto_heal_huntington_batches; both must be in shadow mode",
         ),
         (
@@ -262,10 +263,13 @@ def test_switches_are_off_unless_set(variable: str, value: str | None, expected:
     [
         ({}, set()),
         ({"SEEDTRUST_SHADOW_JOBS": ""}, set()),
-        ({"SEEDTRUST_SHADOW_JOBS": " retention ,, dr_auto_approval,"}, {"retention", "dr_auto_approval"}),
+        (
+            {"SEEDTRUST_SHADOW_JOBS": " report_generation ,, dr_auto_approval,"},
+            {"report_generation", "dr_auto_approval"},
+        ),
         ({"SEEDTRUST_SHADOW_JOBS": ",".join(TRANSFER_JOBS)}, set(TRANSFER_JOBS)),
-        ({"SEEDTRUST_SHADOW": "1", "SEEDTRUST_SHADOW_JOBS": "retention"}, set(JOB_POLICIES)),
-        ({"SEEDTRUST_SHADOW": "0", "SEEDTRUST_SHADOW_JOBS": "retention"}, {"retention"}),
+        ({"SEEDTRUST_SHADOW": "1", "SEEDTRUST_SHADOW_JOBS": "report_generation"}, set(JOB_POLICIES) - {"retention"}),
+        ({"SEEDTRUST_SHADOW": "0", "SEEDTRUST_SHADOW_JOBS": "report_generation"}, {"report_generation"}),
     ],
 )
 def test_shadow_mode_covers_the_listed_jobs_or_all(environment: dict[str, str], covered: set[str]) -> None:

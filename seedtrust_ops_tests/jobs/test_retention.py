@@ -213,9 +213,15 @@ def test_purge_stops_at_the_time_limit_and_continues_next_time(
     assert run_retention(instance).returned["runs"] == 5
 
 
+@pytest.mark.parametrize("shadow", [None, "1"], ids=["live", "shadow mode"])
 def test_old_events_and_attachments_are_purged_but_not_the_newest_event(
-    instance: dg.DagsterInstance, sessions: "sessionmaker[Session]", monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance,
+    sessions: "sessionmaker[Session]",
+    monkeypatch: pytest.MonkeyPatch,
+    set_variables: SetVariables,
+    shadow: str | None,
 ) -> None:
+    set_variables(SEEDTRUST_SHADOW=shadow)
     monkeypatch.setattr(store, "MAX_PURGED_ROWS", 2)
 
     def event(key: str, status: str, age: timedelta) -> OutgoingEvent:

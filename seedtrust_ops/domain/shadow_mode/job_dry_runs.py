@@ -1,10 +1,10 @@
-"""The dry runs of the jobs for approvals, emails, balances, presence, retention and the status check.
+"""The dry runs of the jobs for approvals, emails, balances, presence and the status check.
 
 The jobs that move money are in `transfer_dry_runs`, report generation in `report_dry_runs`.
 """
 
 from collections.abc import Callable
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from seedtrust_ops.domain.approvals.by_rule import approve_by_rules
 from seedtrust_ops.domain.balances.snapshot import write_balance_snapshot
 from seedtrust_ops.domain.component_checks import check_page
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
-from seedtrust_ops.domain.outbox.store import purge_old_attachments, purge_old_events
 from seedtrust_ops.domain.shadow_mode import decision_reader
 from seedtrust_ops.domain.shadow_mode.decisions import Decision, evaluation_window_start
 from seedtrust_ops.domain.shadow_mode.legacy_undo import undo_approvals, undo_rule_approvals
@@ -80,17 +79,6 @@ def dry_run_presence_cleanup(sessions: Sessions) -> list[Decision]:
         "viewed_payments": cleared.viewed_payments,
     }
     return [Decision("presence", "clear", counts)]
-
-
-def dry_run_retention(sessions: Sessions, *, before: datetime) -> list[Decision]:
-    """Return how many old events and attachments `retention` would purge first; Dagster's runs are left out."""
-    dry_run = DryRun(sessions)
-    decisions = []
-    for subject, purge in (("old events", purge_old_events), ("old files", purge_old_attachments)):
-        rows = dry_run.run(partial(run_in_transaction, work=partial(purge, before=before)))
-        if rows:
-            decisions.append(Decision(subject, "delete", {"at least": rows}))
-    return decisions
 
 
 def dry_run_status_check(fetch: Callable[[], int]) -> list[Decision]:

@@ -91,7 +91,6 @@ def test_every_job_in_shadow_mode_writes_only_its_decisions(
             "report_generation": {"generate report", "fail report"},
             "aws_status_check": {"post up"},
             "off_site_tracking": {"clear"},
-            "retention": set(),
         }.items()
     )
 
