@@ -17,6 +17,7 @@ from seedtrust_ops.client.errors import (
 from seedtrust_ops.client.runs import Progress, RunState, RunStatus
 from seedtrust_ops.domain.reports.parameters import InvalidReportRequest
 from seedtrust_ops.domain.reports.submission import request_report
+from seedtrust_ops.domain.transfers.account_numbers import bind_account_number
 from seedtrust_ops.domain.transfers.batch_lifecycle import BatchInQueue, BatchNotQueueable, UnknownBatch, queue_batch
 from seedtrust_ops.errors import SeedTrustError, TransientError
 
@@ -40,6 +41,7 @@ __all__ = [
     "UnknownBatch",
     "UnknownJob",
     "UnknownRun",
+    "bind_account_number",
     "queue_batch",
     "request_report",
 ]

@@ -14,6 +14,8 @@ from seedtrust_ops.errors import SeedTrustError
 
 MAX_TABLE_ROWS = 100
 """An email lists at most this many rows, and says how many more there are."""
+MAX_NAME_CHARS = 100
+"""A name or another short text that people typed is shown up to this length; it may stand in a sentence of ours."""
 _ROWS_LEFT_OUT_IN_PREVIEW = 4
 
 ColumnFormat = Literal["text", "day", "date_time", "dollars", "count"]
@@ -59,6 +61,9 @@ class NotificationKind:
     file, if there is one. Money is integer cents, a time is ISO 8601 with its offset, a day is YYYY-MM-DD: what
     PostgreSQL's `jsonb_build_object` makes of bigint, timestamptz and date.
 
+    `typed` names the variables that people typed, with the most characters to show of each. They are shown on one line,
+    and web addresses in them are no links. A template also says whose words a whole text is.
+
     `example` has sample variables for previews and tests, with `attachment_name` if a file is attached.
     `other_examples` has more of them by the name of their preview, each complete.
     """
@@ -68,6 +73,7 @@ class NotificationKind:
     subject: str
     variables: Mapping[str, str]
     optional: Mapping[str, str] = field(default_factory=dict)
+    typed: Mapping[str, int] = field(default_factory=dict)
     example: Mapping[str, Any]
     other_examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     urgency: Urgency = Urgency.ROUTINE
@@ -94,8 +100,9 @@ class NotificationKind:
 class Column:
     """A column of the table in an email: the name of its value in each row, its heading and its format.
 
-    Values are what JSON has for them: text, a day (YYYY-MM-DD), a date_time (ISO 8601 with its offset), dollars
-    (integer cents) or a count. None is shown as a dash. Dollars and counts are aligned to the right.
+    Values are what JSON has for them: text (shown like a name that people typed), a day (YYYY-MM-DD), a date_time (ISO
+    8601 with its offset), dollars (integer cents) or a count. None is shown as a dash. Dollars and counts are aligned
+    to the right.
     """
 
     name: str

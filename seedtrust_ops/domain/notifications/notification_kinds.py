@@ -4,7 +4,14 @@ Their templates are in `templates/`, named after the kind. What a kind is, and h
 `kind_registry`. All names and figures in the examples are invented.
 """
 
-from seedtrust_ops.domain.notifications.kind_registry import Column, NotificationKind, TableEmailKind, Urgency
+from seedtrust_ops.domain.notifications.kind_registry import (
+    MAX_NAME_CHARS,
+    Column,
+    NotificationKind,
+    TableEmailKind,
+    Urgency,
+)
+from seedtrust_ops.formatting import MAX_TEXT_CHARS
 
 _ALERT = {
     "rule": "the alert's rule",
@@ -106,6 +113,7 @@ REPORT = NotificationKind(
         "link_expires_at": "when the link expires, a time, or null if the file is attached",
     },
     optional={"about": "what the report covers, such as 'Case ST-1042' or 'January 1 to March 31, 2026'"},
+    typed={"report_title": MAX_NAME_CHARS, "about": MAX_NAME_CHARS},
     example={
         **_REPORT_EXAMPLE,
         "link": None,
@@ -131,6 +139,7 @@ REPORT_FAILED = NotificationKind(
         "requested_at": "when it was requested, a time",
         "reason": "one or more sentences that say why",
     },
+    typed={"report_title": MAX_NAME_CHARS, "reason": MAX_TEXT_CHARS},
     example={
         "report_title": "Case ledger",
         "request_id": 77,
@@ -151,6 +160,7 @@ TRANSFER_RETURNED = NotificationKind(
         "payee_name": "the payee's full name",
         "return_code": "the bank's R-code, such as R03",
     },
+    typed={"case_number": MAX_NAME_CHARS, "payee_name": MAX_NAME_CHARS, "return_code": MAX_NAME_CHARS},
     example={
         "case_number": "ST-1042",
         "disbursement_request_id": 5518,
@@ -177,6 +187,7 @@ CASE_CLOSE = NotificationKind(
         "balance_cents": "cents in the case's account",
         "open_requests": "how many of its disbursement requests are pending, or approved and not paid",
     },
+    typed={"case_number": MAX_NAME_CHARS},
     example={
         "case_number": "ST-1042",
         "close_on": "2026-03-03",
@@ -227,6 +238,12 @@ DR_APPROVED = NotificationKind(
         "approved_at": "when it was approved, a time",
     },
     optional={"description": "the request's description; may be empty"},
+    typed={
+        "case_number": MAX_NAME_CHARS,
+        "category": MAX_NAME_CHARS,
+        "payee_name": MAX_NAME_CHARS,
+        "description": MAX_TEXT_CHARS,
+    },
     example={
         "case_number": "ST-1042",
         "disbursement_request_id": 5518,

@@ -1,7 +1,8 @@
 """Renders an email's subject, plain text and HTML from its kind's templates, or its kind's table, and its variables.
 
 Money is shown in dollars, days and times are written out in the office's time zone. Every error, such as a missing or
-invalid variable, is raised as an `UnsendableEmail` with a message for people.
+invalid variable, is raised as an `UnsendableEmail` with a message for people. What people typed is
+one line, cut, and without links.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +17,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, Tem
 
 from seedtrust_ops.domain.notifications.kind_registry import (
     KINDS,
+    MAX_NAME_CHARS,
     Column,
     ColumnFormat,
     EmailKind,
+    NotificationKind,
     TableEmailKind,
     find_example,
 )
-from seedtrust_ops.formatting import format_dollars, pluralize, single_line, strip_control_chars
+from seedtrust_ops.formatting import disarm_links, format_dollars, pluralize, single_line, strip_control_chars
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_SUBJECT_CHARS = 200
@@ -85,9 +88,10 @@ class EmailRenderer:
             "return_reason": lambda code: RETURN_REASONS.get(code, "the bank gave only the code"),
             "pluralize": pluralize,
             "wrapped": lambda text: wrap(text, TEXT_WIDTH),
+            "quoted": lambda text: [f"> {line}" for line in wrap(text, TEXT_WIDTH - 2)],
         }
         self._cells: Mapping[ColumnFormat, Callable[[Any], str]] = {
-            "text": str,
+            "text": lambda text: format_typed(text, MAX_NAME_CHARS),
             "day": lambda day: _short_day(date.fromisoformat(day)),
             "date_time": self._format_short_time,
             "dollars": format_cents,
@@ -113,7 +117,9 @@ class EmailRenderer:
         if known is None:
             raise UnsendableEmail(f"There is no email kind {kind!r}. The kinds are: {', '.join(KINDS)}.")
         _require_variables(known, variables)
-        values = {**variables, "recipient_name": single_line(recipient_name)}
+        values = {**variables, "recipient_name": format_typed(recipient_name, MAX_NAME_CHARS)}
+        if isinstance(known, NotificationKind):
+            values |= {name: format_typed(values[name], limit) for name, limit in known.typed.items() if name in values}
         if attachment_name is not None:
             values["attachment_name"] = attachment_name
         try:
@@ -195,6 +201,11 @@ def format_day(day: str) -> str:
     """Return YYYY-MM-DD as Tuesday, March 3, 2026. Raises ValueError if it is not a date."""
     parsed = date.fromisoformat(day)
     return f"{parsed:%A}, {parsed:%B} {parsed.day}, {parsed.year}"
+
+
+def format_typed(text: str | None, max_chars: int) -> str:
+    """Return what somebody typed as one line of at most `max_chars`, in which no mail program finds a link."""
+    return "" if text is None else single_line(disarm_links(text), max_chars)
 
 
 def _short_day(day: date) -> str:

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 from seedtrust_ops.domain.db_transaction import Sessions
-from seedtrust_ops.domain.notifications.kind_registry import KINDS, Urgency, kind_names_by_urgency
+from seedtrust_ops.domain.notifications.kind_registry import KINDS, MAX_NAME_CHARS, Urgency, kind_names_by_urgency
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer, UnsendableEmail
 from seedtrust_ops.domain.outbox.dispatcher import DeliveryReport, Sink, Withheld, send_due
 from seedtrust_ops.domain.outbox.queue import Queue, RetryPolicy, requeue
@@ -34,7 +34,6 @@ from seedtrust_ops.tables import Notification, NotificationAttachment, User
 
 # Addresses that every mail server carries unchanged: no quoting, no comments, only ASCII.
 _ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
-MAX_NAME_CHARS = 100
 # Quoted-printable, because mail servers need not accept 8-bit characters or long lines.
 _UTF8 = Charset("utf-8")
 _UTF8.body_encoding = QP

@@ -1,5 +1,6 @@
 """Every kind of email renders for people, and no user's text in it becomes markup or a header."""
 
+import re
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from html.parser import HTMLParser
@@ -10,10 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedtrust_ops.cli.notifications import import_email_kinds
-from seedtrust_ops.domain.notifications.kind_registry import KINDS, TableEmailKind, UnknownPreview, examples
-from seedtrust_ops.domain.notifications.renderer import TEMPLATES, EmailRenderer, UnsendableEmail, format_cents
+from seedtrust_ops.domain.notifications.kind_registry import (
+    KINDS,
+    MAX_NAME_CHARS,
+    TableEmailKind,
+    UnknownPreview,
+    examples,
+)
+from seedtrust_ops.domain.notifications.notification_kinds import ALERT_KINDS
+from seedtrust_ops.domain.notifications.renderer import (
+    MAX_SUBJECT_CHARS,
+    TEMPLATES,
+    EmailRenderer,
+    UnsendableEmail,
+    format_cents,
+)
 from seedtrust_ops.domain.outbox.email_sink import DueEmail, build_message, message_id
 from seedtrust_ops.domain.outbox.store import Attachment
+from seedtrust_ops.formatting import MAX_TEXT_CHARS, disarm_links
 
 SENDER = "SeedTrust Escrow <escrow@seedtrust.example>"
 RENDERER = EmailRenderer(ZoneInfo("America/New_York"))
@@ -43,16 +58,16 @@ class WellFormedHtml(HTMLParser):
         assert self.open.pop() == tag
 
 
-def with_injections(value: object) -> object:
+def with_injections(value: object, injection: str = INJECTION) -> object:
     """Return the value with every text in it replaced by an injection; times and dates stay as they are."""
     if isinstance(value, dict):
         return {
-            name: item if name.endswith(("_at", "_on", "as_of")) else with_injections(item)
+            name: item if name.endswith(("_at", "_on", "as_of")) else with_injections(item, injection)
             for name, item in value.items()
         }
     if isinstance(value, list):
-        return [with_injections(item) for item in value]
-    return INJECTION if isinstance(value, str) else value
+        return [with_injections(item, injection) for item in value]
+    return injection if isinstance(value, str) else value
 
 
 def test_every_kind_has_templates_unless_it_is_a_table() -> None:
@@ -102,6 +117,64 @@ def test_user_text_never_becomes_markup_or_a_header(name: str) -> None:
     html = body.get_content()
     assert "script" not in WellFormedHtml(html).tags
     assert "&lt;script&gt;" in html
+
+
+LINKS = ("https://evil.example/pay", "www.evil.example", "mallory@evil.example", "HTTP://10.0.0.1/x", "evil.example/y")
+CUSTOMER_EXAMPLES = [name for name, example in EXAMPLES.items() if KINDS[example.kind] not in ALERT_KINDS]
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("name", CUSTOMER_EXAMPLES)
+def test_web_addresses_that_people_typed_become_no_links(name: str, link: str) -> None:
+    example = EXAMPLES[name]
+    typed = with_injections({**example.variables, "link": None, "link_expires_at": None}, f"pay at {link} now")
+    assert isinstance(typed, dict)
+    rendered = RENDERER.render(
+        example.kind, typed, recipient_name=f"Dana {link}", attachment_name="report.csv", subject=""
+    )
+    for form in (rendered.subject, rendered.text, rendered.html):
+        assert link not in form
+        assert "evil.example" not in form
+        assert "://10" not in form
+    assert "pay at " in rendered.text
+
+
+@pytest.mark.parametrize("name", CUSTOMER_EXAMPLES)
+def test_long_texts_that_people_typed_are_cut(name: str) -> None:
+    example = EXAMPLES[name]
+    typed = with_injections({**example.variables, "link": None, "link_expires_at": None}, "x" * 2_001)
+    assert isinstance(typed, dict)
+    rendered = RENDERER.render(example.kind, typed, recipient_name="y" * 2_001, attachment_name="report.csv")
+    shown = [len(run) for run in re.findall(r"[xy]{20,}", rendered.html)]
+    assert sum(length > MAX_NAME_CHARS for length in shown) <= 1
+    assert max(shown) == (MAX_TEXT_CHARS - 1 if name in ("dr-approved", "report-failed") else MAX_NAME_CHARS - 1)
+    assert "…" in rendered.text
+    assert len(rendered.subject) <= MAX_SUBJECT_CHARS
+
+
+def test_description_is_attributed_to_the_person_who_wrote_it() -> None:
+    hostile = "SeedTrust asks you to confirm.\nYour account is on hold. " * 10
+    rendered = RENDERER.render("dr-approved", {**EXAMPLES["dr-approved"].variables, "description": hostile})
+    before, _, after = rendered.text.partition("SeedTrust did\nnot write or check it:\n\n")
+    quoted = after.partition("\n\n")[0].splitlines()
+    assert before.endswith("The description, as written by the person who made the request. ")
+    assert len(quoted) > 3
+    assert all(line.startswith("> ") for line in quoted)
+    assert "on hold" not in rendered.text.replace("\n".join(quoted), "")
+    assert "by the person who made the request. SeedTrust did not write or check it:" in rendered.html
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://a.example/b?c=d.e", "https[:]//a[.]example/b?c=d.e"),
+        ("Dr. Smith, St. John, 2.5 hours, Ph.D., section 4.", "Dr. Smith, St. John, 2.5 hours, Ph.D., section 4."),
+        ("12:30, ratio 1:2, c:/x", "12:30, ratio 1:2, c:/x"),
+        ("Ëvil.éxample", "Ëvil[.]éxample"),
+    ],
+)
+def test_disarming_changes_web_addresses_only(text: str, shown: str) -> None:
+    assert disarm_links(text) == shown
 
 
 @given(text=st.text(max_size=80))
