@@ -23,7 +23,7 @@ from seedtrust_ops.domain.reconciliation.daily_batches import DailyBatch, DailyT
 from seedtrust_ops.domain.reports.report_content import format_value
 from seedtrust_ops.domain.transfers.auto_heal import HealReport
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport
-from seedtrust_ops.formatting import format_dollars, format_short_duration
+from seedtrust_ops.formatting import format_dollars, format_short_duration, single_line
 from seedtrust_ops.tables import HuntingtonTransaction
 from seedtrust_ops.tag_names import BATCH_TAG, PROGRESS_TAG
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from seedtrust_ops.domain.reports.generator import GeneratedReport
 
 ROWS_SHOWN = 50
+MAX_CELL_CHARS = 500
 SPARKLINE_BLOCKS = "·▁▂▃▄▅▆▇█"
 Metadata = dict[str, dg.MetadataValue[Any]]
 
@@ -59,7 +60,7 @@ def asset_link(key: Sequence[str], text: str) -> Link:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.MarkdownMetadataValue:
-    """Return a Markdown table, or "none" if there are no rows. Cell text is escaped, so it cannot break the table."""
+    """Return a Markdown table, or "none" if there are no rows. Cell text is cut, and cannot break the table."""
     rows = list(rows)
     if not rows:
         return dg.MetadataValue.md("none")
@@ -225,10 +226,10 @@ def _join_ids(ids: Sequence[int]) -> dg.TextMetadataValue:
 def _cell(value: object) -> str:
     if isinstance(value, Link):
         return f"[{_cell(value.text)}]({value.path})"
-    text = str(value)
+    text = single_line(str(value), MAX_CELL_CHARS)
     for character in "\\`*_[]<>|":
         text = text.replace(character, f"&#{ord(character)};")
-    return " ".join(text.split())
+    return text
 
 
 def transfer_day_metadata(day: DailyTransfers, month: Sequence[DailyTotals]) -> Metadata:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
-from seedtrust_ops.formatting import strip_control_chars
+from seedtrust_ops.formatting import shorten, strip_control_chars
 from seedtrust_ops.ports.bank import (
     BankStatus,
     BankTransfer,
@@ -32,6 +32,8 @@ DEFAULT_RETRY_AFTER_SECONDS = 1.0
 """The wait after a 429 without a readable Retry-After."""
 MAX_RETRY_AFTER_SECONDS = 3600.0
 """The longest Retry-After that is honored; after that, the request is retried."""
+MAX_BANK_TEXT_CHARS = 500
+"""The bank's free text is kept up to this length, less than is loaded of `failure_reason`, which is compared to it."""
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 # Digits, with the separators that people write between the groups of an account number.
 _DIGITS = re.compile(r"\d(?:[\W_]{0,2}\d){3,}")
@@ -81,8 +83,8 @@ class WireError(BaseModel):
 
 
 def mask_digits(text: str) -> str:
-    """Mask every run of four or more digits in the bank's free text: it may quote an account number."""
-    return _DIGITS.sub("••••", strip_control_chars(text))
+    """Cut the bank's free text, and mask every run of four or more digits in it: it may quote an account number."""
+    return shorten(_DIGITS.sub("••••", strip_control_chars(text)), MAX_BANK_TEXT_CHARS)
 
 
 def to_request_body(order: TransferOrder) -> dict[str, Any]:

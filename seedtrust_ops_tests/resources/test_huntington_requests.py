@@ -11,7 +11,7 @@ import pytest
 
 from seedtrust_ops.ports.bank import AccountNumber, NotSent, Originated, Refused, TransferResponse
 from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank
-from seedtrust_ops.resources.huntington_schema import mask_digits
+from seedtrust_ops.resources.huntington_schema import MAX_BANK_TEXT_CHARS, mask_digits
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.resources.bank_calls import (
     ACCOUNT_NUMBER,
@@ -209,6 +209,12 @@ def test_account_number_quoted_by_the_bank_is_masked(text: str, field: str) -> N
 
 def test_text_without_account_numbers_is_not_masked() -> None:
     assert mask_digits("R01: 3 of 12 tries; closed on the 4th") == "R01: 3 of 12 tries; closed on the 4th"
+
+
+def test_long_text_of_the_bank_is_cut_after_it_was_masked() -> None:
+    text = mask_digits("x" * (MAX_BANK_TEXT_CHARS - 6) + ACCOUNT_NUMBER + "y" * 1_000_000)
+    assert len(text) == MAX_BANK_TEXT_CHARS
+    assert ACCOUNT_NUMBER[:2] not in text
 
 
 @pytest.mark.parametrize("number", ["1234", "12345", ACCOUNT_NUMBER, "1" * 17])
