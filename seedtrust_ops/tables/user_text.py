@@ -1,6 +1,7 @@
 """The types of platform columns that people fill without a limit: what is loaded of them is cut in the database.
 
 So no row of 200 MB can stop a job, whatever it selects. Conditions and updates in SQL see the whole value.
+See docs/decisions/user-text.md.
 """
 
 from typing import Any

@@ -11,9 +11,11 @@ from sqlalchemy import text
 
 from seedtrust_ops.domain.approvals.by_date import approve_due
 from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, find_first_approval, preview_by_rules
+from seedtrust_ops.domain.approvals.explanation import explain
 from seedtrust_ops.domain.approvals.queries import calendar_day
 from seedtrust_ops.domain.approvals.writer import ApprovalReport
 from seedtrust_ops.domain.db_transaction import run_in_transaction
+from seedtrust_ops.formatting import MAX_TEXT_CHARS
 from seedtrust_ops.tables import ApprovalRule, DisbursementRequest, User
 from seedtrust_ops_tests.support.case_factory import CaseFactory
 from seedtrust_ops_tests.support.waiters import wait_until
@@ -52,6 +54,32 @@ def test_mismatching_rule_approves_nothing(factory: CaseFactory, rule: dict[str,
     factory.rule(**rule)
     assert approve(factory) == ApprovalReport()
     assert factory.approvals() == {}
+
+
+@pytest.mark.parametrize(
+    ("category", "is_approved"), [("x" * MAX_TEXT_CHARS, True), ("x" * MAX_TEXT_CHARS + "y", False)]
+)
+@pytest.mark.parametrize("rule_category", ["x" * MAX_TEXT_CHARS + "y", "x" * MAX_TEXT_CHARS + "z", None])
+def test_category_too_long_to_compare_matches_no_rule(
+    factory: CaseFactory, category: str, is_approved: bool, rule_category: str | None
+) -> None:
+    request = factory.request(factory.case(), category=category)
+    other = factory.request(factory.case())
+    factory.rule(category=rule_category, position=1)
+    last = factory.rule(category=category, position=2)
+    with factory.sessions() as session:
+        found = find_first_approval(session, ZONE)
+        explained = explain(session, request, ZONE)
+
+    approve(factory)
+
+    approved = factory.approvals()
+    assert (request in approved) is is_approved
+    assert (other in approved) is (rule_category is None)
+    assert (found.first is None) is (approved == {})
+    assert (explained[-1] == "No rule approves it: its category is longer than 2,000 characters.") is not is_approved
+    if is_approved and rule_category is not None:
+        assert approved[request] == f"auto:rule:{last}"
 
 
 def test_on_hold_closed_case_and_inactive_payee_are_never_approved(factory: CaseFactory) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import func, update
 
 from seedtrust_ops.client import bind_account_number
 from seedtrust_ops.domain.key_rotation import rotate
@@ -70,6 +70,35 @@ def test_copied_account_number_is_not_paid(
     assert reason in failure
     assert not any(digits in failure for digits in (NUMBER[-4:], OTHER_NUMBER[-4:]))
     assert worker.posts(victim) == 0
+
+
+@pytest.mark.parametrize("column", ["payee_name", "routing_number", "account_number_encrypted", "account_number_last4"])
+def test_texts_longer_than_the_cut_fail_their_transaction_only(worker: Worker, company: Company, column: str) -> None:
+    batch_id = company.batch()
+    long, honest = _pay(company, batch_id, NUMBER), _pay(company, batch_id, NUMBER)
+    stored = str(getattr(company.transactions(batch_id)[0], column))
+    _change(company, long, **{column: stored + "0" * 3_000_000})
+
+    worker.process(batch_id)
+
+    assert company.statuses(batch_id) == ["failed", "completed"]
+    assert [worker.posts(one) for one in (long, honest)] == [0, 1]
+
+
+def test_failure_reason_of_270_mb_does_not_stop_sending(worker: Worker, company: Company) -> None:
+    case = company.case()
+    batch_id = company.batch([500], case=case)
+    failed = company.transaction(company.batch(case=case), company.request(case, 500), 500, status="failed")
+    with company.sessions.begin() as session:
+        reason = func.repeat("é", 270_000_000 // 2)
+        session.execute(
+            update(HuntingtonTransaction).where(HuntingtonTransaction.id == failed).values(failure_reason=reason)
+        )
+
+    worker.process(batch_id)
+    worker.heal()
+
+    assert company.statuses(batch_id) == ["completed"]
 
 
 def test_account_number_copied_after_preflight_is_not_paid(
