@@ -186,6 +186,7 @@ def test_pods_get_the_secret_of_their_component_only(name: str) -> None:
         launcher = yaml.safe_load((KUBERNETES / "dagster.yaml").read_text())["run_launcher"]["config"]
         assert launcher["env_secrets"] == ["seedtrust-ops-run"]
         assert launcher["service_account_name"] == "seedtrust-ops-run"
+        assert not launcher["run_k8s_config"]["pod_spec_config"]["automountServiceAccountToken"]
         return
     spec = PODS["migrate" if name == "migrate" else f"seedtrust-ops-{name}"]["spec"]
     (container,) = spec["containers"]
