@@ -139,6 +139,7 @@ class OutgoingEvent(OutboxRow, OpsTable):
             "id",
             postgresql_where=text("status = 'queued'::text"),
         ),
+        Index("outgoing_events_by_destination", "destination", "id"),
     )
 
     destination: Mapped[str]

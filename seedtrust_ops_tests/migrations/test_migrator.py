@@ -6,6 +6,7 @@ It never changes the platform's columns.
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from email.message import Message
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,6 +20,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import sessionmaker
 
+from seedtrust_ops.domain.alert_notifications.digest import record_delivered_digests
+from seedtrust_ops.domain.alert_notifications.notifier import enqueue_owed, record_delivered
 from seedtrust_ops.domain.alerts.store import acknowledge, record_findings
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer
 from seedtrust_ops.domain.outbox.email_sink import send_due_emails
@@ -26,7 +29,7 @@ from seedtrust_ops.domain.outbox.event_sink import send_due_events
 from seedtrust_ops.domain.outbox.store import Destination
 from seedtrust_ops.errors import SchemaOutOfDate
 from seedtrust_ops.migrations.migrator import HEAD_REVISION, HERE, KNOWN_REVISIONS, current_revision, migrate
-from seedtrust_ops.tables import Alert, Notification, OutgoingEvent
+from seedtrust_ops.tables import Alert, AlertNotification, Notification, OutgoingEvent
 from seedtrust_ops_tests.support.waiters import wait_until
 
 MIGRATION_LOCK = 7_305_401
@@ -318,6 +321,58 @@ def test_rows_of_revision_0007_keep_their_values_and_stay_usable(platform_databa
         assert [alert.resolved_at is not None for alert in alerts] == [True, False, True]
         events = session.execute(select(OutgoingEvent.status, OutgoingEvent.last_error).order_by(OutgoingEvent.id))
         assert [tuple(row) for row in events] == [("sent", None), ("sent", None), ("failed", "HTTP 400")]
+
+
+ALERTS_OF_0008 = (
+    # Emailed; queued for email; given up by email; resolved while its email was queued.
+    "insert into ops.alerts (rule, subject, severity, detail, resolved_at, notified_at, notified_severity,"
+    " resolution_notified_at)"
+    " select 'batch_stuck', 'batch ' || n, 'HIGH', 'It is stuck.', case n when 4 then now() end, now(), 'HIGH',"
+    " case n when 4 then now() end from generate_series(1, 4) n",
+    "insert into ops.notifications (dedupe_key, kind, recipient_email, subject, status, sent_at, attempted_at,"
+    " variables)"
+    " select 'alert\\:' || n || '\\:' || name || '\\:a@b.test', 'alert-' || name, 'a@b.test', '', status,"
+    " case status when 'sent' then now() end, now() - interval '2 hours',"
+    " jsonb_build_object('rule', 'batch_stuck', 'subject', 'batch ' || n, 'severity', 'HIGH', 'detail', 'It is stuck.',"
+    " 'opened_at', now(), 'resolved_at', now(), 'has_risen', false)"
+    " from (values (1, 'opened', 'sent'), (2, 'opened', 'queued'), (3, 'opened', 'failed'), (4, 'opened', 'queued'),"
+    " (4, 'resolved', 'queued')) as email (n, name, status)",
+    "insert into ops.notifications (dedupe_key, kind, recipient_email, subject, status, sent_at, variables)"
+    " select 'alert-digest\\:' || current_date || '\\:a@b.test', 'alert-digest', 'a@b.test', '', 'sent', now(),"
+    " jsonb_build_object('opened', jsonb_build_array(jsonb_build_object('rule', 'error_spike')),"
+    " 'resolved', jsonb_build_array())",
+)
+
+
+def test_alert_emails_of_revision_0008_are_neither_lost_nor_repeated(platform_database: Engine) -> None:
+    migrate_to(platform_database, "0008")
+    execute(platform_database, *ALERTS_OF_0008)
+    migrate(platform_database)
+    sessions = sessionmaker(platform_database)
+    transport = RecordingTransport()
+    sent = []
+    for _ in range(3):
+        with sessions.begin() as session:
+            enqueue_owed(session, emails=["a@b.test"], posthog=False, now=datetime.now(UTC))
+        sent.append(send_due_emails(sessions, transport, EmailRenderer(ZoneInfo("America/New_York"))).sent)
+        with sessions.begin() as session:
+            record_delivered(session, emails=["a@b.test"], now=datetime.now(UTC))
+            record_delivered_digests(session, emails=["a@b.test"], now=datetime.now(UTC))
+    # The two queued ones, the one given up, which is due again, and the resolution.
+    assert sent == [4, 0, 0]
+    with sessions() as session:
+        delivered = session.execute(
+            select(AlertNotification.alert_id, AlertNotification.notification).where(
+                AlertNotification.channel == "email"
+            )
+        )
+        assert sorted(map(tuple, delivered)) == [
+            (1, "opened"),
+            (2, "opened"),
+            (3, "opened"),
+            (4, "opened"),
+            (4, "resolved"),
+        ]
 
 
 @pytest.fixture

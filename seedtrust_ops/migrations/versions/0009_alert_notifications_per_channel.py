@@ -33,8 +33,22 @@ create trigger never_emptied before truncate on ops.alert_notifications
 alter table ops.alerts add column occurrences integer not null default 1;
 """
 
-# An urgent alert was queued for every channel at once, any other for the digest.
+# An urgent alert was queued for every channel at once, any other for the digest. What the outbox has sent to nobody is
+# not a delivery: the channel still owes it.
 ROWS = """
+with outbox as (
+    select 'email' as channel, dedupe_key, sent_at from ops.notifications
+     where kind in ('alert-opened', 'alert-resolved')
+     union all
+    select destination, dedupe_key, sent_at from ops.outgoing_events
+), unsent as (
+    select channel, split_part(dedupe_key, ':', 2)::bigint as alert_id,
+           case split_part(dedupe_key, ':', 3) when 'resolved' then 'resolved' else 'opened' end as notification
+      from outbox
+     where dedupe_key ~ '^alert:[0-9]+:'
+     group by 1, 2, 3
+    having bool_and(sent_at is null)
+)
 insert into ops.alert_notifications (alert_id, channel, notification, severity, notified_at)
 select a.id, c.channel, n.notification, coalesce(a.notified_severity, a.severity), n.at
   from ops.alerts a
@@ -43,6 +57,8 @@ select a.id, c.channel, n.notification, coalesce(a.notified_severity, a.severity
  cross join lateral (values ('opened', a.notified_at), ('resolved', a.resolution_notified_at)) as n (notification, at)
  where n.at is not null
    and c.urgent = (coalesce(a.notified_severity, a.severity) in ('CRITICAL', 'HIGH'))
+   and not exists (select from unsent u
+                    where u.channel = c.channel and u.alert_id = a.id and u.notification = n.notification)
  order by n.at, a.id;
 """
 

@@ -26,6 +26,8 @@ def upgrade() -> None:
         alter table ops.outgoing_events drop column abandoned_at;
         create index outgoing_events_to_send on ops.outgoing_events (destination, next_attempt_at, id)
             where status = 'queued';
+        -- Every health tick reads the last status that was queued for the internal API.
+        create index outgoing_events_by_destination on ops.outgoing_events (destination, id);
         """
     )
 
@@ -33,7 +35,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute(
         """
-        drop index ops.outgoing_events_to_send;
+        drop index ops.outgoing_events_to_send, ops.outgoing_events_by_destination;
         alter table ops.outgoing_events add column abandoned_at timestamptz;
         update ops.outgoing_events set abandoned_at = created_at where status = 'failed';
         alter table ops.outgoing_events drop column status, drop column attempted_at, drop column claim_token;

@@ -2,7 +2,7 @@
 
 from time import process_time
 
-from sqlalchemy import select, text
+from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.alert_notifications.jobs_status import enqueue_jobs_status, record_accepted_status
@@ -73,3 +73,32 @@ def test_status_history_of_an_alert_storm_costs_a_tick_no_time(sessions: session
     began = process_time()
     post_status(sessions)
     assert process_time() - began < 1
+
+
+def test_last_status_is_found_by_an_index_among_many_events(sessions: sessionmaker[Session]) -> None:
+    engine = sessions.kw["bind"]
+    post_status(sessions)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "insert into ops.outgoing_events (destination, dedupe_key, body, status, sent_at)"
+                " select 'posthog', 'run ' || n, '{}', 'sent', now() from generate_series(1, 20000) n"
+            )
+        )
+        connection.execute(text("analyze ops.outgoing_events"))
+    selects = []
+
+    def remember(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        if statement.startswith("SELECT") and "FROM ops.outgoing_events" in statement:
+            selects.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", remember)
+    try:
+        with sessions.begin() as session:
+            assert enqueue_jobs_status(session) is None
+    finally:
+        event.remove(engine, "before_cursor_execute", remember)
+    assert selects
+    with engine.connect() as connection:
+        plans = [connection.exec_driver_sql(f"explain {one}", values).scalars().all() for one, values in selects]
+    assert [line for plan in plans for line in plan if "Seq Scan" in line] == []
