@@ -66,7 +66,7 @@ test-slow: setup browser
 # has the pinned version; dagster-postgres and the others follow from Dagster's.
 TESTS := seedtrust_ops_tests
 DECLARATIONS_TEST := $(TESTS)/test_declarations.py
-DAGSTER_TESTS := $(addprefix $(TESTS)/,launcher supervisor monitoring orchestration test_dagster_instance.py \
+DAGSTER_TESTS := $(addprefix $(TESTS)/,launcher supervisor monitoring orchestration web test_dagster_instance.py \
 	test_dagster_internals.py) $(DECLARATIONS_TEST)
 test-dagster:
 	@test -n "$(VERSION)" || { echo "Which version of Dagster? For example: make test-dagster VERSION=1.13.15"; exit 1; }

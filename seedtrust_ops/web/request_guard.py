@@ -77,7 +77,7 @@ def find_refusal(scope: Scope, hosts: Collection[str]) -> Refusal | None:
         scope: the ASGI scope of type `http` or `websocket`.
         hosts: the names of this server, in lower case. The address at which it was reached counts too.
     """
-    headers, path = Headers(scope=scope), scope["path"]
+    headers = Headers(scope=scope)
     host = ", ".join(headers.getlist("host")).lower()
     if not _is_own_host(host, scope, hosts):
         # Otherwise a page could point a name of its own at this server, and then read and send as if it were ours.
@@ -86,31 +86,46 @@ def find_refusal(scope: Scope, hosts: Collection[str]) -> Refusal | None:
             f"This server does not answer requests for the host {strip_control_chars(host)!r}. If that is its name, "
             "add it to SEEDTRUST_WEB_HOSTS.",
         )
-    is_http = scope["type"] == "http"
-    if is_http and path.startswith(CLOSED):
+    if scope["type"] == "websocket":
+        return _check_origin(headers, host)
+    path = scope["path"]
+    if path.startswith(CLOSED):
         return Refusal(404, "This server does not offer this path of Dagster's web server.")
-    if is_http and any(path.startswith(start) and not form.fullmatch(path) for start, form in FILES.items()):
+    if any(path.startswith(start) and not form.fullmatch(path) for start, form in FILES.items()):
         return Refusal(404, "There is no such file.")
-    if is_http and scope["method"] in ("GET", "HEAD"):
+    if scope["method"] in ("GET", "HEAD"):
         # People follow links from emails to the UI, so a page may come from anywhere, but it may not do anything.
         return Refusal(400, "Send GraphQL requests by POST, not in a URL.") if path == GRAPHQL else None
-    origin = headers.get("origin")
-    is_from_elsewhere = headers.get("sec-fetch-site", "same-origin") != "same-origin"
-    # Programs send neither header. Only browsers do, and a page cannot change them.
-    if (origin is not None and origin.partition("://")[2].lower() != host) or (is_http and is_from_elsewhere):
-        return Refusal(
-            403,
-            f"Pages of {strip_control_chars(origin or 'another site')!r} may not send requests to {host!r}. If this "
-            "is the server's own page, the proxy must pass on the headers Host and Origin unchanged.",
-        )
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if is_http and media_type != "application/json":
-        # Browsers ask the server before they send JSON for another site's page, and it agrees to nothing.
-        return Refusal(415, "Send requests as JSON, with the header `Content-Type: application/json`.")
-    return None
+    return _check_origin(headers, host) or _check_site(headers) or _check_media_type(headers)
 
 
 def _is_own_host(host: str, scope: Scope, hosts: Collection[str]) -> bool:
     match = _HOST.fullmatch(host)
     server = scope.get("server")
     return match is not None and (match[1] in hosts or (server is not None and match[1].strip("[]") == server[0]))
+
+
+def _check_origin(headers: Headers, host: str) -> Refusal | None:
+    """Refuse pages of another origin. Programs send no origin; browsers do, and a page cannot change it."""
+    origin = headers.get("origin")
+    if origin is None or origin.partition("://")[2].lower() == host:
+        return None
+    return Refusal(
+        403,
+        f"Pages of {strip_control_chars(origin)!r} may not send requests to {host!r}. If it is the server's own page, "
+        "the proxy must pass on the headers Host and Origin unchanged.",
+    )
+
+
+def _check_site(headers: Headers) -> Refusal | None:
+    """Refuse what the browser itself calls foreign: the origin does not tell http from https behind a proxy."""
+    if headers.get("sec-fetch-site", "same-origin") == "same-origin":
+        return None
+    return Refusal(403, "Pages of another site may not send requests to this server.")
+
+
+def _check_media_type(headers: Headers) -> Refusal | None:
+    """Refuse all but JSON: browsers ask the server before they send JSON for another site, and it agrees to nothing."""
+    if headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
+        return None
+    return Refusal(415, "Send requests as JSON, with the header `Content-Type: application/json`.")

@@ -29,6 +29,8 @@ DAGSTER_PATHS = {
 }
 """What Dagster's web server offers besides the static files of the UI. A new path needs a decision in the guard."""
 
+RUN_OUTPUT = "3c2cf3e5-08a2-44ad-9f0e-6a6c0cb6d6d9/compute_logs/abcdefgh.err"
+
 
 @pytest.fixture(scope="module")
 @provides(Resource.DAEMON)
@@ -39,6 +41,9 @@ def web_server(postgres_server: URL, tmp_path_factory: pytest.TempPathFactory) -
     workspace.write_text("load_from: []\n")
     port = find_free_port()
     with temporary_dagster_home(postgres_server, folder / "home") as home:
+        output = home.folder / ".seedtrust" / "dagster" / "run_output" / RUN_OUTPUT
+        output.parent.mkdir(parents=True)
+        output.write_text("printed by a run")
         environment = {"PATH": os.environ["PATH"], "HOME": str(folder), **home.variables}
         program = build_web_server(environment, workspace, port)
         with run_process(*program.command, environment=environment, log=folder / "log"):
@@ -60,6 +65,11 @@ def web_server(postgres_server: URL, tmp_path_factory: pytest.TempPathFactory) -
 )
 def test_path_without_a_file_is_not_found(web_server: str, path: str) -> None:
     assert httpx.get(web_server + path, timeout=60).status_code == 404
+
+
+def test_run_output_can_be_downloaded(web_server: str) -> None:
+    reply = httpx.get(f"{web_server}/logs/{RUN_OUTPUT.replace('.', '/')}", timeout=60)
+    assert (reply.status_code, reply.text) == (200, "printed by a run")
 
 
 def test_ui_is_served_without_any_key(web_server: str) -> None:
