@@ -10,7 +10,7 @@ import dagster as dg
 
 from seedtrust_ops.domain.job_failures import RunFailure
 from seedtrust_ops.domain.job_runs import RunSnapshot
-from seedtrust_ops.domain.json_safe import to_json_safe
+from seedtrust_ops.domain.json_safe import limit_size, to_json_safe
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.monitoring.failure_summary import Failure, summarize_failure
 from seedtrust_ops.monitoring.run_events import RunEvents
@@ -117,7 +117,7 @@ def _arguments(run_config: Any) -> dict[str, Any]:
         arguments = op.get("config") if isinstance(op, dict) else op
     else:
         arguments = run_config
-    plain = to_json_safe(arguments or {})
+    plain = limit_size(to_json_safe(arguments or {}))
     return plain if isinstance(plain, dict) else {"config": plain}
 
 

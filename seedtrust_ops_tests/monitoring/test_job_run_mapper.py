@@ -8,6 +8,7 @@ import pytest
 from dagster._core.storage.dagster_run import DagsterRun
 from sqlalchemy.orm import Session, sessionmaker
 
+from seedtrust_ops.domain.json_safe import PREVIEW_CHARACTERS
 from seedtrust_ops.monitoring.job_run_mapper import severity_of, status_of, to_run_snapshot
 from seedtrust_ops.orchestration.executor import in_process
 from seedtrust_ops.orchestration.io_manager import in_memory_io_manager
@@ -68,6 +69,10 @@ ARGUMENTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"ops": {"a": {"config": [1, 2]}}}, {"config": [1, 2]}),
     ({"ops": {"a": {"config": {"note": "a\x00b"}}}}, {"note": "a�b"}),
     ({"ops": {"a": {"config": {"share": math.inf}}}}, {"share": "inf"}),
+    (
+        {"ops": {"a": {"config": {"note": "x" * 3_000_000}}}},
+        {"too_large_bytes": 3_000_012, "begins_with": f'{{"note": "{"x" * (PREVIEW_CHARACTERS - 10)}'},
+    ),
     (
         {"ops": {"a": {"config": {"x": 1}}, "b": {"config": {"y": 2}}}},
         {"ops": {"a": {"config": {"x": 1}}, "b": {"config": {"y": 2}}}},

@@ -203,9 +203,9 @@ def format_day(day: str) -> str:
     return f"{parsed:%A}, {parsed:%B} {parsed.day}, {parsed.year}"
 
 
-def format_typed(text: str | None, max_chars: int) -> str:
+def format_typed(text: object, max_chars: int) -> str:
     """Return what somebody typed as one line of at most `max_chars`, in which no mail program finds a link."""
-    return "" if text is None else single_line(disarm_links(text), max_chars)
+    return "" if text is None else single_line(disarm_links(str(text)), max_chars)
 
 
 def _short_day(day: date) -> str:

@@ -28,12 +28,14 @@ from seedtrust_ops.domain.notifications.renderer import EmailRenderer, Unsendabl
 from seedtrust_ops.domain.outbox.dispatcher import DeliveryReport, Sink, Withheld, send_due
 from seedtrust_ops.domain.outbox.queue import Queue, RetryPolicy, requeue
 from seedtrust_ops.domain.outbox.store import Attachment, count_queued_emails
-from seedtrust_ops.formatting import format_duration, pluralize, single_line
+from seedtrust_ops.formatting import format_duration, pluralize, shorten, single_line
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, EmailTransport, MailServerUnavailable
 from seedtrust_ops.tables import Notification, NotificationAttachment, User
 
 # Addresses that every mail server carries unchanged: no quoting, no comments, only ASCII.
 _ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+MAX_ADDRESS_CHARS = 320
+"""64 before the @ and 255 after it (RFC 5321, 4.5.3.1). What was cut in the database is longer, and never sent to."""
 # Quoted-printable, because mail servers need not accept 8-bit characters or long lines.
 _UTF8 = Charset("utf-8")
 _UTF8.body_encoding = QP
@@ -237,9 +239,9 @@ def _address(text: str) -> str:
         raise UnsendableEmail(
             "The recipient has no email address. Add one to the user, then run `seedtrust-ops notifications retry`."
         )
-    if not _ADDRESS.fullmatch(address):
+    if len(address) > MAX_ADDRESS_CHARS or not _ADDRESS.fullmatch(address):
         raise UnsendableEmail(
-            f"The recipient's email address {address!r} is not valid. Correct it, then run "
+            f"The recipient's email address {shorten(address, MAX_NAME_CHARS)!r} is not valid. Correct it, then run "
             "`seedtrust-ops notifications retry`."
         )
     return address

@@ -190,9 +190,10 @@ def test_deleted_user_gets_nothing_but_an_address_without_user_does(outbox: Outb
         ({"recipient_email": "nobody"}, "'nobody' is not valid"),
         ({"recipient_email": "a@b.test\r\nRCPT TO:<x@y.test>"}, "is not valid"),
         ({"recipient_email": "a@b.test, c@d.test"}, "is not valid"),
+        ({"recipient_email": f"{'a' * 1_990}@evil.example"[:2_001]}, r"'a{99}…' is not valid"),
         ({"kind": "report"}, "'attachment_name' is undefined"),
     ],
-    ids=["variable", "no address", "incomplete address", "smtp injection", "two addresses", "no attachment"],
+    ids=["variable", "no address", "incomplete", "smtp injection", "two addresses", "cut address", "no attachment"],
 )
 def test_unsendable_email_fails_with_a_reason_and_the_others_are_sent(
     outbox: OutboxHarness, changes: dict[str, object], reason: str
