@@ -13,7 +13,8 @@ declare
     wanted text;
 begin
     foreach wanted in array array[
-        'seedtrust_ops_app', 'seedtrust_ops_migrate', 'seedtrust_ops_keys', 'seedtrust_ops_read', 'seedtrust_ops_dagster'
+        'seedtrust_ops_app', 'seedtrust_ops_operator', 'seedtrust_ops_migrate', 'seedtrust_ops_keys',
+        'seedtrust_ops_read', 'seedtrust_ops_dagster'
     ] loop
         if not exists (select from pg_roles where rolname = wanted) then
             execute format('create role %I login nosuperuser nocreatedb nocreaterole noreplication', wanted);
@@ -25,18 +26,66 @@ end $$;
 do $$
 declare
     role_name text;
+    membership record;
 begin
-    foreach role_name in array array['seedtrust_ops_app', 'seedtrust_ops_keys', 'seedtrust_ops_read'] loop
+    foreach role_name in array array[
+        'seedtrust_ops_app', 'seedtrust_ops_operator', 'seedtrust_ops_keys', 'seedtrust_ops_read'
+    ] loop
         execute format('revoke all on all tables in schema public, ops from %I', role_name);
         execute format('revoke all on all sequences in schema public, ops from %I', role_name);
         execute format('revoke all on all functions in schema public, ops from %I', role_name);
         execute format('revoke all on schema public, ops from %I', role_name);
+        execute format('revoke all on database %I from %I', current_database(), role_name);
+        for membership in
+            select distinct roleid::regrole as granted from pg_auth_members where member = role_name::regrole
+        loop
+            execute format('revoke %s from %I', membership.granted, role_name);
+        end loop;
     end loop;
 end $$;
 -- Revoking a table also revokes grants on its columns. Privileges of PUBLIC in ops:
 revoke all on schema ops from public;
 revoke all on all tables in schema ops from public;
 revoke all on all functions in schema ops from public;
+
+------------------------------------------------------------------------------------------------------------------------
+-- Who may connect: our roles, and whoever owns something in this database or has a privilege on it. PostgreSQL lets every
+-- login of the server in, and a login without privileges could still exhaust connections and hold advisory locks. A
+-- notice names each role of the platform that keeps its access. A login that has its privileges only by `set role`, or
+-- none yet, needs `grant connect on database ... to ...`.
+do $$
+declare
+    platform_role record;
+begin
+    execute format('revoke connect, temporary on database %I from public', current_database());
+    execute format(
+        'grant connect on database %I to seedtrust_ops_app, seedtrust_ops_operator, seedtrust_ops_migrate, '
+        'seedtrust_ops_keys, seedtrust_ops_read', current_database());
+    for platform_role in
+        with of_the_platform as (
+            select oid from pg_namespace where nspname <> 'information_schema' and nspname not like 'pg\_%'
+        ), privileges as (
+            select relowner as owner, relacl as acl from pg_class where relnamespace in (table of_the_platform)
+            union all select proowner, proacl from pg_proc where pronamespace in (table of_the_platform)
+            union all select nspowner, nspacl from pg_namespace where oid in (table of_the_platform)
+            union all select null, attacl from pg_attribute join pg_class on pg_class.oid = attrelid
+                where relnamespace in (table of_the_platform)
+            union all select datdba, null from pg_database where datname = current_database()
+        )
+        select rolname as name from pg_roles
+        -- PostgreSQL's own roles have lower numbers.
+        where oid >= 16384 and not rolsuper and rolname not like 'seedtrust\_ops\_%' and oid in (
+            select owner from privileges where owner is not null
+            union select grantee from privileges, aclexplode(acl))
+        order by rolname
+    loop
+        raise notice '% keeps its access to this database', platform_role.name;
+        execute format('grant connect, temporary on database %I to %I', current_database(), platform_role.name);
+    end loop;
+end $$;
+-- The default since PostgreSQL 15; a database that was upgraded from an older version still has it. The platform's
+-- owner, which may create tables, is granted that below.
+revoke create on schema public from public;
 
 ------------------------------------------------------------------------------------------------------------------------
 -- seedtrust_ops_migrate: only `seedtrust-ops migrate`, no long-running process.
@@ -71,13 +120,24 @@ begin
             raise warning 'the platform''s tables belong to superuser %: give them an owner of their own; until then '
                 'only that superuser can migrate', platform_owner.name;
         else
+            execute format('grant create on schema public to %I', platform_owner.name);
             execute format('grant %I to seedtrust_ops_migrate', platform_owner.name);
         end if;
     end loop;
 end $$;
+-- It owns ops.post_ledger_entries, which runs with these privileges of its owner, also without that membership.
+grant usage on schema public to seedtrust_ops_migrate;
+grant select on
+    public.accounts, public.disbursement_requests, public.huntington_transactions, public.ledger_entries
+    to seedtrust_ops_migrate;
+grant insert on public.ledger_entries to seedtrust_ops_migrate;
+grant update (balance_cents) on public.accounts to seedtrust_ops_migrate;
 
 ------------------------------------------------------------------------------------------------------------------------
--- seedtrust_ops_app: the worker, all jobs, sensors and schedules, and all commands except `migrate` and `keys rotate`.
+-- seedtrust_ops_app: the worker, all jobs, sensors and schedules, and the watchdog.
+--
+-- Triggers refuse what it could otherwise do with these privileges, such as approving a request in a person's name
+-- (revision 0011 of schema ops; docs/decisions/database-guards.md).
 
 grant usage on schema public, ops to seedtrust_ops_app;
 
@@ -88,7 +148,10 @@ grant select on
     public.report_requests, public.job_runs, public.errors
     to seedtrust_ops_app;
 grant update (is_on_site) on public.users to seedtrust_ops_app;
+-- Accounts are locked before a batch is sent, and locking a row requires the privilege to update one of its columns. A
+-- trigger refuses the update; ops.post_ledger_entries adds to the ledger and moves the balance with it.
 grant update (balance_cents) on public.accounts to seedtrust_ops_app;
+grant execute on function ops.post_ledger_entries to seedtrust_ops_app;
 grant update (status, approved_at, approved_by, paid_at) on public.disbursement_requests to seedtrust_ops_app;
 -- Rules are locked while they approve, and locking a row requires the privilege to update one of its columns. The name
 -- of a rule affects nothing.
@@ -96,9 +159,6 @@ grant update (name) on public.approval_rules to seedtrust_ops_app;
 grant update (status, queued_at, started_at, finished_at, error) on public.huntington_batches to seedtrust_ops_app;
 grant update (status, failure_reason, bank_transfer_id, completed_at, updated_at)
     on public.huntington_transactions to seedtrust_ops_app;
--- The ledger is append-only.
-grant insert (account_id, amount_cents, kind, huntington_transaction_id, memo)
-    on public.ledger_entries to seedtrust_ops_app;
 grant update (status, started_at, finished_at, error) on public.report_requests to seedtrust_ops_app;
 grant select, delete on public.viewing_drs, public.viewing_payments to seedtrust_ops_app;
 grant insert, update on public.job_runs to seedtrust_ops_app;
@@ -109,10 +169,16 @@ grant insert on public.errors to seedtrust_ops_app;
 grant select on all tables in schema ops to seedtrust_ops_app;
 grant insert on ops.transfer_attempts, ops.alert_notifications to seedtrust_ops_app;
 grant insert, update on
-    ops.batch_leases, ops.bank_feed_cursors, ops.notifications, ops.alerts, ops.balance_alerts, ops.shadow_decisions
+    ops.batch_leases, ops.bank_feed_cursors, ops.notifications, ops.balance_alerts, ops.shadow_decisions
     to seedtrust_ops_app;
-grant insert, update, delete on ops.report_claims, ops.switches, ops.outgoing_events to seedtrust_ops_app;
+-- Only a person acknowledges alerts.
+grant insert (rule, subject, severity, opened_at, detail, last_found_at),
+    update (severity, resolved_at, detail, last_found_at, occurrences)
+    on ops.alerts to seedtrust_ops_app;
+grant insert, update, delete on ops.report_claims, ops.outgoing_events to seedtrust_ops_app;
 grant insert, delete on ops.notification_attachments to seedtrust_ops_app;
+-- For locking the rows; a trigger refuses the update.
+grant update (name) on ops.locks to seedtrust_ops_app;
 
 -- A job that hangs must not block others. The engine sets the last two itself; here they apply to every client.
 alter role seedtrust_ops_app set statement_timeout = '10min'; -- not shorter than a report may take
@@ -120,11 +186,24 @@ alter role seedtrust_ops_app set lock_timeout = '20s';
 alter role seedtrust_ops_app set idle_in_transaction_session_timeout = '10s';
 
 ------------------------------------------------------------------------------------------------------------------------
+-- seedtrust_ops_operator: people who intervene with `seedtrust-ops transfers`, `alerts ack`, `alerts resolve` and
+-- `notifications retry`. It reads what seedtrust_ops_read reads. Give each person a login of their own, whose name is then
+-- the actor in ops.audit_events: create role ana login in role seedtrust_ops_operator;
+
+grant seedtrust_ops_read to seedtrust_ops_operator;
+grant insert, delete on ops.switches to seedtrust_ops_operator;
+grant update (acknowledged_at, acknowledged_by, resolved_at, detail) on ops.alerts to seedtrust_ops_operator;
+grant update (status, attempts, next_attempt_at, claim_token) on ops.notifications to seedtrust_ops_operator;
+alter role seedtrust_ops_operator set lock_timeout = '20s';
+alter role seedtrust_ops_operator set idle_in_transaction_session_timeout = '10s';
+
+------------------------------------------------------------------------------------------------------------------------
 -- seedtrust_ops_keys: `seedtrust-ops keys`, for the person who rotates the keys of account numbers.
 
 grant usage on schema public, ops to seedtrust_ops_keys;
 grant select (id, account_number_encrypted), update (account_number_encrypted)
     on public.huntington_transactions to seedtrust_ops_keys;
+grant select (email, is_active) on public.users to seedtrust_ops_keys; -- for `--as`
 grant select on ops.alembic_version to seedtrust_ops_keys;
 alter role seedtrust_ops_keys set lock_timeout = '20s';
 alter role seedtrust_ops_keys set idle_in_transaction_session_timeout = '10s';

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from seedtrust_ops.cli.operator_session import As, Reason, current_operator, open_operator_session
 from seedtrust_ops.formatting import strip_control_chars
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ _COLORS = {"CRITICAL": "bold red", "HIGH": "red", "MEDIUM": "yellow"}
 alerts = typer.Typer(help="List, acknowledge and resolve alerts.\n\nWithout a command, it lists the open alerts.")
 
 AlertId = Annotated[int, typer.Argument(metavar="ID", help="The alert's ID, as listed by `seedtrust-ops alerts`.")]
-By = Annotated[str, typer.Option("--by", help="Your name.", show_default="your login name")]
 
 
 @alerts.callback(invoke_without_command=True)
@@ -50,30 +50,32 @@ def list_alerts(
 
 
 @alerts.command()
-def ack(alert: AlertId, by: By = "") -> None:
+def ack(alert: AlertId, reason: Reason = "", as_: As = None) -> None:
     """Acknowledge an alert: you are working on it.
 
     Nobody is notified of it again, neither when it gets worse nor when it is resolved.
     """
     from seedtrust_ops.domain.alerts.store import acknowledge
 
-    with _session() as session:
-        row = acknowledge(session, alert, by or _login_name())
+    operator = current_operator(as_)
+    with open_operator_session(operator, reason) as session:
+        row = acknowledge(session, alert, operator.name)
         typer.echo(
             strip_control_chars(f"Alert {row.id} ({row.rule}, {row.subject}) is acknowledged by {row.acknowledged_by}.")
         )
 
 
 @alerts.command()
-def resolve(alert: AlertId, by: By = "") -> None:
+def resolve(alert: AlertId, reason: Reason = "", as_: As = None) -> None:
     """Resolve an alert that no health rule resolves automatically.
 
     If a health rule still finds the problem, it opens the alert again.
     """
     from seedtrust_ops.domain.alerts.store import resolve_manually
 
-    with _session() as session:
-        row = resolve_manually(session, alert, by or _login_name())
+    operator = current_operator(as_)
+    with open_operator_session(operator, reason) as session:
+        row = resolve_manually(session, alert, operator.name)
         typer.echo(strip_control_chars(f"Alert {row.id} ({row.rule}, {row.subject}) is resolved."))
 
 
@@ -83,12 +85,6 @@ def _session() -> "Iterator[Session]":
 
     with translate_database_errors(application_engine().url), application_sessions().begin() as session:
         yield session
-
-
-def _login_name() -> str:
-    from getpass import getuser
-
-    return getuser()
 
 
 def _as_json(alert: "Alert", delivered: "Sequence[AlertNotification]") -> dict[str, Any]:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seedtrust_ops.cli.operator_session import As, current_operator
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.formatting import pluralize
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
 
+    from seedtrust_ops.domain.audit import Operator
     from seedtrust_ops.domain.key_rotation import KeyUsage
     from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 
@@ -54,6 +56,7 @@ def rotate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count the account numbers that would be re-encrypted.")
     ] = False,
+    as_: As = None,
 ) -> None:
     """Re-encrypt all account numbers with the newest key.
 
@@ -62,7 +65,7 @@ def rotate(
     if dry_run:
         _preview_rotation()
     else:
-        _rotate()
+        _rotate(current_operator(as_))
 
 
 def _preview_rotation() -> None:
@@ -74,12 +77,12 @@ def _preview_rotation() -> None:
     _require_readable(use)
 
 
-def _rotate() -> None:
+def _rotate(operator: "Operator") -> None:
     from seedtrust_ops.domain.key_rotation import rotate
 
     # Every account number is read twice: once to re-encrypt it, once to verify the result.
     with _open_tokens() as stored, _progress("Rotating account numbers", 2 * stored.token_count) as advance:
-        rotation = rotate(stored.sessions, stored.cipher, advance)
+        rotation = rotate(stored.sessions, stored.cipher, advance, operator=operator)
     typer.echo(f"Re-encrypted {rotation.reencrypted:,} of {_account_numbers(stored.token_count)}.")
     _require_readable(rotation.usage)
     if not rotation.is_complete:

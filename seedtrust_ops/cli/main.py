@@ -16,6 +16,7 @@ from seedtrust_ops.cli.notifications import notifications
 from seedtrust_ops.cli.rules import rules
 from seedtrust_ops.cli.shadow import shadow
 from seedtrust_ops.cli.status import health, status, watchdog
+from seedtrust_ops.cli.transfers import transfers
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.formatting import strip_control_chars
 
@@ -52,7 +53,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Run, monitor and operate SeedTrust's background jobs.",
 )
-transfers = typer.Typer(no_args_is_help=True, help="Halt and resume the sending of transfers.")
 for command in (status, health, watchdog):
     app.command(rich_help_panel=MONITORING)(command)
 app.add_typer(alerts, name="alerts", rich_help_panel=MONITORING)
@@ -208,40 +208,6 @@ def web(
     file = workspace or dagster_home() / WORKER_FOLDER / WORKSPACE_FILE
     typer.echo(f"Starting the Dagster UI at http://{host}:{port}. Press Ctrl-C to stop it.")
     serve(file, host=host, port=port, read_only=read_only, allowed_hosts=hosts)
-
-
-@transfers.command()
-def halt(
-    reason: Annotated[str, typer.Option(help="Why transfers are halted. Shown in status, alerts and the Dagster UI.")],
-) -> None:
-    """Stop sending transfers immediately, in all batches.
-
-    Auto-heal continues to query the bank about transfers that were already sent.
-    """
-    from getpass import getuser
-
-    from seedtrust_ops.database.engine import application_sessions
-    from seedtrust_ops.domain.transfers import kill_switch
-
-    with application_sessions().begin() as session:
-        kill_switch.halt(session, reason, set_by=getuser())
-        typer.echo(strip_control_chars(kill_switch.get_halt_reason(session, halted_by_environment=False) or ""))
-
-
-@transfers.command()
-def resume() -> None:
-    """Resume sending transfers."""
-    from seedtrust_ops.config import get_settings
-    from seedtrust_ops.database.engine import application_sessions
-    from seedtrust_ops.domain.transfers import kill_switch
-
-    with application_sessions().begin() as session:
-        was_halted = kill_switch.resume(session)
-        halt_reason = kill_switch.get_halt_reason(session, get_settings().transfers.halted)
-    if halt_reason is not None:
-        typer.echo(strip_control_chars(halt_reason))
-    else:
-        typer.echo("Transfers resumed." if was_halted else "Transfers were not halted. Nothing was changed.")
 
 
 if __name__ == "__main__":

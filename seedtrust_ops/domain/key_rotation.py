@@ -5,6 +5,7 @@ It decides which tokens to re-encrypt and verifies the result. The encryption it
 See docs/decisions/key-rotation.md.
 """
 
+import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Protocol
 from sqlalchemy import BigInteger, Text, func, select, update
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.audit import Operator, attest
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.errors import DamagedToken, UnreadableToken
@@ -90,7 +92,13 @@ def count_key_usage(
     return usage
 
 
-def rotate(sessions: Sessions, ring: KeyRing, on_progress: ProgressCallback = lambda _tokens: None) -> Rotation:
+def rotate(
+    sessions: Sessions,
+    ring: KeyRing,
+    on_progress: ProgressCallback = lambda _tokens: None,
+    *,
+    operator: Operator | None = None,
+) -> Rotation:
     """Re-encrypt every token that an older key encrypted, then check all tokens again.
 
     Each page is its own database transaction, so this can be interrupted and repeated at any time. Rows that a worker
@@ -101,11 +109,22 @@ def rotate(sessions: Sessions, ring: KeyRing, on_progress: ProgressCallback = la
         sessions: the application's database.
         ring: the keys.
         on_progress: called with the number of tokens of each page; the passes add up.
+        operator: the person who rotates, for the audit, which has one event per rotation.
+
+    Raises:
+        UnknownOperator: if no active user has the operator's email address.
     """
+    rotation = secrets.token_hex(8)
+
+    def begin(session: Session) -> None:
+        if operator is not None:
+            attest(session, operator)
+        session.execute(select(func.set_config("seedtrust.key_rotation", rotation, True)))
+
     reencrypted = 0
     for number in range(MAX_PASSES):
         after = 0
-        reencrypt_page = partial(_reencrypt_page, ring=ring, skip_locked=number == 0)
+        reencrypt_page = partial(_reencrypt_page, ring=ring, skip_locked=number == 0, begin=begin)
         while (done := run_in_transaction(sessions, partial(reencrypt_page, after=after))).tokens:
             reencrypted += done.reencrypted
             after = done.last_id
@@ -146,7 +165,10 @@ def _count_page(usage: KeyUsage, ring: KeyRing, page: Mapping[int, str]) -> None
             usage.unknown_key_transactions.append(transaction_id)
 
 
-def _reencrypt_page(session: Session, ring: KeyRing, skip_locked: bool, after: int) -> _Page:
+def _reencrypt_page(
+    session: Session, ring: KeyRing, skip_locked: bool, begin: Callable[[Session], None], after: int
+) -> _Page:
+    begin(session)
     page = _next_page(session, after)
     new_tokens = [
         (transaction_id, token, new)

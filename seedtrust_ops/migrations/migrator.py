@@ -13,10 +13,10 @@ from seedtrust_ops.errors import SchemaOutOfDate
 from seedtrust_ops.tables import PlatformTable
 
 HERE = Path(__file__).parent
-KNOWN_REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+KNOWN_REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
 HEAD_REVISION = KNOWN_REVISIONS[-1]
 PLATFORM_SCHEMA = HERE / "platform_schema.sql"
-_MIGRATION_LOCK = 7_305_401
+_FIRST_MIGRATION_LOCK = 7_305_401
 
 
 def migrate(engine: Engine, *, create_platform: bool = False) -> list[str]:
@@ -35,7 +35,7 @@ def migrate(engine: Engine, *, create_platform: bool = False) -> list[str]:
     """
     messages: list[str] = []
     with engine.begin() as connection:
-        connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        _wait_for_other_migrations(connection)
         if create_platform and not _existing_platform_tables(connection):
             connection.exec_driver_sql(PLATFORM_SCHEMA.read_text())
             messages.append("Created the platform's tables in schema public.")
@@ -87,6 +87,18 @@ def missing_platform_columns(connection: Connection) -> list[str]:
         for column in table.columns
         if (table.name, column.name) not in present
     ]
+
+
+def _wait_for_other_migrations(connection: Connection) -> None:
+    """Wait until no other process migrates, and keep others waiting until this transaction ends.
+
+    Any login can hold an advisory lock, so the revision's table is locked, which only its owner can do. Before the
+    first migration there is no such table.
+    """
+    if connection.scalar(text("select to_regclass('ops.alembic_version')")) is None:
+        connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _FIRST_MIGRATION_LOCK})
+    else:
+        connection.execute(text("lock table ops.alembic_version in share row exclusive mode"))
 
 
 def _existing_platform_tables(connection: Connection) -> set[str]:

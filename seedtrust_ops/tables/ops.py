@@ -1,6 +1,7 @@
 """This project's own tables in schema `ops`, which the platform's applications do not use.
 
-State for moving money safely, the outboxes of email and events, alerts, report claims, and shadow decisions.
+State for moving money safely, locks, the audit of what people did, the outboxes of email and events, alerts, report
+claims, and shadow decisions.
 """
 
 from datetime import datetime
@@ -73,6 +74,32 @@ class Switch(OpsTable):
     reason: Mapped[str] = mapped_column(server_default="no reason given")
     set_by: Mapped[str] = mapped_column(server_default="unknown")
     set_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class AuditEvent(OpsTable):
+    """Something that a person did: halt, resume, acknowledge, resolve or a key rotation; the table is append-only.
+
+    Only triggers write it (revision 0011). `actor` is the database login. `detail` has what the command said of itself:
+    the login name on its machine (`os_user`) and whom the person claims to be (`as`).
+    """
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    actor: Mapped[str] = mapped_column(server_default=text("session_user"))
+    action: Mapped[str]
+    subject: Mapped[str]
+    reason: Mapped[str] = mapped_column(server_default="")
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+
+
+class NamedLock(OpsTable):
+    """A row to lock so that one run works at a time (`domain/locks.py`); rows are never changed."""
+
+    __tablename__ = "locks"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
 
 
 class OutboxRow:

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from seedtrust_ops.cli.main import app
 from seedtrust_ops.domain.alerts.channel_state import Channel, Delivery, record_deliveries
 from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
+from seedtrust_ops_tests.support.case_factory import CaseFactory
+from seedtrust_ops_tests.support.factories import Company
 
 pytestmark = pytest.mark.usefixtures("bank_environment")
 
@@ -29,6 +31,14 @@ def alert_ids(sessions: sessionmaker[Session]) -> list[int]:
         open_alert(session, "bank_silent", "Huntington", "CRITICAL", "It does not respond.")
         resolve_alert(session, "bank_silent", "Huntington")
         return list(session.scalars(text("select id from ops.alerts order by id")))
+
+
+@pytest.fixture
+def maria(company: Company) -> str:
+    """The email address of an active user."""
+    email = "maria@seedtrust.test"
+    CaseFactory(company.sessions).user("admin", email=email)
+    return email
 
 
 def test_empty_list_says_which_alerts_there_are_none_of(sessions: sessionmaker[Session]) -> None:
@@ -76,15 +86,15 @@ def test_open_alerts_are_listed_worst_first_and_resolved_ones_with_all(alert_ids
     assert output.index("batch_stuck") < output.index("reports_waiting") < output.index("bank_silent")
 
 
-def test_acknowledgement_names_the_person_and_the_first_one_stays(alert_ids: list[int]) -> None:
+def test_acknowledgement_names_the_person_and_the_first_one_stays(alert_ids: list[int], maria: str) -> None:
     high = str(alert_ids[0])
-    assert run_alerts("ack", high, "--by", "Maria") == (
+    assert run_alerts("ack", high, "--as", maria) == (
         0,
-        f"Alert {high} (reports_waiting, report requests) is acknowledged by Maria.",
+        f"Alert {high} (reports_waiting, report requests) is acknowledged by {maria}.",
     )
-    assert run_alerts("ack", high, "--by", "Tom")[1].endswith("is acknowledged by Maria.")
+    assert run_alerts("ack", high)[1].endswith(f"is acknowledged by {maria}.")
     (acknowledged,) = [alert for alert in json.loads(run_alerts("--json")[1]) if alert["acknowledged_at"]]
-    assert (acknowledged["id"], acknowledged["acknowledged_by"]) == (alert_ids[0], "Maria")
+    assert (acknowledged["id"], acknowledged["acknowledged_by"]) == (alert_ids[0], maria)
 
 
 @pytest.mark.parametrize("command", ["ack", "resolve"])
@@ -98,11 +108,11 @@ def test_unknown_and_resolved_alerts_are_one_line_errors(alert_ids: list[int], c
     assert output.startswith(f"Alert {alert_ids[2]} (bank_silent, Huntington) was already resolved at ")
 
 
-def test_manual_resolution_records_the_person(alert_ids: list[int]) -> None:
+def test_manual_resolution_records_the_person(alert_ids: list[int], maria: str) -> None:
     critical = str(alert_ids[1])
-    assert run_alerts("resolve", critical, "--by", "Maria") == (
+    assert run_alerts("resolve", critical, "--as", maria) == (
         0,
         f"Alert {critical} (batch_stuck, batch 7) is resolved.",
     )
     resolved = [alert for alert in json.loads(run_alerts("--all", "--json")[1]) if alert["id"] == alert_ids[1]]
-    assert [alert["detail"] for alert in resolved] == ["Batch 7 is stuck. Resolved by Maria."]
+    assert [alert["detail"] for alert in resolved] == [f"Batch 7 is stuck. Resolved by {maria}."]

@@ -11,7 +11,9 @@ import seedtrust_ops
 
 ROLES_SQL = Path(seedtrust_ops.__file__).parents[1] / "deploy" / "database_roles.sql"
 PLATFORM_OWNER = "seedtrust_platform"
-APP, MIGRATE, KEYS, READ, DAGSTER = (f"seedtrust_ops_{name}" for name in ("app", "migrate", "keys", "read", "dagster"))
+APP, OPERATOR, MIGRATE, KEYS, READ, DAGSTER = (
+    f"seedtrust_ops_{name}" for name in ("app", "operator", "migrate", "keys", "read", "dagster")
+)
 
 ConnectAs = Callable[[str], Connection]
 
@@ -40,6 +42,21 @@ def assign_platform_owner(superuser: URL) -> None:
         for table in tables:
             connection.execute(text(f"alter table public.{table} owner to {PLATFORM_OWNER}"))
     engine.dispose()
+
+
+def create_login(superuser: URL, name: str, *, of: str | None = None) -> str:
+    """Create a login that inherits the role `of`, if there is none yet, and return its name."""
+    engine = create_engine(superuser)
+    with engine.begin() as connection:
+        membership = f" in role {of}" if of else ""
+        connection.execute(
+            text(
+                f"do $$ begin if not exists (select from pg_roles where rolname = '{name}')"
+                f" then create role {name} login{membership}; end if; end $$"
+            )
+        )
+    engine.dispose()
+    return name
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ PINNED_COLUMNS = {
     "transfer_attempts": "id transaction_id idempotency_key attempt outcome bank_transfer_id started_at finished_at"
     " detail",
     "alerts": "id rule subject severity opened_at resolved_at detail",
+    "audit_events": "id at actor action subject reason detail",
 }
 
 

@@ -33,6 +33,21 @@ MAX_RESOLVED_LISTED = 200
 _FINDING_COLUMNS = [("rule", Text()), ("subject", Text()), ("severity", Text()), ("detail", Text())]
 
 
+CLOSED_BY_PEOPLE = frozenset(
+    {
+        "amount_differs",
+        "bank_contradicts_itself",
+        "idempotency_key_reused",
+        "request_paid_twice",
+        "second_transfer",
+        "transfer_ambiguous",
+        "transfer_forgotten_by_bank",
+        "transfer_not_booked",
+    }
+)
+"""Rules whose alerts only a person resolves. The database refuses it to the jobs' role (`ops.guard_alert`)."""
+
+
 class UnknownAlert(SeedTrustError):
     """No alert has that number."""
 
@@ -74,7 +89,13 @@ def open_alert(session: Session, rule: str, subject: str, severity: str, detail:
 
 
 def resolve_alert(session: Session, rule: str, subject: str) -> None:
-    """Resolve the open alert of `rule` for `subject`; do nothing if none is open."""
+    """Resolve the open alert of `rule` for `subject`; do nothing if none is open.
+
+    Raises:
+        ValueError: if only a person may resolve alerts of the rule.
+    """
+    if rule in CLOSED_BY_PEOPLE:
+        raise ValueError(f"Only a person resolves alerts of rule {rule}; see CLOSED_BY_PEOPLE.")
     session.execute(
         update(Alert)
         .where(Alert.rule == rule, Alert.subject == subject, Alert.resolved_at.is_(None))

@@ -10,12 +10,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningInsert, Update
 
+from seedtrust_ops.domain.locks import Lock, hold_lock
 from seedtrust_ops.tables import Case, CaseParty, DisbursementRequest, Notification, User
 from seedtrust_ops.tables.user_text import cut_text
 
 NOTIFICATION_KIND = "dr-approved"
 MAX_ROWS_SHOWN = 50
-_APPROVALS_LOCK = 7_305_402
 
 Payee = aliased(User, name="payee")
 
@@ -63,7 +63,7 @@ def lock_approvals(session: Session) -> None:
 
     Two concurrent runs could lock the same requests in different orders and deadlock.
     """
-    session.execute(select(func.pg_advisory_xact_lock(_APPROVALS_LOCK)))
+    hold_lock(session, Lock.APPROVALS)
 
 
 def record_approvals(session: Session, update: Update) -> ApprovalReport:

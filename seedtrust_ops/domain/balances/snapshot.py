@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.balances.low_balance_alerts import AlertChanges, update_alerts
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.locks import Lock, hold_lock
 from seedtrust_ops.tables import Account, Case
 from seedtrust_ops.tables.user_text import cut_text
 
@@ -28,7 +29,6 @@ BUCKET_BOUNDS_CENTS = (0, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000
 """Upper bounds of the histogram's buckets; the last bucket is open-ended."""
 COLUMNS = ("case_id", "case_number", "account_id", "balance_cents", "minimum_balance_cents", "shortfall_cents")
 GOOD_COLOR, BELOW_MINIMUM_COLOR = "#2f6f8f", "#c8553d"
-_SNAPSHOT_LOCK = 7_305_404
 
 
 @dataclass
@@ -64,7 +64,7 @@ def _write(session: Session, path: Path, block: int) -> BalanceSnapshot:
     # If this waits for the lock, the other run's alerts may be newer than this snapshot; `run_in_transaction` then
     # retries.
     session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-    session.execute(select(func.pg_advisory_xact_lock(_SNAPSHOT_LOCK)))
+    hold_lock(session, Lock.BALANCE_SNAPSHOT)
     import pyarrow
     from pyarrow import parquet
 

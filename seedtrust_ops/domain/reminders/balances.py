@@ -11,6 +11,7 @@ from sqlalchemy import Date, func, literal, select, union
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.locks import Lock, hold_lock
 from seedtrust_ops.domain.outbox import Email
 from seedtrust_ops.tables import Account, Case, Notification, User
 from seedtrust_ops.tables.user_text import cut_text
@@ -18,7 +19,6 @@ from seedtrust_ops.tables.user_text import cut_text
 NOTIFICATION_KIND = "balance-reminder"
 MAX_CASES_LISTED = 100
 """An email lists at most this many cases, largest shortfall first, and says how many more there are."""
-_REMINDERS_LOCK = 7_305_403
 
 
 def find_balance_reminders(session: Session, today: date) -> list[Email]:
@@ -30,7 +30,7 @@ def find_balance_reminders(session: Session, today: date) -> list[Email]:
         session: in a transaction in which the caller also enqueues the emails: another run waits until it ends.
         today: today's date in the office's time zone.
     """
-    session.execute(select(func.pg_advisory_xact_lock(_REMINDERS_LOCK)))
+    hold_lock(session, Lock.BALANCE_REMINDERS)
     day = literal(today, Date())
     below = (
         select(

@@ -86,6 +86,8 @@ class _RollbackSession(Session):
         try:
             self._own.begin()
             self._own.exec_driver_sql(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+            # The guards of the jobs' role refuse what `prepare` undoes; nothing that they would find is committed.
+            self._own.exec_driver_sql("set constraints all deferred")
             # In a separate session: the job's own session must not have begun yet.
             with Session(**options) as preparing:
                 dry_run.prepare(preparing)

@@ -7,13 +7,12 @@ See docs/decisions/ledger-posting.md.
 from collections.abc import Sequence
 from typing import Protocol
 
-from sqlalchemy import BigInteger, Text, exists, func, literal, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import BigInteger, Text, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.domain.outbox import Email, enqueue_emails
-from seedtrust_ops.domain.sql_arrays import array_table, in_array
+from seedtrust_ops.domain.sql_arrays import array_parameter, array_table, in_array
 from seedtrust_ops.formatting import format_dollars
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import Account, Case, DisbursementRequest, HuntingtonTransaction, LedgerEntry, User
@@ -43,10 +42,9 @@ def post_disbursements(session: Session, updates: Sequence[TransferUpdate]) -> N
         [(one.transaction_id, one.transfer.amount_cents, one.transfer.id) for one in updates],
     )
     transaction = HuntingtonTransaction
-    account_of = (
+    request_of_transfer = (
         select(
             transfers.c.id,
-            Account.id.label("account_id"),
             transfers.c.amount_cents,
             transfers.c.bank_transfer_id,
             transaction.method,
@@ -57,14 +55,11 @@ def post_disbursements(session: Session, updates: Sequence[TransferUpdate]) -> N
         .join(DisbursementRequest, DisbursementRequest.id == transaction.disbursement_request_id)
         .join(Account, Account.case_id == DisbursementRequest.case_id)
     )
-    rows = session.execute(account_of).all()
+    rows = session.execute(request_of_transfer).all()
     posted = _post(
         session,
         "disbursement",
-        [
-            (row.account_id, -row.amount_cents, row.id, f"Huntington {row.method} {row.bank_transfer_id}")
-            for row in rows
-        ],
+        [(row.id, -row.amount_cents, f"Huntington {row.method} {row.bank_transfer_id}") for row in rows],
     )
     request_of = {row.id: row.request_id for row in rows}
     returned = {one.transaction_id for one in updates if one.transfer.status is BankStatus.RETURNED}
@@ -112,7 +107,7 @@ def post_reversals(session: Session, updates: Sequence[TransferUpdate]) -> None:
         return
     ids = [one.transaction_id for one in updates]
     disbursements = session.execute(
-        select(LedgerEntry.account_id, LedgerEntry.huntington_transaction_id, LedgerEntry.amount_cents).where(
+        select(LedgerEntry.huntington_transaction_id, LedgerEntry.amount_cents).where(
             in_array(LedgerEntry.huntington_transaction_id, ids), LedgerEntry.kind == "disbursement"
         )
     ).all()
@@ -122,9 +117,8 @@ def post_reversals(session: Session, updates: Sequence[TransferUpdate]) -> None:
         "reversal",
         [
             (
-                row.account_id,
-                -row.amount_cents,
                 row.huntington_transaction_id,
+                -row.amount_cents,
                 f"Returned by the bank ({codes[row.huntington_transaction_id]})",
             )
             for row in disbursements
@@ -184,55 +178,23 @@ def _email_escrow_specialists(session: Session, transaction_ids: list[int], code
     )
 
 
-def _post(session: Session, kind: str, entries: Sequence[tuple[int, int, int, str]]) -> set[int]:
-    """Post the entries (account, cents, transaction, memo) that are not posted yet, and adjust the balances.
+def _post(session: Session, kind: str, entries: Sequence[tuple[int, int, str]]) -> set[int]:
+    """Post the entries (transaction, cents, memo) that are not posted yet, and adjust the balances.
+
+    A function of the database does both, because its role for the jobs may move no balance in any other way
+    (docs/decisions/database-guards.md).
 
     Returns:
         The transactions whose entries are new.
     """
     if not entries:
         return set()
-    _lock_accounts(session, [account_id for account_id, _, _, _ in entries])
-    new_entries = array_table(
-        "new_entries",
-        [
-            ("account_id", BigInteger()),
-            ("amount_cents", BigInteger()),
-            ("huntington_transaction_id", BigInteger()),
-            ("memo", Text()),
-        ],
-        entries,
+    transaction_ids, amounts_cents, memos = zip(*entries, strict=True)
+    posted = func.ops.post_ledger_entries(
+        kind,
+        array_parameter(transaction_ids, BigInteger()),
+        array_parameter(amounts_cents, BigInteger()),
+        array_parameter(memos, Text()),
+        type_=BigInteger(),
     )
-    posted = session.execute(
-        insert(LedgerEntry)
-        .from_select(
-            ["account_id", "amount_cents", "huntington_transaction_id", "memo", "kind"],
-            select(*new_entries.c, literal(kind)),
-        )
-        .on_conflict_do_nothing(
-            index_elements=[LedgerEntry.huntington_transaction_id],
-            index_where=text(f"kind = '{kind}'"),
-        )
-        .returning(LedgerEntry.account_id, LedgerEntry.amount_cents, LedgerEntry.huntington_transaction_id)
-    ).all()
-    _adjust_balances(session, [(row.account_id, row.amount_cents) for row in posted])
-    return {row.huntington_transaction_id for row in posted if row.huntington_transaction_id is not None}
-
-
-def _lock_accounts(session: Session, account_ids: Sequence[int]) -> None:
-    # Always in the order of their ids, so that two transactions that touch the same accounts cannot deadlock.
-    if account_ids:
-        session.execute(
-            select(Account.id).where(in_array(Account.id, account_ids)).order_by(Account.id).with_for_update()
-        )
-
-
-def _adjust_balances(session: Session, postings: Sequence[tuple[int, int]]) -> None:
-    sums: dict[int, int] = {}
-    for account_id, amount_cents in postings:
-        sums[account_id] = sums.get(account_id, 0) + amount_cents
-    if sums:
-        moves = array_table("moves", [("id", BigInteger()), ("cents", BigInteger())], sums.items())
-        session.execute(
-            update(Account).where(Account.id == moves.c.id).values(balance_cents=Account.balance_cents + moves.c.cents)
-        )
+    return set(session.scalars(select(posted)))

@@ -1,0 +1,164 @@
+"""ops.audit_events: what people did, recorded by triggers with the login that did it; commands of the operator role."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL
+from sqlalchemy.orm import Session, sessionmaker
+from typer.testing import CliRunner
+
+from seedtrust_ops.cli.main import app
+from seedtrust_ops.domain.alerts.store import open_alert, record_findings
+from seedtrust_ops_tests.deploy.conftest import APP, KEYS, OPERATOR, create_login
+from seedtrust_ops_tests.support.case_factory import CaseFactory
+from seedtrust_ops_tests.support.databases import plain_url
+from seedtrust_ops_tests.support.environment import SetVariables
+from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.support.key_rotation_helpers import new_key
+
+ANA = "seedtrust_test_ana"
+"""A person's own login, which inherits the operator role."""
+EMAIL = "ana@seedtrust.test"
+
+
+@pytest.fixture
+def audited(roles: URL, company: Company, set_variables: SetVariables, monkeypatch: pytest.MonkeyPatch) -> Company:
+    """A company with an active and an inactive user, one open alert, and a command line that uses ANA's login."""
+    create_login(roles, ANA, of=OPERATOR)
+    factory = CaseFactory(company.sessions)
+    factory.user("admin", email=EMAIL)
+    factory.user("admin", email="gone@seedtrust.test", is_active=False)
+    with company.sessions.begin() as session:
+        open_alert(session, "amount_differs", "transaction 7", "CRITICAL", "100 cents, not 99.")
+    log_in(roles, ANA, set_variables)
+    monkeypatch.setenv("LOGNAME", "ana.os")
+    return company
+
+
+def log_in(roles: URL, login: str, set_variables: SetVariables) -> None:
+    set_variables(SEEDTRUST_DATABASE_URL=plain_url(roles.set(username=login)))
+
+
+def seedtrust_ops(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, " ".join(result.output.split())
+
+
+def read_events(sessions: sessionmaker[Session]) -> list[tuple[Any, ...]]:
+    with sessions() as session:
+        columns = "actor, action, subject, reason, detail"
+        return [tuple(row) for row in session.execute(text(f"select {columns} from ops.audit_events order by id"))]
+
+
+def test_audit_names_login_person_action_and_reason(audited: Company) -> None:
+    with audited.sessions() as session:
+        alert = session.scalar(text("select id::text from ops.alerts"))
+    for command in (
+        ["transfers", "halt", "--reason", "The bank is down", "--as", EMAIL],
+        ["transfers", "resume", "--reason", "It is back", "--as", EMAIL],
+        ["alerts", "ack", alert, "--reason", "I ask the bank", "--as", EMAIL],
+        ["alerts", "resolve", alert],
+    ):
+        code, output = seedtrust_ops(*command)
+        assert code == 0, output
+    person = {"os_user": "ana.os", "as": EMAIL}
+    subject = f"alert {alert}: amount_differs, transaction 7"
+    assert read_events(audited.sessions) == [
+        (ANA, "halt", "transfers_halted", "The bank is down", person),
+        (ANA, "resume", "transfers_halted", "It is back", person),
+        (ANA, "acknowledge", subject, "I ask the bank", person),
+        (ANA, "resolve", subject, "", {"os_user": "ana.os"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("statement", "action"),
+    [
+        ("insert into ops.switches (name, reason) values ('x', 'by hand')", "halt"),
+        ("delete from ops.switches", "resume"),
+        ("update ops.alerts set acknowledged_at = now()", "acknowledge"),
+        ("update ops.alerts set resolved_at = now()", "resolve"),
+    ],
+)
+def test_audit_records_what_is_done_without_a_command(
+    audited: Company, roles: URL, statement: str, action: str
+) -> None:
+    with audited.sessions.begin() as session:
+        session.execute(text("insert into ops.switches (name) values ('transfers_halted')"))
+    before = len(read_events(audited.sessions))
+    engine = create_engine(roles.set(username=ANA))
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+    (event,) = read_events(audited.sessions)[before:]
+    assert (event[:2], event[4]) == ((ANA, action), {})
+
+
+def test_audit_has_one_event_per_key_rotation(
+    audited: Company, roles: URL, set_variables: SetVariables, field_key: str
+) -> None:
+    audited.batch([100] * 1_200)
+    log_in(roles, KEYS, set_variables)
+    keys = field_key
+    for _ in range(2):
+        keys = f"{new_key()},{keys}"
+        set_variables(SEEDTRUST_FIELD_KEY=keys)
+        code, output = seedtrust_ops("keys", "rotate", "--as", EMAIL)
+        assert code == 0, output
+    events = read_events(audited.sessions)
+    assert [event[:3] for event in events] == [(KEYS, "key rotation", "account numbers")] * 2
+    assert [event[4]["as"] for event in events] == [EMAIL] * 2
+    engine = create_engine(roles.set(username=KEYS))
+    with engine.begin() as connection:
+        connection.execute(text("update public.huntington_transactions set account_number_encrypted = 'x'"))
+    engine.dispose()
+    assert read_events(audited.sessions)[2:] == [(KEYS, "key rotation", "account numbers", "", {})]
+
+
+def test_audit_leaves_out_what_jobs_and_applications_do(audited: Company, roles: URL) -> None:
+    engine = create_engine(roles.set(username=APP))
+    jobs = sessionmaker(engine)
+    with jobs.begin() as session:
+        open_alert(session, "reports_waiting", "report requests", "HIGH", "3 wait.")
+        session.execute(text("update ops.alerts set last_found_at = now() - interval '1 hour' where severity = 'HIGH'"))
+        assert record_findings(session, rule="reports_waiting", findings=[], quiet_seconds=60) == (0, 1)
+    engine.dispose()
+    audited.batch([100])
+    with audited.sessions.begin() as session:
+        session.execute(text("update public.huntington_transactions set account_number_encrypted = 'x'"))
+    assert read_events(audited.sessions) == []
+
+
+@pytest.mark.parametrize("email", ["nobody@seedtrust.test", "gone@seedtrust.test"])
+def test_operator_must_be_an_active_user(audited: Company, email: str) -> None:
+    code, output = seedtrust_ops("transfers", "halt", "--reason", "x", "--as", email)
+    assert (code, output.startswith(f"No active user has the email address {email}.")) == (1, True)
+    with audited.sessions() as session:
+        assert session.scalar(text("select count(*) from ops.switches")) == 0
+
+
+@pytest.mark.parametrize("command", [("halt", "--reason", "x"), ("resume",)], ids=" ".join)
+def test_jobs_role_cannot_halt_or_resume(
+    audited: Company, roles: URL, set_variables: SetVariables, command: tuple[str, ...]
+) -> None:
+    with audited.sessions.begin() as session:
+        session.execute(text("insert into ops.switches (name) values ('another')"))
+    log_in(roles, APP, set_variables)
+    assert seedtrust_ops("transfers", *command) == (
+        1,
+        f"The database login {APP} may not do this. Nothing was changed. Set SEEDTRUST_DATABASE_URL to a login that is "
+        "a member of seedtrust_ops_operator.",
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [("alerts",), ("status",), ("notifications", "retry"), ("rules", "explain", "1")], ids=" ".join
+)
+@pytest.mark.usefixtures("bank_environment")
+def test_operator_role_runs_the_commands_of_on_call(
+    audited: Company, command: tuple[str, ...], instance: object
+) -> None:
+    audited.request(audited.case(), 100)
+    code, output = seedtrust_ops(*command)
+    assert code == 0, output

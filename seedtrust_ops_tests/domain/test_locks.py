@@ -1,0 +1,65 @@
+"""Locks of `ops.locks`: each name has its row, one transaction at a time holds it, and no login without grants can."""
+
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.orm import Session, sessionmaker
+
+from seedtrust_ops.domain.approvals.by_date import approve_due
+from seedtrust_ops.domain.balances.snapshot import write_balance_snapshot
+from seedtrust_ops.domain.locks import Lock, hold_lock
+from seedtrust_ops.domain.reminders.balances import find_balance_reminders
+from seedtrust_ops.migrations.migrator import migrate
+
+HOLDERS: dict[Lock, Callable[[sessionmaker[Session], Path], object]] = {
+    Lock.APPROVALS: lambda sessions, _folder: approve_due(sessions()),
+    Lock.BALANCE_REMINDERS: lambda sessions, _folder: find_balance_reminders(sessions(), date(2026, 3, 3)),
+    Lock.BALANCE_SNAPSHOT: lambda sessions, folder: write_balance_snapshot(sessions, folder / "balances.parquet"),
+}
+
+
+@pytest.fixture
+def impatient(database_url: URL) -> Iterator[Engine]:
+    """An engine whose sessions wait half a second for a lock."""
+    engine = create_engine(database_url, connect_args={"options": "-c lock_timeout=500ms"})
+    yield engine
+    engine.dispose()
+
+
+@pytest.mark.parametrize("lock", Lock)
+def test_lock_is_held_by_one_transaction_at_a_time(
+    lock: Lock, sessions: sessionmaker[Session], impatient: Engine, tmp_path: Path
+) -> None:
+    work = HOLDERS[lock]
+    with sessions() as holder:
+        hold_lock(holder, lock)
+        with pytest.raises(OperationalError, match="lock timeout"):
+            work(sessionmaker(impatient), tmp_path)
+    work(sessionmaker(impatient), tmp_path)
+
+
+def test_login_without_grants_holds_up_nothing(database_url: URL, impatient: Engine, tmp_path: Path) -> None:
+    with impatient.begin() as superuser:
+        superuser.execute(
+            text(
+                "do $$ begin if not exists (select from pg_roles where rolname = 'seedtrust_test_nobody')"
+                " then create role seedtrust_test_nobody login; end if; end $$"
+            )
+        )
+    stranger = create_engine(database_url.set(username="seedtrust_test_nobody"))
+    with stranger.connect() as connection:
+        # The numbers of the advisory locks by which our runs once took turns.
+        connection.execute(text("select pg_advisory_lock(number) from generate_series(7305401, 7305404) as number"))
+        connection.commit()
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            connection.execute(text("select name from ops.locks for update"))
+        connection.rollback()
+        for work in HOLDERS.values():
+            work(sessionmaker(impatient), tmp_path)
+        assert migrate(impatient)[0].startswith("Schema ops is up to date")
+    stranger.dispose()
