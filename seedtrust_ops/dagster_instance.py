@@ -1,7 +1,8 @@
-"""The classes that `dagster.yaml` names: where Dagster stores its runs and its local files.
+"""The classes that `dagster.yaml` names: the run queue, and where Dagster stores its runs and its local files.
 
 Each is Dagster's own class with this project's settings: bare `postgresql://` URLs work, the embedded server is used if
-no database is configured, times are stored in UTC, and relative folders are under DAGSTER_HOME.
+no database is configured, times are stored in UTC, and relative folders are under DAGSTER_HOME. Which runs are accepted
+is decided in `run_admission`.
 See docs/decisions/embedded-postgres.md.
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, ClassVar, Self
 
-from dagster import DagsterInstance, DagsterRun, QueuedRunCoordinator, SubmitRunContext
+from dagster import DagsterInstance, DagsterRun, Field, QueuedRunCoordinator, RunRecord, SubmitRunContext
 from dagster_postgres import (
     DagsterPostgresStorage,
     PostgresEventLogStorage,
@@ -42,19 +43,54 @@ from seedtrust_ops.dagster_internals import (
     touch_file,
 )
 from seedtrust_ops.database.engine import dagster_url
+from seedtrust_ops.run_admission import OWN_DEFINITIONS, RunRefused, check_tags, with_own_code
 
 run_was_queued = Event()
 """Set when this process has queued a run. It wakes up the daemon, whose sensors and schedules queue the urgent runs."""
 
 
 class RunQueue(QueuedRunCoordinator):
-    """Dagster's run queue, which also sets `run_was_queued`."""
+    """Dagster's run queue, which gives each run its policy's tags, refuses others, and sets `run_was_queued`."""
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
+        """Queue the run. However it was launched, Dagster calls this.
+
+        Raises:
+            RunRefused: if a tag is not for whoever launched it to choose. Dagster shows the message and fails the run.
+        """
+        run = context.dagster_run
+        parent = self._instance.get_run_by_id(run.parent_run_id) if run.parent_run_id is not None else None
+        # Only the web server's requests have a source.
+        from_web = getattr(context.workspace, "source", None) is not None
+        try:
+            corrected = check_tags(run, parent=parent, from_web=from_web)
+        except RunRefused as refusal:
+            # The refused run stays in Dagster's list, where schedules, sensors and launchers look for such tags.
+            self._instance.add_run_tags(run.run_id, dict.fromkeys(refusal.tags, ""))
+            raise
+        if corrected:
+            self._instance.add_run_tags(run.run_id, corrected)
         try:
             return super().submit_run(context)
         finally:
             run_was_queued.set()
+
+
+class RunStorage(PostgresRunStorage):
+    """Runs. Each is read with the code that this process may load, whatever the database says (`with_own_code`)."""
+
+    def __init__(self, postgres_url: str, *, definitions: str, should_autocreate_tables: bool) -> None:
+        super().__init__(postgres_url, should_autocreate_tables)
+        self._definitions = definitions
+
+    def get_runs(self, *arguments: Any, **options: Any) -> list[DagsterRun]:
+        return [with_own_code(run, self._definitions) for run in super().get_runs(*arguments, **options)]
+
+    def get_run_records(self, *arguments: Any, **options: Any) -> list[RunRecord]:
+        return [
+            record._replace(dagster_run=with_own_code(record.dagster_run, self._definitions))
+            for record in super().get_run_records(*arguments, **options)
+        ]
 
 
 class ScheduleStorage(PostgresScheduleStorage):
@@ -79,21 +115,29 @@ class PostgresStorage(DagsterPostgresStorage):
 
     _urls_with_tables: ClassVar[set[str]] = set()
 
-    def __init__(self, postgres_url: str, *, inst_data: Any = None) -> None:
+    def __init__(self, postgres_url: str, *, definitions: str = OWN_DEFINITIONS, inst_data: Any = None) -> None:
         # Dagster creates an instance for each sensor evaluation, and a third of that work was checking for the tables.
         super().__init__(postgres_url, postgres_url not in self._urls_with_tables, inst_data)
         self._urls_with_tables.add(postgres_url)
+        self._runs = RunStorage(postgres_url, definitions=definitions, should_autocreate_tables=False)
         if is_available(FEWER_QUERIES):
             self._schedule_storage = ScheduleStorage(postgres_url, should_autocreate_tables=False)
 
+    @property
+    def run_storage(self) -> RunStorage:
+        return self._runs
+
     @classmethod
     def config_type(cls) -> Any:
-        return {}
+        # Another code location in the same database, as in tests, names its own.
+        return {"definitions": Field(str, default_value=OWN_DEFINITIONS)}
 
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Any) -> Self:
         url = retry_pg_connection_fn(_storage_url) if is_available(DATABASE_RETRIES) else _storage_url()
-        return cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
+        return cls(
+            url.render_as_string(hide_password=False), definitions=config_value["definitions"], inst_data=inst_data
+        )
 
 
 class LocalFiles(LocalArtifactStorage):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dagster._core.executor.in_process import InProcessExecutor as InProcessExecutor
     from dagster._core.launcher import CheckRunHealthResult as CheckRunHealthResult
     from dagster._core.launcher import LaunchRunContext as LaunchRunContext
+    from dagster._core.launcher import ResumeRunContext as ResumeRunContext
     from dagster._core.launcher import WorkerStatus as WorkerStatus
     from dagster._core.storage.compute_log_manager import CapturedLogContext as CapturedLogContext
     from dagster._core.storage.compute_log_manager import ComputeIOType as ComputeIOType
@@ -155,6 +156,11 @@ FAILURE_SUMMARIES = Feature(
     "JobRun and alerts do not say why a run failed",
     "Failed runs refer to the run's page in the Dagster UI.",
 )
+OWN_CODE = Feature(
+    "loading no code but this project's",
+    "whoever writes Dagster's database can name other code, which runs then load",
+    "Dagster loads the code that its database names.",
+)
 ASSET_JOB_TYPE = Feature("the type of asset jobs", "annotations name no type", "Nothing changes for runs.")
 
 
@@ -171,7 +177,7 @@ class PrivateName:
 
 
 PRIVATE_NAMES = {
-    # The executor of all jobs (orchestration/executor, monitoring/queue_expiration).
+    # The executor of all jobs (orchestration/executor, orchestration/queue_expiration).
     "InProcessExecutor": PrivateName(
         "dagster._core.executor.in_process",
         (CANCELLATION, EXPIRY),
@@ -213,11 +219,23 @@ PRIVATE_NAMES = {
     "DeserializationError": PrivateName("dagster_shared.serdes.errors", (EVENT_PAGES,)),
     # The warm run launcher and the processes that it starts (launcher/).
     "DefaultRunLauncher": PrivateName("dagster", (WARM_LAUNCHER,), ("_instance",)),
-    "LaunchRunContext": PrivateName("dagster._core.launcher", (WARM_LAUNCHER,), ("dagster_run",)),
+    "LaunchRunContext": PrivateName("dagster._core.launcher", (WARM_LAUNCHER, OWN_CODE), ("dagster_run",)),
+    "ResumeRunContext": PrivateName("dagster._core.launcher", (OWN_CODE,), ("dagster_run",)),
     "CheckRunHealthResult": PrivateName("dagster._core.launcher", (WARM_LAUNCHER,)),
     "WorkerStatus": PrivateName("dagster._core.launcher", (WARM_LAUNCHER,), ("RUNNING", "FAILED")),
-    "JobPythonOrigin": PrivateName("dagster._core.origin", (WARM_LAUNCHER,), ("executable_path", "get_repo_pointer")),
-    "ModuleCodePointer": PrivateName("dagster._core.code_pointer", (WARM_LAUNCHER,), ("module", "working_directory")),
+    "JobPythonOrigin": PrivateName(
+        "dagster._core.origin", (WARM_LAUNCHER, OWN_CODE), ("get_repo_pointer", "repository_origin", "_replace")
+    ),
+    "RepositoryPythonOrigin": PrivateName(
+        "dagster._core.origin",
+        (OWN_CODE,),
+        (*("executable_path", "code_pointer", "container_image", "entry_point", "container_context"), "_replace"),
+    ),
+    "ModuleCodePointer": PrivateName(
+        "dagster._core.code_pointer", (WARM_LAUNCHER, OWN_CODE), ("module", "fn_name", "working_directory")
+    ),
+    "DagsterRun": PrivateName("dagster", (OWN_CODE,), ("job_code_origin", "_replace")),
+    "RunRecord": PrivateName("dagster", (OWN_CODE,), ("dagster_run", "_replace")),
     "load_python_module": PrivateName("dagster._core.code_pointer", (WARM_LAUNCHER,)),
     "EngineEventData": PrivateName("dagster._core.events", (WARM_LAUNCHER,)),
     "ExecuteRunArgs": PrivateName(

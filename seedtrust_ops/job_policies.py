@@ -19,9 +19,6 @@ from seedtrust_ops.tag_names import (
     SINGLETON_TAG,
 )
 
-DEFAULT_MAX_RUNTIME_SECONDS = 3600
-"""Dagster ends a run after this time unless its job sets its own limit. A run that hangs must not block its job's queue
-slot forever."""
 MAX_PRIORITY_OFFSET = 499
 """Half the distance between the priorities of two severities, so that an offset never reaches another severity."""
 
@@ -53,6 +50,7 @@ class JobPolicy:
         singleton: whether at most one run of it may be in progress.
         always_live: whether it is never in shadow mode, because it changes only what this project itself has written,
             which no legacy system does for us.
+        max_runtime: Dagster ends a run that takes longer, because one that hangs must not hold its slot forever.
     """
 
     severity: Severity
@@ -60,18 +58,26 @@ class JobPolicy:
     expires_after: timedelta | None
     singleton: bool = True
     always_live: bool = False
+    max_runtime: timedelta = timedelta(hours=1)
 
 
 JOB_POLICIES = {
-    "process_huntington_batch": JobPolicy(Severity.CRITICAL, Group.TRANSFERS, None, singleton=False),
-    "auto_heal_huntington_batches": JobPolicy(Severity.HIGH, Group.TRANSFERS, timedelta(minutes=2)),
+    # A run that reaches the limit returns its batch.
+    "process_huntington_batch": JobPolicy(
+        Severity.CRITICAL, Group.TRANSFERS, None, singleton=False, max_runtime=timedelta(hours=6)
+    ),
+    "auto_heal_huntington_batches": JobPolicy(
+        Severity.HIGH, Group.TRANSFERS, timedelta(minutes=2), max_runtime=timedelta(minutes=15)
+    ),
     "dr_auto_approval": JobPolicy(Severity.CRITICAL, Group.APPROVALS, timedelta(hours=6)),
     "rule_based_approval": JobPolicy(Severity.CRITICAL, Group.APPROVALS, timedelta(hours=1)),
     "report_generation": JobPolicy(Severity.CRITICAL, Group.REPORTS, timedelta(minutes=2)),
     "case_close_reminders": JobPolicy(Severity.HIGH, Group.CASES, timedelta(hours=6)),
     "account_balance_check": JobPolicy(Severity.MEDIUM, Group.BALANCES, timedelta(hours=24)),
     "account_balance_reminders": JobPolicy(Severity.MEDIUM, Group.BALANCES, timedelta(hours=24)),
-    "aws_status_check": JobPolicy(Severity.MEDIUM, Group.HEALTH, timedelta(minutes=5)),
+    "aws_status_check": JobPolicy(
+        Severity.MEDIUM, Group.HEALTH, timedelta(minutes=5), max_runtime=timedelta(minutes=4)
+    ),
     # These two show people what the other jobs did.
     "huntington_reconciliation": JobPolicy(Severity.HIGH, Group.TRANSFERS, timedelta(hours=12)),
     "operations_review": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=24)),
@@ -85,6 +91,8 @@ JOB_POLICIES = {
 }
 DEFAULT_POLICY = JobPolicy(Severity.HIGH, Group.HEALTH, None, singleton=False)
 """The policy of a run of any other job, such as a manual asset materialization. If in doubt, people are notified."""
+UNLISTED = "unlisted jobs"
+"""The value of the tag `seedtrust/parallel` of such runs, for which `dagster.yaml` has one limit."""
 
 
 def job_policy(job_name: str) -> JobPolicy:
@@ -101,22 +109,42 @@ def label_tags(job_name: str) -> dict[str, str]:
 def run_tags(job_name: str, *, priority_offset: int = 0) -> dict[str, str]:
     """Return the severity and priority tags of a run of the job.
 
+    A run of no listed job is queued behind all others, whatever its severity: no backfill holds up a batch.
+
     Args:
         job_name: the name of the job, whose policy states the severity.
         priority_offset: raises or lowers the run among runs of the same severity, never past another severity.
     """
     severity = job_policy(job_name).severity
     bounded = max(-MAX_PRIORITY_OFFSET, min(MAX_PRIORITY_OFFSET, priority_offset))
-    return {SEVERITY_TAG: severity.value, PRIORITY_TAG: str(severity.priority + bounded)}
+    return {SEVERITY_TAG: severity.value, PRIORITY_TAG: str(_base_priority(job_name) + bounded)}
 
 
-def queue_tags(job_name: str) -> dict[str, str]:
-    """Return the tags that tell Dagster's queue and `monitoring/queue_expiration` the limits of the job's runs."""
+def is_priority_of(job_name: str, priority: str) -> bool:
+    """Return whether a run of the job may have this value of the priority tag."""
+    try:
+        return abs(int(priority) - _base_priority(job_name)) <= MAX_PRIORITY_OFFSET
+    except ValueError:
+        return False
+
+
+def policy_tags(job_name: str) -> dict[str, str]:
+    """Return every tag that a run of the job has by its policy: labels, priority, and the queue's limits."""
     policy = job_policy(job_name)
-    tags = {
-        SINGLETON_TAG if policy.singleton else PARALLEL_TAG: job_name,
-        MAX_RUNTIME_TAG: str(DEFAULT_MAX_RUNTIME_SECONDS),
-    }
+    tags = label_tags(job_name) | run_tags(job_name)
+    if policy.singleton:
+        tags[SINGLETON_TAG] = job_name
+    else:
+        tags[PARALLEL_TAG] = job_name if job_name in JOB_POLICIES else UNLISTED
+    tags[MAX_RUNTIME_TAG] = _in_seconds(policy.max_runtime)
     if policy.expires_after is not None:
-        tags[EXPIRES_TAG] = str(round(policy.expires_after.total_seconds()))
+        tags[EXPIRES_TAG] = _in_seconds(policy.expires_after)
     return tags
+
+
+def _base_priority(job_name: str) -> int:
+    return (job_policy(job_name).severity if job_name in JOB_POLICIES else Severity.LOW).priority
+
+
+def _in_seconds(duration: timedelta) -> str:
+    return str(round(duration.total_seconds()))

@@ -35,7 +35,7 @@ from seedtrust_ops.monitoring.failure_summary import CAUSE_UNREADABLE, summarize
 from seedtrust_ops.monitoring.run_events import RunEvents, read_events
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.jobs.job_runner import dagster, execute
-from seedtrust_ops_tests.launcher.quick_daemon import JOBS_FILE, quick_daemon
+from seedtrust_ops_tests.launcher.quick_daemon import JOBS_FILE, quick_daemon, use_quick_jobs
 from seedtrust_ops_tests.monitoring.run_history import execute_sample_runs
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
 from seedtrust_ops_tests.support.factories import Company
@@ -287,6 +287,7 @@ def test_queued_run_succeeds_without_any_convenience(
 ) -> None:
     for name, value in hidden_in_children(CONVENIENT).items():
         monkeypatch.setenv(name, value)
+    use_quick_jobs(dagster_home)
     with (
         open_instance(dagster_home) as instance,
         quick_daemon(dagster_home, instance, "fast-daemon") as daemon,

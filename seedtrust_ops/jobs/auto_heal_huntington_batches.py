@@ -29,9 +29,7 @@ def _decide(run: ShadowRun) -> Sequence[Decision]:
     )
 
 
-@single_op_job(
-    kind="bank", shadow=_decide, legacy_name="Huey auto_heal_huntington_batches_periodic", max_runtime_seconds=900
-)
+@single_op_job(kind="bank", shadow=_decide, legacy_name="Huey auto_heal_huntington_batches_periodic")
 def auto_heal_huntington_batches(
     context: dg.OpExecutionContext, database: DatabaseResource, huntington: HuntingtonResource
 ) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from seedtrust_ops.orchestration.schedules import interval_schedule
     kind="aws",
     shadow=lambda run: dry_run_status_check(run.arguments["cloudfront"].page().fetch),
     legacy_name="cron job_aws_status_check",
-    max_runtime_seconds=240,
 )
 def aws_status_check(
     context: dg.OpExecutionContext,

@@ -38,7 +38,6 @@ CLAIM_TIMEOUT = timedelta(minutes=5)
 """A run that left the queue this long ago without claiming its batch is assumed to have crashed."""
 SAME_RUN_RETRY_WINDOW = timedelta(seconds=30)
 """How long a run that returned its batch may take to retry by itself: longer than any pause between its retries."""
-MAX_RUNTIME_SECONDS = 6 * 3600
 HELD_BY_RUN = "is already being processed by run"
 """In the log of a run whose batch another run holds; `sandbox/demo` looks for it."""
 NO_BATCH = 0
@@ -71,8 +70,6 @@ def _decide(run: ShadowRun) -> Sequence[Decision]:
     kind="bank",
     shadow=_decide,
     legacy_name="Huey PROCESS_HUNTINGTON_BATCH",
-    # A run that reaches the limit returns its batch. Without a limit, a run whose worker was killed would never end.
-    max_runtime_seconds=MAX_RUNTIME_SECONDS,
 )
 def process_huntington_batch(
     context: dg.OpExecutionContext,
@@ -91,8 +88,8 @@ def process_huntington_batch(
             "No batch id was given. Nothing was sent. Open this run in the launchpad, replace the 0 with the batch id, "
             "and launch it."
         )
-    if BATCH_TAG not in context.run.tags:
-        # A person launched this run: the tag lists it with the batch's other runs.
+    if context.run.tags.get(BATCH_TAG) != str(config.batch_id):
+        # A person launched this run, or re-executed another batch's: the tag lists it with the batch's other runs.
         context.instance.add_run_tags(context.run_id, {BATCH_TAG: str(config.batch_id)})
     try:
         run = _batch_run(context, config, huntington, field_cipher)

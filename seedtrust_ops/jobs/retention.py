@@ -32,7 +32,7 @@ FREQUENT_JOBS = ("auto_heal_huntington_batches", "report_generation", "aws_statu
 """Jobs that run every 30 minutes or more often. For their successful runs, the JobRun row is enough."""
 
 
-@single_op_job(kind="postgres", shadow=None, max_runtime_seconds=3600)
+@single_op_job(kind="postgres", shadow=None)
 def retention(context: dg.OpExecutionContext, database: DatabaseResource) -> dict[str, Any]:
     """Purge old runs with their events, tags and output, plus old outgoing events and attachments of failed emails."""
     settings = get_settings().retention

@@ -29,6 +29,7 @@ from seedtrust_ops.dagster_internals import (
 from seedtrust_ops.launcher.host_client import LAUNCHER_FOLDER, RunHostClient
 from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchRequest
 from seedtrust_ops.launcher.worker_identity import WorkerIdentity
+from seedtrust_ops.run_admission import require_startable
 
 _logger = logging.getLogger(__name__)
 
@@ -51,11 +52,13 @@ class WarmRunLauncher(DefaultRunLauncher):
         """Start the run's worker.
 
         Raises:
+            RunRefused: if the run's tags or code are not those that the queue accepted.
             RunNotStarted: if the run host cannot be reached or could not start the run.
         """
         run = context.dagster_run
+        require_startable(run)
         origin = run.job_code_origin
-        assert origin is not None, "Dagster launches no run without knowing its code"
+        assert origin is not None, "a run without it is not startable"
         arguments = ExecuteRunArgs(job_origin=origin, run_id=run.run_id, instance_ref=self._instance.get_ref())
         response = self._run_host.launch(
             LaunchRequest(
@@ -128,7 +131,7 @@ class WarmRunLauncher(DefaultRunLauncher):
 
 
 def _code_to_load(run: DagsterRun) -> CodeToLoad:
-    assert run.job_code_origin is not None, "Dagster launches no run without knowing its code"
+    assert run.job_code_origin is not None, "a run without it is not startable"
     python, pointer = run.job_code_origin.executable_path, run.job_code_origin.get_repo_pointer()
     if isinstance(pointer, ModuleCodePointer):
         return CodeToLoad(python, pointer.module, pointer.working_directory)

@@ -1,1 +1,1 @@
-"""Monitoring of the jobs: the JobRun mirror, queue expiry, and the health sensor that notifies people of alerts."""
+"""Monitoring of the jobs: the JobRun mirror, and the health sensor that notifies people of alerts."""

@@ -14,13 +14,11 @@ from seedtrust_ops.domain.json_safe import limit_size, to_json_safe
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.monitoring.failure_summary import Failure, summarize_failure
 from seedtrust_ops.monitoring.run_events import RunEvents
-from seedtrust_ops.orchestration.expiration_tags import has_expired
-from seedtrust_ops.severity import Severity
+from seedtrust_ops.orchestration.queue_expiration import has_expired
 from seedtrust_ops.tag_names import (
     JOB_RUN_STATUSES,
     PRIORITY_TAG,
     PROGRESS_TAG,
-    SEVERITY_TAG,
     UNKNOWN_STATUS,
     parse_progress,
 )
@@ -57,7 +55,7 @@ def failure_to_record(record: dg.RunRecord, events: RunEvents) -> RunFailure:
     return RunFailure(
         run_id=run.run_id,
         task_name=run.job_name,
-        severity=severity_of(run).value,
+        severity=job_policy(run.job_name).severity.value,
         exception_type=failure.exception_type,
         message=failure.message,
         meaning=failure.meaning,
@@ -65,14 +63,6 @@ def failure_to_record(record: dg.RunRecord, events: RunEvents) -> RunFailure:
         context=_context(run, failure, events),
         occurred_at=_time(record.end_time) or record.update_timestamp,
     )
-
-
-def severity_of(run: dg.DagsterRun) -> Severity:
-    """Return the severity in the run's tag, or its job's severity if the tag is missing or invalid."""
-    try:
-        return Severity(run.tags.get(SEVERITY_TAG, ""))
-    except ValueError:
-        return job_policy(run.job_name).severity
 
 
 def _context(run: dg.DagsterRun, failure: Failure, events: RunEvents) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.job_failures import RunFailure, record_failures
 from seedtrust_ops.domain.job_runs import RunSnapshot, mirror_runs, unfinished_runs
 from seedtrust_ops.monitoring.job_run_mapper import failure_to_record, status_of, to_run_snapshot
-from seedtrust_ops.monitoring.queue_expiration import cancel_expired_runs
 from seedtrust_ops.monitoring.run_events import read_events
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.job_factory import owners_and_tags
+from seedtrust_ops.orchestration.queue_expiration import cancel_expired_runs
 from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
 
 OVERLAP = timedelta(seconds=30)

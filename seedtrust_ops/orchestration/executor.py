@@ -1,7 +1,7 @@
 """Dagster's in-process executor, with three differences:
 
 - A run that waited in the queue longer than its limit ends before its first op. After a long outage the daemon may
-  start such a run before `monitoring/queue_expiration` evaluates it.
+  start such a run before `job_run_sensor` cancels it.
 - A canceled run ends. Dagster treats the interruption of an op with a retry policy as a failure and retries it.
 - A run that is canceled while it starts does no work. Dagster writes back a run's status and tags as it read them
   earlier, so a start can overwrite a cancellation.
@@ -21,7 +21,7 @@ from seedtrust_ops.dagster_internals import (
     SerializableErrorInfo,
     is_available,
 )
-from seedtrust_ops.orchestration.expiration_tags import mark_expired, waited_too_long
+from seedtrust_ops.orchestration.queue_expiration import mark_expired, waited_too_long
 
 _in_process: Any = dg.in_process_executor
 

@@ -16,12 +16,11 @@ from pydantic import model_validator
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_internals import UnresolvedAssetJobDefinition
-from seedtrust_ops.job_policies import job_policy, label_tags, queue_tags, run_tags
+from seedtrust_ops.job_policies import job_policy, label_tags, policy_tags
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, ReadOnlyDatabase
 from seedtrust_ops.orchestration.executor import in_process
 from seedtrust_ops.orchestration.shadow_runs import OpContext, ShadowRule, is_in_shadow_mode, run_in_shadow_mode
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
-from seedtrust_ops.tag_names import MAX_RUNTIME_TAG
 
 # Dagster warns at every use that owners of jobs, schedules and sensors are beta; the pinned version supports them.
 warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.BetaWarning)
@@ -61,7 +60,7 @@ def owners_and_tags(job_name: str) -> OwnersAndTags:
 
 
 def single_op_job(
-    *, kind: str, shadow: ShadowRule | None, legacy_name: str | None = None, max_runtime_seconds: int | None = None
+    *, kind: str, shadow: ShadowRule | None, legacy_name: str | None = None
 ) -> Callable[[Callable[..., Any]], dg.JobDefinition]:
     """Make a job of the decorated function: one op, named and described as the function is.
 
@@ -74,7 +73,6 @@ def single_op_job(
             its database sessions are then read-only, and it gets no other resource. Also None if its policy says that
             the job is always live.
         legacy_name: the name of the job in the system that this project replaces, if there was one.
-        max_runtime_seconds: Dagster ends a run that takes longer; None for the default of all jobs.
     """
 
     def build(function: Callable[..., Any]) -> dg.JobDefinition:
@@ -85,7 +83,6 @@ def single_op_job(
             _require_read_only(name, op.required_resource_keys)
         # The graph between the two needs its own name: Dagster does not allow an op and a graph with the same name.
         graph = dg.GraphDefinition(name=f"{name}_graph", node_defs=[op], description=op.description)
-        limit = {} if max_runtime_seconds is None else {MAX_RUNTIME_TAG: str(max_runtime_seconds)}
         # A single op needs no process besides the run's own.
         return graph.to_job(
             name=name,
@@ -94,7 +91,6 @@ def single_op_job(
             **_job_options(
                 name,
                 legacy_name,
-                limit,
                 {SHADOW_LABEL: "runs live, as always"} if is_always_live else _describe_shadow_mode(shadow),
             ),
         )
@@ -182,7 +178,7 @@ def single_asset_job(
         selection=dg.AssetSelection.assets(asset),
         description=description,
         executor_def=in_process,
-        **_job_options(name, legacy_name, {}, asset.metadata_by_key.get(asset.key, {})),
+        **_job_options(name, legacy_name, asset.metadata_by_key.get(asset.key, {})),
     )
 
 
@@ -196,12 +192,10 @@ def _describe_shadow_mode(shadow: ShadowRule | None) -> dict[str, str]:
     return {SHADOW_LABEL: "only reads, as always" if shadow is None else "records its decisions, changes nothing else"}
 
 
-def _job_options(
-    name: str, legacy_name: str | None, limits: Mapping[str, str], shadow_metadata: Mapping[str, Any]
-) -> _JobOptions:
+def _job_options(name: str, legacy_name: str | None, shadow_metadata: Mapping[str, Any]) -> _JobOptions:
     policy = job_policy(name)
     return _JobOptions(
-        tags={**label_tags(name), **run_tags(name), **queue_tags(name), **limits},
+        tags=policy_tags(name),
         metadata={
             "Severity": policy.severity.value,
             **{label: text for label, text in shadow_metadata.items() if label == SHADOW_LABEL},

@@ -30,6 +30,8 @@ crashed, must not block the next run."""
 IN_PROGRESS = [
     status for status in dg.DagsterRunStatus if status.name in ("STARTING", "STARTED", "SUSPENDED", "CANCELING")
 ]
+LAUNCHES_READ = 50
+"""More runs than people re-execute of one job between two of its due dates."""
 THIRD_DAY_ANCHOR = date(2024, 1, 1)
 """'Every 3rd day' counts from this date in both directions, across months, years and leap days."""
 
@@ -255,12 +257,17 @@ def _run_in_progress(context: dg.ScheduleEvaluationContext, job: Job) -> str | N
 
 
 def _last_launch(context: dg.ScheduleEvaluationContext, job: Job, schedule_name: str) -> dg.DagsterRun | None:
-    """Return the newest run that the schedule launched, or None."""
+    """Return the run that the schedule launched for the latest due date, or None.
+
+    A person may have re-executed a run of an earlier date since; it has that run's tags.
+    """
     if context.instance_ref is None:
         # Evaluated outside a deployment (a unit test), so there are no earlier runs.
         return None
-    runs = context.instance.get_runs(dg.RunsFilter(job_name=job.name, tags={_SCHEDULE_TAG: schedule_name}), limit=1)
-    return runs[0] if runs else None
+    runs = context.instance.get_runs(
+        dg.RunsFilter(job_name=job.name, tags={_SCHEDULE_TAG: schedule_name}), limit=LAUNCHES_READ
+    )
+    return max(runs, key=lambda run: run.tags.get(DUE_TAG, ""), default=None)
 
 
 def _covers(run: dg.DagsterRun, due: date) -> bool:

@@ -15,7 +15,13 @@ import dagster as dg
 import psutil
 
 from seedtrust_ops.database import embedded_postgres
-from seedtrust_ops_tests.launcher.quick_daemon import LAUNCHER, QuickDaemon, change_settings, quick_daemon
+from seedtrust_ops_tests.launcher.quick_daemon import (
+    LAUNCHER,
+    QuickDaemon,
+    change_settings,
+    quick_daemon,
+    use_quick_jobs,
+)
 from seedtrust_ops_tests.support.dagster_homes import open_instance, temporary_dagster_home
 from seedtrust_ops_tests.support.databases import postgres_folder
 from seedtrust_ops_tests.support.waiters import wait_until
@@ -44,6 +50,7 @@ def main() -> None:
 @contextmanager
 def _daemon(server: object, folder: Path, launcher: str) -> Iterator[QuickDaemon]:
     with temporary_dagster_home(server, folder / "home") as home:  # type: ignore[arg-type]
+        use_quick_jobs(home)
         change_settings(home, LAUNCHER, launcher)
         with open_instance(home) as instance, quick_daemon(home, instance) as daemon:
             yield daemon

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import yaml
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.client import OpsClient
 from seedtrust_ops.database.engine import create_application_engine
+from seedtrust_ops.tag_names import PARALLEL_TAG
 from seedtrust_ops_tests.client.operations_server import run_web_server, run_worker, server_variables
 from seedtrust_ops_tests.conftest import TEMPLATE
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome, temporary_dagster_home
@@ -51,6 +53,7 @@ def operations_server(
     log = folder / "processes.log"
     with ExitStack() as stack:
         home = stack.enter_context(temporary_dagster_home(postgres_server, folder / "home"))
+        _let_runs_wait(home)
         database = stack.enter_context(temporary_database(postgres_server, template=TEMPLATE))
         engine = create_application_engine(database)
         stack.callback(engine.dispose)
@@ -59,6 +62,14 @@ def operations_server(
         server.start_worker()
         server.url = stack.enter_context(run_web_server(server.workspace, server.variables, log))
         yield server
+
+
+def _let_runs_wait(home: DagsterHome) -> None:
+    """Let only one run of `example_progress` run at a time, so that a test can keep others in the queue."""
+    settings = yaml.safe_load((home.folder / "dagster.yaml").read_text())
+    limits = settings["run_coordinator"]["config"]["tag_concurrency_limits"]
+    limits.append({"key": PARALLEL_TAG, "value": "example_progress", "limit": 1})
+    (home.folder / "dagster.yaml").write_text(yaml.safe_dump(settings))
 
 
 @pytest.fixture

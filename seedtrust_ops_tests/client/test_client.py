@@ -4,6 +4,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from seedtrust_ops.client import (
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
 from seedtrust_ops.supervisor.worker_stack import write_workspace
 from seedtrust_ops.tables import JobRun, ReportRequest
-from seedtrust_ops.tag_names import EXPIRES_TAG, REQUEST_TAG, SINGLETON_TAG
+from seedtrust_ops.tag_names import REQUEST_TAG
 from seedtrust_ops_tests.client.conftest import OperationsServer
 from seedtrust_ops_tests.client.operations_server import run_web_server
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
@@ -124,11 +125,11 @@ def test_running_run_shows_progress_and_stops_when_revoked(
 def test_queued_run_is_revoked_at_once_and_revoking_is_idempotent(
     operations: OpsClient, operations_server: OperationsServer
 ) -> None:
-    one_at_a_time = {SINGLETON_TAG: uuid.uuid4().hex}
-    first = operations.launch("example_progress", LONG, tags=one_at_a_time)
+    first = operations.launch("example_progress", LONG)
     wait_for_state(operations, first, lambda state: state.status is RunStatus.STARTED, "the first run to start")
-    queued = operations.launch("example_progress", LONG, tags=one_at_a_time)
-    expiring = operations.launch("example_progress", LONG, tags=one_at_a_time | {EXPIRES_TAG: "0.001"})
+    queued = operations.launch("example_progress", LONG)
+    expiring = operations.launch("example_progress", LONG)
+    operations_server.home.backdate_run(expiring, timedelta(days=1).total_seconds())
     try:
         assert operations.job_run(queued).status is RunStatus.PENDING
         assert operations.revoke(queued).status is RunStatus.REVOKED

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon, change_settings, quick_daemon
+from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon, change_settings, quick_daemon, use_quick_jobs
 from seedtrust_ops_tests.support.dagster_homes import open_instance, temporary_dagster_home
 from seedtrust_ops_tests.support.tiers import Resource, provides
 
@@ -27,6 +27,7 @@ def daemon(
     The session's bank is started first: later it would inherit this daemon's DAGSTER_HOME and be stopped with it.
     """
     with temporary_dagster_home(postgres_server, tmp_path_factory.mktemp("quick") / "home") as home:
+        use_quick_jobs(home)
         change_settings(home, "poll_interval_seconds: 10", "poll_interval_seconds: 1")
         with open_instance(home) as instance, quick_daemon(home, instance) as daemon:
             yield daemon

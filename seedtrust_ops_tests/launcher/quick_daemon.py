@@ -31,6 +31,7 @@ from seedtrust_ops_tests.support.run_submission import submit_runs
 from seedtrust_ops_tests.support.waiters import wait_until
 
 JOBS_FILE = Path(__file__).with_name("quick_jobs.py")
+QUICK_CODE = '{definitions: "quick_jobs:definitions"}'
 LAUNCHER = """run_launcher:
   module: seedtrust_ops.launcher.warm_run_launcher
   class: WarmRunLauncher
@@ -189,9 +190,18 @@ def change_settings(home: DagsterHome, old: str, new: str) -> None:
     settings.write_text(text.replace(old, new))
 
 
+def use_quick_jobs(home: DagsterHome) -> None:
+    """Let the home's processes load the quick jobs, and run as many at a time as this project's; before any starts."""
+    change_settings(home, "class: PostgresStorage\n    config: {}", f"class: PostgresStorage\n    config: {QUICK_CODE}")
+    change_settings(home, "value: unlisted jobs\n        limit: 5", "value: unlisted jobs\n        limit: 10")
+
+
 @contextmanager
 def quick_daemon(home: DagsterHome, instance: dg.DagsterInstance, program: str = "daemon") -> Iterator[QuickDaemon]:
-    """Run the code server and a daemon; at the end stop them and everything that they started."""
+    """Run the code server and a daemon; at the end stop them and everything that they started.
+
+    The home's settings must allow the quick jobs (`use_quick_jobs`).
+    """
     daemon = QuickDaemon(home, instance)
     daemon.code.mkdir()
     shutil.copy(JOBS_FILE, daemon.code / "quick_jobs.py")

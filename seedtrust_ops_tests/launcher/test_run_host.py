@@ -30,6 +30,7 @@ from seedtrust_ops.launcher.run_host import listen, take_over
 from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchRequest
 from seedtrust_ops.supervisor.program import GuardedProcess
 from seedtrust_ops.supervisor.worker_stack import build_run_host
+from seedtrust_ops_tests.launcher.quick_daemon import use_quick_jobs
 from seedtrust_ops_tests.launcher.quick_launches import QuickLaunches, quick_launches
 from seedtrust_ops_tests.launcher.worker_reports import RunReports
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
@@ -54,6 +55,7 @@ def reports(tmp_path: Path) -> Iterator[RunReports]:
 
 @pytest.fixture
 def quick_instance(dagster_home: DagsterHome) -> Iterator[dg.DagsterInstance]:
+    use_quick_jobs(dagster_home)
     with open_instance(dagster_home) as instance:
         yield instance
 

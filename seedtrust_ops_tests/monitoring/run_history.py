@@ -13,10 +13,10 @@ import dagster as dg
 from sqlalchemy import Engine, text
 
 from seedtrust_ops.errors import SeedTrustError, TransientError
-from seedtrust_ops.orchestration.expiration_tags import mark_expired
 from seedtrust_ops.orchestration.io_manager import in_memory_io_manager
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.metadata import PROGRESS_TAG
+from seedtrust_ops.orchestration.queue_expiration import mark_expired
 from seedtrust_ops_tests.monitoring.sample_runs import STATUS, new_run, set_status
 
 NAMESPACE = uuid.UUID("5d1c6c1e-7a0b-4c56-9d6e-0f9f6a3f2b11")

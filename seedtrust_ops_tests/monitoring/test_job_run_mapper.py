@@ -9,7 +9,8 @@ from dagster._core.storage.dagster_run import DagsterRun
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.json_safe import PREVIEW_CHARACTERS
-from seedtrust_ops.monitoring.job_run_mapper import severity_of, status_of, to_run_snapshot
+from seedtrust_ops.monitoring.job_run_mapper import failure_to_record, status_of, to_run_snapshot
+from seedtrust_ops.monitoring.run_events import RunEvents
 from seedtrust_ops.orchestration.executor import in_process
 from seedtrust_ops.orchestration.io_manager import in_memory_io_manager
 from seedtrust_ops.tag_names import JOB_RUN_STATUSES, PROGRESS_TAG, SEVERITY_TAG
@@ -169,7 +170,12 @@ def test_result_is_the_return_value_or_one_per_op(
     assert row(sessions, two_ops_run).result == {"first": [1, "nan"], "second": "2 before"}
 
 
-def test_severity_is_the_runs_tag_or_its_jobs_if_invalid(instance: dg.DagsterInstance) -> None:
-    tags = [{SEVERITY_TAG: "LOW"}, {SEVERITY_TAG: "quite bad"}, {}]
-    runs = [instance.get_run_by_id(new_run(instance, job_name="report_generation", tags=run_tags)) for run_tags in tags]
-    assert [severity_of(run) for run in runs if run is not None] == ["LOW", "CRITICAL", "CRITICAL"]
+@pytest.mark.parametrize("tags", [{}, {SEVERITY_TAG: "LOW"}, {SEVERITY_TAG: "quite bad"}])
+def test_severity_of_a_failure_is_its_jobs_whatever_the_tags(
+    instance: dg.DagsterInstance, tags: dict[str, str]
+) -> None:
+    for job, severity in (("report_generation", "CRITICAL"), ("__ASSET_JOB", "HIGH")):
+        run_id = new_run(instance, job_name=job, tags=tags)
+        record = instance.get_run_record_by_id(run_id)
+        assert record is not None
+        assert failure_to_record(record, RunEvents()).severity == severity

@@ -11,25 +11,22 @@ import pytest
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
 from seedtrust_ops.definitions import defs
-from seedtrust_ops.job_policies import JOB_POLICIES, queue_tags, run_tags
+from seedtrust_ops.job_policies import JOB_POLICIES, UNLISTED, job_policy, policy_tags
+from seedtrust_ops.severity import Severity
 from seedtrust_ops.tag_names import EXPIRES_TAG, PARALLEL_TAG, SEVERITY_TAG, SINGLETON_TAG
 from seedtrust_ops_tests.monitoring.sample_runs import STATUS, new_run, queued_run, set_status
 
 SLOTS = 10
 
 
-def tags_of(job_name: str) -> dict[str, str]:
-    return run_tags(job_name) | queue_tags(job_name)
-
-
 def add_queued(instance: dg.DagsterInstance, *job_names: str) -> None:
     for name in job_names:
-        queued_run(instance, job_name=name, tags=tags_of(name))
+        queued_run(instance, job_name=name, tags=policy_tags(name))
 
 
 def add_started(instance: dg.DagsterInstance, *job_names: str) -> None:
     for name in job_names:
-        set_status(instance, new_run(instance, job_name=name, tags=tags_of(name)), STATUS.STARTED)
+        set_status(instance, new_run(instance, job_name=name, tags=policy_tags(name)), STATUS.STARTED)
 
 
 def get_runs_to_dequeue(instance: dg.DagsterInstance) -> list[str]:
@@ -51,7 +48,7 @@ def test_every_job_gives_its_runs_the_tags_of_its_policy(job: dg.JobDefinition) 
     limit = policy.expires_after
     assert job.tags.get(EXPIRES_TAG) == (None if limit is None else str(round(limit.total_seconds())))
     # A run that hangs must free its slot eventually.
-    assert int(job.tags["dagster/max_runtime"]) > 0
+    assert float(job.tags["dagster/max_runtime"]) == policy.max_runtime.total_seconds() > 0
 
 
 def test_highest_severity_starts_first_regardless_of_queue_time(instance: dg.DagsterInstance) -> None:
@@ -89,3 +86,11 @@ def test_low_severity_runs_never_occupy_all_slots(instance: dg.DagsterInstance) 
     add_started(instance, *first)
     add_queued(instance, "auto_heal_huntington_batches")
     assert get_runs_to_dequeue(instance) == ["auto_heal_huntington_batches"]
+
+
+def test_runs_of_unlisted_jobs_leave_slots_to_every_listed_job(instance: dg.DagsterInstance) -> None:
+    assert policy_tags("__ASSET_JOB")[PARALLEL_TAG] == UNLISTED
+    add_queued(instance, *["__ASSET_JOB"] * 2 * SLOTS, "example")
+    started = Counter(get_runs_to_dequeue(instance))
+    assert started == {"__ASSET_JOB": SLOTS // 2, "example": 1}
+    assert job_policy("__ASSET_JOB").severity is Severity.HIGH

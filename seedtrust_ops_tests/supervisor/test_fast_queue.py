@@ -23,7 +23,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.monitoring.job_run_mapper import status_of
 from seedtrust_ops.tables import JobRun
-from seedtrust_ops.tag_names import EXPIRES_TAG
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.waiters import wait_until
 
@@ -65,7 +64,7 @@ def submit_run(
         instance,
         job_name=job_name,
         run_config=changes.get("run_config"),
-        tags=dict(job.run_tags) | changes.get("tags", {}),
+        tags=dict(job.run_tags),
         remote_job_origin=job.get_remote_origin(),
         job_code_origin=job.get_python_origin(),
     )
@@ -89,7 +88,8 @@ def test_queue_starts_most_severe_run_first_after_downtime(
     with WorkspaceProcessContext(instance, InProcessTestWorkspaceLoadTarget(CODE)) as process:
         workspace = process.create_request_context()
         waiting = [submit_run(instance, workspace, name) for name in LEAST_SEVERE_FIRST]
-        expired = submit_run(instance, workspace, "auto_heal_huntington_batches", tags={EXPIRES_TAG: "0.001"})
+        expired = submit_run(instance, workspace, "auto_heal_huntington_batches")
+        dagster_home.backdate_run(expired, 3600)
         revoked = submit_run(instance, workspace, "auto_heal_huntington_batches")
         instance.run_coordinator.cancel_run(revoked)
         config = {"ops": {"process_huntington_batch": {"config": {"batch_id": 4711}}}}

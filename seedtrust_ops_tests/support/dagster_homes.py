@@ -9,12 +9,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
 import dagster as dg
 import yaml
+from dagster._core.storage.runs.schema import RunsTable
 from dagster_postgres import DagsterPostgresStorage
+from sqlalchemy import create_engine, update
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.database import embedded_postgres
@@ -34,6 +37,14 @@ class DagsterHome:
     @property
     def variables(self) -> dict[str, str]:
         return {"DAGSTER_HOME": str(self.folder), "DAGSTER_POSTGRES_URL": plain_url(self.storage_url)}
+
+    def backdate_run(self, run_id: str, seconds: float) -> None:
+        """Make a run look as if it had been created so many seconds ago."""
+        created = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=seconds)
+        engine = create_engine(self.storage_url)
+        with engine.begin() as connection:
+            connection.execute(update(RunsTable).where(RunsTable.c.run_id == run_id).values(create_timestamp=created))
+        engine.dispose()
 
 
 def use_default_launcher() -> None:
