@@ -24,6 +24,8 @@ TIMEOUT_SECONDS = 10.0
 MAX_ATTEMPTS = 3
 INITIAL_BACKOFF_SECONDS = 0.2
 LOCATION = "seedtrust_ops"
+RUN_REFUSED = "RunRefused"
+"""The error of `run_admission`, which this package does not import, because it needs Dagster."""
 NOT_SENT_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 """Errors before a connection was made, so that the request cannot have reached the server."""
 
@@ -98,6 +100,13 @@ def unreachable_error(url: httpx.URL, error: httpx.HTTPError) -> OperationsUnrea
     )
 
 
+def _is_refusal(body: Mapping[str, Any], request: GraphQLRequest) -> bool:
+    """Return whether the queue refused a run. To Dagster that is a server error, but nothing was launched."""
+    data = body.get("data")
+    result = data.get(request.field) if isinstance(data, dict) else None
+    return isinstance(result, dict) and result.get("className") == RUN_REFUSED
+
+
 def parse_response(url: httpx.URL, response: httpx.Response, request: GraphQLRequest) -> Mapping[str, Any]:
     """Return the result of `request`.
 
@@ -116,7 +125,8 @@ def parse_response(url: httpx.URL, response: httpx.Response, request: GraphQLReq
             f"{url} requires a login (it responded {status}), so nothing was done. Use the web server's own URL, or "
             "pass an httpx client with the credentials for the proxy."
         )
-    if response.is_server_error or response.status_code in (408, 429):
+    is_error = response.is_server_error and not (is_graphql and _is_refusal(body, request))
+    if is_error or response.status_code in (408, 429):
         raise OperationsUnreachable(f"Dagster's web server at {url} responded {status}.", not_sent=False)
     if not is_graphql:
         if response.is_client_error:

@@ -29,6 +29,7 @@ Result = TypeVar("Result")
 Response = Mapping[str, Any]
 Workflow = Generator[GraphQLRequest, Response, Result]
 _PATH = re.compile(r" at (?:the root|path root[^\s.]*?(?::config(?::(?P<field>[^\s.]+))?)?)(?=[\s.]|$)")
+_ERROR_CLASS = re.compile(r"^[\w.]+\.[A-Z]\w+: ")
 _SAMPLE = re.compile(r"\.? Sample config for missing entr(?:y|ies):.*", re.DOTALL)
 STARTING = ("NOT_STARTED", "STARTING")
 CODE_SERVER_UNREACHABLE = "DagsterUserCodeUnreachableError"
@@ -177,5 +178,7 @@ def _rejection(response: Response, what: str) -> SeedTrustError:
             f"{what}: Dagster's web server cannot reach the code server. It reconnects once the worker is running.",
             not_sent=True,
         )
-    reason = str(response.get("message") or response["__typename"]).partition("\n")[0].strip().rstrip(".")
+    message = str(response.get("message") or response["__typename"]).partition("\n")[0].strip()
+    # Dagster puts the error's module and class before its message.
+    reason = _ERROR_CLASS.sub("", message).rstrip(".")
     return OperationsRefused(f"{what}. Dagster's message: {reason}.")

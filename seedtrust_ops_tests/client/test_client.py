@@ -74,6 +74,24 @@ def job_run_row(server: OperationsServer, run_id: str) -> JobRun:
     return found
 
 
+def reexecute(server: OperationsServer, run_id: str, extra_tags: dict[str, str]) -> str:
+    """Re-execute the run as the UI does; return the new run's ID, or why there is none."""
+    query = """
+        mutation($params: ReexecutionParams!) {
+          launchRunReexecution(reexecutionParams: $params) {
+            ... on LaunchRunSuccess { run { runId } }
+            ... on PythonError { message }
+          }
+        }
+    """
+    tags = [{"key": key, "value": value} for key, value in extra_tags.items()]
+    params = {"parentRunId": run_id, "strategy": "ALL_STEPS", "extraTags": tags}
+    response = httpx.post(
+        f"{server.url}/graphql", json={"query": query, "variables": {"params": params}}, timeout=60
+    ).json()["data"]["launchRunReexecution"]
+    return str(response["message"] if "message" in response else response["run"]["runId"])
+
+
 def runs_with_request_id(server: OperationsServer, request_id: str) -> list[str]:
     """The IDs of all runs with the request's tag, read without the client."""
     query = "query($t: ExecutionTag!) { runsOrError(filter: {tags: [$t]}) { ... on Runs { results { runId } } } }"
@@ -120,6 +138,23 @@ def test_running_run_shows_progress_and_stops_when_revoked(
     assert revoked.status is RunStatus.REVOKED or revoked.is_stopping
     assert wait_until_finished(operations, run_id).status is RunStatus.REVOKED
     assert job_run_row(operations_server, run_id).status == "REVOKED"
+
+
+def test_tag_that_replaces_a_container_is_refused_and_a_reexecution_is_not(
+    operations: OpsClient, operations_server: OperationsServer
+) -> None:
+    with pytest.raises(
+        OperationsRefused, match=r"refused because of its tags dagster-k8s/config, seedtrust/severity\."
+    ):
+        operations.launch("example", tags={"dagster-k8s/config": "{}", "seedtrust/severity": "CRITICAL"})
+    parent = operations.launch("example", launched_by="user:7", tags={"team": "operations"})
+    assert wait_until_finished(operations, parent).status is RunStatus.COMPLETED
+    assert "refused because of its tags ecs/container_overrides." in reexecute(
+        operations_server, parent, {"ecs/container_overrides": "{}"}
+    )
+    # It has its parent's tags, those of the parent's worker included.
+    child = reexecute(operations_server, parent, {})
+    assert wait_until_finished(operations, child).status is RunStatus.COMPLETED
 
 
 def test_queued_run_is_revoked_at_once_and_revoking_is_idempotent(

@@ -83,8 +83,6 @@ def ecs_launcher(kind: type[EcsRunLauncher] | None = None) -> tuple[RunLauncher,
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with mock_aws():
         yield
@@ -113,7 +111,8 @@ def new_run(instance: dg.DagsterInstance, tags: dict[str, str], **origin: Any) -
 
 
 def start(launcher: RunLauncher, instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-    launcher.register_instance(instance)
+    if not launcher.has_instance:
+        launcher.register_instance(instance)
     launcher.launch_run(LaunchRunContext(run, workspace=None))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.code_pointer import CodePointer, ModuleCodePointer
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
@@ -28,13 +28,13 @@ class QuickLaunches:
         self.instance = instance
         self._code = code
 
-    def create(self, job: str, run_config: dict[str, Any]) -> str:
-        """Create a run without launching it; return its id."""
+    def create(self, job: str, run_config: dict[str, Any], *, code_pointer: CodePointer | None = None) -> str:
+        """Create a run without launching it, of other code if `code_pointer` says so; return its id."""
         return self.instance.create_run_for_job(
             quick_jobs.definitions.resolve_job_def(job),
             run_config=run_config,
             status=dg.DagsterRunStatus.NOT_STARTED,
-            job_code_origin=self._origin(job),
+            job_code_origin=self._origin(job, code_pointer),
         ).run_id
 
     def launch(self, job: str, run_config: dict[str, Any]) -> str:
@@ -47,8 +47,8 @@ class QuickLaunches:
         """Return the serialized arguments of `dagster api execute_run` for the run."""
         return serialize_value(ExecuteRunArgs(self._origin(job), run_id, self.instance.get_ref()))
 
-    def _origin(self, job: str) -> JobPythonOrigin:
-        pointer = ModuleCodePointer("quick_jobs", "definitions", str(self._code))
+    def _origin(self, job: str, code_pointer: CodePointer | None = None) -> JobPythonOrigin:
+        pointer = code_pointer or ModuleCodePointer("quick_jobs", "definitions", str(self._code))
         return JobPythonOrigin(job, RepositoryPythonOrigin(sys.executable, pointer))
 
 

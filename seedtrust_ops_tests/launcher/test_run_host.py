@@ -13,6 +13,7 @@ import dagster as dg
 import psutil
 import pytest
 from dagster import DagsterRunStatus
+from dagster._core.code_pointer import FileCodePointer
 from dagster_postgres.utils import DagsterPostgresException
 
 from seedtrust_ops.config import environment_for_child
@@ -28,6 +29,7 @@ from seedtrust_ops.launcher.host_client import (
 from seedtrust_ops.launcher.private_folder import make_private_folder
 from seedtrust_ops.launcher.run_host import listen, take_over
 from seedtrust_ops.launcher.wire_protocol import CodeToLoad, LaunchRequest
+from seedtrust_ops.run_admission import RunRefused
 from seedtrust_ops.supervisor.program import GuardedProcess
 from seedtrust_ops.supervisor.worker_stack import build_run_host
 from seedtrust_ops_tests.launcher.quick_daemon import use_quick_jobs
@@ -216,6 +218,34 @@ def test_run_with_two_workers_executes_once(
     assert len([text for text in errors if "already has a worker" in text]) == 1
     assert reports.wait_for(run_id).run_id == run_id
     assert get_status(launches, run_id) is DagsterRunStatus.SUCCESS
+
+
+def test_run_that_names_other_code_is_neither_launched_nor_executed(
+    dagster_home: DagsterHome, launches: QuickLaunches, reports: RunReports, tmp_path: Path
+) -> None:
+    other_code = tmp_path / "other_code.py"
+    other_code.write_text(
+        f"open({str(tmp_path / 'executed')!r}, 'w')\nimport quick_jobs\ndefs = quick_jobs.definitions\n"
+    )
+    run_id = launches.create("report_run", reports.config(), code_pointer=FileCodePointer(str(other_code), "defs"))
+    with pytest.raises(RunRefused, match="names other code"):
+        launches.instance.launch_run(run_id, workspace=None)  # type: ignore[arg-type]
+    # Somebody can also write into the database after the launch.
+    folder = dagster_home.folder / LAUNCHER_FOLDER
+    make_private_folder(folder)
+    worker = subprocess.run(
+        [
+            *(sys.executable, "-m", "seedtrust_ops.launcher.run_worker", "--folder", str(folder)),
+            launches.arguments("report_run", run_id),
+        ],
+        capture_output=True,
+        text=True,
+        env=environment_for_child({}),
+        timeout=120,
+    )
+    assert worker.returncode != 0
+    assert f"names other code for run {run_id} than quick_jobs:definitions" in worker.stderr
+    assert not (tmp_path / "executed").exists()
 
 
 def test_detached_run_host_exits_when_launchers_and_runs_are_gone(

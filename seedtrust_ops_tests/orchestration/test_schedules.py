@@ -203,6 +203,18 @@ def test_replayed_older_tick_launches_nothing(instance: dg.DagsterInstance) -> N
     assert run_id in evaluate(schedule, at(date(2026, 3, 8), 6), instance)
 
 
+def test_reexecution_of_an_earlier_run_repeats_no_due_date(instance: dg.DagsterInstance) -> None:
+    schedule = third_day_schedule(counts, hour=1)
+    due = last_third_day(date(2026, 3, 9))
+    before, after = due - timedelta(days=3), due + timedelta(days=1)
+    launch(instance, schedule, str(before), at(before, 1))
+    run_id = launch(instance, schedule, str(due), at(due, 1))
+    # A re-execution has its parent's tags, and is the newest run.
+    launch(instance, schedule, str(before), at(before, 1))
+    assert run_id in evaluate(schedule, at(after, 1), instance)
+    assert evaluate(schedule, at(due + timedelta(days=3), 1), instance) == str(due + timedelta(days=3))
+
+
 def test_missed_third_day_is_launched_once_on_the_next_day(instance: dg.DagsterInstance) -> None:
     schedule = third_day_schedule(counts, hour=1)
     due = last_third_day(date(2026, 3, 9))
