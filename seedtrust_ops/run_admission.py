@@ -102,7 +102,8 @@ def check_tags(run: DagsterRun, *, parent: DagsterRun | None, from_web: bool) ->
             if not (is_inherited and name in LAUNCHER_RECORDS):
                 refused.append(name)
         elif name in POLICY_TAGS:
-            is_in_bounds = name == PRIORITY_TAG and not is_chosen and is_priority_of(run.job_name, value)
+            may_differ = name == PRIORITY_TAG and (is_inherited or not from_web)
+            is_in_bounds = may_differ and is_priority_of(run.job_name, value)
             if value != expected.get(name) and not is_in_bounds:
                 if is_chosen:
                     refused.append(name)

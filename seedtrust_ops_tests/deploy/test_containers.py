@@ -1,7 +1,6 @@
 """deploy/ecs and deploy/kubernetes: Dagster settings, variables, commands, permissions and network policies.
 
-Dagster's ECS and Kubernetes launchers are not installed here; their config was validated by hand against the schemas
-of the versions in requirements/.
+What the launchers of their dagster.yaml build is in `test_run_launchers`.
 """
 
 import json
