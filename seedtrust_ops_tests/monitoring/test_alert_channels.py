@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -338,6 +339,43 @@ def test_rejected_alert_email_is_owed_until_the_relay_accepts_it(
     with sessions() as session:
         still_open = session.scalars(select(Alert.subject).where(Alert.resolved_at.is_(None)))
         assert list(still_open) == ["batch 7"]
+
+
+def test_alert_about_alert_emails_is_over_once_their_recipients_are_reached(
+    tick: Tick, mailbox: MailboxProcess, sessions: sessionmaker[Session]
+) -> None:
+    mailbox.control.inject_fault("reject", times=len(ON_CALL))
+    tick(stuck(subject="batch 7"))
+    mailbox.control.inject_fault("reject", recipient=ON_CALL[0], times=2)
+    tick(stuck(subject="batch 8"))
+    with sessions() as session:
+        open_subjects = select(Alert.subject).where(Alert.resolved_at.is_(None)).order_by(Alert.subject)
+        # Only one of the two has been reached since.
+        assert session.scalars(open_subjects).all() == ["alert-opened emails", "alert-resolved emails", "batch 8"]
+        tick()
+        assert session.scalars(open_subjects).all() == []
+    assert "failed" in tick.column_values(Notification.status)
+
+
+def test_two_health_sensors_at_once_notify_people_once(
+    tick: Tick, mailbox: MailboxProcess, posthog: PostHogServer, internal_api: InternalApiServer
+) -> None:
+    for number in range(3):
+        with ThreadPoolExecutor(3) as threads:
+            list(threads.map(lambda _, number=number: tick(stuck(subject=f"batch {number}")), range(3)))
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda _: tick(), range(3)))
+    # What one of them has claimed when another one ends is sent by the first.
+    for _ in range(2):
+        tick.make_all_due()
+        tick()
+    assert subjects(mailbox) == {
+        f"{change}: batch stuck, batch {number}": len(ON_CALL)
+        for number in range(3)
+        for change in ("CRITICAL", "Resolved")
+    }
+    assert Counter(event["event"] for event in posthog.events()) == {"alert_opened": 3, "alert_resolved": 3}
+    assert internal_api.posted_statuses()[-1]["status"] == "up"
 
 
 def test_event_abandoned_without_a_key_is_delivered_with_the_right_one(

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Text, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from seedtrust_ops.domain.alerts.channel_state import (
     IMMEDIATE_SEVERITIES,
@@ -303,11 +303,22 @@ def _skip_alerts_about_alert_emails(session: Session, alerts: Sequence[Alert], n
 
 
 def _resolve_alerts_about_alert_emails(session: Session, alerts: Sequence[Alert]) -> None:
-    """Resolve the alert that emails of a kind fail if the last of those emails has been sent after all."""
+    """Resolve the alert that emails of a kind fail if each recipient has been sent an alert email since.
+
+    Those that failed need not be sent any more: what they were about is in the later ones, or queued again.
+    """
+    later = aliased(Notification)
+    is_sent_since = select(later.id).where(
+        later.kind.in_([kind.name for kind in ALERT_KINDS]),
+        later.recipient_email == Notification.recipient_email,
+        later.sent_at > Notification.attempted_at,
+    )
     for alert in alerts:
         if alert.resolved_at is None and _is_about_alert_emails(alert):
             failed = select(Notification.id).where(
-                Notification.kind == _KIND_BY_SUBJECT[alert.subject], Notification.status == "failed"
+                Notification.kind == _KIND_BY_SUBJECT[alert.subject],
+                Notification.status == FAILED,
+                ~is_sent_since.exists(),
             )
             if not session.scalar(select(failed.exists())):
                 resolve_alert(session, alert.rule, alert.subject)
