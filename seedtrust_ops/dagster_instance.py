@@ -44,6 +44,7 @@ from seedtrust_ops.dagster_internals import (
 )
 from seedtrust_ops.database.engine import dagster_url
 from seedtrust_ops.run_admission import OWN_DEFINITIONS, RunRefused, check_tags, with_own_code
+from seedtrust_ops.tag_names import REQUEST_TAG
 
 run_was_queued = Event()
 """Set when this process has queued a run. It wakes up the daemon, whose sensors and schedules queue the urgent runs."""
@@ -65,8 +66,10 @@ class RunQueue(QueuedRunCoordinator):
         try:
             corrected = check_tags(run, parent=parent, from_web=from_web)
         except RunRefused as refusal:
-            # The refused run stays in Dagster's list, where schedules, sensors and launchers look for such tags.
-            self._instance.add_run_tags(run.run_id, dict.fromkeys(refusal.tags, ""))
+            # The refused run stays in Dagster's list, where schedules, sensors and launchers look for such tags. Nor
+            # is it the launch that a client's request asked for.
+            tags = {*refusal.tags, REQUEST_TAG} & run.tags.keys()
+            self._instance.add_run_tags(run.run_id, dict.fromkeys(tags, ""))
             raise
         if corrected:
             self._instance.add_run_tags(run.run_id, corrected)

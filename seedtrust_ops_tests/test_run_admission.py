@@ -201,14 +201,14 @@ def read_run(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
 def test_refused_run_fails_with_the_sentence_and_loses_the_tags(instance: dg.DagsterInstance) -> None:
     forged = {"dagster/schedule_name": "dr_auto_approval_schedule", "seedtrust/due": "9999-12-31"}
     with pytest.raises(RunRefused):
-        submit(instance, policy_tags(JOB) | forged)
+        submit(instance, policy_tags(JOB) | LABELS | forged)
     (run,) = instance.get_runs()
     assert run.status is dg.DagsterRunStatus.FAILURE
     sentence = "refused because of its tags dagster/schedule_name, seedtrust/due."
     assert [entry for entry in instance.all_logs(run.run_id) if sentence in entry.message]
-    # The schedule looks for its last run by these tags.
-    assert not instance.get_runs(dg.RunsFilter(tags=forged))
-    assert not instance.get_runs(dg.RunsFilter(tags={"dagster/schedule_name": "dr_auto_approval_schedule"}))
+    # The schedule looks for its last run, and a client for the run of its request, by these tags.
+    for name, value in {**forged, "seedtrust/request_id": LABELS["seedtrust/request_id"]}.items():
+        assert not instance.get_runs(dg.RunsFilter(tags={name: value}))
 
 
 def test_queue_sets_the_policys_tags_before_dagster_can_start_a_run(instance: dg.DagsterInstance) -> None:
@@ -217,6 +217,16 @@ def test_queue_sets_the_policys_tags_before_dagster_can_start_a_run(instance: dg
     assert policy_tags(JOB).items() <= run.tags.items()
     child = read_run(instance, submit(instance, dict(run.tags), parent_run_id=run.run_id, root_run_id=run.run_id))
     assert child.status is dg.DagsterRunStatus.QUEUED
+
+
+def test_launch_with_its_policys_tags_costs_no_further_statement(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        pytest.fail("The queue wrote tags that the run already has.")
+
+    monkeypatch.setattr(dg.DagsterInstance, "add_run_tags", refuse)
+    assert read_run(instance, submit(instance, policy_tags(JOB) | LABELS)).status is dg.DagsterRunStatus.QUEUED
 
 
 FOREIGN_POINTERS: list[CodePointer] = [

@@ -28,8 +28,8 @@ mutation Launch($execution: ExecutionParams!) {{
 }}
 """
 RUNS_OF_REQUEST = f"""
-query RunsOfRequest($tag: ExecutionTag!) {{
-  runsOrError(filter: {{tags: [$tag]}}, limit: 1) {{
+query RunsOfRequest($job: String!, $tag: ExecutionTag!) {{
+  runsOrError(filter: {{pipelineName: $job, tags: [$tag]}}, limit: 1) {{
     __typename
     ... on Runs {{ results {{ {_RUN} }} }}
     ... on PythonError {{ message className }}
@@ -111,9 +111,10 @@ def events_query(run_id: str, after: str | None) -> GraphQLRequest:
     return GraphQLRequest(EVENTS, {"runId": run_id, "after": after}, "runOrError", is_repeatable=True)
 
 
-def runs_by_tag_query(tag: str, value: str) -> GraphQLRequest:
-    """Return the query for the newest run with a tag."""
-    return GraphQLRequest(RUNS_OF_REQUEST, {"tag": {"key": tag, "value": value}}, "runsOrError", is_repeatable=True)
+def runs_by_tag_query(job: str, tag: str, value: str) -> GraphQLRequest:
+    """Return the query for the newest run of a job with a tag."""
+    variables = {"job": job, "tag": {"key": tag, "value": value}}
+    return GraphQLRequest(RUNS_OF_REQUEST, variables, "runsOrError", is_repeatable=True)
 
 
 def code_location_query(location: str) -> GraphQLRequest:

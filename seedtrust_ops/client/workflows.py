@@ -107,7 +107,7 @@ def revoke(run_id: str) -> Workflow[RunState]:
 
 def _find_run(request_id: str, job: str) -> Workflow[str | None]:
     try:
-        response = yield graphql.runs_by_tag_query(REQUEST_TAG, request_id)
+        response = yield graphql.runs_by_tag_query(job, REQUEST_TAG, request_id)
     except OperationsUnreachable as error:
         raise _launch_uncertain(job, request_id) from error
     if response["__typename"] != "Runs":

@@ -143,11 +143,14 @@ def test_running_run_shows_progress_and_stops_when_revoked(
 def test_tag_that_replaces_a_container_is_refused_and_a_reexecution_is_not(
     operations: OpsClient, operations_server: OperationsServer
 ) -> None:
-    with pytest.raises(
-        OperationsRefused, match=r"refused because of its tags dagster-k8s/config, seedtrust/severity\."
-    ):
-        operations.launch("example", tags={"dagster-k8s/config": "{}", "seedtrust/severity": "CRITICAL"})
-    parent = operations.launch("example", launched_by="user:7", tags={"team": "operations"})
+    sentence = (
+        r"^example was not launched\. .*: This run of example was refused because of its tags dagster-k8s/config, "
+    )
+    request_id = uuid.uuid4().hex
+    tags = {"dagster-k8s/config": "{}", "seedtrust/severity": "CRITICAL"}
+    with pytest.raises(OperationsRefused, match=sentence):
+        operations.launch("example", request_id=request_id, tags=tags)
+    parent = operations.launch("example", launched_by="user:7", request_id=request_id, tags={"team": "operations"})
     assert wait_until_finished(operations, parent).status is RunStatus.COMPLETED
     assert "refused because of its tags ecs/container_overrides." in reexecute(
         operations_server, parent, {"ecs/container_overrides": "{}"}
@@ -227,6 +230,8 @@ def test_request_id_launches_once(operations: OpsClient, operations_server: Oper
     request_id = uuid.uuid4().hex
     run_ids = {operations.launch("example", request_id=request_id) for _ in range(3)}
     assert [*run_ids] == runs_with_request_id(operations_server, request_id)
+    # Another job's launch is another launch.
+    assert operations.launch("example_with_args", request_id=request_id) not in run_ids
 
 
 def test_launch_with_a_lost_response_is_found_and_not_repeated(operations_server: OperationsServer) -> None:
