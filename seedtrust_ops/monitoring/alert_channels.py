@@ -6,7 +6,7 @@ the others, and owes what it has not delivered.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -31,6 +31,8 @@ from seedtrust_ops.resources.component_status import InternalApi
 
 RESPONSE_TIMEOUT_SECONDS = 3.0
 """The timeout for one response of the mail server or the internal API: a tick must end well within a minute."""
+CLAIM_DURATION = timedelta(minutes=2)
+"""With this timeout, one email takes at most a minute. After a crash of the daemon, alert emails wait no longer."""
 MAX_EVENT_SECONDS = 4.0
 MAX_EMAIL_SECONDS = 8.0
 
@@ -184,6 +186,7 @@ def _send_alert_emails(sessions: Sessions, mail: MailResource, delivery: AlertDe
                 EmailRenderer(ZoneInfo(get_settings().location.timezone)),
                 max_seconds=MAX_EMAIL_SECONDS,
                 kinds=kinds,
+                claim_duration=CLAIM_DURATION,
             )
     except SeedTrustError as error:
         delivery.errors["email"] = str(error)

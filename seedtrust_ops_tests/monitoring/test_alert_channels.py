@@ -428,6 +428,19 @@ def crash_at_commit(sessions: sessionmaker[Session], number: int, *, before: boo
         event.remove(sessions, name, count_or_crash)
 
 
+def test_tick_killed_with_claimed_alert_emails_delays_them_two_minutes(tick: Tick) -> None:
+    number = 0
+    while not any(tick.column_values(Notification.claim_token)):
+        number += 1
+        assert number < 30, "some commit follows the claim of the emails"
+        with crash_at_commit(tick.sessions, number, before=False):
+            tick(stuck(subject=f"batch {number}"))
+    with tick.sessions() as session:
+        wait = session.scalar(select(func.max(Notification.next_attempt_at - func.now())))
+    assert wait is not None
+    assert timedelta(minutes=1) < wait <= timedelta(minutes=2)
+
+
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_tick_crash_at_any_commit_loses_and_repeats_no_notification(
     tick: Tick, mailbox: MailboxProcess, posthog: PostHogServer, internal_api: InternalApiServer, before: bool

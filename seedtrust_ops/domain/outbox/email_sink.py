@@ -81,18 +81,20 @@ def send_due_emails(
     *,
     max_seconds: float = 600,
     kinds: Sequence[str] | None = None,
+    claim_duration: timedelta = EMAIL_CLAIM_DURATION,
 ) -> DeliveryReport:
     """Send the emails that are due, most urgent kind first, until none is left or `max_seconds` have passed.
 
     Only emails of `kinds` are sent, or of all kinds that this process knows: an email of another kind stays queued for
-    a release that knows it. An email that can't be rendered or is rejected fails alone.
+    a release that knows it. An email that can't be rendered or is rejected fails alone. After a crash, what was claimed
+    waits for `claim_duration`, which must be longer than sending one email can take.
     """
     names = kind_names_by_urgency() if kinds is None else kinds
     queue = Queue(
         Notification,
         [Notification.kind == name for name in names],
         retry_policy=lambda email: ALERT_EMAIL_RETRIES if KINDS[email.kind].urgency is Urgency.ALERT else EMAIL_RETRIES,
-        claim_duration=EMAIL_CLAIM_DURATION,
+        claim_duration=claim_duration,
     )
     return send_due(sessions, queue, _EmailSink(transport, renderer), max_seconds=max_seconds)
 
