@@ -169,13 +169,20 @@ grant insert on public.errors to seedtrust_ops_app;
 grant select on all tables in schema ops to seedtrust_ops_app;
 grant insert on ops.transfer_attempts, ops.alert_notifications to seedtrust_ops_app;
 grant insert, update on
-    ops.batch_leases, ops.bank_feed_cursors, ops.notifications, ops.balance_alerts, ops.shadow_decisions
+    ops.batch_leases, ops.bank_feed_cursors, ops.balance_alerts, ops.shadow_decisions
     to seedtrust_ops_app;
+-- What was written to whom stays as it was queued; an email gets its subject when it is sent.
+grant insert, update (
+    status, attempts, sent_at, next_attempt_at, attempted_at, claim_token, last_error, subject
+) on ops.notifications to seedtrust_ops_app;
+grant insert, delete, update (
+    status, attempts, sent_at, next_attempt_at, attempted_at, claim_token, last_error
+) on ops.outgoing_events to seedtrust_ops_app;
 -- Only a person acknowledges alerts.
 grant insert (rule, subject, severity, opened_at, detail, last_found_at),
     update (severity, resolved_at, detail, last_found_at, occurrences)
     on ops.alerts to seedtrust_ops_app;
-grant insert, update, delete on ops.report_claims, ops.outgoing_events to seedtrust_ops_app;
+grant insert, update, delete on ops.report_claims to seedtrust_ops_app;
 grant insert, delete on ops.notification_attachments to seedtrust_ops_app;
 -- For locking the rows; a trigger refuses the update.
 grant update (name) on ops.locks to seedtrust_ops_app;

@@ -17,7 +17,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import sessionmaker
 
 from seedtrust_ops.domain.alert_notifications.digest import record_delivered_digests
@@ -132,6 +132,18 @@ def test_concurrent_migrations_run_once(platform_database: Engine) -> None:
         f"Migrated schema ops from revision none to {HEAD_REVISION}.",
         f"Schema ops is up to date (revision {HEAD_REVISION}).",
     ]
+
+
+def test_later_migration_waits_for_the_one_in_progress(platform_database: Engine) -> None:
+    migrate(platform_database)
+    impatient = create_engine(platform_database.url, connect_args={"options": "-c lock_timeout=300ms"})
+    with platform_database.connect() as other:
+        other.execute(text("lock table ops.alembic_version in share row exclusive mode"))
+        assert other.scalar(text("select version_num from ops.alembic_version")) == HEAD_REVISION
+        with pytest.raises(OperationalError, match="lock timeout"):
+            migrate(impatient)
+    assert migrate(impatient) == [f"Schema ops is up to date (revision {HEAD_REVISION})."]
+    impatient.dispose()
 
 
 @pytest.mark.parametrize(
