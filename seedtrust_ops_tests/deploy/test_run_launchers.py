@@ -37,7 +37,7 @@ EVIL_POD = json.dumps(
             "command": ["sh", "-c", "evil"],
             "env": [{"name": "HUNTINGTON_API_URL", "value": "https://evil.example"}],
         },
-        "pod_spec_config": {"service_account_name": "seedtrust-ops-launching"},
+        "pod_spec_config": {"service_account_name": "seedtrust-ops-daemon"},
     }
 )
 EVIL_TASK = json.dumps({"command": ["sh", "-c", "evil"]})
@@ -185,6 +185,35 @@ def test_pod_of_a_run_follows_from_the_settings_whatever_the_database_says(insta
     assert container.security_context.read_only_root_filesystem
     image = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())["images"][0]
     assert settings["job_image"] == f"{image['newName']}:{image['newTag']}"
+
+
+def test_pod_of_a_run_gets_the_secret_of_runs_and_no_token(instance: dg.DagsterInstance) -> None:
+    launcher, started = kubernetes_launcher()
+    start(launcher, instance, new_run(instance, {}))
+    pod = started[0]["job"].spec.template
+    (container,) = pod.spec.containers
+    assert [source.secret_ref.name for source in container.env_from if source.secret_ref] == ["seedtrust-ops-run"]
+    assert pod.spec.automount_service_account_token is False
+    # The policies of network.yaml select it by this label.
+    assert pod.metadata.labels["app.kubernetes.io/component"] == "run_worker"
+    # The image's entry point, which switches core dumps off, stays.
+    assert container.command is None
+
+
+def test_stopping_a_run_calls_what_the_web_server_may(instance: dg.DagsterInstance) -> None:
+    """deploy/kubernetes/access.yaml lets it delete jobs, and list and delete pods."""
+    launcher, _ = kubernetes_launcher()
+    run = new_run(instance, {})
+    start(launcher, instance, run)
+    pod = MagicMock()
+    pod.metadata.name = "pod-of-the-run"
+    assert isinstance(launcher, K8sRunLauncher)
+    client = launcher._api_client
+    client.core_api.list_namespaced_pod.return_value.items = [pod]
+    client.batch_api.reset_mock()
+    assert launcher.terminate(run.run_id)
+    calls = {name for api in (client.batch_api, client.core_api) for name, *_ in api.method_calls}
+    assert calls == {"delete_namespaced_job", "list_namespaced_pod", "delete_namespaced_pod"}
 
 
 def test_task_of_a_run_follows_from_the_settings_whatever_the_database_says(instance: dg.DagsterInstance) -> None:
