@@ -357,6 +357,19 @@ def test_alert_about_alert_emails_is_over_once_their_recipients_are_reached(
     assert "failed" in tick.column_values(Notification.status)
 
 
+def test_alert_about_alert_emails_is_over_once_the_address_is_corrected(
+    tick: Tick, mailbox: MailboxProcess, set_variables: SetVariables
+) -> None:
+    set_variables(ALERT_EMAILS=f"typo@seedtrust.example,{ON_CALL[0]}")
+    mailbox.control.inject_fault("reject", recipient="typo@seedtrust.example", times=None)
+    tick(stuck())
+    tick(stuck())
+    assert (tick.last_alert().subject, tick.last_alert().resolved_at) == ("alert-opened emails", None)
+    set_variables(ALERT_EMAILS=ON_CALL[0])
+    tick(stuck())
+    assert tick.last_alert().resolved_at is not None
+
+
 def test_two_health_sensors_at_once_notify_people_once(
     tick: Tick, mailbox: MailboxProcess, posthog: PostHogServer, internal_api: InternalApiServer
 ) -> None:

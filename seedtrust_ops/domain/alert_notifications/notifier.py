@@ -145,8 +145,7 @@ def record_delivered(session: Session, *, emails: Sequence[str], now: datetime) 
             ),
         ],
     )
-    if sent_emails:
-        _resolve_alerts_about_alert_emails(session, alerts)
+    _resolve_alerts_about_alert_emails(session, alerts, emails)
 
 
 def find_untold(session: Session, alert_ids: Collection[int]) -> set[int]:
@@ -302,10 +301,11 @@ def _skip_alerts_about_alert_emails(session: Session, alerts: Sequence[Alert], n
     )
 
 
-def _resolve_alerts_about_alert_emails(session: Session, alerts: Sequence[Alert]) -> None:
-    """Resolve the alert that emails of a kind fail if each recipient has been sent an alert email since.
+def _resolve_alerts_about_alert_emails(session: Session, alerts: Sequence[Alert], emails: Sequence[str]) -> None:
+    """Resolve the alert that emails of a kind fail if each address in `emails` has been sent an alert email since.
 
-    Those that failed need not be sent any more: what they were about is in the later ones, or queued again.
+    Those that failed need not be sent any more: what they were about is in the later ones, or queued again. What failed
+    for an address that is no longer in ALERT_EMAILS is dealt with.
     """
     later = aliased(Notification)
     is_sent_since = select(later.id).where(
@@ -318,6 +318,7 @@ def _resolve_alerts_about_alert_emails(session: Session, alerts: Sequence[Alert]
             failed = select(Notification.id).where(
                 Notification.kind == _KIND_BY_SUBJECT[alert.subject],
                 Notification.status == FAILED,
+                Notification.recipient_email.in_(emails),
                 ~is_sent_since.exists(),
             )
             if not session.scalar(select(failed.exists())):
