@@ -150,6 +150,9 @@ def test_tag_that_replaces_a_container_is_refused_and_a_reexecution_is_not(
     tags = {"dagster-k8s/config": "{}", "seedtrust/severity": "CRITICAL"}
     with pytest.raises(OperationsRefused, match=sentence):
         operations.launch("example", request_id=request_id, tags=tags)
+    # Only a daemon may say that a sensor launched a run.
+    with pytest.raises(OperationsRefused, match="because of its tags dagster/run_key, dagster/sensor_name"):
+        operations.launch("example", tags={"dagster/sensor_name": "huntington_batch_sensor", "dagster/run_key": "7"})
     parent = operations.launch("example", launched_by="user:7", request_id=request_id, tags={"team": "operations"})
     assert wait_until_finished(operations, parent).status is RunStatus.COMPLETED
     assert "refused because of its tags ecs/container_overrides." in reexecute(
