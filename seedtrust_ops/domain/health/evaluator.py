@@ -75,14 +75,14 @@ def evaluate(
 def _evaluate_rule(sessions: Sessions, rule: HealthRule, evaluation: Evaluation, quiet_seconds: float) -> None:
     try:
         findings = run_in_transaction(sessions, partial(_find, rule))
+        opened, resolved = run_in_transaction(
+            sessions, partial(record_findings, rule=rule.name, findings=findings, quiet_seconds=quiet_seconds)
+        )
     except Exception as error:  # noqa: BLE001  Any error of one rule becomes an alert and must not stop the others.
         failure = Finding(rule.name, RULE_EVALUATION, Severity.HIGH, _failure_detail(rule, error))
         evaluation.failures.append(failure.detail)
         evaluation.opened += run_in_transaction(sessions, partial(record_failure, failure=failure))
         return
-    opened, resolved = run_in_transaction(
-        sessions, partial(record_findings, rule=rule.name, findings=findings, quiet_seconds=quiet_seconds)
-    )
     evaluation.evaluated.append(rule.name)
     evaluation.found += len(findings)
     evaluation.opened += opened

@@ -107,8 +107,9 @@ def query_missing_table(session: Session) -> Sequence[Finding]:
         (raises(ConfigurationError("SEEDTRUST_X is not set.")), "SEEDTRUST_X is not set."),
         (raises(KeyError("Dana Whitfield")), "KeyError"),
         (query_missing_table, 'relation "no_such_table" does not exist'),
+        (lambda _session: [finding("batch 2", detail="\0")], "DataError"),
     ],
-    ids=["our error", "bug", "database"],
+    ids=["our error", "bug", "database", "finding that cannot be recorded"],
 )
 def test_failing_rule_opens_an_alert_and_stops_no_other_rule(
     sessions: sessionmaker[Session], find: Find, reason: str
