@@ -5,6 +5,7 @@ Each attack also runs against Dagster's own web server, which shows that it is a
 
 import http.server
 import json
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -68,6 +69,8 @@ EMBED = """([server]) => new Promise(done => {
   frame.src = `${server}/server_info`;
 })"""
 
+SHOWN_OR_BLOCKED = re.compile("/server_info$|^chrome-error:")
+
 LAUNCHES = {
     "urlencoded form": (SUBMIT_FORM, "application/x-www-form-urlencoded"),
     "multipart form": (SUBMIT_FORM, "multipart/form-data"),
@@ -112,7 +115,8 @@ def servers(postgres_server: URL, tmp_path_factory: pytest.TempPathFactory, fiel
         database = stack.enter_context(temporary_database(postgres_server, template=TEMPLATE))
         variables = server_variables(home, database, field_key)
         workspace = stack.enter_context(run_worker(home, variables, log))
-        ours = stack.enter_context(run_web_server(workspace, variables, log))
+        # It launches without the keys that the worker has.
+        ours = stack.enter_context(run_web_server(workspace, home.variables, log))
         port = find_free_port()
         command = (sys.executable, "-m", "dagster_webserver", "--workspace", str(workspace), "--port", str(port))
         stack.enter_context(run_process(*command, environment=environment_for_child(variables), log=log))
@@ -165,7 +169,10 @@ def test_foreign_page_shows_no_page_of_the_ui(page: Page, servers: Servers) -> N
     shown = []
     for server in (servers.dagsters, servers.ours):
         page.evaluate(EMBED, [server])
-        shown.append("dagster_version" in page.frames[1].content())
+        frame = page.locator("iframe").element_handle().content_frame()
+        assert frame is not None
+        frame.wait_for_url(SHOWN_OR_BLOCKED, timeout=TIMEOUT_MILLISECONDS)
+        shown.append("dagster_version" in frame.content())
     assert shown == [True, False]
 
 
