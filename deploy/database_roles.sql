@@ -169,7 +169,8 @@ grant insert on public.errors to seedtrust_ops_app;
 grant select on all tables in schema ops to seedtrust_ops_app;
 grant insert on ops.transfer_attempts, ops.alert_notifications to seedtrust_ops_app;
 grant insert, update on
-    ops.batch_leases, ops.bank_feed_cursors, ops.balance_alerts, ops.shadow_decisions
+    ops.batch_leases, ops.bank_feed_cursors, ops.balance_alerts, ops.shadow_decisions, ops.transfer_evidence,
+    ops.statuses_before_payment
     to seedtrust_ops_app;
 -- What was written to whom stays as it was queued; an email gets its subject when it is sent.
 grant insert, update (
@@ -201,6 +202,17 @@ grant seedtrust_ops_read to seedtrust_ops_operator;
 grant insert, delete on ops.switches to seedtrust_ops_operator;
 grant update (acknowledged_at, acknowledged_by, resolved_at, detail) on ops.alerts to seedtrust_ops_operator;
 grant update (status, attempts, next_attempt_at, claim_token) on ops.notifications to seedtrust_ops_operator;
+-- `transfers settle`: the books change only through the two functions.
+grant update (status, failure_reason, completed_at, updated_at)
+    on public.huntington_transactions to seedtrust_ops_operator;
+grant update (status, paid_at) on public.disbursement_requests to seedtrust_ops_operator;
+grant update (status, finished_at, error) on public.huntington_batches to seedtrust_ops_operator;
+grant execute on function ops.post_ledger_entries, ops.post_ledger_correction to seedtrust_ops_operator;
+grant insert on ops.transfer_attempts, ops.notifications, ops.alerts to seedtrust_ops_operator;
+grant insert, update on ops.statuses_before_payment to seedtrust_ops_operator;
+grant update (state, settled_as, settled_seen_at, missing_since, unknown_to_bank_at, changed_at)
+    on ops.transfer_evidence to seedtrust_ops_operator;
+grant update (severity, detail, occurrences) on ops.alerts to seedtrust_ops_operator;
 alter role seedtrust_ops_operator set lock_timeout = '20s';
 alter role seedtrust_ops_operator set idle_in_transaction_session_timeout = '10s';
 
@@ -210,6 +222,8 @@ alter role seedtrust_ops_operator set idle_in_transaction_session_timeout = '10s
 grant usage on schema public, ops to seedtrust_ops_keys;
 grant select (id, account_number_encrypted), update (account_number_encrypted)
     on public.huntington_transactions to seedtrust_ops_keys;
+grant select (transaction_id, account_number_encrypted), update (account_number_encrypted)
+    on ops.transfer_evidence to seedtrust_ops_keys;
 grant select (email, is_active) on public.users to seedtrust_ops_keys; -- for `--as`
 grant select on ops.alembic_version to seedtrust_ops_keys;
 alter role seedtrust_ops_keys set lock_timeout = '20s';
@@ -229,7 +243,12 @@ grant select (
     failure_reason, bank_transfer_id, completed_at, updated_at
 ) on public.huntington_transactions to seedtrust_ops_read;
 grant select on all tables in schema ops to seedtrust_ops_read;
-revoke select on ops.notification_attachments from seedtrust_ops_read;
+revoke select on ops.notification_attachments, ops.transfer_evidence from seedtrust_ops_read;
+grant select (
+    transaction_id, state, disbursement_request_id, account_id, method, amount_cents, payee_name, account_number_last4,
+    account_type, bank_transfer_id, bank_status, bank_updated_at, unknown_to_bank_at, missing_since, settled_as,
+    settled_seen_at, changed_at
+) on ops.transfer_evidence to seedtrust_ops_read;
 grant select (notification_id, filename, media_type) on ops.notification_attachments to seedtrust_ops_read;
 alter role seedtrust_ops_read set default_transaction_read_only = on;
 alter role seedtrust_ops_read set statement_timeout = '60s';

@@ -1,16 +1,16 @@
-"""`seedtrust-ops transfers`: halts and resumes the sending of transfers.
+"""`seedtrust-ops transfers`: halts and resumes the sending of transfers, and settles single ones.
 
-The kill switch itself is in `domain/transfers/kill_switch.py`.
+The kill switch itself is in `domain/transfers/kill_switch.py`, the settlement in `domain/transfers/settlement.py`.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from seedtrust_ops.cli.operator_session import As, Reason, current_operator, open_operator_session
 from seedtrust_ops.formatting import strip_control_chars
 
-transfers = typer.Typer(no_args_is_help=True, help="Halt and resume the sending of transfers.")
+transfers = typer.Typer(no_args_is_help=True, help="Halt and resume the sending of transfers; settle one.")
 
 
 @transfers.command()
@@ -44,3 +44,43 @@ def resume(reason: Reason = "", as_: As = None) -> None:
         typer.echo(strip_control_chars(halt_reason))
     else:
         typer.echo("Transfers resumed." if was_halted else "Transfers were not halted. Nothing was changed.")
+
+
+@transfers.command()
+def settle(
+    transaction_id: Annotated[int, typer.Argument(help="The transaction's number, as on the batch screen.", min=1)],
+    as_status: Annotated[
+        Literal["completed", "failed", "returned"],
+        typer.Option(help="What became of it: the payee has the money, never got it, or sent it back."),
+    ],
+    reason: Annotated[str, typer.Option(help="Why, such as whom you asked at Huntington. Recorded in the audit.")],
+    contradict_bank: Annotated[
+        bool, typer.Option("--contradict-bank", help="Settle it although the bank says otherwise; emails all admins.")
+    ] = False,
+    as_: As = None,
+) -> None:
+    """Settle a transfer whose outcome the bank does not say clearly: status, ledger, balance and request at once.
+
+    The bank is asked first. A later answer of the bank that is newer than this one takes precedence again.
+    """
+    from seedtrust_ops.config import get_settings
+    from seedtrust_ops.database.engine import application_sessions
+    from seedtrust_ops.domain.transfers import settlement
+    from seedtrust_ops.resources.huntington_client import open_huntington_bank
+
+    operator = current_operator(as_)
+    settings = get_settings()
+    with application_sessions()() as session:
+        known = settlement.known_bank_id(session, transaction_id)
+    answer = settlement.ask_bank(lambda: open_huntington_bank(settings.huntington), transaction_id, known)
+    decision = settlement.Settlement(
+        transaction_id,
+        settlement.SettleAs(as_status),
+        reason,
+        operator.name,
+        contradict_bank=contradict_bank,
+        unknown_grace_seconds=settings.transfers.unknown_grace_seconds,
+    )
+    with open_operator_session(operator, reason) as session:
+        report = settlement.settle(session, decision, answer)
+    typer.echo(strip_control_chars(settlement.summarize(report)))

@@ -13,18 +13,32 @@ from functools import partial
 from typing import Protocol
 
 from sqlalchemy import BigInteger, Text, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from seedtrust_ops.domain.audit import Operator, attest
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.errors import DamagedToken, UnreadableToken
-from seedtrust_ops.tables import HuntingtonTransaction
+from seedtrust_ops.tables import HuntingtonTransaction, TransferEvidence
 
 PAGE_SIZE = 1_000
 MAX_PASSES = 3
 """The first pass skips locked rows; the others wait for them. Rows still left after the third pass are being rewritten
 continuously by an application that still encrypts with an older key."""
+
+
+@dataclass(frozen=True)
+class _EncryptedColumn:
+    """A column of tokens, and the column with the id of the transaction that each one belongs to."""
+
+    transaction_id: InstrumentedAttribute[int]
+    token: InstrumentedAttribute[str]
+
+
+ENCRYPTED_COLUMNS = (
+    _EncryptedColumn(HuntingtonTransaction.id, HuntingtonTransaction.account_number_encrypted),
+    _EncryptedColumn(TransferEvidence.transaction_id, TransferEvidence.account_number_encrypted),
+)
 
 ProgressCallback = Callable[[int], None]
 
@@ -76,7 +90,7 @@ class Rotation:
 
 def count_tokens(session: Session) -> int:
     """Return the number of stored tokens."""
-    return session.scalars(select(func.count()).select_from(HuntingtonTransaction)).one()
+    return sum(session.scalars(select(func.count(one.token))).one() for one in ENCRYPTED_COLUMNS)
 
 
 def count_key_usage(
@@ -84,11 +98,12 @@ def count_key_usage(
 ) -> KeyUsage:
     """Return which keys are in use; nothing is changed. `on_progress` is called with the tokens of each page."""
     usage = KeyUsage()
-    after = 0
-    while page := run_in_transaction(sessions, partial(_next_page, after=after)):
-        _count_page(usage, ring, page)
-        after = max(page)
-        on_progress(len(page))
+    for column in ENCRYPTED_COLUMNS:
+        after = 0
+        while page := run_in_transaction(sessions, partial(_next_page, column=column, after=after)):
+            _count_page(usage, ring, page)
+            after = max(page)
+            on_progress(len(page))
     return usage
 
 
@@ -123,12 +138,13 @@ def rotate(
 
     reencrypted = 0
     for number in range(MAX_PASSES):
-        after = 0
-        reencrypt_page = partial(_reencrypt_page, ring=ring, skip_locked=number == 0, begin=begin)
-        while (done := run_in_transaction(sessions, partial(reencrypt_page, after=after))).tokens:
-            reencrypted += done.reencrypted
-            after = done.last_id
-            on_progress(done.tokens)
+        for column in ENCRYPTED_COLUMNS:
+            after = 0
+            reencrypt_page = partial(_reencrypt_page, column=column, ring=ring, skip_locked=number == 0, begin=begin)
+            while (done := run_in_transaction(sessions, partial(reencrypt_page, after=after))).tokens:
+                reencrypted += done.reencrypted
+                after = done.last_id
+                on_progress(done.tokens)
         usage = count_key_usage(sessions, ring, on_progress)
         if usage.older_key_count == 0:
             break
@@ -144,15 +160,15 @@ class _Page:
     last_id: int
 
 
-def _next_page(session: Session, after: int) -> dict[int, str]:
+def _next_page(session: Session, column: _EncryptedColumn, after: int) -> dict[int, str]:
     """Return the next page of tokens by transaction id; empty at the end."""
     rows = session.execute(
-        select(HuntingtonTransaction.id, HuntingtonTransaction.account_number_encrypted)
-        .where(HuntingtonTransaction.id > after)
-        .order_by(HuntingtonTransaction.id)
+        select(column.transaction_id.label("id"), column.token.label("token"))
+        .where(column.transaction_id > after)
+        .order_by(column.transaction_id)
         .limit(PAGE_SIZE)
     )
-    return {row.id: row.account_number_encrypted for row in rows}
+    return {row.id: row.token for row in rows}
 
 
 def _count_page(usage: KeyUsage, ring: KeyRing, page: Mapping[int, str]) -> None:
@@ -166,16 +182,21 @@ def _count_page(usage: KeyUsage, ring: KeyRing, page: Mapping[int, str]) -> None
 
 
 def _reencrypt_page(
-    session: Session, ring: KeyRing, skip_locked: bool, begin: Callable[[Session], None], after: int
+    session: Session,
+    column: _EncryptedColumn,
+    ring: KeyRing,
+    skip_locked: bool,
+    begin: Callable[[Session], None],
+    after: int,
 ) -> _Page:
     begin(session)
-    page = _next_page(session, after)
+    page = _next_page(session, column, after)
     new_tokens = [
         (transaction_id, token, new)
         for transaction_id, token in page.items()
         if (new := _reencrypt_token(ring, token)) is not None
     ]
-    return _Page(len(page), _store(session, new_tokens, skip_locked=skip_locked), max(page, default=after))
+    return _Page(len(page), _store(session, column, new_tokens, skip_locked=skip_locked), max(page, default=after))
 
 
 def _reencrypt_token(ring: KeyRing, token: str) -> str | None:
@@ -186,23 +207,26 @@ def _reencrypt_token(ring: KeyRing, token: str) -> str | None:
         return None
 
 
-def _store(session: Session, reencrypted: Sequence[tuple[int, str, str]], *, skip_locked: bool) -> int:
+def _store(
+    session: Session, column: _EncryptedColumn, reencrypted: Sequence[tuple[int, str, str]], *, skip_locked: bool
+) -> int:
     """Store new tokens (transaction id, old token, new token) if the old one is unchanged; return the count."""
     if not reencrypted:
         return 0
+    table = column.token.class_
     new_tokens = array_table("new_tokens", [("id", BigInteger()), ("old", Text()), ("new", Text())], reencrypted)
     unchanged = (
-        select(HuntingtonTransaction.id, new_tokens.c.new)
-        .join(new_tokens, HuntingtonTransaction.id == new_tokens.c.id)
-        .where(HuntingtonTransaction.account_number_encrypted == new_tokens.c.old)
-        .order_by(HuntingtonTransaction.id)
-        .with_for_update(of=HuntingtonTransaction, key_share=True, skip_locked=skip_locked)
+        select(column.transaction_id.label("id"), new_tokens.c.new)
+        .join(new_tokens, column.transaction_id == new_tokens.c.id)
+        .where(column.token == new_tokens.c.old)
+        .order_by(column.transaction_id)
+        .with_for_update(of=table, key_share=True, skip_locked=skip_locked)
         .cte("unchanged")
     )
     stored = session.scalars(
-        update(HuntingtonTransaction)
-        .where(HuntingtonTransaction.id == unchanged.c.id)
+        update(table)
+        .where(column.transaction_id == unchanged.c.id)
         .values(account_number_encrypted=unchanged.c.new)
-        .returning(HuntingtonTransaction.id)
+        .returning(column.transaction_id)
     )
     return len(stored.all())

@@ -38,6 +38,7 @@ _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 # Digits, with the separators that people write between the groups of an account number.
 _DIGITS = re.compile(r"\d(?:[\W_]{0,2}\d){3,}")
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_IN_PROGRESS = re.compile(r"in[-_ ]?progress", re.IGNORECASE)
 Clean = Callable[[str], str]
 
 
@@ -112,7 +113,7 @@ def parse_response(order: TransferOrder, response: HttpResponse, clean: Clean) -
     if status == HTTPStatus.UNAUTHORIZED:
         return Unauthorized()
     if status == HTTPStatus.CONFLICT:
-        return IdempotencyConflict()
+        return _parse_conflict(response)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimited(retry_after_seconds(response))
     if status == HTTPStatus.UNPROCESSABLE_ENTITY:
@@ -128,6 +129,16 @@ def _parse_transfer(order: TransferOrder, response: HttpResponse, clean: Clean) 
     if transfer.idempotency_key != order.idempotency_key:
         return OutcomeUnknown("the response was for another transfer")
     return Originated(transfer)
+
+
+def _parse_conflict(response: HttpResponse) -> TransferResponse:
+    try:
+        code = WireError.model_validate_json(response.content).code
+    except ValidationError:
+        return IdempotencyConflict()
+    if _IN_PROGRESS.search(code):
+        return OutcomeUnknown("HTTP 409: a request with this key is still in progress")
+    return IdempotencyConflict()
 
 
 def _parse_refusal(response: HttpResponse, clean: Clean) -> TransferResponse:

@@ -55,6 +55,75 @@ class TransferAttempt(OpsTable):
     detail: Mapped[str | None]
 
 
+class TransferEvidence(OpsTable):
+    """What is known of one transfer at the bank, and the order as it was first sent.
+
+    There is a row from the first attempt or bank id on. It stays as it is if somebody changes or deletes the
+    transaction, so what is in flight never depends on what a person wrote there (`domain/transfers/evidence`).
+    `unknown_to_bank_at` is when the bank did not know the key after the grace period, null once it is sent again;
+    `missing_since` is since when lookups have not found a transfer that the bank had. `settled_as` is what a person
+    decided, and `settled_seen_at` the time of the bank's answer that this person saw, if any. Amounts in cents.
+    """
+
+    __tablename__ = "transfer_evidence"
+    __table_args__ = (
+        Index(
+            "transfer_evidence_open",
+            "transaction_id",
+            postgresql_where=text(
+                "(state = ANY (ARRAY['in_flight'::text, 'contradicted'::text])) OR (missing_since IS NOT NULL)"
+            ),
+        ),
+        Index(
+            "transfer_evidence_by_account",
+            "account_id",
+            postgresql_where=text("state = ANY (ARRAY['in_flight'::text, 'contradicted'::text])"),
+        ),
+        Index("transfer_evidence_by_request", "disbursement_request_id"),
+    )
+
+    transaction_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str]
+    disbursement_request_id: Mapped[int | None]
+    account_id: Mapped[int | None]
+    method: Mapped[str]
+    amount_cents: Mapped[int]
+    payee_name: Mapped[str]
+    routing_number: Mapped[str]
+    account_number_encrypted: Mapped[str]
+    account_number_last4: Mapped[str]
+    account_type: Mapped[str]
+    bank_transfer_id: Mapped[str | None]
+    bank_status: Mapped[str | None]
+    bank_updated_at: Mapped[datetime | None]
+    unknown_to_bank_at: Mapped[datetime | None]
+    missing_since: Mapped[datetime | None]
+    settled_as: Mapped[str | None]
+    settled_seen_at: Mapped[datetime | None]
+    changed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class StatusBeforePayment(OpsTable):
+    """The status of a disbursement request before it was marked paid, which a return restores."""
+
+    __tablename__ = "statuses_before_payment"
+
+    disbursement_request_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    status: Mapped[str]
+    recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class LedgerCorrection(OpsTable):
+    """A ledger entry without a transaction id that corrects what was booked for a transaction; append-only."""
+
+    __tablename__ = "ledger_corrections"
+    __table_args__ = (Index("ledger_corrections_by_transaction", "transaction_id"),)
+
+    ledger_entry_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    transaction_id: Mapped[int]
+    recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class BankFeedCursor(OpsTable):
     """How far the bank's feed of changed transfers has been read; `name` is the bank."""
 

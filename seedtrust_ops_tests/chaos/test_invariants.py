@@ -82,6 +82,7 @@ def _pay_request_with_second_transaction(batch: FinishedBatch) -> None:
         "update huntington_transactions set disbursement_request_id = null where id = :id",
         id=batch.paid,
     )
+    batch.sql("delete from ops.transfer_evidence")
     batch_id = batch.company.batch()
     with batch.company.sessions() as session:
         request_id = session.scalar(

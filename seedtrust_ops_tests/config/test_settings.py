@@ -140,6 +140,8 @@ def test_every_variable_has_a_description() -> None:
         (HuntingtonSettings, "HUNTINGTON_API_URL", "bank.example", "starts with http:// or https://"),
         (HuntingtonSettings, "HUNTINGTON_API_URL", "ftp://bank.example", "starts with http:// or https://"),
         (HuntingtonSettings, "HUNTINGTON_API_URL", "https://", "starts with http:// or https://"),
+        (HuntingtonSettings, "HUNTINGTON_API_URL", "https://bank..example", "starts with http:// or https://"),
+        (HuntingtonSettings, "HUNTINGTON_API_URL", f"https://{'x' * 64}", "starts with http:// or https://"),
         (HuntingtonSettings, "HUNTINGTON_API_URL", "https://bank:99999", "starts with http:// or https://"),
         (HuntingtonSettings, "HUNTINGTON_API_URL", "https://bank/?key=1", "must not contain a user, password, query"),
         (HuntingtonSettings, "HUNTINGTON_CONCURRENCY", "0", "greater than or equal to 1"),

@@ -24,7 +24,11 @@ from seedtrust_ops_tests.deploy.conftest import (
 )
 
 INSUFFICIENT_PRIVILEGE = "42501"
-EXPECTED = {"ops.post_ledger_entries": {INSUFFICIENT_PRIVILEGE, "23514"}, "update ops.locks": {"P0001"}}
+EXPECTED = {
+    "ops.post_ledger_entries": {INSUFFICIENT_PRIVILEGE, "23514"},
+    "ops.post_ledger_correction": {INSUFFICIENT_PRIVILEGE, "23514"},
+    "update ops.locks": {"P0001"},
+}
 """The error of statements that contain these words; of all others it is a lack of privileges."""
 
 ROWS = """
@@ -43,6 +47,12 @@ insert into huntington_transactions (id, batch_id, disbursement_request_id, meth
 select id, 23, request_id, 'ach', 500, 'Ana', '044000024', 'x', '1234', 'checking', status
   from (values (31, 14, 'processing'), (32, 15, 'completed'), (33, 16, 'returned'), (34, 16, 'completed'))
        as transaction (id, request_id, status);
+insert into ops.transfer_evidence (transaction_id, state, disbursement_request_id, account_id, method, amount_cents,
+    payee_name, routing_number, account_number_encrypted, account_number_last4, account_type)
+select id, case status when 'completed' then 'moved' when 'returned' then 'not_moved' else 'in_flight' end,
+       disbursement_request_id, 1, method, amount_cents, payee_name, routing_number, account_number_encrypted,
+       account_number_last4, account_type
+  from huntington_transactions;
 insert into ledger_entries (account_id, amount_cents, kind, huntington_transaction_id) values
     (1, -500, 'disbursement', 32), (1, -500, 'disbursement', 33);
 insert into ops.transfer_attempts (transaction_id, idempotency_key, attempt, outcome, started_at) values
@@ -59,6 +69,8 @@ APPROVE = (
     "update public.disbursement_requests set status = 'approved', approved_by = '{}', approved_at = {} where id = {}"
 )
 POST = "select ops.post_ledger_entries('{}', '{{{}}}', '{{{}}}', '{{memo}}')"
+
+SETTLE = "update ops.transfer_evidence set settled_as = '{}', changed_at = now() where transaction_id = 31; "
 
 MINT_MONEY = [
     "insert into public.ledger_entries (account_id, amount_cents, kind) values (1, 1000000, 'deposit')",
@@ -79,6 +91,9 @@ MINT_MONEY = [
     POST.format("reversal", 33, 1_000_000),
     POST.format("reversal", 32, 500),
     POST.format("reversal", 34, 500),
+    "select ops.post_ledger_correction(33, 1000000, 'memo')",
+    "select ops.post_ledger_correction(32, 500, 'memo')",
+    "insert into ops.ledger_corrections (ledger_entry_id, transaction_id) values (1, 32)",
 ]
 APPROVE_AND_PAY = [
     APPROVE.format("user:1", "now()", 11),
@@ -215,6 +230,14 @@ FORBIDDEN = {
         "select content from ops.notification_attachments",
         "update public.disbursement_requests set status = 'approved'",
         "update public.huntington_transactions set status = 'failed'",
+        SETTLE.format("failed") + "update public.huntington_transactions set status = 'completed' where id = 31",
+        SETTLE.format("failed") + "update public.disbursement_requests set status = 'approved' where id = 13",
+        SETTLE.format("failed") + "update public.huntington_batches set status = 'queued' where id = 23",
+        SETTLE.format("failed") + "select ops.post_ledger_correction(31, -500, 'memo')",
+        SETTLE.format("completed") + "select ops.post_ledger_correction(31, 500, 'memo')",
+        "update ops.transfer_evidence set amount_cents = 1",
+        "delete from ops.transfer_evidence",
+        "select account_number_encrypted from ops.transfer_evidence",
         "insert into ops.transfer_attempts (transaction_id, idempotency_key, attempt, outcome, started_at)"
         " values (31, 'x', 1, 'started', now())",
         "update ops.switches set set_by = 'ana'",
@@ -232,6 +255,8 @@ FORBIDDEN = {
     ],
     KEYS: [
         "select payee_name from public.huntington_transactions",
+        "select payee_name from ops.transfer_evidence",
+        "update ops.transfer_evidence set state = 'not_moved'",
         "select full_name from public.users",
         "select * from ops.transfer_attempts",
         "update public.huntington_transactions set updated_at = now()",
@@ -246,6 +271,8 @@ FORBIDDEN = {
         "select account_number_encrypted from public.huntington_transactions",
         "select * from public.huntington_transactions",
         "select routing_number from public.huntington_transactions",
+        "select routing_number from ops.transfer_evidence",
+        "select account_number_encrypted from ops.transfer_evidence",
         "select content from ops.notification_attachments",
         "set transaction read write; update public.users set is_on_site = true",
         "set transaction read write; insert into ops.switches (name) values ('x')",
@@ -324,6 +351,17 @@ def test_guards_let_the_jobs_do_their_work(connect_as: ConnectAs) -> None:
     connection = connect_as(APP)
     errors = [f"{one}: {error.orig}" for one in WORK_OF_JOBS if (error := try_statement(connection, one)) is not None]
     assert errors == []
+
+
+def test_operator_settles_a_transfer_by_the_books(database: Engine, connect_as: ConnectAs) -> None:
+    connection = connect_as(OPERATOR)
+    for statement in (
+        SETTLE.format("completed") + "update public.huntington_transactions set status = 'completed' where id = 31",
+        SETTLE.format("completed") + "select ops.post_ledger_correction(31, -500, 'memo')",
+        SETTLE.format("failed") + "update public.disbursement_requests set status = 'approved' where id = 14",
+    ):
+        error = try_statement(connection, statement)
+        assert error is None, f"{statement}: {error}"
 
 
 def test_guards_do_not_bind_the_platforms_applications(database: Engine, connect_as: ConnectAs) -> None:

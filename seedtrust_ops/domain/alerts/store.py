@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP, Insert, insert
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.sql_arrays import array_table
+from seedtrust_ops.domain.sql_arrays import array_parameter, array_table
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert
@@ -38,10 +38,10 @@ CLOSED_BY_PEOPLE = frozenset(
         "amount_differs",
         "bank_contradicts_itself",
         "idempotency_key_reused",
+        "paid_without_approval",
         "request_paid_twice",
         "second_transfer",
         "transfer_ambiguous",
-        "transfer_forgotten_by_bank",
         "transfer_not_booked",
     }
 )
@@ -94,13 +94,23 @@ def resolve_alert(session: Session, rule: str, subject: str) -> None:
     Raises:
         ValueError: if only a person may resolve alerts of the rule.
     """
+    resolve_alerts(session, rule, [subject])
+
+
+def resolve_alerts(session: Session, rule: str, subjects: Collection[str]) -> None:
+    """Resolve the open alerts of `rule` for these subjects; raises as `resolve_alert` does."""
     if rule in CLOSED_BY_PEOPLE:
         raise ValueError(f"Only a person resolves alerts of rule {rule}; see CLOSED_BY_PEOPLE.")
-    session.execute(
-        update(Alert)
-        .where(Alert.rule == rule, Alert.subject == subject, Alert.resolved_at.is_(None))
-        .values(resolved_at=func.now())
-    )
+    if subjects:
+        session.execute(
+            update(Alert)
+            .where(
+                Alert.rule == rule,
+                Alert.subject == func.any(array_parameter(subjects, Text())),
+                Alert.resolved_at.is_(None),
+            )
+            .values(resolved_at=func.now())
+        )
 
 
 def record_findings(
@@ -255,6 +265,15 @@ def _renewing(
         index_where=Alert.resolved_at.is_(None),
         set_={**renewed, "severity": case((rises, severity), else_=Alert.severity)},
         where=where,
+    )
+
+
+def resolve_all_of(session: Session, rules: Collection[str], subject: str) -> None:
+    """Resolve the open alerts of these rules for `subject`, because a person has settled what they are about."""
+    session.execute(
+        update(Alert)
+        .where(Alert.rule.in_(rules), Alert.subject == subject, Alert.resolved_at.is_(None))
+        .values(resolved_at=func.now())
     )
 
 

@@ -121,5 +121,8 @@ _INELIGIBILITY_TEXTS: Mapping[Ineligibility, Callable[[Request], str]] = {
     Ineligibility.ON_HOLD: lambda request: "it is on hold",
     Ineligibility.CASE_CLOSED: lambda request: "its case is closed",
     Ineligibility.PAYEE_INACTIVE: lambda request: "its payee is not active",
+    Ineligibility.PAYMENT_RETURNED: lambda request: (
+        "the bank returned a payment of it, so only a person may approve it again"
+    ),
     Ineligibility.CATEGORY_TOO_LONG: lambda request: f"its category is longer than {MAX_TEXT_CHARS:,} characters",
 }

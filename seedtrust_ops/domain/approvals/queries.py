@@ -11,7 +11,7 @@ from sqlalchemy import Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.approvals.rules import RemainingLimits, Request, Rule
-from seedtrust_ops.domain.approvals.writer import Payee, is_approvable
+from seedtrust_ops.domain.approvals.writer import Payee, has_returned_payment, is_approvable
 from seedtrust_ops.tables import Account, ApprovalRule, Case, DisbursementRequest
 from seedtrust_ops.tables.user_text import cut_text
 
@@ -137,6 +137,7 @@ def _request_query() -> Select[*tuple[Any, ...]]:
             Case.status,
             Payee.is_active,
             DisbursementRequest.requested_at,
+            has_returned_payment(),
         )
         .join(Case, Case.id == DisbursementRequest.case_id)
         .join(Payee, Payee.id == DisbursementRequest.payee_id)

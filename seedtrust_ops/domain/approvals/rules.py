@@ -44,6 +44,7 @@ class Request:
     case_status: str
     payee_is_active: bool
     requested_at: datetime
+    has_returned_payment: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Ineligibility(Enum):
     CASE_CLOSED = auto()
     PAYEE_INACTIVE = auto()
     CATEGORY_TOO_LONG = auto()
+    PAYMENT_RETURNED = auto()
 
 
 def in_order(rules: Iterable[Rule]) -> list[Rule]:
@@ -124,6 +126,8 @@ def ineligibilities(request: Request) -> Iterator[Ineligibility]:
     if len(request.category) > MAX_TEXT_CHARS:
         # Only its beginning is known, and another category may begin in the same way.
         yield Ineligibility.CATEGORY_TOO_LONG
+    if request.has_returned_payment:
+        yield Ineligibility.PAYMENT_RETURNED
 
 
 def rule_mismatches(rule: Rule, request: Request, limits: RemainingLimits) -> Iterator[RuleMismatch]:

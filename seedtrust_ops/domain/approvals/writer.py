@@ -5,13 +5,21 @@ The caller decides which requests to approve and passes the `UPDATE`; this modul
 
 from dataclasses import dataclass
 
-from sqlalchemy import CTE, ColumnElement, FromClause, SQLColumnExpression, func, literal, select, union
+from sqlalchemy import CTE, ColumnElement, FromClause, SQLColumnExpression, exists, func, literal, or_, select, union
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningInsert, Update
 
 from seedtrust_ops.domain.locks import Lock, hold_lock
-from seedtrust_ops.tables import Case, CaseParty, DisbursementRequest, Notification, User
+from seedtrust_ops.tables import (
+    Case,
+    CaseParty,
+    DisbursementRequest,
+    HuntingtonTransaction,
+    Notification,
+    TransferEvidence,
+    User,
+)
 from seedtrust_ops.tables.user_text import cut_text
 
 NOTIFICATION_KIND = "dr-approved"
@@ -46,7 +54,8 @@ class ApprovalReport:
 def is_approvable() -> tuple[SQLColumnExpression[bool], ...]:
     """Return the conditions, joins included, for a request to be eligible for automatic approval.
 
-    The request is pending and not on hold, its case is not closed, and its payee is active.
+    The request is pending and not on hold, its case is not closed, its payee is active, and no payment of it came
+    back.
     """
     return (
         DisbursementRequest.status == "pending",
@@ -55,6 +64,23 @@ def is_approvable() -> tuple[SQLColumnExpression[bool], ...]:
         Case.status != "closed",
         Payee.id == DisbursementRequest.payee_id,
         Payee.is_active,
+        ~has_returned_payment(),
+    )
+
+
+def has_returned_payment() -> ColumnElement[bool]:
+    """Return the SQL condition that the bank returned a payment of the request; only a person may approve it again."""
+    return or_(
+        # One column: readers may not see all of them.
+        exists(HuntingtonTransaction.id).where(
+            HuntingtonTransaction.disbursement_request_id == DisbursementRequest.id,
+            HuntingtonTransaction.status == "returned",
+        ),
+        # Whatever somebody has made of that transaction since.
+        exists(TransferEvidence.transaction_id).where(
+            TransferEvidence.disbursement_request_id == DisbursementRequest.id,
+            or_(TransferEvidence.bank_status == "returned", TransferEvidence.settled_as == "returned"),
+        ),
     )
 
 

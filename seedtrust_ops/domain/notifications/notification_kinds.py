@@ -171,6 +171,31 @@ TRANSFER_RETURNED = NotificationKind(
     },
     urgency=Urgency.PROMPT,
 )
+TRANSFER_SETTLED = NotificationKind(
+    name="transfer-settled",
+    recipients="All active admins, when a person settles a transfer against what the bank says.",
+    subject="Transfer settled against the bank: transaction {{ transaction_id }}",
+    variables={
+        "transaction_id": "the number of the transaction",
+        "settled_as": "completed, failed or returned",
+        "settled_by": "who settled it",
+        "reason": "the reason that this person gave",
+        "bank_says": "the bank's status: accepted, completed, rejected, returned, or unknown",
+    },
+    typed={
+        "settled_as": MAX_NAME_CHARS,
+        "settled_by": MAX_NAME_CHARS,
+        "reason": MAX_TEXT_CHARS,
+        "bank_says": MAX_NAME_CHARS,
+    },
+    example={
+        "transaction_id": 9007,
+        "settled_as": "failed",
+        "settled_by": "ana@seedtrust.example",
+        "reason": "Huntington confirmed on the phone that no money left",
+        "bank_says": "accepted",
+    },
+)
 CASE_CLOSE = NotificationKind(
     name="case-close",
     recipients="The case's escrow specialist on its close date, or once later if that day was missed.",

@@ -71,7 +71,7 @@ def undo_batch(session: Session, batch_id: int) -> None:
         return
     of_the_batch = (
         HuntingtonTransaction.batch_id == batch_id,
-        ~is_sent_by_us(),
+        ~is_sent_by_us(HuntingtonTransaction.id),
     )
     paid = session.scalars(
         select(HuntingtonTransaction.disbursement_request_id).where(

@@ -11,10 +11,11 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
+from seedtrust_ops.domain.transfers.evidence import as_first_sent, may_be_at_the_bank
 from seedtrust_ops.domain.transfers.sending_context import BatchRun, FieldCipher
 from seedtrust_ops.errors import DamagedToken, SeedTrustError, UnreadableToken
 from seedtrust_ops.ports.bank import AccountNumber, TransferOrder
-from seedtrust_ops.tables import HuntingtonTransaction
+from seedtrust_ops.tables import HuntingtonTransaction, TransferEvidence
 
 _PAGE_SIZE = 500
 _MAX_TOKENS_COMPARED = 20
@@ -36,7 +37,10 @@ class UndecryptableAccountNumber(InvalidAccountNumber):
 
 @dataclass(frozen=True)
 class StoredTransfer:
-    """A transaction as it is stored, with what its order needs; the account number is encrypted."""
+    """What a transaction's order needs, as it is stored: as it was first sent, if the bank may have it already.
+
+    The account number is encrypted.
+    """
 
     id: int
     method: str
@@ -48,8 +52,8 @@ class StoredTransfer:
     account_type: str
 
 
-STORED_TRANSFER = tuple(getattr(HuntingtonTransaction, one.name) for one in fields(StoredTransfer))
-"""The columns of a `StoredTransfer`, in its order."""
+STORED_TRANSFER = (HuntingtonTransaction.id, *(as_first_sent(one.name) for one in fields(StoredTransfer)[1:]))
+"""The columns of a `StoredTransfer`, in its order; the query outer-joins the evidence with `may_be_at_the_bank`."""
 
 
 def bind_account_number(number: str, transaction_id: int) -> str:
@@ -110,6 +114,7 @@ def find_account_number_problems(session: Session, run: BatchRun) -> dict[int, s
     """
     query = (
         select(*STORED_TRANSFER)
+        .outerjoin(TransferEvidence, may_be_at_the_bank())
         .where(HuntingtonTransaction.batch_id == run.batch_id, HuntingtonTransaction.status == "pending")
         .execution_options(yield_per=_PAGE_SIZE)
     )

@@ -10,12 +10,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import TIMESTAMP, BigInteger, ColumnElement, Integer, Text, exists, func, insert, literal, select
+from sqlalchemy import (
+    TIMESTAMP,
+    BigInteger,
+    ColumnElement,
+    Integer,
+    SQLColumnExpression,
+    Text,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+)
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 from seedtrust_ops.domain.sql_arrays import array_table, in_array
+from seedtrust_ops.domain.transfers.evidence import UNDELIVERABLE_RULE, record_nothing_sent, record_refusals
 from seedtrust_ops.domain.transfers.leases import Lease, lock_lease
 from seedtrust_ops.domain.transfers.status_transitions import (
     apply_bank_statuses,
@@ -33,10 +46,12 @@ from seedtrust_ops.ports.bank import (
     TransferResponse,
     Unauthorized,
 )
-from seedtrust_ops.tables import HuntingtonTransaction, TransferAttempt
+from seedtrust_ops.tables import TransferAttempt
 
 KEY_PREFIX = "seedtrust-transaction-"
 _MAX_ID_DIGITS = 18
+MAX_ATTEMPTS_WITHOUT_ANSWER = 5
+"""After this many attempts that drew only errors, a transfer is not sent again (docs/rules.md, section 4)."""
 BANK_SUBJECT = "huntington"
 """The subject of the alerts about the bank itself."""
 UNAUTHORIZED_MESSAGE = (
@@ -77,6 +92,8 @@ class AttemptOutcome(StrEnum):
     NOT_SENT = "not_sent"
     UNKNOWN = "unknown"
     """No readable response; the key must be looked up at the bank before anything else happens."""
+    SETTLED = "settled"
+    """A person has decided what became of it (`settlement`)."""
     UNKNOWN_TO_BANK = "unknown_to_bank"
     """The bank reported, after the grace period, that it does not know the key: back to `pending`."""
 
@@ -102,12 +119,12 @@ class AttemptEnd:
     """The bank's idempotency key, if it is not one of ours."""
 
 
-def is_sent_by_us() -> ColumnElement[bool]:
+def is_sent_by_us(transaction_id: SQLColumnExpression[int]) -> ColumnElement[bool]:
     """Return the SQL condition that we ever tried to send a transaction under our key.
 
     Attempt 0 stands for a transfer that we never sent but found at the bank by its reference.
     """
-    return exists().where(TransferAttempt.transaction_id == HuntingtonTransaction.id, TransferAttempt.attempt > 0)
+    return exists().where(TransferAttempt.transaction_id == transaction_id, TransferAttempt.attempt > 0)
 
 
 def start_attempts(session: Session, transaction_ids: Collection[int]) -> dict[int, StartedAttempt]:
@@ -202,6 +219,35 @@ def latest_attempts(session: Session, transaction_ids: Collection[int]) -> dict[
     return {row.transaction_id: StartedAttempt(*row) for row in rows}
 
 
+def undeliverable(session: Session, transaction_ids: Collection[int]) -> list[int]:
+    """Return which transactions have been sent MAX_ATTEMPTS_WITHOUT_ANSWER times without any readable answer."""
+    return list(
+        session.scalars(
+            select(TransferAttempt.transaction_id)
+            .where(
+                in_array(TransferAttempt.transaction_id, transaction_ids),
+                TransferAttempt.outcome == AttemptOutcome.UNKNOWN.value,
+            )
+            .group_by(TransferAttempt.transaction_id)
+            .having(func.count() >= MAX_ATTEMPTS_WITHOUT_ANSWER)
+            .order_by(TransferAttempt.transaction_id)
+        )
+    )
+
+
+def open_undeliverable_alert(session: Session, transaction_id: int) -> None:
+    """Open the alert that a transfer drew only errors and is not sent again."""
+    open_alert(
+        session,
+        UNDELIVERABLE_RULE,
+        f"transaction {transaction_id}",
+        "HIGH",
+        f"Transaction {transaction_id} was sent {MAX_ATTEMPTS_WITHOUT_ANSWER} times. The bank never gave a readable "
+        "answer and does not know its key. It stays 'processing', the bank is still asked about it, and it is not sent "
+        "again. Its rows in ops.transfer_attempts say what the bank answered: ask Huntington why.",
+    )
+
+
 @dataclass(frozen=True)
 class AttemptResult:
     """An attempt, the bank's response, and the transfer found by a lookup if the response was inconclusive."""
@@ -244,7 +290,10 @@ def record_responses(session: Session, lease: Lease, results: Sequence[AttemptRe
             transfers[transaction_id] = one.found
     apply_bank_statuses(session, transfers)
     fail_transactions(session, refused, from_status="processing")
+    record_refusals(session, refused)
     requeue_transactions(session, unsent)
+    numbers = {one.attempt.transaction_id: one.attempt.number for one in results}
+    record_nothing_sent(session, {transaction_id: numbers[transaction_id] for transaction_id in unsent})
     end_attempts(session, [to_attempt_end(one) for one in results])
     _update_bank_alerts(session, results)
 

@@ -21,11 +21,12 @@ from seedtrust_ops.domain.transfers.batch_lifecycle import (
     requeue_abandoned_batches,
 )
 from seedtrust_ops.domain.transfers.leases import revoke_expired_leases
+from seedtrust_ops.domain.transfers.ledger_posting import alert_unapproved_in_flight
 from seedtrust_ops.domain.transfers.legacy_takeover import take_over_legacy_batches
-from seedtrust_ops.domain.transfers.status_inquiry import InquiryResult, is_open, look_up_open_transactions
+from seedtrust_ops.domain.transfers.status_inquiry import InquiryResult, look_up_open_transactions, open_transaction_ids
 from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized, OpenBank
-from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
+from seedtrust_ops.tables import HuntingtonBatch
 
 MAX_FEED_AGE = timedelta(minutes=15)
 """With no open transactions, a tick reads the feed only if the last read is older (docs/rules.md, section 4)."""
@@ -43,7 +44,7 @@ class HealReport:
 
 def find_reason_to_heal(session: Session) -> str | None:
     """Return why auto-heal should run, or None if nothing is open and the feed was read recently."""
-    open_transactions = session.scalars(select(func.count()).select_from(HuntingtonTransaction).where(is_open())).one()
+    open_transactions = session.scalars(select(func.count()).select_from(open_transaction_ids().subquery())).one()
     if open_transactions:
         return f"{pluralize(open_transactions, 'transaction')} awaiting bank status"
     processing = session.scalars(
@@ -79,6 +80,7 @@ def heal(sessions: Sessions, open_bank: OpenBank, *, unknown_grace_seconds: floa
     except BankUnauthorized:
         run_in_transaction(sessions, open_unauthorized_alert)
         raise
+    run_in_transaction(sessions, alert_unapproved_in_flight)
     report.finished |= report.inquiry.finished | report.feed.finished
     if report.inquiry.unanswered:
         raise report.inquiry.unanswered[0]
@@ -104,7 +106,7 @@ async def _query_bank(
         # The feed comes first, so that every run reads it however many transactions are open.
         feed_error = None
         try:
-            report.feed = await read_feed(sessions, bank)
+            report.feed = await read_feed(sessions, bank, grace_seconds=unknown_grace_seconds)
         except BankInquiryFailed as error:
             feed_error = error
         report.inquiry = await look_up_open_transactions(sessions, bank, unknown_grace_seconds=unknown_grace_seconds)

@@ -7,11 +7,11 @@ See docs/decisions/bank-feed.md.
 """
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, func, or_, select, union
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -20,17 +20,22 @@ from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.attempts import is_sent_by_us, parse_idempotency_key, record_bank_findings
 from seedtrust_ops.domain.transfers.batch_lifecycle import finish_batches, lock_batches
+from seedtrust_ops.domain.transfers.evidence import (
+    MISSING_TRANSFER_RULE,
+    ensure_evidence,
+    is_any_missing,
+    record_missing,
+)
 from seedtrust_ops.domain.transfers.legacy_takeover import LegacyTransaction, match_by_reference
 from seedtrust_ops.domain.transfers.status_transitions import StatusChange, apply_bank_statuses
 from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankTransfer
-from seedtrust_ops.tables import Alert, BankFeedCursor, HuntingtonTransaction, TransferAttempt
+from seedtrust_ops.tables import Alert, BankFeedCursor, HuntingtonTransaction, TransferAttempt, TransferEvidence
 
 FEED_NAME = "huntington"
 OVERLAP = timedelta(hours=1)
 """How far before the cursor a read starts (docs/rules.md, section 4)."""
 FIRST_READ_WINDOW = timedelta(days=90)
 """How far back the first read goes: an ACH can be returned 60 days later (docs/rules.md, section 4), plus a month."""
-MISSING_TRANSFER_RULE = "transfer_forgotten_by_bank"
 
 
 @dataclass
@@ -47,8 +52,10 @@ def last_read_at(session: Session) -> datetime | None:
     return session.scalar(select(BankFeedCursor.last_read_at).where(BankFeedCursor.name == FEED_NAME))
 
 
-async def read_feed(sessions: Sessions, bank: Bank) -> FeedResult:
+async def read_feed(sessions: Sessions, bank: Bank, *, grace_seconds: float) -> FeedResult:
     """Read the feed from its cursor to its end, page by page, and record the bank's statuses.
+
+    `grace_seconds` is how long a transfer must be missing before the bank counts as having lost it.
 
     Raises:
         BankInquiryFailed, BankUnauthorized: from the bank; recorded pages and their cursor are kept.
@@ -81,7 +88,7 @@ async def read_feed(sessions: Sessions, bank: Bank) -> FeedResult:
         result.changes += changes
         result.finished |= finished
     if overlap_since is not None:
-        await check_for_missing_transfers(sessions, bank, overlap_since, seen_in_overlap)
+        await check_for_missing_transfers(sessions, bank, overlap_since, seen_in_overlap, grace_seconds=grace_seconds)
     read_up_to = cursor or now - FIRST_READ_WINDOW + OVERLAP
     await asyncio.to_thread(
         run_in_transaction, sessions, lambda session: _move_cursor(session, read_up_to, is_complete=True)
@@ -97,12 +104,15 @@ def _start(sessions: Sessions) -> tuple[datetime | None, datetime]:
 
 def _match(sessions: Sessions, page: Sequence[BankTransfer]) -> tuple[dict[int, BankTransfer], list[BankTransfer]]:
     """Match transfers to transactions by our key, then by the bank's id; also return the unmatched transfers."""
-    by_key = {parse_idempotency_key(transfer.idempotency_key): transfer for transfer in page}
+    by_key = {parse_idempotency_key(transfer.idempotency_key) for transfer in page} - {None}
+    keyed = [one for one in by_key if one is not None]
     with sessions() as session:
         known = set(
             session.scalars(
-                select(HuntingtonTransaction.id).where(
-                    in_array(HuntingtonTransaction.id, [one for one in by_key if one is not None])
+                union(
+                    select(HuntingtonTransaction.id).where(in_array(HuntingtonTransaction.id, keyed)),
+                    # A transaction that was deleted after it was sent.
+                    select(TransferEvidence.transaction_id).where(in_array(TransferEvidence.transaction_id, keyed)),
                 )
             )
         )
@@ -142,7 +152,7 @@ def _legacy_candidates(sessions: Sessions, unmatched: Sequence[BankTransfer]) ->
                 HuntingtonTransaction.id,
                 HuntingtonTransaction.amount_cents,
                 HuntingtonTransaction.bank_transfer_id,
-                is_sent_by_us().label("is_sent_by_us"),
+                is_sent_by_us(HuntingtonTransaction.id).label("is_sent_by_us"),
             ).where(in_array(HuntingtonTransaction.id, references))
         ).all()
     # Even if the result of our own request is not known yet: by then this page of the feed will not be read again.
@@ -197,37 +207,37 @@ def _move_cursor(session: Session, read_up_to: datetime, *, is_complete: bool) -
 
 
 def has_missing_transfers(session: Session) -> bool:
-    """Return whether an alert about a transfer that the bank has lost is still open."""
-    return bool(
-        session.scalar(select(exists().where(Alert.rule == MISSING_TRANSFER_RULE, Alert.resolved_at.is_(None))))
-    )
+    """Return whether the bank does not find a transfer that it had, so that its 'unknown' is no evidence."""
+    alert_is_open = exists().where(Alert.rule == MISSING_TRANSFER_RULE, Alert.resolved_at.is_(None))
+    return bool(session.scalar(select(or_(alert_is_open, is_any_missing()))))
 
 
-def open_missing_transfer_alerts(session: Session, statuses: Mapping[int, str]) -> None:
-    """Open the alert for each transaction (id to status) that the bank had accepted and no longer knows."""
-    for transaction_id, status in statuses.items():
+def open_missing_transfer_alerts(session: Session, transaction_ids: Collection[int]) -> None:
+    """Open the alert for each transaction whose transfer the bank had and has not found for the grace period."""
+    for transaction_id in transaction_ids:
         open_alert(
             session,
             MISSING_TRANSFER_RULE,
             f"transaction {transaction_id}",
             "CRITICAL",
             f"The bank had accepted transaction {transaction_id} and no longer knows it (the bank may have restored a "
-            f"backup). The transaction stays '{status}' and will not be resent. Ask Huntington whether the payee was "
-            "paid, and set its status by hand. Until this alert is resolved, no transaction with an unknown outcome "
-            "is resent.",
+            f"backup). The transaction stays as it is and will not be resent. Ask Huntington whether the payee was "
+            "paid, and if the bank does not find it again, run `seedtrust-ops transfers settle "
+            f"{transaction_id}`. Until then no transaction with an unknown outcome is resent.",
         )
 
 
 async def check_for_missing_transfers(
-    sessions: Sessions, bank: Bank, since: datetime, in_feed: Collection[str]
+    sessions: Sessions, bank: Bank, since: datetime, in_feed: Collection[str], *, grace_seconds: float
 ) -> None:
-    """Look up the recently recorded transfers that are missing from the feed; open an alert for each one lost.
+    """Look up the recently recorded transfers that are missing from the feed, and record those that are lost.
 
     Args:
         sessions: the application's database.
         bank: the bank.
         since: the start of the feed that was read (UTC); transfers recorded since then should be in it.
         in_feed: the bank's ids of the transfers that were in it.
+        grace_seconds: how long a transfer must be missing before an alert is opened.
 
     Raises:
         BankInquiryFailed, BankUnauthorized: from the bank.
@@ -235,16 +245,23 @@ async def check_for_missing_transfers(
     missing = await asyncio.to_thread(_missing_from_feed, sessions, since, in_feed)
     for page in _pages(missing):
         known = {transfer.id for transfer in await bank.find_by_references([str(one) for one in page])}
-        lost = {one: status for one, (status, bank_transfer_id) in page.items() if bank_transfer_id not in known}
+        lost = [one for one, bank_transfer_id in page.items() if bank_transfer_id not in known]
         if lost:
             await asyncio.to_thread(
                 run_in_transaction,
                 sessions,
-                lambda session, lost=lost: open_missing_transfer_alerts(session, lost),
+                lambda session, lost=lost: _record_lost(session, lost, grace_seconds),
             )
 
 
-MissingFromFeed = dict[int, tuple[str, str | None]]
+def _record_lost(session: Session, transaction_ids: Sequence[int], grace_seconds: float) -> None:
+    ensure_evidence(session, transaction_ids)
+    now = session.scalars(select(func.clock_timestamp())).one()
+    open_missing_transfer_alerts(session, record_missing(session, transaction_ids, now, grace_seconds))
+
+
+MissingFromFeed = dict[int, str | None]
+"""The bank's id of the transfer, by transaction id."""
 
 
 def _missing_from_feed(sessions: Sessions, since: datetime, in_feed: Collection[str]) -> MissingFromFeed:
@@ -254,7 +271,7 @@ def _missing_from_feed(sessions: Sessions, since: datetime, in_feed: Collection[
     )
     with sessions() as session:
         rows = session.execute(
-            select(transaction.id, transaction.status, transaction.bank_transfer_id)
+            select(transaction.id, transaction.bank_transfer_id)
             .where(
                 transaction.id.in_(recently_recorded),
                 transaction.status.in_(("submitted", "completed")),
@@ -262,7 +279,7 @@ def _missing_from_feed(sessions: Sessions, since: datetime, in_feed: Collection[
             )
             .order_by(transaction.id)
         )
-        return {row.id: (row.status, row.bank_transfer_id) for row in rows if row.bank_transfer_id not in in_feed}
+        return {row.id: row.bank_transfer_id for row in rows if row.bank_transfer_id not in in_feed}
 
 
 def _pages(missing: MissingFromFeed) -> Iterator[MissingFromFeed]:

@@ -4,18 +4,28 @@ Called in the database transaction that records the status; unique indexes on th
 See docs/decisions/ledger-posting.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from sqlalchemy import BigInteger, Text, exists, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.domain.outbox import Email, enqueue_emails
 from seedtrust_ops.domain.sql_arrays import array_parameter, array_table, in_array
+from seedtrust_ops.domain.transfers.evidence import State
 from seedtrust_ops.formatting import format_dollars
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
-from seedtrust_ops.tables import Account, Case, DisbursementRequest, HuntingtonTransaction, LedgerEntry, User
+from seedtrust_ops.tables import (
+    Case,
+    DisbursementRequest,
+    HuntingtonTransaction,
+    LedgerEntry,
+    StatusBeforePayment,
+    TransferEvidence,
+    User,
+)
 
 
 class TransferUpdate(Protocol):
@@ -41,19 +51,19 @@ def post_disbursements(session: Session, updates: Sequence[TransferUpdate]) -> N
         [("id", BigInteger()), ("amount_cents", BigInteger()), ("bank_transfer_id", Text())],
         [(one.transaction_id, one.transfer.amount_cents, one.transfer.id) for one in updates],
     )
-    transaction = HuntingtonTransaction
+    # By the order that was sent: a transaction that was assigned to another request since then paid the first one.
     request_of_transfer = (
         select(
             transfers.c.id,
             transfers.c.amount_cents,
             transfers.c.bank_transfer_id,
-            transaction.method,
+            TransferEvidence.method,
             DisbursementRequest.id.label("request_id"),
             DisbursementRequest.status.label("request_status"),
         )
-        .join(transaction, transaction.id == transfers.c.id)
-        .join(DisbursementRequest, DisbursementRequest.id == transaction.disbursement_request_id)
-        .join(Account, Account.case_id == DisbursementRequest.case_id)
+        .join(TransferEvidence, TransferEvidence.transaction_id == transfers.c.id)
+        .join(DisbursementRequest, DisbursementRequest.id == TransferEvidence.disbursement_request_id)
+        .where(TransferEvidence.account_id.is_not(None))
     )
     rows = session.execute(request_of_transfer).all()
     posted = _post(
@@ -65,15 +75,7 @@ def post_disbursements(session: Session, updates: Sequence[TransferUpdate]) -> N
     returned = {one.transaction_id for one in updates if one.transfer.status is BankStatus.RETURNED}
     set_by_people = {row.id for row in rows if row.id in returned and row.request_status not in ("approved", "paid")}
     paying = posted - set_by_people
-    newly_paid = {request_of[transaction_id] for transaction_id in paying}
-    marked = set(
-        session.scalars(
-            update(DisbursementRequest)
-            .where(in_array(DisbursementRequest.id, newly_paid), DisbursementRequest.status != "paid")
-            .values(status="paid", paid_at=func.now())
-            .returning(DisbursementRequest.id)
-        )
-    )
+    marked = mark_paid(session, {request_of[transaction_id] for transaction_id in paying})
     for one in updates:
         request_id = request_of.get(one.transaction_id)
         if one.transaction_id in paying and request_id not in marked:
@@ -96,6 +98,74 @@ def post_disbursements(session: Session, updates: Sequence[TransferUpdate]) -> N
                 f"{one.transfer.id}), but it has no disbursement request whose case has an account, so no "
                 "ledger entry could be posted. Find the case, and post the entry by hand.",
             )
+
+
+def mark_paid(session: Session, request_ids: set[int]) -> dict[int, str]:
+    """Mark the requests paid; return the previous status of each one that was not paid already.
+
+    That status is kept, because a return restores it: a request that was denied while its payment was in flight must
+    not become approved, and payable again.
+    """
+    unpaid = {
+        row.id: row.status
+        for row in session.execute(
+            select(DisbursementRequest.id, DisbursementRequest.status)
+            .where(in_array(DisbursementRequest.id, request_ids), DisbursementRequest.status != "paid")
+            .order_by(DisbursementRequest.id)
+            .with_for_update()
+        )
+    }
+    if not unpaid:
+        return {}
+    before = array_table("before", [("id", BigInteger()), ("status", Text())], unpaid.items())
+    statement = insert(StatusBeforePayment).from_select(
+        ["disbursement_request_id", "status"], select(before.c.id, before.c.status)
+    )
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=[StatusBeforePayment.disbursement_request_id],
+            set_={"status": statement.excluded.status, "recorded_at": func.now()},
+        )
+    )
+    session.execute(
+        update(DisbursementRequest)
+        .where(in_array(DisbursementRequest.id, unpaid))
+        .values(status="paid", paid_at=func.now())
+    )
+    for request_id, status in unpaid.items():
+        if status != "approved":
+            open_paid_without_approval_alert(session, request_id, status, "was paid")
+    return unpaid
+
+
+def open_paid_without_approval_alert(session: Session, request_id: int, status: str, what: str) -> None:
+    """Open the alert that a request which nobody approves any more was paid or is being paid."""
+    open_alert(
+        session,
+        "paid_without_approval",
+        f"request {request_id}",
+        "CRITICAL",
+        f"Disbursement request {request_id} {what} although it is '{status}': it was changed after its payment had "
+        "been sent, and the bank cannot take a sent payment back. Decide whether to ask the payee or Huntington to "
+        "return it.",
+    )
+
+
+def alert_unapproved_in_flight(session: Session) -> None:
+    """Open an alert for each request that a person denied or canceled while its payment is in flight."""
+    rows = session.execute(
+        select(DisbursementRequest.id, DisbursementRequest.status)
+        .join(TransferEvidence, TransferEvidence.disbursement_request_id == DisbursementRequest.id)
+        .where(
+            TransferEvidence.state == State.IN_FLIGHT.value,
+            TransferEvidence.unknown_to_bank_at.is_(None),
+            DisbursementRequest.status.in_(("denied", "cancelled")),
+        )
+        .distinct()
+        .order_by(DisbursementRequest.id)
+    ).all()
+    for row in rows:
+        open_paid_without_approval_alert(session, row.id, row.status, "is being paid")
 
 
 def post_reversals(session: Session, updates: Sequence[TransferUpdate]) -> None:
@@ -124,7 +194,20 @@ def post_reversals(session: Session, updates: Sequence[TransferUpdate]) -> None:
             for row in disbursements
         ],
     )
-    requests = select(HuntingtonTransaction.disbursement_request_id).where(in_array(HuntingtonTransaction.id, ids))
+    restore_requests(session, ids)
+    _email_escrow_specialists(session, ids, codes)
+
+
+def restore_requests(session: Session, transaction_ids: Collection[int]) -> None:
+    """Give the paid requests of these transactions their status before that, unless another transfer paid them."""
+    requests = select(TransferEvidence.disbursement_request_id).where(
+        in_array(TransferEvidence.transaction_id, transaction_ids)
+    )
+    before = (
+        select(StatusBeforePayment.status)
+        .where(StatusBeforePayment.disbursement_request_id == DisbursementRequest.id)
+        .scalar_subquery()
+    )
     session.execute(
         update(DisbursementRequest)
         .where(
@@ -134,10 +217,14 @@ def post_reversals(session: Session, updates: Sequence[TransferUpdate]) -> None:
                 HuntingtonTransaction.disbursement_request_id == DisbursementRequest.id,
                 HuntingtonTransaction.status == "completed",
             ),
+            ~exists().where(
+                TransferEvidence.disbursement_request_id == DisbursementRequest.id,
+                TransferEvidence.state == State.MOVED,
+            ),
         )
-        .values(status="approved", paid_at=None)
+        # Requests that the legacy worker marked paid had been approved.
+        .values(status=func.coalesce(before, "approved"), paid_at=None)
     )
-    _email_escrow_specialists(session, ids, codes)
 
 
 def _email_escrow_specialists(session: Session, transaction_ids: list[int], codes: dict[int, str]) -> None:

@@ -164,5 +164,5 @@ def _open_ambiguous_alerts(session: Session, ambiguous: dict[LegacyTransaction, 
             "CRITICAL",
             f"Transaction {one.id} {origin} the bank has these transfers with its id as reference: {listed}. {why}. "
             "Nothing was recorded and nothing will be resent. Ask Huntington which transfer belongs to this "
-            "transaction, and set its status by hand.",
+            f"transaction, then run `seedtrust-ops transfers settle {one.id}`.",
         )

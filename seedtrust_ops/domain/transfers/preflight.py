@@ -6,17 +6,25 @@ See docs/decisions/preflight.md and docs/decisions/unknown-outcomes.md.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Subquery, and_, exists, func, or_, select, union_all
 from sqlalchemy.orm import Session, aliased
 
+from seedtrust_ops.domain.sql_arrays import in_array
+from seedtrust_ops.domain.transfers.evidence import (
+    State,
+    as_first_sent,
+    has_evidence,
+    is_in_flight,
+    may_be_at_the_bank,
+    needs_inquiry,
+)
 from seedtrust_ops.domain.transfers.leases import Lease, lock_lease, require_processing
 from seedtrust_ops.domain.transfers.legacy_takeover import is_false_failure
 from seedtrust_ops.domain.transfers.status_transitions import fail_transactions
-from seedtrust_ops.tables import Account, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction, TransferAttempt
+from seedtrust_ops.tables import Account, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction, TransferEvidence
 
 MAX_AMOUNT_CENTS = 9_999_999_999
 """The largest amount that the bank accepts in one transfer (bank_api.yaml, TransferRequest.amount_cents)."""
@@ -24,8 +32,6 @@ MAX_NAME_LENGTH = 35
 """The longest payee name that the bank accepts, in characters (bank_api.yaml, counterparty.name)."""
 NOT_SENT_PREFIX = "not sent: "
 """The start of the failure reason of a transaction that we failed ourselves, before the bank saw it."""
-LATE_ARRIVAL_WINDOW = timedelta(days=1)
-"""How long a request that the bank did not know may still arrive there and pay the same disbursement request."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,9 @@ class Candidate:
     request_amount_cents: int | None
     account_id: int | None
     conflicting_transaction_id: int | None
-    """Another transaction for the same request that is in flight or has an unknown outcome."""
+    """Another transaction for the same request that has paid it or may still pay it."""
+    first_sent_for: int | None = None
+    """The request that it was first sent for, if the bank may have it already; the amount is then the one sent."""
 
 
 def find_routing_number_problem(routing_number: str) -> str | None:
@@ -104,6 +112,11 @@ def _find_own_problem(one: Candidate) -> str | None:
         return f"the payee's name must be 1 to {MAX_NAME_LENGTH} printable characters"
     if one.request_id is None:
         return "it has no disbursement request, so it is not approved"
+    if one.first_sent_for not in (None, one.request_id):
+        return (
+            f"it was first sent for disbursement request {one.first_sent_for}, and that request may still arrive at "
+            "the bank"
+        )
     if one.request_status == "paid":
         return f"disbursement request {one.request_id} is already paid"
     if one.request_status != "approved":
@@ -154,7 +167,7 @@ def check_batch(session: Session, lease: Lease, number_problems: Mapping[int, st
         .with_for_update()
     )
     available: dict[int, int] = {row.id: row.balance_cents for row in session.execute(accounts)}
-    for account_id, cents in _in_flight(session, lease.batch_id, cases):
+    for account_id, cents in _in_flight_cents(session, lease.batch_id, available):
         available[account_id] -= cents
     candidates = _candidates(session, lease.batch_id, number_problems)
     problems = find_problems(candidates, available)
@@ -166,74 +179,109 @@ def _is_pending_in(batch_id: int) -> ColumnElement[bool]:
     return and_(HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status == "pending")
 
 
-def _is_in_flight(transaction: type[HuntingtonTransaction], own_batch_id: int) -> ColumnElement[bool]:
-    """Return the SQL condition that a transaction may still move money: in flight, unknown outcome, or falsely failed.
+def _in_flight(own_batch_id: int) -> Subquery:
+    """Return every transfer that may still move money, as rows of transaction, request, account and cents.
 
-    A transaction that is pending again because the bank did not know its key also counts: a request that was sent may
-    still arrive late. If our own preflight has failed it since, it counts for one more day.
+    That is what evidence says is in flight; what another batch that is being processed is about to send; and what the
+    legacy worker may have sent, until auto-heal has recorded evidence of it. Pending transactions of the own batch are
+    among them only if they may be at the bank already.
     """
+    by_evidence = (
+        select(
+            TransferEvidence.transaction_id,
+            TransferEvidence.disbursement_request_id,
+            TransferEvidence.account_id,
+            TransferEvidence.amount_cents,
+        )
+        .outerjoin(HuntingtonTransaction, HuntingtonTransaction.id == TransferEvidence.transaction_id)
+        .where(needs_inquiry(), is_in_flight())
+    )
     being_processed = exists().where(
-        HuntingtonBatch.id == transaction.batch_id,
-        HuntingtonBatch.status == "processing",
+        HuntingtonBatch.id == HuntingtonTransaction.batch_id, HuntingtonBatch.status == "processing"
     )
-    sent_before = exists().where(
-        TransferAttempt.transaction_id == transaction.id, TransferAttempt.outcome == "unknown_to_bank"
+    without_evidence = (
+        select(
+            HuntingtonTransaction.id,
+            HuntingtonTransaction.disbursement_request_id,
+            Account.id,
+            HuntingtonTransaction.amount_cents,
+        )
+        .join(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
+        .outerjoin(Account, Account.case_id == DisbursementRequest.case_id)
+        .where(
+            or_(
+                HuntingtonTransaction.status.in_(("processing", "submitted")),
+                and_(
+                    HuntingtonTransaction.status == "pending",
+                    HuntingtonTransaction.batch_id != own_batch_id,
+                    being_processed,
+                ),
+                is_false_failure(HuntingtonTransaction),
+            ),
+            ~has_evidence().where(TransferEvidence.state != State.NOT_MOVED.value),
+        )
     )
-    failed_here = and_(
-        transaction.status == "failed",
-        func.left(transaction.failure_reason, len(NOT_SENT_PREFIX)) == NOT_SENT_PREFIX,
-        transaction.bank_transfer_id.is_(None),
-    )
-    is_recent = TransferAttempt.finished_at > func.now() - LATE_ARRIVAL_WINDOW
-    return or_(
-        transaction.status.in_(("processing", "submitted")),
-        and_(transaction.status == "pending", transaction.batch_id != own_batch_id, or_(being_processed, sent_before)),
-        and_(failed_here, sent_before.where(is_recent)),
-        is_false_failure(transaction),
-    )
+    return union_all(by_evidence, without_evidence).subquery("in_flight")
 
 
-def _in_flight(session: Session, own_batch_id: int, cases: Select[int]) -> list[tuple[int, int]]:
+def _in_flight_cents(session: Session, own_batch_id: int, account_ids: Collection[int]) -> list[tuple[int, int]]:
+    in_flight = _in_flight(own_batch_id)
+    own_pending = select(HuntingtonTransaction.id).where(_is_pending_in(own_batch_id))
     rows = session.execute(
-        select(Account.id, func.sum(HuntingtonTransaction.amount_cents))
-        .join(DisbursementRequest, DisbursementRequest.case_id == Account.case_id)
-        .join(HuntingtonTransaction, HuntingtonTransaction.disbursement_request_id == DisbursementRequest.id)
-        .where(Account.case_id.in_(cases), _is_in_flight(HuntingtonTransaction, own_batch_id))
-        .group_by(Account.id)
+        select(in_flight.c.account_id, func.sum(in_flight.c.amount_cents))
+        # The candidates themselves are subtracted one by one as they pass.
+        .where(in_array(in_flight.c.account_id, account_ids), in_flight.c.transaction_id.not_in(own_pending))
+        .group_by(in_flight.c.account_id)
     )
     return [(account_id, int(cents)) for account_id, cents in rows]
 
 
-def _candidates(session: Session, batch_id: int, number_problems: Mapping[int, str]) -> list[Candidate]:
-    own_pending = _is_pending_in(batch_id)
-    # All conflicting transactions in one pass: the platform has no index by request, so a lookup per row would scan
-    # the whole table each time. A pending transaction of this batch is never among them.
-    other = aliased(HuntingtonTransaction)
-    conflicts = (
-        select(other.disbursement_request_id, func.min(other.id).label("transaction_id"))
-        .where(
-            other.disbursement_request_id.in_(select(HuntingtonTransaction.disbursement_request_id).where(own_pending)),
-            or_(_is_in_flight(other, batch_id), other.status == "completed"),
-        )
-        .group_by(other.disbursement_request_id)
-        .subquery()
+def _conflicts(own_batch_id: int) -> Subquery:
+    """Return, by pending transaction of the batch, another one that has paid or may still pay the same request.
+
+    All of them in one pass: the platform has no index by request, so a lookup per row would scan the whole table each
+    time.
+    """
+    own = aliased(HuntingtonTransaction)
+    in_flight = _in_flight(own_batch_id)
+    completed = select(HuntingtonTransaction.id, HuntingtonTransaction.disbursement_request_id).where(
+        HuntingtonTransaction.status == "completed"
     )
+    moved = select(TransferEvidence.transaction_id, TransferEvidence.disbursement_request_id).where(
+        TransferEvidence.state == State.MOVED.value
+    )
+    others = union_all(
+        select(in_flight.c.transaction_id, in_flight.c.disbursement_request_id), completed, moved
+    ).subquery("others")
+    return (
+        select(own.id.label("id"), func.min(others.c.transaction_id).label("transaction_id"))
+        .join(others, others.c.disbursement_request_id == own.disbursement_request_id)
+        .where(own.batch_id == own_batch_id, own.status == "pending", others.c.transaction_id != own.id)
+        .group_by(own.id)
+        .subquery("conflicts")
+    )
+
+
+def _candidates(session: Session, batch_id: int, number_problems: Mapping[int, str]) -> list[Candidate]:
+    conflicts = _conflicts(batch_id)
     query = (
         select(
             HuntingtonTransaction.id,
-            HuntingtonTransaction.amount_cents,
-            HuntingtonTransaction.payee_name,
-            HuntingtonTransaction.routing_number,
+            as_first_sent("amount_cents").label("amount_cents"),
+            as_first_sent("payee_name").label("payee_name"),
+            as_first_sent("routing_number").label("routing_number"),
             DisbursementRequest.id.label("request_id"),
             DisbursementRequest.status.label("request_status"),
             DisbursementRequest.amount_cents.label("request_amount_cents"),
             Account.id.label("account_id"),
             conflicts.c.transaction_id.label("conflicting_transaction_id"),
+            TransferEvidence.disbursement_request_id.label("first_sent_for"),
         )
         .outerjoin(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
         .outerjoin(Account, Account.case_id == DisbursementRequest.case_id)
-        .outerjoin(conflicts, conflicts.c.disbursement_request_id == DisbursementRequest.id)
-        .where(own_pending)
+        .outerjoin(conflicts, conflicts.c.id == HuntingtonTransaction.id)
+        .outerjoin(TransferEvidence, may_be_at_the_bank())
+        .where(_is_pending_in(batch_id))
         .order_by(HuntingtonTransaction.id)
     )
     return [
@@ -248,6 +296,7 @@ def _candidates(session: Session, batch_id: int, number_problems: Mapping[int, s
             request_amount_cents=row.request_amount_cents,
             account_id=row.account_id,
             conflicting_transaction_id=row.conflicting_transaction_id,
+            first_sent_for=row.first_sent_for,
         )
         for row in session.execute(query)
     ]

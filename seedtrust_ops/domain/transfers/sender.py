@@ -31,6 +31,7 @@ from seedtrust_ops.domain.transfers.attempts import (
     record_responses,
     start_attempts,
 )
+from seedtrust_ops.domain.transfers.evidence import as_first_sent, may_be_at_the_bank, record_sends
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted
 from seedtrust_ops.domain.transfers.leases import BatchStatusChanged, lease_lost_error, lock_lease
 from seedtrust_ops.domain.transfers.preflight import NOT_SENT_PREFIX
@@ -57,7 +58,7 @@ from seedtrust_ops.ports.bank import (
     TransferResponse,
     Unauthorized,
 )
-from seedtrust_ops.tables import DisbursementRequest, HuntingtonTransaction
+from seedtrust_ops.tables import DisbursementRequest, HuntingtonTransaction, TransferEvidence
 
 MAX_RESPONSES_PER_COMMIT = 200
 """Maximum responses recorded in one transaction."""
@@ -161,8 +162,14 @@ class BatchSender:
         require_sending_allowed(session, self._context)
         rows = session.execute(
             select(*STORED_TRANSFER)
-            .add_columns(DisbursementRequest.id, DisbursementRequest.status, DisbursementRequest.amount_cents)
+            .add_columns(
+                DisbursementRequest.id,
+                DisbursementRequest.status,
+                DisbursementRequest.amount_cents,
+                as_first_sent("disbursement_request_id"),
+            )
             .join(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
+            .outerjoin(TransferEvidence, may_be_at_the_bank())
             .where(
                 in_array(HuntingtonTransaction.id, transaction_ids),
                 HuntingtonTransaction.status == "pending",
@@ -174,9 +181,9 @@ class BatchSender:
         ).all()
         orders: dict[int, TransferOrder] = {}
         changed: dict[int, str] = {}
-        for *columns, request_id, request_status, request_amount_cents in rows:
+        for *columns, request_id, request_status, request_amount_cents, sent_for in rows:
             transaction = StoredTransfer(*columns)
-            if request_status != "approved" or request_amount_cents != transaction.amount_cents:
+            if (request_status, request_amount_cents, request_id) != ("approved", transaction.amount_cents, sent_for):
                 changed[transaction.id] = (
                     f"{NOT_SENT_PREFIX}disbursement request {request_id} was changed after preflight"
                 )
@@ -186,6 +193,7 @@ class BatchSender:
             except InvalidAccountNumber as error:
                 changed[transaction.id] = f"{NOT_SENT_PREFIX}{error} (it was changed after preflight)"
         fail_transactions(session, changed, from_status="pending")
+        record_sends(session, orders)
         attempts = start_attempts(session, orders)
         session.execute(
             update(HuntingtonTransaction)
@@ -238,8 +246,13 @@ class BatchSender:
         response = await self._bank.create_transfer(one.order, self._may_send)
         found = None
         if isinstance(response, OutcomeUnknown | IdempotencyConflict | Refused):
-            # A refusal carries no key: one that belongs to another request must not hide a transfer that was made.
-            found = await self._look_up(one.attempt.transaction_id)
+            try:
+                found = await self._look_up(one.attempt.transaction_id)
+            except BankInquiryFailed:
+                if isinstance(response, Refused):
+                    # A refusal carries no key: one that belongs to another request must not hide a transfer that was
+                    # made, so it is believed only if a lookup finds none.
+                    response = OutcomeUnknown(f"refused ({response.code}), and a lookup of the key got no response")
         if isinstance(response, Refused) and found is not None and found.status is BankStatus.REJECTED:
             # If the bank keeps refused transfers, the refusal has the reason.
             found = None
@@ -253,13 +266,12 @@ class BatchSender:
         return self._cancellation.reason is None
 
     async def _look_up(self, transaction_id: int) -> BankTransfer | None:
+        """Return the bank's transfer under the transaction's key, or None; raises `BankInquiryFailed`."""
         try:
             transfers = await self._bank.find_by_keys([idempotency_key(transaction_id)])
-        except BankInquiryFailed:
-            return None
         except BankUnauthorized as error:
             self._cancellation.cancel(error)
-            return None
+            raise BankInquiryFailed(str(error)) from None
         return transfers[0] if transfers else None
 
     def _react_to(self, response: TransferResponse, found: BankTransfer | None) -> None:

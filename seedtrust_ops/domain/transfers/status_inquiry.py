@@ -1,7 +1,7 @@
 """Looks up the status of every open transaction at the bank, and records it.
 
-Open means: `processing` without a worker, `submitted`, or a false failure of the legacy worker. A worker that takes
-over a batch looks up that batch only; auto-heal looks up all of them.
+Open is whatever may still move money by evidence, `processing` without a worker, `submitted`, or a false failure of the
+legacy worker. A worker that takes over a batch looks up that batch only; auto-heal looks up all of them.
 See docs/decisions/unknown-outcomes.md.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, CompoundSelect, and_, exists, false, func, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
@@ -22,10 +22,18 @@ from seedtrust_ops.domain.transfers.attempts import (
     idempotency_key,
     is_sent_by_us,
     latest_attempts,
+    open_undeliverable_alert,
     record_bank_findings,
+    undeliverable,
 )
 from seedtrust_ops.domain.transfers.bank_feed import has_missing_transfers, open_missing_transfer_alerts
 from seedtrust_ops.domain.transfers.batch_lifecycle import finish_batches, lock_batches, requeue_batches
+from seedtrust_ops.domain.transfers.evidence import (
+    ensure_evidence,
+    needs_inquiry,
+    record_missing,
+    record_unknown_to_bank,
+)
 from seedtrust_ops.domain.transfers.leases import Lease, has_live_lease, lock_lease
 from seedtrust_ops.domain.transfers.legacy_takeover import (
     LegacyTransaction,
@@ -36,7 +44,7 @@ from seedtrust_ops.domain.transfers.legacy_takeover import (
 )
 from seedtrust_ops.domain.transfers.status_transitions import StatusChange, apply_bank_statuses
 from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankInquiryFailed, BankTransfer
-from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction, TransferAttempt
+from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction, TransferAttempt, TransferEvidence
 
 MAX_UNANSWERED_PAGES = 3
 """After this many pages without a response, the rest waits for the next run: the bank is considered down."""
@@ -44,14 +52,23 @@ MAX_UNANSWERED_PAGES = 3
 
 @dataclass(frozen=True)
 class OpenTransaction:
-    """A transaction awaiting bank status; `is_sent_by_us` if we ever tried to send it under our key."""
+    """A transaction to ask the bank about; batch and status are None if somebody has deleted it.
+
+    `bank_transfer_id` is set if the bank has or had its transfer, and `is_sent_by_us` if we ever tried to send it under
+    our key.
+    """
 
     id: int
-    batch_id: int
-    status: str
+    batch_id: int | None
+    status: str | None
     amount_cents: int
     bank_transfer_id: str | None
     is_sent_by_us: bool
+
+    @property
+    def was_at_the_bank(self) -> bool:
+        """Whether the bank has reported its transfer before."""
+        return self.bank_transfer_id is not None or self.status == "submitted"
 
 
 @dataclass
@@ -75,19 +92,37 @@ class InquiryResult:
         self.finished |= other.finished
 
 
-def is_open() -> ColumnElement[bool]:
-    """Return the SQL condition that a transaction is awaiting bank status and no worker is on it."""
-    return or_(
-        and_(HuntingtonTransaction.status == "processing", ~has_live_lease(HuntingtonTransaction.batch_id)),
-        HuntingtonTransaction.status == "submitted",
-        is_false_failure(HuntingtonTransaction),
-    )
+def open_transaction_ids(lease: Lease | None = None) -> CompoundSelect[int]:
+    """Return the query for the transactions that the bank must be asked about: of all batches, or of one lease's.
 
-
-def _is_in_scope(lease: Lease | None) -> ColumnElement[bool]:
+    They are found twice: by their status, which includes what the legacy worker sent, and by evidence, which includes
+    what a person has changed or deleted.
+    """
+    transaction, evidence = HuntingtonTransaction, TransferEvidence
+    by_status: ColumnElement[bool]
+    by_evidence: ColumnElement[bool]
     if lease is None:
-        return is_open()
-    return and_(HuntingtonTransaction.batch_id == lease.batch_id, HuntingtonTransaction.status == "processing")
+        is_with_a_worker = and_(transaction.status.in_(("pending", "processing")), has_live_lease(transaction.batch_id))
+        by_status = or_(
+            and_(transaction.status == "processing", ~has_live_lease(transaction.batch_id)),
+            transaction.status == "submitted",
+            is_false_failure(transaction),
+        )
+        by_evidence = or_(transaction.id.is_(None), ~is_with_a_worker)
+    else:
+        by_status = and_(transaction.batch_id == lease.batch_id, transaction.status == "processing")
+        # Pending, although nobody has asked the bank since it was sent: a person has set it back.
+        by_evidence = and_(
+            transaction.batch_id == lease.batch_id,
+            transaction.status == "pending",
+            evidence.unknown_to_bank_at.is_(None),
+        )
+    return union(
+        select(transaction.id).where(by_status),
+        select(evidence.transaction_id)
+        .outerjoin(transaction, transaction.id == evidence.transaction_id)
+        .where(needs_inquiry(), by_evidence),
+    )
 
 
 async def look_up_open_transactions(
@@ -132,17 +167,20 @@ class _Page:
 
 
 def _next_page(sessions: Sessions, after: int, lease: Lease | None) -> _Page | None:
+    ids = open_transaction_ids(lease).subquery("open")
     query = (
         select(
-            HuntingtonTransaction.id,
+            ids.c.id,
             HuntingtonTransaction.batch_id,
             HuntingtonTransaction.status,
-            HuntingtonTransaction.amount_cents,
-            HuntingtonTransaction.bank_transfer_id,
-            is_sent_by_us(),
+            func.coalesce(TransferEvidence.amount_cents, HuntingtonTransaction.amount_cents),
+            func.coalesce(TransferEvidence.bank_transfer_id, HuntingtonTransaction.bank_transfer_id),
+            is_sent_by_us(ids.c.id),
         )
-        .where(HuntingtonTransaction.id > after, _is_in_scope(lease))
-        .order_by(HuntingtonTransaction.id)
+        .outerjoin(HuntingtonTransaction, HuntingtonTransaction.id == ids.c.id)
+        .outerjoin(TransferEvidence, TransferEvidence.transaction_id == ids.c.id)
+        .where(ids.c.id > after)
+        .order_by(ids.c.id)
         .limit(LOOKUP_PAGE_SIZE)
     )
     with sessions() as session:
@@ -157,8 +195,8 @@ async def _query_bank(
     """Return the bank's transfers by transaction id, and the ids of ambiguous transactions."""
     by_key = {idempotency_key(one.id): one.id for one in page}
     transfers = {by_key[transfer.idempotency_key]: transfer for transfer in await bank.find_by_keys(list(by_key))}
-    # A submitted transaction that we sent is never resent, so no further lookup is needed.
-    missing = [one for one in page if one.id not in transfers and not (one.is_sent_by_us and one.status == "submitted")]
+    # A transfer of ours that the bank had is never resent, so no further lookup is needed.
+    missing = [one for one in page if one.id not in transfers and not (one.is_sent_by_us and one.was_at_the_bank)]
     found, ambiguous = await match_by_reference(
         sessions,
         bank,
@@ -178,9 +216,10 @@ class _PageRecorder:
     lease: Lease | None
 
     def record(self, session: Session) -> InquiryResult:
-        lock_batches(session, {one.batch_id for one in self.page.transactions})
+        lock_batches(session, {one.batch_id for one in self.page.transactions if one.batch_id is not None})
         if self.lease is not None:
             lock_lease(session, self.lease)
+        ensure_evidence(session, [one.id for one in self.page.transactions])
         result = InquiryResult(changes=apply_bank_statuses(session, self.transfers))
         record_bank_findings(
             session, {change.transaction_id: change.transfer for change in result.changes}, "seen in a status inquiry"
@@ -190,57 +229,83 @@ class _PageRecorder:
             for one in self.page.transactions
             if one.id not in self.transfers and one.id not in self.ambiguous
         }
-        open_missing_transfer_alerts(
-            session, {one.id: one.status for one in unknown.values() if one.status == "submitted"}
+        missing = [one.id for one in unknown.values() if one.was_at_the_bank]
+        open_missing_transfer_alerts(session, record_missing(session, missing, self.page.read_at, self.grace_seconds))
+        # A bank that does not find transfers which it had accepted may not find these either.
+        if not has_missing_transfers(session):
+            never_seen = {one.id: one for one in unknown.values() if not one.was_at_the_bank}
+            result.requeued_transactions = self._record_unknown(session, never_seen)
+        if self.lease is None:
+            batches = {unknown[one].batch_id for one in result.requeued_transactions}
+            result.requeued_batches = requeue_batches(session, {one for one in batches if one is not None})
+            result.finished = finish_batches(session, {change.batch_id for change in result.changes})
+        return result
+
+    def _record_unknown(self, session: Session, unknown: Mapping[int, OpenTransaction]) -> list[int]:
+        """Record the keys that the bank does not know after the grace period; return the transactions to send again.
+
+        Those are `pending` again. What a person has failed or deleted stays so, and is not sent again.
+        """
+        last_attempt = (
+            select(func.max(TransferAttempt.started_at))
+            .where(TransferAttempt.transaction_id == TransferEvidence.transaction_id)
+            .scalar_subquery()
         )
-        # A bank that has lost transfers which it had accepted may have lost these too.
-        result.requeued_transactions = [] if has_missing_transfers(session) else self._requeue_unknown(session, unknown)
-        attempts = latest_attempts(session, result.requeued_transactions)
+        due = (
+            select(TransferEvidence.transaction_id, _is_to_send_again().label("is_to_send_again"))
+            .outerjoin(HuntingtonTransaction, HuntingtonTransaction.id == TransferEvidence.transaction_id)
+            .where(
+                in_array(TransferEvidence.transaction_id, unknown),
+                TransferEvidence.transaction_id.in_(open_transaction_ids(self.lease)),
+                or_(_is_to_send_again(), TransferEvidence.unknown_to_bank_at.is_(None)),
+                func.coalesce(last_attempt, HuntingtonTransaction.updated_at, TransferEvidence.changed_at)
+                <= self.page.read_at - timedelta(seconds=self.grace_seconds),
+            )
+            .order_by(TransferEvidence.transaction_id)
+            .with_for_update(of=TransferEvidence)
+        )
+        if self.lease is None:
+            due = due.where(
+                # The worker that has the batch may be sending this transaction.
+                or_(
+                    HuntingtonTransaction.id.is_(None),
+                    and_(
+                        ~has_live_lease(HuntingtonTransaction.batch_id),
+                        ~exists().where(
+                            HuntingtonBatch.id == HuntingtonTransaction.batch_id, is_held_by_legacy_worker()
+                        ),
+                    ),
+                ),
+            )
+        rows = session.execute(due).all()
+        undeliverable_ids = undeliverable(session, [row.transaction_id for row in rows if row.is_to_send_again])
+        for one in undeliverable_ids:
+            open_undeliverable_alert(session, one)
+        ended = [row.transaction_id for row in rows if row.transaction_id not in undeliverable_ids]
         end_attempts(
             session,
             [
                 AttemptEnd(attempt, AttemptOutcome.UNKNOWN_TO_BANK, detail="the bank does not know the key")
-                for attempt in attempts.values()
+                for attempt in latest_attempts(session, ended).values()
             ],
         )
-        if self.lease is None:
-            result.requeued_batches = requeue_batches(
-                session, {unknown[one].batch_id for one in result.requeued_transactions}
-            )
-            result.finished = finish_batches(session, {change.batch_id for change in result.changes})
-        return result
+        record_unknown_to_bank(session, ended)
+        requeued = [row.transaction_id for row in rows if row.is_to_send_again and row.transaction_id in ended]
+        return self._set_pending(session, requeued, unknown)
 
-    def _requeue_unknown(self, session: Session, unknown: Mapping[int, OpenTransaction]) -> list[int]:
-        """Set transactions back to `pending` that the bank does not know after the grace period."""
-        last_attempt = (
-            select(func.max(TransferAttempt.started_at))
-            .where(TransferAttempt.transaction_id == HuntingtonTransaction.id)
-            .scalar_subquery()
+    def _set_pending(
+        self, session: Session, transaction_ids: Sequence[int], unknown: Mapping[int, OpenTransaction]
+    ) -> list[int]:
+        locked = select(HuntingtonTransaction.id).where(
+            in_array(HuntingtonTransaction.id, transaction_ids), _is_to_send_again()
         )
-        due = (
-            select(HuntingtonTransaction.id)
-            .where(
-                HuntingtonTransaction.id.in_(unknown),
-                _is_in_scope(self.lease),
-                HuntingtonTransaction.status != "submitted",
-                func.coalesce(last_attempt, HuntingtonTransaction.updated_at)
-                <= self.page.read_at - timedelta(seconds=self.grace_seconds),
-            )
-            .order_by(HuntingtonTransaction.id)
-            .with_for_update()
-        )
-        if self.lease is None:
-            due = due.where(
-                ~has_live_lease(HuntingtonTransaction.batch_id),
-                # The worker that has the batch may be sending this transaction.
-                ~exists().where(HuntingtonBatch.id == HuntingtonTransaction.batch_id, is_held_by_legacy_worker()),
-            )
-        ids = list(session.scalars(due))
+        ids = list(session.scalars(locked.order_by(HuntingtonTransaction.id).with_for_update()))
         if ids:
-            self._require_inquiry_for_the_rest(session, {unknown[one].batch_id for one in ids})
+            batches = {unknown[one].batch_id for one in ids}
+            self._require_inquiry_for_the_rest(session, {one for one in batches if one is not None})
             session.execute(
                 update(HuntingtonTransaction)
-                .where(HuntingtonTransaction.id.in_(ids))
+                .where(in_array(HuntingtonTransaction.id, ids))
                 .values(status="pending", failure_reason=None, updated_at=func.clock_timestamp())
             )
         return ids
@@ -249,3 +314,10 @@ class _PageRecorder:
         """Require an inquiry for pending transactions of batches that our workers never had; they may be sent."""
         leased = set(session.scalars(select(BatchLease.batch_id).where(in_array(BatchLease.batch_id, batch_ids))))
         require_bank_inquiry(session, set(batch_ids) - leased)
+
+
+def _is_to_send_again() -> ColumnElement[bool]:
+    """Return the SQL condition that a transaction goes back to `pending` if the bank does not know its key."""
+    return func.coalesce(
+        or_(HuntingtonTransaction.status == "processing", is_false_failure(HuntingtonTransaction)), false()
+    )

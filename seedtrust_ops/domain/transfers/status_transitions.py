@@ -1,6 +1,7 @@
 """Applies the bank's statuses to transactions: status, ledger, balance, request and email in one database transaction.
 
-The allowed transitions are the pure function `next_status`; applying the same bank status twice changes nothing.
+Which of the bank's answers counts is in `evidence`; applying the same one twice changes nothing. The newest answer
+replaces whatever status a person has written.
 See docs/decisions/ledger-posting.md.
 """
 
@@ -10,34 +11,27 @@ from dataclasses import dataclass
 from sqlalchemy import BigInteger, Text, case, func, select, update
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.alerts.store import open_alert
+from seedtrust_ops.domain.alerts.store import open_alert, resolve_alerts
 from seedtrust_ops.domain.sql_arrays import array_table, in_array
+from seedtrust_ops.domain.transfers.evidence import (
+    MISSING_TRANSFER_RULE,
+    UNDELIVERABLE_RULE,
+    Answer,
+    Reading,
+    ensure_evidence,
+    record_answers,
+)
 from seedtrust_ops.domain.transfers.ledger_posting import post_disbursements, post_reversals
+from seedtrust_ops.formatting import format_dollars
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import HuntingtonTransaction
 
-_STATUS_BY_BANK_STATUS = {
+STATUS_BY_BANK_STATUS = {
     BankStatus.ACCEPTED: "submitted",
     BankStatus.COMPLETED: "completed",
     BankStatus.REJECTED: "failed",
     BankStatus.RETURNED: "returned",
 }
-
-# The bank statuses that still change a transaction in each of our statuses. Responses can arrive late and out of order:
-# an older status (accepted after completed, anything after returned) never overrides a newer one.
-_ACCEPTED_BANK_STATUSES = {
-    "pending": set(BankStatus),
-    "processing": set(BankStatus),
-    "failed": set(BankStatus),
-    "submitted": {BankStatus.COMPLETED, BankStatus.REJECTED, BankStatus.RETURNED},
-    "completed": {BankStatus.RETURNED},
-    "returned": set(),
-}
-
-
-def next_status(current: str, bank_status: BankStatus) -> str | None:
-    """Return the new status of a transaction when the bank reports `bank_status`, or None if it does not change."""
-    return _STATUS_BY_BANK_STATUS[bank_status] if bank_status in _ACCEPTED_BANK_STATUSES[current] else None
 
 
 @dataclass(frozen=True)
@@ -72,13 +66,17 @@ def apply_bank_statuses(session: Session, transfers: Mapping[int, BankTransfer])
         .order_by(HuntingtonTransaction.id)
         .with_for_update()
     ).all()
+    ensure_evidence(session, transfers)
+    answers = record_answers(session, transfers)
     changes = []
     for row in rows:
-        transfer = transfers[row.id]
-        after = next_status(row.status, transfer.status)
-        if after is not None and after == row.status and row.failure_reason == _reason(after, transfer):
-            continue
-        if after is not None:
+        transfer, answer = transfers[row.id], answers[row.id]
+        after = STATUS_BY_BANK_STATUS[transfer.status]
+        if answer.reading is Reading.CONTRADICTION:
+            _open_contradiction_alert(session, row.id, answer, transfer)
+        elif answer.reading is Reading.CURRENT and (
+            after != row.status or row.failure_reason != _reason(after, transfer)
+        ):
             changes.append(StatusChange(row.id, row.batch_id, row.status, after, transfer))
             if transfer.amount_cents != row.amount_cents:
                 open_alert(
@@ -89,20 +87,47 @@ def apply_bank_statuses(session: Session, transfers: Mapping[int, BankTransfer])
                     f"Transaction {row.id} is for {row.amount_cents} cents, but the bank's transfer {transfer.id} is "
                     f"for {transfer.amount_cents} cents. The bank's amount is posted. Find out who changed the amount.",
                 )
-        elif row.status == "completed" and transfer.status is BankStatus.REJECTED:
-            open_alert(
-                session,
-                "bank_contradicts_itself",
-                f"transaction {row.id}",
-                "CRITICAL",
-                f"The bank reported transaction {row.id} (bank transfer {transfer.id}) as completed, and now reports "
-                "it as rejected. The ledger still has it as paid. Ask Huntington which status is correct.",
-            )
+    found_again = [one for one, answer in answers.items() if answer.was_missing]
+    resolve_alerts(session, MISSING_TRANSFER_RULE, [f"transaction {one}" for one in found_again])
+    answered = [change.transaction_id for change in changes if change.before == "processing"]
+    resolve_alerts(session, UNDELIVERABLE_RULE, [f"transaction {one}" for one in answered])
+    _alert_about_deleted(session, transfers, answers, {row.id for row in rows})
     if changes:
         _set_statuses(session, changes)
         post_disbursements(session, [change for change in changes if change.after in ("completed", "returned")])
         post_reversals(session, [change for change in changes if change.after == "returned"])
     return changes
+
+
+def _open_contradiction_alert(session: Session, transaction_id: int, answer: Answer, transfer: BankTransfer) -> None:
+    open_alert(
+        session,
+        "bank_contradicts_itself",
+        f"transaction {transaction_id}",
+        "CRITICAL",
+        f"The bank reported transaction {transaction_id} (bank transfer {transfer.id}) as {answer.known}, and now "
+        f"reports it as {transfer.status}. Status and ledger stay as they were; its amount counts as in flight and its "
+        "request cannot be paid again. Ask Huntington which status is correct, then run `seedtrust-ops transfers "
+        f"settle {transaction_id}`.",
+    )
+
+
+def _alert_about_deleted(
+    session: Session, transfers: Mapping[int, BankTransfer], answers: Mapping[int, Answer], existing: set[int]
+) -> None:
+    """Open an alert for each transfer that moved money and whose transaction somebody has deleted."""
+    for transaction_id, answer in answers.items():
+        transfer = transfers[transaction_id]
+        if transaction_id not in existing and answer.reading is Reading.CURRENT and answer.known is not transfer.status:
+            open_alert(
+                session,
+                "transfer_not_booked",
+                f"transaction {transaction_id}",
+                "CRITICAL",
+                f"Transaction {transaction_id} was deleted after it was sent. The bank has its transfer {transfer.id} "
+                f"({format_dollars(transfer.amount_cents)}, {transfer.status}), and nothing could be posted to the "
+                "ledger. Its request cannot be paid again while it is in flight. Find out who deleted it and why.",
+            )
 
 
 def _set_statuses(session: Session, changes: Sequence[StatusChange]) -> None:

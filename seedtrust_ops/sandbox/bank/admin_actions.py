@@ -111,6 +111,21 @@ def reject_transfer(store: Store, transfer_id: str, reason: str) -> dict[str, ob
         return _reverse(store, transfer, "rejected", None, reason, now)
 
 
+def dishonor_return(store: Store, transfer_id: str) -> dict[str, object]:
+    """Send a returned ACH back out: the payee's bank has to keep it after all (a dishonored return)."""
+    with store.transaction() as now:
+        transfer = _get(store, transfer_id)
+        if transfer["status"] != "returned":
+            message = f"Only a returned ACH can be dishonored. This one is {transfer['status']}."
+            raise ProblemError(problem_response(409, "invalid_control", message))
+        changed = store.connection.execute(
+            "UPDATE transfers SET status = 'completed', return_code = NULL, updated_at = ? WHERE id = ? RETURNING *",
+            (now, transfer_id),
+        ).fetchone()
+        store.move_money(changed, "out", "dishonored", now)
+        return transfer_json(changed)
+
+
 def _reverse(
     store: Store, transfer: sqlite3.Row, status: str, return_code: str | None, reason: str | None, now: int
 ) -> dict[str, object]:

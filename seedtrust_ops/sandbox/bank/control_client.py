@@ -38,7 +38,7 @@ class Transfer(TypedDict):
 class Movement(TypedDict):
     """One movement of money: 'out' of the funding account or 'back' into it.
 
-    The cause is originated, inserted, rejected or returned.
+    The cause is originated, inserted, rejected, returned or dishonored.
     """
 
     id: int
@@ -248,6 +248,10 @@ class SandboxBank:
     def reject_reference(self, reference: str, reason: str) -> None:
         """Reject the one accepted transfer with this reference."""
         self._post(f"/sandbox/references/{reference}/reject", {"reason": reason})
+
+    def dishonor_reference(self, reference: str) -> None:
+        """Dishonor the return of the one returned ACH with this reference: it is completed again."""
+        self._post(f"/sandbox/references/{reference}/dishonor", {})
 
     def settle(self) -> int:
         """Complete every accepted transfer now; returns how many there were."""

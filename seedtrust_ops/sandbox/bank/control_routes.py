@@ -85,6 +85,9 @@ def control_routes(store: Store, faults: Faults, journal: RequestJournal) -> lis
         body = await _read(request, Reject)
         return JSONResponse(admin_actions.reject_transfer(store, _transfer_id(store, request), body.reason))
 
+    async def dishonor_return(request: Request) -> JSONResponse:
+        return JSONResponse(admin_actions.dishonor_return(store, _transfer_id(store, request)))
+
     async def settle(_request: Request) -> JSONResponse:
         return JSONResponse({"settled": admin_actions.settle_all(store)})
 
@@ -127,6 +130,7 @@ def control_routes(store: Store, faults: Faults, journal: RequestJournal) -> lis
         Route("/sandbox/transfers/{transfer_id}/reject", reject_transfer, methods=["POST"]),
         Route("/sandbox/references/{reference:path}/return", return_transfer, methods=["POST"]),
         Route("/sandbox/references/{reference:path}/reject", reject_transfer, methods=["POST"]),
+        Route("/sandbox/references/{reference:path}/dishonor", dishonor_return, methods=["POST"]),
         Route("/sandbox/settle", settle, methods=["POST"]),
         Route("/sandbox/clock", advance_clock, methods=["POST"]),
         Route("/sandbox/forget-key", forget_key, methods=["POST"]),

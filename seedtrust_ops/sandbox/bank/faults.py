@@ -27,7 +27,11 @@ FaultKind = Literal[
     "refuse",
     "swapped_response",
     "duplicate_response",
+    "in_progress",
+    "lagging_lookup",
 ]
+"""`in_progress` answers 409 as if the first request with the key were still being processed; `lagging_lookup` answers a
+lookup with an empty page, as a replica that lags behind does."""
 Method = Literal["POST", "GET"]
 
 

@@ -226,6 +226,10 @@ def _response_without_commit(fault: Fault) -> BankResponse | None:
             return _unauthorized()
         case "error_before_commit":
             return _server_error(fault)
+        case "in_progress":
+            return problem_response(409, "request_in_progress", "A request with this key is still being processed.")
+        case "lagging_lookup":
+            return BankResponse(200, b'{"data": [], "next_cursor": null}')
     return None
 
 

@@ -143,6 +143,12 @@ class Simulation:
             if (
                 is_healed
                 and not queued
+                # A transfer that the bank does not find counts as forgotten after the grace period.
+                and not self.scalar(
+                    "select count(*) from ops.transfer_evidence where missing_since is not null and not exists ("
+                    "select 1 from ops.alerts where rule = 'transfer_forgotten_by_bank' and resolved_at is null"
+                    " and subject = 'transaction ' || transaction_id)"
+                )
                 and not self.scalar(
                     "select count(*) from huntington_batches b where status = 'processing' and not exists ("
                     "select 1 from huntington_transactions t join ops.alerts a on a.subject = 'transaction ' || t.id"

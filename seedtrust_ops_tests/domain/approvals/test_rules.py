@@ -82,6 +82,7 @@ def test_conditions_each_report_their_own_mismatch(
         ({"on_hold": True}, Ineligibility.ON_HOLD),
         ({"case_status": "closed"}, Ineligibility.CASE_CLOSED),
         ({"payee_is_active": False}, Ineligibility.PAYEE_INACTIVE),
+        ({"has_returned_payment": True}, Ineligibility.PAYMENT_RETURNED),
     ],
 )
 def test_ineligible_request_is_approved_by_no_rule(columns: dict[str, Any], reason: Ineligibility) -> None:

@@ -8,8 +8,7 @@ from sqlalchemy import select, update
 
 from seedtrust_ops.domain.transfers.auto_heal import find_reason_to_heal
 from seedtrust_ops.domain.transfers.leases import acquire_lease
-from seedtrust_ops.domain.transfers.status_transitions import next_status
-from seedtrust_ops.ports.bank import BankInquiryFailed, BankStatus, BankUnauthorized
+from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
 from seedtrust_ops.tables import BankFeedCursor, HuntingtonBatch, HuntingtonTransaction
 from seedtrust_ops_tests.domain.transfers.transfer_worker import LONG_AGO, Worker, settings_for
@@ -176,31 +175,6 @@ def test_second_heal_changes_nothing(worker: Worker, company: Company) -> None:
     worker.heal()
     report = worker.heal()
     assert (report.inquiry.changes, report.feed.changes, report.finished) == ([], [], {})
-
-
-@pytest.mark.parametrize(
-    ("current", "bank_status", "expected"),
-    [
-        ("processing", BankStatus.ACCEPTED, "submitted"),
-        ("processing", BankStatus.COMPLETED, "completed"),
-        ("processing", BankStatus.REJECTED, "failed"),
-        ("processing", BankStatus.RETURNED, "returned"),
-        ("submitted", BankStatus.ACCEPTED, None),
-        ("submitted", BankStatus.REJECTED, "failed"),
-        ("completed", BankStatus.ACCEPTED, None),
-        ("completed", BankStatus.REJECTED, None),
-        ("completed", BankStatus.RETURNED, "returned"),
-        ("returned", BankStatus.ACCEPTED, None),
-        ("returned", BankStatus.COMPLETED, None),
-        ("returned", BankStatus.RETURNED, None),
-        ("failed", BankStatus.COMPLETED, "completed"),
-        ("pending", BankStatus.ACCEPTED, "submitted"),
-    ],
-)
-def test_older_bank_status_never_overrides_a_newer_one(
-    current: str, bank_status: BankStatus, expected: str | None
-) -> None:
-    assert next_status(current, bank_status) == expected
 
 
 def test_feed_cursor_stays_if_the_bank_has_nothing_new(worker: Worker, company: Company, tmp_path: Path) -> None:

@@ -1,0 +1,397 @@
+"""What is in flight: which transfers may still move money, by what was sent and what the bank said.
+
+One row of `ops.transfer_evidence` per transaction is the only source: what a person writes into a transaction, or that
+it is deleted, changes nothing here. What a bank status does to the transaction is in `status_transitions`.
+See docs/decisions/in-flight-by-evidence.md.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    TIMESTAMP,
+    BigInteger,
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    case,
+    exists,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from seedtrust_ops.domain.sql_arrays import array_table, in_array
+from seedtrust_ops.ports.bank import BankStatus, BankTransfer
+from seedtrust_ops.tables import (
+    Account,
+    DisbursementRequest,
+    HuntingtonTransaction,
+    TransferAttempt,
+    TransferEvidence,
+)
+
+LATE_ARRIVAL_WINDOW = timedelta(days=1)
+"""How long a request that the bank did not know may still arrive there and pay its disbursement request."""
+
+MISSING_TRANSFER_RULE = "transfer_forgotten_by_bank"
+UNDELIVERABLE_RULE = "transfer_undeliverable"
+
+ORDER_COLUMNS = (
+    "disbursement_request_id",
+    "account_id",
+    "method",
+    "amount_cents",
+    "payee_name",
+    "routing_number",
+    "account_number_encrypted",
+    "account_number_last4",
+    "account_type",
+)
+"""What a transfer is: a transfer that may be at the bank is only ever sent again as it was first sent."""
+
+
+class State(StrEnum):
+    """The `state` column of `ops.transfer_evidence`."""
+
+    IN_FLIGHT = "in_flight"
+    """It was sent, or the bank has it, and nothing says yet that no money moved."""
+    MOVED = "moved"
+    """The bank reports it as completed."""
+    NOT_MOVED = "not_moved"
+    """Decisive: refused, rejected, returned, or no byte of it left."""
+    CONTRADICTED = "contradicted"
+    """The bank has contradicted itself; only a person can settle it."""
+
+
+_STATES = {
+    BankStatus.ACCEPTED: State.IN_FLIGHT,
+    BankStatus.COMPLETED: State.MOVED,
+    BankStatus.REJECTED: State.NOT_MOVED,
+    BankStatus.RETURNED: State.NOT_MOVED,
+}
+
+
+_SETTLED = {"completed": BankStatus.COMPLETED, "returned": BankStatus.RETURNED, "failed": None}
+"""What the bank would have said if a person settled a transfer so. After 'failed', nothing is booked that a newer
+answer could contradict."""
+
+
+class Reading(StrEnum):
+    """What an answer of the bank means beside what it said before."""
+
+    CURRENT = "current"
+    OLDER = "older"
+    """It was overtaken by a newer answer, or changes nothing."""
+    CONTRADICTION = "contradiction"
+
+
+def read_answer(known: BankStatus | None, known_at: datetime | None, answer: BankTransfer) -> Reading:
+    """Compare an answer of the bank with the newest one before it; newer is by the bank's `updated_at`.
+
+    Args:
+        known: the newest status so far, or None.
+        known_at: that status's `updated_at`, or None if it was recorded by the legacy worker.
+        answer: the new answer.
+    """
+    if known_at is not None and answer.updated_at < known_at:
+        return Reading.OLDER
+    if known in (None, BankStatus.ACCEPTED, answer.status):
+        return Reading.CURRENT
+    if known is BankStatus.COMPLETED and answer.status is BankStatus.RETURNED:
+        return Reading.CURRENT
+    if answer.status is BankStatus.ACCEPTED and known_at in (None, answer.updated_at):
+        # The bank's clock is too coarse to tell them apart, and every transfer is accepted first.
+        return Reading.OLDER
+    return Reading.CONTRADICTION
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of the bank that was recorded; `known` is the status before it."""
+
+    reading: Reading
+    known: BankStatus | None
+    was_missing: bool
+
+
+def may_be_at_the_bank() -> ColumnElement[bool]:
+    """Return the condition that joins a transaction's evidence if it was sent and may be at the bank."""
+    return and_(
+        TransferEvidence.transaction_id == HuntingtonTransaction.id, TransferEvidence.state != State.NOT_MOVED.value
+    )
+
+
+def as_first_sent(name: str) -> ColumnElement[Any]:
+    """Return a transaction's column, or its value at the first attempt if the query joins `may_be_at_the_bank`."""
+    current = getattr(HuntingtonTransaction, name)
+    return func.coalesce(getattr(TransferEvidence, name), current, type_=current.type)
+
+
+def record_sends(session: Session, transaction_ids: Collection[int]) -> None:
+    """Record that these transactions are about to be sent.
+
+    A transaction that may be at the bank already keeps the order as it was first sent.
+    """
+    if not transaction_ids:
+        return
+    new = _from_transactions(transaction_ids, state=literal(State.IN_FLIGHT.value))
+    statement = insert(TransferEvidence).from_select(list(new.selected_columns.keys()), new)
+    keep = TransferEvidence.state != State.NOT_MOVED
+    statement = statement.on_conflict_do_update(
+        index_elements=[TransferEvidence.transaction_id],
+        set_={
+            **{
+                name: case((keep, getattr(TransferEvidence, name)), else_=statement.excluded[name])
+                for name in ORDER_COLUMNS
+            },
+            "state": State.IN_FLIGHT.value,
+            "unknown_to_bank_at": None,
+            "changed_at": func.clock_timestamp(),
+        },
+    )
+    session.execute(statement)
+
+
+def ensure_evidence(session: Session, transaction_ids: Collection[int]) -> None:
+    """Insert the evidence of transactions that have none: the legacy worker sent them, or nobody has yet."""
+    status = HuntingtonTransaction.status
+    state = case(
+        (status == "completed", State.MOVED.value), (status == "returned", State.NOT_MOVED.value), else_=State.IN_FLIGHT
+    )
+    bank_status = case(
+        (status == "completed", BankStatus.COMPLETED.value),
+        (status == "returned", BankStatus.RETURNED.value),
+        (status == "submitted", BankStatus.ACCEPTED.value),
+        else_=null(),
+    )
+    new = _from_transactions(transaction_ids, state=state).add_columns(
+        bank_status.label("bank_status"), HuntingtonTransaction.bank_transfer_id
+    )
+    session.execute(
+        insert(TransferEvidence).from_select(list(new.selected_columns.keys()), new).on_conflict_do_nothing()
+    )
+
+
+def _from_transactions(transaction_ids: Collection[int], *, state: ColumnElement[str]) -> Select[*tuple[object, ...]]:
+    transaction = HuntingtonTransaction
+    query: Select[*tuple[object, ...]] = (
+        select(
+            transaction.id.label("transaction_id"),
+            transaction.disbursement_request_id,
+            Account.id.label("account_id"),
+            *(getattr(transaction, name) for name in ORDER_COLUMNS[2:]),
+            state.label("state"),
+        )
+        .outerjoin(DisbursementRequest, DisbursementRequest.id == transaction.disbursement_request_id)
+        .outerjoin(Account, Account.case_id == DisbursementRequest.case_id)
+        .where(in_array(transaction.id, transaction_ids))
+        .order_by(transaction.id)
+    )
+    return query
+
+
+def record_answers(session: Session, transfers: Mapping[int, BankTransfer]) -> dict[int, Answer]:
+    """Record the bank's answer about each transaction, by transaction id; return what each one means.
+
+    The caller has locked the transactions and called `ensure_evidence`.
+    """
+    rows = session.execute(
+        select(
+            TransferEvidence.transaction_id,
+            TransferEvidence.state,
+            TransferEvidence.bank_status,
+            TransferEvidence.bank_updated_at,
+            TransferEvidence.missing_since,
+            TransferEvidence.settled_as,
+            TransferEvidence.settled_seen_at,
+        )
+        .where(in_array(TransferEvidence.transaction_id, transfers))
+        .order_by(TransferEvidence.transaction_id)
+        .with_for_update()
+    ).all()
+    answers: dict[int, Answer] = {}
+    for row in rows:
+        answer = transfers[row.transaction_id]
+        if row.settled_as is not None:
+            known, known_at = _SETTLED[row.settled_as], row.settled_seen_at
+            is_seen = known_at is not None and answer.updated_at <= known_at
+            reading = Reading.OLDER if is_seen else read_answer(known, known_at, answer)
+        else:
+            known = BankStatus(row.bank_status) if row.bank_status is not None else None
+            reading = read_answer(known, row.bank_updated_at, answer)
+        if row.state == State.CONTRADICTED and reading is Reading.CURRENT:
+            # Whatever the bank says now, it has said something else before.
+            reading = Reading.OLDER if known is answer.status else Reading.CONTRADICTION
+        answers[row.transaction_id] = Answer(reading, known, row.missing_since is not None)
+    _store_answers(session, transfers, answers)
+    return answers
+
+
+def _store_answers(session: Session, transfers: Mapping[int, BankTransfer], answers: Mapping[int, Answer]) -> None:
+    new = array_table(
+        "answers",
+        [
+            ("id", BigInteger()),
+            ("state", Text()),
+            ("bank_transfer_id", Text()),
+            ("bank_status", Text()),
+            ("bank_updated_at", TIMESTAMP(timezone=True)),
+        ],
+        [
+            (
+                one,
+                State.CONTRADICTED if answer.reading is Reading.CONTRADICTION else _STATES[transfers[one].status],
+                transfers[one].id,
+                transfers[one].status.value,
+                transfers[one].updated_at,
+            )
+            for one, answer in answers.items()
+            if answer.reading is not Reading.OLDER
+        ],
+    )
+    session.execute(
+        update(TransferEvidence)
+        .where(TransferEvidence.transaction_id == new.c.id)
+        .values(
+            state=new.c.state,
+            bank_transfer_id=new.c.bank_transfer_id,
+            bank_status=new.c.bank_status,
+            bank_updated_at=new.c.bank_updated_at,
+            unknown_to_bank_at=None,
+            missing_since=None,
+            settled_as=None,
+            settled_seen_at=None,
+            changed_at=func.clock_timestamp(),
+        )
+    )
+    found_again = [one for one, answer in answers.items() if answer.was_missing and answer.reading is Reading.OLDER]
+    if found_again:
+        session.execute(
+            update(TransferEvidence)
+            .where(in_array(TransferEvidence.transaction_id, found_again))
+            .values(missing_since=None)
+        )
+
+
+def record_refusals(session: Session, transaction_ids: Collection[int]) -> None:
+    """Record that the bank has refused these transfers for good: no money moved."""
+    if transaction_ids:
+        session.execute(
+            update(TransferEvidence)
+            .where(in_array(TransferEvidence.transaction_id, transaction_ids))
+            .values(state=State.NOT_MOVED.value, unknown_to_bank_at=None, changed_at=func.clock_timestamp())
+        )
+
+
+def record_nothing_sent(session: Session, attempts: Mapping[int, int]) -> None:
+    """Record that an attempt (number by transaction id) provably moved no money; earlier attempts still count."""
+    if not attempts:
+        return
+    ended = array_table("ended", [("id", BigInteger()), ("attempt", BigInteger())], attempts.items())
+    earlier = and_(
+        TransferAttempt.transaction_id == ended.c.id,
+        TransferAttempt.attempt < ended.c.attempt,
+        TransferAttempt.outcome.in_(("unknown", "unknown_to_bank", "key_reused")),
+    )
+    unknown_since = (
+        select(func.max(TransferAttempt.finished_at))
+        .where(earlier, TransferAttempt.outcome == "unknown_to_bank")
+        .scalar_subquery()
+    )
+    session.execute(
+        update(TransferEvidence)
+        .where(TransferEvidence.transaction_id == ended.c.id, TransferEvidence.bank_transfer_id.is_(None))
+        .values(
+            state=case((exists().where(earlier), State.IN_FLIGHT.value), else_=State.NOT_MOVED.value),
+            unknown_to_bank_at=unknown_since,
+            changed_at=func.clock_timestamp(),
+        )
+    )
+
+
+def record_unknown_to_bank(session: Session, transaction_ids: Collection[int]) -> None:
+    """Record that the bank did not know these keys after the grace period."""
+    if transaction_ids:
+        session.execute(
+            update(TransferEvidence)
+            .where(in_array(TransferEvidence.transaction_id, transaction_ids))
+            .values(unknown_to_bank_at=func.clock_timestamp(), changed_at=func.clock_timestamp())
+        )
+
+
+def record_missing(
+    session: Session, transaction_ids: Collection[int], read_at: datetime, grace_seconds: float
+) -> list[int]:
+    """Record that lookups at `read_at` did not find transfers that the bank had; return those missing for longer.
+
+    A lookup can lag behind for seconds, so a transfer counts as forgotten only after the grace period.
+    """
+    if not transaction_ids:
+        return []
+    session.execute(
+        update(TransferEvidence)
+        .where(
+            in_array(TransferEvidence.transaction_id, transaction_ids),
+            TransferEvidence.missing_since.is_(None),
+            TransferEvidence.settled_as.is_(None),
+        )
+        .values(missing_since=read_at)
+    )
+    return list(
+        session.scalars(
+            select(TransferEvidence.transaction_id)
+            .where(
+                in_array(TransferEvidence.transaction_id, transaction_ids),
+                TransferEvidence.missing_since <= read_at - timedelta(seconds=grace_seconds),
+            )
+            .order_by(TransferEvidence.transaction_id)
+        )
+    )
+
+
+def is_any_missing() -> ColumnElement[bool]:
+    """Return the SQL condition that lookups do not find some transfer that the bank had."""
+    return exists().where(TransferEvidence.missing_since.is_not(None))
+
+
+def needs_inquiry() -> ColumnElement[bool]:
+    """Return the SQL condition that the bank must be asked about a transfer; matches the index of these rows."""
+    return or_(
+        TransferEvidence.state.in_((State.IN_FLIGHT.value, State.CONTRADICTED.value)),
+        TransferEvidence.missing_since.is_not(None),
+    )
+
+
+def is_in_flight() -> ColumnElement[bool]:
+    """Return the SQL condition that evidence blocks its request and its cents.
+
+    The query outer-joins `HuntingtonTransaction` by its id. A key that the bank does not know blocks while the
+    transaction is pending, and for one more day after it failed here or was deleted.
+    """
+    last_change = func.greatest(TransferEvidence.unknown_to_bank_at, HuntingtonTransaction.updated_at)
+    return or_(
+        TransferEvidence.state == State.CONTRADICTED,
+        and_(
+            TransferEvidence.state == State.IN_FLIGHT,
+            or_(
+                TransferEvidence.unknown_to_bank_at.is_(None),
+                HuntingtonTransaction.status.in_(("pending", "processing")),
+                last_change > func.now() - LATE_ARRIVAL_WINDOW,
+            ),
+        ),
+    )
+
+
+def has_evidence() -> ColumnElement[bool]:
+    """Return the SQL condition that a transaction has evidence."""
+    return exists().where(TransferEvidence.transaction_id == HuntingtonTransaction.id)
