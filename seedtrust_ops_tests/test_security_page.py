@@ -12,7 +12,7 @@ from seedtrust_ops_tests.test_runbook import parse_tables
 ROOT = Path(seedtrust_ops.__file__).parents[1]
 TABLES, STRAY_ROWS = parse_tables((ROOT / "docs" / "security.md").read_text())
 THREAT_TABLES = [table for table in TABLES if table.header == ("Threat", "Protection", "Test")]
-AREAS = 10
+AREAS = 11
 REFERENCE = re.compile(r"`(seedtrust_ops_tests/[\w/]+\.py)(?:::(\w+))?`")
 
 
