@@ -31,12 +31,15 @@ from seedtrust_ops.config.external_services import (
     PostHogSettings,
     StorageSettings,
 )
+from seedtrust_ops.definitions import defs
+from seedtrust_ops.domain.reports import generator
 from seedtrust_ops.orchestration.dagster_resources import RESOURCES
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.sandbox.mailbox.control_client import ReceivedEmail
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.sandbox.stack import ExternalServices
 from seedtrust_ops_tests.jobs.job_runner import dagster, execute, process
+from seedtrust_ops_tests.jobs.report_requests import request_report, requester_email
 from seedtrust_ops_tests.support.all_jobs import (
     LONG_TIMEOUTS,
     create_work_for_every_job,
@@ -234,6 +237,39 @@ def test_account_numbers_do_not_leak_from_any_job(
     assert any(source.startswith("email ") for source, _ in sources)
     secrets = [*numbers, *tokens, bank_environment["SEEDTRUST_FIELD_KEY"], bank_environment["HUNTINGTON_API_KEY"]]
     assert find_leaks(sources, secrets) == []
+
+
+def test_report_links_are_in_the_email_and_nowhere_else(
+    jobs_environment: dict[str, str],
+    mail_environment: dict[str, str],
+    company: Company,
+    instance: dg.DagsterInstance,
+    dagster_home: DagsterHome,
+    database_url: URL,
+    mailbox: MailboxProcess,
+    external_services: ExternalServices,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A link opens a report to whoever has it: the outbox, the run's events and its logs are read by more people."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(generator, "MAX_ATTACHMENT_BYTES", 10)
+    request_id = request_report(company, "account_balances")
+    job = defs.resolve_job_def("report_generation")
+    assert job.execute_in_process(instance=instance).success
+    (email,) = mailbox.control.emails(requester_email(company, request_id))
+    (signature,) = set(re.findall(r"X-Amz-Signature=([0-9a-f]{64})", email.text))
+    output = capfd.readouterr()
+    sources = [
+        ("output", output.out + output.err),
+        ("logs", caplog.text),
+        *files_in(dagster_home.folder),
+        *rows_of(dagster_home.storage_url),
+        *rows_of(database_url),
+    ]
+    assert {"public.event_logs", "ops.notifications"} <= {source for source, _ in sources}
+    assert find_leaks(sources, [signature, "X-Amz-Credential"]) == []
 
 
 def text_of_email(email: ReceivedEmail) -> str:

@@ -15,6 +15,7 @@ from seedtrust_ops.client.errors import (
     UnknownRun,
 )
 from seedtrust_ops.client.runs import Progress, RunState, RunStatus
+from seedtrust_ops.domain.reports.authority import ReportNotAllowed
 from seedtrust_ops.domain.reports.parameters import InvalidReportRequest
 from seedtrust_ops.domain.reports.submission import request_report
 from seedtrust_ops.domain.transfers.account_numbers import bind_account_number
@@ -32,6 +33,7 @@ __all__ = [
     "OperationsUnreachable",
     "OpsClient",
     "Progress",
+    "ReportNotAllowed",
     "RunAlreadyFinished",
     "RunStarting",
     "RunState",

@@ -5,15 +5,17 @@ Each report is a materialization of asset `reports/<kind>`. An error in one requ
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.domain.db_transaction import Sessions
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.outbox import count_due_emails
 from seedtrust_ops.domain.reports.report_kinds import TITLES
+from seedtrust_ops.domain.reports.request_limit import MAX_WAITING_REPORTS, limit_waiting_reports
 from seedtrust_ops.domain.reports.request_queue import count_claimable_requests
 from seedtrust_ops.domain.shadow_mode.decisions import Decision, undecided_requests
 from seedtrust_ops.formatting import pluralize
@@ -21,7 +23,7 @@ from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, Mail
 from seedtrust_ops.orchestration.email_delivery import send_queued_emails
 from seedtrust_ops.orchestration.job_factory import JobConfig, owners_and_tags, single_op_job
 from seedtrust_ops.orchestration.metadata import Link, asset_link, markdown_table, report_metadata
-from seedtrust_ops.orchestration.schedules import every_minute_if
+from seedtrust_ops.orchestration.schedules import every_minute_if, office_today
 from seedtrust_ops.orchestration.shadow_runs import ShadowRun
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def report_generation(
     storage: StorageResource,
     mail: MailResource,
 ) -> dict[str, Any]:
-    """Generate the waiting report requests, oldest first, for at most 50 seconds; then send the emails that are due.
+    """Generate the waiting report requests for at most 50 seconds, users in turn; then send the emails that are due.
 
     To generate one request now, launch it with that request's id as `report_id`.
     """
@@ -78,6 +80,12 @@ def report_generation(
     outcomes: list[tuple[int, Link | str, str, str]] = []
     zone = get_settings().location.timezone
     sessions = database.sessions()
+    refused = run_in_transaction(sessions, partial(limit_waiting_reports, today=office_today()))
+    for one in refused:
+        context.log.warning(
+            f"User {one.user_id} had more than {MAX_WAITING_REPORTS} report requests waiting. The newest {one.count} "
+            "failed, and the user is emailed."
+        )
     with sessions() as session:
         waiting = count_claimable_requests(session)
     if config.report_id != ALL_REQUESTS:
@@ -87,22 +95,22 @@ def report_generation(
     else:
         # If only emails are due, REPORTS_BUCKET is not needed.
         work = generate_reports(sessions, storage.open(), zone=zone) if waiting else ()
-    for one in work:
-        request = one.request
-        if isinstance(one, GeneratedReport):
+    for result in work:
+        request = result.request
+        if isinstance(result, GeneratedReport):
             asset = asset_link(["reports", request.kind], request.kind)
-            outcomes.append((request.id, asset, "generated", one.location))
+            outcomes.append((request.id, asset, "generated", result.location))
             context.log_event(
                 dg.AssetMaterialization(
                     asset_key=["reports", request.kind],
-                    description=f"{one.built.report.title}: {one.built.report.about}",
-                    metadata=report_metadata(one),
+                    description=f"{result.built.report.title}: {result.built.report.about}",
+                    metadata=report_metadata(result),
                 )
             )
         else:
-            outcome = "requeued" if one.will_retry else "failed"
-            outcomes.append((request.id, request.kind, outcome, one.reason))
-            context.log.warning(f"Report request {request.id}: {one.reason}")
+            outcome = "requeued" if result.will_retry else "failed"
+            outcomes.append((request.id, request.kind, outcome, result.reason))
+            context.log.warning(f"Report request {request.id}: {result.reason}")
     context.add_output_metadata(
         {"Requests": markdown_table(["Request", "Kind", "Outcome", "Location or reason"], outcomes)}
     )
@@ -113,6 +121,7 @@ def report_generation(
     )
     return {
         **{name: [one[0] for one in outcomes if one[2] == name] for name in ("generated", "failed", "requeued")},
+        "refused": sum(one.count for one in refused),
         "emails_sent": emails.sent,
     }
 

@@ -83,20 +83,18 @@ def pending_dr_sensor(context: dg.SensorEvaluationContext, database: DatabaseRes
 def _evaluate(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
     began = datetime.now(UTC)
     with database.sessions()() as session:
-        search = find_first_approval(session, office_zone())
-    if search.first is None:
+        approval = find_first_approval(session, office_zone())
+    if approval is None:
         ended = datetime.now(UTC)
         context.update_cursor((ended + (ended - began) * COOLDOWN_RATIO).isoformat(timespec="seconds"))
-        if not search.evaluated:
-            return dg.SkipReason("No pending request could match an enabled rule.")
         return dg.SkipReason(
-            f"No pending request can be approved now ({search.evaluated} evaluated): each would violate a minimum "
-            "balance or a rule's daily limit."
+            "No pending request can be approved now: none matches an enabled rule within the minimum balance of its "
+            "case and the rule's daily limit."
         )
     reason = _find_reason_to_wait(context.instance, datetime.now(UTC))
     if reason is not None:
         return dg.SkipReason(reason)
-    return dg.RunRequest(tags={REASON_TAG: f"rule {search.first.rule.id} approves request {search.first.request.id}"})
+    return dg.RunRequest(tags={REASON_TAG: f"rule {approval.rule.id} approves request {approval.request.id}"})
 
 
 def _evaluate_in_shadow_mode(

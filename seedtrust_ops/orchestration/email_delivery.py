@@ -18,6 +18,8 @@ from seedtrust_ops.domain.outbox.email_sink import send_due_emails
 from seedtrust_ops.domain.outbox.store import count_due_emails
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
+from seedtrust_ops.ports.object_storage import DownloadLink
+from seedtrust_ops.resources.s3_storage import open_storage
 
 MAX_SECONDS = 600.0
 
@@ -69,11 +71,16 @@ def _send(database: DatabaseResource, mail: MailResource, max_seconds: float) ->
             return DeliveryReport()
         renderer = EmailRenderer(ZoneInfo(get_settings().location.timezone))
         with mail.open() as transport:
-            return send_due_emails(sessions, transport, renderer, max_seconds=max_seconds)
+            return send_due_emails(sessions, transport, renderer, max_seconds=max_seconds, sign_link=_sign_link)
     except SeedTrustError as error:
         return DeliveryReport(still_due=due, error=str(error))
     except DBAPIError as error:
         return DeliveryReport(still_due=due, error=str(unreachable_error(application_url(), error)))
+
+
+def _sign_link(key: str, filename: str) -> DownloadLink:
+    # Opened for each link: few emails have one, and new credentials last longest.
+    return open_storage(get_settings().storage.bucket).download_link(key, filename)
 
 
 def _metadata(report: DeliveryReport) -> dict[str, Any]:

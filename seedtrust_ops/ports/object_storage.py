@@ -1,5 +1,8 @@
 """The object storage port: the protocols and errors shared by the code that stores files and `resources/s3_storage`."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +17,18 @@ class StorageUnavailable(TransientError):
     """Storage did not respond, or responded with an error that a retry may fix."""
 
 
+@dataclass(frozen=True)
+class DownloadLink:
+    """A URL from which anyone can download one object; `expires_at` is aware, or None if the time is not known."""
+
+    url: str = field(repr=False)
+    expires_at: datetime | None
+
+
+SignLink = Callable[[str, str], DownloadLink]
+"""Returns a link that downloads the object at a key as a file of this name; raises a `SeedTrustError` if it cannot."""
+
+
 class ReportStorage(Protocol):
     """Where reports are stored; each call raises a `SeedTrustError` if it fails."""
 
@@ -23,10 +38,6 @@ class ReportStorage(Protocol):
 
     def delete(self, key: str) -> None:
         """Delete the object at `key`."""
-        ...
-
-    def presigned_url(self, key: str, filename: str) -> str:
-        """Return a URL that downloads the object as `filename` and works for 7 days."""
         ...
 
     def uri(self, key: str) -> str:

@@ -3,15 +3,17 @@
 Every failure becomes one of the errors in `ports/object_storage`. The callers choose the keys and the content.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seedtrust_ops.ports.object_storage import StorageRejected, StorageUnavailable
+from seedtrust_ops.ports.object_storage import DownloadLink, StorageRejected, StorageUnavailable
 
 if TYPE_CHECKING:
+    from boto3.session import Session
     from mypy_boto3_s3 import S3Client
 
 LINK_LIFETIME = timedelta(days=7)
@@ -35,7 +37,9 @@ _DENIED_CODES = {
 class S3Storage:
     """A client for one bucket."""
 
-    def __init__(self, client: "S3Client", bucket: str) -> None:
+    def __init__(self, session: "Session", client: "S3Client", bucket: str) -> None:
+        """Use a client that was made by `session`, whose credentials sign links."""
+        self._session = session
         self._client = client
         self.bucket = bucket
 
@@ -63,21 +67,36 @@ class S3Storage:
         with self._translate_errors(key):
             self._client.delete_object(Bucket=self.bucket, Key=key)
 
-    def presigned_url(self, key: str, filename: str) -> str:
-        """Return a URL from which anyone can download the object as `filename` for 7 days.
+    def download_link(self, key: str, filename: str) -> DownloadLink:
+        """Return a link from which anyone can download the object as `filename`, for 7 days if our credentials last.
 
-        It is signed with our credentials; if those are temporary, as a role's are, it expires with them.
+        It is signed here, without a request to S3. A signature ends with the credentials that made it, and temporary
+        ones, such as a role's, end within hours.
         """
         with self._translate_errors(key):
-            return self._client.generate_presigned_url(
+            lifetime = self._signature_lifetime()
+            url = self._client.generate_presigned_url(
                 "get_object",
                 Params={
                     "Bucket": self.bucket,
                     "Key": key,
                     "ResponseContentDisposition": f'attachment; filename="{filename}"',
                 },
-                ExpiresIn=int(LINK_LIFETIME.total_seconds()),
+                ExpiresIn=int((lifetime or LINK_LIFETIME).total_seconds()),
             )
+            return DownloadLink(url, None if lifetime is None else datetime.now(UTC) + lifetime)
+
+    def _signature_lifetime(self) -> timedelta | None:
+        """Return how long a link signed now works at least, or None if the credentials end at a time not known."""
+        credentials = self._session.get_credentials()
+        if credentials is None or not credentials.get_frozen_credentials().token:
+            return LINK_LIFETIME
+        if not hasattr(credentials, "refresh_needed"):
+            return None
+        # Botocore tells whether credentials end within a time, but not when they end.
+        minutes = range(1, LINK_LIFETIME // timedelta(minutes=1) + 1)
+        ending = bisect_left(minutes, True, key=lambda minute: credentials.refresh_needed(refresh_in=minute * 60))
+        return timedelta(minutes=max(ending, 1))
 
     def uri(self, key: str) -> str:
         """Return the object's s3:// URI."""
@@ -151,7 +170,8 @@ def open_storage(bucket: str) -> S3Storage:
     )
     try:
         # Not the default session: it keeps the credentials that it found first, and threads may not share it.
-        client = boto3.session.Session().client("s3", config=config)
+        session = boto3.session.Session()
+        client = session.client("s3", config=config)
     except (BotoCoreError, ValueError) as error:
         raise StorageRejected(f"S3 can't be used: {error}. Check AWS_ENDPOINT_URL and AWS_DEFAULT_REGION.") from error
-    return S3Storage(client, bucket)
+    return S3Storage(session, client, bucket)

@@ -87,7 +87,7 @@ def approve_by_one_rule(url: URL) -> None:
 
 def check_without_match(url: URL) -> None:
     with sessionmaker(create_application_engine(url))() as session:
-        assert find_first_approval(session, ZONE).first is None
+        assert find_first_approval(session, ZONE) is None
 
 
 WORKLOADS: tuple[tuple[str, Callable[[URL], None], str], ...] = (

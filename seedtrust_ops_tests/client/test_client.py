@@ -343,18 +343,25 @@ def test_documented_fastapi_app_queues_launches_and_reads(applications_database:
 
 
 def test_documented_flask_app_requests_a_report_and_revokes(
-    applications_database: Company, operations: OpsClient
+    applications_database: Company, operations: OpsClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SESSION_KEY", "a key of this test")
     names = run_code_example(1)
     application = names["app"].test_client()
     case = applications_database.case()
-    response = application.post(f"/cases/{case.case_id}/ledger", data={"user_id": case.specialist_id})
+    with application.session_transaction() as login:
+        login["user_id"] = case.specialist_id
+    response = application.post(f"/cases/{case.case_id}/ledger")
     assert response.status_code == 202, response.text
     with applications_database.sessions() as session:
         stored = session.get(ReportRequest, response.json["request"])
         assert stored is not None
         assert (stored.kind, stored.params, stored.format) == ("case_ledger", {"case_id": case.case_id}, "pdf")
-    assert application.post("/cases/999999/ledger", data={"user_id": case.specialist_id}).status_code == 422
+    assert application.post("/cases/999999/ledger").status_code == 422
+    with application.session_transaction() as login:
+        login["user_id"] = applications_database.case().payee_id
+    refused = application.post(f"/cases/{case.case_id}/ledger", data={"user_id": case.specialist_id})
+    assert (refused.status_code, "you are not one of its parties" in refused.json["detail"]) == (403, True)
     run_id = operations.launch("example_progress", LONG)
     # Dagster cannot cancel a run while it is starting.
     wait_for_state(operations, run_id, lambda state: state.status is RunStatus.STARTED, "the run to start")

@@ -115,17 +115,17 @@ def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.RunReque
 def test_sensor_requests_a_run_only_if_a_rule_approves_a_request(
     factory: CaseFactory, instance: dg.DagsterInstance
 ) -> None:
-    assert tick(instance) == "No pending request could match an enabled rule."
+    assert str(tick(instance)).startswith("No pending request can be approved now")
     rule = factory.rule(daily_limit_cents=9_999)
     request = factory.request(factory.case(), 10_000)
     for _ in range(2):
-        assert "No pending request can be approved now (1 evaluated)" in str(tick(instance))
+        assert str(tick(instance)).startswith("No pending request can be approved now")
     factory.change(ApprovalRule, rule, daily_limit_cents=10_000)
     requested = tick(instance)
     assert isinstance(requested, dg.RunRequest)
     assert requested.tags["seedtrust/reason"] == f"rule {rule} approves request {request}"
     assert run(RULE, instance=instance).returned["approved"] == 1
-    assert tick(instance) == "No pending request could match an enabled rule."
+    assert str(tick(instance)).startswith("No pending request can be approved now")
 
 
 def test_sensor_pauses_after_a_slow_evaluation_that_found_nothing(

@@ -6,8 +6,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from seedtrust_ops.domain.outbox.dispatcher import DeliveryReport
+from seedtrust_ops.domain.outbox.email_sink import INACTIVE_RECIPIENT
+from seedtrust_ops.domain.reports import generator, request_limit
+from seedtrust_ops.jobs import report_generation
+from seedtrust_ops.orchestration.email_delivery import send_queued_emails
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
-from seedtrust_ops.tables import ReportClaim
+from seedtrust_ops.tables import Notification, ReportClaim, ReportRequest, User
 from seedtrust_ops_tests.jobs.report_requests import (
     job_result,
     request_report,
@@ -30,6 +35,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "case id is text": ({"kind": "case_ledger", "params": {"case_id": "first"}}, "needs a case id"),
     "case id too large": ({"kind": "case_ledger", "params": {"case_id": 10**30}}, "needs a case id"),
+    "unknown parameter": (
+        {"kind": "disbursements", "params": {"form": "2026-01-01"}},
+        "The report 'disbursements' has no parameter 'form'.",
+    ),
+    "unreadable parameters": ({"kind": "disbursements", "params": {"from": "x" * 100_000}}, "cannot be read"),
     "a list": ({"kind": "case_ledger", "params": [1]}, "report's parameters cannot be read"),
     "not a date": ({"kind": "disbursements", "params": {"from": "yesterday"}}, "'yesterday', which is not a date"),
     "impossible date": ({"kind": "disbursements", "params": {"to": "2026-02-30"}}, "'2026-02-30', which is not a date"),
@@ -71,6 +81,44 @@ def test_unreachable_requester_gets_no_email_and_others_continue(
     assert request_row(company, request_id).status == 4
     assert message in str(request_row(company, request_id).error)
     assert len(mailbox.control.emails()) == 1
+
+
+@pytest.mark.parametrize("max_bytes", [generator.MAX_ATTACHMENT_BYTES, 10], ids=["attached", "linked"])
+def test_report_of_a_user_deactivated_before_delivery_is_not_sent(
+    company: Company, case: BuiltCase, mailbox: MailboxProcess, monkeypatch: pytest.MonkeyPatch, max_bytes: int
+) -> None:
+    monkeypatch.setattr(generator, "MAX_ATTACHMENT_BYTES", max_bytes)
+    request_id = request_report(company, "account_balances")
+    address = requester_email(company, request_id)
+
+    def deactivate_and_send(*arguments: Any) -> DeliveryReport:
+        with company.sessions.begin() as session:
+            session.execute(update(User).where(User.email == address).values(is_active=False))
+        return send_queued_emails(*arguments)
+
+    monkeypatch.setattr(report_generation, "send_queued_emails", deactivate_and_send)
+    assert run_all()["generated"] == [request_id]
+    assert mailbox.control.emails() == []
+    with company.sessions() as session:
+        (email,) = session.scalars(select(Notification))
+    assert (email.status, email.last_error) == ("failed", INACTIVE_RECIPIENT)
+
+
+def test_requests_beyond_the_limit_fail_with_one_email(
+    company: Company, case: BuiltCase, mailbox: MailboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_limit, "MAX_WAITING_REPORTS", 1)
+    accepted = request_report(company, "account_balances", requested_at=datetime(2026, 3, 3, tzinfo=UTC))
+    with company.sessions.begin() as session:
+        user_id = session.get_one(ReportRequest, accepted).user_id
+        session.add_all([ReportRequest(user_id=user_id, kind="account_balances") for _ in range(3)])
+    result = run_all()
+    assert (result["generated"], result["refused"]) == ([accepted], 3)
+    emails = mailbox.control.emails(requester_email(company, accepted))
+    assert sorted(email.subject for email in emails) == [
+        "3 report requests not accepted",
+        "Your report is ready: Account balances",
+    ]
 
 
 def test_missing_bucket_fails_the_request_and_names_the_bucket(

@@ -3,26 +3,32 @@
 import csv
 import hashlib
 import io
+import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
+from unicodedata import normalize
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import httpx
 import openpyxl
 import pytest
 from pypdf import PdfReader
-from sqlalchemy import select
+from sqlalchemy import func, text, update
 
 from seedtrust_ops.domain.reports import generator, pdf_writer
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.sandbox.stack import ExternalServices
-from seedtrust_ops.tables import Notification
+from seedtrust_ops.tables import DisbursementRequest, LedgerEntry, User
 from seedtrust_ops_tests.jobs.report_requests import job_result, request_report, request_row, requester_email, run
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
 from seedtrust_ops_tests.support.job_environment import FORMULA_TEXT
 
 pytestmark = pytest.mark.usefixtures("full_environment")
+
+
+ZONE = ZoneInfo("America/New_York")
 
 
 def read_csv(content: bytes) -> list[list[str]]:
@@ -126,12 +132,107 @@ def test_large_report_is_sent_as_a_presigned_link(
     run()
     (email,) = mailbox.control.emails(requester_email(company, request_id))
     assert email.attachments == {}
-    with company.sessions() as session:
-        variables = session.scalars(select(Notification.variables)).one()
-    assert "604800" in variables["link"]
-    response = httpx.get(variables["link"], timeout=60)
+    (link,) = [line for line in email.text.splitlines() if line.startswith("http")]
+    assert "604800" in link
+    assert f"works until {datetime.now(ZONE) + timedelta(days=7):%B}" in " ".join(email.text.split())
+    response = httpx.get(link, timeout=60)
     assert read_csv(response.content)[0][0] == "Case"
-    assert f"account-balances-{datetime.now().year}" in response.headers["content-disposition"]  # noqa: DTZ005
+    assert f"account-balances-{datetime.now(ZONE).year}" in response.headers["content-disposition"]
+
+
+def test_long_texts_are_cut_and_names_are_whole_in_every_format(
+    company: Company, case: BuiltCase, external_services: ExternalServices, mailbox: MailboxProcess
+) -> None:
+    name = "Łucja José-Ñandú 李 Wolfeschlegelsteinhausenbergerdorff " * 4
+    with company.sessions.begin() as session:
+        session.execute(update(User).where(User.id == case.payee_id).values(full_name=name.strip()))
+        session.execute(update(DisbursementRequest).values(description=func.repeat("long text ", 2_000_000)))
+    requests = {
+        file_format: request_report(company, "disbursements", file_format) for file_format in ("csv", "xlsx", "pdf")
+    }
+    assert job_result(run())["generated"] == list(requests.values())
+    files = {
+        format_name: next(iter(mailbox.control.emails(requester_email(company, request_id))[0].attachments.values()))
+        for format_name, request_id in requests.items()
+    }
+    row = read_csv(files["csv"])[1]
+    assert (row[2], len(row[4]), row[4][-3:]) == (name.strip(), 5_000, "xt…")
+    sheet = openpyxl.load_workbook(io.BytesIO(files["xlsx"])).worksheets[0]
+    assert [cell.value for cell in sheet[sheet.max_row]][2:5] == [name.strip(), row[3], row[4]]
+    printed = "".join(page.extract_text() for page in PdfReader(io.BytesIO(files["pdf"])).pages)
+    assert "…" in printed
+    assert "".join(name.replace("李", "[U+674E]").split()) in "".join(printed.split())
+
+
+FORMULA_CELLS = [
+    "=1+1",
+    "\N{FULLWIDTH EQUALS SIGN}1+1",
+    "\N{FULLWIDTH COMMERCIAL AT}SUM(1)",
+    "\N{FULLWIDTH HYPHEN-MINUS}1",
+    "\N{SMALL PLUS SIGN}1",
+    "\N{MINUS SIGN}1",
+    " =1+1",
+    "\u3000\N{FULLWIDTH EQUALS SIGN}1+1",
+    "\u200b=1+1",
+    "\ufeff+1",
+    "\t=1+1",
+    "\r@SUM(1)",
+    "\n-1",
+    "Refund;=1+1",
+    "Refund;;\t \N{FULLWIDTH PLUS SIGN}1",
+    "Refund\n=1+1",
+]
+
+
+def test_no_text_starts_a_formula_in_a_spreadsheet(company: Company, case: BuiltCase, mailbox: MailboxProcess) -> None:
+    """Also in programs that trim cells, fold full-width characters, or split lines at semicolons or tabs."""
+    with company.sessions.begin() as session:
+        for memo in FORMULA_CELLS:
+            session.add(LedgerEntry(account_id=case.account_id, amount_cents=1, kind="fee", memo=memo))
+    requests = {
+        file_format: request_report(company, "case_ledger", file_format, {"case_id": case.case_id})
+        for file_format in ("csv", "xlsx")
+    }
+    run()
+    files = {
+        format_name: next(iter(mailbox.control.emails(requester_email(company, request_id))[0].attachments.values()))
+        for format_name, request_id in requests.items()
+    }
+    cells = [cell for line in read_csv(files["csv"]) for cell in line]
+    cells += re.split(r"[;\t\r\n]", files["csv"].decode("utf-8-sig"))
+    for cell in cells:
+        trimmed = re.sub(r"[\s\u200b\ufeff]", "", normalize("NFKC", cell.replace("\N{MINUS SIGN}", "-")))
+        assert re.fullmatch(r"-?\d+\.\d\d", trimmed) or not trimmed.startswith(("=", "+", "-", "@")), cell
+    sheet = openpyxl.load_workbook(io.BytesIO(files["xlsx"])).worksheets[0]
+    memos = [row[2] for row in sheet.iter_rows(min_row=sheet.max_row - len(FORMULA_CELLS) + 1)]
+    assert {(cell.data_type, cell.number_format) for cell in memos} == {("s", "@")}
+
+
+@pytest.mark.parametrize("posted_at", ["infinity", "-infinity", "20260-03-03", "0001-01-01"])
+def test_times_that_python_cannot_load_are_shown_as_the_nearest(
+    company: Company, case: BuiltCase, mailbox: MailboxProcess, posted_at: str
+) -> None:
+    with company.sessions.begin() as session:
+        session.execute(text("update ledger_entries set posted_at = :at where kind = 'fee'"), {"at": posted_at})
+    requests = [
+        request_report(company, "case_ledger", format_name, {"case_id": case.case_id})
+        for format_name in ("csv", "xlsx", "pdf")
+    ]
+    assert job_result(run())["generated"] == requests
+    ((_, content),) = mailbox.control.emails(requester_email(company, requests[0]))[0].attachments.items()
+    shown = {line[0] for line in read_csv(content)}
+    assert shown & {"1900-01-01 00:00:00", "9000-01-01 00:00:00"}
+
+
+def test_pdf_with_too_many_pages_says_what_to_request_instead(
+    company: Company, case: BuiltCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pdf_writer, "MAX_PAGES", 1)
+    with company.sessions.begin() as session:
+        session.execute(update(LedgerEntry).values(memo=func.repeat("long text ", 500)))
+    request_id = request_report(company, "case_ledger", "pdf", {"case_id": case.case_id})
+    run()
+    assert "more than 1 pages, the limit for a PDF. Request XLSX or CSV" in str(request_row(company, request_id).error)
 
 
 def test_pdf_with_too_many_rows_says_what_to_request_instead(

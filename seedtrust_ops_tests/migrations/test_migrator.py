@@ -411,6 +411,34 @@ APPEND_ONLY = {
 }
 
 
+def test_migration_replaces_the_links_of_reports_with_their_keys(platform_database: Engine) -> None:
+    """Links that were signed when reports were generated are removed from sent emails, too."""
+    migrate_to(platform_database, "0010")
+    link = (
+        "https://bucket.s3.amazonaws.com/reports/case_ledger/7/0a1b/case-ledger-2026-03-03.csv?X-Amz-Signature=5ec4e7"
+    )
+    with platform_database.begin() as connection:
+        connection.execute(
+            text(
+                "insert into ops.notifications (dedupe_key, kind, recipient_email, subject, status, variables) values"
+                " ('1', 'report', 'a', '', 'sent',"
+                "  jsonb_build_object('rows', 1, 'link', cast(:link as text), 'link_expires_at', '2026')),"
+                " ('2', 'report', 'a', '', 'queued',"
+                "  jsonb_build_object('rows', 2, 'link', null, 'link_expires_at', null))"
+            ),
+            {"link": link},
+        )
+    migrate(platform_database)
+    stored_file = {
+        "key": "reports/case_ledger/7/0a1b/case-ledger-2026-03-03.csv",
+        "filename": "case-ledger-2026-03-03.csv",
+    }
+    assert read_columns(platform_database, "notifications")["variables"] == [
+        {"rows": 1, "stored_file": stored_file},
+        {"rows": 2, "stored_file": None},
+    ]
+
+
 @pytest.mark.parametrize("table", APPEND_ONLY)
 def test_record_tables_are_append_only(migrated_database: Engine, table: str) -> None:
     insert_row, change = APPEND_ONLY[table]

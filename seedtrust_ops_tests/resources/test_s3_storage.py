@@ -1,6 +1,7 @@
 """The S3 client against a server with the real protocol: storing objects, and a clear error for every failure."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -47,13 +48,39 @@ def test_file_larger_than_one_part_is_stored_whole_with_its_type(
     assert server.client().head_object(Bucket=server.bucket, Key="large")["ContentType"] == "text/csv"
 
 
-def test_presigned_url_names_the_file_and_lasts_seven_days(storage: S3Storage) -> None:
+def test_download_link_names_the_file_and_lasts_seven_days(storage: S3Storage) -> None:
     storage.put("linked", b"content")
-    url = storage.presigned_url("linked", "Report 1.csv")
-    assert "X-Amz-Expires=604800" in url
-    response = httpx.get(url)
+    link = storage.download_link("linked", "Report 1.csv")
+    assert "X-Amz-Expires=604800" in link.url
+    assert link.expires_at is not None
+    assert timedelta(0) <= datetime.now(UTC) + timedelta(days=7) - link.expires_at < timedelta(minutes=1)
+    response = httpx.get(link.url)
     assert response.content == b"content"
     assert response.headers["content-disposition"] == 'attachment; filename="Report 1.csv"'
+    assert link.url not in repr(link)
+
+
+@pytest.mark.parametrize("lifetime", [timedelta(hours=5, minutes=30), timedelta(minutes=20), timedelta(days=20)])
+def test_download_link_ends_with_temporary_credentials(
+    storage: S3Storage, monkeypatch: pytest.MonkeyPatch, lifetime: timedelta
+) -> None:
+    """A role's credentials end within hours, whatever the link says."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token of a role")
+    ends_at = datetime.now(UTC) + lifetime
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", ends_at.isoformat())
+    link = open_storage(storage.bucket).download_link("key", "report.csv")
+    assert link.expires_at is not None
+    promised = link.expires_at - datetime.now(UTC)
+    assert timedelta(0) <= min(lifetime, timedelta(days=7)) - promised < timedelta(minutes=3)
+    assert f"X-Amz-Expires={round(promised.total_seconds() / 60) * 60}" in link.url
+
+
+def test_download_link_has_no_end_if_that_of_its_credentials_is_unknown(
+    storage: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token of a role")
+    link = open_storage(storage.bucket).download_link("key", "report.csv")
+    assert link.expires_at is None
 
 
 @pytest.mark.parametrize("call", ["put", "get", "delete", "put_file"])
@@ -86,6 +113,8 @@ def test_missing_credentials_and_invalid_endpoint_name_the_variables(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     with pytest.raises(StorageRejected, match="Set AWS_ACCESS_KEY_ID"):
         open_storage("seedtrust-reports").put("k", b"")
+    with pytest.raises(StorageRejected, match="Set AWS_ACCESS_KEY_ID"):
+        open_storage("seedtrust-reports").download_link("k", "report.csv")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "not an address")
     with pytest.raises(StorageRejected, match="Check AWS_ENDPOINT_URL"):
         open_storage("seedtrust-reports")

@@ -5,8 +5,7 @@ one can change a rule while it approves.
 See docs/decisions/approvals.md.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import tzinfo
 
 from sqlalchemy import BigInteger, TableValuedAlias, Text, update
@@ -19,7 +18,7 @@ from seedtrust_ops.domain.approvals.queries import (
     pending_requests,
     remaining_limits,
 )
-from seedtrust_ops.domain.approvals.rules import Approval, Request, decide
+from seedtrust_ops.domain.approvals.rules import Approval, decide
 from seedtrust_ops.domain.approvals.writer import (
     ApprovalReport,
     is_approvable,
@@ -41,7 +40,8 @@ def approve_by_rules(session: Session, zone: tzinfo) -> ApprovalReport:
     lock_approvals(session)
     rules = load_rules(session, locked=True)
     approved_at = database_time(session)
-    approvals = list(decide(pending_requests(session, rules), rules, remaining_limits(session, approved_at, zone)))
+    limits = remaining_limits(session, approved_at, zone)
+    approvals = list(decide(pending_requests(session, rules, limits), rules, limits))
     if not approvals:
         return ApprovalReport()
     decided = _as_rows(approvals)
@@ -64,35 +64,16 @@ def approve_by_rules(session: Session, zone: tzinfo) -> ApprovalReport:
 def preview_by_rules(session: Session, zone: tzinfo) -> ApprovalReport:
     """Return what `approve_by_rules` would approve now, without changing or locking anything."""
     rules = load_rules(session)
-    approvals = list(
-        decide(pending_requests(session, rules), rules, remaining_limits(session, database_time(session), zone))
-    )
+    limits = remaining_limits(session, database_time(session), zone)
+    approvals = list(decide(pending_requests(session, rules, limits), rules, limits))
     return preview_approvals(session, _as_rows(approvals)) if approvals else ApprovalReport()
 
 
-@dataclass(frozen=True)
-class ApprovalSearch:
-    """Whether a run would approve anything now."""
-
-    first: Approval | None
-    """The first approval that a run would make now; None if it would make none."""
-    evaluated: int
-    """How many pending requests were evaluated to find that out."""
-
-
-def find_first_approval(session: Session, zone: tzinfo) -> ApprovalSearch:
-    """Decide as a run would, up to its first approval, without changing or locking anything."""
-    evaluated = 0
+def find_first_approval(session: Session, zone: tzinfo) -> Approval | None:
+    """Return the first approval that a run would make now, or None, without changing or locking anything."""
     rules = load_rules(session)
-
-    def count_requests() -> Iterator[Request]:
-        nonlocal evaluated
-        for request in pending_requests(session, rules):
-            evaluated += 1
-            yield request
-
-    first = next(decide(count_requests(), rules, remaining_limits(session, database_time(session), zone)), None)
-    return ApprovalSearch(first, evaluated)
+    limits = remaining_limits(session, database_time(session), zone)
+    return next(decide(pending_requests(session, rules, limits), rules, limits), None)
 
 
 def _as_rows(approvals: Iterable[Approval]) -> TableValuedAlias:

@@ -56,7 +56,9 @@ def explain(session: Session, request_id: int, zone: tzinfo) -> list[str]:
         )
     rules = load_rules(session, enabled_only=False)
     limits = remaining_limits(session, database_time(session), zone, excluding=request_id)
-    older = takewhile(lambda one: _queue_position(one) < _queue_position(request), pending_requests(session, rules))
+    older = takewhile(
+        lambda one: _queue_position(one) < _queue_position(request), pending_requests(session, rules, limits)
+    )
     return explain_lines(request, rules, limits.after(decide(older, rules, limits)))
 
 

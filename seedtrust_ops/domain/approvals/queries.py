@@ -1,17 +1,19 @@
 """Loads what the rules decide on: rules, pending requests, and the limits that remain.
 
-The decision itself is in `rules`; here only requests that no rule could match are filtered out.
+The decision itself is in `rules`; here only requests that no rule could match within the limits are filtered out: a
+hundred thousand requests that wait for tomorrow's limit must not be read at each evaluation.
 """
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime, time, timedelta, tzinfo
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy import BigInteger, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.approvals.rules import RemainingLimits, Request, Rule
 from seedtrust_ops.domain.approvals.writer import Payee, has_returned_payment, is_approvable
+from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.tables import Account, ApprovalRule, Case, DisbursementRequest
 from seedtrust_ops.tables.user_text import cut_text
 
@@ -47,21 +49,35 @@ def load_rules(session: Session, *, locked: bool = False, enabled_only: bool = T
     return [Rule(*row) for row in session.execute(query)]
 
 
-def pending_requests(session: Session, rules: Iterable[Rule]) -> Iterator[Request]:
-    """Yield the approvable requests that a rule could match if limits allow, oldest first."""
+def pending_requests(session: Session, rules: Iterable[Rule], limits: RemainingLimits) -> Iterator[Request]:
+    """Yield the approvable requests that a rule could match within `limits`, oldest first.
+
+    Limits only shrink while requests are approved, so a request that exceeds them now is approved by no rule.
+    """
+    above_minimum = array_table(
+        "above_minimum", [("case_id", BigInteger()), ("cents", BigInteger())], limits.above_minimum.items()
+    )
     # One condition per rule: a join with the rules table, where each condition may be 'any', is many times slower.
     could_match = [
         and_(
-            DisbursementRequest.amount_cents <= rule.max_amount_cents,
+            DisbursementRequest.amount_cents <= _max_amount(rule, limits),
             *(DisbursementRequest.category == one for one in (rule.category,) if one is not None),
             *(DisbursementRequest.payee_id == one for one in (rule.payee_id,) if one is not None),
             *(DisbursementRequest.case_id == one for one in (rule.case_id,) if one is not None),
+            *(DisbursementRequest.amount_cents <= above_minimum.c.cents for _ in range(rule.keep_minimum_balance)),
         )
         for rule in rules
-        if rule.is_enabled
+        if rule.is_enabled and _max_amount(rule, limits) > 0
     ]
     if could_match:
-        yield from _requests(session, _request_query().where(*is_approvable(), or_(*could_match)))
+        query = _request_query().outerjoin(above_minimum, above_minimum.c.case_id == DisbursementRequest.case_id)
+        yield from _requests(session, query.where(*is_approvable(), or_(*could_match)))
+
+
+def _max_amount(rule: Rule, limits: RemainingLimits) -> int:
+    if rule.daily_limit_cents is None:
+        return rule.max_amount_cents
+    return min(rule.max_amount_cents, rule.daily_limit_cents - limits.used_today.get(rule.id, 0))
 
 
 def find_request(session: Session, request_id: int) -> Request | None:

@@ -27,11 +27,26 @@ _EVENTS = {
 
 
 def reports_waiting(session: Session, *, max_wait_seconds: float) -> list[Finding]:
-    """Find whether the oldest pending report request has waited for more than `max_wait_seconds`."""
-    number, seconds = session.execute(
-        select(func.count(), func.extract("epoch", func.now() - func.min(ReportRequest.requested_at))).where(
-            ReportRequest.status == PENDING_REPORT
+    """Find whether a user has waited for a report for more than `max_wait_seconds`.
+
+    Users take turns, so a wait counts from the user's oldest pending request or their last finished report, whichever
+    is later: the long queue of one user is no incident while their reports arrive.
+    """
+    pending = (
+        select(
+            ReportRequest.user_id,
+            func.count().label("number"),
+            func.min(ReportRequest.requested_at).label("since"),
         )
+        .where(ReportRequest.status == PENDING_REPORT)
+        .group_by(ReportRequest.user_id)
+        .subquery("pending")
+    )
+    finished = select(func.max(ReportRequest.finished_at)).where(ReportRequest.user_id == pending.c.user_id)
+    # `greatest` ignores null: the last report of a user who never had one.
+    waits_since = func.greatest(pending.c.since, finished.scalar_subquery())
+    number, seconds = session.execute(
+        select(func.sum(pending.c.number), func.extract("epoch", func.now() - func.min(waits_since)))
     ).one()
     if not number or seconds <= max_wait_seconds:
         return []
@@ -40,7 +55,7 @@ def reports_waiting(session: Session, *, max_wait_seconds: float) -> list[Findin
             REPORTS_WAITING,
             "report requests",
             Severity.HIGH,
-            f"{number} report request{' is' if number == 1 else 's are'} waiting, the oldest for "
+            f"{number} report request{' is' if number == 1 else 's are'} waiting, and a user has waited for "
             f"{format_duration(float(seconds))}. Check the last runs of report_generation and the ticks of its "
             "schedule; S3 or the mail server may be down. The requests are processed automatically once it runs again.",
         )

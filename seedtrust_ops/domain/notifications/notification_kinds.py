@@ -109,20 +109,23 @@ REPORT = NotificationKind(
         "report_title": "the report's title, such as 'Case ledger'",
         "rows": "the number of rows",
         "requested_at": "when it was requested, a time",
-        "link": "the download link, or null if the file is attached",
-        "link_expires_at": "when the link expires, a time, or null if the file is attached",
+        "stored_file": "the key and the filename of the stored file, or null if the file is attached",
     },
-    optional={"about": "what the report covers, such as 'Case ST-1042' or 'January 1 to March 31, 2026'"},
+    optional={
+        "about": "what the report covers, such as 'Case ST-1042' or 'January 1 to March 31, 2026'",
+        "link": "the download link of the stored file; it is signed on delivery and not stored",
+        "link_expires_at": "when the link expires, a time, or null if it expires within hours",
+    },
     typed={"report_title": MAX_NAME_CHARS, "about": MAX_NAME_CHARS},
     example={
         **_REPORT_EXAMPLE,
-        "link": None,
-        "link_expires_at": None,
+        "stored_file": None,
         "attachment_name": "case-ledger-ST-1042.xlsx",
     },
     other_examples={
         "report-link": {
             **_REPORT_EXAMPLE,
+            "stored_file": {"key": "reports/case_ledger/77/0a1b2c/case-ledger-ST-1042.xlsx", "filename": "ledger.xlsx"},
             "link": "https://reports.example/case-ledger-ST-1042.xlsx?signature=0a1b2c",
             "link_expires_at": "2026-03-10T15:00:12Z",
         }
@@ -146,6 +149,26 @@ REPORT_FAILED = NotificationKind(
         "requested_at": "2026-03-03T15:00:00Z",
         "reason": "There is no case with the number 99999. Check the number and request the report again.",
     },
+    urgency=Urgency.PROMPT,
+)
+REPORTS_REFUSED = TableEmailKind(
+    name="reports-refused",
+    recipients="A user who requested so many reports that some were not accepted: one email per day.",
+    subject="{{ count | pluralize('report request') }} not accepted",
+    introduction=(
+        "These report requests were not accepted, because too many of your reports were waiting already. "
+        "Please request what you need again when the others have arrived."
+    ),
+    columns=(
+        Column("request_id", "Request"),
+        Column("report", "Report"),
+        Column("requested_at", "Requested", format="date_time"),
+    ),
+    why="You are receiving this email because you requested these reports.",
+    example=[
+        {"request_id": "178", "report": "Case ledger", "requested_at": "2026-03-03T15:00:00Z"},
+        {"request_id": "179", "report": "Disbursements", "requested_at": "2026-03-03T15:00:02Z"},
+    ],
     urgency=Urgency.PROMPT,
 )
 TRANSFER_RETURNED = NotificationKind(

@@ -7,7 +7,7 @@ its response was lost can be recognized as a duplicate. Claims and retries are i
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from email.charset import QP, Charset
 from email.header import Header
@@ -28,8 +28,10 @@ from seedtrust_ops.domain.notifications.renderer import EmailRenderer, Unsendabl
 from seedtrust_ops.domain.outbox.dispatcher import DeliveryReport, Sink, Withheld, send_due
 from seedtrust_ops.domain.outbox.queue import Queue, RetryPolicy, requeue
 from seedtrust_ops.domain.outbox.store import Attachment, count_queued_emails
+from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.formatting import format_duration, pluralize, shorten, single_line
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, EmailTransport, MailServerUnavailable
+from seedtrust_ops.ports.object_storage import SignLink
 from seedtrust_ops.tables import Notification, NotificationAttachment, User
 
 # Addresses that every mail server carries unchanged: no quoting, no comments, only ASCII.
@@ -60,6 +62,10 @@ EMAIL_CLAIM_DURATION = timedelta(minutes=10)
 """With a timeout of 30 seconds per response, an email whose connection has to be reopened takes at most 7 minutes."""
 
 
+class LinkUnavailable(Exception):
+    """The link in this email cannot be signed now; other emails need none."""
+
+
 @dataclass(frozen=True)
 class DueEmail:
     """An email with everything that is needed to render and address it; `recipient_name` is empty if not a user's."""
@@ -82,12 +88,16 @@ def send_due_emails(
     max_seconds: float = 600,
     kinds: Sequence[str] | None = None,
     claim_duration: timedelta = EMAIL_CLAIM_DURATION,
+    sign_link: SignLink | None = None,
 ) -> DeliveryReport:
     """Send the emails that are due, most urgent kind first, until none is left or `max_seconds` have passed.
 
     Only emails of `kinds` are sent, or of all kinds that this process knows: an email of another kind stays queued for
     a release that knows it. An email that can't be rendered or is rejected fails alone. After a crash, what was claimed
     waits for `claim_duration`, which must be longer than sending one email can take.
+
+    An email with a `stored_file` gets a link to it from `sign_link`. The link is in the email and nowhere else: whoever
+    reads the outbox must not be able to read reports.
     """
     names = kind_names_by_urgency() if kinds is None else kinds
     queue = Queue(
@@ -96,7 +106,7 @@ def send_due_emails(
         retry_policy=lambda email: ALERT_EMAIL_RETRIES if KINDS[email.kind].urgency is Urgency.ALERT else EMAIL_RETRIES,
         claim_duration=claim_duration,
     )
-    return send_due(sessions, queue, _EmailSink(transport, renderer), max_seconds=max_seconds)
+    return send_due(sessions, queue, _EmailSink(transport, renderer, sign_link), max_seconds=max_seconds)
 
 
 def requeue_failed(session: Session) -> int:
@@ -120,12 +130,13 @@ class _EmailSink(Sink[Notification, DueEmail]):
     """Renders emails and sends them over one connection to the mail server."""
 
     rejections = (UnsendableEmail, EmailRejected)
-    deferrals = (EmailDeferred,)
+    deferrals = (EmailDeferred, LinkUnavailable)
     outages = (MailServerUnavailable,)
 
-    def __init__(self, transport: EmailTransport, renderer: EmailRenderer) -> None:
+    def __init__(self, transport: EmailTransport, renderer: EmailRenderer, sign_link: SignLink | None) -> None:
         self._transport = transport
         self._renderer = renderer
+        self._sign_link = sign_link
 
     def load(self, session: Session, row: Notification) -> DueEmail:
         recipient = select(User.full_name).where(User.id == row.recipient_id, User.is_active)
@@ -145,9 +156,22 @@ class _EmailSink(Sink[Notification, DueEmail]):
         )
 
     def send(self, item: DueEmail) -> Mapping[str, Any]:
+        if "stored_file" in item.variables and item.variables["stored_file"] is not None:
+            link = self._link_to(item.variables["stored_file"])
+            item = replace(item, variables={**item.variables, **link})
         message, subject = build_message(item, self._renderer, self._transport.sender)
         self._transport.send(message)
         return {"subject": subject}
+
+    def _link_to(self, stored_file: Mapping[str, str]) -> Mapping[str, str | None]:
+        if self._sign_link is None:
+            raise LinkUnavailable("This process has no storage to sign the email's link for. It will be retried.")
+        try:
+            link = self._sign_link(stored_file["key"], stored_file["filename"])
+        except SeedTrustError as error:
+            raise LinkUnavailable(f"The email's link could not be signed. {error}") from error
+        expires_at = None if link.expires_at is None else link.expires_at.isoformat()
+        return {"link": link.url, "link_expires_at": expires_at}
 
     def on_sent(self, session: Session, item: DueEmail, *, is_first: bool) -> None:
         if item.attachment is not None:

@@ -1,14 +1,21 @@
 """Writes a report as CSV, for programs as well as for Excel: a header line, then one line per row."""
 
 import csv
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from seedtrust_ops.domain.reports.report_content import ColumnType, Report
 
-# OWASP, "CSV Injection": the characters that start a formula in a spreadsheet.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# OWASP, "CSV Injection": what starts a formula in a spreadsheet. The full-width and small forms of these characters,
+# and the minus sign, do so in programs that read East Asian text.
+_FORMULA_STARTS = r"=+\-@" "\uff1d\uff0b\uff0d\uff20" "\ufe66\ufe62\ufe63\ufe6b" "\u2212"
+# Programs that trim cells look behind spaces, control characters, and what is not visible.
+_IGNORED = r"\x00-\x08\x0b\x0c\x0e-\x20\x7f-\xa0\xad\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff"
+# Programs that split lines at semicolons or tabs, as Excel does in some countries, find another cell behind each.
+_FORMULA_CELL = re.compile(rf"\A(?=[\t\r\n])|(\A|[;\t\r\n])(?=[{_IGNORED}]*[{_FORMULA_STARTS}])")
+_SUSPICIOUS = re.compile(rf"[{_FORMULA_STARTS}\t\r\n]")
 
 
 def write_csv(report: Report, rows: Iterator[tuple[Any, ...]], path: Path) -> None:
@@ -26,9 +33,9 @@ def write_csv(report: Report, rows: Iterator[tuple[Any, ...]], path: Path) -> No
 
 
 def escape_formula(value: object) -> str:
-    """Return the text with an apostrophe in front if a spreadsheet would evaluate it as a formula."""
+    """Return the text with an apostrophe wherever a spreadsheet would find a cell that could start a formula."""
     text = str(value)
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    return _FORMULA_CELL.sub(r"\1'", text) if _SUSPICIOUS.search(text) else text
 
 
 def _money(cents: int) -> str:

@@ -17,8 +17,10 @@ from seedtrust_ops.domain.reports.parameters import InvalidReportRequest
 from seedtrust_ops.domain.reports.pdf_writer import write_pdf
 from seedtrust_ops.domain.reports.report_content import Report, format_value
 from seedtrust_ops.domain.reports.xlsx_writer import write_xlsx
+from seedtrust_ops.formatting import single_line
 
 PREVIEW_ROWS = 10
+MAX_PREVIEW_CHARACTERS = 200
 PAGE_ROWS = 2_000
 MAX_BUILD_SECONDS = 540.0
 """Shorter than the 10 minutes after which a request is claimed again, so that two workers never build the same one."""
@@ -92,7 +94,10 @@ class _CountedRows:
             self.rows += 1
             if self.rows <= PREVIEW_ROWS:
                 self.preview.append(
-                    [format_value(column.type, value) for column, value in zip(self._report.columns, row, strict=True)]
+                    [
+                        single_line(format_value(column.type, value), MAX_PREVIEW_CHARACTERS)
+                        for column, value in zip(self._report.columns, row, strict=True)
+                    ]
                 )
             if self.rows % PAGE_ROWS == 0 and monotonic() > end:
                 raise InvalidReportRequest(

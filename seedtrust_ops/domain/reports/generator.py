@@ -1,4 +1,4 @@
-"""Generates requested reports, oldest first: claim, build, store, then email and status in one transaction.
+"""Generates requested reports: claim, build, store, then email and status in one transaction.
 
 A bad request fails alone and its requester is notified; if storage is unavailable, the request is requeued. A worker
 that crashes leaves its request to be claimed again.
@@ -6,7 +6,7 @@ that crashes leaves its request to be claimed again.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.outbox import Attachment, Email, enqueue_emails
+from seedtrust_ops.domain.reports.authority import ReportNotAllowed, require_authority
 from seedtrust_ops.domain.reports.file_builder import BuiltReport, build_report
 from seedtrust_ops.domain.reports.report_kinds import prepare_report, report_title
 from seedtrust_ops.domain.reports.request_queue import (
@@ -24,6 +25,7 @@ from seedtrust_ops.domain.reports.request_queue import (
     RequestNotClaimable,
     claim_next_request,
     claim_request_by_id,
+    read_params,
     record_emailed,
     record_failed,
     requeue_request,
@@ -35,7 +37,6 @@ DRAIN_SECONDS = 50.0
 """docs/rules.md, section 6: no further request is started after this; the next run continues."""
 MAX_ATTACHMENT_BYTES = 5 * 1024 * 1024
 """Larger files are sent as a link (docs/rules.md, section 6)."""
-LINK_LIFETIME = timedelta(days=7)
 
 
 class RequesterUnreachable(SeedTrustError):
@@ -64,7 +65,9 @@ class RequestFailure:
 def generate_reports(
     sessions: Sessions, storage: ReportStorage, *, zone: str, seconds: float = DRAIN_SECONDS
 ) -> Iterator[GeneratedReport | RequestFailure]:
-    """Generate reports until no request is free or `seconds` have passed. Any number of workers may run at once.
+    """Generate reports until no request is free or `seconds` have passed; users take turns.
+
+    Any number of workers may run at once.
 
     Args:
         sessions: the application database.
@@ -119,10 +122,10 @@ def _generate(
             built = _build(sessions, request, zone, Path(folder))
             key = f"reports/{request.kind}/{request.id}/{request.token}/{built.filename}"
             storage.put_file(key, built.path, built.media_type)
-            email = _report_email(storage, request, built, key)
+            email = _report_email(request, built, key)
             try:
                 run_in_transaction(sessions, lambda session: _record_generated(session, request, email))
-            except ClaimLost:
+            except (ClaimLost, ReportNotAllowed):
                 storage.delete(key)
                 raise
     except TransientError as error:
@@ -162,11 +165,13 @@ def _build(sessions: Sessions, request: ClaimedRequest, zone: str, folder: Path)
     with sessions() as session:
         # Several statements read the totals and the rows, which must agree with each other.
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        report = prepare_report(session, request.kind, request.params, zone)
+        params = read_params(session, request)
+        require_authority(session, request.user_id, request.kind, params)
+        report = prepare_report(session, request.kind, params, zone)
         return build_report(session, report, request.format, folder)
 
 
-def _report_email(storage: ReportStorage, request: ClaimedRequest, built: BuiltReport, key: str) -> Email:
+def _report_email(request: ClaimedRequest, built: BuiltReport, key: str) -> Email:
     attached = built.size <= MAX_ATTACHMENT_BYTES
     return Email(
         dedupe_key=f"report:{request.id}:{request.user_id}",
@@ -178,14 +183,15 @@ def _report_email(storage: ReportStorage, request: ClaimedRequest, built: BuiltR
             "about": built.report.about,
             "rows": built.rows,
             "requested_at": request.requested_at.isoformat(),
-            "link": None if attached else storage.presigned_url(key, built.filename),
-            "link_expires_at": None if attached else (datetime.now(UTC) + LINK_LIFETIME).isoformat(),
+            "stored_file": None if attached else {"key": key, "filename": built.filename},
         },
         attachment=Attachment(built.filename, built.media_type, built.path.read_bytes()) if attached else None,
     )
 
 
 def _record_generated(session: Session, request: ClaimedRequest, email: Email) -> None:
+    # Building may have taken minutes, in which the user was deactivated or removed from the case.
+    require_authority(session, request.user_id, request.kind, read_params(session, request))
     record_emailed(session, request)
     enqueue_emails(session, [email])
 

@@ -1,6 +1,6 @@
 """Validates the parameters of a report request, which are user input, and names what is wrong in one sentence.
 
-Who may request which report is not decided here.
+Who may request which report is decided in `authority`.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,15 @@ from seedtrust_ops.errors import SeedTrustError
 
 class InvalidReportRequest(SeedTrustError):
     """A report request that cannot be fulfilled as it stands; the message is for its requester."""
+
+
+PARAMETERS: Mapping[str, frozenset[str]] = {
+    "case_ledger": frozenset({"case_id"}),
+    "disbursements": frozenset({"from", "to", "status"}),
+    "account_balances": frozenset(),
+    "huntington_transfers": frozenset({"from", "to"}),
+}
+"""The parameters that each kind of report takes."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +38,30 @@ class Period:
         return f"since {first}" if first else f"until {last}" if last else "all time"
 
 
+def read_parameters(kind: str, params: object) -> Mapping[str, Any]:
+    """Return `params` by name; their values are not validated yet.
+
+    Raises:
+        InvalidReportRequest: there is no such kind of report, or it does not take one of the parameters. A filter that
+            was ignored would show more than what was asked for.
+    """
+    known = PARAMETERS.get(kind)
+    if known is None:
+        raise InvalidReportRequest(f"Unknown report {kind[:60]!r}. Choose one of {', '.join(PARAMETERS)}.")
+    if not isinstance(params, dict):
+        raise InvalidReportRequest("The report's parameters cannot be read. Request the report again.")
+    unknown = sorted(params.keys() - known)
+    if unknown:
+        expected = f"It takes {', '.join(sorted(known))}." if known else "It takes no parameters."
+        raise InvalidReportRequest(f"The report '{kind}' has no parameter {unknown[0][:60]!r}. {expected}")
+    return params
+
+
 def read_case_id(params: Mapping[str, Any]) -> int:
     """Return `case_id`; raises InvalidReportRequest if it is not a case id."""
     value = params.get("case_id")
     text = str(value).strip()
-    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or not 0 < int(text[:20]) < 2**63:
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 20 and 0 < int(text) < 2**63):
         raise InvalidReportRequest(
             "A case ledger needs a case id (`case_id`), and the request has none. Choose the case and request the "
             "report again."

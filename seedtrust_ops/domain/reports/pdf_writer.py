@@ -10,14 +10,20 @@ from typing import Any
 import matplotlib
 from fpdf import FPDF
 from fpdf.enums import XPos, YPos
+from fpdf.fonts import TTFFont
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from seedtrust_ops.domain.reports.parameters import InvalidReportRequest
 from seedtrust_ops.domain.reports.report_content import Chart, Column, ColumnType, Report, format_value
+from seedtrust_ops.formatting import single_line
 
 MAX_ROWS = 10_000
 """About 300 pages. A PDF is held in memory until it is complete."""
+MAX_PAGES = 1_000
+"""Rows with long texts fill a page each, and such a page takes a tenth of a second to lay out."""
+MAX_TEXT_CHARACTERS = 2_000
+"""More does not fit into a column of one page."""
 MARGIN = 12.0
 ROW_HEIGHT = 5.0
 SIZE = 7.5
@@ -25,12 +31,16 @@ DARK = (31, 58, 77)
 GREY = (110, 110, 110)
 ZEBRA = (243, 246, 248)
 FONT = "DejaVu"
-"""The font bundled with matplotlib: the built-in PDF fonts cover Western European characters only."""
+"""The font bundled with matplotlib: the built-in PDF fonts cover Western European characters only.
+
+It has no Chinese, Japanese, Korean, Thai or Indic characters. Those are printed as their code points, such as [U+674E],
+because a name with boxes in it is nobody's.
+"""
 FONT_FOLDER = Path(matplotlib.get_data_path(), "fonts", "ttf")
 
 
 def write_pdf(report: Report, rows: Iterator[tuple[Any, ...]], path: Path) -> None:
-    """Write `rows` to `path`; raises InvalidReportRequest if there are more than `MAX_ROWS`."""
+    """Write `rows` to `path`; raises InvalidReportRequest if there are more than `MAX_ROWS`, or `MAX_PAGES`."""
     held = list(islice(rows, MAX_ROWS + 1))
     if len(held) > MAX_ROWS:
         raise InvalidReportRequest(
@@ -47,6 +57,11 @@ def write_pdf(report: Report, rows: Iterator[tuple[Any, ...]], path: Path) -> No
     pages.write_header()
     for number, row in enumerate(held):
         pages.write_row(row, shaded=number % 2 == 1)
+        if pages.page_no() > MAX_PAGES:
+            raise InvalidReportRequest(
+                f"The report has more than {MAX_PAGES:,} pages, the limit for a PDF. Request XLSX or CSV, or a shorter "
+                "period."
+            )
     if not held:
         pages.set_text_color(*GREY)
         pages.cell(0, 8, "No rows.", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
@@ -66,6 +81,9 @@ class _Pages(FPDF):
         self.set_title(f"{report.title}: {report.about}")
         self.set_font(FONT, "", SIZE)
         self.alias_nb_pages()
+        font = self.fonts[FONT.lower()]
+        assert isinstance(font, TTFFont), "add_font made it"
+        self.printable = font.cmap.keys()
         wanted = sum(column.width for column in report.columns)
         self.widths = [column.width / wanted * self.epw for column in report.columns]
 
@@ -126,13 +144,18 @@ class _Pages(FPDF):
         self.set_xy(MARGIN, top + height)
 
     def _lines(self, column: Column, width: float, value: Any) -> list[str]:
-        text = " ".join(format_value(column.type, value).split())
+        text = self._printable(single_line(format_value(column.type, value), MAX_TEXT_CHARACTERS))
         if self.get_string_width(text) <= width - 2 * self.c_margin:
             return [text]
         lines = self.multi_cell(width, ROW_HEIGHT, text, dry_run=True, output="LINES")
         assert isinstance(lines, list), "output='LINES' gives a list"
         max_lines = int((self.h - 3 * MARGIN) / ROW_HEIGHT) - 4
         return lines if len(lines) <= max_lines else [*lines[: max_lines - 1], "…"]
+
+    def _printable(self, text: str) -> str:
+        if text.isascii():
+            return text
+        return "".join(one if ord(one) in self.printable else f"[U+{ord(one):04X}]" for one in text)
 
 
 def _align(column: Column) -> str:

@@ -1,12 +1,14 @@
 """The four kinds of reports: title, columns, query and totals of each.
 
-Rows come ready for the writers: money in cents, timestamps in local time, and never an account number.
+Rows come ready for the writers: money in cents, timestamps in local time, texts of a limited length, and never an
+account number.
 """
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Date, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Date, Select, String, case, cast, func, select, type_coerce
 from sqlalchemy.orm import Session, aliased
 
 from seedtrust_ops.domain.reports.parameters import (
@@ -14,6 +16,7 @@ from seedtrust_ops.domain.reports.parameters import (
     Period,
     read_case_id,
     read_choice,
+    read_parameters,
     read_period,
 )
 from seedtrust_ops.domain.reports.report_content import Chart, Column, ColumnType, Report, Total
@@ -27,9 +30,14 @@ from seedtrust_ops.tables import (
     LedgerEntry,
     User,
 )
+from seedtrust_ops.tables.user_text import UserText
 
 TEXT, MONEY, TIMESTAMP, NUMBER = ColumnType.TEXT, ColumnType.MONEY, ColumnType.TIMESTAMP, ColumnType.NUMBER
 MAX_ABOUT_CHARACTERS = 100
+MAX_CELL_CHARACTERS = 5_000
+"""Users write texts of any length. What is longer is cut in the database and ends in an ellipsis, in every format."""
+FIRST_TIME, LAST_TIME = datetime(1900, 1, 1), datetime(9000, 1, 1)  # noqa: DTZ001  local times
+"""PostgreSQL stores times that Python, a spreadsheet or a chart cannot show: those appear as the nearest of these."""
 DISBURSEMENT_STATUSES = ("pending", "approved", "denied", "cancelled", "paid")
 TITLES = {
     "case_ledger": "Case ledger",
@@ -49,19 +57,10 @@ def prepare_report(session: Session, kind: str, params: object, zone: str) -> Re
         zone: the office's time zone, for dates and local times.
 
     Raises:
-        InvalidReportRequest: the kind is unknown or a parameter is invalid.
+        InvalidReportRequest: the kind or a parameter is unknown, or a value is invalid.
     """
-    prepare = _KINDS.get(kind)
-    if prepare is None:
-        raise unknown_report_error(kind)
-    if not isinstance(params, dict):
-        raise InvalidReportRequest("The report's parameters cannot be read. Request the report again.")
-    return prepare(session, params, zone)
-
-
-def unknown_report_error(kind: str) -> InvalidReportRequest:
-    """Return the error for a kind that does not exist."""
-    return InvalidReportRequest(f"Unknown report {kind[:60]!r}. Choose one of {', '.join(TITLES)}.")
+    known = read_parameters(kind, params)
+    return _KINDS[kind](session, known, zone)
 
 
 def report_title(kind: str) -> str:
@@ -117,7 +116,7 @@ def _case_ledger(session: Session, params: Mapping[str, Any], zone: str) -> Repo
             *(Total(f"{kind.capitalize()}s", MONEY, cents) for kind, cents in sorted(sums.items())),
             Total("Balance", MONEY, balance_cents),
         ),
-        rows=select(
+        rows=_rows(
             _local(LedgerEntry.posted_at, zone),
             LedgerEntry.kind,
             LedgerEntry.memo,
@@ -157,7 +156,7 @@ def _disbursements(session: Session, params: Mapping[str, Any], zone: str) -> Re
             Column("Paid", TIMESTAMP, 19),
         ),
         totals=(Total("Requests", NUMBER, count), Total("Amount", MONEY, int(cents))),
-        rows=select(
+        rows=_rows(
             DisbursementRequest.id,
             Case.case_number,
             User.full_name,
@@ -208,7 +207,7 @@ def _account_balances(session: Session, _params: Mapping[str, Any], zone: str) -
             Total("Below minimum", NUMBER, below),
             Total("Total shortfall", MONEY, int(short)),
         ),
-        rows=select(
+        rows=_rows(
             Case.case_number,
             Case.status,
             manager.full_name,
@@ -257,7 +256,7 @@ def _huntington_transfers(session: Session, params: Mapping[str, Any], zone: str
             Total("Transfers", NUMBER, sum(count for _, count, _ in sums)),
             *(Total(status.capitalize(), MONEY, int(cents)) for status, _, cents in sums),
         ),
-        rows=select(
+        rows=_rows(
             HuntingtonTransaction.id,
             HuntingtonTransaction.batch_id,
             _local(queued_at, zone),
@@ -287,14 +286,25 @@ _KINDS: dict[str, Callable[[Session, Mapping[str, Any], str], Report]] = {
 }
 
 
+def _rows(*columns: ColumnElement[Any] | Any) -> Select[*tuple[Any, ...]]:
+    """Return a query for the rows of a report, with its texts cut to what a cell holds."""
+    texts = (String, UserText)
+    cut = UserText(MAX_CELL_CHARACTERS)
+    rows: Select[*tuple[Any, ...]] = select(
+        *(type_coerce(one, cut) if isinstance(one.type, texts) else one for one in columns)
+    )
+    return rows
+
+
 def _now(session: Session, zone: str) -> Any:
     return session.scalars(select(_local(func.now(), zone))).one()
 
 
 def _local(timestamp: ColumnElement[Any] | Any, zone: str) -> ColumnElement[Any]:
-    return func.timezone(zone, timestamp)
+    local = func.timezone(zone, timestamp)
+    return case((timestamp.is_not(None), func.least(func.greatest(local, FIRST_TIME), LAST_TIME)))
 
 
 def _in_period(timestamp: Any, period: Period, zone: str) -> list[ColumnElement[bool]]:
-    day = cast(_local(timestamp, zone), Date)
+    day = cast(func.timezone(zone, timestamp), Date)
     return [*([day >= period.first] if period.first else []), *([day <= period.last] if period.last else [])]

@@ -11,8 +11,10 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.reports.parameters import InvalidReportRequest, read_choice, read_period
-from seedtrust_ops.domain.reports.report_kinds import DISBURSEMENT_STATUSES, find_case_account, unknown_report_error
+from seedtrust_ops.domain.reports.authority import require_authority
+from seedtrust_ops.domain.reports.parameters import InvalidReportRequest, read_choice, read_parameters, read_period
+from seedtrust_ops.domain.reports.report_kinds import DISBURSEMENT_STATUSES, find_case_account
+from seedtrust_ops.domain.reports.request_limit import MAX_WAITING_REPORTS, count_waiting_reports
 from seedtrust_ops.tables import ReportRequest, User
 
 FORMATS = ("csv", "xlsx", "pdf")
@@ -25,7 +27,8 @@ def request_report(
 
     Args:
         session: a session in the caller's transaction.
-        user_id: the requester, who receives the report by email.
+        user_id: the requester, who receives the report by email: the user who is logged in, never one named by the
+            request itself.
         kind: `case_ledger`, `disbursements`, `account_balances` or `huntington_transfers`.
         params: `case_id` for a case ledger; `from`, `to` (days, both inclusive) and `status` for disbursements; `from`
             and `to` for transfers; none for balances. A day is a date, or text like 2026-03-31.
@@ -35,21 +38,21 @@ def request_report(
         The request's id.
 
     Raises:
+        ReportNotAllowed: the requester may not receive this report (`authority`).
         InvalidReportRequest: a message for the requester about the kind, params, format, or their own account.
     """
-    checks = _CHECKS.get(kind)
-    if checks is None:
-        raise unknown_report_error(kind)
-    known, check = checks
     plain = {name: _plain(value) for name, value in (params or {}).items()}
-    unknown = sorted(plain.keys() - known)
-    if unknown:
-        expected = f"It takes {', '.join(sorted(known))}." if known else "It takes no parameters."
-        raise InvalidReportRequest(f"The report '{kind}' has no parameter {unknown[0][:60]!r}. {expected}")
+    read_parameters(kind, plain)
     if format_name not in FORMATS:
         raise InvalidReportRequest(f"Unknown report format {format_name[:60]!r}. Choose one of {', '.join(FORMATS)}.")
-    check(session, plain)
     _check_requester(session, user_id)
+    require_authority(session, user_id, kind, plain)
+    _CHECKS[kind](session, plain)
+    if count_waiting_reports(session, user_id) >= MAX_WAITING_REPORTS:
+        raise InvalidReportRequest(
+            f"{MAX_WAITING_REPORTS} of your reports are waiting already. Request this one again when some of them have "
+            "arrived."
+        )
     request = ReportRequest(user_id=user_id, kind=kind, params=plain, format=format_name)
     session.add(request)
     session.flush()
@@ -86,10 +89,10 @@ def _check_nothing(_session: Session, _params: Mapping[str, Any]) -> None:
     """A report without parameters."""
 
 
-_CHECKS: dict[str, tuple[frozenset[str], Callable[[Session, Mapping[str, Any]], object]]] = {
-    "case_ledger": (frozenset({"case_id"}), find_case_account),
-    "disbursements": (frozenset({"from", "to", "status"}), _check_disbursements),
-    "account_balances": (frozenset(), _check_nothing),
-    "huntington_transfers": (frozenset({"from", "to"}), _check_period),
+_CHECKS: dict[str, Callable[[Session, Mapping[str, Any]], object]] = {
+    "case_ledger": find_case_account,
+    "disbursements": _check_disbursements,
+    "account_balances": _check_nothing,
+    "huntington_transfers": _check_period,
 }
-"""The parameters of each kind and how they are validated: by the functions that generation uses too."""
+"""How the values of each kind's parameters are validated: by the functions that generation uses too."""

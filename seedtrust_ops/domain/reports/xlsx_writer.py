@@ -13,8 +13,6 @@ from seedtrust_ops.domain.reports.report_content import Column, ColumnType, Repo
 
 ROWS_PER_SHEET = 1_000_000
 """An Excel sheet holds 1,048,576 rows; the rest goes to the next sheet."""
-MAX_CELL_CHARACTERS = 32_767
-"""The limit of an Excel cell; longer text is cut and ends in an ellipsis."""
 MONEY = '"$"#,##0.00;[Red]-"$"#,##0.00'
 HEADER_COLOR = "#1F3A4D"
 
@@ -113,10 +111,8 @@ def _write_cell(sheet: Worksheet, row: int, index: int, column: Column, value: A
     elif column.type is ColumnType.TIMESTAMP:
         sheet.write_datetime(row, index, value, cell_format)
     else:
-        text = str(value)
-        sheet.write_string(
-            row, index, text if len(text) <= MAX_CELL_CHARACTERS else f"{text[: MAX_CELL_CHARACTERS - 1]}…", cell_format
-        )
+        # Excel's limit of 32,767 characters is above the one at which `report_kinds` cuts texts.
+        sheet.write_string(row, index, str(value), cell_format)
 
 
 def _plain(text: str) -> str:

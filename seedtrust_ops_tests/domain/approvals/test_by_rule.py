@@ -12,7 +12,13 @@ from sqlalchemy import text
 from seedtrust_ops.domain.approvals.by_date import approve_due
 from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, find_first_approval, preview_by_rules
 from seedtrust_ops.domain.approvals.explanation import explain
-from seedtrust_ops.domain.approvals.queries import calendar_day
+from seedtrust_ops.domain.approvals.queries import (
+    calendar_day,
+    database_time,
+    load_rules,
+    pending_requests,
+    remaining_limits,
+)
 from seedtrust_ops.domain.approvals.writer import ApprovalReport
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.formatting import MAX_TEXT_CHARS
@@ -76,7 +82,7 @@ def test_category_too_long_to_compare_matches_no_rule(
     approved = factory.approvals()
     assert (request in approved) is is_approved
     assert (other in approved) is (rule_category is None)
-    assert (found.first is None) is (approved == {})
+    assert (found is None) is (approved == {})
     assert (explained[-1] == "No rule approves it: its category is longer than 2,000 characters.") is not is_approved
     if is_approved and rule_category is not None:
         assert approved[request] == f"auto:rule:{last}"
@@ -207,17 +213,41 @@ def test_dry_run_previews_the_approvals_and_changes_nothing(factory: CaseFactory
     assert (preview.count, preview.amount_cents, preview.shown) == (report.count, report.amount_cents, report.shown)
 
 
+@pytest.mark.parametrize(
+    ("rule", "amounts", "read"),
+    [
+        ({"daily_limit_cents": 5_000}, [5_000, 5_001, 9_000], [5_000]),
+        ({"daily_limit_cents": 0}, [1, 5_000], []),
+        ({"keep_minimum_balance": True}, [3_000, 3_001], [3_000]),
+        ({"keep_minimum_balance": True, "daily_limit_cents": 2_000}, [2_000, 3_000], [2_000]),
+        ({"max_amount_cents": 2_000, "daily_limit_cents": 9_000}, [2_000, 3_000], [2_000]),
+        ({}, [1, 1_000_000], [1, 1_000_000]),
+    ],
+)
+def test_requests_beyond_the_remaining_limits_are_not_read(
+    factory: CaseFactory, rule: dict[str, Any], amounts: list[int], read: list[int]
+) -> None:
+    """Hundreds of thousands may wait for tomorrow's limit, and each evaluation would read them all."""
+    case = factory.case(balance_cents=10_000, minimum_balance_cents=7_000)
+    factory.rule(**rule)
+    for amount in amounts:
+        factory.request(case, amount)
+    with factory.sessions() as session:
+        rules, limits = load_rules(session), remaining_limits(session, database_time(session), ZONE)
+        assert [request.amount_cents for request in pending_requests(session, rules, limits)] == read
+
+
 def test_first_approval_is_found_only_if_a_run_would_approve(factory: CaseFactory) -> None:
-    def search() -> tuple[int | None, int]:
+    def search() -> int | None:
         with factory.sessions() as session:
             found = find_first_approval(session, ZONE)
-            return (found.first.request.id if found.first else None, found.evaluated)
+            return found.request.id if found else None
 
     request = factory.request(factory.case(), 10_000)
-    assert search() == (None, 0)
+    assert search() is None
     rule = factory.rule(daily_limit_cents=5_000)
-    assert search() == (None, 1)
+    assert search() is None
     factory.change(ApprovalRule, rule, daily_limit_cents=10_000)
-    assert search() == (request, 1)
+    assert search() == request
     approve(factory)
-    assert search() == (None, 0)
+    assert search() is None

@@ -33,7 +33,31 @@ def test_pending_report_alerts_after_its_maximum_wait(sessions: sessionmaker[Ses
         with sessions() as session:
             found = reports_waiting(session, max_wait_seconds=300)
         assert [finding.subject for finding in found] == (["report requests"] if is_finding else []), (status, seconds)
-    assert found[0].detail.startswith("2 report requests are waiting, the oldest for 5 minutes.")
+    assert found[0].detail.startswith("2 report requests are waiting, and a user has waited for 5 minutes.")
+
+
+def test_report_wait_counts_from_the_users_last_report(sessions: sessionmaker[Session], factory: CaseFactory) -> None:
+    """One user's long queue is no incident while their reports arrive; another user's wait is."""
+    busy, other = factory.user("admin"), factory.user("admin")
+    for user, seconds, finished, is_finding in [
+        (busy, 9_000, 100, False),
+        (busy, 9_000, None, False),
+        (other, 200, None, False),
+        (other, 320, None, True),
+    ]:
+        status, finished_at = (1, None) if finished is None else (3, ago(finished))
+        with sessions.begin() as session:
+            session.add(
+                ReportRequest(
+                    user_id=user,
+                    kind="disbursements",
+                    status=status,
+                    requested_at=ago(seconds),
+                    finished_at=finished_at,
+                )
+            )
+        with sessions() as session:
+            assert bool(reports_waiting(session, max_wait_seconds=300)) is is_finding, (user, seconds)
 
 
 @pytest.mark.parametrize(

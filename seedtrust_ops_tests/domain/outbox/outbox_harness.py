@@ -20,6 +20,7 @@ from seedtrust_ops.domain.notifications.renderer import EmailRenderer
 from seedtrust_ops.domain.outbox import Email, enqueue_emails
 from seedtrust_ops.domain.outbox.dispatcher import DeliveryReport
 from seedtrust_ops.domain.outbox.email_sink import send_due_emails
+from seedtrust_ops.ports.object_storage import SignLink
 from seedtrust_ops.resources.smtp import open_smtp_transport
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import Alert, Notification, User
@@ -58,10 +59,14 @@ class OutboxHarness:
                 select(Notification.id).where(Notification.dedupe_key == columns["dedupe_key"])
             ).one()
 
-    def send_due(self, *, timeout_seconds: float = 60, max_seconds: float = 600) -> DeliveryReport:
+    def send_due(
+        self, *, timeout_seconds: float = 60, max_seconds: float = 600, sign_link: SignLink | None = None
+    ) -> DeliveryReport:
         settings = MailSettings(**self.mailbox.environment)
         with open_smtp_transport(settings, timeout_seconds=timeout_seconds) as transport:
-            return send_due_emails(self.sessions, transport, self.renderer, max_seconds=max_seconds)
+            return send_due_emails(
+                self.sessions, transport, self.renderer, max_seconds=max_seconds, sign_link=sign_link
+            )
 
     def row(self, email_id: int) -> Notification:
         with self.sessions() as session:

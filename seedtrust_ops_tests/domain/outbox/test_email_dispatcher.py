@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from email.message import Message
 
 import pytest
@@ -11,8 +11,10 @@ from sqlalchemy import event, select, text, update
 from sqlalchemy.orm import ORMExecuteState
 
 from seedtrust_ops.domain.notifications import TableEmailKind
+from seedtrust_ops.domain.notifications.kind_registry import KINDS
 from seedtrust_ops.domain.outbox import Attachment, Email, count_due_emails, dispatcher, enqueue_emails
 from seedtrust_ops.domain.outbox.email_sink import message_id, requeue_failed
+from seedtrust_ops.ports.object_storage import DownloadLink, StorageRejected
 from seedtrust_ops.resources.smtp import SmtpTransport
 from seedtrust_ops.sandbox.mailbox.faults import MailFaultKind
 from seedtrust_ops.tables import Notification, NotificationAttachment, User
@@ -276,6 +278,48 @@ def test_five_megabyte_attachment_arrives_whole_and_is_deleted(outbox: OutboxHar
     assert "attached to this email as\nÜbersicht.xlsx" in received.text
     with outbox.sessions() as session:
         assert session.query(NotificationAttachment).count() == 0
+
+
+@pytest.mark.parametrize("expires_at", [datetime(2026, 3, 10, 15, 0, tzinfo=UTC), None])
+def test_link_is_signed_on_delivery_and_stored_nowhere(outbox: OutboxHarness, expires_at: datetime | None) -> None:
+    variables = dict(KINDS["report"].examples["report"].variables)
+    variables["stored_file"] = {"key": "reports/7/a.csv", "filename": "a.csv"}
+    email_id = outbox.enqueue(kind="report", variables=variables)
+    signed: list[tuple[str, str]] = []
+
+    def sign_link(key: str, filename: str) -> DownloadLink:
+        signed.append((key, filename))
+        return DownloadLink("https://reports.example/a?X-Amz-Signature=5ec4e7", expires_at)
+
+    assert outbox.send_due(sign_link=sign_link).sent == 1
+    assert signed == [("reports/7/a.csv", "a.csv")]
+    (email,) = outbox.mailbox.control.emails()
+    ends = "for a few hours" if expires_at is None else "until March 10, 2026 at 11:00 AM EDT"
+    for content in (email.text, email.html):
+        assert f"link below, which works {ends}." in " ".join(content.split())
+        assert "X-Amz-Signature=5ec4e7" in content
+    with outbox.sessions() as session:
+        stored = session.scalars(text("select to_jsonb(n)::text from ops.notifications n")).all()
+    assert outbox.row(email_id).status == "sent"
+    assert "5ec4e7" not in "".join(stored)
+
+
+def test_link_that_cannot_be_signed_defers_its_own_email_alone(outbox: OutboxHarness) -> None:
+    variables = dict(KINDS["report"].examples["report"].variables)
+    variables["stored_file"] = {"key": "reports/7/a.csv", "filename": "a.csv"}
+    linked, other = outbox.enqueue(kind="report", variables=variables), outbox.enqueue()
+
+    def fail(key: str, filename: str) -> DownloadLink:
+        raise StorageRejected("S3 can't be used: no credentials.")
+
+    report = outbox.send_due(sign_link=fail)
+    assert (report.sent, report.will_retry, report.error) == (1, 1, None)
+    assert outbox.row(other).status == "sent"
+    assert (outbox.row(linked).status, outbox.row(linked).attempts) == ("queued", 1)
+    assert "could not be signed. S3 can't be used: no credentials." in str(outbox.row(linked).last_error)
+    outbox.make_all_due()
+    assert outbox.send_due().will_retry == 1
+    assert "no storage to sign" in str(outbox.row(linked).last_error)
 
 
 def test_deferred_email_is_retried_with_backoff_and_fails_after_five(outbox: OutboxHarness) -> None:

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.client import InvalidReportRequest, request_report
 from seedtrust_ops.domain.reports.file_builder import MEDIA_TYPES
 from seedtrust_ops.domain.reports.report_kinds import TITLES, prepare_report
-from seedtrust_ops.domain.reports.request_queue import claim_next_request
+from seedtrust_ops.domain.reports.request_limit import MAX_WAITING_REPORTS
+from seedtrust_ops.domain.reports.request_queue import claim_next_request, read_params
 from seedtrust_ops.domain.reports.submission import FORMATS
 from seedtrust_ops.tables import ReportRequest
 from seedtrust_ops_tests.support.factories import Company
@@ -35,6 +36,8 @@ INVALID: list[tuple[str, Any]] = [
     ("case_ledger", {"case_id": "1; drop table cases"}),
     ("case_ledger", {"case_id": True}),
     ("case_ledger", {"case_id": 2**63}),
+    ("case_ledger", {"case_id": "1" + "0" * 5_000}),
+    ("case_ledger", {"case_id": "0" * 19 + "1" + "0" * 5_000}),
     ("disbursements", {"from": "yesterday"}),
     ("disbursements", {"from": datetime(2026, 3, 1, 12)}),  # noqa: DTZ001  rejected, with or without a zone
     ("disbursements", {"from": "2026-04-01", "to": "2026-03-31"}),
@@ -76,9 +79,10 @@ def test_valid_request_is_pending_when_the_caller_commits(company: Company) -> N
         with company.sessions.begin() as session:
             claimed = claim_next_request(session)
             assert claimed is not None
-            stored = (claimed.id, claimed.kind, claimed.params, claimed.format)
-            assert stored == (request_id, kind, as_stored(params_given), format_name)
-            assert prepare_report(session, claimed.kind, claimed.params, ZONE).title == TITLES[kind]
+            stored = read_params(session, claimed)
+            assert (claimed.id, claimed.kind, claimed.format) == (request_id, kind, format_name)
+            assert stored == as_stored(params_given)
+            assert prepare_report(session, claimed.kind, stored, ZONE).title == TITLES[kind]
 
 
 def test_invalid_request_gets_the_error_that_generation_would_give(company: Company) -> None:
@@ -93,13 +97,17 @@ def test_invalid_request_gets_the_error_that_generation_would_give(company: Comp
             assert requests_in(session) == 0
 
 
-def test_unknown_parameter_is_rejected(company: Company) -> None:
+@pytest.mark.parametrize("door", ["submission", "generation"])
+def test_unknown_parameter_is_rejected(company: Company, door: str) -> None:
     """A misspelled `from` would otherwise produce a report over all time, without an explanation."""
     user_id, rejected = requester(company), set()
     with company.sessions() as session:
         for kind, name in product(TITLES, ("case_id", "from", "to", "status", "form")):
             try:
-                request_report(session, user_id=user_id, kind=kind, params={name: None})
+                if door == "submission":
+                    request_report(session, user_id=user_id, kind=kind, params={name: None})
+                else:
+                    prepare_report(session, kind, {name: None}, ZONE)
             except InvalidReportRequest as error:
                 if f"no parameter '{name}'" in str(error):
                     rejected.add((kind, name))
@@ -124,6 +132,16 @@ def test_unreachable_requester_or_unknown_format_is_rejected(company: Company) -
             request_report(session, user_id=999_999, kind="account_balances")
         with pytest.raises(InvalidReportRequest, match="'docx'"):
             request_report(session, user_id=requester(company), kind="account_balances", format_name="docx")
+
+
+def test_requests_beyond_the_users_limit_are_rejected(company: Company) -> None:
+    user_id, other_id = requester(company), requester(company)
+    with company.sessions.begin() as session:
+        for _ in range(MAX_WAITING_REPORTS):
+            request_report(session, user_id=user_id, kind="account_balances")
+        with pytest.raises(InvalidReportRequest, match="100 of your reports are waiting already"):
+            request_report(session, user_id=user_id, kind="account_balances")
+        request_report(session, user_id=other_id, kind="account_balances")
 
 
 def test_every_format_offered_can_be_built() -> None:
