@@ -9,12 +9,14 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.client import ReportNotAllowed, request_report
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.reports import generator
 from seedtrust_ops.domain.reports.authority import AUTHORITY, Role
 from seedtrust_ops.domain.reports.file_builder import BuiltReport, build_report
-from seedtrust_ops.domain.reports.generator import GeneratedReport, RequestFailure, generate_report
+from seedtrust_ops.domain.reports.generator import GeneratedReport, RequestFailure, dry_run_report, generate_report
 from seedtrust_ops.domain.reports.parameters import PARAMETERS
 from seedtrust_ops.domain.reports.report_kinds import TITLES
+from seedtrust_ops.domain.reports.request_queue import claim_next_request
 from seedtrust_ops.tables import Case, CaseParty, Notification, NotificationAttachment, ReportRequest, User
 from seedtrust_ops_tests.support.case_factory import CaseFactory, CaseWithParties
 
@@ -153,6 +155,14 @@ def test_inactive_user_receives_nothing(factory: CaseFactory, storage: Recording
     assert isinstance(result, RequestFailure)
     assert (request.status, email, storage.keys) == (4, None, [])
     assert "no longer active" in str(request.error)
+
+
+def test_refused_report_is_not_even_built(factory: CaseFactory, sessions: sessionmaker[Session]) -> None:
+    insert_request(factory, factory.user("surrogate"), "account_balances", {})
+    request = run_in_transaction(sessions, claim_next_request)
+    assert request is not None
+    with pytest.raises(ReportNotAllowed, match=STAFF_ONLY):
+        dry_run_report(sessions, request, ZONE)
 
 
 def test_refusal_does_not_say_whether_a_case_exists(factory: CaseFactory, sessions: sessionmaker[Session]) -> None:
