@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping
 from ipaddress import ip_address
+from itertools import zip_longest
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,8 +50,10 @@ def is_verified_or_local(url: URL, environment: Mapping[str, str]) -> bool:
 
     if parameter("sslmode") == VERIFIED_SSLMODE:
         return True
-    # A service is an entry of a file that may name any host.
+    # libpq takes a host from its name where the list of addresses leaves it out. A service is an entry of a file that
+    # may name any host.
+    addresses = zip_longest(parameter("hostaddr").split(","), parameter("host").split(","), fillvalue="")
     return not parameter("service") and all(
         host.startswith(("/", "@")) or host == "" or is_loopback(host)
-        for host in (parameter("hostaddr") or parameter("host")).split(",")
+        for host in (address or name for address, name in addresses)
     )

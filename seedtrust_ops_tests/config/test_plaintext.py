@@ -140,6 +140,7 @@ def test_urls_count_as_safe_if_encrypted_or_local(url: str, is_safe: bool) -> No
         ("postgresql://localhost/d?host=db.example", {}, False),
         ("postgresql://localhost/d?hostaddr=10.0.0.7", {}, False),
         ("postgresql://db.example/d?hostaddr=127.0.0.1", {}, True),
+        ("postgresql:///d?host=localhost,db.example&hostaddr=127.0.0.1,", {}, False),
         ("postgresql:///d?service=production", {}, False),
         # What the URL leaves out, libpq reads from the environment.
         ("postgresql:///d", {"PGHOST": "db.example"}, False),

@@ -20,6 +20,11 @@ from seedtrust_ops_tests.support.key_rotation_helpers import new_key
 ANA = "seedtrust_test_ana"
 """A person's own login, which inherits the operator role."""
 EMAIL = "ana@seedtrust.test"
+SETTLED_EVIDENCE = """
+insert into ops.transfer_evidence (transaction_id, state, method, amount_cents, payee_name, routing_number,
+    account_number_encrypted, account_number_last4, account_type, settled_as)
+values (7, 'moved', 'ach', 100, 'Ana', '044000024', 'x', '1234', 'checking', 'completed')
+"""
 
 
 @pytest.fixture
@@ -79,6 +84,7 @@ def test_audit_names_login_person_action_and_reason(audited: Company) -> None:
         ("delete from ops.switches", "resume"),
         ("update ops.alerts set acknowledged_at = now()", "acknowledge"),
         ("update ops.alerts set resolved_at = now()", "resolve"),
+        ("update ops.transfer_evidence set state = 'not_moved', changed_at = now()", "settle"),
     ],
 )
 def test_audit_records_what_is_done_without_a_command(
@@ -86,6 +92,7 @@ def test_audit_records_what_is_done_without_a_command(
 ) -> None:
     with audited.sessions.begin() as session:
         session.execute(text("insert into ops.switches (name) values ('transfers_halted')"))
+        session.execute(text(SETTLED_EVIDENCE))
     before = len(read_events(audited.sessions))
     engine = create_engine(roles.set(username=ANA))
     with engine.begin() as connection:
@@ -110,10 +117,11 @@ def test_audit_has_one_event_per_key_rotation(
     assert [event[:3] for event in events] == [(KEYS, "key rotation", "account numbers")] * 2
     assert [event[4]["as"] for event in events] == [EMAIL] * 2
     engine = create_engine(roles.set(username=KEYS))
-    with engine.begin() as connection:
-        connection.execute(text("update public.huntington_transactions set account_number_encrypted = 'x'"))
+    for table in ("public.huntington_transactions", "ops.transfer_evidence"):
+        with engine.begin() as connection:
+            connection.execute(text(f"update {table} set account_number_encrypted = 'x'"))
     engine.dispose()
-    assert read_events(audited.sessions)[2:] == [(KEYS, "key rotation", "account numbers", "", {})]
+    assert read_events(audited.sessions)[2:] == [(KEYS, "key rotation", "account numbers", "", {})] * 2
 
 
 def test_audit_leaves_out_what_jobs_and_applications_do(audited: Company, roles: URL) -> None:

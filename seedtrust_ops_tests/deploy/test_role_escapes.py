@@ -45,14 +45,18 @@ insert into huntington_batches (id, status) values (21, 'draft'), (22, 'held'), 
 insert into huntington_transactions (id, batch_id, disbursement_request_id, method, amount_cents, payee_name,
     routing_number, account_number_encrypted, account_number_last4, account_type, status)
 select id, 23, request_id, 'ach', 500, 'Ana', '044000024', 'x', '1234', 'checking', status
-  from (values (31, 14, 'processing'), (32, 15, 'completed'), (33, 16, 'returned'), (34, 16, 'completed'))
+  from (values (31, 14, 'processing'), (32, 15, 'completed'), (33, 16, 'returned'), (34, 16, 'completed'),
+               (35, 14, 'processing'), (36, 14, 'pending'), (37, 14, 'pending'))
        as transaction (id, request_id, status);
 insert into ops.transfer_evidence (transaction_id, state, disbursement_request_id, account_id, method, amount_cents,
     payee_name, routing_number, account_number_encrypted, account_number_last4, account_type)
 select id, case status when 'completed' then 'moved' when 'returned' then 'not_moved' else 'in_flight' end,
        disbursement_request_id, 1, method, amount_cents, payee_name, routing_number, account_number_encrypted,
        account_number_last4, account_type
-  from huntington_transactions;
+  from huntington_transactions where id <> 36;
+update ops.transfer_evidence set state = 'not_moved', payee_name = 'Anna' where transaction_id = 37;
+update ops.transfer_evidence set state = 'contradicted', settled_as = 'failed' where transaction_id = 35;
+insert into ops.statuses_before_payment (disbursement_request_id, status) values (15, 'denied');
 insert into ledger_entries (account_id, amount_cents, kind, huntington_transaction_id) values
     (1, -500, 'disbursement', 32), (1, -500, 'disbursement', 33);
 insert into ops.transfer_attempts (transaction_id, idempotency_key, attempt, outcome, started_at) values
@@ -70,6 +74,12 @@ APPROVE = (
 )
 POST = "select ops.post_ledger_entries('{}', '{{{}}}', '{{{}}}', '{{memo}}')"
 
+RECORD_SEND = (
+    "insert into ops.transfer_evidence (transaction_id, state, disbursement_request_id, account_id, method,"
+    " amount_cents, payee_name, routing_number, account_number_encrypted, account_number_last4, account_type)"
+    " select id, 'in_flight', disbursement_request_id, 1, method, amount_cents, payee_name, routing_number,"
+    " account_number_encrypted, account_number_last4, account_type from public.huntington_transactions where id = {} {}"
+)
 SETTLE = "update ops.transfer_evidence set settled_as = '{}', changed_at = now() where transaction_id = 31; "
 
 MINT_MONEY = [
@@ -94,6 +104,8 @@ MINT_MONEY = [
     "select ops.post_ledger_correction(33, 1000000, 'memo')",
     "select ops.post_ledger_correction(32, 500, 'memo')",
     "insert into ops.ledger_corrections (ledger_entry_id, transaction_id) values (1, 32)",
+    "update ops.transfer_evidence set amount_cents = 1 where transaction_id = 34; "
+    + POST.format("disbursement", 34, -1),
 ]
 APPROVE_AND_PAY = [
     APPROVE.format("user:1", "now()", 11),
@@ -131,6 +143,22 @@ APPROVE_AND_PAY = [
     "delete from public.huntington_transactions",
 ]
 CHANGE_EVIDENCE = [
+    "update ops.transfer_evidence set disbursement_request_id = 14 where transaction_id = 33; "
+    "update public.disbursement_requests set status = 'paid', paid_at = now() where id = 14",
+    "update ops.transfer_evidence set account_id = 2",
+    "update ops.transfer_evidence set account_number_encrypted = 'y' where transaction_id = 31",
+    "update ops.transfer_evidence set state = 'in_flight', amount_cents = 1 where transaction_id = 33",
+    "update ops.transfer_evidence set settled_as = 'failed', changed_at = now() where transaction_id = 31",
+    "update ops.transfer_evidence set settled_seen_at = now() where transaction_id = 31",
+    "update ops.transfer_evidence set unknown_to_bank_at = now() - interval '2 days' where transaction_id = 31",
+    "update ops.transfer_evidence set state = 'not_moved' where transaction_id = 35",
+    "insert into ops.transfer_evidence (transaction_id, state, method, amount_cents, payee_name, routing_number,"
+    " account_number_encrypted, account_number_last4, account_type)"
+    " values (36, 'in_flight', 'ach', 1, 'Ana', '044000024', 'x', '1234', 'checking')",
+    "delete from ops.transfer_evidence",
+    "insert into ops.statuses_before_payment (disbursement_request_id, status) values (13, 'approved')",
+    "update ops.statuses_before_payment set status = 'approved', recorded_at = now()",
+    "delete from ops.statuses_before_payment",
     ATTEMPT.format(2, "started", "now() - interval '2 days'", "null"),
     ATTEMPT.format(2, "started", "now() + interval '2 days'", "null"),
     ATTEMPT.format(1, "unknown_to_bank", "'2026-01-01 12:00+00'", "now() - interval '2 days'"),
@@ -236,6 +264,11 @@ FORBIDDEN = {
         SETTLE.format("failed") + "select ops.post_ledger_correction(31, -500, 'memo')",
         SETTLE.format("completed") + "select ops.post_ledger_correction(31, 500, 'memo')",
         "update ops.transfer_evidence set amount_cents = 1",
+        "update ops.transfer_evidence set state = 'not_moved', changed_at = now() where transaction_id = 31",
+        "update ops.transfer_evidence set unknown_to_bank_at = now() - interval '2 days' where transaction_id = 31",
+        "update ops.transfer_evidence set settled_as = null, changed_at = now() where transaction_id = 35",
+        "update ops.transfer_evidence set settled_as = 'failed', changed_at = now() + interval '1 day'"
+        " where transaction_id = 31",
         "delete from ops.transfer_evidence",
         "select account_number_encrypted from ops.transfer_evidence",
         "insert into ops.transfer_attempts (transaction_id, idempotency_key, attempt, outcome, started_at)"
@@ -343,6 +376,14 @@ WORK_OF_JOBS = [
     "update ops.alerts set severity = 'CRITICAL' where id = 42",
     "update ops.alerts set resolved_at = now() where id = 42",
     "select name from ops.locks for update",
+    RECORD_SEND.format(36, "on conflict (transaction_id) do update set state = 'in_flight'"),
+    RECORD_SEND.format(
+        37, "on conflict (transaction_id) do update set state = 'in_flight', payee_name = excluded.payee_name"
+    ),
+    "update ops.transfer_evidence set state = 'not_moved', unknown_to_bank_at = null where transaction_id = 31",
+    "update ops.transfer_evidence set unknown_to_bank_at = clock_timestamp() where transaction_id = 31",
+    "update ops.transfer_evidence set settled_as = null, settled_seen_at = null where transaction_id = 35",
+    "insert into ops.statuses_before_payment (disbursement_request_id, status) values (13, 'denied')",
 ]
 
 

@@ -154,7 +154,9 @@ def record_sends(session: Session, transaction_ids: Collection[int]) -> None:
                 name: case((keep, getattr(TransferEvidence, name)), else_=statement.excluded[name])
                 for name in ORDER_COLUMNS
             },
-            "state": State.IN_FLIGHT.value,
+            "state": case(
+                (TransferEvidence.state == State.CONTRADICTED, State.CONTRADICTED.value), else_=State.IN_FLIGHT.value
+            ),
             "unknown_to_bank_at": None,
             "changed_at": func.clock_timestamp(),
         },
@@ -288,7 +290,10 @@ def record_refusals(session: Session, transaction_ids: Collection[int]) -> None:
     if transaction_ids:
         session.execute(
             update(TransferEvidence)
-            .where(in_array(TransferEvidence.transaction_id, transaction_ids))
+            .where(
+                in_array(TransferEvidence.transaction_id, transaction_ids),
+                TransferEvidence.state != State.CONTRADICTED,
+            )
             .values(state=State.NOT_MOVED.value, unknown_to_bank_at=None, changed_at=func.clock_timestamp())
         )
 
@@ -310,7 +315,11 @@ def record_nothing_sent(session: Session, attempts: Mapping[int, int]) -> None:
     )
     session.execute(
         update(TransferEvidence)
-        .where(TransferEvidence.transaction_id == ended.c.id, TransferEvidence.bank_transfer_id.is_(None))
+        .where(
+            TransferEvidence.transaction_id == ended.c.id,
+            TransferEvidence.bank_transfer_id.is_(None),
+            TransferEvidence.state != State.CONTRADICTED,
+        )
         .values(
             state=case((exists().where(earlier), State.IN_FLIGHT.value), else_=State.NOT_MOVED.value),
             unknown_to_bank_at=unknown_since,

@@ -7,6 +7,7 @@ from itertools import product
 
 import pytest
 from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import resolve_all_of
 from seedtrust_ops.domain.approvals.by_date import approve_due
@@ -14,7 +15,14 @@ from seedtrust_ops.domain.approvals.by_rule import approve_by_rules
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.domain.transfers.batch_processor import AllTransfersFailed
-from seedtrust_ops.domain.transfers.evidence import Reading, read_answer
+from seedtrust_ops.domain.transfers.evidence import (
+    Reading,
+    State,
+    read_answer,
+    record_nothing_sent,
+    record_refusals,
+    record_sends,
+)
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import (
     ApprovalRule,
@@ -286,6 +294,25 @@ def test_contradiction_blocks_until_it_is_settled(worker: Worker, company: Compa
     assert "may already have paid" in pay_again(worker, company, case, request_id)
     other = pay_again(worker, company, case, company.request(case, 5_000))
     assert "4000 cents available after what is in flight" in other
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        lambda session, transaction_id: record_sends(session, [transaction_id]),
+        lambda session, transaction_id: record_refusals(session, [transaction_id]),
+        lambda session, transaction_id: record_nothing_sent(session, {transaction_id: 2}),
+    ],
+)
+def test_contradiction_outlasts_a_send_in_progress(
+    worker: Worker, company: Company, record: Callable[[Session, int], None]
+) -> None:
+    _, transaction_id = worker.submit_ach(company.case())
+    with company.sessions.begin() as session:
+        session.execute(update(TransferEvidence).values(state=State.CONTRADICTED, bank_transfer_id=None))
+        record(session, transaction_id)
+    with company.sessions() as session:
+        assert session.scalars(select(TransferEvidence.state)).all() == [State.CONTRADICTED]
 
 
 def test_lagging_lookup_opens_no_alert_and_resends_nothing(worker: Worker, company: Company) -> None:
