@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager as LocalComputeLogManager
     from dagster._core.storage.root import LocalArtifactStorage as LocalArtifactStorage
     from dagster._core.workspace.context import WorkspaceProcessContext as WorkspaceProcessContext
+    from dagster._core.workspace.context import WorkspaceRequestContext as WorkspaceRequestContext
     from dagster._core.workspace.load_target import WorkspaceFileTarget as WorkspaceFileTarget
     from dagster._daemon.controller import create_daemons_from_instance as create_daemons_from_instance
     from dagster._daemon.controller import daemon_controller_from_instance as daemon_controller_from_instance
@@ -260,7 +261,12 @@ PRIVATE_NAMES = {
     "QueuedRunCoordinatorDaemon": PrivateName("dagster._daemon.run_coordinator", (FAST_DAEMON,), ("run_iteration",)),
     "setup_interrupt_handlers": PrivateName("dagster._utils.interrupts", (FAST_DAEMON,)),
     # The web server (web/server).
-    "WorkspaceProcessContext": PrivateName("dagster._core.workspace.context", (WEB_SERVER,)),
+    "WorkspaceProcessContext": PrivateName(
+        "dagster._core.workspace.context", (WEB_SERVER,), ("create_request_context",)
+    ),
+    "WorkspaceRequestContext": PrivateName(
+        "dagster._core.workspace.context", (WEB_SERVER,), ("permissions", "permissions_for_location")
+    ),
     "create_app_from_workspace_process_context": PrivateName("dagster_webserver.app", (WEB_SERVER,)),
     # What dagster.yaml names (dagster_instance).
     "PostgresRunStorage": PrivateName(

@@ -5,8 +5,9 @@ bank's key nor the field keys.
 """
 
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import uvicorn
@@ -15,6 +16,7 @@ from seedtrust_ops.dagster_internals import (
     POOLED_CONNECTIONS,
     WorkspaceFileTarget,
     WorkspaceProcessContext,
+    WorkspaceRequestContext,
     create_app_from_workspace_process_context,
     is_available,
 )
@@ -27,6 +29,40 @@ POOL_RECYCLE_SECONDS = 3600
 MAX_POOL_OVERFLOW = 20
 POLL_MILLISECONDS = 2000
 """How often the UI asks for new asset data."""
+
+REPORT_PERMISSION = "report_runless_asset_events"
+
+
+class RequestContext(WorkspaceRequestContext):
+    """Dagster's context of a request, without the permission to record that an asset was made or a check passed.
+
+    Only jobs record that. The guard closes the REST paths for it, and this closes the same in GraphQL.
+    """
+
+    @property
+    def permissions(self) -> Mapping[str, Any]:
+        return _without_reports(super().permissions)
+
+    def permissions_for_location(self, *, location_name: str) -> Mapping[str, Any]:
+        return _without_reports(super().permissions_for_location(location_name=location_name))
+
+
+class ProcessContext(WorkspaceProcessContext):
+    """Dagster's context of a web server, which answers requests with a `RequestContext`."""
+
+    def create_request_context(self, source: object | None = None) -> WorkspaceRequestContext:
+        context = super().create_request_context(source)
+        # Its constructor has other arguments in other versions.
+        context.__class__ = RequestContext
+        return context
+
+
+def _without_reports(permissions: Mapping[str, Any]) -> Mapping[str, Any]:
+    reason = "Only the jobs record that an asset was made or checked."
+    return {
+        name: one._replace(enabled=False, disabled_reason=reason) if name == REPORT_PERMISSION else one
+        for name, one in permissions.items()
+    }
 
 
 def serve(workspace: Path, *, host: str, port: int, read_only: bool, allowed_hosts: Collection[str]) -> None:
@@ -54,7 +90,7 @@ def serve(workspace: Path, *, host: str, port: int, read_only: bool, allowed_hos
         if is_available(POOLED_CONNECTIONS):
             instance.optimize_for_webserver(STATEMENT_TIMEOUT_MILLISECONDS, POOL_RECYCLE_SECONDS, MAX_POOL_OVERFLOW)
         target = WorkspaceFileTarget([str(workspace)])
-        with WorkspaceProcessContext(instance, target, version=dg.__version__, read_only=read_only) as process:
+        with ProcessContext(instance, target, version=dg.__version__, read_only=read_only) as process:
             app = create_app_from_workspace_process_context(process, live_data_poll_rate=POLL_MILLISECONDS)
             uvicorn.run(
                 RequestGuard(app, allowed_hosts), host=host, port=port, log_level="warning", server_header=False

@@ -89,6 +89,19 @@ def test_refusal_of_a_foreign_host_says_what_to_do(web_server: str) -> None:
     assert "SEEDTRUST_WEB_HOSTS" in reply.json()["errors"][0]["message"]
 
 
+@pytest.mark.parametrize(
+    "mutation",
+    [
+        'reportRunlessAssetEvents(eventParams: {eventType: ASSET_MATERIALIZATION, assetKey: {path: ["balances"]}})',
+        'reportAssetCheckEvaluations(eventParams: {assetKey: {path: ["balances"]}, checkName: "x", passed: true})',
+    ],
+)
+def test_invented_asset_event_is_refused(web_server: str, mutation: str) -> None:
+    query = f"mutation {{ {mutation} {{ __typename }} }}"
+    reply = httpx.post(f"{web_server}/graphql", json={"query": query}, timeout=60).json()
+    assert reply["data"] == {mutation.partition("(")[0]: {"__typename": "UnauthorizedError"}}
+
+
 def test_every_path_of_dagster_has_a_decision(dagster_home: DagsterHome) -> None:
     with open_instance(dagster_home) as instance, WorkspaceProcessContext(instance, None) as process:
         routes = create_app_from_workspace_process_context(process).routes
