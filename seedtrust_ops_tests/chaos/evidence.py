@@ -158,6 +158,10 @@ class Evidence:
             for one in self.movements_of.get(transaction_id, [])
         )
 
+    def is_dishonored(self, transaction_id: int) -> bool:
+        """Whether the bank sent a returned transfer back out."""
+        return any(one["cause"] == "dishonored" for one in self.movements_of.get(transaction_id, []))
+
     def transfer_of(self, transaction: Transaction) -> Transfer | None:
         """The bank's transfer for a transaction: the one whose id SeedTrust stored, or else the only one there is."""
         transfers = self.transfers_of.get(transaction.id, [])

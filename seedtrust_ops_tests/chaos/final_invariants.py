@@ -20,6 +20,8 @@ STATUS_FOR_BANK_STATUS = {
 AMBIGUOUS_RULE = "transfer_ambiguous"
 PAID_TWICE_RULES = ("second_transfer", "request_paid_twice", AMBIGUOUS_RULE)
 STATUSES_SET_BY_PEOPLE = {"draft", "held"}
+BY_HAND = "set by hand"
+"""The failure reason of a transaction that a person has set to failed."""
 
 
 def check_final_state(evidence: Evidence) -> Iterator[Violation]:
@@ -82,13 +84,14 @@ def _check_failure(evidence: Evidence, one: Transaction) -> Iterator[Violation]:
     refused = any(post["reference"] == str(one.id) and post["status"] == 422 for post in evidence.posts)
     rejected = transfer is not None and transfer["status"] == "rejected"
     is_legacy_timeout = reason.startswith("timeout")
-    if evidence.has_alert(one, AMBIGUOUS_RULE) or (is_legacy_timeout and evidence.bank_lost_transfers):
+    is_by_hand = reason == BY_HAND
+    if evidence.has_alert(one, AMBIGUOUS_RULE) or ((is_legacy_timeout or is_by_hand) and evidence.bank_lost_transfers):
         return
     if evidence.out_cents(one.id) > 0:
         yield Violation(
             ViolationKind.LOST_PAYMENT, f"Transaction {one.id} is 'failed' ({reason}), but the bank paid it."
         )
-    elif not (reason.startswith("not sent: ") or (reason in REFUSAL_CODES and refused) or rejected):
+    elif not (is_by_hand or reason.startswith("not sent: ") or (reason in REFUSAL_CODES and refused) or rejected):
         yield Violation(
             ViolationKind.UNEXPLAINED,
             f"Transaction {one.id} is 'failed' ({reason}), but neither the bank nor preflight rejected it.",
@@ -106,7 +109,9 @@ def _check_ledger(evidence: Evidence, one: Transaction) -> Iterator[Violation]:
     if one.status == "processing" and evidence.bank_lost_transfers:
         # It may have been paid and lost by the bank: the person who settles that alert settles this too.
         return
-    if moved != booked and not evidence.has_alert(one, FORGOTTEN_RULE, "transfer_not_booked", *PAID_TWICE_RULES):
+    if moved != booked and not evidence.has_alert(
+        one, FORGOTTEN_RULE, "transfer_not_booked", "bank_contradicts_itself", *PAID_TWICE_RULES
+    ):
         kind = ViolationKind.LOST_PAYMENT if moved > booked else ViolationKind.LEDGER_MISMATCH
         yield Violation(
             kind, f"For transaction {one.id} the bank moved {moved} cents for good, but the ledger has {booked}."

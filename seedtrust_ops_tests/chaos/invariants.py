@@ -85,7 +85,10 @@ def _double_payments(evidence: Evidence) -> Iterator[Violation]:
     paying = Counter(
         evidence.transactions[transaction_id].request_id
         for transaction_id in sent
-        if transaction_id in evidence.transactions and evidence.out_cents(transaction_id) > 0
+        if transaction_id in evidence.transactions
+        and evidence.out_cents(transaction_id) > 0
+        # Its request may have been paid again after the return; `final_invariants` requires an alert.
+        and not evidence.is_dishonored(transaction_id)
     )
     for request_id, times in paying.items():
         if request_id is not None and times > 1:
@@ -143,7 +146,8 @@ def _status_mismatches(evidence: Evidence) -> Iterator[Violation]:
             continue
         transfer = evidence.transfer_of(one)
         # A bank that lost its records has no status any more; `final_invariants` checks that an alert says so.
-        if transfer is not None and transfer["status"] not in bank_statuses[one.status]:
+        is_contradicted = one.status == "returned" and evidence.is_dishonored(one.id)
+        if transfer is not None and transfer["status"] not in bank_statuses[one.status] and not is_contradicted:
             yield Violation(
                 ViolationKind.STATUS_MISMATCH,
                 f"Transaction {one.id} is '{one.status}', but the bank says '{transfer['status']}'.",

@@ -19,6 +19,7 @@ from seedtrust_ops_tests.chaos.crash_points import (
 )
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
 from seedtrust_ops_tests.chaos.frozen_workers import run_freeze_case
+from seedtrust_ops_tests.chaos.human_acts import HUMAN_ACTS, HumanAct, run_human_act
 from seedtrust_ops_tests.chaos.injection_points import InjectionPoint
 from seedtrust_ops_tests.chaos.shards import CaseResult, Shard, collect_results, run_in_shards
 from seedtrust_ops_tests.chaos.template_batch import COMPLETED, template_with_batch
@@ -48,14 +49,18 @@ def main() -> None:
         )
         with template_with_batch(environment) as template:
 
-            def run(shard: Shard, case: InjectionPoint | KillDuringRequest) -> CaseResult | str:
+            def run(shard: Shard, case: InjectionPoint | KillDuringRequest | HumanAct) -> CaseResult | str:
+                if isinstance(case, HumanAct):
+                    return run_human_act(shard, template, case)
                 if isinstance(case, KillDuringRequest):
                     return run_kill_case(shard, template, case)
                 if case in FREEZES:
                     return run_freeze_case(shard, template, case)
                 return run_case(shard, template, SCENARIO, case)
 
-            result = collect_results(SCENARIO.name, run_in_shards(environment, (*kills, *CRASHES, *FREEZES), run))
+            result = collect_results(
+                SCENARIO.name, run_in_shards(environment, (*kills, *CRASHES, *FREEZES, *HUMAN_ACTS), run)
+            )
     cases = {one.case: [str(violation) for violation in one.violations] for one in result.cases}
     sys.stdout.write(json.dumps({"cases": cases, "unreached": result.unreached}) + "\n")
 

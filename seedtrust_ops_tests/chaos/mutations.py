@@ -1,4 +1,4 @@
-"""Mutation testing: five deliberate bugs, each in a copy of the product, to prove that the invariants find a real one.
+"""Mutation testing: seven deliberate bugs, each in a copy of the product, to prove that the invariants find a real one.
 
 A mutation replaces text in the product's source. If that text is no longer there, the mutation fails with an error,
 because it would change nothing and prove nothing.
@@ -106,6 +106,26 @@ MUTATIONS = (
                 f"{TRANSFERS}/sending_context.py",
                 "return now.monotonic >= self._lease_ends_at.monotonic or now.wall >= self._lease_ends_at.wall",
                 "return False",
+            ),
+        ),
+    ),
+    Mutation(
+        "evidence is not consulted",
+        (
+            Edit(
+                f"{TRANSFERS}/preflight.py",
+                "        .where(needs_inquiry(), is_in_flight())\n",
+                "        .where(needs_inquiry(), is_in_flight(), HuntingtonTransaction.status != 'failed')\n",
+            ),
+        ),
+    ),
+    Mutation(
+        "a return always restores an approval",
+        (
+            Edit(
+                f"{TRANSFERS}/ledger_posting.py",
+                '.values(status=func.coalesce(before, "approved"), paid_at=None)',
+                '.values(status="approved", paid_at=None)',
             ),
         ),
     ),

@@ -9,8 +9,11 @@ from typing import Any
 
 import httpx
 
+from seedtrust_ops_tests.chaos.final_invariants import BY_HAND
+from seedtrust_ops_tests.chaos.human_acts import PAY_AGAIN
 from seedtrust_ops_tests.chaos.model.payments import Payment, Payments
 from seedtrust_ops_tests.chaos.model.simulation import Simulation
+from seedtrust_ops_tests.chaos.violations import Violation, ViolationKind
 
 EVENTS = (
     "another worker runs",
@@ -23,12 +26,15 @@ EVENTS = (
     "a request changes its amount",
     "a request is approved again",
     "a payment is added",
+    "a request in flight is denied",
+    "a payment in flight is failed by hand and made again",
     "time passes",
     "the database's clock jumps forward",
     "the database's clock jumps back",
     "the bank's clock jumps forward",
     "the bank settles transfers",
     "the bank returns a transfer",
+    "the bank dishonors a return",
     "the bank rejects a transfer",
     "the bank forgets a key",
     "the bank recovers",
@@ -43,6 +49,8 @@ class History:
         self.payments = Payments(simulation.company)
         self.batches: list[int] = []
         self.transactions: list[int] = []
+        self._denied: set[int] = set()
+        """The requests whose denial is the last thing that a person did to them."""
 
     def batch(self, index: int) -> int:
         """Return the id of one of the batches; any index is valid."""
@@ -74,12 +82,17 @@ class History:
             "a request changes its amount": lambda: self._change_request(index, "amount_cents = amount_cents + 1"),
             "a request is approved again": lambda: self._approve_again(index),
             "a payment is added": lambda: self._add(self.batch(index), wanted),
+            "a request in flight is denied": lambda: self._deny_in_flight(self.transaction(index)),
+            "a payment in flight is failed by hand and made again": lambda: self._fail_and_pay_again(
+                self.transaction(index)
+            ),
             "time passes": lambda: self.simulation.clocks.pass_time(seconds),
             "the database's clock jumps forward": lambda: self.simulation.clocks.jump_database(seconds),
             "the database's clock jumps back": lambda: self.simulation.clocks.jump_database(-seconds),
             "the bank's clock jumps forward": lambda: self.simulation.clocks.jump_bank(seconds),
             "the bank settles transfers": bank.settle,
             "the bank returns a transfer": lambda: self._apply_at_bank(bank.return_reference, index, "R03"),
+            "the bank dishonors a return": lambda: self._dishonor(self.transaction(index)),
             "the bank rejects a transfer": lambda: self._apply_at_bank(
                 bank.reject_reference, index, "account is frozen"
             ),
@@ -134,10 +147,14 @@ class History:
     def _change_request(self, index: int, change: str) -> bool:
         if not self.payments.requests:
             return False
-        request_id = self.payments.requests[index % len(self.payments.requests)]
-        update = f"update disbursement_requests set {change} where id = :id and status = 'approved' returning id"
+        return self._change(self.payments.requests[index % len(self.payments.requests)], change)
+
+    def _change(self, request_id: int, change: str) -> bool:
+        update = f"update disbursement_requests set {change} where id = :id and status = 'approved' returning status"
         changed = self.simulation.sql(update, id=request_id)
         if changed:
+            if changed[0][0] == "denied":
+                self._denied.add(request_id)
             self.simulation.forbid(
                 f"request {request_id}",
                 f"disbursement request {request_id} was changed ({change})",
@@ -151,12 +168,52 @@ class History:
             return False
         request_id = self.payments.requests[index % len(self.payments.requests)]
         self.simulation.allow(f"request {request_id}")
+        self._denied.discard(request_id)
         approve = (
             "update disbursement_requests r set status = 'approved', amount_cents = coalesce((select max(amount_cents)"
             " from huntington_transactions where disbursement_request_id = r.id), amount_cents)"
             " where id = :id and status in ('denied', 'approved') returning id"
         )
         return bool(self.simulation.sql(approve, id=request_id))
+
+    def _deny_in_flight(self, transaction_id: int) -> bool:
+        in_flight = (
+            "select disbursement_request_id from huntington_transactions where id = :id"
+            " and status in ('processing', 'submitted') and disbursement_request_id is not null"
+        )
+        return any(
+            self._change(request_id, "status = 'denied'")
+            for (request_id,) in self.simulation.sql(in_flight, id=transaction_id)
+        )
+
+    def _fail_and_pay_again(self, transaction_id: int) -> bool:
+        fail = (
+            f"update huntington_transactions set status = 'failed', failure_reason = '{BY_HAND}' where id = :id"
+            " and status in ('processing', 'submitted') and disbursement_request_id is not null returning id"
+        )
+        if not self.simulation.sql(fail, id=transaction_id):
+            return False
+        ((batch_id,),) = self.simulation.sql(PAY_AGAIN, id=transaction_id)
+        self.batches.append(batch_id)
+        self._add_new_transactions(batch_id)
+        return True
+
+    def check_decisions(self) -> list[Violation]:
+        """Return a violation for each request that a person has denied and that is payable again."""
+        payable = {
+            row[0] for row in self.simulation.sql("select id from disbursement_requests where status = 'approved'")
+        }
+        return [
+            Violation(ViolationKind.STATUS_MISMATCH, f"Request {one} was denied, and is approved again by nobody.")
+            for one in sorted(self._denied & payable)
+        ]
+
+    def _dishonor(self, transaction_id: int) -> bool:
+        try:
+            self.simulation.bank.dishonor_reference(str(transaction_id))
+        except httpx.HTTPStatusError:
+            return False
+        return True
 
     def _halt(self) -> bool:
         self.simulation.sql("insert into ops.switches (name) values ('transfers_halted') on conflict do nothing")

@@ -213,7 +213,7 @@ class Transfers(RuleBasedStateMachine):
 
     def _check(self, *, is_final: bool) -> None:
         violations = self.simulation.violations(is_final=is_final)
-        violations += self.simulation.unexpected_errors()
+        violations += self.simulation.unexpected_errors() + self.history.check_decisions()
         if violations:
             self.is_violated = True
             raise InvariantsViolated(violations)
