@@ -6,7 +6,7 @@ See docs/decisions/in-flight-by-evidence.md.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -117,7 +117,10 @@ def read_answer(known: BankStatus | None, known_at: datetime | None, answer: Ban
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of the bank that was recorded; `known` is the status before it."""
+    """An answer of the bank that was recorded; `known` is the status before it.
+
+    `was_missing` is whether lookups had not found the transfer, and now would again.
+    """
 
     reading: Reading
     known: BankStatus | None
@@ -235,8 +238,23 @@ def record_answers(session: Session, transfers: Mapping[int, BankTransfer]) -> d
             # Whatever the bank says now, it has said something else before.
             reading = Reading.OLDER if known is answer.status else Reading.CONTRADICTION
         answers[row.transaction_id] = Answer(reading, known, row.missing_since is not None)
+    for one in _with_lost_keys(session, {one: transfers[one] for one, answer in answers.items() if answer.was_missing}):
+        # The bank has the transfer and has lost its key: lookups still miss it, so it is not found again.
+        answers[one] = replace(answers[one], was_missing=False)
     _store_answers(session, transfers, answers)
     return answers
+
+
+def _with_lost_keys(session: Session, transfers: Mapping[int, BankTransfer]) -> list[int]:
+    """Return the transactions that the bank reports under another key than the one that we sent."""
+    if not transfers:
+        return []
+    sent = session.execute(
+        select(TransferAttempt.transaction_id, TransferAttempt.idempotency_key)
+        .where(in_array(TransferAttempt.transaction_id, transfers), TransferAttempt.outcome == "started")
+        .distinct()
+    )
+    return [row.transaction_id for row in sent if row.idempotency_key != transfers[row.transaction_id].idempotency_key]
 
 
 def _store_answers(session: Session, transfers: Mapping[int, BankTransfer], answers: Mapping[int, Answer]) -> None:
@@ -270,13 +288,12 @@ def _store_answers(session: Session, transfers: Mapping[int, BankTransfer], answ
             bank_status=new.c.bank_status,
             bank_updated_at=new.c.bank_updated_at,
             unknown_to_bank_at=None,
-            missing_since=None,
             settled_as=None,
             settled_seen_at=None,
             changed_at=func.clock_timestamp(),
         )
     )
-    found_again = [one for one, answer in answers.items() if answer.was_missing and answer.reading is Reading.OLDER]
+    found_again = [one for one, answer in answers.items() if answer.was_missing]
     if found_again:
         session.execute(
             update(TransferEvidence)

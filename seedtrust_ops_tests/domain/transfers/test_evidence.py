@@ -338,6 +338,19 @@ def test_lagging_lookup_opens_no_alert_and_resends_nothing(worker: Worker, compa
     assert transaction_status(company, unanswered) == "pending"
 
 
+def test_lost_key_counts_as_forgotten_although_the_feed_has_the_transfer(worker: Worker, company: Company) -> None:
+    _, transaction_id = worker.submit_ach(company.case())
+    worker.heal(grace_seconds=600)
+    worker.bank.control.forget_key(idempotency_key(transaction_id))
+    worker.heal(grace_seconds=600)
+    with company.sessions.begin() as session:
+        missing_since = TransferEvidence.missing_since - timedelta(hours=1)
+        session.execute(update(TransferEvidence).values(missing_since=missing_since))
+    worker.heal(grace_seconds=600)
+    worker.heal(grace_seconds=600)
+    assert company.open_alerts() == [("transfer_forgotten_by_bank", f"transaction {transaction_id}")]
+
+
 def test_transfer_that_draws_only_errors_is_sent_five_times(worker: Worker, company: Company) -> None:
     batch_id = company.batch([700])
     (transaction,) = company.transactions(batch_id)
