@@ -359,6 +359,13 @@ def find_missing(feature: Feature) -> tuple[str, ...]:
     )
 
 
+def require(feature: Feature) -> None:
+    """Raise DagsterIncompatible, which says what is lost and what to do, if a name that the feature uses is missing."""
+    missing = find_missing(feature)
+    if missing:
+        raise DagsterIncompatible(f"{_sentence(missing)} Without it {feature.without}. {_REMEDY}")
+
+
 def require_payment_internals() -> None:
     """Refuse to send payments if something is missing without which a run that sends is not under control.
 

@@ -264,11 +264,12 @@ def test_required_name_missing_refuses_payments_and_runs_other_jobs(
 
 
 @pytest.mark.usefixtures("daemon_processes")
+@pytest.mark.parametrize("name", ["create_app_from_workspace_process_context", "WorkspaceRequestContext"])
 def test_web_server_without_a_name_refuses_to_start(
-    dagster_home: DagsterHome, hidden_in_children: HiddenIn, tmp_path: Path
+    dagster_home: DagsterHome, hidden_in_children: HiddenIn, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "workspace.yaml").write_text("load_from: []\n")
-    hidden = hidden_in_children(["create_app_from_workspace_process_context"])
+    hidden = hidden_in_children([name])
     done = subprocess.run(
         [sys.executable, "-m", "seedtrust_ops.cli.main", "web", "--workspace", "workspace.yaml"],
         env=environment_for_child({**dagster_home.variables, **hidden}),
@@ -278,7 +279,7 @@ def test_web_server_without_a_name_refuses_to_start(
         timeout=300,
     )
     assert done.returncode == 1
-    assert f"has no {ELSEWHERE}.create_app_from_workspace_process_context." in done.stderr
+    assert f"has no {ELSEWHERE}.{name}." in done.stderr
 
 
 @pytest.mark.usefixtures("daemon_processes")

@@ -12,13 +12,16 @@ from typing import Any
 import dagster as dg
 import uvicorn
 
+from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_internals import (
     POOLED_CONNECTIONS,
+    WEB_SERVER,
     WorkspaceFileTarget,
     WorkspaceProcessContext,
     WorkspaceRequestContext,
     create_app_from_workspace_process_context,
     is_available,
+    require,
 )
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.web.request_guard import RequestGuard
@@ -76,14 +79,17 @@ def serve(workspace: Path, *, host: str, port: int, read_only: bool, allowed_hos
         allowed_hosts: the names of this server, besides loopback and the address that a request came to.
 
     Raises:
-        ConfigurationError: if there is no such workspace file.
+        ConfigurationError: if there is no such workspace file, or DAGSTER_HOME is not set.
         DagsterIncompatible: if the installed version of Dagster lacks what this needs. Nothing is served unguarded.
     """
+    require(WEB_SERVER)
     if not workspace.is_file():
         raise ConfigurationError(
             f"There is no workspace file {workspace}. Start `seedtrust-ops worker`, which writes it, or pass "
             "another file as `--workspace`."
         )
+    if get_settings().location.dagster_home is None:
+        raise ConfigurationError("DAGSTER_HOME is not set. Set it to the worker's folder, which contains dagster.yaml.")
     # uvicorn handles the signal, and raises it again at its end. By default that would end the process at once.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with dg.DagsterInstance.get() as instance:

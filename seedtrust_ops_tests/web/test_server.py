@@ -16,6 +16,7 @@ from seedtrust_ops.dagster_internals import WorkspaceProcessContext, create_app_
 from seedtrust_ops.supervisor.worker_stack import LOOPBACK, build_web_server, find_free_port, is_listening
 from seedtrust_ops_tests.client.operations_server import run_process
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance, temporary_dagster_home
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.tiers import Resource, provides
 from seedtrust_ops_tests.support.waiters import wait_until
 
@@ -114,3 +115,12 @@ def test_missing_workspace_is_explained(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["web", "--workspace", str(tmp_path / "none.yaml")])
     assert result.exit_code == 1
     assert "Start `seedtrust-ops worker`" in result.output
+
+
+def test_missing_dagster_home_is_explained(tmp_path: Path, set_variables: SetVariables) -> None:
+    set_variables(DAGSTER_HOME=None)
+    workspace = tmp_path / "workspace.yaml"
+    workspace.write_text("load_from: []\n")
+    result = CliRunner().invoke(app, ["web", "--workspace", str(workspace)])
+    assert result.exit_code == 1
+    assert "Set it to the worker's folder" in " ".join(result.output.split())
