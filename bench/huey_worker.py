@@ -39,5 +39,6 @@ def send_batch(batch_id: int, concurrency: int) -> None:
             datetime.now(UTC),
             FernetFieldCipher(get_settings().field_keys.keys),
             options,
+            was_canceled_by_person=lambda _run_id: False,
         ),
     )

@@ -206,7 +206,8 @@ grant update (status, attempts, next_attempt_at, claim_token) on ops.notificatio
 grant update (status, failure_reason, completed_at, updated_at)
     on public.huntington_transactions to seedtrust_ops_operator;
 grant update (status, paid_at) on public.disbursement_requests to seedtrust_ops_operator;
-grant update (status, finished_at, error) on public.huntington_batches to seedtrust_ops_operator;
+-- `transfers release` queues a held batch again; a trigger refuses any other but what `transfers settle` finishes.
+grant update (status, queued_at, finished_at, error) on public.huntington_batches to seedtrust_ops_operator;
 grant execute on function ops.post_ledger_entries, ops.post_ledger_correction to seedtrust_ops_operator;
 grant insert on ops.transfer_attempts, ops.notifications, ops.alerts to seedtrust_ops_operator;
 grant insert, update on ops.statuses_before_payment to seedtrust_ops_operator;

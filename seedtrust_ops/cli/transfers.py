@@ -1,6 +1,7 @@
-"""`seedtrust-ops transfers`: halts and resumes the sending of transfers, and settles single ones.
+"""`seedtrust-ops transfers`: halts and resumes all sending, releases a held batch, and settles a single transfer.
 
-The kill switch itself is in `domain/transfers/kill_switch.py`, the settlement in `domain/transfers/settlement.py`.
+The kill switch itself is in `domain/transfers/kill_switch.py`, the settlement in `domain/transfers/settlement.py`, and
+the release in `domain/transfers/batch_lifecycle.py`.
 """
 
 from typing import Annotated, Literal
@@ -10,7 +11,9 @@ import typer
 from seedtrust_ops.cli.operator_session import As, Reason, current_operator, open_operator_session
 from seedtrust_ops.formatting import strip_control_chars
 
-transfers = typer.Typer(no_args_is_help=True, help="Halt and resume the sending of transfers; settle one.")
+transfers = typer.Typer(
+    no_args_is_help=True, help="Halt and resume the sending of transfers; release a held batch; settle a transfer."
+)
 
 
 @transfers.command()
@@ -44,6 +47,24 @@ def resume(reason: Reason = "", as_: As = None) -> None:
         typer.echo(strip_control_chars(halt_reason))
     else:
         typer.echo("Transfers resumed." if was_halted else "Transfers were not halted. Nothing was changed.")
+
+
+@transfers.command()
+def release(
+    batch_id: Annotated[int, typer.Argument(help="The held batch's number, as on the batch screen.", min=1)],
+    reason: Reason = "",
+    as_: As = None,
+) -> None:
+    """Queue a held batch again, for example after a person canceled its run: what was not sent is sent."""
+    from seedtrust_ops.domain.transfers.batch_lifecycle import release_batch
+    from seedtrust_ops.formatting import format_dollars, pluralize
+
+    with open_operator_session(current_operator(as_), reason) as session:
+        queued = release_batch(session, batch_id)
+    typer.echo(
+        f"Batch {batch_id} is queued again: {pluralize(queued.transactions, 'transaction')} over "
+        f"{format_dollars(queued.amount_cents)} to send."
+    )
 
 
 @transfers.command()

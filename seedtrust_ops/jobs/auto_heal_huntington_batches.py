@@ -4,6 +4,7 @@ A tick with nothing open launches no run, unless the bank's feed was last read m
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -16,6 +17,7 @@ from seedtrust_ops.domain.transfers.auto_heal import HealReport, find_reason_to_
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, HuntingtonResource
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.metadata import heal_metadata
+from seedtrust_ops.orchestration.run_cancellation import was_canceled_by_person
 from seedtrust_ops.orchestration.schedules import every_minute_if
 from seedtrust_ops.orchestration.shadow_runs import ShadowRun
 
@@ -35,7 +37,12 @@ def auto_heal_huntington_batches(
 ) -> dict[str, Any]:
     """Update SeedTrust's transfers to the bank's current statuses. Moves no money."""
     huntington.settings  # noqa: B018  a missing variable must stop the job before it touches anything
-    report = heal(database.sessions(), huntington.open, unknown_grace_seconds=_unknown_grace_seconds())
+    report = heal(
+        database.sessions(),
+        huntington.open,
+        unknown_grace_seconds=_unknown_grace_seconds(),
+        was_canceled_by_person=partial(was_canceled_by_person, context.instance),
+    )
     context.log.info(summarize_heal(report))
     context.add_output_metadata(heal_metadata(report))
     return {

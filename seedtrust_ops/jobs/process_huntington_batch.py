@@ -5,7 +5,7 @@ enter a batch id.
 See docs/decisions/batch-runs.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from seedtrust_ops.dagster_internals import require_payment_internals
 from seedtrust_ops.database.listen_notify import BATCH_QUEUED
 from seedtrust_ops.domain.shadow_mode.decisions import Decision, undecided_batches
 from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import dry_run_batch
-from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, list_queued_batches
+from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, hold_batch, list_queued_batches, lock_batches
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport, process_batch
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
 from seedtrust_ops.domain.transfers.sending_context import BatchRun, TransferOptions
@@ -29,6 +29,7 @@ from seedtrust_ops.orchestration.job_factory import JobConfig, automation_status
 from seedtrust_ops.orchestration.long_poll import poll_or_wait
 from seedtrust_ops.orchestration.metadata import batch_metadata
 from seedtrust_ops.orchestration.retry_pauses import describe_pause, read_recent_runs
+from seedtrust_ops.orchestration.run_cancellation import canceled_by_person_at, was_canceled_by_person
 from seedtrust_ops.orchestration.shadow_runs import OpContext, ShadowRun, is_in_shadow_mode
 from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
 from seedtrust_ops.tag_names import BATCH_TAG, GENERATION_TAG, HALTED_TAG
@@ -42,6 +43,8 @@ HELD_BY_RUN = "is already being processed by run"
 """In the log of a run whose batch another run holds; `sandbox/demo` looks for it."""
 NO_BATCH = 0
 """The launchpad's default, until a person enters a batch id."""
+CANCELED_RUNS_READ = 200
+"""More runs than people cancel while batches wait in the queue."""
 MAX_REQUESTS_PER_TICK = 50
 """Keeps a tick well within Dagster's time limit, however many batches are queued."""
 
@@ -127,9 +130,12 @@ def _evaluate(instance: dg.DagsterInstance, database: DatabaseResource) -> dg.Se
         return dg.SkipReason(f"{halted} Batches waiting in the queue: {len(batches)}.")
     if not batches:
         return dg.SkipReason("No batch is queued.")
+    held = [] if is_in_shadow_mode(NAME) else _hold_canceled(instance, database, batches)
     requests: list[dg.RunRequest] = []
-    wait_reasons: list[str] = []
+    wait_reasons = [f"Batch {batch_id} is held, because a person canceled its run." for batch_id in held]
     for batch in batches:
+        if batch.batch_id in held:
+            continue
         wait_reason = _find_reason_to_wait(instance, batch)
         if wait_reason is None:
             requests.append(_run_request(instance, batch))
@@ -138,6 +144,50 @@ def _evaluate(instance: dg.DagsterInstance, database: DatabaseResource) -> dg.Se
         if len(requests) == MAX_REQUESTS_PER_TICK:
             break
     return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason(" ".join(wait_reasons))
+
+
+def _hold_canceled(
+    instance: dg.DagsterInstance, database: DatabaseResource, batches: Sequence[QueuedBatch]
+) -> list[int]:
+    """Hold the batches of which a person canceled a run after they were queued; return them."""
+    canceled = list(_find_canceled(instance, batches))
+    if not canceled:
+        return []
+    held = []
+    with database.sessions().begin() as session:
+        lock_batches(session, canceled)
+        # Not those that another run has claimed, or a person has changed, since they were read.
+        still_queued = {(batch.batch_id, batch.queued_at) for batch in list_queued_batches(session)}
+        for batch in batches:
+            if batch.batch_id in canceled and (batch.batch_id, batch.queued_at) in still_queued:
+                hold_batch(session, batch.batch_id, statuses=("queued",))
+                held.append(batch.batch_id)
+    return held
+
+
+def _find_canceled(instance: dg.DagsterInstance, batches: Sequence[QueuedBatch]) -> Iterator[int]:
+    by_id = {str(batch.batch_id): batch for batch in batches}
+    waiting_since = min((batch.queued_at for batch in batches if batch.queued_at is not None), default=None)
+    canceled = dg.RunsFilter(
+        job_name=NAME,
+        statuses=[dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED],
+        updated_after=waiting_since,
+    )
+    for record in instance.get_run_records(canceled, limit=CANCELED_RUNS_READ):
+        batch = by_id.get(_configured_batch_id(record.dagster_run))
+        if batch is None:
+            continue
+        canceled_at = canceled_by_person_at(instance, record.dagster_run.run_id)
+        if canceled_at is not None and (batch.queued_at is None or canceled_at >= batch.queued_at):
+            yield batch.batch_id
+
+
+def _configured_batch_id(run: dg.DagsterRun) -> str:
+    """Return the batch id in a run's config, which a person may have written, also if it has no tag yet."""
+    node: object = run.run_config
+    for key in ("ops", NAME, "config", "batch_id"):
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return str(node)
 
 
 def summarize_batch(report: BatchReport) -> str:
@@ -171,6 +221,7 @@ def _batch_run(
         requested_at=_requested_at(context),
         cipher=field_cipher.cipher(),
         options=transfer_options(huntington),
+        was_canceled_by_person=partial(was_canceled_by_person, context.instance),
     )
 
 

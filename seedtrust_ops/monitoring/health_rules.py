@@ -1,4 +1,4 @@
-"""Builds the ten health rules of `domain/health` with their thresholds, and reads the Dagster data that they need."""
+"""Builds the eleven health rules of `domain/health` with their thresholds, and reads the Dagster data they need."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +21,14 @@ from seedtrust_ops.domain.health.backlog import (
     notifications_failing,
     reports_waiting,
 )
-from seedtrust_ops.domain.health.batches import BATCH_STUCK, TRANSFERS_HALTED, batch_stuck, transfers_halted
+from seedtrust_ops.domain.health.batches import (
+    BATCH_HELD,
+    BATCH_STUCK,
+    TRANSFERS_HALTED,
+    batch_held,
+    batch_stuck,
+    transfers_halted,
+)
 from seedtrust_ops.domain.health.ledger import LEDGER_MISMATCH, ledger_mismatch
 from seedtrust_ops.domain.health.rule import HealthRule
 from seedtrust_ops.domain.health.runs import (
@@ -47,6 +54,7 @@ NO_JOB_SEVERITY = Severity.HIGH
 JOB_COVERED_BY_RULE = {
     TRANSFERS_HALTED: "process_huntington_batch",
     BATCH_STUCK: "process_huntington_batch",
+    BATCH_HELD: "process_huntington_batch",
     LEDGER_MISMATCH: "process_huntington_batch",
     REPORTS_WAITING: "report_generation",
     DRS_OVERDUE: "dr_auto_approval",
@@ -98,6 +106,7 @@ def health_rules(
                 halted_by_environment=transfers.halted,
             ),
         ),
+        HealthRule(BATCH_HELD, batch_held),
         HealthRule(
             ERROR_SPIKE,
             partial(

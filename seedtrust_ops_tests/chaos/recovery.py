@@ -30,11 +30,16 @@ def expire_leases(sessions: Sessions) -> None:
         )
 
 
+def auto_heal(sessions: Sessions, config: WorkerConfig) -> None:
+    """Run auto-heal on everything that is open."""
+    heal(sessions, config.open_bank, unknown_grace_seconds=0, was_canceled_by_person=lambda _run_id: False)
+
+
 def recover(sessions: Sessions, config: WorkerConfig) -> None:
     """Heal and process until auto-heal got all its responses and no batch is queued or processing."""
     for number in range(MAX_ROUNDS):
         expire_leases(sessions)
-        is_healed = _succeeds(lambda: heal(sessions, config.open_bank, unknown_grace_seconds=0))
+        is_healed = _succeeds(partial(auto_heal, sessions, config))
         with sessions() as session:
             queued = [batch.batch_id for batch in list_queued_batches(session)]
         for batch_id in queued:

@@ -18,13 +18,13 @@ from seedtrust_ops.domain.notifications.renderer import EmailRenderer
 from seedtrust_ops.domain.outbox.email_sink import send_due_emails
 from seedtrust_ops.domain.reports.generator import generate_reports
 from seedtrust_ops.domain.transfers import sender
-from seedtrust_ops.domain.transfers.auto_heal import heal
 from seedtrust_ops.domain.transfers.batch_processor import process_batch
 from seedtrust_ops.resources.s3_storage import open_storage
 from seedtrust_ops.resources.smtp import open_smtp_transport
 from seedtrust_ops_tests.chaos import io_hooks
 from seedtrust_ops_tests.chaos.faults import Fault, build_fault
 from seedtrust_ops_tests.chaos.injection_points import FaultInjector
+from seedtrust_ops_tests.chaos.recovery import auto_heal
 from seedtrust_ops_tests.chaos.tasks import Task, TaskResult
 from seedtrust_ops_tests.chaos.worker_config import WorkerConfig
 from seedtrust_ops_tests.support.databases import plain_url
@@ -68,11 +68,6 @@ def process_first_batch(sessions: Sessions, config: WorkerConfig) -> None:
     if config.concurrency == 1:
         sender.MAX_RESPONSES_PER_COMMIT, sender.LINGER_SECONDS = 1, 0
     process_batch(sessions, config.open_bank, config.batch_run(1, "the first worker"))
-
-
-def auto_heal(sessions: Sessions, config: WorkerConfig) -> None:
-    """Run auto-heal on everything that is open."""
-    heal(sessions, config.open_bank, unknown_grace_seconds=0)
 
 
 def send_emails(sessions: Sessions, config: WorkerConfig) -> None:

@@ -53,7 +53,9 @@ class WorkerConfig:
             unknown_grace_seconds=0,
             halted_by_environment=False,
         )
-        return BatchRun(batch_id, holder, datetime.now(UTC), self.cipher, options)
+        return BatchRun(
+            batch_id, holder, datetime.now(UTC), self.cipher, options, was_canceled_by_person=lambda _run_id: False
+        )
 
     @property
     def open_bank(self) -> Callable[[], AbstractAsyncContextManager[HuntingtonBank]]:

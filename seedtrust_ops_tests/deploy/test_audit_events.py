@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from seedtrust_ops.cli.main import app
 from seedtrust_ops.domain.alerts.store import open_alert, record_findings
+from seedtrust_ops.domain.transfers.batch_lifecycle import queue_batch
 from seedtrust_ops_tests.deploy.conftest import APP, KEYS, OPERATOR, create_login
 from seedtrust_ops_tests.support.case_factory import CaseFactory
 from seedtrust_ops_tests.support.databases import plain_url
@@ -59,11 +60,13 @@ def read_events(sessions: sessionmaker[Session]) -> list[tuple[Any, ...]]:
 def test_audit_names_login_person_action_and_reason(audited: Company) -> None:
     with audited.sessions() as session:
         alert = session.scalar(text("select id::text from ops.alerts"))
+    batch_id = str(audited.batch([100], status="held"))
     for command in (
         ["transfers", "halt", "--reason", "The bank is down", "--as", EMAIL],
         ["transfers", "resume", "--reason", "It is back", "--as", EMAIL],
         ["alerts", "ack", alert, "--reason", "I ask the bank", "--as", EMAIL],
         ["alerts", "resolve", alert],
+        ["transfers", "release", batch_id, "--reason", "It was not this batch", "--as", EMAIL],
     ):
         code, output = seedtrust_ops(*command)
         assert code == 0, output
@@ -74,7 +77,9 @@ def test_audit_names_login_person_action_and_reason(audited: Company) -> None:
         (ANA, "resume", "transfers_halted", "It is back", person),
         (ANA, "acknowledge", subject, "I ask the bank", person),
         (ANA, "resolve", subject, "", {"os_user": "ana.os"}),
+        (ANA, "release", f"batch {batch_id}", "It was not this batch", person),
     ]
+    assert audited.batch_row(int(batch_id)).status == "queued"
 
 
 @pytest.mark.parametrize(
@@ -85,11 +90,13 @@ def test_audit_names_login_person_action_and_reason(audited: Company) -> None:
         ("update ops.alerts set acknowledged_at = now()", "acknowledge"),
         ("update ops.alerts set resolved_at = now()", "resolve"),
         ("update ops.transfer_evidence set state = 'not_moved', changed_at = now()", "settle"),
+        ("update public.huntington_batches set status = 'queued', queued_at = now() where status = 'held'", "release"),
     ],
 )
 def test_audit_records_what_is_done_without_a_command(
     audited: Company, roles: URL, statement: str, action: str
 ) -> None:
+    audited.batch([100], status="held")
     with audited.sessions.begin() as session:
         session.execute(text("insert into ops.switches (name) values ('transfers_halted')"))
         session.execute(text(SETTLED_EVIDENCE))
@@ -132,8 +139,9 @@ def test_audit_leaves_out_what_jobs_and_applications_do(audited: Company, roles:
         session.execute(text("update ops.alerts set last_found_at = now() - interval '1 hour' where severity = 'HIGH'"))
         assert record_findings(session, rule="reports_waiting", findings=[], quiet_seconds=60) == (0, 1)
     engine.dispose()
-    audited.batch([100])
+    held = audited.batch([100], status="held")
     with audited.sessions.begin() as session:
+        queue_batch(session, held)
         session.execute(text("update public.huntington_transactions set account_number_encrypted = 'x'"))
     assert read_events(audited.sessions) == []
 
@@ -146,14 +154,15 @@ def test_operator_must_be_an_active_user(audited: Company, email: str) -> None:
         assert session.scalar(text("select count(*) from ops.switches")) == 0
 
 
-@pytest.mark.parametrize("command", [("halt", "--reason", "x"), ("resume",)], ids=" ".join)
-def test_jobs_role_cannot_halt_or_resume(
+@pytest.mark.parametrize("command", [("halt", "--reason", "x"), ("resume",), ("release", "{batch}")], ids=" ".join)
+def test_jobs_role_cannot_halt_resume_or_release(
     audited: Company, roles: URL, set_variables: SetVariables, command: tuple[str, ...]
 ) -> None:
     with audited.sessions.begin() as session:
         session.execute(text("insert into ops.switches (name) values ('another')"))
+    batch_id = audited.batch([100], status="held")
     log_in(roles, APP, set_variables)
-    assert seedtrust_ops("transfers", *command) == (
+    assert seedtrust_ops("transfers", *(word.format(batch=batch_id) for word in command)) == (
         1,
         f"The database login {APP} may not do this. Nothing was changed. Set SEEDTRUST_DATABASE_URL to a login that is "
         "a member of seedtrust_ops_operator.",

@@ -131,6 +131,7 @@ APPROVE_AND_PAY = [
     "insert into public.approval_rules (name, max_amount_cents) values ('x', 1)",
     "insert into public.huntington_batches (status) values ('queued')",
     "update public.huntington_batches set status = 'queued' where id = 21",
+    "update public.huntington_batches set status = 'queued' where id = 22",
     "update public.huntington_batches set status = 'processing' where id = 22",
     "update public.huntington_batches set priority = 1",
     "update public.huntington_transactions set status = 'pending' where id = 32",
@@ -261,6 +262,11 @@ FORBIDDEN = {
         SETTLE.format("failed") + "update public.huntington_transactions set status = 'completed' where id = 31",
         SETTLE.format("failed") + "update public.disbursement_requests set status = 'approved' where id = 13",
         SETTLE.format("failed") + "update public.huntington_batches set status = 'queued' where id = 23",
+        "update public.huntington_batches set status = 'queued' where id = 21",
+        "update public.huntington_batches set status = 'processing' where id = 22",
+        "update public.huntington_batches set status = 'draft' where id = 22",
+        "update public.huntington_batches set queued_at = now() where id = 22",
+        "update public.huntington_batches set priority = 1",
         SETTLE.format("failed") + "select ops.post_ledger_correction(31, -500, 'memo')",
         SETTLE.format("completed") + "select ops.post_ledger_correction(31, 500, 'memo')",
         "update ops.transfer_evidence set amount_cents = 1",
@@ -366,6 +372,7 @@ WORK_OF_JOBS = [
     APPROVE.format("auto:date", "now()", 11),
     APPROVE.format("auto:rule:7", "now()", 11),
     "update public.huntington_batches set status = 'queued' where id = 23",
+    "update public.huntington_batches set status = 'held' where id = 23",
     ATTEMPT.format(2, "started", "clock_timestamp()", "null"),
     ATTEMPT.format(1, "unknown_to_bank", "'2026-01-01 12:00+00'", "clock_timestamp()"),
     POST.format("disbursement", 34, -500)
@@ -394,12 +401,13 @@ def test_guards_let_the_jobs_do_their_work(connect_as: ConnectAs) -> None:
     assert errors == []
 
 
-def test_operator_settles_a_transfer_by_the_books(database: Engine, connect_as: ConnectAs) -> None:
+def test_guards_let_operators_settle_and_release(database: Engine, connect_as: ConnectAs) -> None:
     connection = connect_as(OPERATOR)
     for statement in (
         SETTLE.format("completed") + "update public.huntington_transactions set status = 'completed' where id = 31",
         SETTLE.format("completed") + "select ops.post_ledger_correction(31, -500, 'memo')",
         SETTLE.format("failed") + "update public.disbursement_requests set status = 'approved' where id = 14",
+        "update public.huntington_batches set status = 'queued', queued_at = now(), finished_at = null where id = 22",
     ):
         error = try_statement(connection, statement)
         assert error is None, f"{statement}: {error}"

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
+from seedtrust_ops.orchestration.run_cancellation import was_canceled_by_person
 from seedtrust_ops.supervisor.worker_stack import LOOPBACK, is_listening
 from seedtrust_ops.tables import JobRun
 from seedtrust_ops_tests.launcher.quick_daemon import QuickDaemon
@@ -149,6 +150,7 @@ def test_cancellation_interrupts_a_running_op(daemon: QuickDaemon, reports: RunR
     pid = reports.wait_for(run_id).pid
     assert daemon.instance.run_launcher.terminate(run_id)
     daemon.wait_for(run_id, DagsterRunStatus.CANCELED)
+    assert was_canceled_by_person(daemon.instance, run_id)
     assert reports.interruptions == ["DagsterExecutionInterruptedError"]
     wait_until(lambda: not psutil.pid_exists(pid), what="the worker to exit")
 
@@ -185,6 +187,7 @@ def test_run_whose_worker_is_killed_fails(daemon: QuickDaemon, reports: RunRepor
     os.kill(daemon.worker(run_id).pid, signal.SIGKILL)
     daemon.wait_for(run_id, DagsterRunStatus.FAILURE)
     assert any("crashed" in text for text in daemon.event_messages(run_id))
+    assert not was_canceled_by_person(daemon.instance, run_id)
 
 
 def test_run_and_zygote_survive_kill_of_daemon_and_code_server(

@@ -1,4 +1,4 @@
-"""Health of the transfers: batches that are not sent or have no live lease, transactions with unknown outcomes.
+"""Health of the transfers: batches that wait, are held or have no live lease, and transactions with unknown outcomes.
 
 A transaction that the bank has accepted may take days to settle; that is not a finding.
 """
@@ -6,7 +6,7 @@ A transaction that the bank has accepted may take days to settle; that is not a 
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, SQLColumnExpression, func, or_, select
+from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
@@ -14,9 +14,11 @@ from seedtrust_ops.domain.health.rule import MAX_SEPARATE_FINDINGS, remaining_fi
 from seedtrust_ops.domain.transfers.kill_switch import get_halt_reason
 from seedtrust_ops.formatting import format_duration
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
+from seedtrust_ops.tables import Alert, BatchLease, HuntingtonBatch, HuntingtonTransaction
 
 BATCH_STUCK = "batch_stuck"
+BATCH_HELD = "batch_held"
+HELD_TOO_LONG = timedelta(days=1)
 TRANSFERS_HALTED = "transfers_halted"
 
 StuckQuery = Select[int, Any, int]
@@ -66,10 +68,47 @@ def batch_stuck(
     return found
 
 
+def batch_held(session: Session) -> list[Finding]:
+    """Find batches that are held until a person decides, and for how long their alerts have been open."""
+    rows = session.execute(
+        select(HuntingtonBatch.id, Alert.opened_at < func.now() - HELD_TOO_LONG)
+        .outerjoin(
+            Alert,
+            and_(
+                Alert.rule == BATCH_HELD,
+                Alert.subject == func.concat("batch ", HuntingtonBatch.id),
+                Alert.resolved_at.is_(None),
+            ),
+        )
+        .where(HuntingtonBatch.status == "held", or_(_has_transaction(is_open=True), ~_has_transaction(is_open=False)))
+        .order_by(HuntingtonBatch.id)
+    ).all()
+    found = [
+        Finding(
+            BATCH_HELD,
+            f"batch {batch_id}",
+            Severity.HIGH if too_long else Severity.MEDIUM,
+            f"Batch {batch_id} is held, so what it has not sent is not sent. If it should be, run "
+            f"`seedtrust-ops transfers release {batch_id}`.",
+        )
+        for batch_id, too_long in rows[:MAX_SEPARATE_FINDINGS]
+    ]
+    if len(rows) > MAX_SEPARATE_FINDINGS:
+        found.append(remaining_finding(found[0], "batch", len(rows) - MAX_SEPARATE_FINDINGS))
+    return found
+
+
 def transfers_halted(session: Session, *, halted_by_environment: bool) -> list[Finding]:
     """Find whether all sending of transfers is halted."""
     reason = get_halt_reason(session, halted_by_environment)
     return [] if reason is None else [Finding(TRANSFERS_HALTED, "transfers", Severity.HIGH, reason)]
+
+
+def _has_transaction(*, is_open: bool) -> ColumnElement[bool]:
+    is_in_state = HuntingtonTransaction.status.in_(("pending", "processing"))
+    return exists().where(
+        HuntingtonTransaction.batch_id == HuntingtonBatch.id, is_in_state if is_open else ~is_in_state
+    )
 
 
 def _queued(seconds: float) -> StuckQuery:

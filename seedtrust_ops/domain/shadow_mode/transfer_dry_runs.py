@@ -96,7 +96,12 @@ def dry_run_auto_heal(
     """
     dry_run = create_auto_heal_dry_run(sessions, job, unknown_grace_seconds)
     report = dry_run.run(
-        lambda dry_sessions: heal(dry_sessions, open_bank, unknown_grace_seconds=unknown_grace_seconds)
+        lambda dry_sessions: heal(
+            dry_sessions,
+            open_bank,
+            unknown_grace_seconds=unknown_grace_seconds,
+            was_canceled_by_person=_nobody_cancels,
+        )
     )
     found = {(one.subject, one.decision): one for one in dry_run.decisions}
     changes = [
@@ -119,6 +124,11 @@ def dry_run_auto_heal(
     ]
     finished = [Decision(f"batch {one}", f"finish as {status}") for one, status in report.finished.items()]
     return [*found.values(), *changes, *requeued_transactions, *queued, *finished]
+
+
+def _nobody_cancels(_run_id: str) -> bool:
+    """In shadow mode the legacy system sends, so no run of ours that a person could cancel holds a batch."""
+    return False
 
 
 def find_shadow_reason_to_heal(sessions: Sessions, job: str, unknown_grace_seconds: float) -> str | None:
@@ -150,7 +160,7 @@ def create_auto_heal_dry_run(sessions: Sessions, job: str, unknown_grace_seconds
                 )
                 .on_conflict_do_nothing()
             )
-        reclaim_expired_batches(session, unknown_grace_seconds)
+        reclaim_expired_batches(session, unknown_grace_seconds, _nobody_cancels)
 
     return DryRun(sessions, prepare, _read_cursor_and_alerts)
 

@@ -20,7 +20,7 @@ from seedtrust_ops.domain.transfers.batch_lifecycle import (
     list_batches_ready_to_finish,
     requeue_abandoned_batches,
 )
-from seedtrust_ops.domain.transfers.leases import revoke_expired_leases
+from seedtrust_ops.domain.transfers.leases import WasCanceledByPerson, revoke_expired_leases
 from seedtrust_ops.domain.transfers.ledger_posting import alert_unapproved_in_flight
 from seedtrust_ops.domain.transfers.legacy_takeover import take_over_legacy_batches
 from seedtrust_ops.domain.transfers.status_inquiry import InquiryResult, look_up_open_transactions, open_transaction_ids
@@ -59,13 +59,21 @@ def find_reason_to_heal(session: Session) -> str | None:
     return None
 
 
-def heal(sessions: Sessions, open_bank: OpenBank, *, unknown_grace_seconds: float) -> HealReport:
+def heal(
+    sessions: Sessions,
+    open_bank: OpenBank,
+    *,
+    unknown_grace_seconds: float,
+    was_canceled_by_person: WasCanceledByPerson,
+) -> HealReport:
     """Reclaim what workers abandoned, and record the bank's current statuses.
 
     Args:
         sessions: the application's database.
         open_bank: opens a connection to the bank for the duration of the work.
         unknown_grace_seconds: how long a key may be unknown to the bank before the transaction is requeued.
+        was_canceled_by_person: asked about the last run of a batch that would be requeued. If a person canceled it,
+            the batch is held.
 
     Raises:
         BankUnauthorized: if the bank does not accept our API key; an alert is opened first.
@@ -73,10 +81,10 @@ def heal(sessions: Sessions, open_bank: OpenBank, *, unknown_grace_seconds: floa
     """
     report = HealReport()
     report.abandoned = run_in_transaction(
-        sessions, lambda session: reclaim_expired_batches(session, unknown_grace_seconds)
+        sessions, lambda session: reclaim_expired_batches(session, unknown_grace_seconds, was_canceled_by_person)
     )
     try:
-        run_in_loop(lambda: _query_bank(sessions, open_bank, unknown_grace_seconds, report))
+        run_in_loop(lambda: _query_bank(sessions, open_bank, unknown_grace_seconds, was_canceled_by_person, report))
     except BankUnauthorized:
         run_in_transaction(sessions, open_unauthorized_alert)
         raise
@@ -87,20 +95,26 @@ def heal(sessions: Sessions, open_bank: OpenBank, *, unknown_grace_seconds: floa
     return report
 
 
-def reclaim_expired_batches(session: Session, quiet_seconds: float) -> list[int]:
+def reclaim_expired_batches(
+    session: Session, quiet_seconds: float, was_canceled_by_person: WasCanceledByPerson
+) -> list[int]:
     """Revoke expired leases, take over legacy batches, and requeue abandoned batches; return the requeued ones.
 
     `quiet_seconds` is how long a batch must have been unchanged before it is taken over from the legacy worker.
     """
     # This comes first: once a lease is revoked, a batch abandoned by our worker looks like one of the legacy worker.
     take_over_legacy_batches(session, quiet_seconds)
-    abandoned = requeue_abandoned_batches(session, revoke_expired_leases(session))
+    abandoned = requeue_abandoned_batches(session, revoke_expired_leases(session), was_canceled_by_person)
     finish_batches(session, list_batches_ready_to_finish(session))
     return abandoned
 
 
 async def _query_bank(
-    sessions: Sessions, open_bank: OpenBank, unknown_grace_seconds: float, report: HealReport
+    sessions: Sessions,
+    open_bank: OpenBank,
+    unknown_grace_seconds: float,
+    was_canceled_by_person: WasCanceledByPerson,
+    report: HealReport,
 ) -> None:
     async with open_bank() as bank:
         # The feed comes first, so that every run reads it however many transactions are open.
@@ -109,7 +123,12 @@ async def _query_bank(
             report.feed = await read_feed(sessions, bank, grace_seconds=unknown_grace_seconds)
         except BankInquiryFailed as error:
             feed_error = error
-        report.inquiry = await look_up_open_transactions(sessions, bank, unknown_grace_seconds=unknown_grace_seconds)
+        report.inquiry = await look_up_open_transactions(
+            sessions,
+            bank,
+            unknown_grace_seconds=unknown_grace_seconds,
+            was_canceled_by_person=was_canceled_by_person,
+        )
     if feed_error is not None:
         report.inquiry.unanswered.append(feed_error)
     else:

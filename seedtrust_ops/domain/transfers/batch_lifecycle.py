@@ -8,13 +8,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.leases import (
     Lease,
     LeaseHolder,
+    WasCanceledByPerson,
     acquire_lease,
     has_live_lease,
     is_live,
@@ -54,6 +55,10 @@ class BatchNotQueueable(SeedTrustError):
 
 class BatchNotQueued(SeedTrustError):
     """The batch is in a status that cannot be sent."""
+
+
+class BatchNotHeld(SeedTrustError):
+    """Only a held batch can be released."""
 
 
 class AllTransfersFailed(SeedTrustError):
@@ -123,6 +128,21 @@ def _require_queueable(batch_id: int, status: str, pending: int) -> None:
     else:
         return
     raise BatchNotQueueable(f"Batch {batch_id} was not queued: it {why}", batch_id, status)
+
+
+def release_batch(session: Session, batch_id: int) -> BatchInQueue:
+    """Queue a held batch again: what a person has canceled is sent after all. Raises as `queue_batch` does.
+
+    Raises:
+        BatchNotHeld: if it has another status.
+    """
+    status = None
+    if 0 < batch_id <= MAX_ID:
+        query = select(HuntingtonBatch.status).where(HuntingtonBatch.id == batch_id)
+        status = session.scalar(query.with_for_update())
+    if status not in (None, "held"):
+        raise BatchNotHeld(f"Batch {batch_id} is '{status}', and only a held batch is released. Nothing was changed.")
+    return queue_batch(session, batch_id)
 
 
 @dataclass(frozen=True)
@@ -205,6 +225,7 @@ def claim_batch(session: Session, run: BatchRun) -> Lease | LeaseHolder | Alread
             f"the last {quiet_seconds:g} seconds. Nothing was sent. Try again after it has been unchanged for that "
             "long."
         )
+    _require_not_canceled(session, run)
     lease = acquire_lease(session, batch_id, run.holder, run.options.lease_seconds)
     if isinstance(lease, Lease):
         batch.status = "processing"
@@ -212,6 +233,23 @@ def claim_batch(session: Session, run: BatchRun) -> Lease | LeaseHolder | Alread
         batch.finished_at = None
         batch.error = None
     return lease
+
+
+def _require_not_canceled(session: Session, run: BatchRun) -> None:
+    """Leave a batch to auto-heal, which holds it, if a person canceled the run from which it would be taken over."""
+    abandoned_by = session.scalar(
+        select(BatchLease.holder).where(
+            BatchLease.batch_id == run.batch_id,
+            BatchLease.token.is_not(None),
+            BatchLease.expires_at <= func.clock_timestamp(),
+            BatchLease.holder != run.holder,
+        )
+    )
+    if abandoned_by is not None and run.was_canceled_by_person(abandoned_by):
+        raise BatchNotQueued(
+            f"A person canceled run {abandoned_by}, which was sending batch {run.batch_id}. Nothing was sent. The "
+            "batch will be held within a minute; then `seedtrust-ops transfers release` queues it again."
+        )
 
 
 def lock_batches(session: Session, batch_ids: Collection[int] | Select[int]) -> None:
@@ -227,12 +265,17 @@ def lock_batches(session: Session, batch_ids: Collection[int] | Select[int]) -> 
     )
 
 
-def requeue_abandoned_batches(session: Session, batch_ids: Collection[int]) -> list[int]:
+def requeue_abandoned_batches(
+    session: Session, batch_ids: Collection[int], was_canceled_by_person: WasCanceledByPerson
+) -> list[int]:
     """Requeue the batches whose worker crashed before it had sent everything: they still have pending transactions.
+
+    Those whose run a person canceled are held instead, pending transactions or not.
 
     Args:
         session: a session with its own transaction.
         batch_ids: the batches whose leases were revoked in this transaction.
+        was_canceled_by_person: asked about the run that held each lease.
 
     Returns:
         The batches that were requeued.
@@ -244,30 +287,38 @@ def requeue_abandoned_batches(session: Session, batch_ids: Collection[int]) -> l
             in_array(HuntingtonBatch.id, batch_ids),
             HuntingtonBatch.status == "processing",
             ~is_live(),
-            _has_transaction_in(("pending",)),
         )
         .order_by(HuntingtonBatch.id)
         .with_for_update(of=HuntingtonBatch)
     )
     locked = session.scalars(abandoned).all()
     # Checked again now that the rows are locked: a worker may have claimed one in between.
-    live = select(BatchLease.batch_id).where(in_array(BatchLease.batch_id, locked), is_live())
+    live = set(session.scalars(select(BatchLease.batch_id).where(in_array(BatchLease.batch_id, locked), is_live())))
+    canceled = _hold_canceled(session, [one for one in locked if one not in live], was_canceled_by_person)
     return sorted(
         session.scalars(
             update(HuntingtonBatch)
-            .where(in_array(HuntingtonBatch.id, locked), HuntingtonBatch.id.not_in(live))
+            .where(
+                in_array(HuntingtonBatch.id, [one for one in locked if one not in live | canceled]),
+                _has_transaction_in(("pending",)),
+            )
             .values(status="queued")
             .returning(HuntingtonBatch.id)
         )
     )
 
 
-def requeue_batches(session: Session, batch_ids: Collection[int]) -> list[int]:
+def requeue_batches(
+    session: Session, batch_ids: Collection[int], was_canceled_by_person: WasCanceledByPerson
+) -> list[int]:
     """Requeue the batches in which auto-heal set transactions back to `pending`; held and draft batches stay.
 
-    `queued_at` is the start of the wait, so it changes only if the batch had been finished. The caller holds the row
-    locks and has made sure that no worker has a lease on the batches.
+    A batch whose last run a person canceled is held instead. `queued_at` is the start of the wait, so it changes only
+    if the batch had been finished. The caller holds the row locks and has made sure that no worker has a lease on the
+    batches.
     """
+    canceled = _hold_canceled(session, batch_ids, was_canceled_by_person)
+    batch_ids = [one for one in batch_ids if one not in canceled]
     finished = HuntingtonBatch.status.in_(FINISHED_STATUSES)
     return sorted(
         session.scalars(
@@ -280,6 +331,41 @@ def requeue_batches(session: Session, batch_ids: Collection[int]) -> list[int]:
                 error=None,
             )
             .returning(HuntingtonBatch.id)
+        )
+    )
+
+
+def _hold_canceled(
+    session: Session, batch_ids: Collection[int], was_canceled_by_person: WasCanceledByPerson
+) -> set[int]:
+    """Hold those of the batches whose last holder a person canceled; return them."""
+    holders = session.execute(
+        select(BatchLease.batch_id, BatchLease.holder)
+        .where(in_array(BatchLease.batch_id, batch_ids), BatchLease.generation > 0)
+        .order_by(BatchLease.batch_id)
+    )
+    canceled = {row.batch_id for row in holders.all() if was_canceled_by_person(row.holder)}
+    for batch_id in canceled:
+        hold_batch(session, batch_id, statuses=("processing", *FINISHED_STATUSES))
+    return canceled
+
+
+def hold_batch(session: Session, batch_id: int, *, statuses: Collection[str]) -> None:
+    """Hold a batch, because a person canceled a run that was sending it or was going to.
+
+    Args:
+        session: a session with its own transaction, in which no worker has a lease on the batch but the caller.
+        batch_id: the batch.
+        statuses: those from which it is held; in any other, it stays as it is.
+    """
+    session.execute(
+        update(HuntingtonBatch)
+        .where(HuntingtonBatch.id == batch_id, HuntingtonBatch.status.in_(statuses))
+        .values(
+            status="held",
+            finished_at=None,
+            error="A person canceled the run, so what was not sent is held. `seedtrust-ops transfers release "
+            f"{batch_id}` queues it again.",
         )
     )
 
@@ -304,12 +390,12 @@ def return_to_queue(session: Session, lease: Lease, error: str | None) -> None:
 
 
 def list_batches_ready_to_finish(session: Session) -> list[int]:
-    """Return the `processing` batches that no worker holds and whose transactions are all settled or submitted."""
+    """Return the batches, also held ones, without a worker whose transactions are all settled or submitted."""
     return list(
         session.scalars(
             select(HuntingtonBatch.id)
             .where(
-                HuntingtonBatch.status == "processing",
+                or_(HuntingtonBatch.status == "processing", _is_held_with_transactions()),
                 ~has_live_lease(HuntingtonBatch.id),
                 ~_has_transaction_in(UNFINISHED_STATUSES),
             )
@@ -323,7 +409,7 @@ def finish_batches(session: Session, batch_ids: Collection[int]) -> dict[int, st
     """Set the final status of every batch whose transactions are all settled or submitted.
 
     A batch that was already finished is evaluated again, because the bank may have changed a status (an ACH return);
-    its `finished_at` stays. A batch without transactions is `failed`.
+    its `finished_at` stays. A batch without transactions is `failed`, unless it is held: a person may be filling it.
 
     Returns:
         The batches whose status or error changed, with their status.
@@ -358,10 +444,12 @@ def finish_batches(session: Session, batch_ids: Collection[int]) -> dict[int, st
         .where(
             HuntingtonBatch.id == totals.c.batch_id,
             totals.c.unfinished == 0,
-            HuntingtonBatch.status.in_(("processing", *FINISHED_STATUSES)),
             or_(
-                HuntingtonBatch.status != "processing",
-                ~has_live_lease(HuntingtonBatch.id),
+                HuntingtonBatch.status.in_(FINISHED_STATUSES),
+                and_(
+                    or_(HuntingtonBatch.status == "processing", _is_held_with_transactions()),
+                    ~has_live_lease(HuntingtonBatch.id),
+                ),
             ),
             or_(HuntingtonBatch.status != status, HuntingtonBatch.error.is_distinct_from(error)),
         )
@@ -369,6 +457,11 @@ def finish_batches(session: Session, batch_ids: Collection[int]) -> dict[int, st
         .returning(HuntingtonBatch.id, HuntingtonBatch.status)
     )
     return {row.id: row.status for row in rows}
+
+
+def _is_held_with_transactions() -> ColumnElement[bool]:
+    has_transactions = exists().where(HuntingtonTransaction.batch_id == HuntingtonBatch.id)
+    return and_(HuntingtonBatch.status == "held", has_transactions)
 
 
 def _has_transaction_in(statuses: Collection[str]) -> ColumnElement[bool]:

@@ -20,6 +20,7 @@ from seedtrust_ops.domain.transfers.batch_lifecycle import (
     AlreadyFinished,
     claim_batch,
     finish_batches,
+    hold_batch,
     lock_batches,
     return_to_queue,
 )
@@ -41,13 +42,17 @@ from seedtrust_ops.domain.transfers.sending_context import (
     require_sending_allowed,
 )
 from seedtrust_ops.domain.transfers.status_inquiry import look_up_open_transactions
-from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.errors import SeedTrustError, TransientError
 from seedtrust_ops.ports.bank import BankUnauthorized, OpenBank
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
 WATCH_INTERVAL_SECONDS = 1.0
 """How often the kill switch and the batch's status are checked while a batch is being processed."""
 MAX_REASONS_SHOWN = 5
+
+
+class RunCanceled(SeedTrustError):
+    """A person canceled the run while it was sending; the batch is held."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ def process_batch(sessions: Sessions, open_bank: OpenBank, run: BatchRun) -> Bat
         BankUnauthorized, BankUnreachable, BankNotResponding, BatchStatusChanged: if sending stopped. All responses
             are recorded, unsent transactions are `pending`, and the batch is back in the queue (unless a person
             changed its status).
+        RunCanceled: if a person canceled the run. The same, but the batch is held.
         LeaseLost: if another worker took the batch over.
     """
     with sessions() as session:
@@ -101,7 +107,7 @@ def process_batch(sessions: Sessions, open_bank: OpenBank, run: BatchRun) -> Bat
         run_in_loop(
             lambda: _process_claimed(context, open_bank),
             interrupt=lambda: context.cancellation.cancel(
-                SeedTrustError(f"The run was interrupted. Sending stopped, and batch {run.batch_id} is queued again.")
+                SeedTrustError(f"The run was interrupted. Sending of batch {run.batch_id} stopped.")
             ),
         )
     except BaseException as error:
@@ -115,19 +121,21 @@ async def _process_claimed(context: SendingContext, open_bank: OpenBank) -> None
     cancellation = context.cancellation
     try:
         async with asyncio.TaskGroup() as tasks:
-            lease_task = tasks.create_task(_maintain_lease(context))
+            watches = [tasks.create_task(_maintain_lease(context)), tasks.create_task(_watch_for_person(context))]
             async with open_bank() as bank:
                 await look_up_open_transactions(
                     context.sessions,
                     bank,
                     unknown_grace_seconds=context.run.options.unknown_grace_seconds,
+                    was_canceled_by_person=context.run.was_canceled_by_person,
                     lease=context.lease,
                 )
                 sender = BatchSender(context, bank)
                 # Repeats only if somebody adds transactions to the batch while it is being processed.
                 while cancellation.reason is None and (sendable := await asyncio.to_thread(_run_preflight, context)):
                     await sender.send(sendable)
-            lease_task.cancel()
+            for watch in watches:
+                watch.cancel()
     except BaseExceptionGroup as group:
         raise _first_exception(group) from None
     if cancellation.reason is not None:
@@ -157,6 +165,22 @@ async def _maintain_lease(context: SendingContext) -> None:
         await asyncio.sleep(interval)
 
 
+async def _watch_for_person(context: SendingContext) -> None:
+    """Stop sending if a person cancels the run; an interruption does not reach a worker that is on another host."""
+    while True:
+        try:
+            is_canceled = await asyncio.to_thread(lambda: context.run.is_canceled_by_person)
+        except TransientError:
+            # Asked again in a moment, and once more before the batch is returned to the queue.
+            is_canceled = False
+        if is_canceled:
+            context.cancellation.cancel(
+                RunCanceled(f"A person canceled this run. Sending of batch {context.run.batch_id} stopped.")
+            )
+            return
+        await asyncio.sleep(WATCH_INTERVAL_SECONDS)
+
+
 def _first_exception(group: BaseExceptionGroup[BaseException]) -> BaseException:
     first = group.exceptions[0]
     return _first_exception(first) if isinstance(first, BaseExceptionGroup) else first
@@ -183,23 +207,34 @@ def _describe_error(error: BaseException) -> str:
 
 
 def _return_batch(context: SendingContext, error: BaseException) -> None:
-    """Return the batch to the queue after an error. If even that fails, the lease expires and auto-heal does it."""
+    """Return the batch to the queue after an error, or hold it if a person canceled the run.
+
+    If even that fails, or it is not known whether a person did, the lease expires and auto-heal does it.
+    """
     lease = context.lease
 
     def return_batch(session: Session) -> None:
-        return_to_queue(session, lease, _describe_error(error))
+        if is_canceled:
+            lock_batches(session, [lease.batch_id])
+            lock_lease(session, lease)
+            hold_batch(session, lease.batch_id, statuses=("processing",))
+        else:
+            return_to_queue(session, lease, _describe_error(error))
         release_lease(session, lease)
+        if is_canceled:
+            finish_batches(session, [lease.batch_id])
         if isinstance(error, BankUnauthorized):
             open_unauthorized_alert(session)
         if isinstance(error, BankNotResponding | BankUnreachable):
             open_bank_silent_alert(session, str(error))
 
     try:
+        is_canceled = context.run.is_canceled_by_person
         run_in_transaction(context.sessions, return_batch)
     except Exception as return_error:  # noqa: BLE001
         error.add_note(
             f"Batch {lease.batch_id} could not be returned to the queue ({type(return_error).__name__}). Its lease "
-            f"expires within {lease.seconds:g} seconds; auto-heal will then requeue the batch."
+            f"expires within {lease.seconds:g} seconds; auto-heal will then return the batch."
         )
 
 

@@ -6,7 +6,7 @@ See docs/decisions/leases-and-fencing.md.
 """
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +17,12 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.sql_arrays import array_table, in_array
 from seedtrust_ops.errors import SeedTrustError, TransientError
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch
+
+WasCanceledByPerson = Callable[[str], bool]
+"""Tells whether a person canceled a run; its argument is the run's id, which is the `holder` of the run's leases.
+
+It raises if that cannot be known now. Then nothing is requeued.
+"""
 
 
 class LeaseLost(TransientError):

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
-from seedtrust_ops.domain.transfers.leases import Lease, require_processing
+from seedtrust_ops.domain.transfers.leases import Lease, WasCanceledByPerson, require_processing
 from seedtrust_ops.errors import SeedTrustError
 
 
@@ -51,6 +51,12 @@ class BatchRun:
     requested_at: datetime
     cipher: FieldCipher
     options: TransferOptions
+    was_canceled_by_person: WasCanceledByPerson
+
+    @property
+    def is_canceled_by_person(self) -> bool:
+        """Whether a person has canceled this run; raises if that cannot be known now."""
+        return self.was_canceled_by_person(self.holder)
 
 
 class ClockReading(NamedTuple):

@@ -34,7 +34,7 @@ from seedtrust_ops.domain.transfers.evidence import (
     record_missing,
     record_unknown_to_bank,
 )
-from seedtrust_ops.domain.transfers.leases import Lease, has_live_lease, lock_lease
+from seedtrust_ops.domain.transfers.leases import Lease, WasCanceledByPerson, has_live_lease, lock_lease
 from seedtrust_ops.domain.transfers.legacy_takeover import (
     LegacyTransaction,
     is_false_failure,
@@ -126,7 +126,12 @@ def open_transaction_ids(lease: Lease | None = None) -> CompoundSelect[int]:
 
 
 async def look_up_open_transactions(
-    sessions: Sessions, bank: Bank, *, unknown_grace_seconds: float, lease: Lease | None = None
+    sessions: Sessions,
+    bank: Bank,
+    *,
+    unknown_grace_seconds: float,
+    was_canceled_by_person: WasCanceledByPerson,
+    lease: Lease | None = None,
 ) -> InquiryResult:
     """Look up the open transactions at the bank, in pages, and record their statuses.
 
@@ -135,6 +140,7 @@ async def look_up_open_transactions(
         bank: the bank.
         unknown_grace_seconds: how long after its last attempt a key must be unknown to the bank before the
             transaction goes back to `pending`.
+        was_canceled_by_person: asked about the last run of a batch that would be requeued.
         lease: a worker's lease on one batch, to look up that batch only. Without it, all batches are looked up,
             and batches with transactions that went back to `pending` are requeued.
 
@@ -153,7 +159,7 @@ async def look_up_open_transactions(
             if len(result.unanswered) >= MAX_UNANSWERED_PAGES:
                 break
             continue
-        recorder = _PageRecorder(page, transfers, ambiguous, unknown_grace_seconds, lease)
+        recorder = _PageRecorder(page, transfers, ambiguous, unknown_grace_seconds, was_canceled_by_person, lease)
         result.add(await asyncio.to_thread(run_in_transaction, sessions, recorder.record))
     return result
 
@@ -213,6 +219,7 @@ class _PageRecorder:
     transfers: Mapping[int, BankTransfer]
     ambiguous: set[int]
     grace_seconds: float
+    was_canceled_by_person: WasCanceledByPerson
     lease: Lease | None
 
     def record(self, session: Session) -> InquiryResult:
@@ -237,7 +244,9 @@ class _PageRecorder:
             result.requeued_transactions = self._record_unknown(session, never_seen)
         if self.lease is None:
             batches = {unknown[one].batch_id for one in result.requeued_transactions}
-            result.requeued_batches = requeue_batches(session, {one for one in batches if one is not None})
+            result.requeued_batches = requeue_batches(
+                session, {one for one in batches if one is not None}, self.was_canceled_by_person
+            )
             result.finished = finish_batches(session, {change.batch_id for change in result.changes})
         return result
 

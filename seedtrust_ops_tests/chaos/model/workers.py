@@ -108,6 +108,7 @@ class WorkerPool:
                     now - timedelta(seconds=requested_seconds_ago),
                     self._cipher,
                     self._options,
+                    was_canceled_by_person=lambda _run_id: False,
                 ),
             ),
         )
@@ -130,7 +131,12 @@ class WorkerPool:
         return self._run(
             worker,
             process,
-            lambda: heal(worker.sessions, worker.hooks.wrap(self._open_bank), unknown_grace_seconds=GRACE_SECONDS),
+            lambda: heal(
+                worker.sessions,
+                worker.hooks.wrap(self._open_bank),
+                unknown_grace_seconds=GRACE_SECONDS,
+                was_canceled_by_person=lambda _run_id: False,
+            ),
         )
 
     def resume_frozen(self) -> int:

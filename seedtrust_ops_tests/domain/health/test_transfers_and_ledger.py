@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.health.batches import batch_stuck, transfers_halted
+from seedtrust_ops.domain.health.batches import batch_held, batch_stuck, transfers_halted
 from seedtrust_ops.domain.health.ledger import ledger_mismatch
 from seedtrust_ops.domain.health.rule import MAX_SEPARATE_FINDINGS
 from seedtrust_ops.domain.transfers.kill_switch import halt
-from seedtrust_ops.tables import Account, BatchLease, LedgerEntry
+from seedtrust_ops.tables import Account, Alert, BatchLease, LedgerEntry
 from seedtrust_ops_tests.support.factories import Company
 
 
@@ -100,6 +100,60 @@ def test_halted_transfers_alert_instead_of_queued_batches(company: Company, sess
         (finding,) = transfers_halted(session, halted_by_environment=False)
     assert "by Maria: bank migration." in finding.detail
     assert stuck(sessions) == []
+
+
+def held(sessions: sessionmaker[Session]) -> dict[str, str]:
+    with sessions() as session:
+        return {finding.subject: finding.severity for finding in batch_held(session)}
+
+
+@pytest.mark.parametrize(
+    ("status", "transactions", "is_found"),
+    [
+        ("held", ["pending"], True),
+        ("held", ["completed", "processing"], True),
+        ("held", [], True),
+        # Auto-heal finishes it.
+        ("held", ["completed", "failed"], False),
+        ("queued", ["pending"], False),
+        ("draft", ["pending"], False),
+    ],
+)
+def test_held_batch_is_found_if_anything_in_it_is_open(
+    company: Company, sessions: sessionmaker[Session], status: str, transactions: list[str], is_found: bool
+) -> None:
+    case = company.case()
+    batch_id = company.batch(case=case, status=status)
+    for one in transactions:
+        company.transaction(batch_id, company.request(case, 500), 500, status=one)
+    assert held(sessions) == ({f"batch {batch_id}": "MEDIUM"} if is_found else {})
+
+
+def test_batch_held_for_over_a_day_is_high(company: Company, sessions: sessionmaker[Session]) -> None:
+    batches = [company.batch([500], status="held") for _ in range(3)]
+    with sessions.begin() as session:
+        for batch_id, hours, is_resolved in zip(batches, (23, 25, 25), (False, False, True), strict=True):
+            session.add(
+                Alert(
+                    rule="batch_held",
+                    subject=f"batch {batch_id}",
+                    severity="MEDIUM",
+                    detail="",
+                    opened_at=ago(hours * 3600),
+                    resolved_at=ago(0) if is_resolved else None,
+                )
+            )
+    severities = ["MEDIUM", "HIGH", "MEDIUM"]
+    assert held(sessions) == {f"batch {one}": severity for one, severity in zip(batches, severities, strict=True)}
+
+
+def test_held_batches_beyond_the_limit_are_counted_in_one_alert(
+    company: Company, sessions: sessionmaker[Session]
+) -> None:
+    for _ in range(MAX_SEPARATE_FINDINGS + 3):
+        company.batch([500], status="held")
+    assert list(held(sessions))[-1] == "batch: others"
+    assert len(held(sessions)) == MAX_SEPARATE_FINDINGS + 1
 
 
 def mismatches(sessions: sessionmaker[Session]) -> dict[str, str]:

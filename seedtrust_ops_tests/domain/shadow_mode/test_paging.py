@@ -38,6 +38,7 @@ def create_incident_for_every_rule(company: Company, factory: CaseFactory) -> No
     """Create work of each kind that has waited for days, and failed runs of a CRITICAL job."""
     days_ago = datetime.now(UTC) - timedelta(days=3)
     company.batch([100], queued_at=days_ago)
+    company.batch([100], status="held")
     factory.request(factory.case(), auto_authorize_at=days_ago)
     admin = factory.user("admin")
     case = company.case()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from seedtrust_ops.config import HuntingtonSettings
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.domain.transfers.auto_heal import HealReport, heal
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport, process_batch
+from seedtrust_ops.domain.transfers.leases import WasCanceledByPerson
 from seedtrust_ops.domain.transfers.sending_context import BatchRun, TransferOptions
 from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank
 from seedtrust_ops.sandbox.bank.control_client import Transfer
@@ -41,6 +42,10 @@ class Worker:
     settings: HuntingtonSettings
     options: TransferOptions
     name: str = "run-1"
+    canceled_runs: set[str] = field(default_factory=set)
+    """The runs that a person has canceled."""
+    was_canceled_by_person: WasCanceledByPerson | None = None
+    """Answers instead of `canceled_runs`."""
 
     def process(self, batch_id: int, *, requested_at: datetime | None = None, **options: Any) -> BatchReport:
         run = BatchRun(
@@ -49,11 +54,17 @@ class Worker:
             requested_at or datetime.now(UTC),
             self.company.cipher,
             replace(self.options, **options),
+            was_canceled_by_person=self.was_canceled_by_person or self.canceled_runs.__contains__,
         )
         return process_batch(self.company.sessions, self.open_bank, run)
 
     def heal(self, *, grace_seconds: float = 0) -> HealReport:
-        return heal(self.company.sessions, self.open_bank, unknown_grace_seconds=grace_seconds)
+        return heal(
+            self.company.sessions,
+            self.open_bank,
+            unknown_grace_seconds=grace_seconds,
+            was_canceled_by_person=self.was_canceled_by_person or self.canceled_runs.__contains__,
+        )
 
     def submit_ach(self, case: BuiltCase, cents: int = 5_000) -> tuple[int, int]:
         """Process a batch with one ACH that the bank accepts but does not settle; return batch and transaction ids."""

@@ -29,6 +29,7 @@ def main() -> None:
             unknown_grace_seconds=transfers.unknown_grace_seconds,
             halted_by_environment=transfers.halted,
         ),
+        was_canceled_by_person=lambda _run_id: False,
     )
     report = process_batch(application_sessions(), lambda: open_huntington_bank(settings), run)
     sys.stdout.write(f"{report.held_by or report.status}\n")
