@@ -151,7 +151,7 @@ grant update (is_on_site) on public.users to seedtrust_ops_app;
 -- Accounts are locked before a batch is sent, and locking a row requires the privilege to update one of its columns. A
 -- trigger refuses the update; ops.post_ledger_entries adds to the ledger and moves the balance with it.
 grant update (balance_cents) on public.accounts to seedtrust_ops_app;
-grant execute on function ops.post_ledger_entries to seedtrust_ops_app;
+grant execute on function ops.post_ledger_entries, ops.post_ledger_correction to seedtrust_ops_app;
 grant update (status, approved_at, approved_by, paid_at) on public.disbursement_requests to seedtrust_ops_app;
 -- Rules are locked while they approve, and locking a row requires the privilege to update one of its columns. The name
 -- of a rule affects nothing.

@@ -80,7 +80,10 @@ RECORD_SEND = (
     " select id, 'in_flight', disbursement_request_id, 1, method, amount_cents, payee_name, routing_number,"
     " account_number_encrypted, account_number_last4, account_type from public.huntington_transactions where id = {} {}"
 )
-SETTLE = "update ops.transfer_evidence set settled_as = '{}', changed_at = now() where transaction_id = 31; "
+SETTLE = (
+    "update ops.transfer_evidence set settled_as = '{0}', changed_at = now(),"
+    " state = case '{0}' when 'completed' then 'moved' else 'not_moved' end where transaction_id = 31; "
+)
 
 MINT_MONEY = [
     "insert into public.ledger_entries (account_id, amount_cents, kind) values (1, 1000000, 'deposit')",

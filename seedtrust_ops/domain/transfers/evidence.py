@@ -119,12 +119,17 @@ def read_answer(known: BankStatus | None, known_at: datetime | None, answer: Ban
 class Answer:
     """An answer of the bank that was recorded; `known` is the status before it.
 
-    `was_missing` is whether lookups had not found the transfer, and now would again.
+    `was_missing` is whether lookups had not found the transfer, and now would again. `sent_cents` is what was sent.
+    `other_id` is set if the bank had answered with another transfer before, and `was_settled` if the status before it
+    is a person's decision.
     """
 
     reading: Reading
     known: BankStatus | None
     was_missing: bool
+    sent_cents: int
+    other_id: str | None = None
+    was_settled: bool = False
 
 
 def may_be_at_the_bank() -> ColumnElement[bool]:
@@ -161,6 +166,8 @@ def record_sends(session: Session, transaction_ids: Collection[int]) -> None:
                 (TransferEvidence.state == State.CONTRADICTED, State.CONTRADICTED.value), else_=State.IN_FLIGHT.value
             ),
             "unknown_to_bank_at": None,
+            "settled_as": None,
+            "settled_seen_at": None,
             "changed_at": func.clock_timestamp(),
         },
     )
@@ -214,6 +221,8 @@ def record_answers(session: Session, transfers: Mapping[int, BankTransfer]) -> d
         select(
             TransferEvidence.transaction_id,
             TransferEvidence.state,
+            TransferEvidence.amount_cents,
+            TransferEvidence.bank_transfer_id,
             TransferEvidence.bank_status,
             TransferEvidence.bank_updated_at,
             TransferEvidence.missing_since,
@@ -234,10 +243,17 @@ def record_answers(session: Session, transfers: Mapping[int, BankTransfer]) -> d
         else:
             known = BankStatus(row.bank_status) if row.bank_status is not None else None
             reading = read_answer(known, row.bank_updated_at, answer)
+        other_id = row.bank_transfer_id if row.bank_transfer_id != answer.id else None
         if row.state == State.CONTRADICTED and reading is Reading.CURRENT:
             # Whatever the bank says now, it has said something else before.
             reading = Reading.OLDER if known is answer.status else Reading.CONTRADICTION
-        answers[row.transaction_id] = Answer(reading, known, row.missing_since is not None)
+        if other_id is not None and (row.settled_as is None or reading is not Reading.OLDER):
+            # Two transfers, whatever the bank says of each: both may have moved money.
+            reading = Reading.CONTRADICTION
+        was_missing = row.missing_since is not None and other_id is None
+        answers[row.transaction_id] = Answer(
+            reading, known, was_missing, row.amount_cents, other_id, row.settled_as is not None
+        )
     for one in _with_lost_keys(session, {one: transfers[one] for one, answer in answers.items() if answer.was_missing}):
         # The bank has the transfer and has lost its key: lookups still miss it, so it is not found again.
         answers[one] = replace(answers[one], was_missing=False)
@@ -276,7 +292,7 @@ def _store_answers(session: Session, transfers: Mapping[int, BankTransfer], answ
                 transfers[one].updated_at,
             )
             for one, answer in answers.items()
-            if answer.reading is not Reading.OLDER
+            if answer.reading is not Reading.OLDER and answer.other_id is None
         ],
     )
     session.execute(
@@ -293,6 +309,20 @@ def _store_answers(session: Session, transfers: Mapping[int, BankTransfer], answ
             changed_at=func.clock_timestamp(),
         )
     )
+    others = [one for one, answer in answers.items() if answer.other_id and answer.reading is Reading.CONTRADICTION]
+    if others:
+        # What was known of the first transfer stays, so that its next answer is compared with that.
+        session.execute(
+            update(TransferEvidence)
+            .where(in_array(TransferEvidence.transaction_id, others))
+            .values(
+                state=State.CONTRADICTED.value,
+                unknown_to_bank_at=None,
+                settled_as=None,
+                settled_seen_at=None,
+                changed_at=func.clock_timestamp(),
+            )
+        )
     found_again = [one for one, answer in answers.items() if answer.was_missing]
     if found_again:
         session.execute(
@@ -415,6 +445,24 @@ def is_in_flight() -> ColumnElement[bool]:
                 last_change > func.now() - LATE_ARRIVAL_WINDOW,
             ),
         ),
+    )
+
+
+def is_in_doubt() -> ColumnElement[bool]:
+    """Return the SQL condition that a transfer may be at the bank, and the bank has not said that it is not there.
+
+    A transaction with such evidence is never sent before the bank has been asked, whatever its status.
+    """
+    return and_(TransferEvidence.state != State.NOT_MOVED.value, TransferEvidence.unknown_to_bank_at.is_(None))
+
+
+def require_inquiry_of_sent(session: Session, batch_id: int) -> None:
+    """Set pending transactions of a batch that may be at the bank to `processing`: somebody has set them back."""
+    transaction = HuntingtonTransaction
+    session.execute(
+        update(transaction)
+        .where(transaction.batch_id == batch_id, transaction.status == "pending", has_evidence().where(is_in_doubt()))
+        .values(status="processing", updated_at=func.clock_timestamp())
     )
 
 

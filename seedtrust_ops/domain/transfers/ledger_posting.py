@@ -7,7 +7,7 @@ See docs/decisions/ledger-posting.md.
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from sqlalchemy import BigInteger, Text, exists, func, select, update
+from sqlalchemy import BigInteger, Text, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -18,9 +18,11 @@ from seedtrust_ops.domain.transfers.evidence import State
 from seedtrust_ops.formatting import format_dollars
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import (
+    Account,
     Case,
     DisbursementRequest,
     HuntingtonTransaction,
+    LedgerCorrection,
     LedgerEntry,
     StatusBeforePayment,
     TransferEvidence,
@@ -63,7 +65,7 @@ def post_disbursements(session: Session, updates: Sequence[TransferUpdate]) -> N
         )
         .join(TransferEvidence, TransferEvidence.transaction_id == transfers.c.id)
         .join(DisbursementRequest, DisbursementRequest.id == TransferEvidence.disbursement_request_id)
-        .where(TransferEvidence.account_id.is_not(None))
+        .join(Account, Account.id == TransferEvidence.account_id)
     )
     rows = session.execute(request_of_transfer).all()
     posted = _post(
@@ -79,15 +81,7 @@ def post_disbursements(session: Session, updates: Sequence[TransferUpdate]) -> N
     for one in updates:
         request_id = request_of.get(one.transaction_id)
         if one.transaction_id in paying and request_id not in marked:
-            open_alert(
-                session,
-                "request_paid_twice",
-                f"request {request_id}",
-                "CRITICAL",
-                f"Disbursement request {request_id} was already paid when transaction {one.transaction_id} moved "
-                f"another {format_dollars(one.transfer.amount_cents)} (bank transfer {one.transfer.id}). Both payments "
-                "are posted: ask the payee or Huntington to return one of them.",
-            )
+            _open_paid_twice_alert(session, request_id, one)
         if request_id is None:
             open_alert(
                 session,
@@ -98,6 +92,61 @@ def post_disbursements(session: Session, updates: Sequence[TransferUpdate]) -> N
                 f"{one.transfer.id}), but it has no disbursement request whose case has an account, so no "
                 "ledger entry could be posted. Find the case, and post the entry by hand.",
             )
+
+
+def _open_paid_twice_alert(session: Session, request_id: int | None, one: TransferUpdate) -> None:
+    open_alert(
+        session,
+        "request_paid_twice",
+        f"request {request_id}",
+        "CRITICAL",
+        f"Disbursement request {request_id} was already paid when transaction {one.transaction_id} moved another "
+        f"{format_dollars(one.transfer.amount_cents)} (bank transfer {one.transfer.id}). Both payments are posted: ask "
+        "the payee or Huntington to return one of them.",
+    )
+
+
+def correct_entries(session: Session, one: TransferUpdate, memo: str) -> int:
+    """Post what is missing until a transaction's entries add up to what its transfer moved; return the cents.
+
+    The other two functions post one entry of each kind per transaction. This one adds an entry without a transaction
+    id, linked in `ops.ledger_corrections`, when a person or a newer answer of the bank changes what was booked, and it
+    marks the request paid if the correction pays it.
+    """
+    wanted = -one.transfer.amount_cents if one.transfer.status is BankStatus.COMPLETED else 0
+    cents = wanted - _booked_cents(session, one.transaction_id)
+    if cents:
+        session.execute(select(func.ops.post_ledger_correction(one.transaction_id, cents, memo, type_=BigInteger())))
+    if wanted:
+        request_id = session.scalar(
+            select(TransferEvidence.disbursement_request_id).where(
+                TransferEvidence.transaction_id == one.transaction_id
+            )
+        )
+        if request_id is not None and not mark_paid(session, {request_id}) and cents:
+            _open_paid_twice_alert(session, request_id, one)
+    return cents
+
+
+def corrected_transactions(session: Session, transaction_ids: Collection[int]) -> set[int]:
+    """Return which of these transactions have entries that were corrected."""
+    return set(
+        session.scalars(
+            select(LedgerCorrection.transaction_id).where(in_array(LedgerCorrection.transaction_id, transaction_ids))
+        )
+    )
+
+
+def _booked_cents(session: Session, transaction_id: int) -> int:
+    """Return the sum of a transaction's entries and of those that correct them, in cents."""
+    corrections = select(LedgerCorrection.ledger_entry_id).where(LedgerCorrection.transaction_id == transaction_id)
+    return int(
+        session.scalars(
+            select(func.coalesce(func.sum(LedgerEntry.amount_cents), 0)).where(
+                or_(LedgerEntry.huntington_transaction_id == transaction_id, LedgerEntry.id.in_(corrections))
+            )
+        ).one()
+    )
 
 
 def mark_paid(session: Session, request_ids: set[int]) -> dict[int, str]:
@@ -181,6 +230,8 @@ def post_reversals(session: Session, updates: Sequence[TransferUpdate]) -> None:
             in_array(LedgerEntry.huntington_transaction_id, ids), LedgerEntry.kind == "disbursement"
         )
     ).all()
+    # What a correction has given back already is not given back again.
+    given_back = {one for one in corrected_transactions(session, ids) if _booked_cents(session, one) == 0}
     codes = {one.transaction_id: one.transfer.return_code or "no code" for one in updates}
     _post(
         session,
@@ -192,6 +243,7 @@ def post_reversals(session: Session, updates: Sequence[TransferUpdate]) -> None:
                 f"Returned by the bank ({codes[row.huntington_transaction_id]})",
             )
             for row in disbursements
+            if row.huntington_transaction_id not in given_back
         ],
     )
     restore_requests(session, ids)
@@ -230,18 +282,18 @@ def restore_requests(session: Session, transaction_ids: Collection[int]) -> None
 def _email_escrow_specialists(session: Session, transaction_ids: list[int], codes: dict[int, str]) -> None:
     rows = session.execute(
         select(
-            HuntingtonTransaction.id,
-            HuntingtonTransaction.amount_cents,
-            HuntingtonTransaction.payee_name,
+            TransferEvidence.transaction_id.label("id"),
+            TransferEvidence.amount_cents,
+            TransferEvidence.payee_name,
             DisbursementRequest.id.label("request_id"),
             Case.case_number,
             User.id.label("user_id"),
             User.email,
         )
-        .join(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
+        .join(DisbursementRequest, DisbursementRequest.id == TransferEvidence.disbursement_request_id)
         .join(Case, Case.id == DisbursementRequest.case_id)
         .join(User, User.id == Case.escrow_specialist_id)
-        .where(in_array(HuntingtonTransaction.id, transaction_ids), User.is_active)
+        .where(in_array(TransferEvidence.transaction_id, transaction_ids), User.is_active)
     )
     enqueue_emails(
         session,

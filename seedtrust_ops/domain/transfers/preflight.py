@@ -20,6 +20,7 @@ from seedtrust_ops.domain.transfers.evidence import (
     is_in_flight,
     may_be_at_the_bank,
     needs_inquiry,
+    require_inquiry_of_sent,
 )
 from seedtrust_ops.domain.transfers.leases import Lease, lock_lease, require_processing
 from seedtrust_ops.domain.transfers.legacy_takeover import is_false_failure
@@ -150,6 +151,7 @@ def check_batch(session: Session, lease: Lease, number_problems: Mapping[int, st
     """
     lock_lease(session, lease)
     require_processing(session, lease)
+    require_inquiry_of_sent(session, lease.batch_id)
     own_pending = _is_pending_in(lease.batch_id)
     # Lock order: transactions before accounts, as everywhere.
     session.execute(
@@ -189,7 +191,9 @@ def _in_flight(own_batch_id: int) -> Subquery:
     by_evidence = (
         select(
             TransferEvidence.transaction_id,
-            TransferEvidence.disbursement_request_id,
+            func.coalesce(
+                TransferEvidence.disbursement_request_id, HuntingtonTransaction.disbursement_request_id
+            ).label("disbursement_request_id"),
             TransferEvidence.account_id,
             TransferEvidence.amount_cents,
         )

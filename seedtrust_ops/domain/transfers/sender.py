@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.db_transaction import run_in_transaction
@@ -31,7 +31,12 @@ from seedtrust_ops.domain.transfers.attempts import (
     record_responses,
     start_attempts,
 )
-from seedtrust_ops.domain.transfers.evidence import as_first_sent, may_be_at_the_bank, record_sends
+from seedtrust_ops.domain.transfers.evidence import (
+    as_first_sent,
+    is_in_doubt,
+    may_be_at_the_bank,
+    record_sends,
+)
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted
 from seedtrust_ops.domain.transfers.leases import BatchStatusChanged, lease_lost_error, lock_lease
 from seedtrust_ops.domain.transfers.preflight import NOT_SENT_PREFIX
@@ -175,6 +180,8 @@ class BatchSender:
                 HuntingtonTransaction.status == "pending",
                 # A transaction that was moved to another batch since preflight is sent with that batch.
                 HuntingtonTransaction.batch_id == self._lease.batch_id,
+                # Somebody has set it back since preflight.
+                or_(TransferEvidence.transaction_id.is_(None), ~is_in_doubt()),
             )
             .order_by(HuntingtonTransaction.id)
             .with_for_update(of=HuntingtonTransaction)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, Text, func, select, update
+from sqlalchemy import Text, func, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import resolve_all_of
@@ -27,20 +27,18 @@ from seedtrust_ops.domain.transfers.batch_lifecycle import finish_batches, lock_
 from seedtrust_ops.domain.transfers.evidence import State
 from seedtrust_ops.domain.transfers.leases import has_live_lease
 from seedtrust_ops.domain.transfers.ledger_posting import (
-    mark_paid,
+    correct_entries,
     post_disbursements,
     post_reversals,
     restore_requests,
 )
-from seedtrust_ops.domain.transfers.status_transitions import STATUS_BY_BANK_STATUS
+from seedtrust_ops.domain.transfers.status_transitions import STATUS_BY_BANK_STATUS, open_amount_alert
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.formatting import format_dollars
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer, OpenBank
 from seedtrust_ops.tables import (
     BatchLease,
     HuntingtonTransaction,
-    LedgerCorrection,
-    LedgerEntry,
     TransferAttempt,
     TransferEvidence,
     User,
@@ -51,6 +49,7 @@ SETTLED_RULES = (
     "idempotency_key_reused",
     "transfer_ambiguous",
     "transfer_forgotten_by_bank",
+    "transfer_not_booked",
     "transfer_undeliverable",
 )
 """The alerts about a transaction that settling it resolves."""
@@ -152,7 +151,8 @@ def settle(session: Session, decision: Settlement, answer: BankTransfer | None) 
         UnknownTransaction, SettlementRefused: nothing was changed.
     """
     row = _lock(session, decision.transaction_id)
-    _require_no_worker(session, row.batch_id)
+    if row.batch_id is not None:
+        _require_no_worker(session, row.batch_id)
     contradicts = _find_contradiction(row, decision, answer)
     if contradicts is not None and not decision.contradict_bank:
         raise SettlementRefused(
@@ -163,21 +163,25 @@ def settle(session: Session, decision: Settlement, answer: BankTransfer | None) 
         _require_grace_over(session, decision)
     transfer = _as_transfer(row, decision, answer)
     # First: to an operator, the database allows the other changes only together with this one.
-    _set_evidence(session, decision, answer)
-    _set_status(session, decision)
+    _set_evidence(session, decision, row, answer)
+    if transfer.amount_cents != row.amount_cents and decision.settle_as is not SettleAs.FAILED:
+        open_amount_alert(session, decision.transaction_id, row.amount_cents, transfer)
     booking = _Booking(decision.transaction_id, transfer)
-    if decision.settle_as is not SettleAs.FAILED:
-        post_disbursements(session, [booking])
-    if decision.settle_as is SettleAs.RETURNED:
-        post_reversals(session, [booking])
-    corrected_cents = _correct_ledger(session, decision, transfer)
+    if row.batch_id is not None:
+        _set_status(session, decision)
+        if decision.settle_as is not SettleAs.FAILED:
+            post_disbursements(session, [booking])
+        if decision.settle_as is SettleAs.RETURNED:
+            post_reversals(session, [booking])
+    # All that is booked for a transaction that somebody has deleted.
+    memo = f"Correction of transaction {decision.transaction_id} by {decision.by}: {decision.reason}"
+    corrected_cents = correct_entries(session, booking, memo)
     if decision.settle_as is not SettleAs.COMPLETED:
         restore_requests(session, [decision.transaction_id])
-    elif row.request_id is not None:
-        mark_paid(session, {row.request_id})
     _append_evidence(session, decision)
     resolve_all_of(session, SETTLED_RULES, f"transaction {decision.transaction_id}")
-    finish_batches(session, [row.batch_id])
+    if row.batch_id is not None:
+        finish_batches(session, [row.batch_id])
     bank_status = answer.status.value if answer is not None else None
     notified = _email_admins(session, decision, bank_status) if contradicts is not None else 0
     return SettlementReport(
@@ -204,13 +208,19 @@ def summarize(report: SettlementReport) -> str:
 
 @dataclass(frozen=True)
 class _Known:
-    """What is stored of the transfer; the request and the amount in cents are those that it was sent for."""
+    """What is stored of the transfer; the request and the amount in cents are those that it was sent for.
 
-    batch_id: int
+    `batch_id` is None if somebody has deleted the transaction. `bank_status` is the bank's newest recorded answer.
+    """
+
+    batch_id: int | None
     status: str
     request_id: int | None
     amount_cents: int
     bank_transfer_id: str | None
+    bank_status: BankStatus | None
+    bank_updated_at: datetime | None
+    missing_since: datetime | None
 
 
 @dataclass(frozen=True)
@@ -223,25 +233,39 @@ def _lock(session: Session, transaction_id: int) -> _Known:
     batch_id: int | None = session.scalar(
         select(HuntingtonTransaction.batch_id).where(HuntingtonTransaction.id == transaction_id)
     )
-    if batch_id is None:
-        raise UnknownTransaction(
-            f"There is no transaction {transaction_id}. If it was deleted, its transfer at the bank can't be settled; "
-            "find out who deleted it."
+    if batch_id is not None:
+        lock_batches(session, [batch_id])
+    transaction = session.execute(
+        select(HuntingtonTransaction.batch_id, HuntingtonTransaction.status)
+        .where(HuntingtonTransaction.id == transaction_id)
+        .with_for_update()
+    ).one_or_none()
+    if batch_id != (transaction.batch_id if transaction is not None else None):
+        raise SettlementRefused(
+            f"Somebody moved or deleted transaction {transaction_id} just now. Nothing was changed. Try again."
         )
-    lock_batches(session, [batch_id])
-    row = session.execute(
+    sent = session.execute(
         select(
-            HuntingtonTransaction.batch_id,
-            HuntingtonTransaction.status,
             TransferEvidence.disbursement_request_id,
             TransferEvidence.amount_cents,
             TransferEvidence.bank_transfer_id,
+            TransferEvidence.bank_status,
+            TransferEvidence.bank_updated_at,
+            TransferEvidence.missing_since,
         )
-        .join(TransferEvidence, TransferEvidence.transaction_id == HuntingtonTransaction.id)
-        .where(HuntingtonTransaction.id == transaction_id)
-        .with_for_update(of=[HuntingtonTransaction, TransferEvidence])
+        .where(TransferEvidence.transaction_id == transaction_id)
+        .with_for_update()
     ).one()
-    return _Known(*row)
+    return _Known(
+        batch_id,
+        transaction.status if transaction is not None else "deleted",
+        sent.disbursement_request_id,
+        sent.amount_cents,
+        sent.bank_transfer_id,
+        BankStatus(sent.bank_status) if sent.bank_status is not None else None,
+        sent.bank_updated_at,
+        sent.missing_since,
+    )
 
 
 def _require_no_worker(session: Session, batch_id: int) -> None:
@@ -255,12 +279,26 @@ def _require_no_worker(session: Session, batch_id: int) -> None:
 
 
 def _find_contradiction(row: _Known, decision: Settlement, answer: BankTransfer | None) -> str | None:
-    """Return what the bank says that the decision contradicts, or None."""
-    if answer is not None:
-        if STATUS_BY_BANK_STATUS[answer.status] == decision.settle_as:
+    """Return what the bank says that the decision contradicts, or None.
+
+    If auto-heal has recorded something newer since the bank was asked, that is what the bank says. A bank that does not
+    find a transfer has not taken back what it said of it, unless it had only accepted it and has forgotten it.
+    """
+    said, bank_id = row.bank_status, row.bank_transfer_id
+    if answer is not None and (row.bank_updated_at is None or answer.updated_at >= row.bank_updated_at):
+        said, bank_id = answer.status, answer.id
+    if said is not None:
+        is_forgotten = (
+            answer is None
+            and said is BankStatus.ACCEPTED
+            and row.missing_since is not None
+            and row.missing_since <= datetime.now(UTC) - timedelta(seconds=decision.unknown_grace_seconds)
+        )
+        if is_forgotten or STATUS_BY_BANK_STATUS[said] == decision.settle_as:
             return None
-        return f"The bank reports transaction {decision.transaction_id} (bank transfer {answer.id}) as {answer.status}."
-    if row.bank_transfer_id is None and decision.settle_as is not SettleAs.FAILED:
+        missing = " and does not find it now; a lookup can lag behind" if answer is None else ""
+        return f"The bank reports transaction {decision.transaction_id} (bank transfer {bank_id}) as {said}{missing}."
+    if decision.settle_as is not SettleAs.FAILED:
         return f"The bank has never known transaction {decision.transaction_id}."
     return None
 
@@ -317,35 +355,16 @@ def _set_status(session: Session, decision: Settlement) -> None:
     )
 
 
-def _correct_ledger(session: Session, decision: Settlement, transfer: BankTransfer) -> int:
-    """Post what is missing until the entries of the transaction add up to what was decided; return the cents."""
-    corrections = select(LedgerCorrection.ledger_entry_id).where(
-        LedgerCorrection.transaction_id == decision.transaction_id
-    )
-    booked = session.scalars(
-        select(func.coalesce(func.sum(LedgerEntry.amount_cents), 0)).where(
-            (LedgerEntry.huntington_transaction_id == decision.transaction_id) | LedgerEntry.id.in_(corrections)
-        )
-    ).one()
-    wanted = -transfer.amount_cents if decision.settle_as is SettleAs.COMPLETED else 0
-    cents = wanted - int(booked)
-    if cents:
-        memo = f"Correction of transaction {decision.transaction_id} by {decision.by}: {decision.reason}"
-        session.execute(
-            select(func.ops.post_ledger_correction(decision.transaction_id, cents, memo, type_=BigInteger()))
-        )
-    return cents
-
-
-def _set_evidence(session: Session, decision: Settlement, answer: BankTransfer | None) -> None:
+def _set_evidence(session: Session, decision: Settlement, row: _Known, answer: BankTransfer | None) -> None:
     is_completed = decision.settle_as is SettleAs.COMPLETED
+    seen_at = max(answer.updated_at, row.bank_updated_at or answer.updated_at) if answer is not None else None
     session.execute(
         update(TransferEvidence)
         .where(TransferEvidence.transaction_id == decision.transaction_id)
         .values(
             state=(State.MOVED if is_completed else State.NOT_MOVED).value,
             settled_as=decision.settle_as.value,
-            settled_seen_at=answer.updated_at if answer is not None else None,
+            settled_seen_at=seen_at,
             missing_since=None,
             unknown_to_bank_at=None,
             changed_at=func.clock_timestamp(),

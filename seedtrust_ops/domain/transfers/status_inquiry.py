@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, CompoundSelect, and_, exists, false, func, or_, select, union, update
+from sqlalchemy import ColumnElement, CompoundSelect, Select, and_, exists, false, func, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
@@ -29,10 +29,13 @@ from seedtrust_ops.domain.transfers.attempts import (
 from seedtrust_ops.domain.transfers.bank_feed import has_missing_transfers, open_missing_transfer_alerts
 from seedtrust_ops.domain.transfers.batch_lifecycle import finish_batches, lock_batches, requeue_batches
 from seedtrust_ops.domain.transfers.evidence import (
+    State,
     ensure_evidence,
+    is_in_flight,
     needs_inquiry,
     record_missing,
     record_unknown_to_bank,
+    require_inquiry_of_sent,
 )
 from seedtrust_ops.domain.transfers.leases import Lease, WasCanceledByPerson, has_live_lease, lock_lease
 from seedtrust_ops.domain.transfers.legacy_takeover import (
@@ -92,36 +95,31 @@ class InquiryResult:
         self.finished |= other.finished
 
 
-def open_transaction_ids(lease: Lease | None = None) -> CompoundSelect[int]:
+def open_transaction_ids(lease: Lease | None = None) -> Select[int] | CompoundSelect[int]:
     """Return the query for the transactions that the bank must be asked about: of all batches, or of one lease's.
 
-    They are found twice: by their status, which includes what the legacy worker sent, and by evidence, which includes
-    what a person has changed or deleted.
+    Those of all batches are found twice: by their status, which includes what the legacy worker sent, and by evidence,
+    which includes what a person has changed or deleted. Once a key that the bank does not know blocks nothing any more,
+    only the feed listens for it.
     """
     transaction, evidence = HuntingtonTransaction, TransferEvidence
-    by_status: ColumnElement[bool]
-    by_evidence: ColumnElement[bool]
-    if lease is None:
-        is_with_a_worker = and_(transaction.status.in_(("pending", "processing")), has_live_lease(transaction.batch_id))
-        by_status = or_(
-            and_(transaction.status == "processing", ~has_live_lease(transaction.batch_id)),
-            transaction.status == "submitted",
-            is_false_failure(transaction),
-        )
-        by_evidence = or_(transaction.id.is_(None), ~is_with_a_worker)
-    else:
-        by_status = and_(transaction.batch_id == lease.batch_id, transaction.status == "processing")
-        # Pending, although nobody has asked the bank since it was sent: a person has set it back.
-        by_evidence = and_(
-            transaction.batch_id == lease.batch_id,
-            transaction.status == "pending",
-            evidence.unknown_to_bank_at.is_(None),
-        )
+    if lease is not None:
+        return select(transaction.id).where(transaction.batch_id == lease.batch_id, transaction.status == "processing")
+    is_with_a_worker = and_(transaction.status.in_(("pending", "processing")), has_live_lease(transaction.batch_id))
+    by_status = or_(
+        and_(transaction.status == "processing", ~has_live_lease(transaction.batch_id)),
+        transaction.status == "submitted",
+        is_false_failure(transaction),
+    )
     return union(
         select(transaction.id).where(by_status),
         select(evidence.transaction_id)
         .outerjoin(transaction, transaction.id == evidence.transaction_id)
-        .where(needs_inquiry(), by_evidence),
+        .where(
+            needs_inquiry(),
+            or_(is_in_flight(), evidence.missing_since.is_not(None)),
+            or_(transaction.id.is_(None), ~is_with_a_worker),
+        ),
     )
 
 
@@ -147,6 +145,8 @@ async def look_up_open_transactions(
     Raises:
         BankUnauthorized: if the bank does not accept our API key.
     """
+    if lease is not None:
+        await asyncio.to_thread(run_in_transaction, sessions, lambda session: _require_inquiry_of_sent(session, lease))
     result = InquiryResult()
     after = 0
     while page := await asyncio.to_thread(_next_page, sessions, after, lease):
@@ -162,6 +162,11 @@ async def look_up_open_transactions(
         recorder = _PageRecorder(page, transfers, ambiguous, unknown_grace_seconds, was_canceled_by_person, lease)
         result.add(await asyncio.to_thread(run_in_transaction, sessions, recorder.record))
     return result
+
+
+def _require_inquiry_of_sent(session: Session, lease: Lease) -> None:
+    lock_lease(session, lease)
+    require_inquiry_of_sent(session, lease.batch_id)
 
 
 @dataclass(frozen=True)
@@ -266,6 +271,7 @@ class _PageRecorder:
             .where(
                 in_array(TransferEvidence.transaction_id, unknown),
                 TransferEvidence.transaction_id.in_(open_transaction_ids(self.lease)),
+                TransferEvidence.state.in_((State.IN_FLIGHT.value, State.NOT_MOVED.value)),
                 or_(_is_to_send_again(), TransferEvidence.unknown_to_bank_at.is_(None)),
                 func.coalesce(last_attempt, HuntingtonTransaction.updated_at, TransferEvidence.changed_at)
                 <= self.page.read_at - timedelta(seconds=self.grace_seconds),

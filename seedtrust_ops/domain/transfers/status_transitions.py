@@ -21,7 +21,12 @@ from seedtrust_ops.domain.transfers.evidence import (
     ensure_evidence,
     record_answers,
 )
-from seedtrust_ops.domain.transfers.ledger_posting import post_disbursements, post_reversals
+from seedtrust_ops.domain.transfers.ledger_posting import (
+    correct_entries,
+    corrected_transactions,
+    post_disbursements,
+    post_reversals,
+)
 from seedtrust_ops.formatting import format_dollars
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import HuntingtonTransaction
@@ -75,38 +80,58 @@ def apply_bank_statuses(session: Session, transfers: Mapping[int, BankTransfer])
         if answer.reading is Reading.CONTRADICTION:
             _open_contradiction_alert(session, row.id, answer, transfer)
         elif answer.reading is Reading.CURRENT and (
-            after != row.status or row.failure_reason != _reason(after, transfer)
+            # Also if a person wrote the same status before: nothing is booked yet.
+            answer.known is not transfer.status or after != row.status or row.failure_reason != _reason(after, transfer)
         ):
             changes.append(StatusChange(row.id, row.batch_id, row.status, after, transfer))
-            if transfer.amount_cents != row.amount_cents:
-                open_alert(
-                    session,
-                    "amount_differs",
-                    f"transaction {row.id}",
-                    "CRITICAL",
-                    f"Transaction {row.id} is for {row.amount_cents} cents, but the bank's transfer {transfer.id} is "
-                    f"for {transfer.amount_cents} cents. The bank's amount is posted. Find out who changed the amount.",
-                )
+            for cents in (row.amount_cents, answer.sent_cents):
+                if transfer.amount_cents != cents:
+                    open_amount_alert(session, row.id, cents, transfer)
     found_again = [one for one, answer in answers.items() if answer.was_missing]
     resolve_alerts(session, MISSING_TRANSFER_RULE, [f"transaction {one}" for one in found_again])
-    answered = [change.transaction_id for change in changes if change.before == "processing"]
+    answered = [one for one, answer in answers.items() if answer.known is None]
     resolve_alerts(session, UNDELIVERABLE_RULE, [f"transaction {one}" for one in answered])
     _alert_about_deleted(session, transfers, answers, {row.id for row in rows})
     if changes:
         _set_statuses(session, changes)
         post_disbursements(session, [change for change in changes if change.after in ("completed", "returned")])
         post_reversals(session, [change for change in changes if change.after == "returned"])
+        corrected = corrected_transactions(session, [change.transaction_id for change in changes])
+        for change in changes:
+            if change.transaction_id in corrected:
+                memo = f"Correction of transaction {change.transaction_id}: the bank reports it as {change.after}"
+                correct_entries(session, change, memo)
     return changes
 
 
+def open_amount_alert(session: Session, transaction_id: int, cents: int, transfer: BankTransfer) -> None:
+    """Open the alert that the bank's transfer has another amount than the transaction's `cents`, now or as sent."""
+    open_alert(
+        session,
+        "amount_differs",
+        f"transaction {transaction_id}",
+        "CRITICAL",
+        f"Transaction {transaction_id} is for {cents} cents, but the bank's transfer {transfer.id} is for "
+        f"{transfer.amount_cents} cents. The bank's amount is posted. Find out who changed the amount.",
+    )
+
+
 def _open_contradiction_alert(session: Session, transaction_id: int, answer: Answer, transfer: BankTransfer) -> None:
+    if answer.other_id is not None:
+        before = f"The bank had transfer {answer.other_id} for transaction {transaction_id}, and now has {transfer.id},"
+        now = f"which is {transfer.status}: the payee may have been paid twice."
+    elif answer.was_settled:
+        before = f"A person has settled transaction {transaction_id} (bank transfer {transfer.id}) as {answer.known},"
+        now = f"and the bank now reports it as {transfer.status}."
+    else:
+        before = f"The bank reported transaction {transaction_id} (bank transfer {transfer.id}) as {answer.known},"
+        now = f"and now reports it as {transfer.status}."
     open_alert(
         session,
         "bank_contradicts_itself",
         f"transaction {transaction_id}",
         "CRITICAL",
-        f"The bank reported transaction {transaction_id} (bank transfer {transfer.id}) as {answer.known}, and now "
-        f"reports it as {transfer.status}. Status and ledger stay as they were; its amount counts as in flight and its "
+        f"{before} {now} Status and ledger stay as they were; its amount counts as in flight and its "
         "request cannot be paid again. Ask Huntington which status is correct, then run `seedtrust-ops transfers "
         f"settle {transaction_id}`.",
     )
@@ -126,7 +151,8 @@ def _alert_about_deleted(
                 "CRITICAL",
                 f"Transaction {transaction_id} was deleted after it was sent. The bank has its transfer {transfer.id} "
                 f"({format_dollars(transfer.amount_cents)}, {transfer.status}), and nothing could be posted to the "
-                "ledger. Its request cannot be paid again while it is in flight. Find out who deleted it and why.",
+                "ledger. Its request cannot be paid again while it is in flight. Find out who deleted it and why, and "
+                f"run `seedtrust-ops transfers settle {transaction_id}` once its status is final.",
             )
 
 

@@ -23,12 +23,15 @@ from seedtrust_ops.domain.transfers.evidence import (
     record_refusals,
     record_sends,
 )
+from seedtrust_ops.domain.transfers.status_transitions import apply_bank_statuses
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import (
+    Account,
     ApprovalRule,
     DisbursementRequest,
     HuntingtonBatch,
     HuntingtonTransaction,
+    LedgerEntry,
     TransferAttempt,
     TransferEvidence,
 )
@@ -365,6 +368,8 @@ def test_transfer_that_draws_only_errors_is_sent_five_times(worker: Worker, comp
     assert company.statuses(batch_id) == ["processing"]
     assert company.open_alerts() == [("transfer_undeliverable", f"transaction {transaction.id}")]
 
+    # Whatever a person writes meanwhile, the bank's answer ends the alert.
+    CHANGES["failed"](company, transaction.id)
     worker.bank.control.clear_faults()
     worker.bank.control.insert_transfer(reference=str(transaction.id), amount_cents=700, idempotency_key=key)
     worker.heal()
@@ -438,3 +443,151 @@ def test_refused_and_unsent_transfers_block_nothing(worker: Worker, company: Com
             "moved",
         ]
         assert session.scalars(select(TransferAttempt.id)).all()
+
+
+@pytest.mark.parametrize("denied", [False, True])
+def test_status_that_a_person_wrote_before_the_bank_said_so_is_booked(
+    worker: Worker, company: Company, denied: bool
+) -> None:
+    case = company.case(balance_cents=9_000)
+    _, transaction_id = worker.submit_ach(case)
+    set_transaction(company, transaction_id, status="completed")
+    if denied:
+        deny(company, transaction_id)
+    worker.bank.control.settle()
+    worker.heal()
+    assert company.ledger(transaction_id) == [("disbursement", -5_000)]
+    assert company.balance_cents(case.account_id) == 4_000
+    assert company.request_status(request_of(company, transaction_id)) == "paid"
+
+
+def queue_again(company: Company, batch_id: int) -> None:
+    with company.sessions.begin() as session:
+        session.execute(update(HuntingtonBatch).where(HuntingtonBatch.id == batch_id).values(status="queued"))
+
+
+def accept(worker: Worker, company: Company, case: BuiltCase) -> tuple[int, int]:
+    return worker.submit_ach(case)
+
+
+def complete(worker: Worker, company: Company, case: BuiltCase) -> tuple[int, int]:
+    batch_id, transaction_id = worker.submit_ach(case)
+    worker.bank.control.settle()
+    worker.heal()
+    return batch_id, transaction_id
+
+
+def dishonor(worker: Worker, company: Company, case: BuiltCase) -> tuple[int, int]:
+    batch_id, transaction_id = complete(worker, company, case)
+    worker.bank.control.return_reference(str(transaction_id), "R01")
+    worker.heal()
+    worker.bank.control.dishonor_reference(str(transaction_id))
+    worker.heal()
+    return batch_id, transaction_id
+
+
+@pytest.mark.parametrize(
+    ("send", "lookup", "status", "state"),
+    [
+        (send_without_answer, None, "processing", State.IN_FLIGHT),
+        (accept, None, "submitted", State.IN_FLIGHT),
+        (accept, "lagging_lookup", "processing", State.IN_FLIGHT),
+        (accept, "error_before_commit", "processing", State.IN_FLIGHT),
+        (complete, None, "completed", State.MOVED),
+        (complete, "error_before_commit", "processing", State.MOVED),
+        (dishonor, None, "processing", State.CONTRADICTED),
+    ],
+)
+def test_transfer_in_doubt_that_was_set_back_to_pending_is_not_sent(
+    worker: Worker,
+    company: Company,
+    send: Callable[[Worker, Company, BuiltCase], tuple[int, int]],
+    lookup: str | None,
+    status: str,
+    state: State,
+) -> None:
+    batch_id, transaction_id = send(worker, company, company.case())
+    set_transaction(company, transaction_id, status="pending")
+    set_request(company, transaction_id, status="approved")
+    queue_again(company, batch_id)
+    if lookup is not None:
+        worker.bank.control.inject_fault(lookup, method="GET", times=None)
+
+    worker.process(batch_id)
+
+    assert worker.posts(transaction_id) == 1
+    assert transaction_status(company, transaction_id) == status
+    with company.sessions() as session:
+        assert session.scalars(select(TransferEvidence.state)).one() == state
+
+
+def test_second_transfer_under_the_same_key_is_a_contradiction(worker: Worker, company: Company) -> None:
+    _, transaction_id = complete(worker, company, company.case())
+    second = BankTransfer("tr_2", idempotency_key(transaction_id), COMPLETED, 5_000, str(transaction_id), LONG_AGO)
+    for _ in range(2):
+        with company.sessions.begin() as session:
+            apply_bank_statuses(session, {transaction_id: second})
+        worker.heal()
+    assert company.open_alerts() == [("bank_contradicts_itself", f"transaction {transaction_id}")]
+    with company.sessions() as session:
+        assert session.scalars(select(TransferEvidence.state)).one() == State.CONTRADICTED
+
+
+def test_amount_changed_to_the_banks_is_booked_with_an_alert(worker: Worker, company: Company) -> None:
+    _, transaction_id = send_without_answer(worker, company, company.case())
+    set_transaction(company, transaction_id, amount_cents=6_000)
+    worker.bank.control.insert_transfer(
+        reference=str(transaction_id), amount_cents=6_000, idempotency_key=idempotency_key(transaction_id)
+    )
+    worker.heal()
+    assert company.ledger(transaction_id) == [("disbursement", -6_000)]
+    assert ("amount_differs", f"transaction {transaction_id}") in company.open_alerts()
+
+
+def test_request_that_a_legacy_transfer_gets_later_is_blocked(worker: Worker, company: Company) -> None:
+    case = company.case()
+    request_id = company.request(case, 5_000)
+    batch_id = company.batch(case=case, status="processing", started_at=LONG_AGO, created_at=LONG_AGO)
+    transaction_id = company.transaction(batch_id, request_id, 5_000, status="processing", updated_at=LONG_AGO)
+    set_transaction(company, transaction_id, disbursement_request_id=None, updated_at=LONG_AGO)
+    worker.heal()
+    set_transaction(company, transaction_id, disbursement_request_id=request_id)
+    assert "may already have paid" in pay_again(worker, company, case, request_id)
+
+    # It is sent as the legacy worker sent it, and what nobody can book is not kept from people.
+    worker.bank.control.inject_fault("reset_after_commit", method="POST")
+    worker.bank.control.inject_fault("error_before_commit", method="GET", times=1)
+    worker.process(batch_id)
+    assert "may already have paid" in pay_again(worker, company, case, request_id)
+    worker.bank.control.settle()
+    worker.heal()
+    assert ("transfer_not_booked", f"transaction {transaction_id}") in company.open_alerts()
+    assert "may already have paid" in pay_again(worker, company, case, request_id)
+
+
+def test_key_that_blocks_nothing_any_more_is_left_to_the_feed(worker: Worker, company: Company) -> None:
+    _, transaction_id = send_without_answer(worker, company, company.case())
+    CHANGES["failed"](company, transaction_id)
+    worker.heal()
+    assert worker.heal().inquiry.looked_up == 1
+    with company.sessions.begin() as session:
+        session.execute(update(TransferEvidence).values(unknown_to_bank_at=LONG_AGO))
+        session.execute(update(HuntingtonTransaction).values(updated_at=LONG_AGO))
+    assert worker.heal().inquiry.looked_up == 0
+
+    worker.bank.control.insert_transfer(
+        reference=str(transaction_id), amount_cents=5_000, idempotency_key=idempotency_key(transaction_id)
+    )
+    worker.heal()
+    assert transaction_status(company, transaction_id) == "completed"
+
+
+def test_account_deleted_meanwhile_opens_an_alert(worker: Worker, company: Company) -> None:
+    case = company.case()
+    _, transaction_id = worker.submit_ach(case)
+    with company.sessions.begin() as session:
+        session.execute(delete(LedgerEntry).where(LedgerEntry.account_id == case.account_id))
+        session.execute(delete(Account).where(Account.id == case.account_id))
+    worker.bank.control.settle()
+    worker.heal()
+    assert company.open_alerts() == [("transfer_not_booked", f"transaction {transaction_id}")]

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import delete, func, select, text, update
 
 from seedtrust_ops.domain.audit import Operator, attest
+from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.domain.transfers.leases import acquire_lease
 from seedtrust_ops.domain.transfers.settlement import (
     SettleAs,
@@ -242,3 +243,96 @@ def test_request_denied_meanwhile_stays_denied_after_settling_as_failed(worker: 
     completed(worker, transaction_id)
     settle_by_hand(worker, transaction_id, SettleAs.FAILED, contradict_bank=True)
     assert books(company, case, transaction_id) == ("failed", 0, 0, "denied")
+
+
+@pytest.mark.parametrize(
+    ("state", "settle_as", "change", "expected"),
+    [
+        ("completed", SettleAs.FAILED, "return", ("returned", 0, 0, "approved")),
+        ("completed", SettleAs.FAILED, "return and dishonor", ("completed", -CENTS, -CENTS, "paid")),
+        ("dishonored", SettleAs.COMPLETED, "return", ("returned", 0, 0, "approved")),
+    ],
+)
+def test_newer_answer_corrects_what_a_settlement_booked(
+    worker: Worker,
+    company: Company,
+    state: str,
+    settle_as: SettleAs,
+    change: str,
+    expected: tuple[str, int, int, str],
+) -> None:
+    case = company.case(balance_cents=BALANCE)
+    _, transaction_id = worker.submit_ach(case)
+    STATES[state](worker, transaction_id)
+    settle_by_hand(worker, transaction_id, settle_as, contradict_bank=True)
+    worker.bank.control.return_reference(str(transaction_id), "R01")
+    if change == "return and dishonor":
+        worker.bank.control.dishonor_reference(str(transaction_id))
+    worker.heal()
+    worker.heal()
+    assert books(company, case, transaction_id) == expected
+
+
+def test_lookup_that_lags_does_not_let_an_accepted_transfer_fail(worker: Worker, company: Company) -> None:
+    _, transaction_id = worker.submit_ach(company.case())
+    worker.bank.control.inject_fault("lagging_lookup", method="GET", times=None)
+    with pytest.raises(SettlementRefused, match="as accepted and does not find it now; a lookup can lag behind"):
+        settle_by_hand(worker, transaction_id, SettleAs.FAILED)
+    worker.heal()
+    with pytest.raises(SettlementRefused, match="a lookup can lag behind"):
+        settle_by_hand(worker, transaction_id, SettleAs.FAILED, grace=600)
+    assert settle_by_hand(worker, transaction_id, SettleAs.FAILED).after == "failed"
+
+
+def test_answer_that_healing_recorded_meanwhile_counts(worker: Worker, company: Company) -> None:
+    transaction_id = send_without_answer(worker, company)
+    answer = ask_bank(worker.open_bank, transaction_id, None)
+    worker.bank.control.insert_transfer(
+        reference=str(transaction_id), amount_cents=CENTS, idempotency_key=idempotency_key(transaction_id)
+    )
+    worker.heal()
+    decision = Settlement(transaction_id, SettleAs.FAILED, "as Huntington says", "ana", unknown_grace_seconds=0)
+    with company.sessions.begin() as session, pytest.raises(SettlementRefused, match="as completed"):
+        settle(session, decision, answer)
+
+
+def test_second_payment_found_by_settling_opens_an_alert(worker: Worker, company: Company) -> None:
+    case = company.case(balance_cents=4 * CENTS)
+    _, transaction_id = worker.submit_ach(case)
+    returned(worker, transaction_id)
+    with company.sessions() as session:
+        request_id = session.scalars(select(DisbursementRequest.id)).one()
+    again = company.batch(case=case)
+    company.transaction(again, request_id, CENTS)
+    worker.process(again)
+    worker.bank.control.dishonor_reference(str(transaction_id))
+    worker.heal()
+    settle_by_hand(worker, transaction_id, SettleAs.COMPLETED)
+    assert company.open_alerts() == [("request_paid_twice", f"request {request_id}")]
+
+
+def test_other_amount_of_the_bank_is_settled_with_an_alert(worker: Worker, company: Company) -> None:
+    transaction_id = send_without_answer(worker, company)
+    worker.bank.control.insert_transfer(
+        reference=str(transaction_id), amount_cents=CENTS + 1, idempotency_key=idempotency_key(transaction_id)
+    )
+    settle_by_hand(worker, transaction_id, SettleAs.COMPLETED)
+    assert company.open_alerts() == [("amount_differs", f"transaction {transaction_id}")]
+    assert company.ledger(transaction_id) == [("disbursement", -CENTS - 1)]
+
+
+@pytest.mark.parametrize(("settle_as", "moved"), [(SettleAs.COMPLETED, -CENTS), (SettleAs.FAILED, 0)])
+def test_deleted_transaction_is_settled_by_a_correction(
+    worker: Worker, company: Company, settle_as: SettleAs, moved: int
+) -> None:
+    case = company.case(balance_cents=BALANCE)
+    _, transaction_id = worker.submit_ach(case)
+    with company.sessions.begin() as session:
+        session.execute(delete(HuntingtonTransaction))
+    worker.bank.control.inject_fault("lagging_lookup", method="GET", times=None)
+    worker.heal()
+    assert company.open_alerts() == [("transfer_forgotten_by_bank", f"transaction {transaction_id}")]
+    report = settle_by_hand(worker, transaction_id, settle_as)
+    assert (report.before, report.correction_cents) == ("deleted", moved)
+    assert company.balance_cents(case.account_id) - BALANCE == moved
+    assert company.open_alerts() == []
