@@ -58,6 +58,9 @@ PASSWORD = "correct-horse-battery"
 NUMBERS = ["0907", "09073", "730051", *("9163720584462815037"[:length] for length in range(7, 18))]
 
 
+TABLES_WITH_ACCOUNT_NUMBERS = ("huntington_transactions", "transfer_evidence")
+
+
 def rows_of(url: URL) -> Iterable[tuple[str, str]]:
     """Yield every row of every table as text, without the columns that store account numbers."""
     engine = create_engine(url.set(drivername="postgresql+psycopg"))
@@ -65,7 +68,7 @@ def rows_of(url: URL) -> Iterable[tuple[str, str]]:
         for schema in ("public", "ops"):
             for table in inspect(connection).get_table_names(schema=schema):
                 account_number_columns = "- 'account_number_encrypted' - 'account_number_last4'"
-                excluded = account_number_columns if table == "huntington_transactions" else ""
+                excluded = account_number_columns if table in TABLES_WITH_ACCOUNT_NUMBERS else ""
                 for row in connection.scalars(text(f'select (to_jsonb(t) {excluded})::text from {schema}."{table}" t')):
                     yield f"{schema}.{table}", row
     engine.dispose()

@@ -18,6 +18,10 @@ Typed = Annotated[str, mapped_column(UserText())]
 """Text that people typed; see `tables.user_text`."""
 
 
+MAX_TRACEBACK_CHARS = 20_000
+"""Its end says what failed, so it gets more than other texts."""
+
+
 class User(PlatformTable):
     """A person with a SeedTrust login; `role` is their role, such as admin or case manager.
 
@@ -222,7 +226,7 @@ class ErrorRecord(PlatformTable):
     severity: Mapped[str]
     exception_type: Mapped[Typed]
     message: Mapped[Typed]
-    traceback: Mapped[Typed | None]
+    traceback: Mapped[str | None] = mapped_column(UserText(MAX_TRACEBACK_CHARS))
     context: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     occurred_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -69,6 +69,7 @@ def batch(company: Company, bank: BankProcess) -> FinishedBatch:
 
 def _pay_again(batch: FinishedBatch) -> None:
     batch.worker.bank.control.forget_key(f"seedtrust-transaction-{batch.paid}")
+    batch.sql("delete from ops.transfer_evidence")
     batch.set(batch.paid, "status = 'pending', bank_transfer_id = null")
     batch.sql("delete from ledger_entries where huntington_transaction_id = :id", id=batch.paid)
     batch.sql("update disbursement_requests set status = 'approved' where status = 'paid'")
