@@ -153,6 +153,11 @@ def settle(session: Session, decision: Settlement, answer: BankTransfer | None) 
     row = _lock(session, decision.transaction_id)
     if row.batch_id is not None:
         _require_no_worker(session, row.batch_id)
+    if row.account_id is None and decision.settle_as is not SettleAs.FAILED:
+        raise SettlementRefused(
+            f"Transaction {decision.transaction_id} was sent for no request whose case has an account, so there is no "
+            "ledger to book it in. Nothing was changed. Find out which case it belongs to."
+        )
     contradicts = _find_contradiction(row, decision, answer)
     if contradicts is not None and not decision.contradict_bank:
         raise SettlementRefused(
@@ -216,6 +221,7 @@ class _Known:
     batch_id: int | None
     status: str
     request_id: int | None
+    account_id: int | None
     amount_cents: int
     bank_transfer_id: str | None
     bank_status: BankStatus | None
@@ -247,6 +253,7 @@ def _lock(session: Session, transaction_id: int) -> _Known:
     sent = session.execute(
         select(
             TransferEvidence.disbursement_request_id,
+            TransferEvidence.account_id,
             TransferEvidence.amount_cents,
             TransferEvidence.bank_transfer_id,
             TransferEvidence.bank_status,
@@ -260,6 +267,7 @@ def _lock(session: Session, transaction_id: int) -> _Known:
         batch_id,
         transaction.status if transaction is not None else "deleted",
         sent.disbursement_request_id,
+        sent.account_id,
         sent.amount_cents,
         sent.bank_transfer_id,
         BankStatus(sent.bank_status) if sent.bank_status is not None else None,

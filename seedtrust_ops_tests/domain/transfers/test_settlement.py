@@ -336,3 +336,13 @@ def test_deleted_transaction_is_settled_by_a_correction(
     assert (report.before, report.correction_cents) == ("deleted", moved)
     assert company.balance_cents(case.account_id) - BALANCE == moved
     assert company.open_alerts() == []
+
+
+def test_transfer_without_an_account_can_not_be_settled_as_paid(worker: Worker, company: Company) -> None:
+    case = company.case(balance_cents=BALANCE)
+    _, transaction_id = worker.submit_ach(case)
+    with company.sessions.begin() as session:
+        session.execute(update(TransferEvidence).values(account_id=None))
+    with pytest.raises(SettlementRefused, match="no request whose case has an account"):
+        settle_by_hand(worker, transaction_id, SettleAs.COMPLETED, contradict_bank=True)
+    assert books(company, case, transaction_id) == ("submitted", 0, 0, "approved")
