@@ -299,9 +299,11 @@ def test_queued_run_succeeds_without_any_convenience(
         assert not daemon.find_processes("seedtrust_ops.launcher.run_host")
         log = daemon.log.read_text()
     used: list[Feature] = [
-        *(dagster_internals.FAST_DAEMON, dagster_internals.WARM_LAUNCHER, dagster_internals.LOCAL_FILES),
+        *(dagster_internals.FAST_DAEMON, dagster_internals.LOCAL_FILES),
         *(dagster_internals.FEWER_QUERIES, dagster_internals.DATABASE_RETRIES),
     ]
+    if "WarmRunLauncher" in (dagster_home.folder / "dagster.yaml").read_text():
+        used.append(dagster_internals.WARM_LAUNCHER)
     assert [feature.name for feature in used if f"This turns off {feature.name}:" not in log] == []
     assert log.count(f"This turns off {dagster_internals.FAST_DAEMON.name}:") == 1
     assert "DagsterIncompatible" not in log

@@ -60,7 +60,7 @@ def _deny_before_it_is_returned(case: TransferCase) -> list[Violation]:
     request = "(select disbursement_request_id from huntington_transactions where id = :id)"
     _sql(case, f"update disbursement_requests set status = 'denied' where id = {request}", RETURNED)
     case.banks.control.settle()
-    heal(case.sessions, case.config.open_bank, unknown_grace_seconds=0)
+    heal(case.sessions, case.config.open_bank, unknown_grace_seconds=0, was_canceled_by_person=lambda _run_id: False)
     violations = recover_and_check(case)
     ((status,),) = _sql(case, f"select status from disbursement_requests where id = {request}", RETURNED)
     if status != "denied":

@@ -193,7 +193,11 @@ def change_settings(home: DagsterHome, old: str, new: str) -> None:
 def use_quick_jobs(home: DagsterHome) -> None:
     """Let the home's processes load the quick jobs, and run as many at a time as this project's; before any starts."""
     change_settings(home, "class: PostgresStorage\n    config: {}", f"class: PostgresStorage\n    config: {QUICK_CODE}")
-    change_settings(home, "value: unlisted jobs\n        limit: 5", "value: unlisted jobs\n        limit: 10")
+    # The default launcher's settings are written with sorted keys.
+    settings = (home.folder / "dagster.yaml").read_text()
+    in_file, is_sorted = ("value: unlisted jobs\n        limit: 5", "limit: 5\n      value: unlisted jobs")
+    limit = in_file if in_file in settings else is_sorted
+    change_settings(home, limit, limit.replace("limit: 5", "limit: 10"))
 
 
 @contextmanager
