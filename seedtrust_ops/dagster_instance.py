@@ -57,7 +57,7 @@ class RunQueue(QueuedRunCoordinator):
         """Queue the run. However it was launched, Dagster calls this.
 
         Raises:
-            RunRefused: if a tag is not for whoever launched it to choose. Dagster shows the message and fails the run.
+            RunRefused: if a tag is not for its launcher to choose. Dagster shows the message and fails the run.
         """
         run = context.dagster_run
         parent = self._instance.get_run_by_id(run.parent_run_id) if run.parent_run_id is not None else None

@@ -1,6 +1,6 @@
 """Which runs the queue accepts and the launchers start: what a run is follows from its job, and its code from here.
 
-Whoever launches a run may label it with tags of their own, but may not choose its container, severity, limits or
+A person who launches a run may label it with tags of their own, but may not choose its container, severity, limits or
 origin. The queue and the storage in `dagster_instance` and the launchers in `launcher` call these functions.
 See docs/decisions/run-admission.md.
 """
@@ -66,7 +66,7 @@ class RunRefused(SeedTrustError):
     """A run is not queued or not started, because its tags or its code do not follow from its job.
 
     Args:
-        message: a sentence for whoever launched it.
+        message: a sentence for the person who launched it.
         tags: the names of the tags that it must not have.
     """
 
@@ -87,7 +87,7 @@ def check_tags(run: DagsterRun, *, parent: DagsterRun | None, from_web: bool) ->
         from_web: whether a request to the web server launched it, not a daemon or the command line.
 
     Raises:
-        RunRefused: if whoever launched the run chose a tag that is not theirs to choose.
+        RunRefused: if the person who launched the run chose a tag that is not theirs to choose.
     """
     inherited = parent.tags if parent is not None and parent.job_name == run.job_name else {}
     # A backfill has tags that a person gave it.
@@ -114,7 +114,7 @@ def check_tags(run: DagsterRun, *, parent: DagsterRun | None, from_web: bool) ->
     if refused:
         raise RunRefused(
             f"This run of {run.job_name} was refused because of its tags {', '.join(sorted(refused))}. A run's "
-            "container, severity, limits and origin follow from its job, not from whoever launches it. Launch it "
+            "container, severity, limits and origin follow from its job, not from who launches it. Launch it "
             "without these tags.",
             tuple(refused),
         )

@@ -1,6 +1,6 @@
 """Which addresses send data unencrypted to another machine. What follows from it is in `settings_base`.
 
-"Encrypted" means TLS with a verified certificate: without that, whoever answers reads everything.
+"Encrypted" means TLS with a verified certificate: without that, anyone who answers reads everything.
 """
 
 from collections.abc import Mapping

@@ -24,7 +24,7 @@ class RunHistoryUnreadable(TransientError):
 def canceled_by_person_at(instance: dg.DagsterInstance, run_id: str) -> datetime | None:
     """Return when a person canceled the run (UTC), or None if nobody did.
 
-    A person is whoever cancels in the Dagster UI, with its API or with the client. A run that this instance does not
+    A person is anyone who cancels in the Dagster UI, with its API or with the client. A run that this instance does not
     know, because it was executed elsewhere or is deleted, was not canceled.
 
     Raises:
