@@ -75,17 +75,20 @@ class RecordedIncident:
     resolved_at: datetime | None
 
 
-def open_alert(session: Session, rule: str, subject: str, severity: str, detail: str) -> None:
+def open_alert(
+    session: Session, rule: str, subject: str, severity: str, detail: str, *, has_recurred: bool | None = None
+) -> None:
     """Open an alert of `rule` for `subject`, or renew the open one.
 
     A detail that differs from the open alert's is a new occurrence: it replaces the detail and is counted, so that
-    people are notified again. The same detail changes nothing: it is the same fact, found again.
+    people are notified again. The same detail changes nothing: it is the same fact, found again. `has_recurred` says
+    instead whether to count an occurrence, if that does not follow from the detail.
     """
     statement = insert(Alert).values(rule=rule, subject=subject, severity=severity, detail=detail)
     new_detail = statement.excluded.detail
-    session.execute(
-        _renewing(statement, where=Alert.detail != new_detail, detail=new_detail, occurrences=Alert.occurrences + 1)
-    )
+    differs = Alert.detail != new_detail if not has_recurred else literal(True)
+    occurrences = Alert.occurrences + (0 if has_recurred is False else 1)
+    session.execute(_renewing(statement, where=differs, detail=new_detail, occurrences=occurrences))
 
 
 def resolve_alert(session: Session, rule: str, subject: str) -> None:
