@@ -49,6 +49,7 @@ pytest_plugins = ["seedtrust_ops_tests.support.tier_plugin", "seedtrust_ops_test
 TEMPLATE = "platform_template"
 INTERNAL_API_KEY = "internal-key-1"
 IDS_PER_TEST = 1_000_000
+AMPLE_CENTS = 10**15
 MEMORY_FOLDER = Path("/dev/shm")
 MIN_FREE_MEMORY_BYTES = 2 * 1024**3
 """A run leaves less than half of this behind at any time: a PostgreSQL server per xdist worker, and temporary files."""
@@ -175,16 +176,17 @@ def company(sessions: sessionmaker[Session], cipher: FernetFieldCipher) -> Compa
 @provides(Resource.BANK)
 def bank_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BankProcess]:
     directory: Path = tmp_path_factory.mktemp("bank")
-    with start_bank(directory / "bank.sqlite", api_key=secrets.token_hex(16), available_cents=10**15) as bank:
+    with start_bank(directory / "bank.sqlite", api_key=secrets.token_hex(16), available_cents=AMPLE_CENTS) as bank:
         yield bank
 
 
 @pytest.fixture
 def bank(bank_process: BankProcess) -> Iterator[BankProcess]:
-    """The session's bank, without injected faults."""
+    """The session's bank, without injected faults and with ample funds."""
     bank_process.control.clear_faults()
     yield bank_process
     bank_process.control.clear_faults()
+    bank_process.control.set_available_cents(AMPLE_CENTS)
 
 
 @pytest.fixture

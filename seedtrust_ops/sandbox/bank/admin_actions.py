@@ -3,13 +3,14 @@
 Only tests and the demo use it. It also reads out the whole ledger, so that they can check what SeedTrust recorded.
 """
 
+import json
 import secrets
 import sqlite3
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from seedtrust_ops.sandbox.bank.contract import ProblemError, format_timestamp, parse_timestamp, problem_response
 from seedtrust_ops.sandbox.bank.ledger import transfer_json
@@ -56,10 +57,8 @@ def insert_transfer(store: Store, inserted: InsertedTransfer) -> dict[str, objec
         if store.connection.execute("SELECT 1 FROM keys WHERE key = ?", (key,)).fetchone():
             raise ProblemError(problem_response(409, "invalid_control", "This idempotency key is already in use."))
         account = store.connection.execute("SELECT * FROM accounts ORDER BY id LIMIT 1").fetchone()
-        if inserted.status != "rejected" and account["available_cents"] < inserted.amount_cents:
-            raise ProblemError(
-                problem_response(422, "invalid_control", "The funding account's balance is too low for this transfer.")
-            )
+        if inserted.status != "rejected":
+            _require_funds(store, account["id"], inserted.amount_cents)
         transfer = store.connection.execute(
             "INSERT INTO transfers (id, idempotency_key, status, return_code, reason, method, amount_cents, "
             "reference, created_at, updated_at, settles_at, inserted, account_id) "
@@ -118,12 +117,23 @@ def dishonor_return(store: Store, transfer_id: str) -> dict[str, object]:
         if transfer["status"] != "returned":
             message = f"Only a returned ACH can be dishonored. This one is {transfer['status']}."
             raise ProblemError(problem_response(409, "invalid_control", message))
+        _require_funds(store, transfer["account_id"], transfer["amount_cents"])
         changed = store.connection.execute(
             "UPDATE transfers SET status = 'completed', return_code = NULL, updated_at = ? WHERE id = ? RETURNING *",
             (now, transfer_id),
         ).fetchone()
         store.move_money(changed, "out", "dishonored", now)
         return transfer_json(changed)
+
+
+def _require_funds(store: Store, account_id: str, cents: int) -> None:
+    (available_cents,) = store.connection.execute(
+        "SELECT available_cents FROM accounts WHERE id = ?", (account_id,)
+    ).fetchone()
+    if available_cents < cents:
+        raise ProblemError(
+            problem_response(422, "invalid_control", "The funding account's balance is too low for this transfer.")
+        )
 
 
 def _reverse(
@@ -144,6 +154,34 @@ def settle_all(store: Store) -> int:
             "UPDATE transfers SET status = 'completed', updated_at = ? WHERE status = 'accepted'", (now,)
         )
         return settled.rowcount
+
+
+def set_available_cents(store: Store, available_cents: int) -> dict[str, object]:
+    """Fund or drain the funding account, as if money had come from or gone to another bank.
+
+    The opening balance changes by as much, so that opening balance and movements still add up to the available one.
+    """
+    with store.transaction():
+        account = store.connection.execute(
+            "UPDATE accounts SET opening_cents = opening_cents + ?1 - available_cents, available_cents = ?1"
+            " WHERE id = (SELECT id FROM accounts ORDER BY id LIMIT 1) RETURNING *",
+            (available_cents,),
+        ).fetchone()
+    return dict(account)
+
+
+def misreport(store: Store, reference: str, fields: dict[str, JsonValue]) -> dict[str, object]:
+    """Report every transfer with this reference with these fields, whatever is true; no fields end that."""
+    with store.transaction():
+        store.connection.execute("DELETE FROM misreports WHERE reference = ?", (reference,))
+        if fields:
+            store.connection.execute("INSERT INTO misreports VALUES (?, ?)", (reference, json.dumps(fields)))
+    return {"reference": reference, "fields": fields}
+
+
+def end_misreports(store: Store) -> None:
+    """Report everything as it is again."""
+    store.connection.execute("DELETE FROM misreports")
 
 
 def forget_key(store: Store, key: str) -> dict[str, object]:

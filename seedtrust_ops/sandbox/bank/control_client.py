@@ -3,8 +3,9 @@
 It does not send transfers: production's client does that through bank_api.yaml and never calls /sandbox.
 """
 
+import secrets
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self, TypedDict
 
@@ -16,6 +17,27 @@ from seedtrust_ops.sandbox.bank.faults import FaultKind, Method
 
 # The bank on loopback does not use TLS. Without certificates to load, a client is created in 1 ms instead of 100 ms.
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+ODD_ROWS: dict[str, dict[str, object]] = {
+    "unknown status": {"status": "under_review"},
+    "no status": {"status": None},
+    "no key": {"idempotency_key": None},
+    "no reference": {"reference": None},
+    "no id": {"id": None},
+    "update without time zone": {"updated_at": "2026-11-30T09:00:00"},
+    "creation without time zone": {"created_at": "2026-11-30T09:00:00"},
+    "year 20260": {"updated_at": "20260-11-30T09:00:00Z"},
+    "absurd amount": {"amount_cents": 10**30},
+    "negative amount": {"amount_cents": -1},
+    "amount as text": {"amount_cents": "1.00"},
+    "amount as a truth value": {"amount_cents": True},
+    "amount with a fraction": {"amount_cents": 1.5},
+    "euros": {"currency": "EUR"},
+    "no currency": {"currency": None},
+    "unknown method": {"method": "cheque"},
+}
+"""Fields for `misreport`, by what is odd about them; each breaks the contract."""
 
 
 class Transfer(TypedDict):
@@ -150,6 +172,7 @@ class SandboxBank:
         *,
         times: int | None = 1,
         method: Method | None = None,
+        path: str | None = None,
         idempotency_key: str | None = None,
         reference: str | None = None,
         amount_cents: int | None = None,
@@ -163,7 +186,8 @@ class SandboxBank:
         Args:
             kind: which fault.
             times: how many requests get it.
-            method, idempotency_key, reference, amount_cents: which requests match; None matches all.
+            method, path, idempotency_key, reference, amount_cents: which requests match; None matches all. A lookup
+                by key has no reference.
             seconds: the delay, the pause after each byte of `slow_drip`, or Retry-After.
             status: the HTTP status of error_*.
             code: the 422 code of `refuse`.
@@ -171,6 +195,7 @@ class SandboxBank:
         """
         match = {
             "method": method,
+            "path": path,
             "idempotency_key": idempotency_key,
             "reference": reference,
             "amount_cents": amount_cents,
@@ -199,7 +224,7 @@ class SandboxBank:
         return overview
 
     def clear_faults(self) -> None:
-        """Remove all injected faults and the chaos, and clear the list of applied faults."""
+        """Remove all injected faults, the chaos and the misreports, and clear the list of applied faults."""
         _body(self._client.delete("/sandbox/faults"))
 
     def insert_transfer(
@@ -232,6 +257,34 @@ class SandboxBank:
             },
         )
         return inserted
+
+    def add_stranger(
+        self,
+        reference: str = "a stranger's invoice 2231",
+        amount_cents: int = 4_999_900,
+        *,
+        method: str = "wire",
+        status: Status = "completed",
+    ) -> Transfer:
+        """Insert a transfer that nobody at SeedTrust made; a number that no transaction has is a reference, too."""
+        return self.insert_transfer(
+            reference, amount_cents, idempotency_key=f"stranger-{secrets.token_hex(12)}", method=method, status=status
+        )
+
+    def misreport(self, reference: str, fields: Mapping[str, object]) -> None:
+        """Report transfers with this reference, present and future, with these fields (such as one of `ODD_ROWS`).
+
+        The ledger keeps the truth, and so does `ledger()`. A request that was answered before keeps its answer.
+        """
+        self._post(f"/sandbox/references/{reference}/misreport", {"fields": dict(fields)})
+
+    def report_truly(self, reference: str) -> None:
+        """End `misreport` for this reference."""
+        self.misreport(reference, {})
+
+    def set_available_cents(self, available_cents: int) -> None:
+        """Fund or drain the funding account; a transfer above what is available is refused: insufficient_funds."""
+        self._post("/sandbox/funds", {"available_cents": available_cents})
 
     def return_transfer(self, transfer_id: str, return_code: str = "R01") -> None:
         """Return an accepted or completed ACH."""

@@ -6,7 +6,7 @@ They are not part of the contract and require no API key. Production code must n
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -47,6 +47,18 @@ class Backup(_Control):
     name: Annotated[str, Field(pattern="^[a-z0-9-]+$")]
 
 
+class Funds(_Control):
+    """What the funding account has from now on."""
+
+    available_cents: Annotated[int, Field(ge=0, lt=2**62)]
+
+
+class Misreport(_Control):
+    """The fields that the bank reports wrongly for a reference, with any JSON value; none for the truth again."""
+
+    fields: dict[str, JsonValue]
+
+
 class ForgetKey(_Control):
     """The idempotency key that the bank is to lose."""
 
@@ -67,6 +79,7 @@ def control_routes(store: Store, faults: Faults, journal: RequestJournal) -> lis
 
     async def clear_faults(_request: Request) -> JSONResponse:
         faults.clear()
+        admin_actions.end_misreports(store)
         return JSONResponse(faults.overview())
 
     async def start_chaos(request: Request) -> JSONResponse:
@@ -87,6 +100,14 @@ def control_routes(store: Store, faults: Faults, journal: RequestJournal) -> lis
 
     async def dishonor_return(request: Request) -> JSONResponse:
         return JSONResponse(admin_actions.dishonor_return(store, _transfer_id(store, request)))
+
+    async def misreport(request: Request) -> JSONResponse:
+        body = await _read(request, Misreport)
+        return JSONResponse(admin_actions.misreport(store, request.path_params["reference"], body.fields))
+
+    async def set_available_cents(request: Request) -> JSONResponse:
+        body = await _read(request, Funds)
+        return JSONResponse(admin_actions.set_available_cents(store, body.available_cents))
 
     async def settle(_request: Request) -> JSONResponse:
         return JSONResponse({"settled": admin_actions.settle_all(store)})
@@ -131,6 +152,8 @@ def control_routes(store: Store, faults: Faults, journal: RequestJournal) -> lis
         Route("/sandbox/references/{reference:path}/return", return_transfer, methods=["POST"]),
         Route("/sandbox/references/{reference:path}/reject", reject_transfer, methods=["POST"]),
         Route("/sandbox/references/{reference:path}/dishonor", dishonor_return, methods=["POST"]),
+        Route("/sandbox/references/{reference:path}/misreport", misreport, methods=["POST"]),
+        Route("/sandbox/funds", set_available_cents, methods=["POST"]),
         Route("/sandbox/settle", settle, methods=["POST"]),
         Route("/sandbox/clock", advance_clock, methods=["POST"]),
         Route("/sandbox/forget-key", forget_key, methods=["POST"]),

@@ -56,6 +56,7 @@ class RequestMatch(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     method: Method | None = None
+    path: str | None = None
     idempotency_key: str | None = None
     reference: str | None = None
     amount_cents: int | None = None
@@ -185,6 +186,7 @@ class Faults:
 def _matches(match: RequestMatch, incoming: IncomingRequest) -> bool:
     return (
         match.method in (None, incoming.method)
+        and match.path in (None, incoming.path)
         and (match.idempotency_key is None or match.idempotency_key in incoming.keys)
         and (match.reference is None or match.reference in incoming.references)
         and match.amount_cents in (None, incoming.amount_cents)

@@ -110,7 +110,7 @@ class Ledger:
             ),
         ).fetchone()
         self.store.move_money(transfer, "out", "originated", now)
-        return json.dumps(transfer_json(transfer)).encode()
+        return json.dumps(self._report([transfer])[0]).encode()
 
     def find(self, search: Search) -> BankResponse:
         """Return a page of transfers, oldest update first, and the cursor of the next page (null at the end)."""
@@ -132,10 +132,11 @@ class Ledger:
         sql = f"SELECT * FROM transfers WHERE {where} ORDER BY updated_at, id LIMIT ?"  # noqa: S608 - our own conditions
         with self.store.transaction():
             found = self.store.connection.execute(sql, (*values, self.page_size + 1)).fetchall()
+            reported = self._report(found[: self.page_size])
         page, more = found[: self.page_size], found[self.page_size :]
         last = Position(page[-1]["updated_at"], page[-1]["id"]) if more else None
         body = {
-            "data": [transfer_json(row) for row in page],
+            "data": reported,
             "next_cursor": encode_cursor(last, search.filters) if last else None,
         }
         return BankResponse(200, json.dumps(body).encode())
@@ -144,9 +145,10 @@ class Ledger:
         """Return one transfer as it is now, or 404."""
         with self.store.transaction():
             row = self.store.connection.execute("SELECT * FROM transfers WHERE id = ?", (transfer_id,)).fetchone()
-        if row is None:
-            return problem_response(404, "not_found", "There is no transfer with this id.")
-        return BankResponse(200, json.dumps(transfer_json(row)).encode())
+            if row is None:
+                return problem_response(404, "not_found", "There is no transfer with this id.")
+            (reported,) = self._report([row])
+        return BankResponse(200, json.dumps(reported).encode())
 
     def account(self, account_id: str) -> BankResponse:
         """Return a funding account with its available balance in cents, or 404."""
@@ -156,6 +158,14 @@ class Ledger:
         if row is None:
             return problem_response(404, "not_found", "There is no account with this id.")
         return BankResponse(200, json.dumps(dict(row)).encode())
+
+    def _report(self, rows: list[sqlite3.Row]) -> list[dict[str, object]]:
+        """Return the transfers as clients get them: as they are, but for the fields that the bank misreports."""
+        misreports: dict[str, dict[str, object]] = {
+            reference: json.loads(fields)
+            for reference, fields in self.store.connection.execute("SELECT reference, fields FROM misreports")
+        }
+        return [transfer_json(row) | misreports.get(row["reference"], {}) for row in rows]
 
 
 def transfer_json(row: sqlite3.Row) -> dict[str, object]:

@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS movements (
     reference TEXT NOT NULL, direction TEXT NOT NULL CHECK (direction IN ('out', 'back')),
     amount_cents INTEGER NOT NULL, cause TEXT NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS misreports (reference TEXT PRIMARY KEY, fields TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS requests (
     id INTEGER PRIMARY KEY, at INTEGER NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL,
     query TEXT NOT NULL, idempotency_key TEXT, reference TEXT, amount_cents INTEGER,

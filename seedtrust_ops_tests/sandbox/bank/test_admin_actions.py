@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from seedtrust_ops.sandbox.bank.control_client import ODD_ROWS
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
 from seedtrust_ops_tests.sandbox.bank.bank_requests import (
     API_KEY,
@@ -15,6 +16,7 @@ from seedtrust_ops_tests.sandbox.bank.bank_requests import (
     create_transfer,
     movements,
     send,
+    transfers,
     unique,
 )
 
@@ -144,6 +146,57 @@ def test_lost_key_is_paid_again_and_shows_in_the_totals(bank: BankProcess, clien
     totals = bank.control.totals()
     assert key in totals["keys_paid_more_than_once"]
     assert request["reference"] in totals["references_paid_more_than_once"]
+
+
+@pytest.mark.parametrize("name", ODD_ROWS)
+def test_misreported_transfer_is_odd_everywhere_but_in_the_ledger(
+    bank: BankProcess, client: httpx.Client, name: str
+) -> None:
+    key, request = unique("key"), body()
+    bank.control.misreport(request["reference"], ODD_ROWS[name])
+    answer = send(client, request, key).json()
+    (by_key,) = client.get("/v1/transfers", params={"idempotency_key": key}).json()["data"]
+    (truth,) = transfers(bank, key)
+    true_fields = {field: value for field, value in truth.items() if field != "inserted"}
+    assert answer == by_key == true_fields | ODD_ROWS[name]
+    assert by_key != true_fields
+
+    bank.control.report_truly(request["reference"])
+    assert client.get(f"/v1/transfers/{truth['id']}").json() == true_fields
+
+
+def test_cleared_faults_end_all_misreports(bank: BankProcess, client: httpx.Client) -> None:
+    transfer = create_transfer(client)
+    bank.control.misreport(transfer["reference"], {"currency": "EUR"})
+    assert client.get(f"/v1/transfers/{transfer['id']}").json()["currency"] == "EUR"
+    bank.control.clear_faults()
+    assert client.get(f"/v1/transfers/{transfer['id']}").json() == transfer
+
+
+def test_stranger_is_in_the_feed_and_moved_money(bank: BankProcess, client: httpx.Client) -> None:
+    before = available_cents(client)
+    since = create_transfer(client, amount_cents=1)["updated_at"]
+    strangers = [bank.control.add_stranger(), bank.control.add_stranger("987654321", 700, method="ach")]
+    feed = client.get("/v1/transfers", params={"updated_since": since}).json()["data"]
+    assert feed[1:] == strangers
+    assert available_cents(client) == before - 1 - 4_999_900 - 700
+
+
+def test_overdrawing_transfer_is_refused_until_funded(database: Path) -> None:
+    with start_bank(database, api_key=API_KEY) as bank, client_for(bank) as client:
+        bank.control.set_available_cents(1_000)
+        assert send(client, body(amount_cents=600, reference="paid")).status_code == 201
+        refused = send(client, body(amount_cents=600), "a-key-that-is-spent")
+        assert (refused.status_code, refused.json()["code"]) == (422, "insufficient_funds")
+
+        bank.control.return_reference("paid")
+        bank.control.set_available_cents(599)
+        with pytest.raises(httpx.HTTPStatusError, match="balance is too low"):
+            bank.control.dishonor_reference("paid")
+        bank.control.set_available_cents(600)
+        assert send(client, body(amount_cents=600)).status_code == 201
+        (account,) = bank.control.totals()["accounts"]
+    assert account == {"id": "acct_escrow", "opening_cents": 600, "available_cents": 0}
 
 
 def test_totals_balance_to_the_cent(database: Path) -> None:

@@ -228,3 +228,13 @@ def test_rate_limit_can_have_any_retry_after_or_none(bank: BankProcess, client: 
     bank.control.inject_fault("rate_limited", retry_after="")
     assert send(client, body(), unique("key")).headers["Retry-After"] == text
     assert "Retry-After" not in send(client, body(), unique("key")).headers
+
+
+def test_fault_can_be_limited_to_one_path_or_reference(bank: BankProcess, client: httpx.Client) -> None:
+    undeliverable, key = body(), unique("key")
+    bank.control.inject_fault("error_before_commit", times=None, path="/v1/accounts/acct_escrow")
+    bank.control.inject_fault("error_before_commit", times=None, reference=undeliverable["reference"], status=500)
+    assert {send(client, undeliverable, key).status_code for _ in range(7)} == {500}
+    assert client.get("/v1/accounts/acct_escrow").status_code == 503
+    assert client.get("/v1/transfers", params={"idempotency_key": key}).json()["data"] == []
+    assert send(client, body()).status_code == 201
