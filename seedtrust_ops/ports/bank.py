@@ -5,7 +5,7 @@ The wire format is in `resources/huntington_schema`; what we do with each respon
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -60,16 +60,39 @@ class BankStatus(StrEnum):
 
 @dataclass(frozen=True)
 class BankTransfer:
-    """A transfer as the bank reports it; `updated_at` is the bank's clock, UTC."""
+    """A transfer as the bank reports it; `method` is 'ach' or 'wire', and both times are the bank's clock, UTC."""
 
     id: str
     idempotency_key: str
     status: BankStatus
+    method: str
     amount_cents: int
     reference: str
+    created_at: datetime
     updated_at: datetime
     return_code: str | None = None
     reason: str | None = None
+
+
+@dataclass(frozen=True)
+class UnreadableTransfer:
+    """A transfer that the bank reports and that cannot be read; whatever of it names it, and a sentence why.
+
+    It is unknown, never absent: the bank has something under its key or reference.
+    """
+
+    bank_transfer_id: str | None
+    idempotency_key: str | None
+    reference: str | None
+    problem: str
+
+
+@dataclass(frozen=True)
+class BankTransfers:
+    """The transfers of a lookup or of a page of the feed. One that cannot be read hides none of the others."""
+
+    readable: list[BankTransfer] = field(default_factory=list)
+    unreadable: list[UnreadableTransfer] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -139,15 +162,25 @@ class Bank(Protocol):
         """
         ...
 
-    async def find_by_keys(self, keys: Sequence[str]) -> list[BankTransfer]:
-        """Return the transfers with these idempotency keys, at most 100 keys per call."""
+    async def find_by_keys(self, keys: Sequence[str]) -> BankTransfers:
+        """Return the transfers with these idempotency keys, at most 100 keys per call.
+
+        Each unreadable one has one of these keys. A key that neither list has is one that the bank does not know.
+        """
         ...
 
-    async def find_by_references(self, references: Sequence[str]) -> list[BankTransfer]:
-        """Return the transfers with these references, at most 100 references per call."""
+    async def find_by_references(self, references: Sequence[str]) -> BankTransfers:
+        """Return the transfers with these references, at most 100 references per call.
+
+        Each unreadable one has one of these references.
+        """
         ...
 
-    def changed_since(self, moment: datetime) -> AsyncIterator[list[BankTransfer]]:
+    async def get_transfer(self, bank_transfer_id: str) -> BankTransfer | UnreadableTransfer | None:
+        """Return the transfer with this id of the bank, or None if the bank knows none."""
+        ...
+
+    def changed_since(self, moment: datetime) -> AsyncIterator[BankTransfers]:
         """Yield pages of the transfers that changed since `moment` (UTC), oldest change first."""
         ...
 

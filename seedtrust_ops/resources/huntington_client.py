@@ -10,12 +10,13 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
-from urllib.parse import urlencode
+from typing import Literal, TypeVar
+from urllib.parse import quote, urlencode
 
-from pydantic import ValidationError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from seedtrust_ops.config import HuntingtonSettings
@@ -23,12 +24,14 @@ from seedtrust_ops.ports.bank import (
     LOOKUP_PAGE_SIZE,
     BankInquiryFailed,
     BankTransfer,
+    BankTransfers,
     BankUnauthorized,
     NotSent,
     Originated,
     OutcomeUnknown,
     TransferOrder,
     TransferResponse,
+    UnreadableTransfer,
 )
 from seedtrust_ops.resources.http1_connection import (
     BankConnection,
@@ -39,9 +42,12 @@ from seedtrust_ops.resources.http1_connection import (
     RequestNotWritten,
 )
 from seedtrust_ops.resources.huntington_schema import (
+    UNPARSABLE,
     WirePage,
     mask_digits,
+    parse_page,
     parse_response,
+    parse_transfer,
     retry_after_seconds,
     to_request_body,
 )
@@ -53,8 +59,18 @@ MAX_LOOKUP_WAIT_SECONDS = 30.0
 """The longest Retry-After that a lookup waits for, in seconds."""
 
 
+OTHER_TRANSFER = "The bank answered with another transfer than the one that was asked about."
+_LookupField = Literal["idempotency_key", "reference"]
+_Parsed = TypeVar("_Parsed")
+
+
 class _LookupFailed(Exception):
     """One try of a lookup got no readable response."""
+
+
+@dataclass(frozen=True)
+class _NotFound:
+    """The bank has no transfer with this id (404)."""
 
 
 class HuntingtonBank:
@@ -100,38 +116,55 @@ class HuntingtonBank:
         except NoResponse as error:
             return OutcomeUnknown(str(error))
 
-    async def find_by_keys(self, keys: Sequence[str]) -> list[BankTransfer]:
+    async def find_by_keys(self, keys: Sequence[str]) -> BankTransfers:
         """Return the transfers with these idempotency keys, at most 100 keys per call."""
-        return await self._look_up("idempotency_key", keys, lambda transfer: transfer.idempotency_key)
+        return await self._look_up("idempotency_key", keys)
 
-    async def find_by_references(self, references: Sequence[str]) -> list[BankTransfer]:
+    async def find_by_references(self, references: Sequence[str]) -> BankTransfers:
         """Return the transfers with these references, at most 100 references per call."""
-        return await self._look_up("reference", references, lambda transfer: transfer.reference)
+        return await self._look_up("reference", references)
 
-    async def _look_up(
-        self, parameter: str, values: Sequence[str], value_of: Callable[[BankTransfer], str]
-    ) -> list[BankTransfer]:
-        missing = set(values)
-        if not missing:
-            return []
-        received = [one async for page in self._pages([(parameter, value) for value in values]) for one in page]
-        found = [one for one in received if value_of(one) in missing]
-        missing -= {value_of(one) for one in found}
-        # If the response belongs to another request, a transfer missing from it is not unknown to the bank.
-        if missing and len(found) < len(received):
-            raise BankInquiryFailed(
-                f"A lookup at {self._url} returned transfers that were not requested and left out some that were, so "
-                "the response may belong to another request. No money moved; the lookup is repeated within a minute."
-            )
+    async def get_transfer(self, bank_transfer_id: str) -> BankTransfer | UnreadableTransfer | None:
+        """Return the transfer with this id of the bank, or None if the bank knows none."""
+        path = f"{TRANSFERS_PATH}/{quote(bank_transfer_id, safe='')}"
+        transfer: BankTransfer | UnreadableTransfer | _NotFound = await self._get(path, self._parse_transfer)
+        if isinstance(transfer, _NotFound):
+            return None
+        if isinstance(transfer, BankTransfer) and transfer.id != bank_transfer_id:
+            return UnreadableTransfer(bank_transfer_id, None, None, OTHER_TRANSFER)
+        return transfer
+
+    async def _look_up(self, name: _LookupField, values: Sequence[str]) -> BankTransfers:
+        """Return the transfers with these values; if one does not show which it has, ask about fewer to find out."""
+        if not values:
+            return BankTransfers()
+        found, others = BankTransfers(), BankTransfers()
+        async for page in self._pages([(name, value) for value in values]):
+            for transfer in page.readable:
+                (found if getattr(transfer, name) in values else others).readable.append(transfer)
+            for unreadable in page.unreadable:
+                (found if getattr(unreadable, name) in values else others).unreadable.append(unreadable)
+        missing = set(values) - {getattr(one, name) for one in [*found.readable, *found.unreadable]}
+        # Whatever names none of the values may be one of them that cannot be read. And if the response belongs to
+        # another request, what it leaves out is not unknown to the bank.
+        is_any_nameless = any(getattr(one, name) is None for one in others.unreadable)
+        if not is_any_nameless and (not missing or others == BankTransfers()):
+            return found
+        if len(values) > 1:
+            middle = len(values) // 2
+            first, second = [await self._look_up(name, half) for half in (values[:middle], values[middle:])]
+            return BankTransfers(first.readable + second.readable, first.unreadable + second.unreadable)
+        nameless = others.unreadable or [UnreadableTransfer(None, None, None, OTHER_TRANSFER)]
+        found.unreadable.extend(replace(one, **{name: values[0]}) for one in nameless)
         return found
 
-    async def changed_since(self, moment: datetime) -> AsyncIterator[list[BankTransfer]]:
+    async def changed_since(self, moment: datetime) -> AsyncIterator[BankTransfers]:
         """Yield pages of the transfers that changed since `moment`, oldest change first."""
         since = moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
         async for page in self._pages([("updated_since", since)]):
             yield page
 
-    async def _pages(self, parameters: list[tuple[str, str]]) -> AsyncIterator[list[BankTransfer]]:
+    async def _pages(self, parameters: list[tuple[str, str]]) -> AsyncIterator[BankTransfers]:
         if len(parameters) > LOOKUP_PAGE_SIZE:
             raise ValueError(
                 f"the bank accepts {LOOKUP_PAGE_SIZE} keys or references in one lookup, not {len(parameters)}"
@@ -139,8 +172,9 @@ class HuntingtonBank:
         cursor: str | None = None
         seen: set[str] = set()
         while True:
-            page = await self._get_page(parameters + ([("cursor", cursor)] if cursor else []))
-            yield [one.to_bank_transfer(self._clean) for one in page.data]
+            query = urlencode(parameters + ([("cursor", cursor)] if cursor else []))
+            page = await self._get(f"{TRANSFERS_PATH}?{query}", self._parse_page)
+            yield page.transfers
             cursor = page.next_cursor
             if not cursor:
                 return
@@ -151,7 +185,8 @@ class HuntingtonBank:
                 )
             seen.add(cursor)
 
-    async def _get_page(self, parameters: list[tuple[str, str]]) -> WirePage:
+    async def _get(self, path: str, parse: Callable[[HttpResponse], _Parsed | None]) -> _Parsed:
+        """Return the parsed response; `parse` returns None for one that is not readable."""
         try:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(_LookupFailed),
@@ -160,7 +195,7 @@ class HuntingtonBank:
                 reraise=True,
             ):
                 with attempt:
-                    return await self._get_page_once(parameters)
+                    return await self._get_once(path, parse)
         except _LookupFailed as error:
             raise BankInquiryFailed(
                 f"The bank at {self._url} gave no readable response to a lookup: {error}. No money moved; the lookup "
@@ -168,17 +203,19 @@ class HuntingtonBank:
             ) from None
         raise AssertionError("unreachable: the last try returns or raises")
 
-    async def _get_page_once(self, parameters: list[tuple[str, str]]) -> WirePage:
-        request = HttpRequest("GET", f"{TRANSFERS_PATH}?{urlencode(parameters)}", self._headers)
+    async def _get_once(self, path: str, parse: Callable[[HttpResponse], _Parsed | None]) -> _Parsed:
+        request = HttpRequest("GET", path, self._headers)
         try:
             async with self._connection() as connection:
                 response = await connection.exchange(request)
-                page = _parse_page(response)
-                if page is None or not page.data:
+                parsed = parse(response)
+                if parsed is None or parsed == WirePage(BankTransfers(), None):
                     # As in `create_transfer`: nothing in it names its request.
                     connection.close()
         except (RequestNotWritten, NoResponse) as error:
             raise _LookupFailed(str(error)) from None
+        if parsed is not None:
+            return parsed
         if response.status == HTTPStatus.UNAUTHORIZED:
             raise BankUnauthorized("Huntington rejected HUNTINGTON_API_KEY (401). Set the right key and restart.")
         if response.status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -186,23 +223,19 @@ class HuntingtonBank:
             raise _LookupFailed("rate limited (429)")
         if response.status != HTTPStatus.OK:
             raise _LookupFailed(f"HTTP {response.status}")
-        if page is None:
-            raise _LookupFailed("the response could not be parsed")
-        return page
+        raise _LookupFailed(UNPARSABLE)
+
+    def _parse_page(self, response: HttpResponse) -> WirePage | None:
+        return parse_page(response, self._clean) if response.status == HTTPStatus.OK else None
+
+    def _parse_transfer(self, response: HttpResponse) -> BankTransfer | UnreadableTransfer | _NotFound | None:
+        if response.status == HTTPStatus.NOT_FOUND:
+            return _NotFound()
+        return parse_transfer(response, self._clean) if response.status == HTTPStatus.OK else None
 
     def _clean(self, text: str) -> str:
         """Mask what the bank's free text may quote from our request: account numbers and our API key."""
         return mask_digits(text.replace(self._api_key.get_secret_value(), "•••"))
-
-
-def _parse_page(response: HttpResponse) -> WirePage | None:
-    """Return the parsed page, or None if the response is not a readable page."""
-    if response.status != HTTPStatus.OK:
-        return None
-    try:
-        return WirePage.model_validate_json(response.content)
-    except ValidationError:
-        return None
 
 
 @asynccontextmanager

@@ -27,9 +27,10 @@ Result = TypeVar("Result")
 
 
 def make_order(**changes: Any) -> TransferOrder:
-    """Return a valid order with a unique key, with these changes."""
+    """Return a valid order with a unique key, with these changes; its reference is the last part of its key."""
+    key = changes.get("idempotency_key", f"seedtrust-test-{secrets.token_hex(8)}")
     valid = {
-        "idempotency_key": f"seedtrust-test-{secrets.token_hex(8)}",
+        "idempotency_key": key,
         "method": "wire",
         "amount_cents": 12_500,
         "funding_account_id": "acct_escrow",
@@ -37,7 +38,7 @@ def make_order(**changes: Any) -> TransferOrder:
         "routing_number": "044000024",
         "account_number": AccountNumber(ACCOUNT_NUMBER),
         "account_type": "checking",
-        "reference": secrets.token_hex(6),
+        "reference": key.rpartition("-")[2],
     }
     return TransferOrder(**(valid | changes))
 

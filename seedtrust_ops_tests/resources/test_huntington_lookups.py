@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from seedtrust_ops.ports.bank import BankInquiryFailed, BankTransfer
+from seedtrust_ops.ports.bank import BankInquiryFailed, BankTransfers
 from seedtrust_ops.resources.http1_connection import BankConnection, HttpRequest, HttpResponse
 from seedtrust_ops.resources.huntington_client import LOOKUP_ATTEMPTS, HuntingtonBank
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
@@ -39,10 +39,10 @@ def test_look_ups_read_every_page_and_find_what_was_requested(bank_with_small_pa
         by_key = await client.find_by_keys([order.idempotency_key for order in orders[:3]] + ["seedtrust-never-sent"])
         by_reference = await client.find_by_references([order.reference for order in orders[1:]])
         since = datetime.now(UTC) - timedelta(hours=1)
-        pages = [[transfer.idempotency_key for transfer in page] async for page in client.changed_since(since)]
+        pages = [[transfer.idempotency_key for transfer in page.readable] async for page in client.changed_since(since)]
         return (
-            [transfer.idempotency_key for transfer in by_key],
-            [transfer.reference for transfer in by_reference],
+            [transfer.idempotency_key for transfer in by_key.readable],
+            [transfer.reference for transfer in by_reference.readable],
             pages,
         )
 
@@ -71,29 +71,36 @@ def test_look_ups_ignore_transfers_that_were_not_requested() -> None:
     async def look_up(scripted: ScriptedBank) -> tuple[list[str], list[str]]:
         keys = await scripted.client.find_by_keys(["seedtrust-mine-000001"])
         references = await scripted.client.find_by_references(["7"])
-        return [key.idempotency_key for key in keys], [reference.reference for reference in references]
+        return [key.idempotency_key for key in keys.readable], [
+            reference.reference for reference in references.readable
+        ]
 
     assert run_with_scripted_bank(look_up, scripted_page) == (["seedtrust-mine-000001"], ["7"])
 
 
-def test_look_up_response_for_another_request_is_a_failed_inquiry() -> None:
-    async def look_up(scripted: ScriptedBank) -> list[BankTransfer]:
+def test_look_up_response_for_another_request_is_unreadable_not_absent() -> None:
+    async def look_up(scripted: ScriptedBank) -> BankTransfers:
         return await scripted.client.find_by_keys(["seedtrust-mine-000001"])
 
-    with pytest.raises(BankInquiryFailed, match="another request"):
-        run_with_scripted_bank(look_up, page(transfer("seedtrust-somebody-else", reference="8")))
+    answer = run_with_scripted_bank(look_up, page(transfer("seedtrust-somebody-else", reference="8")))
+    assert answer.readable == []
+    assert [one.idempotency_key for one in answer.unreadable] == ["seedtrust-mine-000001"]
 
 
 def test_look_up_of_nothing_sends_no_request() -> None:
     async def look_up(scripted: ScriptedBank) -> object:
         return await scripted.client.find_by_keys([]), await scripted.client.find_by_references([]), scripted.requests
 
-    assert run_with_scripted_bank(look_up, page(transfer("seedtrust-somebody-else"))) == ([], [], [])
+    assert run_with_scripted_bank(look_up, page(transfer("seedtrust-somebody-else"))) == (
+        BankTransfers(),
+        BankTransfers(),
+        [],
+    )
 
 
 def test_look_up_of_more_than_100_keys_is_a_caller_error(bank: BankProcess) -> None:
     keys = [f"seedtrust-never-sent-{number}" for number in range(101)]
-    assert run_with_client(settings_of(bank), lambda client: client.find_by_keys(keys[:100])) == []
+    assert run_with_client(settings_of(bank), lambda client: client.find_by_keys(keys[:100])) == BankTransfers()
     with pytest.raises(ValueError, match="100 keys or references in one lookup, not 101"):
         run_with_client(settings_of(bank), lambda client: client.find_by_keys(keys))
 
@@ -113,7 +120,7 @@ def test_circular_pages_end_with_an_error(cursors: list[str]) -> None:
         (ScriptedResponse(503), "HTTP 503"),
         (ScriptedResponse(302, b"", {"Location": "/"}), "HTTP 302"),
         (ScriptedResponse(200, b"not JSON"), "the response could not be parsed"),
-        (ScriptedResponse(200, {"data": [{"id": "tr_1"}], "next_cursor": None}), "the response could not be parsed"),
+        (ScriptedResponse(200, {"data": [], "next_cursor": 5}), "the response could not be parsed"),
         (ScriptedResponse(429, {}, {"Retry-After": "0"}), "rate limited"),
     ],
 )
@@ -151,7 +158,7 @@ def test_look_up_that_times_out_is_tried_three_times(monkeypatch: pytest.MonkeyP
 
 def test_look_up_that_succeeds_on_the_last_try_succeeds() -> None:
     async def look_up(scripted: ScriptedBank) -> int:
-        return len(await scripted.client.find_by_keys(["seedtrust-mine-000001"]))
+        return len((await scripted.client.find_by_keys(["seedtrust-mine-000001"])).readable)
 
     assert (
         run_with_scripted_bank(

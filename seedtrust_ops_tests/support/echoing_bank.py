@@ -93,7 +93,7 @@ def _transfer(key: str, status: str, request: dict[str, Any], echo: str) -> dict
         "method": "ach",
         "amount_cents": request.get("amount_cents", 100),
         "currency": "USD",
-        "reference": request.get("reference", ""),
+        "reference": key.rpartition("-")[2],
         "created_at": "2024-03-01T12:00:00Z",
         "updated_at": "2024-03-01T12:00:00Z",
     }

@@ -95,7 +95,7 @@ def settings(url: str, *, timeout_seconds: float = LONG_TIMEOUT_SECONDS, api_key
 
 
 def transfer(key: str, **changes: Any) -> dict[str, Any]:
-    """A valid transfer in the bank's JSON, with these changes."""
+    """A valid transfer in the bank's JSON, with these changes; its reference is the last part of its key."""
     valid = {
         "id": "tr_1",
         "idempotency_key": key,
@@ -105,7 +105,7 @@ def transfer(key: str, **changes: Any) -> dict[str, Any]:
         "method": "wire",
         "amount_cents": 12_500,
         "currency": "USD",
-        "reference": "7",
+        "reference": key.rpartition("-")[2],
         "created_at": "2024-03-01T12:00:00Z",
         "updated_at": "2024-03-01T12:00:00.123456Z",
     }

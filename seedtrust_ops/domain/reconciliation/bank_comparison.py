@@ -18,12 +18,14 @@ from seedtrust_ops.domain.async_runner import run_in_loop
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.reconciliation.daily_batches import SENT_STATUSES, batch_date
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
+from seedtrust_ops.domain.transfers.unreadable_transfers import require_own_references
 from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankStatus, BankTransfer, OpenBank
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
 BANK_DISAGREES = "bank_disagrees"
 UNKNOWN_TO_BANK = "unknown"
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class LocalTransaction:
 
 @dataclass(frozen=True)
 class BankDifference:
-    """A transaction whose sent cents differ at the bank; `bank_status` is the bank's status or 'unknown'."""
+    """A transaction whose sent cents differ at the bank; `bank_status` is the bank's status, 'unknown' or
+    'unreadable'."""
 
     local: LocalTransaction
     bank_status: str
@@ -65,15 +68,15 @@ class Reconciliation:
         """Whether both sides agree on every transaction, to the cent."""
         return not self.differences
 
-    def add(self, local: LocalTransaction, transfers: Sequence[BankTransfer]) -> None:
-        """Add one transaction and the bank's transfers for it."""
+    def add(self, local: LocalTransaction, transfers: Sequence[BankTransfer], *, is_readable: bool) -> None:
+        """Add one transaction and the bank's transfers for it. With one that cannot be read, the two never agree."""
         bank_cents = sum(sent_cents(transfer) for transfer in transfers)
         self.transactions += 1
         self.local_cents += local.sent_cents
         self.bank_cents += bank_cents
-        if bank_cents != local.sent_cents:
-            bank_status = " and ".join(transfer.status.value for transfer in transfers) or UNKNOWN_TO_BANK
-            self.differences.append(BankDifference(local, bank_status, bank_cents))
+        if bank_cents != local.sent_cents or not is_readable:
+            statuses = [transfer.status.value for transfer in transfers] + ([] if is_readable else [UNREADABLE])
+            self.differences.append(BankDifference(local, " and ".join(statuses) or UNKNOWN_TO_BANK, bank_cents))
 
 
 def sent_cents(transfer: BankTransfer) -> int:
@@ -102,9 +105,9 @@ async def _compare(sessions: Sessions, open_bank: OpenBank, day: date, zone: str
     compared = Reconciliation()
     async with open_bank() as bank:
         async for page in _pages(sessions, day, zone):
-            found = await _find_transfers(bank, page)
+            found, unreadable = await _find_transfers(bank, page)
             for local in page:
-                compared.add(local, found[local.id])
+                compared.add(local, found[local.id], is_readable=local.id not in unreadable)
     return compared
 
 
@@ -133,19 +136,27 @@ def _next_page(sessions: Sessions, day: date, zone: str, after: int) -> list[Loc
         return [LocalTransaction(*row) for row in session.execute(query)]
 
 
-async def _find_transfers(bank: Bank, page: Sequence[LocalTransaction]) -> dict[int, list[BankTransfer]]:
-    """Return the bank's transfers for each transaction: the one with our key, otherwise those with its reference."""
+async def _find_transfers(
+    bank: Bank, page: Sequence[LocalTransaction]
+) -> tuple[dict[int, list[BankTransfer]], set[int]]:
+    """Return the bank's transfers for each transaction: the one with our key, otherwise those with its reference.
+
+    Also return the transactions that the bank has a transfer for which cannot be read.
+    """
     found: dict[int, list[BankTransfer]] = {one.id: [] for one in page}
     by_key = {idempotency_key(one.id): one.id for one in page}
-    for transfer in await bank.find_by_keys(list(by_key)):
+    transfers = require_own_references(await bank.find_by_keys(list(by_key)))
+    for transfer in transfers.readable:
         found[by_key[transfer.idempotency_key]].append(transfer)
-    missing = {str(one.id): one for one in page if not found[one.id]}
-    if missing:
-        for transfer in await bank.find_by_references(list(missing)):
-            one = missing[transfer.reference]
-            if one.bank_transfer_id in (None, transfer.id):
-                found[one.id].append(transfer)
-    return found
+    unreadable = {by_key[one.idempotency_key] for one in transfers.unreadable if one.idempotency_key is not None}
+    missing = {str(one.id): one for one in page if not found[one.id] and one.id not in unreadable}
+    transfers = await bank.find_by_references(list(missing))
+    for transfer in transfers.readable:
+        one = missing[transfer.reference]
+        if one.bank_transfer_id in (None, transfer.id):
+            found[one.id].append(transfer)
+    unreadable |= {missing[one.reference].id for one in transfers.unreadable if one.reference is not None}
+    return found, unreadable
 
 
 def _update_alert(session: Session, day: date, compared: Reconciliation) -> None:

@@ -28,7 +28,8 @@ from seedtrust_ops.domain.transfers.evidence import (
 )
 from seedtrust_ops.domain.transfers.legacy_takeover import LegacyTransaction, match_by_reference
 from seedtrust_ops.domain.transfers.status_transitions import StatusChange, apply_bank_statuses
-from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankTransfer
+from seedtrust_ops.domain.transfers.unreadable_transfers import require_own_references
+from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankInquiryFailed, BankTransfer
 from seedtrust_ops.tables import Alert, BankFeedCursor, HuntingtonTransaction, TransferAttempt, TransferEvidence
 
 FEED_NAME = "huntington"
@@ -64,7 +65,14 @@ async def read_feed(sessions: Sessions, bank: Bank, *, grace_seconds: float) -> 
     cursor, now = await asyncio.to_thread(_start, sessions)
     overlap_since = cursor - OVERLAP if cursor else None
     seen_in_overlap: set[str] = set()
-    async for page in bank.changed_since(overlap_since or now - FIRST_READ_WINDOW):
+    async for transfers in bank.changed_since(overlap_since or now - FIRST_READ_WINDOW):
+        answer = require_own_references(transfers)
+        if answer.unreadable:
+            raise BankInquiryFailed(
+                f"The bank's feed has a transfer that cannot be read ({answer.unreadable[0].problem}). No money moved; "
+                "the feed is read again within a minute."
+            )
+        page = answer.readable
         if overlap_since is not None:
             seen_in_overlap |= {transfer.id for transfer in page}
         matched, unmatched = await asyncio.to_thread(_match, sessions, page)
@@ -244,8 +252,12 @@ async def check_for_missing_transfers(
     """
     missing = await asyncio.to_thread(_missing_from_feed, sessions, since, in_feed)
     for page in _pages(missing):
-        known = {transfer.id for transfer in await bank.find_by_references([str(one) for one in page])}
-        lost = [one for one, bank_transfer_id in page.items() if bank_transfer_id not in known]
+        answer = await bank.find_by_references([str(one) for one in page])
+        known = {transfer.id for transfer in answer.readable}
+        unreadable = {int(one.reference) for one in answer.unreadable if one.reference is not None}
+        lost = [
+            one for one, bank_transfer_id in page.items() if bank_transfer_id not in known and one not in unreadable
+        ]
         if lost:
             await asyncio.to_thread(
                 run_in_transaction,

@@ -117,21 +117,26 @@ async def match_by_reference(
 
     Returns:
         For each transaction with exactly one transfer of the same amount, that transfer; and the ambiguous
-        transactions, because several transfers match, only other amounts match, or we sent the transaction under our
-        own key. An alert is open for each ambiguous one.
+        transactions, because several transfers match, only other amounts match, one of them cannot be read, or we sent
+        the transaction under our own key. An alert is open for each ambiguous one whose transfers can be read.
 
     Raises:
         BankInquiryFailed, BankUnauthorized: from the bank.
     """
     found: dict[int, BankTransfer] = {}
     ambiguous: dict[LegacyTransaction, list[BankTransfer]] = {}
+    unreadable: set[int] = set()
     for start in range(0, len(transactions), LOOKUP_PAGE_SIZE):
         page = transactions[start : start + LOOKUP_PAGE_SIZE]
         by_reference: defaultdict[str, dict[str, BankTransfer]] = defaultdict(dict)
-        for transfer in await bank.find_by_references([str(one.id) for one in page]):
+        answer = await bank.find_by_references([str(one.id) for one in page])
+        unreadable |= {int(one.reference) for one in answer.unreadable if one.reference is not None}
+        for transfer in answer.readable:
             # A transfer that changes while the bank's pages are read appears on two of them.
             by_reference[transfer.reference][transfer.id] = transfer
         for one in page:
+            if one.id in unreadable:
+                continue
             transfers = list(by_reference[str(one.id)].values())
             known = [transfer for transfer in transfers if transfer.id == one.bank_transfer_id]
             same_amount = known or [transfer for transfer in transfers if transfer.amount_cents == one.amount_cents]
@@ -143,7 +148,7 @@ async def match_by_reference(
         await asyncio.to_thread(
             run_in_transaction, sessions, lambda session: _open_ambiguous_alerts(session, ambiguous)
         )
-    return found, {one.id for one in ambiguous}
+    return found, unreadable | {one.id for one in ambiguous}
 
 
 def _open_ambiguous_alerts(session: Session, ambiguous: dict[LegacyTransaction, list[BankTransfer]]) -> None:

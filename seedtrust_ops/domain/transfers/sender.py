@@ -47,6 +47,7 @@ from seedtrust_ops.domain.transfers.sending_context import (
     require_sending_allowed,
 )
 from seedtrust_ops.domain.transfers.status_transitions import fail_transactions
+from seedtrust_ops.domain.transfers.unreadable_transfers import require_own_references
 from seedtrust_ops.errors import TransientError
 from seedtrust_ops.ports.bank import (
     Bank,
@@ -275,11 +276,13 @@ class BatchSender:
     async def _look_up(self, transaction_id: int) -> BankTransfer | None:
         """Return the bank's transfer under the transaction's key, or None; raises `BankInquiryFailed`."""
         try:
-            transfers = await self._bank.find_by_keys([idempotency_key(transaction_id)])
+            transfers = require_own_references(await self._bank.find_by_keys([idempotency_key(transaction_id)]))
         except BankUnauthorized as error:
             self._cancellation.cancel(error)
             raise BankInquiryFailed(str(error)) from None
-        return transfers[0] if transfers else None
+        if transfers.unreadable:
+            raise BankInquiryFailed(f"The bank's transfer {transfers.unreadable[0].bank_transfer_id} cannot be read.")
+        return transfers.readable[0] if transfers.readable else None
 
     def _react_to(self, response: TransferResponse, found: BankTransfer | None) -> None:
         """Slow down, cancel sending, or count a request without a response."""

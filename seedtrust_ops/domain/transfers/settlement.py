@@ -5,7 +5,7 @@ newer than the one seen here takes precedence again (`evidence.record_answers`).
 See docs/decisions/settlement.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -33,9 +33,10 @@ from seedtrust_ops.domain.transfers.ledger_posting import (
     restore_requests,
 )
 from seedtrust_ops.domain.transfers.status_transitions import STATUS_BY_BANK_STATUS, open_amount_alert
+from seedtrust_ops.domain.transfers.unreadable_transfers import require_own_references
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.formatting import format_dollars
-from seedtrust_ops.ports.bank import BankStatus, BankTransfer, OpenBank
+from seedtrust_ops.ports.bank import BankStatus, BankTransfer, BankTransfers, OpenBank
 from seedtrust_ops.tables import (
     BatchLease,
     HuntingtonTransaction,
@@ -101,15 +102,22 @@ def ask_bank(open_bank: OpenBank, transaction_id: int, bank_transfer_id: str | N
 
     Raises:
         BankInquiryFailed, BankUnauthorized: from the bank.
-        SettlementRefused: if the bank has several transfers with the transaction's reference.
+        SettlementRefused: if the bank has several transfers with the transaction's reference, or one that cannot be
+            read.
     """
 
-    async def ask() -> list[BankTransfer]:
+    async def ask() -> BankTransfers:
         async with open_bank() as bank:
-            by_key = await bank.find_by_keys([idempotency_key(transaction_id)])
-            return by_key or await bank.find_by_references([str(transaction_id)])
+            by_key = require_own_references(await bank.find_by_keys([idempotency_key(transaction_id)]))
+            return by_key if by_key != BankTransfers() else await bank.find_by_references([str(transaction_id)])
 
-    found = {transfer.id: transfer for transfer in run_in_loop(ask)}
+    answer = run_in_loop(ask)
+    if answer.unreadable:
+        raise SettlementRefused(
+            f"The bank has a transfer for transaction {transaction_id} that cannot be read "
+            f"({answer.unreadable[0].problem}). Nothing was changed. Ask Huntington to correct it."
+        )
+    found = {transfer.id: transfer for transfer in answer.readable}
     if bank_transfer_id in found:
         return found[bank_transfer_id]
     if len(found) > 1:
@@ -222,6 +230,7 @@ class _Known:
     status: str
     request_id: int | None
     account_id: int | None
+    method: str
     amount_cents: int
     bank_transfer_id: str | None
     bank_status: BankStatus | None
@@ -254,6 +263,7 @@ def _lock(session: Session, transaction_id: int) -> _Known:
         select(
             TransferEvidence.disbursement_request_id,
             TransferEvidence.account_id,
+            TransferEvidence.method,
             TransferEvidence.amount_cents,
             TransferEvidence.bank_transfer_id,
             TransferEvidence.bank_status,
@@ -268,6 +278,7 @@ def _lock(session: Session, transaction_id: int) -> _Known:
         transaction.status if transaction is not None else "deleted",
         sent.disbursement_request_id,
         sent.account_id,
+        sent.method,
         sent.amount_cents,
         sent.bank_transfer_id,
         BankStatus(sent.bank_status) if sent.bank_status is not None else None,
@@ -336,16 +347,17 @@ def _as_transfer(row: _Known, decision: Settlement, answer: BankTransfer | None)
         SettleAs.RETURNED: BankStatus.RETURNED,
     }[decision.settle_as]
     if answer is not None:
-        return BankTransfer(
-            answer.id, answer.idempotency_key, status, answer.amount_cents, answer.reference, answer.updated_at
-        )
+        return replace(answer, status=status, return_code=None, reason=None)
+    now = datetime.now(UTC)
     return BankTransfer(
-        row.bank_transfer_id or "unknown to the bank",
-        idempotency_key(decision.transaction_id),
-        status,
-        row.amount_cents,
-        str(decision.transaction_id),
-        datetime.now(UTC),
+        id=row.bank_transfer_id or "unknown to the bank",
+        idempotency_key=idempotency_key(decision.transaction_id),
+        status=status,
+        method=row.method,
+        amount_cents=row.amount_cents,
+        reference=str(decision.transaction_id),
+        created_at=now,
+        updated_at=now,
     )
 
 

@@ -46,6 +46,7 @@ from seedtrust_ops.domain.transfers.legacy_takeover import (
     require_bank_inquiry,
 )
 from seedtrust_ops.domain.transfers.status_transitions import StatusChange, apply_bank_statuses
+from seedtrust_ops.domain.transfers.unreadable_transfers import require_own_references
 from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankInquiryFailed, BankTransfer
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction, TransferAttempt, TransferEvidence
 
@@ -203,17 +204,27 @@ def _next_page(sessions: Sessions, after: int, lease: Lease | None) -> _Page | N
 async def _query_bank(
     sessions: Sessions, bank: Bank, page: Sequence[OpenTransaction]
 ) -> tuple[dict[int, BankTransfer], set[int]]:
-    """Return the bank's transfers by transaction id, and the ids of ambiguous transactions."""
+    """Return the bank's transfers by transaction id, and the ids of ambiguous transactions.
+
+    Those whose transfer cannot be read count as ambiguous: the bank has something.
+    """
     by_key = {idempotency_key(one.id): one.id for one in page}
-    transfers = {by_key[transfer.idempotency_key]: transfer for transfer in await bank.find_by_keys(list(by_key))}
+    answer = require_own_references(await bank.find_by_keys(list(by_key)))
+    unreadable = {by_key[one.idempotency_key] for one in answer.unreadable if one.idempotency_key is not None}
+    transfers = {by_key[transfer.idempotency_key]: transfer for transfer in answer.readable}
+    transfers = {one: transfer for one, transfer in transfers.items() if one not in unreadable}
     # A transfer of ours that the bank had is never resent, so no further lookup is needed.
-    missing = [one for one in page if one.id not in transfers and not (one.is_sent_by_us and one.was_at_the_bank)]
+    missing = [
+        one
+        for one in page
+        if one.id not in transfers and one.id not in unreadable and not (one.is_sent_by_us and one.was_at_the_bank)
+    ]
     found, ambiguous = await match_by_reference(
         sessions,
         bank,
         [LegacyTransaction(one.id, one.amount_cents, one.bank_transfer_id, one.is_sent_by_us) for one in missing],
     )
-    return transfers | found, ambiguous
+    return transfers | found, ambiguous | unreadable
 
 
 @dataclass(frozen=True)

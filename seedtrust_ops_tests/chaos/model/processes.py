@@ -12,7 +12,15 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-from seedtrust_ops.ports.bank import Bank, BankTransfer, OpenBank, TransferOrder, TransferResponse
+from seedtrust_ops.ports.bank import (
+    Bank,
+    BankTransfer,
+    BankTransfers,
+    OpenBank,
+    TransferOrder,
+    TransferResponse,
+    UnreadableTransfer,
+)
 
 MAX_FROZEN_SECONDS = 600
 
@@ -148,19 +156,25 @@ class _StepCountingBank:
         self._process.take_step()
         return response
 
-    async def find_by_keys(self, keys: Sequence[str]) -> list[BankTransfer]:
+    async def find_by_keys(self, keys: Sequence[str]) -> BankTransfers:
         self._process.take_step()
         found = await self._bank.find_by_keys(keys)
         self._process.take_step()
         return found
 
-    async def find_by_references(self, references: Sequence[str]) -> list[BankTransfer]:
+    async def find_by_references(self, references: Sequence[str]) -> BankTransfers:
         self._process.take_step()
         found = await self._bank.find_by_references(references)
         self._process.take_step()
         return found
 
-    async def changed_since(self, moment: datetime) -> AsyncIterator[list[BankTransfer]]:
+    async def get_transfer(self, bank_transfer_id: str) -> BankTransfer | UnreadableTransfer | None:
+        self._process.take_step()
+        found = await self._bank.get_transfer(bank_transfer_id)
+        self._process.take_step()
+        return found
+
+    async def changed_since(self, moment: datetime) -> AsyncIterator[BankTransfers]:
         async for page in self._bank.changed_since(moment):
             self._process.take_step()
             yield page

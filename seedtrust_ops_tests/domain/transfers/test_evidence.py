@@ -48,7 +48,7 @@ PROGRESS = {
 
 
 def bank_answer(status: BankStatus, updated_at: datetime) -> BankTransfer:
-    return BankTransfer("tr_1", "key", status, 100, "1", updated_at)
+    return BankTransfer("tr_1", "key", status, "ach", 100, "1", updated_at, updated_at)
 
 
 @pytest.mark.parametrize("known", [None, *BankStatus])
@@ -523,7 +523,9 @@ def test_transfer_in_doubt_that_was_set_back_to_pending_is_not_sent(
 
 def test_second_transfer_under_the_same_key_is_a_contradiction(worker: Worker, company: Company) -> None:
     _, transaction_id = complete(worker, company, company.case())
-    second = BankTransfer("tr_2", idempotency_key(transaction_id), COMPLETED, 5_000, str(transaction_id), LONG_AGO)
+    second = BankTransfer(
+        "tr_2", idempotency_key(transaction_id), COMPLETED, "ach", 5_000, str(transaction_id), LONG_AGO, LONG_AGO
+    )
     for _ in range(2):
         with company.sessions.begin() as session:
             apply_bank_statuses(session, {transaction_id: second})
