@@ -200,7 +200,8 @@ alter role seedtrust_ops_app set idle_in_transaction_session_timeout = '10s';
 
 grant seedtrust_ops_read to seedtrust_ops_operator;
 grant insert, delete on ops.switches to seedtrust_ops_operator;
-grant update (acknowledged_at, acknowledged_by, resolved_at, detail) on ops.alerts to seedtrust_ops_operator;
+grant update (acknowledged_at, acknowledged_until, acknowledged_severity, acknowledged_by, resolved_at, detail)
+    on ops.alerts to seedtrust_ops_operator;
 grant update (status, attempts, next_attempt_at, claim_token) on ops.notifications to seedtrust_ops_operator;
 -- `transfers settle`: the books change only through the two functions.
 grant update (status, failure_reason, completed_at, updated_at)

@@ -22,7 +22,11 @@ class ConfigurationError(SeedTrustError):
     """An environment variable is missing or invalid."""
 
 
-class RunConfigRefused(SeedTrustError):
+class InputError(SeedTrustError):
+    """A person gave a value that can't be used; nothing is wrong with the system."""
+
+
+class RunConfigRefused(InputError):
     """A run's configuration tries to change a setting that only the environment may set."""
 
 

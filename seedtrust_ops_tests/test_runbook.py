@@ -23,7 +23,7 @@ RULE_ARGUMENT = {"open_alert": 1, "Finding": 0}
 """The position of the rule in a call of each. If it is an attribute, the object it belongs to is built elsewhere."""
 RUN_FAILURE = "Failure"
 """`monitoring/failure_summary.py` builds one of these for each way in which a whole run can fail."""
-ROOTS = {"SeedTrustError", "TransientError"}
+ROOTS = {"SeedTrustError", "TransientError", "InputError"}
 COLUMNS = {
     "Rule": ("Rule", "What it means", "What it costs", "What to do"),
     "Failure": ("Failure", "What it means", "What it costs", "What to do"),

@@ -4,8 +4,10 @@ What an acknowledgement or a manual resolution changes is in `domain/alerts/stor
 """
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from seedtrust_ops.domain.alerts.channel_state import Channel
     from seedtrust_ops.tables import Alert, AlertNotification
 
+DEFAULT_DURATION = "4h"
+MAX_DURATION = timedelta(days=7)
+_DURATION = re.compile(r"([0-9]{1,5})([mhd])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _COLORS = {"CRITICAL": "bold red", "HIGH": "red", "MEDIUM": "yellow"}
 
 alerts = typer.Typer(help="List, acknowledge and resolve alerts.\n\nWithout a command, it lists the open alerts.")
@@ -50,18 +56,29 @@ def list_alerts(
 
 
 @alerts.command()
-def ack(alert: AlertId, reason: Reason = "", as_: As = None) -> None:
+def ack(
+    alert: AlertId,
+    duration: Annotated[
+        str, typer.Option("--for", metavar="TIME", help="How long, as 30m, 4h or 2d; at most 7d.")
+    ] = DEFAULT_DURATION,
+    reason: Reason = "",
+    as_: As = None,
+) -> None:
     """Acknowledge an alert: you are working on it.
 
-    Nobody is notified of it again, neither when it gets worse nor when it is resolved.
+    For that long nobody is notified of it, not even that it is resolved, unless it gets worse. If it is still open
+    afterwards, it is notified again.
     """
     from seedtrust_ops.domain.alerts.store import acknowledge
 
-    operator = current_operator(as_)
+    operator, seconds = current_operator(as_), _parse_duration(duration)
     with open_operator_session(operator, reason) as session:
-        row = acknowledge(session, alert, operator.name)
+        row = acknowledge(session, alert, operator.name, seconds)
         typer.echo(
-            strip_control_chars(f"Alert {row.id} ({row.rule}, {row.subject}) is acknowledged by {row.acknowledged_by}.")
+            strip_control_chars(
+                f"Alert {row.id} ({row.rule}, {row.subject}) is acknowledged by {row.acknowledged_by} until "
+                f"{row.acknowledged_until:%Y-%m-%d %H:%M} UTC."
+            )
         )
 
 
@@ -79,6 +96,15 @@ def resolve(alert: AlertId, reason: Reason = "", as_: As = None) -> None:
         typer.echo(strip_control_chars(f"Alert {row.id} ({row.rule}, {row.subject}) is resolved."))
 
 
+def _parse_duration(text: str) -> timedelta:
+    """Return a length of time like 30m, 4h or 2d; refuse anything else, and more than MAX_DURATION."""
+    match = _DURATION.fullmatch(text.strip())
+    duration = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else timedelta(0)
+    if not timedelta(0) < duration <= MAX_DURATION:
+        raise typer.BadParameter(f"{text!r} is not a time like 30m, 4h or 2d, at most 7d.", param_hint="--for")
+    return duration
+
+
 @contextmanager
 def _session() -> "Iterator[Session]":
     from seedtrust_ops.database.engine import application_engine, application_sessions, translate_database_errors
@@ -88,7 +114,7 @@ def _session() -> "Iterator[Session]":
 
 
 def _as_json(alert: "Alert", delivered: "Sequence[AlertNotification]") -> dict[str, Any]:
-    times = ("opened_at", "resolved_at", "acknowledged_at")
+    times = ("opened_at", "resolved_at", "acknowledged_at", "acknowledged_until")
     names = ("id", "rule", "subject", "severity", "detail", "occurrences", "acknowledged_by")
     return {
         **{name: getattr(alert, name) for name in names},
@@ -126,7 +152,12 @@ def _show(found: "Sequence[Alert]", delivered: "Mapping[int, Sequence[AlertNotif
 def _state(alert: "Alert") -> str:
     if alert.resolved_at is not None:
         return f"resolved {alert.resolved_at:%b %d %H:%M} UTC"
-    return f"acknowledged by {alert.acknowledged_by}" if alert.acknowledged_at is not None else "not acknowledged"
+    if alert.acknowledged_until is None:
+        return "not acknowledged"
+    from seedtrust_ops.domain.alerts.channel_state import is_acknowledged
+
+    ended = "" if is_acknowledged(alert, datetime.now(UTC)) else ", which is over or was for a lower severity"
+    return f"acknowledged by {alert.acknowledged_by} until {alert.acknowledged_until:%b %d %H:%M} UTC{ended}"
 
 
 def _summarize_channels(
@@ -138,7 +169,7 @@ def _summarize_channels(
     said = {(row.channel, row.notification == SKIPPED) for row in delivered}
     notified = [channel for channel in Channel if (channel, False) in said]
     skipped = [channel for channel in Channel if (channel, True) in said]
-    owed = owed_channels(alert, delivered, configured)
+    owed = owed_channels(alert, delivered, configured, at=datetime.now(UTC))
     sentences = [f"Notified: {', '.join(notified) or 'nobody'}."]
     if owed:
         sentences.append(f"Owed: {', '.join(owed)}.")

@@ -6,13 +6,13 @@ The rules themselves are in `domain/health/` and `watchdog/evaluator`.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from seedtrust_ops.config.settings_base import SettingsGroup, is_email_address
 from seedtrust_ops.severity import Severity
 
 
-def _threshold(default: int, name: str, description: str, *, minimum: int = 1) -> Any:
+def _threshold(default: int | None, name: str, description: str, *, minimum: int = 1) -> Any:
     return Field(default=default, ge=minimum, validation_alias=f"SEEDTRUST_HEALTH_{name}", description=description)
 
 
@@ -36,13 +36,20 @@ class AlertThresholds(SettingsGroup):
         120, "MISSED_SECONDS", "the number of seconds after its due time when a tick counts as missed"
     )
     batch_queued_seconds: int = _threshold(900, "BATCH_QUEUED_SECONDS", "the number of seconds a batch may stay queued")
-    batch_stuck_seconds: int = _threshold(
-        300,
+    unknown_grace_seconds: float = Field(
+        default=600,
+        ge=0,
+        allow_inf_nan=False,
+        validation_alias="HUNTINGTON_UNKNOWN_GRACE_SECONDS",
+        description="the number of seconds to wait before a transfer that the bank does not know counts as not sent",
+    )
+    batch_stuck_seconds: float = _threshold(
+        None,
         "BATCH_STUCK_SECONDS",
         "the number of seconds a batch may be processing without a worker that holds its lease",
     )
-    transactions_stuck_seconds: int = _threshold(
-        3600, "TRANSACTIONS_STUCK_SECONDS", "the number of seconds a transaction may stay in processing"
+    transactions_stuck_seconds: float = _threshold(
+        None, "TRANSACTIONS_STUCK_SECONDS", "the number of seconds a transaction may stay in processing"
     )
     reports_waiting_seconds: int = _threshold(
         300, "REPORTS_WAITING_SECONDS", "the number of seconds a report request may stay pending"
@@ -71,18 +78,42 @@ class AlertThresholds(SettingsGroup):
         "the number of consecutive failed runs of a job that runs every minute that opens an alert",
     )
 
+    seconds_after_grace: ClassVar[Mapping[str, int]] = {"batch_stuck_seconds": 300, "transactions_stuck_seconds": 3000}
+    """How long after the grace time something counts as stuck, unless a variable says otherwise."""
+
+    @field_validator(*seconds_after_grace, mode="before")
+    @classmethod
+    def _derive_from_grace(cls, seconds: object, info: ValidationInfo) -> object:
+        grace = info.data.get("unknown_grace_seconds", 0.0)
+        return grace + cls.seconds_after_grace[str(info.field_name)] if seconds is None else seconds
+
+    @field_validator(*seconds_after_grace)
+    @classmethod
+    def _require_grace(cls, seconds: float, info: ValidationInfo) -> float:
+        grace = info.data.get("unknown_grace_seconds", 0.0)
+        if seconds < grace:
+            raise ValueError(
+                f"it is less than HUNTINGTON_UNKNOWN_GRACE_SECONDS ({grace:g}), the time for which a batch waits on "
+                "purpose before the bank is believed not to know a transfer"
+            )
+        return seconds
+
     failures_by_severity: ClassVar[Mapping[Severity, int]] = {
         Severity.CRITICAL: 1,
         Severity.HIGH: 1,
         Severity.MEDIUM: 2,
         Severity.LOW: 3,
     }
-    """How many consecutive runs of a job must fail or expire before it alerts."""
+    """How many consecutive runs of a job must fail or expire before it alerts, if its next run is soon."""
+    soon_seconds: ClassVar[float] = 3600
+    """A job whose next run is further away than this alerts after its first failure (docs/rules.md, section 7)."""
     minutely_jobs: ClassVar[frozenset[str]] = frozenset({"auto_heal_huntington_batches"})
     """Jobs that run about every minute, whose next run recovers from a single failure. None of them is CRITICAL."""
 
-    def failures_in_a_row(self, job: str, severity: Severity) -> int:
-        """Return how many consecutive failed runs of `job` open an alert."""
+    def failures_in_a_row(self, job: str, severity: Severity, seconds_between_runs: float | None) -> int:
+        """Return how many consecutive failed runs of `job` open an alert; its schedule says how often it runs."""
+        if seconds_between_runs is not None and seconds_between_runs > self.soon_seconds:
+            return 1
         return self.minutely_failures if job in self.minutely_jobs else self.failures_by_severity[severity]
 
 

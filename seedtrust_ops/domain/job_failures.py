@@ -30,6 +30,10 @@ _COLUMNS: list[tuple[str, TypeEngine[Any]]] = [
 ]
 
 
+INPUT_ERROR = "input_error"
+"""The key in `errors.context` of a failure that a person caused by what they gave a run; it opens no alert."""
+
+
 @dataclass(frozen=True)
 class RunFailure:
     """How one run failed; `occurred_at` in UTC.

@@ -18,7 +18,7 @@ from seedtrust_ops.domain.balances.balance_invariants import Violations
 from seedtrust_ops.domain.balances.snapshot import write_balance_snapshot
 from seedtrust_ops.domain.shadow_mode.decisions import Decision
 from seedtrust_ops.domain.shadow_mode.job_dry_runs import dry_run_balance_check
-from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.errors import InputError
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, StorageResource
 from seedtrust_ops.orchestration.job_factory import job_asset, job_asset_check, single_asset_job
 from seedtrust_ops.orchestration.metadata import balance_metadata, violations_table
@@ -30,7 +30,7 @@ WEEKS = dg.WeeklyPartitionsDefinition(start_date="2026-01-04", timezone=get_sett
 PARQUET = "application/vnd.apache.parquet"
 
 
-class WeekNotAvailable(SeedTrustError):
+class WeekNotAvailable(InputError):
     """The requested week is not the last complete one, and its balances are no longer known."""
 
 

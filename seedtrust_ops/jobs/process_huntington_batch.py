@@ -22,7 +22,7 @@ from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, hold_bat
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport, process_batch
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
 from seedtrust_ops.domain.transfers.sending_context import BatchRun, TransferOptions
-from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.errors import InputError
 from seedtrust_ops.job_policies import run_tags
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, FieldCipherResource, HuntingtonResource
 from seedtrust_ops.orchestration.job_factory import JobConfig, automation_status, owners_and_tags, single_op_job
@@ -49,7 +49,7 @@ MAX_REQUESTS_PER_TICK = 50
 """Keeps a tick well within Dagster's time limit, however many batches are queued."""
 
 
-class BatchIdMissing(SeedTrustError):
+class BatchIdMissing(InputError):
     """A person launched the job without a batch id."""
 
 

@@ -23,7 +23,7 @@ from seedtrust_ops.dagster_internals import (
 )
 from seedtrust_ops.domain.json_safe import to_json_safe_text
 from seedtrust_ops.monitoring.run_events import RunEvents
-from seedtrust_ops.orchestration.user_facing_failures import ERROR_MEANING, ERROR_TYPE, TRACEBACK
+from seedtrust_ops.orchestration.user_facing_failures import ERROR_MEANING, ERROR_TYPE, INPUT_ERROR, TRACEBACK
 
 MAX_MESSAGE_CHARS = 4_000
 MAX_TRACEBACK_CHARS = 16_000
@@ -39,7 +39,8 @@ UNEXPECTED_ERROR = (
 class Failure:
     """Why a run failed; the fields are those of `domain.job_failures.RunFailure`.
 
-    `step` is the op or asset, None if the run failed as a whole.
+    `step` is the op or asset, None if the run failed as a whole. `is_input_error` means that its cause is what a person
+    gave the run.
     """
 
     exception_type: str
@@ -47,6 +48,7 @@ class Failure:
     meaning: str
     traceback: str | None = None
     step: str | None = None
+    is_input_error: bool = False
 
 
 PROCESS_DIED = Failure(
@@ -120,6 +122,7 @@ def _from_step(step: str | None, failed: StepFailureData) -> Failure:
             if TRACEBACK in metadata
             else _traceback(failed.error),
             step=step,
+            is_input_error=INPUT_ERROR in metadata,
         )
     return _from_error(failed.error, step)
 

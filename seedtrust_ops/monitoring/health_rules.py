@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -11,7 +12,7 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.dagster_db.daemon_activity import read_ticks
+from seedtrust_ops.dagster_db.daemon_activity import due_times, read_ticks
 from seedtrust_ops.database.engine import dagster_url
 from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.health.backlog import (
@@ -81,8 +82,9 @@ def health_rules(
     thresholds, transfers = get_settings().alert_thresholds, get_settings().transfers
     jobs_by_automation = _jobs_by_automation(repository)
     severities = {name: _severity_of(name) for launched in jobs_by_automation.values() for name in launched}
+    pauses = _seconds_between_runs(repository, now)
     jobs = [
-        WatchedJob(name, severity, thresholds.failures_in_a_row(name, severity))
+        WatchedJob(name, severity, thresholds.failures_in_a_row(name, severity, pauses.get(name)))
         for name, severity in severities.items()
     ]
 
@@ -146,6 +148,17 @@ def _jobs_by_automation(repository: dg.RepositoryDefinition) -> dict[str, list[s
     return jobs_by_automation | {
         sensor.name: [target.job_name for target in sensor.targets] for sensor in repository.sensor_defs
     }
+
+
+def _seconds_between_runs(repository: dg.RepositoryDefinition, now: datetime) -> dict[str, float]:
+    """Return how long each scheduled job takes from its next tick to the one after."""
+    zone = ZoneInfo(get_settings().location.timezone)
+    seconds = {}
+    for schedule in repository.schedule_defs:
+        crons = schedule.cron_schedule
+        first, second = islice(due_times([crons] if isinstance(crons, str) else list(crons), now, zone), 2)
+        seconds[schedule.job_name] = (second - first).total_seconds()
+    return seconds
 
 
 def _automations(jobs_by_automation: Mapping[str, Sequence[str]], now: datetime) -> list[Automation]:

@@ -8,13 +8,14 @@ from typing import Any
 
 import dagster as dg
 
-from seedtrust_ops.domain.job_failures import RunFailure
+from seedtrust_ops.domain.job_failures import INPUT_ERROR, RunFailure
 from seedtrust_ops.domain.job_runs import RunSnapshot
 from seedtrust_ops.domain.json_safe import limit_size, to_json_safe
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.monitoring.failure_summary import Failure, summarize_failure
 from seedtrust_ops.monitoring.run_events import RunEvents
 from seedtrust_ops.orchestration.queue_expiration import has_expired
+from seedtrust_ops.severity import Severity
 from seedtrust_ops.tag_names import (
     JOB_RUN_STATUSES,
     PRIORITY_TAG,
@@ -52,15 +53,16 @@ def to_run_snapshot(record: dg.RunRecord, events: RunEvents | None = None) -> Ru
 def failure_to_record(record: dg.RunRecord, events: RunEvents) -> RunFailure:
     """Return the failure to record for a failed run."""
     run, failure = record.dagster_run, summarize_failure(events)
+    context = _context(run, failure, events)
     return RunFailure(
         run_id=run.run_id,
         task_name=run.job_name,
-        severity=job_policy(run.job_name).severity.value,
+        severity=(Severity.LOW if INPUT_ERROR in context else job_policy(run.job_name).severity).value,
         exception_type=failure.exception_type,
         message=failure.message,
         meaning=failure.meaning,
         traceback=failure.traceback,
-        context=_context(run, failure, events),
+        context=context,
         occurred_at=_time(record.end_time) or record.update_timestamp,
     )
 
@@ -76,6 +78,9 @@ def _context(run: dg.DagsterRun, failure: Failure, events: RunEvents) -> dict[st
         "sensor": run.tags.get("dagster/sensor_name"),
         "backfill": run.tags.get("dagster/backfill"),
     }
+    if failure.is_input_error and facts["schedule"] is None and facts["sensor"] is None:
+        # Whoever launched the run sees the error: no alert needs to tell others.
+        facts[INPUT_ERROR] = True
     return {name: value for name, value in facts.items() if value is not None}
 
 

@@ -8,12 +8,13 @@ import inspect
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from seedtrust_ops.database.engine import application_url, unreachable_error
-from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.errors import InputError, SeedTrustError
 
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL)
 """docs/rules.md, section 1: two retries, exponential from 2 seconds (Dagster waits 2, then 6)."""
@@ -23,6 +24,7 @@ RAISE_EXCEPTION = "P0001"
 IDLE_IN_TRANSACTION_TIMEOUT = "25P03"
 MAX_FRAMES = 30
 ERROR_TYPE, ERROR_MEANING, TRACEBACK = "Error type", "What it means", "Traceback"
+INPUT_ERROR = "Input error"
 """Labels of a failure's metadata; `monitoring/failure_summary` reads the failure by them."""
 
 
@@ -45,13 +47,16 @@ def user_facing_failures() -> Iterator[None]:
 
 def _to_failure(sentence: str, error: Exception, *, retry: bool) -> dg.Failure:
     notes = getattr(error, "__notes__", [])
+    metadata: dict[str, dg.MetadataValue[Any]] = {
+        ERROR_TYPE: dg.MetadataValue.text(type(error).__name__),
+        ERROR_MEANING: dg.MetadataValue.text(inspect.cleandoc(type(error).__doc__ or "").partition("\n")[0]),
+        TRACEBACK: dg.MetadataValue.text("".join(traceback.format_tb(error.__traceback__)[-MAX_FRAMES:])),
+    }
+    if isinstance(error, InputError):
+        metadata[INPUT_ERROR] = dg.MetadataValue.bool(True)
     return dg.Failure(
         description=" ".join([sentence, *notes]),
-        metadata={
-            ERROR_TYPE: type(error).__name__,
-            ERROR_MEANING: dg.MetadataValue.text(inspect.cleandoc(type(error).__doc__ or "").partition("\n")[0]),
-            TRACEBACK: dg.MetadataValue.text("".join(traceback.format_tb(error.__traceback__)[-MAX_FRAMES:])),
-        },
+        metadata=metadata,
         allow_retries=retry and not _is_last_attempt(),
     )
 

@@ -68,7 +68,7 @@ class BatchProgress:
 
 @dataclass(frozen=True)
 class OpenAlert:
-    """An open alert; `acknowledged_by` is the person who acknowledged it."""
+    """An open alert; `acknowledged_by` is the person who is working on it, None once their acknowledgement ended."""
 
     id: int
     severity: str

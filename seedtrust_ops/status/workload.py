@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.alerts.store import is_acknowledged_now
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.batch_lifecycle import UNFINISHED_STATUSES
 from seedtrust_ops.domain.transfers.kill_switch import get_halt_reason
@@ -119,10 +120,10 @@ def _read_alerts(session: Session) -> list[OpenAlert]:
     worst_first = case(
         *((Alert.severity == severity.value, position) for position, severity in enumerate(Severity)), else_=99
     )
-    alerts = session.scalars(
-        select(Alert)
+    rows = session.execute(
+        select(Alert, is_acknowledged_now())
         .where(Alert.resolved_at.is_(None))
-        .order_by(Alert.acknowledged_at.is_not(None), worst_first, Alert.opened_at)
+        .order_by(is_acknowledged_now(), worst_first, Alert.opened_at)
         .limit(MAX_ALERTS)
     )
     return [
@@ -134,7 +135,7 @@ def _read_alerts(session: Session) -> list[OpenAlert]:
             alert.opened_at,
             alert.detail,
             # It is acknowledged even if the name is empty.
-            (alert.acknowledged_by or "unknown") if alert.acknowledged_at is not None else None,
+            (alert.acknowledged_by or "unknown") if is_acknowledged else None,
         )
-        for alert in alerts
+        for alert, is_acknowledged in rows.tuples()
     ]

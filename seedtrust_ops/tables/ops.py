@@ -245,7 +245,9 @@ class OutgoingEvent(OutboxRow, OpsTable):
 class Alert(OpsTable):
     """A problem that people must know about; at most one unresolved row per rule and subject.
 
-    `detail` is what was reported last. `occurrences` counts how often something new was reported while it is open.
+    `detail` is what was reported last. An acknowledgement of `acknowledged_by` ends at `acknowledged_until`, and when
+    the severity rises above `acknowledged_severity`. `occurrences` counts how often something new was reported while it
+    is open.
     `last_found_at` is when a health rule last found it; null if something else opened it, because rules resolve only
     what rules found.
     """
@@ -271,6 +273,8 @@ class Alert(OpsTable):
     detail: Mapped[str] = mapped_column(server_default="")
     last_found_at: Mapped[datetime | None]
     acknowledged_at: Mapped[datetime | None]
+    acknowledged_until: Mapped[datetime | None]
+    acknowledged_severity: Mapped[str | None]
     acknowledged_by: Mapped[str | None]
     occurrences: Mapped[int] = mapped_column(INT, server_default="1")
 

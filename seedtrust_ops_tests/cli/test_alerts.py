@@ -1,7 +1,7 @@
 """`seedtrust-ops alerts`: lists open alerts, acknowledges them, and resolves them manually."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -86,15 +86,38 @@ def test_open_alerts_are_listed_worst_first_and_resolved_ones_with_all(alert_ids
     assert output.index("batch_stuck") < output.index("reports_waiting") < output.index("bank_silent")
 
 
-def test_acknowledgement_names_the_person_and_the_first_one_stays(alert_ids: list[int], maria: str) -> None:
+def test_acknowledgement_names_the_person_and_when_it_ends(alert_ids: list[int], maria: str) -> None:
     high = str(alert_ids[0])
-    assert run_alerts("ack", high, "--as", maria) == (
-        0,
-        f"Alert {high} (reports_waiting, report requests) is acknowledged by {maria}.",
-    )
-    assert run_alerts("ack", high)[1].endswith(f"is acknowledged by {maria}.")
+    code, output = run_alerts("ack", high, "--as", maria)
     (acknowledged,) = [alert for alert in json.loads(run_alerts("--json")[1]) if alert["acknowledged_at"]]
     assert (acknowledged["id"], acknowledged["acknowledged_by"]) == (alert_ids[0], maria)
+    until = datetime.fromisoformat(acknowledged["acknowledged_until"])
+    assert until - datetime.fromisoformat(acknowledged["acknowledged_at"]) == timedelta(hours=4)
+    assert (code, output) == (
+        0,
+        f"Alert {high} (reports_waiting, report requests) is acknowledged by {maria} until {until:%Y-%m-%d %H:%M} UTC.",
+    )
+
+
+@pytest.mark.parametrize(("text", "duration"), [("30m", timedelta(minutes=30)), ("7d", timedelta(days=7))])
+def test_later_acknowledgement_replaces_the_earlier_one(
+    alert_ids: list[int], maria: str, text: str, duration: timedelta
+) -> None:
+    run_alerts("ack", str(alert_ids[0]))
+    run_alerts("ack", str(alert_ids[0]), "--for", text, "--as", maria)
+    (acknowledged,) = [alert for alert in json.loads(run_alerts("--json")[1]) if alert["acknowledged_at"]]
+    lasts = datetime.fromisoformat(acknowledged["acknowledged_until"]) - datetime.fromisoformat(
+        acknowledged["acknowledged_at"]
+    )
+    assert (acknowledged["acknowledged_by"], lasts) == (maria, duration)
+
+
+@pytest.mark.parametrize("text", ["", "0m", "8d", "4", "4hours", "-1h", "1.5h"])
+def test_invalid_duration_is_refused_and_changes_nothing(alert_ids: list[int], text: str) -> None:
+    code, output = run_alerts("ack", str(alert_ids[0]), "--for", text)
+    assert code == 2
+    assert "is not a time like 30m" in output
+    assert all(alert["acknowledged_at"] is None for alert in json.loads(run_alerts("--json")[1]))
 
 
 @pytest.mark.parametrize("command", ["ack", "resolve"])

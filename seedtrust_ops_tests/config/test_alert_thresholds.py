@@ -32,19 +32,49 @@ def test_invalid_alert_addresses_are_rejected_without_repeating_them(text: str, 
 
 
 def test_every_threshold_has_a_variable_a_default_and_a_description() -> None:
-    for field in AlertThresholds.model_fields.values():
-        assert str(field.validation_alias).startswith("SEEDTRUST_HEALTH_")
+    for name, field in AlertThresholds.model_fields.items():
+        assert str(field.validation_alias).startswith("SEEDTRUST_HEALTH_") or name == "unknown_grace_seconds"
         assert field.description
         with pytest.raises(ConfigurationError, match=str(field.validation_alias)):
             AlertThresholds.read({str(field.validation_alias): "-1"})
-    assert AlertThresholds.read({}).batch_stuck_seconds == 300
+
+
+@pytest.mark.parametrize(
+    ("environment", "batch_stuck", "transactions_stuck"),
+    [
+        ({}, 900, 3600),
+        ({"HUNTINGTON_UNKNOWN_GRACE_SECONDS": "86400"}, 86_700, 89_400),
+        ({"SEEDTRUST_HEALTH_BATCH_STUCK_SECONDS": "600"}, 600, 3600),
+        ({"HUNTINGTON_UNKNOWN_GRACE_SECONDS": "10", "SEEDTRUST_HEALTH_TRANSACTIONS_STUCK_SECONDS": "10"}, 310, 10),
+        ({"SEEDTRUST_HEALTH_BATCH_STUCK_SECONDS": "599"}, "SEEDTRUST_HEALTH_BATCH_STUCK_SECONDS", None),
+        (
+            {"HUNTINGTON_UNKNOWN_GRACE_SECONDS": "86400", "SEEDTRUST_HEALTH_TRANSACTIONS_STUCK_SECONDS": "3600"},
+            "SEEDTRUST_HEALTH_TRANSACTIONS_STUCK_SECONDS",
+            None,
+        ),
+    ],
+)
+def test_nothing_counts_as_stuck_within_the_grace_time(
+    environment: dict[str, str], batch_stuck: float | str, transactions_stuck: float | None
+) -> None:
+    if isinstance(batch_stuck, str):
+        with pytest.raises(ConfigurationError, match=f"{batch_stuck} is invalid: it is less than HUNTINGTON_UNKNOWN"):
+            AlertThresholds.read(environment)
+        return
+    thresholds = AlertThresholds.read(environment)
+    assert (thresholds.batch_stuck_seconds, thresholds.transactions_stuck_seconds) == (batch_stuck, transactions_stuck)
 
 
 def test_critical_jobs_always_alert_on_their_first_failure() -> None:
     thresholds = AlertThresholds.read({"SEEDTRUST_HEALTH_MINUTELY_FAILURES": "7"})
-    required = {name: thresholds.failures_in_a_row(name, policy.severity) for name, policy in JOB_POLICIES.items()}
+    required = {name: thresholds.failures_in_a_row(name, policy.severity, 60) for name, policy in JOB_POLICIES.items()}
     assert {required[name] for name, policy in JOB_POLICIES.items() if policy.severity is Severity.CRITICAL} == {1}
     assert required["auto_heal_huntington_batches"] == 7
+
+
+def test_job_that_runs_again_in_over_an_hour_alerts_on_its_first_failure() -> None:
+    thresholds = AlertThresholds.read({})
+    assert [thresholds.failures_in_a_row("retention", Severity.LOW, pause) for pause in (None, 3600, 3601)] == [3, 3, 1]
 
 
 @pytest.mark.usefixtures("child_processes")

@@ -246,7 +246,10 @@ OLD_ROWS = (
 )
 MOVED_COLUMNS = {"told_at", "told_severity", "resolution_told_at", "given_up_at"}
 """Columns of `alerts` whose values became rows of `alert_notifications`, and one that became a status."""
-ADDED_COLUMNS = {"alerts": {"occurrences"}, "outgoing_events": {"status", "attempted_at", "claim_token"}}
+ADDED_COLUMNS = {
+    "alerts": {"occurrences", "acknowledged_until", "acknowledged_severity"},
+    "outgoing_events": {"status", "attempted_at", "claim_token"},
+}
 RENAMED_COLUMNS: dict[str, dict[str, str]] = {
     "notifications": {"claim": "claim_token", "trouble": "last_error"},
     "alerts": {},

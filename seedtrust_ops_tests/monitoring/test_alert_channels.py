@@ -123,12 +123,58 @@ def test_acknowledged_alert_is_not_notified_again_or_when_resolved(
     before = subjects(mailbox)
     with sessions.begin() as session:
         acknowledge(session, tick.last_alert().id, "Maria")
-    tick(stuck(CRITICAL))
+    tick(stuck(HIGH))
     tick()
     assert subjects(mailbox) == before
     assert tick.last_alert().resolved_at is not None
     # The status of component `jobs` is not a notification: it must stay correct.
-    assert [post["status"] for post in internal_api.posted_statuses()] == ["degraded", "down", "up"]
+    assert [post["status"] for post in internal_api.posted_statuses()] == ["degraded", "up"]
+
+
+def test_acknowledged_alert_that_gets_worse_is_notified_again(
+    tick: Tick, sessions: sessionmaker[Session], mailbox: MailboxProcess
+) -> None:
+    tick(stuck(HIGH))
+    with sessions.begin() as session:
+        acknowledge(session, tick.last_alert().id, "Maria")
+    tick(stuck(CRITICAL))
+    tick()
+    assert list(subjects(mailbox)) == [
+        "HIGH: batch stuck, batch 7",
+        "CRITICAL: batch stuck, batch 7",
+        "Resolved: batch stuck, batch 7",
+    ]
+
+
+def test_acknowledged_alert_that_occurs_again_is_notified_again(
+    tick: Tick, sessions: sessionmaker[Session], mailbox: MailboxProcess
+) -> None:
+    with sessions.begin() as session:
+        open_alert(session, "bank_silent", "Huntington", "CRITICAL", "Batch 7 got no response.")
+    tick()
+    with sessions.begin() as session:
+        acknowledge(session, tick.last_alert().id, "Maria")
+        open_alert(session, "bank_silent", "Huntington", "CRITICAL", "Batch 8 got no response.")
+    tick()
+    assert list(subjects(mailbox)) == ["CRITICAL: bank silent, Huntington"]
+    tick(later=LATER)
+    assert list(subjects(mailbox))[1:] == ["CRITICAL: bank silent, Huntington, again"]
+
+
+def test_alert_that_outlasts_its_acknowledgement_is_notified_again_once(
+    tick: Tick, sessions: sessionmaker[Session], mailbox: MailboxProcess
+) -> None:
+    tick(stuck(HIGH))
+    with sessions.begin() as session:
+        acknowledge(session, tick.last_alert().id, "Maria", timedelta(microseconds=1))
+    for _ in range(3):
+        tick(stuck(HIGH))
+    tick()
+    assert subjects(mailbox) == {
+        "HIGH: batch stuck, batch 7": len(ON_CALL),
+        "HIGH: batch stuck, batch 7, again": len(ON_CALL),
+        "Resolved: batch stuck, batch 7": len(ON_CALL),
+    }
 
 
 def test_alert_resolved_before_its_notification_sends_both(

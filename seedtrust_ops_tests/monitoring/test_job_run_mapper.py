@@ -8,11 +8,15 @@ import pytest
 from dagster._core.storage.dagster_run import DagsterRun
 from sqlalchemy.orm import Session, sessionmaker
 
+from seedtrust_ops.domain.health.runs import WatchedJob, error_spike
 from seedtrust_ops.domain.json_safe import PREVIEW_CHARACTERS
+from seedtrust_ops.errors import InputError, SeedTrustError
 from seedtrust_ops.monitoring.job_run_mapper import failure_to_record, status_of, to_run_snapshot
 from seedtrust_ops.monitoring.run_events import RunEvents
 from seedtrust_ops.orchestration.executor import in_process
 from seedtrust_ops.orchestration.io_manager import in_memory_io_manager
+from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
+from seedtrust_ops.severity import Severity
 from seedtrust_ops.tag_names import JOB_RUN_STATUSES, PROGRESS_TAG, SEVERITY_TAG
 from seedtrust_ops_tests.monitoring.sample_runs import (
     EVENTS,
@@ -179,3 +183,39 @@ def test_severity_of_a_failure_is_its_jobs_whatever_the_tags(
         record = instance.get_run_record_by_id(run_id)
         assert record is not None
         assert failure_to_record(record, RunEvents()).severity == severity
+
+
+@pytest.mark.parametrize(
+    ("error", "tags", "is_incident"),
+    [
+        (InputError("No batch has the number 0."), {}, False),
+        (InputError("No batch has the number 0."), {"dagster/sensor_name": "huntington_batch_sensor"}, True),
+        (SeedTrustError("Huntington can't be reached."), {}, True),
+    ],
+)
+def test_input_error_of_a_person_opens_no_alert_and_others_are_quoted(
+    instance: dg.DagsterInstance,
+    sessions: sessionmaker[Session],
+    error: SeedTrustError,
+    tags: dict[str, str],
+    is_incident: bool,
+) -> None:
+    @dg.op
+    def launched() -> None:
+        with user_facing_failures():
+            raise error
+
+    @dg.job(executor_def=in_process)
+    def some_job() -> None:
+        launched()
+
+    ended = some_job.execute_in_process(instance=instance, raise_on_error=False, tags=tags)
+    mirror_runs(instance)
+    assert row(sessions, ended.run_id).error == str(error)
+    watched = [WatchedJob("some_job", Severity.CRITICAL, 1)]
+    with sessions() as session:
+        found = error_spike(session, watched, window_seconds=900, window_limit=1)
+    assert [finding.subject for finding in found] == (["job some_job", "all jobs"] if is_incident else [])
+    if is_incident:
+        assert str(error) in found[0].detail
+        assert ended.run_id in found[0].detail

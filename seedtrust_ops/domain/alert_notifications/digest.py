@@ -21,7 +21,7 @@ from seedtrust_ops.domain.alerts.channel_state import (
     read_deliveries,
     record_deliveries,
 )
-from seedtrust_ops.domain.alerts.store import severity_rank
+from seedtrust_ops.domain.alerts.store import is_acknowledged_now, severity_rank
 from seedtrust_ops.domain.notifications.notification_kinds import ALERT_DIGEST
 from seedtrust_ops.domain.outbox.store import Email, enqueue_emails
 from seedtrust_ops.tables import Alert, Notification
@@ -85,7 +85,7 @@ def _read_sections(session: Session, day: date) -> dict[str, list[Alert]]:
     alerts = session.scalars(
         select(Alert)
         .where(
-            Alert.acknowledged_at.is_(None),
+            ~is_acknowledged_now(),
             Alert.severity.not_in(IMMEDIATE_SEVERITIES),
             or_(Alert.resolved_at.is_(None), Alert.resolved_at > day - OWED_AFTER_RESOLUTION),
         )

@@ -22,7 +22,7 @@ from seedtrust_ops.domain.alerts.channel_state import (
     read_deliveries,
     record_deliveries,
 )
-from seedtrust_ops.domain.alerts.store import severity_rank
+from seedtrust_ops.domain.alerts.store import is_acknowledged_now, severity_rank
 from seedtrust_ops.domain.outbox.store import Destination, Event, abandon_all, enqueue_events
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.ports.component_status import Component, Status
@@ -75,7 +75,7 @@ def record_accepted_status(session: Session, body: Mapping[str, Any], queued_at:
     resolved = session.scalars(
         select(Alert).where(
             Alert.resolved_at.between(func.now() - OWED_AFTER_RESOLUTION, queued_at),
-            Alert.acknowledged_at.is_(None),
+            ~is_acknowledged_now(),
             opened.exists(),
             ~opened.where(AlertNotification.notification == RESOLVED).exists(),
         )

@@ -21,6 +21,7 @@ from seedtrust_ops.domain.alerts.channel_state import (
     WATCHDOG_RULES,
     Channel,
     Delivery,
+    is_acknowledged,
     next_opening,
     read_deliveries,
     record_deliveries,
@@ -98,7 +99,7 @@ def enqueue_owed(session: Session, *, emails: Sequence[str], posthog: bool, now:
     Returns:
         The alerts that people should be notified of, and that no channel has notified anybody of so far.
     """
-    alerts = [alert for alert in _current_alerts(session, now) if alert.acknowledged_at is None]
+    alerts = _current_alerts(session, now)
     _skip_alerts_about_alert_emails(session, alerts, now)
     delivered = read_deliveries(session, [alert.id for alert in alerts])
     owed = [one for alert in alerts for one in _owed(alert, delivered.get(alert.id, ()), emails, posthog, now)]
@@ -115,7 +116,11 @@ def enqueue_owed(session: Session, *, emails: Sequence[str], posthog: bool, now:
 
     requeue(session, Notification, in_array(Notification.id, _retriable_ids(queued_emails.values(), now)))
     requeue(session, OutgoingEvent, in_array(OutgoingEvent.id, _retriable_ids(queued_events.values(), now)))
-    return {alert.id for alert in alerts if _is_untold(alert, delivered.get(alert.id, ()))}
+    return {
+        alert.id
+        for alert in alerts
+        if not is_acknowledged(alert, now) and _is_untold(alert, delivered.get(alert.id, ()))
+    }
 
 
 def record_delivered(session: Session, *, emails: Sequence[str], now: datetime) -> None:
@@ -196,18 +201,31 @@ def _owed(
 def _owed_names(alert: Alert, delivered: Sequence[AlertNotification], now: datetime) -> Iterator[str]:
     """Yield what one channel must still say of the alert; `delivered` is what it has said, oldest first."""
     opening = next_opening(alert.severity, delivered)
+    acknowledged = is_acknowledged(alert, now)
     if alert.resolved_at is not None:
-        if opening == OPENED:
+        if opening == OPENED and not acknowledged:
             yield OPENED
-        if all(row.notification != RESOLVED for row in delivered):
+        if not acknowledged and all(row.notification != RESOLVED for row in delivered):
             yield RESOLVED
     elif opening is not None:
-        yield opening
-    elif (
+        if not acknowledged:
+            yield opening
+    elif _has_occurred_again(alert, delivered, now) or _has_outlasted_acknowledgement(alert, delivered, now):
+        yield _next_repetition(delivered)
+
+
+def _has_occurred_again(alert: Alert, delivered: Sequence[AlertNotification], now: datetime) -> bool:
+    """Return whether there is something new to say, and the last notification is long enough ago."""
+    return (
         alert.occurrences > max(row.occurrences for row in delivered)
         and delivered[-1].notified_at <= now - REPEAT_AFTER
-    ):
-        yield _next_repetition(delivered)
+    )
+
+
+def _has_outlasted_acknowledgement(alert: Alert, delivered: Sequence[AlertNotification], now: datetime) -> bool:
+    """Return whether the person who was working on it has run out of time, and nobody was notified since."""
+    until = alert.acknowledged_until
+    return until is not None and delivered[-1].notified_at < until <= now
 
 
 def _next_repetition(delivered: Collection[AlertNotification]) -> str:

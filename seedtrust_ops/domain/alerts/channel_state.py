@@ -93,14 +93,26 @@ def next_opening(alert_severity: str, delivered: Collection[AlertNotification]) 
     return f"rose-to-{alert_severity.lower()}" if has_risen else None
 
 
+def is_acknowledged(alert: Alert, at: datetime) -> bool:
+    """Return whether a person was working on the alert at `at` (aware), or when it was resolved.
+
+    An acknowledgement is for the severity that the person saw.
+    """
+    return (
+        alert.acknowledged_until is not None
+        and alert.acknowledged_until > (alert.resolved_at or at)
+        and alert.acknowledged_severity == alert.severity
+    )
+
+
 def owed_channels(
-    alert: Alert, delivered: Collection[AlertNotification], configured: Collection[Channel]
+    alert: Alert, delivered: Collection[AlertNotification], configured: Collection[Channel], *, at: datetime
 ) -> list[Channel]:
-    """Return the `configured` channels that still owe people an open, unacknowledged alert.
+    """Return the `configured` channels that still owe people an alert that is open and not acknowledged at `at`.
 
     `delivered` is what all channels have delivered about it.
     """
-    if alert.resolved_at is not None or alert.acknowledged_at is not None:
+    if alert.resolved_at is not None or is_acknowledged(alert, at):
         return []
     is_immediate = alert.severity in IMMEDIATE_SEVERITIES
     return [

@@ -14,7 +14,9 @@ from sqlalchemy import (
     ColumnElement,
     SQLColumnExpression,
     Text,
+    and_,
     case,
+    false,
     func,
     literal,
     literal_column,
@@ -30,6 +32,8 @@ from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Alert
 
 MAX_RESOLVED_LISTED = 200
+ACKNOWLEDGED_FOR = timedelta(hours=4)
+"""How long an acknowledgement holds unless the person says otherwise: about half a shift."""
 _FINDING_COLUMNS = [("rule", Text()), ("subject", Text()), ("severity", Text()), ("detail", Text())]
 
 
@@ -190,17 +194,20 @@ def sync_incidents(
     return {(alert.rule, alert.subject): alert.id for alert in alerts}
 
 
-def acknowledge(session: Session, alert_id: int, by: str) -> Alert:
-    """Acknowledge an open alert: nobody is notified of it again, not even that it is resolved.
+def acknowledge(session: Session, alert_id: int, by: str, duration: timedelta = ACKNOWLEDGED_FOR) -> Alert:
+    """Acknowledge an open alert for `duration`: `by` is working on it.
 
-    The first acknowledgement stays. Raises `UnknownAlert` and `AlertAlreadyResolved`.
+    Until then nobody is notified of it again, not even that it is resolved, unless it gets worse: its severity rises,
+    or it occurs again. If it is still open after that, it is notified again. A later acknowledgement replaces an
+    earlier one. Raises `UnknownAlert` and `AlertAlreadyResolved`.
     """
     alert = _lock_open_alert(session, alert_id)
-    if alert.acknowledged_at is None:
-        alert.acknowledged_at = func.now()
-        alert.acknowledged_by = by
-        session.flush()
-        session.refresh(alert)
+    alert.acknowledged_at = func.now()
+    alert.acknowledged_until = func.now() + duration
+    alert.acknowledged_severity = alert.severity
+    alert.acknowledged_by = by
+    session.flush()
+    session.refresh(alert)
     return alert
 
 
@@ -232,6 +239,12 @@ def resolved_alerts(session: Session) -> Sequence[Alert]:
         .order_by(Alert.resolved_at.desc())
         .limit(MAX_RESOLVED_LISTED)
     ).all()
+
+
+def is_acknowledged_now() -> ColumnElement[bool]:
+    """Return the condition of `channel_state.is_acknowledged`, now."""
+    is_in_time = Alert.acknowledged_until > func.coalesce(Alert.resolved_at, func.now())
+    return func.coalesce(and_(is_in_time, Alert.acknowledged_severity == Alert.severity), false())
 
 
 def severity_rank(severity: SQLColumnExpression[str]) -> ColumnElement[int]:

@@ -4,12 +4,15 @@ Emails that fail permanently have alerts of the same rule as the outbox, opened 
 """
 
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, case, func, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
+from seedtrust_ops.domain.approvals.writer import has_returned_payment
 from seedtrust_ops.domain.notifications.kind_registry import KINDS
 from seedtrust_ops.domain.outbox.email_sink import NOTIFICATIONS_FAILING
 from seedtrust_ops.domain.outbox.store import Destination
@@ -20,6 +23,11 @@ from seedtrust_ops.tables import Case, DisbursementRequest, Notification, Outgoi
 REPORTS_WAITING = "reports_waiting"
 DRS_OVERDUE = "drs_overdue"
 PENDING_REPORT = 1
+MAX_NAMED_REQUESTS = 10
+_ON_HOLD = "on hold"
+_NOT_SKIPPED = "approvable, but no run of dr_auto_approval has approved them"
+# The age of an infinite date is no number.
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _EVENTS = {
     Destination.POSTHOG: ("PostHog events", "POSTHOG_HOST, POSTHOG_API_KEY", "PostHog"),
     Destination.INTERNAL_API: ("internal API statuses", "INTERNAL_API_URL, INTERNAL_API_KEY", "the internal API"),
@@ -63,31 +71,73 @@ def reports_waiting(session: Session, *, max_wait_seconds: float) -> list[Findin
 
 
 def drs_overdue(session: Session, *, max_overdue_seconds: float) -> list[Finding]:
-    """Find whether requests that could be approved are more than `max_overdue_seconds` past their approval date."""
-    number, seconds = session.execute(
-        select(func.count(), func.extract("epoch", func.now() - func.min(DisbursementRequest.auto_authorize_at))).where(
-            # Not the condition of the approving jobs: a rule that shared it would miss whatever that misses.
+    """Find pending requests that are more than `max_overdue_seconds` past their own date, and why each was skipped.
+
+    A request that a person has put on hold waits on purpose: it is a finding of its own, for the daily digest.
+    """
+    # The request's own date and status alone decide, and no join may lose a row: a rule that shared the condition of
+    # the approving jobs would miss whatever they skip.
+    reason = case(
+        (DisbursementRequest.on_hold, _ON_HOLD),
+        (Case.status == "closed", "of a closed case"),
+        (User.is_active.is_not(True), "to an inactive payee"),
+        (has_returned_payment(), "whose payment came back"),
+        else_=_NOT_SKIPPED,
+    ).label("reason")
+    age = func.extract("epoch", func.now() - func.greatest(DisbursementRequest.auto_authorize_at, _EARLIEST))
+    rows = session.execute(
+        select(
+            reason,
+            func.count().label("number"),
+            func.max(age).label("seconds"),
+            func.array_agg(aggregate_order_by(DisbursementRequest.id, DisbursementRequest.auto_authorize_at))[
+                1:MAX_NAMED_REQUESTS
+            ].label("first"),
+        )
+        .outerjoin(Case, Case.id == DisbursementRequest.case_id)
+        .outerjoin(User, User.id == DisbursementRequest.payee_id)
+        .where(
             DisbursementRequest.status == "pending",
-            ~DisbursementRequest.on_hold,
-            Case.id == DisbursementRequest.case_id,
-            Case.status != "closed",
-            User.id == DisbursementRequest.payee_id,
-            User.is_active,
             DisbursementRequest.auto_authorize_at < func.now() - timedelta(seconds=max_overdue_seconds),
         )
-    ).one()
-    if not number:
-        return []
-    return [
+        .group_by(reason)
+        .order_by(reason)
+    ).all()
+    overdue = [row for row in rows if row.reason != _ON_HOLD]
+    found = []
+    if overdue:
+        number = sum(row.number for row in overdue)
+        found.append(
+            Finding(
+                DRS_OVERDUE,
+                "disbursement requests",
+                Severity.HIGH,
+                f"{pluralize(number, 'disbursement request is', 'disbursement requests are')} overdue for approval by "
+                f"more than {format_duration(max_overdue_seconds)}, the oldest by "
+                f"{format_duration(max(float(row.seconds) for row in overdue))}: "
+                f"{'; '.join(_describe_overdue(row) for row in overdue)}. Approve, deny or correct the skipped ones in "
+                "the platform. If others remain, check the last runs of dr_auto_approval and the ticks of its "
+                "schedule, then launch the job manually.",
+            )
+        )
+    found += [
         Finding(
             DRS_OVERDUE,
-            "disbursement requests",
-            Severity.HIGH,
-            f"{number} disbursement request{' is' if number == 1 else 's are'} overdue for approval by more than "
-            f"{format_duration(max_overdue_seconds)}, the oldest by {format_duration(float(seconds))}. Check the last "
-            "runs of dr_auto_approval and the ticks of its schedule, then launch the job manually.",
+            "disbursement requests on hold",
+            Severity.MEDIUM,
+            f"{_describe_overdue(row)}: pending for more than {format_duration(max_overdue_seconds)} past their date. "
+            "Approve or deny them in the platform once the reason for the hold is gone.",
         )
+        for row in rows
+        if row.reason == _ON_HOLD
     ]
+    return found
+
+
+def _describe_overdue(row: Row[*tuple[Any, ...]]) -> str:
+    ids = ", ".join(str(number) for number in row.first)
+    more = f" and {row.number - len(row.first)} more" if row.number > len(row.first) else ""
+    return f"{row.number} {row.reason} ({ids}{more})"
 
 
 def notifications_failing(

@@ -1,7 +1,7 @@
 """Health of the jobs' runs: runs that fail, expire or wait too long, read from JobRun, and ticks that launched none.
 
-Revoked runs are not counted. Jobs that only people launch, and stopped schedules and sensors, are not watched. The tick
-data is read in `monitoring/health_rules`.
+Revoked runs are not counted, nor failures that a person caused by what they gave a run. Jobs that only people launch,
+and stopped schedules and sensors, are not watched. The tick data is read in `monitoring/health_rules`.
 """
 
 from collections.abc import Sequence
@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Integer, Row, Text, func, or_, select, true
+from sqlalchemy import ColumnElement, Integer, Row, Text, exists, func, or_, select, true
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
+from seedtrust_ops.domain.job_failures import INPUT_ERROR
 from seedtrust_ops.domain.sql_arrays import array_table
-from seedtrust_ops.formatting import format_duration
+from seedtrust_ops.formatting import format_duration, single_line
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.tables import JobRun
+from seedtrust_ops.tables import ErrorRecord, JobRun
+from seedtrust_ops.tables.user_text import cut_text
 
 ERROR_SPIKE = "error_spike"
 EXPIRED_RUNS = "expired_runs"
@@ -27,6 +29,7 @@ SCHEDULE_MISSED = "schedule_missed"
 RUNS_EXAMINED_PER_JOB = 200
 """This many of a job's last runs, by queue time, are sorted by the time they ended."""
 ONE_DAY = timedelta(days=1)
+MAX_SENTENCE_CHARS = 500
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ def error_spike(
             ERROR_SPIKE,
             f"job {row.job}",
             Severity(row.severity),
-            f"{_last_runs(row, 'failed')} See run {row.run_id} in the Dagster UI for the error, and "
-            "docs/runbook.md for what to do about it.",
+            f"{_last_runs(row, 'failed')} {_sentence(row.error)} Look it up in docs/runbook.md; the run is "
+            f"{row.run_id}.",
         )
         for row in _unsuccessful_jobs(session, jobs, "ERROR", window_seconds)
     ]
@@ -129,8 +132,8 @@ def _unsuccessful_jobs(
     )
     ended_at = func.coalesce(JobRun.finished_at, JobRun.updated_at)
     last_queued = (
-        select(JobRun.run_id, JobRun.status, ended_at.label("ended_at"))
-        .where(JobRun.task_name == watched.c.job, JobRun.status.in_(("COMPLETED", status)))
+        select(JobRun.run_id, JobRun.status, cut_text(JobRun.error).label("error"), ended_at.label("ended_at"))
+        .where(JobRun.task_name == watched.c.job, JobRun.status.in_(("COMPLETED", status)), ~_is_input_error())
         .order_by(JobRun.queued_at.desc())
         .limit(RUNS_EXAMINED_PER_JOB)
         .correlate(watched)
@@ -138,15 +141,25 @@ def _unsuccessful_jobs(
     )
     last = select(
         last_queued.c.run_id,
+        last_queued.c.error,
         last_queued.c.ended_at,
         (last_queued.c.status == status).label("is_match"),
         func.row_number().over(order_by=last_queued.c.ended_at.desc()).label("recency"),
     ).lateral("last")
     recent_matches = func.count().filter(last.c.is_match, last.c.recency <= watched.c.consecutive_limit)
     last_match_at = func.max(last.c.ended_at).filter(last.c.is_match)
-    run_ids = func.array_agg(aggregate_order_by(last.c.run_id, last.c.recency)).filter(last.c.is_match)
+    run_ids, errors = (
+        func.array_agg(aggregate_order_by(column, last.c.recency)).filter(last.c.is_match)
+        for column in (last.c.run_id, last.c.error)
+    )
     return session.execute(
-        select(watched.c.job, watched.c.severity, watched.c.consecutive_limit, run_ids[1].label("run_id"))
+        select(
+            watched.c.job,
+            watched.c.severity,
+            watched.c.consecutive_limit,
+            run_ids[1].label("run_id"),
+            errors[1].label("error"),
+        )
         .select_from(watched)
         .join(last, true())
         .group_by(watched.c.job, watched.c.severity, watched.c.consecutive_limit)
@@ -160,6 +173,17 @@ def _unsuccessful_jobs(
     ).all()
 
 
+def _is_input_error() -> ColumnElement[bool]:
+    return exists(
+        select(ErrorRecord.id).where(ErrorRecord.job_run_id == JobRun.id, ErrorRecord.context.has_key(INPUT_ERROR))
+    )
+
+
+def _sentence(error: str | None) -> str:
+    """Return the run's own sentence on one line; those of unexpected errors contain no data."""
+    return single_line(error or "Its error is not recorded yet.", MAX_SENTENCE_CHARS)
+
+
 def _last_runs(row: Row[*tuple[Any, ...]], outcome: str) -> str:
     if row.consecutive_limit == 1:
         return f"A run of {row.job} {outcome}."
@@ -171,6 +195,7 @@ def _in_window(session: Session, jobs: Sequence[WatchedJob], status: str, window
     return session.execute(
         select(func.count()).where(
             JobRun.status == status,
+            ~_is_input_error(),
             JobRun.task_name.in_([job.name for job in jobs]),
             # The index is on queued_at; runs that waited or ran for over a day are not a spike.
             JobRun.queued_at > since - ONE_DAY,

@@ -167,7 +167,7 @@ def _update_alert(session: Session, day: date, compared: Reconciliation) -> None
         session,
         BANK_DISAGREES,
         str(day),
-        "MEDIUM",
+        "HIGH",
         f"SeedTrust and the bank differ on {pluralize(len(compared.differences), 'transaction')} of the batches of "
         f"{day}: {_join_ids(one.local.id for one in compared.differences)}. See check "
         "agrees_with_bank of asset huntington_transfers for both sides of each.",

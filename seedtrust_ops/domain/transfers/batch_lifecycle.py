@@ -28,7 +28,7 @@ from seedtrust_ops.domain.transfers.legacy_takeover import (
     was_started_by_legacy_worker,
 )
 from seedtrust_ops.domain.transfers.sending_context import BatchRun
-from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.errors import InputError, SeedTrustError
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 
 FINISHED_STATUSES = ("completed", "completed_with_errors", "failed")
@@ -40,7 +40,7 @@ MAX_ID = 2**63 - 1
 """The maximum of PostgreSQL's bigint; a query with a larger number, which a person may type, is an error."""
 
 
-class UnknownBatch(SeedTrustError):
+class UnknownBatch(InputError):
     """No batch has this id."""
 
 
@@ -53,7 +53,7 @@ class BatchNotQueueable(SeedTrustError):
         self.status = status
 
 
-class BatchNotQueued(SeedTrustError):
+class BatchNotQueued(InputError):
     """The batch is in a status that cannot be sent."""
 
 

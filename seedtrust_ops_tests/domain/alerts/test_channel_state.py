@@ -1,5 +1,7 @@
 """What each channel still owes people about an open alert, by what it has delivered."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from seedtrust_ops.domain.alerts.channel_state import Channel, owed_channels
@@ -25,9 +27,9 @@ IMMEDIATE = [Channel.EMAIL, Channel.POSTHOG, Channel.INTERNAL_API]
 def test_channel_owes_an_alert_until_it_has_said_its_severity(
     severity: str, delivered: list[tuple[str, str]], owed: list[Channel]
 ) -> None:
-    alert = Alert(id=1, severity=severity, resolved_at=None, acknowledged_at=None)
+    alert = Alert(id=1, severity=severity, resolved_at=None)
     rows = [
         AlertNotification(alert_id=1, channel=channel, notification="opened", severity=said, occurrences=1)
         for channel, said in delivered
     ]
-    assert owed_channels(alert, rows, ALL) == owed
+    assert owed_channels(alert, rows, ALL, at=datetime.now(UTC)) == owed

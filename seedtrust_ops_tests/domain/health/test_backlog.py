@@ -4,12 +4,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.health.backlog import drs_overdue, notifications_failing, reports_waiting
 from seedtrust_ops.domain.outbox.store import Destination
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.tables import Notification, OutgoingEvent, ReportRequest, User
+from seedtrust_ops.tables import (
+    DisbursementRequest,
+    HuntingtonBatch,
+    HuntingtonTransaction,
+    Notification,
+    OutgoingEvent,
+    ReportRequest,
+    User,
+)
 from seedtrust_ops_tests.support.case_factory import CaseFactory
 
 DAY = 86_400
@@ -61,34 +70,74 @@ def test_report_wait_counts_from_the_users_last_report(sessions: sessionmaker[Se
 
 
 @pytest.mark.parametrize(
-    ("columns", "case_columns", "payee_is_active", "is_overdue"),
+    ("columns", "case_columns", "payee_is_active", "found"),
     [
-        ({"auto_authorize_at": DAY - 900}, {}, True, False),
-        ({"auto_authorize_at": DAY + 60}, {}, True, True),
-        ({"auto_authorize_at": DAY + 60, "on_hold": True}, {}, True, False),
-        ({"auto_authorize_at": DAY + 60, "status": "denied"}, {}, True, False),
-        ({"auto_authorize_at": DAY + 60}, {"status": "closed"}, True, False),
-        ({"auto_authorize_at": DAY + 60}, {"status": "closing"}, True, True),
-        ({"auto_authorize_at": DAY + 60}, {}, False, False),
-        ({"auto_authorize_at": None}, {}, True, False),
+        ({"auto_authorize_at": DAY - 900}, {}, True, None),
+        ({"auto_authorize_at": DAY + 60}, {}, True, (Severity.HIGH, "1 approvable, but no run")),
+        ({"auto_authorize_at": 30 * DAY, "on_hold": True}, {}, True, (Severity.MEDIUM, "1 on hold ({})")),
+        ({"auto_authorize_at": DAY + 60, "status": "denied"}, {}, True, None),
+        ({"auto_authorize_at": 30 * DAY}, {"status": "closed"}, True, (Severity.HIGH, "1 of a closed case ({})")),
+        ({"auto_authorize_at": DAY + 60}, {"status": "closing"}, True, (Severity.HIGH, "1 approvable, but no run")),
+        ({"auto_authorize_at": 30 * DAY}, {}, False, (Severity.HIGH, "1 to an inactive payee ({})")),
+        ({"auto_authorize_at": None}, {}, True, None),
     ],
     ids=["within a day", "over a day", "on hold", "denied", "closed", "closing", "inactive payee", "no date"],
 )
-def test_approvable_request_past_its_date_is_overdue(
+def test_request_past_its_date_is_overdue_whatever_skips_it(
     sessions: sessionmaker[Session],
     factory: CaseFactory,
     columns: dict[str, Any],
     case_columns: dict[str, Any],
     payee_is_active: bool,
-    is_overdue: bool,
+    found: tuple[Severity, str] | None,
 ) -> None:
     case = factory.case(**case_columns)
     factory.change(User, case.surrogate_id, is_active=payee_is_active)
     seconds = columns["auto_authorize_at"]
-    factory.request(case, **(columns | {"auto_authorize_at": ago(seconds) if seconds is not None else None}))
+    request = factory.request(case, **(columns | {"auto_authorize_at": ago(seconds) if seconds is not None else None}))
     with sessions() as session:
-        found = drs_overdue(session, max_overdue_seconds=DAY)
-    assert [finding.subject for finding in found] == (["disbursement requests"] if is_overdue else [])
+        findings = drs_overdue(session, max_overdue_seconds=DAY)
+    assert [finding.severity for finding in findings] == ([found[0]] if found else [])
+    if found is not None:
+        assert found[1].format(request) in findings[0].detail
+
+
+def test_overdue_requests_are_counted_by_reason_and_named(
+    sessions: sessionmaker[Session], factory: CaseFactory
+) -> None:
+    closed, returned, on_hold = (factory.case(**columns) for columns in ({"status": "closed"}, {}, {}))
+    skipped = [factory.request(closed, auto_authorize_at=ago(days * DAY)) for days in range(13, 1, -1)]
+    came_back = factory.request(returned, auto_authorize_at=ago(2 * DAY))
+    with sessions.begin() as session:
+        batch = HuntingtonBatch(status="completed")
+        session.add(batch)
+        session.flush()
+        session.add(
+            HuntingtonTransaction(
+                batch_id=batch.id,
+                disbursement_request_id=came_back,
+                method="ach",
+                amount_cents=10_000,
+                payee_name="Ana Ruiz",
+                routing_number="044000024",
+                account_number_encrypted="x",
+                account_number_last4="6789",
+                account_type="checking",
+                status="returned",
+            )
+        )
+    factory.request(on_hold, auto_authorize_at=ago(2 * DAY), on_hold=True)
+    with sessions.begin() as session:
+        session.execute(
+            update(DisbursementRequest)
+            .where(DisbursementRequest.id == skipped[0])
+            .values(auto_authorize_at=text("'-infinity'"))
+        )
+    with sessions() as session:
+        overdue, waiting = drs_overdue(session, max_overdue_seconds=DAY)
+    assert (overdue.subject, waiting.subject) == ("disbursement requests", "disbursement requests on hold")
+    named = ", ".join(str(number) for number in skipped[:10])
+    assert f"12 of a closed case ({named} and 2 more); 1 whose payment came back ({came_back})" in overdue.detail
 
 
 def failing(sessions: sessionmaker[Session], *destinations: Destination) -> dict[str, Severity]:
