@@ -9,12 +9,20 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 
 from seedtrust_ops.domain.alerts.channel_state import IMMEDIATE_SEVERITIES, WATCHDOG_RULES
-from seedtrust_ops.status.models import DagsterStatus, StatusReport, Workload
+from seedtrust_ops.formatting import format_duration, pluralize
+from seedtrust_ops.status.models import DagsterStatus, StatusReport, Unnotified, Workload
 from seedtrust_ops.watchdog.evaluator import SCHEDULER_INTERVAL
 
 BATCH_SENSOR = "huntington_batch_sensor"
 BLOCKING_ALERT_RULES = frozenset({"bank_unauthorized", "bank_silent"})
 """Alert rules that mean no transfers can be sent while an alert is open."""
+
+
+HEARTBEAT_INTERVAL = timedelta(seconds=30)
+"""How often each part of Dagster's daemon sends a heartbeat; only its scheduler takes up to twice as long."""
+HEARTBEAT_LATE = HEARTBEAT_INTERVAL + timedelta(seconds=5)
+NOTIFIED_WITHIN = timedelta(seconds=60)
+"""An alert is notified by the next tick of the health sensor; three of them fit into this time."""
 
 
 class Level(IntEnum):
@@ -44,9 +52,10 @@ class Health:
 def evaluate_health(report: StatusReport, *, heartbeat_seconds: float, dev_env: bool) -> Health:
     """Return the health level and its reasons.
 
-    DOWN: a database is unavailable, the daemon is silent, or transfers cannot be sent (they are halted, the bank
-    rejects us or does not respond, or the batch sensor is off or silent). DEGRADED: a CRITICAL or HIGH alert is open
-    and not acknowledged, or a schedule or sensor has stopped ticking. While the daemon is silent, ticks are ignored.
+    DOWN: a database is unavailable, the daemon is silent, transfers cannot be sent (they are halted, the bank rejects
+    us or does not respond, or the batch sensor is off or silent), or people should have been notified of an alert and
+    nobody was. DEGRADED: a CRITICAL or HIGH alert is open and not acknowledged, a schedule or sensor has stopped
+    ticking, or the daemon's heartbeat is late. While the daemon is silent, ticks are ignored.
 
     Args:
         report: the status.
@@ -58,7 +67,7 @@ def evaluate_health(report: StatusReport, *, heartbeat_seconds: float, dev_env: 
         silent = _check_daemon(report.dagster, report.at, timedelta(seconds=heartbeat_seconds))
         reasons += [silent] if silent is not None else _check_ticks(report.dagster, report.at, dev_env)
     if report.workload is not None:
-        reasons += _check_workload(report.workload)
+        reasons += _check_workload(report.workload, report.at)
     reasons.sort(key=lambda reason: -reason.level)
     return Health(max((reason.level for reason in reasons), default=Level.HEALTHY), reasons)
 
@@ -72,6 +81,12 @@ def _check_daemon(dagster: DagsterStatus, now: datetime, limit: timedelta) -> Re
             Level.DOWN,
             f"Dagster's daemon has sent no heartbeat since {newest:%Y-%m-%d %H:%M:%S} UTC. Check whether "
             "`seedtrust-ops worker` is running.",
+        )
+    if now - newest > HEARTBEAT_LATE:
+        return Reason(
+            Level.DEGRADED,
+            f"Dagster's daemon has been silent for {format_duration((now - newest).total_seconds())}; it sends a "
+            f"heartbeat every {HEARTBEAT_INTERVAL.seconds} s. Check whether `seedtrust-ops worker` is running.",
         )
     hanging = [
         daemon for daemon, heartbeat in dagster.heartbeats.items() if now - heartbeat >= limit + SCHEDULER_INTERVAL
@@ -100,7 +115,8 @@ def _check_ticks(dagster: DagsterStatus, now: datetime, dev_env: bool) -> Iterat
             yield Reason(Level.DEGRADED, stopped)
 
 
-def _check_workload(workload: Workload) -> Iterator[Reason]:
+def _check_workload(workload: Workload, now: datetime) -> Iterator[Reason]:
+    yield from _check_notification(workload.unnotified, now)
     if workload.halted_reason is not None:
         yield Reason(Level.DOWN, workload.halted_reason)
     for alert in workload.alerts:
@@ -112,3 +128,18 @@ def _check_workload(workload: Workload) -> Iterator[Reason]:
             yield Reason(Level.DOWN, f"Transfers cannot be sent. {message}")
         elif alert.severity in IMMEDIATE_SEVERITIES and alert.acknowledged_by is None:
             yield Reason(Level.DEGRADED, message)
+
+
+def _check_notification(unnotified: Unnotified, now: datetime) -> Iterator[Reason]:
+    if unnotified.since is None:
+        return
+    alerts = pluralize(unnotified.alerts, "urgent alert")
+    if unnotified.email_error is not None:
+        yield Reason(Level.DOWN, f"Nobody can be notified of {alerts}: {unnotified.email_error}")
+    elif now - unnotified.since > NOTIFIED_WITHIN:
+        yield Reason(
+            Level.DOWN,
+            f"Nobody has been notified of {alerts}, open for up to "
+            f"{format_duration((now - unnotified.since).total_seconds())}. The last tick of job_health_sensor says "
+            "why: ALERT_EMAILS or the mail server's variables may be missing. `seedtrust-ops alerts` lists them.",
+        )

@@ -89,25 +89,37 @@ class Backlog:
 
 
 @dataclass(frozen=True)
+class Unnotified:
+    """How many urgent alerts have reached no person, since when, and why email fails (None if that is not known)."""
+
+    alerts: int = 0
+    since: datetime | None = None
+    email_error: str | None = None
+
+
+@dataclass(frozen=True)
 class Workload:
     """Status from the application's database.
 
     `halted_reason` says why no transfers are sent, None if they are. `batches` counts all batches by status;
-    `batches_in_progress` lists the oldest queued and processing ones. `transactions_in_flight` counts the
-    transactions in `processing` and `submitted` by status.
+    `batches_in_progress` lists the oldest queued and processing ones. `transfers_in_flight` counts transfers by what is
+    known of them, whatever somebody has written into their status; `bank_read_at` is when the bank's feed was last read
+    to its end. `unnotified` are the urgent alerts that have reached no person so far.
     """
 
     halted_reason: str | None
     batches: Mapping[str, int]
     batches_in_progress: list[BatchProgress]
-    transactions_in_flight: Mapping[str, int]
+    transfers_in_flight: Mapping[str, int]
     cents_in_flight: int
+    bank_read_at: datetime | None
     emails: Backlog
     events: Backlog
     reports: Backlog
     reports_in_progress: int
     alerts: list[OpenAlert]
     alerts_open: int
+    unnotified: Unnotified
 
 
 @dataclass(frozen=True)

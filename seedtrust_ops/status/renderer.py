@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seedtrust_ops.formatting import format_dollars, format_short_duration, single_line, strip_control_chars
-from seedtrust_ops.status.health import Health, Level
+from seedtrust_ops.status.health import HEARTBEAT_LATE, Health, Level
 from seedtrust_ops.status.models import (
     Backlog,
     BatchProgress,
@@ -25,8 +25,8 @@ from seedtrust_ops.status.models import (
 )
 
 WIDE_CONSOLE_COLUMNS = 118
-HEARTBEAT_LATE_SECONDS = 75
-"""A running daemon sends a heartbeat every 30 s, its scheduler every 60 s."""
+PART_LATE_SECONDS = 75
+"""When a single part of the daemon counts as late: its scheduler sends a heartbeat every 60 s."""
 _SEVERITY_LABELS = {
     "CRITICAL": ("CRIT", "bold red"),
     "HIGH": ("HIGH", "red"),
@@ -75,15 +75,21 @@ def print_status(console: Console, report: StatusReport, health: Health) -> None
     """Print the whole status for an on-call engineer."""
     label, style = _LEVEL_LABELS[health.level]
     console.print(Text.assemble(f"{report.at:%Y-%m-%d %H:%M:%S} UTC: SeedTrust Ops is ", (label, style), "."))
-    for error in report.errors:
-        console.print(Text(strip_control_chars(error), "bold red"))
-    if report.workload is not None and report.workload.halted_reason is not None:
-        console.print(Text(strip_control_chars(report.workload.halted_reason), "bold red"))
+    for reason in health.reasons:
+        if reason.level is Level.DOWN:
+            console.print(Text(strip_control_chars(reason.message), "bold red"))
     if report.dagster is not None:
         console.print(_daemon_line(report.dagster, report.at))
         for note in _shadow_line(report.dagster.jobs):
             console.print(note, soft_wrap=True)
-        console.print(_jobs_table(report.dagster.jobs, report.at, wide=console.width >= WIDE_CONSOLE_COLUMNS))
+        console.print(
+            _jobs_table(
+                report.dagster.jobs,
+                report.at,
+                is_silent=_is_silent(report.dagster, report.at),
+                wide=console.width >= WIDE_CONSOLE_COLUMNS,
+            )
+        )
         console.print(_queue_line(report.dagster, report.at))
     if report.workload is not None:
         for line in _workload_lines(report.workload, report.at):
@@ -99,12 +105,14 @@ def format_age(moment: datetime, now: datetime) -> str:
 def _daemon_line(dagster: DagsterStatus, now: datetime) -> Text:
     if not dagster.heartbeats:
         return Text("Daemon: never run on this database. Start `seedtrust-ops worker`.", "bold red")
+    newest = max(dagster.heartbeats.values())
+    if _is_silent(dagster, now):
+        return Text(f"Daemon: silent for {format_age(newest, now)} (last heartbeat {newest:%H:%M:%S} UTC).", "bold red")
     late = {
         daemon: heartbeat
         for daemon, heartbeat in dagster.heartbeats.items()
-        if (now - heartbeat).total_seconds() > HEARTBEAT_LATE_SECONDS
+        if (now - heartbeat).total_seconds() > PART_LATE_SECONDS
     }
-    newest = max(dagster.heartbeats.values())
     if not late:
         return Text(f"Daemon: running, last heartbeat {format_age(newest, now)} ago.")
     ages = ", ".join(
@@ -114,6 +122,10 @@ def _daemon_line(dagster: DagsterStatus, now: datetime) -> Text:
     return Text(f"Daemon: late heartbeats ({ages}).", "bold red")
 
 
+def _is_silent(dagster: DagsterStatus, now: datetime) -> bool:
+    return all(now - heartbeat > HEARTBEAT_LATE for heartbeat in dagster.heartbeats.values())
+
+
 def _shadow_line(jobs: Sequence[JobStatus]) -> Iterator[Text]:
     """Yield the line that lists the jobs in shadow mode, if there are any."""
     names = [job.name for job in jobs if job.is_in_shadow_mode]
@@ -121,7 +133,7 @@ def _shadow_line(jobs: Sequence[JobStatus]) -> Iterator[Text]:
         yield Text(f"Shadow mode (these jobs only record decisions): {', '.join(names)}.", "bold magenta")
 
 
-def _jobs_table(jobs: Sequence[JobStatus], now: datetime, *, wide: bool) -> Table:
+def _jobs_table(jobs: Sequence[JobStatus], now: datetime, *, is_silent: bool, wide: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     headers = ["job or sensor", "sev", "last run", "ago", "took", "next tick"]
     for header in headers + (["launched by"] if wide else []):
@@ -135,14 +147,14 @@ def _jobs_table(jobs: Sequence[JobStatus], now: datetime, *, wide: bool) -> Tabl
             Text(run_label, run_style) if job.severity else Text(""),
             Text(format_age(job.last_run_at, now) if job.last_run_at else ""),
             Text(format_short_duration(job.last_run_seconds) if job.last_run_seconds is not None else ""),
-            _tick(job, now),
+            _tick(job, now, is_silent=is_silent),
         ]
         launched_by = job.automation if job.automation != job.name else ""
         table.add_row(*cells, *([Text(launched_by or "manual")] if wide and job.severity else []))
     return table
 
 
-def _tick(job: JobStatus, now: datetime) -> Text:
+def _tick(job: JobStatus, now: datetime, *, is_silent: bool) -> Text:
     if job.automation is None:
         return Text("manual", "dim")
     if job.state == "STOPPED":
@@ -155,6 +167,9 @@ def _tick(job: JobStatus, now: datetime) -> Text:
     if job.automation.endswith("_sensor"):
         last = f"last {format_age(job.last_tick_at, now)} ago" if job.last_tick_at else "first due"
         return Text(last + failed, "red" if failed else "")
+    if is_silent:
+        # When it is due says nothing as long as nobody evaluates it.
+        return Text("unknown", "yellow")
     if job.next_tick_at > now:
         return Text(
             f"in {format_age(job.next_tick_at, now)}" + (", last" + failed if failed else ""), "red" if failed else ""
@@ -176,11 +191,15 @@ def _summarize_runs(counts: Iterable[RunCount], now: datetime) -> str:
 
 def _workload_lines(workload: Workload, now: datetime) -> Iterator[Text | Table]:
     batches = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in workload.batches.items())
-    in_flight = ", ".join(f"{count} {status}" for status, count in workload.transactions_in_flight.items())
-    yield Text(
-        f"Batches: {batches or 'none'}. Transactions in flight: {in_flight or 'none'}"
-        + (f" ({format_dollars(workload.cents_in_flight)})." if in_flight else ".")
-    )
+    in_flight = ", ".join(f"{count} {what}" for what, count in workload.transfers_in_flight.items())
+    if in_flight:
+        in_flight += f" ({format_dollars(workload.cents_in_flight)})"
+    yield Text(f"Batches: {batches or 'none'}.")
+    if workload.bank_read_at is None:
+        yield Text(f"Transfers in flight: {in_flight or 'unknown'}. The bank's feed was never read.")
+    else:
+        age = format_age(workload.bank_read_at, now)
+        yield Text(f"Transfers in flight: {in_flight or 'none'}, by the bank's feed as read {age} ago.")
     if workload.batches_in_progress:
         yield _batches_table(workload.batches_in_progress, now)
     yield Text.assemble(

@@ -80,8 +80,8 @@ def _job_status(
     own_ticks = ticks.get(automation or "")
     state = None
     if automation is not None:
-        # A schedule or sensor that no daemon has evaluated yet, or that is stopped by default, has no row.
-        is_on = own_ticks.is_on if own_ticks is not None else automation in ALWAYS_ON or not dev_env
+        # A daemon writes a row for everything that is on by default. Without any row, no daemon has run yet.
+        is_on = own_ticks.is_on if own_ticks is not None else not ticks and (automation in ALWAYS_ON or not dev_env)
         state = "RUNNING" if is_on else "STOPPED"
     return JobStatus(
         name=name,

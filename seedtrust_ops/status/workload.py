@@ -2,16 +2,26 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy import ColumnElement, case, exists, func, literal, or_, select, union_all
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.alerts.channel_state import (
+    CHANNELS_TO_PEOPLE,
+    IMMEDIATE_SEVERITIES,
+    WATCHDOG_RULES,
+    next_opening,
+    read_deliveries,
+)
 from seedtrust_ops.domain.alerts.store import is_acknowledged_now
+from seedtrust_ops.domain.outbox.email_sink import MAIL_SERVER, NOTIFICATIONS_FAILING
 from seedtrust_ops.domain.sql_arrays import in_array
+from seedtrust_ops.domain.transfers.bank_feed import last_read_at
 from seedtrust_ops.domain.transfers.batch_lifecycle import UNFINISHED_STATUSES
+from seedtrust_ops.domain.transfers.evidence import State, is_in_flight
 from seedtrust_ops.domain.transfers.kill_switch import get_halt_reason
 from seedtrust_ops.domain.transfers.leases import is_live
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.status.models import Backlog, BatchProgress, OpenAlert, Workload
+from seedtrust_ops.status.models import Backlog, BatchProgress, OpenAlert, Unnotified, Workload
 from seedtrust_ops.tables import (
     Alert,
     BatchLease,
@@ -20,6 +30,7 @@ from seedtrust_ops.tables import (
     Notification,
     OutgoingEvent,
     ReportRequest,
+    TransferEvidence,
 )
 
 MAX_BATCHES = 10
@@ -29,12 +40,7 @@ REPORT_PENDING, REPORT_IN_PROGRESS = 1, 2
 
 def read_workload(session: Session, *, halted_by_environment: bool) -> Workload:
     """Return the current workload."""
-    in_flight = session.execute(
-        select(HuntingtonTransaction.status, func.count(), func.sum(HuntingtonTransaction.amount_cents))
-        .where(HuntingtonTransaction.status.in_(("processing", "submitted")))
-        .group_by(HuntingtonTransaction.status)
-        .order_by(HuntingtonTransaction.status)
-    ).all()
+    in_flight = _read_in_flight(session)
     batches = session.execute(
         select(HuntingtonBatch.status, func.count()).group_by(HuntingtonBatch.status).order_by(HuntingtonBatch.status)
     )
@@ -42,8 +48,9 @@ def read_workload(session: Session, *, halted_by_environment: bool) -> Workload:
         halted_reason=get_halt_reason(session, halted_by_environment),
         batches={status: int(count) for status, count in batches},
         batches_in_progress=_read_batches(session),
-        transactions_in_flight={status: int(count) for status, count, _ in in_flight},
-        cents_in_flight=sum(int(cents) for _, _, cents in in_flight),
+        transfers_in_flight={what: number for what, number, _ in in_flight},
+        cents_in_flight=sum(cents for _, _, cents in in_flight),
+        bank_read_at=last_read_at(session),
         emails=_read_backlog(
             session, Notification.created_at, Notification.status == "queued", Notification.status == "failed"
         ),
@@ -62,7 +69,61 @@ def read_workload(session: Session, *, halted_by_environment: bool) -> Workload:
         or 0,
         alerts=_read_alerts(session),
         alerts_open=session.scalar(select(func.count()).select_from(Alert).where(Alert.resolved_at.is_(None))) or 0,
+        unnotified=_read_unnotified(session),
     )
+
+
+def _read_in_flight(session: Session) -> list[tuple[str, int, int]]:
+    """Return what is known of the transfers that have not settled, how many there are, and their cents."""
+    what = case(
+        (TransferEvidence.missing_since.is_not(None), "missing at the bank"),
+        (TransferEvidence.state == State.CONTRADICTED, "contradicted by the bank"),
+        (TransferEvidence.bank_transfer_id.is_(None), "with an unknown outcome"),
+        else_="accepted by the bank",
+    )
+    by_evidence = (
+        select(what.label("what"), TransferEvidence.amount_cents)
+        .outerjoin(HuntingtonTransaction, HuntingtonTransaction.id == TransferEvidence.transaction_id)
+        .where(or_(is_in_flight(), TransferEvidence.missing_since.is_not(None)))
+    )
+    # What the legacy worker sent before its first answer was recorded.
+    without_evidence = select(literal("without evidence"), HuntingtonTransaction.amount_cents).where(
+        HuntingtonTransaction.status.in_(("processing", "submitted")),
+        ~exists(TransferEvidence.transaction_id).where(TransferEvidence.transaction_id == HuntingtonTransaction.id),
+    )
+    transfers = union_all(by_evidence, without_evidence).subquery("transfers")
+    rows = session.execute(
+        select(transfers.c.what, func.count(), func.sum(transfers.c.amount_cents))
+        .group_by(transfers.c.what)
+        .order_by(transfers.c.what)
+    )
+    return [(kind, int(number), int(cents)) for kind, number, cents in rows]
+
+
+def _read_unnotified(session: Session) -> Unnotified:
+    """Return what people should know by now and no channel that reaches people has delivered."""
+    urgent = session.execute(
+        select(Alert.id, Alert.severity, Alert.opened_at).where(
+            Alert.resolved_at.is_(None),
+            Alert.severity.in_(IMMEDIATE_SEVERITIES),
+            Alert.rule.not_in(WATCHDOG_RULES),
+            ~is_acknowledged_now(),
+        )
+    ).all()
+    delivered = read_deliveries(session, [alert.id for alert in urgent])
+    waiting = [
+        alert.opened_at
+        for alert in urgent
+        if next_opening(
+            alert.severity, [row for row in delivered.get(alert.id, ()) if row.channel in CHANNELS_TO_PEOPLE]
+        )
+    ]
+    email_error = session.scalar(
+        select(Alert.detail).where(
+            Alert.rule == NOTIFICATIONS_FAILING, Alert.subject == MAIL_SERVER, Alert.resolved_at.is_(None)
+        )
+    )
+    return Unnotified(len(waiting), min(waiting, default=None), email_error)
 
 
 def _read_batches(session: Session) -> list[BatchProgress]:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from seedtrust_ops.status.health import Health, Level, evaluate_health
-from seedtrust_ops.status.models import Backlog, DagsterStatus, JobStatus, OpenAlert, StatusReport, Workload
+from seedtrust_ops.status.models import Backlog, DagsterStatus, JobStatus, OpenAlert, StatusReport, Unnotified, Workload
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 EMPTY_BACKLOG = Backlog(0, None, 0)
+NOTIFIED = Unnotified()
 
 
 def ago(seconds: float) -> datetime:
@@ -50,11 +51,24 @@ def status_report(
     heartbeats: dict[str, datetime] | None = None,
     alerts: tuple[OpenAlert, ...] = (),
     halted: str | None = None,
+    unnotified: Unnotified = NOTIFIED,
     **errors: Any,
 ) -> StatusReport:
     dagster = DagsterStatus(heartbeats_aged() if heartbeats is None else heartbeats, list(jobs), [], [])
     workload = Workload(
-        halted, {}, [], {}, 0, EMPTY_BACKLOG, EMPTY_BACKLOG, EMPTY_BACKLOG, 0, list(alerts), len(alerts)
+        halted,
+        {},
+        [],
+        {},
+        0,
+        ago(60),
+        EMPTY_BACKLOG,
+        EMPTY_BACKLOG,
+        EMPTY_BACKLOG,
+        0,
+        list(alerts),
+        len(alerts),
+        unnotified,
     )
     report = StatusReport(NOW, None, None, dagster, workload)
     if "application_error" in errors:
@@ -78,10 +92,40 @@ def evaluate(report: StatusReport, *, dev_env: bool = False) -> Health:
         pytest.param(status_report(dagster_error="It is down."), Level.DOWN, "It is down.", id="no Dagster database"),
         pytest.param(status_report(heartbeats={}), Level.DOWN, "never run", id="no daemon ever ran"),
         pytest.param(
+            status_report(heartbeats=heartbeats_aged(39)),
+            Level.DEGRADED,
+            "silent for 39 seconds",
+            id="39 s after a kill",
+        ),
+        pytest.param(
             status_report(heartbeats=heartbeats_aged(119)),
+            Level.DEGRADED,
+            "silent for 119 seconds",
+            id="heartbeats late, below the threshold",
+        ),
+        pytest.param(
+            status_report(heartbeats=heartbeats_aged(34)), Level.HEALTHY, None, id="heartbeats as late as they may be"
+        ),
+        pytest.param(
+            status_report(unnotified=Unnotified(2, ago(1), "The mail server refuses.")),
+            Level.DOWN,
+            "Nobody can be notified of 2 urgent alerts: The mail server refuses.",
+            id="nobody can be notified",
+        ),
+        pytest.param(
+            status_report(unnotified=Unnotified(1, ago(61))),
+            Level.DOWN,
+            "Nobody has been notified of 1 urgent alert, open for up to 61 seconds",
+            id="nobody was notified in time",
+        ),
+        pytest.param(
+            status_report(unnotified=Unnotified(1, ago(20))), Level.HEALTHY, None, id="to be notified by the next tick"
+        ),
+        pytest.param(
+            status_report(unnotified=Unnotified(0, None, "The mail server refuses.")),
             Level.HEALTHY,
             None,
-            id="heartbeats late, below the threshold",
+            id="emails fail after everybody was notified; that has an alert of its own",
         ),
         pytest.param(
             status_report(heartbeats=heartbeats_aged(120)), Level.DOWN, "no heartbeat since", id="daemon silent"

@@ -1,6 +1,7 @@
 """`status` and `health` on real databases: what they report, also if a database or the daemon is down."""
 
 import json
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import pytest
 from dagster._core.scheduler.instigation import InstigatorType, ScheduleInstigatorData, SensorInstigatorData
 from dagster._core.test_utils import create_run_for_test
 from rich.console import Console
+from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
@@ -20,7 +22,10 @@ from seedtrust_ops.cli.main import app
 from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.alerts.store import open_alert
+from seedtrust_ops.domain.transfers.evidence import ensure_evidence
 from seedtrust_ops.domain.transfers.leases import acquire_lease
+from seedtrust_ops.monitoring.alert_channels import configured_channels, notify_people
+from seedtrust_ops.orchestration.dagster_resources import InternalApiResource, MailResource, PostHogResource
 from seedtrust_ops.status.collector import collect_status
 from seedtrust_ops.status.health import evaluate_health
 from seedtrust_ops.status.renderer import print_status
@@ -153,6 +158,68 @@ def test_health_exit_code_follows_alerts_and_the_kill_switch(
     code, output = as_json("health")
     assert (code, output["level"]) == (2, "down")
     assert "the bank is migrating" in output["reasons"][0]["message"]
+
+
+@pytest.mark.usefixtures("dagster_environment")
+def test_health_says_at_once_that_nobody_can_be_notified(
+    instance: dg.DagsterInstance, sessions: "sessionmaker[Session]", set_variables: SetVariables
+) -> None:
+    record_heartbeat(instance)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        set_variables(
+            ALERT_EMAILS="oncall@seedtrust.example",
+            SMTP_HOST="127.0.0.1",
+            SMTP_PORT=str(unused.getsockname()[1]),
+            EMAIL_FROM="ops@seedtrust.example",
+        )
+        with sessions.begin() as session:
+            open_alert(session, "batch_stuck", "batch 3", "CRITICAL", "It is stuck.")
+        channels = configured_channels(MailResource(), InternalApiResource(), PostHogResource())
+        notify_people(sessions, channels, now=datetime.now(UTC), digest_of=None)
+    code, output = run("health")
+    assert code == 2
+    assert "Nobody can be notified of 2 urgent alerts: The mail server 127.0.0.1" in " ".join(output.split())
+    assert "Nobody can be notified of 2 urgent alerts" in run("status")[1]
+    assert "notifications_failing, mail server" in run("alerts")[1]
+
+
+@pytest.mark.usefixtures("dagster_environment")
+def test_silent_daemon_promises_no_ticks_and_off_schedules_are_off(
+    instance: dg.DagsterInstance, set_variables: SetVariables
+) -> None:
+    now = datetime.now(UTC)
+    record_heartbeat(instance, at=now - timedelta(seconds=39))
+    heal_schedule = TickRecorder(instance, "auto_heal_huntington_batches_schedule", InstigatorType.SCHEDULE)
+    heal_schedule.register(ScheduleInstigatorData("0 0 1 1 *", (now - timedelta(days=1)).timestamp()))
+    shown = run("status")[1]
+    assert "SeedTrust Ops is degraded" in shown
+    assert "Daemon: silent for 39s (last heartbeat " in shown or "Daemon: silent for 40s" in shown
+    ticks = {line.split()[0]: line.rstrip().split()[-1] for line in shown.splitlines() if "_" in line}
+    assert ticks["auto_heal_huntington_batches"] == "unknown"
+    # The daemon has run, and has found this schedule off by default.
+    assert ticks["dr_auto_approval"] == "off"
+
+
+@pytest.mark.usefixtures("dagster_environment")
+def test_transfers_in_flight_are_counted_by_evidence(
+    company: Company, instance: dg.DagsterInstance, sessions: "sessionmaker[Session]"
+) -> None:
+    assert "Transfers in flight: unknown. The bank's feed was never read." in run("status")[1]
+    by_hand, legacy = company.transactions(company.batch([1_000, 2_000]))
+    with sessions.begin() as session:
+        ensure_evidence(session, [by_hand.id])
+        session.execute(text("update huntington_transactions set status = 'failed' where id = :id"), {"id": by_hand.id})
+        session.execute(
+            text("update huntington_transactions set status = 'processing' where id = :id"), {"id": legacy.id}
+        )
+        session.execute(
+            text(
+                "insert into ops.bank_feed_cursors (name, read_up_to, last_read_at) values ('huntington', now(), now())"
+            )
+        )
+    shown = " ".join(run("status")[1].split())
+    assert "Transfers in flight: 1 with an unknown outcome, 1 without evidence ($30.00), by the bank's feed" in shown
 
 
 @pytest.mark.usefixtures("child_processes")

@@ -40,6 +40,10 @@ class Channel(StrEnum):
     DIGEST = "digest"
 
 
+CHANNELS_TO_PEOPLE = (Channel.EMAIL,)
+"""The channels that reach a person at once; PostHog and the internal API are read by those who look there."""
+
+
 @dataclass(frozen=True)
 class Delivery:
     """One delivered notification: which alert, by which channel, and what it said of it; `notified_at` is aware."""

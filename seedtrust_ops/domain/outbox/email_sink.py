@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 from seedtrust_ops.domain.db_transaction import Sessions
 from seedtrust_ops.domain.notifications.kind_registry import KINDS, MAX_NAME_CHARS, Urgency, kind_names_by_urgency
+from seedtrust_ops.domain.notifications.notification_kinds import ALERT_KINDS
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer, UnsendableEmail
 from seedtrust_ops.domain.outbox.dispatcher import DeliveryReport, Sink, Withheld, send_due
 from seedtrust_ops.domain.outbox.queue import Queue, RetryPolicy, requeue
@@ -47,7 +48,7 @@ NOTIFICATIONS_FAILING = "notifications_failing"
 MAIL_SERVER = "mail server"
 """The subject of the alert that no email can be sent."""
 NOTIFY_AFTER = timedelta(minutes=10)
-"""An outage of the mail server opens an alert once an email has waited this long."""
+"""An outage of the mail server opens an alert once an email has waited this long, one about an alert at once."""
 INACTIVE_RECIPIENT = "The recipient is not an active user; inactive users receive no email."
 EMAIL_RETRIES = RetryPolicy(first_delay=timedelta(minutes=1), backoff_factor=6, max_attempts=5)
 """Emails are retried after 1, 6 and 36 minutes, and 3.6 hours."""
@@ -192,11 +193,17 @@ class _EmailSink(Sink[Notification, DueEmail]):
         )
 
     def on_outage(self, session: Session, error: str) -> None:
-        waiting = count_queued_emails(session, NOTIFY_AFTER)
-        if waiting:
+        sentences = []
+        # At once: while an email about an alert waits, perhaps nobody knows of that alert.
+        if count_queued_emails(session, kinds=[kind.name for kind in ALERT_KINDS]):
+            sentences.append("Emails about alerts are waiting for it.")
+        if waiting := count_queued_emails(session, min_age=NOTIFY_AFTER):
             # The number renews the alert while more and more emails wait.
-            text = f"{pluralize(waiting, 'email')} waiting for more than {format_duration(NOTIFY_AFTER.seconds)}."
-            open_alert(session, NOTIFICATIONS_FAILING, MAIL_SERVER, "HIGH", f"{error} {text}")
+            sentences.append(
+                f"{pluralize(waiting, 'email')} waiting for more than {format_duration(NOTIFY_AFTER.seconds)}."
+            )
+        if sentences:
+            open_alert(session, NOTIFICATIONS_FAILING, MAIL_SERVER, "HIGH", " ".join([error, *sentences]))
 
 
 def message_id(dedupe_key: str, sender: str) -> str:

@@ -6,7 +6,7 @@ only dedupe_key, kind, recipient_id, recipient_email, variables and subject (emp
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -145,10 +145,14 @@ def count_due_emails(session: Session, kinds: Sequence[str] | None = None) -> in
     return session.scalar(select(func.count()).select_from(Notification).where(*is_due(Notification), of_kinds)) or 0
 
 
-def count_queued_emails(session: Session, min_age: timedelta) -> int:
-    """Return how many emails that are still in the queue were written at least `min_age` ago."""
-    is_old = Notification.created_at <= func.now() - min_age
-    return session.scalar(select(func.count(Notification.id)).where(Notification.status == QUEUED, is_old)) or 0
+def count_queued_emails(
+    session: Session, *, min_age: timedelta = timedelta(0), kinds: Collection[str] | None = None
+) -> int:
+    """Return how many emails of these kinds, or of all, are still in the queue and were written `min_age` ago."""
+    is_meant = Notification.created_at <= func.now() - min_age
+    if kinds is not None:
+        is_meant &= Notification.kind.in_(kinds)
+    return session.scalar(select(func.count(Notification.id)).where(Notification.status == QUEUED, is_meant)) or 0
 
 
 def abandon_all(session: Session, destination: Destination, reason: str, key_prefix: str = "") -> int:

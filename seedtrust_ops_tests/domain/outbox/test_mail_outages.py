@@ -75,6 +75,20 @@ def test_outage_of_ten_minutes_alerts_until_the_next_email_is_sent(outbox: Outbo
     assert outbox.open_alerts() == {}
 
 
+def test_outage_alerts_at_once_if_an_email_about_an_alert_waits(outbox: OutboxHarness, tmp_path: Path) -> None:
+    outbox.enqueue(kind="alert-opened", recipient_id=None)
+    stopped_server = start_mailbox(tmp_path / "gone.sqlite")
+    stopped_server.kill()
+    running_server, outbox.mailbox = outbox.mailbox, stopped_server
+    outbox.send_due()
+    assert list(outbox.open_alerts()) == ["mail server"]
+
+    outbox.mailbox = running_server
+    outbox.make_all_due()
+    assert outbox.send_due().sent == 1
+    assert outbox.open_alerts() == {}
+
+
 def test_late_response_counts_as_lost(outbox: OutboxHarness) -> None:
     email_id = outbox.enqueue()
     # Only the response to the email is late; the delay is longer than a busy machine might stall.
