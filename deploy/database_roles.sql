@@ -212,7 +212,7 @@ grant update (status, queued_at, finished_at, error) on public.huntington_batche
 grant execute on function ops.post_ledger_entries, ops.post_ledger_correction to seedtrust_ops_operator;
 grant insert on ops.transfer_attempts, ops.notifications, ops.alerts to seedtrust_ops_operator;
 grant insert, update on ops.statuses_before_payment to seedtrust_ops_operator;
-grant update (state, settled_as, settled_seen_at, missing_since, unknown_to_bank_at, changed_at)
+grant update (state, bank_amount_cents, settled_as, settled_seen_at, missing_since, unknown_to_bank_at, changed_at)
     on ops.transfer_evidence to seedtrust_ops_operator;
 grant update (severity, detail, occurrences) on ops.alerts to seedtrust_ops_operator;
 alter role seedtrust_ops_operator set lock_timeout = '20s';
@@ -248,8 +248,8 @@ grant select on all tables in schema ops to seedtrust_ops_read;
 revoke select on ops.notification_attachments, ops.transfer_evidence from seedtrust_ops_read;
 grant select (
     transaction_id, state, disbursement_request_id, account_id, method, amount_cents, payee_name, account_number_last4,
-    account_type, bank_transfer_id, bank_status, bank_updated_at, unknown_to_bank_at, missing_since, settled_as,
-    settled_seen_at, changed_at
+    account_type, bank_transfer_id, bank_status, bank_updated_at, bank_created_at, bank_amount_cents,
+    unknown_to_bank_at, missing_since, settled_as, settled_seen_at, changed_at
 ) on ops.transfer_evidence to seedtrust_ops_read;
 grant select (notification_id, filename, media_type) on ops.notification_attachments to seedtrust_ops_read;
 alter role seedtrust_ops_read set default_transaction_read_only = on;

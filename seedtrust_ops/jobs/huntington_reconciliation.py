@@ -66,7 +66,8 @@ def huntington_transfers(
     huntington_transfers,
     name="agrees_with_bank",
     opens_alerts=True,
-    description="For each of the day's transactions, the bank sent the amount that SeedTrust recorded, to the cent. "
+    description="For each of the day's transactions, the bank sent the amount that SeedTrust recorded and booked, to "
+    "the cent. "
     "Does not pass if the bank can't be queried.",
 )
 def huntington_transfers_check(
@@ -95,9 +96,9 @@ def _check_result(compared: Reconciliation, day: date) -> dg.AssetCheckResult:
         )
     else:
         description = (
-            f"The bank disagrees on {len(compared.differences)} of {compared.transactions} transactions of "
-            f"{format_date(day)}. See the last run of auto_heal_huntington_batches; resolve remaining differences with "
-            "Huntington."
+            f"The bank or the ledger disagrees on {len(compared.differences)} of {compared.transactions} transactions "
+            f"of {format_date(day)}. See the last run of auto_heal_huntington_batches; resolve remaining differences "
+            "with Huntington."
         )
     return dg.AssetCheckResult(
         passed=compared.agrees,

@@ -1,4 +1,4 @@
-"""Builds the eleven health rules of `domain/health` with their thresholds, and reads the Dagster data they need."""
+"""Builds the health rules of `domain/health` with their thresholds, and reads the Dagster data they need."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -44,6 +44,7 @@ from seedtrust_ops.domain.health.runs import (
     pending_accumulating,
     schedule_missed,
 )
+from seedtrust_ops.domain.health.settlement import SETTLEMENT_OVERDUE, settlement_overdue
 from seedtrust_ops.domain.outbox.email_sink import NOTIFICATIONS_FAILING
 from seedtrust_ops.domain.outbox.store import Destination
 from seedtrust_ops.errors import ConfigurationError
@@ -57,6 +58,7 @@ JOB_COVERED_BY_RULE = {
     BATCH_STUCK: "process_huntington_batch",
     BATCH_HELD: "process_huntington_batch",
     LEDGER_MISMATCH: "process_huntington_batch",
+    SETTLEMENT_OVERDUE: "process_huntington_batch",
     REPORTS_WAITING: "report_generation",
     DRS_OVERDUE: "dr_auto_approval",
 }
@@ -134,6 +136,7 @@ def health_rules(
             NOTIFICATIONS_FAILING,
             partial(notifications_failing, max_wait_seconds=thresholds.outbox_wait_seconds, destinations=destinations),
         ),
+        HealthRule(SETTLEMENT_OVERDUE, partial(settlement_overdue, now=now)),
         HealthRule(LEDGER_MISMATCH, ledger_mismatch, min_interval_seconds=thresholds.ledger_every_seconds),
     ]
     return [

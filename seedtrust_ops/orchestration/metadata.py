@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import dagster as dg
-from sqlalchemy import select
+from sqlalchemy import case, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.balances.balance_invariants import Violations
@@ -23,8 +23,10 @@ from seedtrust_ops.domain.reconciliation.daily_batches import DailyBatch, DailyT
 from seedtrust_ops.domain.reports.report_content import format_value
 from seedtrust_ops.domain.transfers.auto_heal import HealReport
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport
+from seedtrust_ops.domain.transfers.evidence import is_awaiting_settlement
+from seedtrust_ops.domain.transfers.settlement_deadlines import settles_on
 from seedtrust_ops.formatting import format_dollars, format_short_duration, single_line
-from seedtrust_ops.tables import HuntingtonTransaction
+from seedtrust_ops.tables import HuntingtonTransaction, TransferEvidence
 from seedtrust_ops.tag_names import BATCH_TAG, PROGRESS_TAG
 
 if TYPE_CHECKING:
@@ -70,7 +72,10 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> d
 
 
 def batch_metadata(sessions: sessionmaker[Session], report: BatchReport) -> dict[str, dg.MetadataValue[Any]]:
-    """Return a batch's status and transactions, those that did not go through first."""
+    """Return a batch's status and transactions, those that did not go through first.
+
+    "Settles by" is the last day of what the bank has accepted: after it, the transfer is overdue.
+    """
     with sessions() as session:
         rows = session.execute(
             select(
@@ -82,7 +87,9 @@ def batch_metadata(sessions: sessionmaker[Session], report: BatchReport) -> dict
                 HuntingtonTransaction.status,
                 HuntingtonTransaction.failure_reason,
                 HuntingtonTransaction.bank_transfer_id,
+                case((is_awaiting_settlement(), TransferEvidence.bank_created_at)).label("accepted_at"),
             )
+            .outerjoin(TransferEvidence, TransferEvidence.transaction_id == HuntingtonTransaction.id)
             .where(HuntingtonTransaction.batch_id == report.batch_id)
             .order_by(HuntingtonTransaction.status.in_(("submitted", "completed")), HuntingtonTransaction.id)
             .limit(ROWS_SHOWN)
@@ -98,7 +105,7 @@ def batch_metadata(sessions: sessionmaker[Session], report: BatchReport) -> dict
             [(status, count, format_dollars(report.cents[status])) for status, count in sorted(report.counts.items())],
         ),
         f"Transactions (first {len(rows)} of {total})": markdown_table(
-            ["Transaction", "Method", "Payee", "Account", "Amount", "Status", "Reason", "Bank transfer"],
+            ["Transaction", "Method", "Payee", "Account", "Amount", "Status", "Reason", "Settles by", "Bank transfer"],
             [
                 (
                     row.id,
@@ -108,6 +115,7 @@ def batch_metadata(sessions: sessionmaker[Session], report: BatchReport) -> dict
                     format_dollars(row.amount_cents),
                     row.status,
                     row.failure_reason or "",
+                    format_short_date(settles_on(row.method, row.accepted_at)) if row.accepted_at is not None else "",
                     row.bank_transfer_id or "",
                 )
                 for row in rows
@@ -269,7 +277,7 @@ def _batch_row(one: DailyBatch) -> tuple[object, ...]:
 
 
 def reconciliation_metadata(compared: Reconciliation, day: date) -> Metadata:
-    """Return our total and the bank's total for a day, and each transaction on which they differ."""
+    """Return our total and the bank's total for a day, and each transaction on which they or the ledger differ."""
     differences = compared.differences
     return {
         "Day": dg.MetadataValue.text(format_date(day)),
@@ -278,7 +286,16 @@ def reconciliation_metadata(compared: Reconciliation, day: date) -> Metadata:
         "Sent according to the bank": dg.MetadataValue.text(format_dollars(compared.bank_cents)),
         "Difference": dg.MetadataValue.text(format_dollars(compared.bank_cents - compared.local_cents)),
         f"Differences (first {min(len(differences), ROWS_SHOWN)} of {len(differences)})": markdown_table(
-            ["Transaction", "Batch", "Our status", "Our amount", "Our sent amount", "Bank status", "Bank amount"],
+            [
+                "Transaction",
+                "Batch",
+                "Our status",
+                "Our amount",
+                "Our sent amount",
+                "Booked",
+                "Bank status",
+                "Bank amount",
+            ],
             [
                 (
                     one.local.id,
@@ -286,6 +303,7 @@ def reconciliation_metadata(compared: Reconciliation, day: date) -> Metadata:
                     one.local.status,
                     format_dollars(one.local.amount_cents),
                     format_dollars(one.local.sent_cents),
+                    format_dollars(one.local.booked_cents),
                     one.bank_status,
                     format_dollars(one.bank_cents),
                 )
@@ -340,6 +358,11 @@ def weekly_review_metadata(week: WeeklyFigures) -> Metadata:
 def format_date(day: date) -> str:
     """Return a date in full: Monday, November 23, 2026."""
     return f"{day:%A, %B} {day.day}, {day.year}"
+
+
+def format_short_date(day: date) -> str:
+    """Return a date of these weeks, for tables: Fri, Dec 4."""
+    return f"{day:%a, %b} {day.day}"
 
 
 def _sparkline(cents: Sequence[int]) -> str:

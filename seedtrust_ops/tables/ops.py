@@ -60,9 +60,11 @@ class TransferEvidence(OpsTable):
 
     There is a row from the first attempt or bank id on. It stays as it is if somebody changes or deletes the
     transaction, so what is in flight never depends on what a person wrote there (`domain/transfers/evidence`).
-    `unknown_to_bank_at` is when the bank did not know the key after the grace period, null once it is sent again;
-    `missing_since` is since when lookups have not found a transfer that the bank had. `settled_as` is what a person
-    decided, and `settled_seen_at` the time of the bank's answer that this person saw, if any. Amounts in cents.
+    `bank_created_at` is when the bank accepted it, and `bank_amount_cents` what it moves there; both are null while the
+    bank has said nothing, or said it before revision 0019. `unknown_to_bank_at` is when the bank did not know the key
+    after the grace period, null once it is sent again; `missing_since` is since when lookups have not found a transfer
+    that the bank had. `settled_as` is what a person decided, and `settled_seen_at` the time of the bank's answer that
+    this person saw, if any. Amounts in cents.
     """
 
     __tablename__ = "transfer_evidence"
@@ -80,6 +82,11 @@ class TransferEvidence(OpsTable):
             postgresql_where=text("state = ANY (ARRAY['in_flight'::text, 'contradicted'::text])"),
         ),
         Index("transfer_evidence_by_request", "disbursement_request_id"),
+        Index(
+            "transfer_evidence_unsettled",
+            "bank_created_at",
+            postgresql_where=text("(bank_status = 'accepted'::text) AND (settled_as IS NULL)"),
+        ),
     )
 
     transaction_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -96,6 +103,8 @@ class TransferEvidence(OpsTable):
     bank_transfer_id: Mapped[str | None]
     bank_status: Mapped[str | None]
     bank_updated_at: Mapped[datetime | None]
+    bank_created_at: Mapped[datetime | None]
+    bank_amount_cents: Mapped[int | None]
     unknown_to_bank_at: Mapped[datetime | None]
     missing_since: Mapped[datetime | None]
     settled_as: Mapped[str | None]

@@ -10,12 +10,14 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
+import seedtrust_ops
 from seedtrust_ops.domain.approvals.by_date import approve_due
 from seedtrust_ops.domain.balances.snapshot import write_balance_snapshot
 from seedtrust_ops.domain.locks import Lock, hold_lock
 from seedtrust_ops.domain.reminders.balances import find_balance_reminders
 from seedtrust_ops.migrations.migrator import migrate
 
+PACKAGE = Path(seedtrust_ops.__file__).parent
 HOLDERS: dict[Lock, Callable[[sessionmaker[Session], Path], object]] = {
     Lock.APPROVALS: lambda sessions, _folder: approve_due(sessions()),
     Lock.BALANCE_REMINDERS: lambda sessions, _folder: find_balance_reminders(sessions(), date(2026, 3, 3)),
@@ -29,6 +31,17 @@ def impatient(database_url: URL) -> Iterator[Engine]:
     engine = create_engine(database_url, connect_args={"options": "-c lock_timeout=500ms"})
     yield engine
     engine.dispose()
+
+
+def test_advisory_locks_are_taken_only_before_there_are_tables() -> None:
+    modules = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.*")
+        if path.suffix in (".py", ".sql") and "pg_advisory" in path.read_text()
+    }
+    # The first of them locks in the server's database `postgres`, so their numbers never meet.
+    assert modules == {"database/embedded_postgres.py", "migrations/migrator.py"}
+    assert len(set(Lock)) == len(Lock.__members__)
 
 
 @pytest.mark.parametrize("lock", Lock)

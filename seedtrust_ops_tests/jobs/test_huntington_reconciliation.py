@@ -15,7 +15,7 @@ from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.jobs.huntington_reconciliation import NAME, huntington_reconciliation_schedule
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops.tables import Alert, HuntingtonTransaction
+from seedtrust_ops.tables import Alert, HuntingtonTransaction, LedgerEntry
 from seedtrust_ops_tests.jobs.job_runner import process
 from seedtrust_ops_tests.support.all_jobs import LONG_TIMEOUTS
 from seedtrust_ops_tests.support.environment import SetVariables
@@ -73,6 +73,13 @@ def open_alerts(company: Company) -> list[str]:
         return list(session.scalars(query))
 
 
+def book(company: Company, transaction_id: int, cents: int, kind: str = "disbursement") -> None:
+    account_id = company.case().account_id
+    entry = LedgerEntry(account_id=account_id, amount_cents=cents, kind=kind, huntington_transaction_id=transaction_id)
+    with company.sessions.begin() as session:
+        session.add(entry)
+
+
 @pytest.fixture
 def sent_ids(company: Company) -> list[int]:
     """Transactions of a batch that the bank has completed, in the order of AMOUNTS."""
@@ -121,12 +128,25 @@ def not_recorded_yet(company: Company, _bank: BankProcess, transaction_id: int) 
     set_row(company, transaction_id, status="processing")
 
 
+def booked_as_one_cent(company: Company, _bank: BankProcess, transaction_id: int) -> None:
+    with company.sessions.begin() as session:
+        session.execute(
+            update(LedgerEntry).where(LedgerEntry.huntington_transaction_id == transaction_id).values(amount_cents=-1)
+        )
+
+
+def booked_and_given_back(company: Company, _bank: BankProcess, transaction_id: int) -> None:
+    book(company, transaction_id, AMOUNTS[1], "reversal")
+
+
 @pytest.mark.parametrize(
     ("make_difference", "row"),
     [
-        (recorded_as_failed, "failed | $200.50 | $0.00 | completed | $200.50"),
-        (recorded_one_cent_higher, "completed | $200.51 | $200.51 | completed | $200.50"),
-        (not_recorded_yet, "processing | $200.50 | $0.00 | completed | $200.50"),
+        (recorded_as_failed, "failed | $200.50 | $0.00 | $200.50 | completed | $200.50"),
+        (recorded_one_cent_higher, "completed | $200.51 | $200.51 | $200.50 | completed | $200.50"),
+        (not_recorded_yet, "processing | $200.50 | $0.00 | $200.50 | completed | $200.50"),
+        (booked_as_one_cent, "completed | $200.50 | $200.50 | $0.01 | completed | $200.50"),
+        (booked_and_given_back, "completed | $200.50 | $200.50 | $0.00 | completed | $200.50"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -161,17 +181,19 @@ def test_transfer_that_never_reached_the_bank_differs_in_full(company: Company) 
     evaluation = check_of(run())
     assert not evaluation.passed
     assert f"| {transaction_id} |" in differences_table(evaluation)
-    assert differences_table(evaluation).endswith("| completed | $42.00 | $42.00 | unknown | $0.00 |")
+    assert differences_table(evaluation).endswith("| completed | $42.00 | $42.00 | $0.00 | unknown | $0.00 |")
 
 
 def test_returned_transfer_agrees_once_it_is_recorded(company: Company, bank: BankProcess) -> None:
     transaction_id = company.transaction(company.batch(), None, 4_200, status="completed", method="ach")
     key, reference = idempotency_key(transaction_id), str(transaction_id)
     bank.control.insert_transfer(reference, 4_200, idempotency_key=key, status="completed")
+    book(company, transaction_id, -4_200)
     assert check_of(run()).passed
     bank.control.return_reference(reference, "R01")
     assert not check_of(run()).passed
     set_row(company, transaction_id, status="returned", failure_reason="R01")
+    book(company, transaction_id, 4_200, "reversal")
     evaluation = check_of(run())
     assert evaluation.passed
     assert evaluation.metadata["Sent according to the bank"].value == "$0.00"
@@ -181,6 +203,7 @@ def test_legacy_transfers_are_found_by_reference(company: Company, bank: BankPro
     transaction_id = company.transaction(company.batch(status="completed"), None, 4_200, status="completed")
     inserted = bank.control.insert_transfer(str(transaction_id), 4_200, status="completed")
     set_row(company, transaction_id, bank_transfer_id=inserted["id"])
+    book(company, transaction_id, -4_200)
     assert check_of(run()).passed
 
 

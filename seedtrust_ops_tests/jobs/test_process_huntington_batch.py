@@ -16,8 +16,11 @@ from sqlalchemy.engine import URL
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.domain.transfers.kill_switch import halt
 from seedtrust_ops.domain.transfers.leases import acquire_lease
+from seedtrust_ops.domain.transfers.settlement_deadlines import settles_on
+from seedtrust_ops.orchestration.metadata import format_short_date
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES
 from seedtrust_ops.sandbox.bank.process import BankProcess
+from seedtrust_ops.tables import TransferEvidence
 from seedtrust_ops_tests.jobs.job_runner import PROCESS, process, run
 from seedtrust_ops_tests.support.databases import create_platform_schema, plain_url, temporary_database
 from seedtrust_ops_tests.support.environment import SetVariables
@@ -60,13 +63,29 @@ def test_queued_batch_is_sent_and_shown_in_metadata(company: Company, bank: Bank
         assert company.cipher.decrypt(transaction.account_number_encrypted) not in table
 
 
+def test_day_by_which_an_ach_settles_is_shown_in_metadata(company: Company) -> None:
+    case = company.case()
+    batch_id = company.batch([700], case=case)
+    ach = company.transaction(batch_id, company.request(case, 500), 500, method="ach")
+    metadata = process(batch_id).metadata
+    table = next(str(value.value) for name, value in metadata.items() if name.startswith("Transactions"))
+    columns = [cell.strip() for cell in table.splitlines()[0].split("|")]
+    rows = {cells[1]: cells for cells in ([cell.strip() for cell in row.split("|")] for row in table.splitlines())}
+    with company.sessions() as session:
+        accepted_at = session.get_one(TransferEvidence, ach).bank_created_at
+    assert accepted_at is not None
+    shown = {number: cells[columns.index("Settles by")] for number, cells in rows.items() if number.isdigit()}
+    assert shown.pop(str(ach)) == format_short_date(settles_on("ach", accepted_at))
+    assert list(shown.values()) == [""]
+
+
 def test_user_text_cannot_become_markup_in_metadata(company: Company) -> None:
     case = company.case()
     batch_id = company.batch(case=case)
     company.transaction(batch_id, company.request(case, 100), 100, payee_name="a|b <script>[x](http://y)")
     table = next(str(value.value) for name, value in process(batch_id).metadata.items() if name.startswith("Transac"))
     row = table.splitlines()[2]
-    assert row.count("|") == 9
+    assert row.count("|") == 10
     assert "<script>" not in row
     assert "](" not in row
 

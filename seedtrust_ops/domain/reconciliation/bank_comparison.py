@@ -1,4 +1,4 @@
-"""Compares our transactions of a day with the bank's transfers, to the cent, and opens an alert if they differ.
+"""Compares a day's transactions, their ledger entries and the bank's transfers, and opens an alert if they differ.
 
 It looks transfers up by key, and by reference if the bank does not know our key (the legacy worker's transfers). It
 changes no transaction; that is the job of `transfers/auto_heal`.
@@ -18,6 +18,7 @@ from seedtrust_ops.domain.async_runner import run_in_loop
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.reconciliation.daily_batches import SENT_STATUSES, batch_date
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
+from seedtrust_ops.domain.transfers.ledger_posting import booked_cents
 from seedtrust_ops.domain.transfers.unreadable_transfers import require_own_references
 from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankStatus, BankTransfer, OpenBank
@@ -37,17 +38,26 @@ class LocalTransaction:
     status: str
     amount_cents: int
     bank_transfer_id: str | None
+    booked_cents: int
+    """What left the account by the ledger and has not come back, corrections included."""
 
     @property
     def sent_cents(self) -> int:
         """Cents sent and not returned, according to SeedTrust."""
         return self.amount_cents if self.status in SENT_STATUSES else 0
 
+    def agrees_with(self, bank_cents: int) -> bool:
+        """Whether status and ledger say the same as the bank: nothing is booked before a transfer is completed."""
+        booked_cents = bank_cents if self.status == "completed" else 0
+        return (self.sent_cents, self.booked_cents) == (bank_cents, booked_cents)
+
 
 @dataclass(frozen=True)
 class BankDifference:
-    """A transaction whose sent cents differ at the bank; `bank_status` is the bank's status, 'unknown' or
-    'unreadable'."""
+    """A transaction whose sent or booked cents differ from the bank's.
+
+    `bank_status` is the bank's status, 'unknown' or 'unreadable'.
+    """
 
     local: LocalTransaction
     bank_status: str
@@ -74,7 +84,7 @@ class Reconciliation:
         self.transactions += 1
         self.local_cents += local.sent_cents
         self.bank_cents += bank_cents
-        if bank_cents != local.sent_cents or not is_readable:
+        if not local.agrees_with(bank_cents) or not is_readable:
             statuses = [transfer.status.value for transfer in transfers] + ([] if is_readable else [UNREADABLE])
             self.differences.append(BankDifference(local, " and ".join(statuses) or UNKNOWN_TO_BANK, bank_cents))
 
@@ -133,7 +143,9 @@ def _next_page(sessions: Sessions, day: date, zone: str, after: int) -> list[Loc
         .limit(LOOKUP_PAGE_SIZE)
     )
     with sessions() as session:
-        return [LocalTransaction(*row) for row in session.execute(query)]
+        rows = session.execute(query).all()
+        booked = booked_cents(session, [row.id for row in rows])
+    return [LocalTransaction(*row, booked_cents=-booked[row.id]) for row in rows]
 
 
 async def _find_transfers(
@@ -168,9 +180,9 @@ def _update_alert(session: Session, day: date, compared: Reconciliation) -> None
         BANK_DISAGREES,
         str(day),
         "HIGH",
-        f"SeedTrust and the bank differ on {pluralize(len(compared.differences), 'transaction')} of the batches of "
-        f"{day}: {_join_ids(one.local.id for one in compared.differences)}. See check "
-        "agrees_with_bank of asset huntington_transfers for both sides of each.",
+        f"SeedTrust, its ledger and the bank differ on {pluralize(len(compared.differences), 'transaction')} of the "
+        f"batches of {day}: {_join_ids(one.local.id for one in compared.differences)}. See check "
+        "agrees_with_bank of asset huntington_transfers for all sides of each.",
     )
 
 

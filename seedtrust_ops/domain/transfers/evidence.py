@@ -282,6 +282,8 @@ def _store_answers(session: Session, transfers: Mapping[int, BankTransfer], answ
             ("bank_transfer_id", Text()),
             ("bank_status", Text()),
             ("bank_updated_at", TIMESTAMP(timezone=True)),
+            ("bank_created_at", TIMESTAMP(timezone=True)),
+            ("bank_amount_cents", BigInteger()),
         ],
         [
             (
@@ -290,6 +292,8 @@ def _store_answers(session: Session, transfers: Mapping[int, BankTransfer], answ
                 transfers[one].id,
                 transfers[one].status.value,
                 transfers[one].updated_at,
+                transfers[one].created_at,
+                transfers[one].amount_cents,
             )
             for one, answer in answers.items()
             if answer.reading is not Reading.OLDER and answer.other_id is None
@@ -303,6 +307,11 @@ def _store_answers(session: Session, transfers: Mapping[int, BankTransfer], answ
             bank_transfer_id=new.c.bank_transfer_id,
             bank_status=new.c.bank_status,
             bank_updated_at=new.c.bank_updated_at,
+            # A transfer that we have read about is not from the future, whatever the bank's clock says.
+            bank_created_at=func.coalesce(
+                TransferEvidence.bank_created_at, func.least(new.c.bank_created_at, func.clock_timestamp())
+            ),
+            bank_amount_cents=new.c.bank_amount_cents,
             unknown_to_bank_at=None,
             settled_as=None,
             settled_seen_at=None,
@@ -454,6 +463,11 @@ def is_in_doubt() -> ColumnElement[bool]:
     A transaction with such evidence is never sent before the bank has been asked, whatever its status.
     """
     return and_(TransferEvidence.state != State.NOT_MOVED.value, TransferEvidence.unknown_to_bank_at.is_(None))
+
+
+def is_awaiting_settlement() -> ColumnElement[bool]:
+    """Return the SQL condition that the bank has accepted a transfer and nobody has said what became of it."""
+    return and_(TransferEvidence.bank_status == BankStatus.ACCEPTED.value, TransferEvidence.settled_as.is_(None))
 
 
 def require_inquiry_of_sent(session: Session, batch_id: int) -> None:

@@ -7,7 +7,7 @@ See docs/decisions/ledger-posting.md.
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from sqlalchemy import BigInteger, Text, exists, func, or_, select, update
+from sqlalchemy import BigInteger, Text, exists, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -114,7 +114,7 @@ def correct_entries(session: Session, one: TransferUpdate, memo: str) -> int:
     marks the request paid if the correction pays it.
     """
     wanted = -one.transfer.amount_cents if one.transfer.status is BankStatus.COMPLETED else 0
-    cents = wanted - _booked_cents(session, one.transaction_id)
+    cents = wanted - booked_cents(session, [one.transaction_id])[one.transaction_id]
     if cents:
         session.execute(select(func.ops.post_ledger_correction(one.transaction_id, cents, memo, type_=BigInteger())))
     if wanted:
@@ -137,16 +137,19 @@ def corrected_transactions(session: Session, transaction_ids: Collection[int]) -
     )
 
 
-def _booked_cents(session: Session, transaction_id: int) -> int:
-    """Return the sum of a transaction's entries and of those that correct them, in cents."""
-    corrections = select(LedgerCorrection.ledger_entry_id).where(LedgerCorrection.transaction_id == transaction_id)
-    return int(
-        session.scalars(
-            select(func.coalesce(func.sum(LedgerEntry.amount_cents), 0)).where(
-                or_(LedgerEntry.huntington_transaction_id == transaction_id, LedgerEntry.id.in_(corrections))
-            )
-        ).one()
-    )
+def booked_cents(session: Session, transaction_ids: Collection[int]) -> dict[int, int]:
+    """Return the sum of each transaction's entries and of those that correct them, in cents; 0 if it has none."""
+    entry, correction = LedgerEntry, LedgerCorrection
+    entries = union_all(
+        select(entry.huntington_transaction_id.label("transaction_id"), entry.amount_cents).where(
+            in_array(entry.huntington_transaction_id, transaction_ids)
+        ),
+        select(correction.transaction_id, entry.amount_cents)
+        .join(entry, entry.id == correction.ledger_entry_id)
+        .where(in_array(correction.transaction_id, transaction_ids)),
+    ).subquery("entries")
+    query = select(entries.c.transaction_id, func.sum(entries.c.amount_cents)).group_by(entries.c.transaction_id)
+    return dict.fromkeys(transaction_ids, 0) | {one: int(cents) for one, cents in session.execute(query).tuples()}
 
 
 def mark_paid(session: Session, request_ids: set[int]) -> dict[int, str]:
@@ -231,7 +234,8 @@ def post_reversals(session: Session, updates: Sequence[TransferUpdate]) -> None:
         )
     ).all()
     # What a correction has given back already is not given back again.
-    given_back = {one for one in corrected_transactions(session, ids) if _booked_cents(session, one) == 0}
+    booked = booked_cents(session, corrected_transactions(session, ids))
+    given_back = {one for one, cents in booked.items() if cents == 0}
     codes = {one.transaction_id: one.transfer.return_code or "no code" for one in updates}
     _post(
         session,

@@ -383,6 +383,7 @@ def _set_evidence(session: Session, decision: Settlement, row: _Known, answer: B
         .where(TransferEvidence.transaction_id == decision.transaction_id)
         .values(
             state=(State.MOVED if is_completed else State.NOT_MOVED).value,
+            bank_amount_cents=answer.amount_cents if answer is not None else TransferEvidence.bank_amount_cents,
             settled_as=decision.settle_as.value,
             settled_seen_at=seen_at,
             missing_since=None,

@@ -13,6 +13,7 @@ from seedtrust_ops.domain.alerts.store import resolve_all_of
 from seedtrust_ops.domain.approvals.by_date import approve_due
 from seedtrust_ops.domain.approvals.by_rule import approve_by_rules
 from seedtrust_ops.domain.db_transaction import run_in_transaction
+from seedtrust_ops.domain.health.settlement import settlement_overdue
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.domain.transfers.batch_processor import AllTransfersFailed
 from seedtrust_ops.domain.transfers.evidence import (
@@ -593,3 +594,64 @@ def test_account_deleted_meanwhile_opens_an_alert(worker: Worker, company: Compa
     worker.bank.control.settle()
     worker.heal()
     assert company.open_alerts() == [("transfer_not_booked", f"transaction {transaction_id}")]
+
+
+def evidence_of(company: Company, transaction_id: int) -> TransferEvidence:
+    with company.sessions() as session:
+        return session.get_one(TransferEvidence, transaction_id)
+
+
+def set_evidence(company: Company, **values: object) -> None:
+    with company.sessions.begin() as session:
+        session.execute(update(TransferEvidence).values(**values))
+
+
+def test_acceptance_time_and_amount_are_kept_as_the_bank_says(worker: Worker, company: Company) -> None:
+    _, transaction_id = worker.submit_ach(company.case())
+    transfer = worker.bank_transfers([transaction_id])[transaction_id]
+    created_at = datetime.fromisoformat(transfer["created_at"])
+    known = evidence_of(company, transaction_id)
+    assert (known.bank_created_at, known.bank_amount_cents) == (created_at, 5_000)
+
+    # What was recorded by an older release gets them with the bank's next answer.
+    set_evidence(company, bank_created_at=None, bank_amount_cents=None)
+    worker.heal()
+    known = evidence_of(company, transaction_id)
+    assert (known.bank_created_at, known.bank_amount_cents) == (created_at, 5_000)
+
+
+def test_acceptance_time_is_never_in_the_future(worker: Worker, company: Company) -> None:
+    _, transaction_id = worker.submit_ach(company.case())
+    set_evidence(company, bank_created_at=None)
+    answer = BankTransfer(
+        id=evidence_of(company, transaction_id).bank_transfer_id or "",
+        idempotency_key=idempotency_key(transaction_id),
+        status=ACCEPTED,
+        method="ach",
+        amount_cents=5_000,
+        reference=str(transaction_id),
+        created_at=datetime(2199, 1, 1, tzinfo=UTC),
+        updated_at=datetime.now(UTC) + timedelta(minutes=1),
+    )
+    with company.sessions.begin() as session:
+        apply_bank_statuses(session, {transaction_id: answer})
+    recorded = evidence_of(company, transaction_id).bank_created_at
+    assert recorded is not None
+    assert recorded <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("status", ["submitted", "failed"])
+def test_overdue_settlement_is_found_until_the_bank_settles_it(worker: Worker, company: Company, status: str) -> None:
+    batch_id, transaction_id = worker.submit_ach(company.case())
+    set_transaction(company, transaction_id, status=status)
+
+    def overdue() -> list[str]:
+        with company.sessions() as session:
+            return [one.subject for one in settlement_overdue(session, now=datetime.now(UTC))]
+
+    assert overdue() == []
+    set_evidence(company, bank_created_at=LONG_AGO)
+    assert overdue() == [f"batch {batch_id}"]
+    worker.bank.control.settle()
+    worker.heal()
+    assert overdue() == []

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import delete, func, select, text, update
 
 from seedtrust_ops.domain.audit import Operator, attest
+from seedtrust_ops.domain.health.ledger import ledger_mismatch
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.domain.transfers.leases import acquire_lease
 from seedtrust_ops.domain.transfers.settlement import (
@@ -47,7 +48,10 @@ def settle_by_hand(
     )
     with sessions.begin() as session:
         attest(session, Operator("ana"), "as Huntington says")
-        return settle(session, decision, answer)
+        report = settle(session, decision, answer)
+    with sessions() as session:
+        assert ledger_mismatch(session) == []
+    return report
 
 
 def accepted(worker: Worker, transaction_id: int) -> None:
@@ -346,3 +350,17 @@ def test_transfer_without_an_account_can_not_be_settled_as_paid(worker: Worker, 
     with pytest.raises(SettlementRefused, match="no request whose case has an account"):
         settle_by_hand(worker, transaction_id, SettleAs.COMPLETED, contradict_bank=True)
     assert books(company, case, transaction_id) == ("submitted", 0, 0, "approved")
+
+
+def test_entry_of_one_cent_is_found_and_settling_posts_the_rest(worker: Worker, company: Company) -> None:
+    case = company.case(balance_cents=BALANCE)
+    _, transaction_id = worker.submit_ach(case, CENTS)
+    completed(worker, transaction_id)
+    with company.sessions.begin() as session:
+        session.execute(text("update ledger_entries set amount_cents = -1 where kind = 'disbursement'"))
+        session.execute(text("update accounts set balance_cents = :cents"), {"cents": BALANCE - 1})
+    with company.sessions() as session:
+        (finding,) = ledger_mismatch(session)
+    assert finding.subject == f"transaction {transaction_id}"
+    settle_by_hand(worker, transaction_id, SettleAs.COMPLETED)
+    assert company.balance_cents(case.account_id) == BALANCE - CENTS

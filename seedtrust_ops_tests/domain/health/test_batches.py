@@ -1,17 +1,15 @@
-"""Stuck batches, halted transfers and ledger mismatches, each just below and just above its threshold."""
+"""Stuck and held batches and halted transfers, each just below and just above its threshold."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.health.batches import batch_held, batch_stuck, transfers_halted
-from seedtrust_ops.domain.health.ledger import ledger_mismatch
 from seedtrust_ops.domain.health.rule import MAX_SEPARATE_FINDINGS
 from seedtrust_ops.domain.transfers.kill_switch import halt
-from seedtrust_ops.tables import Account, Alert, BatchLease, LedgerEntry
+from seedtrust_ops.tables import Alert, BatchLease
 from seedtrust_ops_tests.support.factories import Company
 
 
@@ -154,66 +152,3 @@ def test_held_batches_beyond_the_limit_are_counted_in_one_alert(
         company.batch([500], status="held")
     assert list(held(sessions))[-1] == "batch: others"
     assert len(held(sessions)) == MAX_SEPARATE_FINDINGS + 1
-
-
-def mismatches(sessions: sessionmaker[Session]) -> dict[str, str]:
-    with sessions() as session:
-        return {finding.subject: finding.detail for finding in ledger_mismatch(session)}
-
-
-@pytest.mark.parametrize(("tampered_cents", "difference"), [(0, None), (1, "$0.01 more"), (-250_000, "$2,500.00 less")])
-def test_balance_that_differs_from_its_ledger_is_found_to_the_cent(
-    company: Company, sessions: sessionmaker[Session], tampered_cents: int, difference: str | None
-) -> None:
-    company.case(balance_cents=5_000)
-    case = company.case(balance_cents=1_000_000)
-    with sessions.begin() as session:
-        session.add(LedgerEntry(account_id=case.account_id, amount_cents=-400, kind="fee"))
-        session.get_one(Account, case.account_id).balance_cents = 1_000_000 - 400 + tampered_cents
-    found = mismatches(sessions)
-    assert list(found) == ([f"account {case.account_id}"] if difference else [])
-    assert difference is None or difference in found[f"account {case.account_id}"]
-
-
-def test_balance_without_any_ledger_entry_is_found(company: Company, sessions: sessionmaker[Session]) -> None:
-    case = company.case(balance_cents=0)
-    assert mismatches(sessions) == {}
-    with sessions.begin() as session:
-        session.get_one(Account, case.account_id).balance_cents = 7
-    assert list(mismatches(sessions)) == [f"account {case.account_id}"]
-
-
-@pytest.mark.parametrize(
-    ("status", "kind", "is_found"),
-    [
-        ("completed", "disbursement", False),
-        ("completed", None, True),
-        ("completed", "fee", True),
-        ("submitted", None, False),
-        ("failed", None, False),
-    ],
-)
-def test_completed_transaction_without_disbursement_entry_is_found(
-    company: Company, sessions: sessionmaker[Session], status: str, kind: str | None, is_found: bool
-) -> None:
-    case = company.case(balance_cents=10_000)
-    batch_id = company.batch(case=case, status="completed")
-    transaction_id = company.transaction(batch_id, company.request(case, 500), 500, status=status)
-    if kind is not None:
-        with sessions.begin() as session:
-            entry = LedgerEntry(
-                account_id=case.account_id, amount_cents=-500, kind=kind, huntington_transaction_id=transaction_id
-            )
-            session.add(entry)
-            session.get_one(Account, case.account_id).balance_cents -= 500
-    assert list(mismatches(sessions)) == ([f"transaction {transaction_id}"] if is_found else [])
-
-
-def test_many_mismatches_open_a_bounded_number_of_alerts(company: Company, sessions: sessionmaker[Session]) -> None:
-    for _ in range(MAX_SEPARATE_FINDINGS + 2):
-        company.case(balance_cents=100)
-    with sessions.begin() as session:
-        session.execute(text("update accounts set balance_cents = 0"))
-    found = mismatches(sessions)
-    assert len(found) == MAX_SEPARATE_FINDINGS + 1
-    assert found["accounts: others"].startswith("2 more have the same problem as account ")
