@@ -1,9 +1,10 @@
-"""Formats money, durations and counts, and makes text that users typed safe for a terminal, a log or an email.
+"""Formats money, durations, dates and counts, and makes text that users typed safe for a terminal, a log or an email.
 
 Escaping for a certain format, such as HTML or a spreadsheet cell, is done where that format is written.
 """
 
 import re
+from datetime import date
 
 MAX_TEXT_CHARS = 2_000
 """What people typed is loaded, shown and sent up to this length, if nothing else is said (docs/security.md)."""
@@ -34,6 +35,11 @@ def format_short_duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{int(seconds // length)}{unit[0]}"
     return f"{int(seconds)}s"
+
+
+def format_short_date(day: date) -> str:
+    """Return a date of these weeks, for tables: Fri, Dec 4."""
+    return f"{day:%a, %b} {day.day}"
 
 
 def pluralize(count: int, singular: str, plural: str | None = None) -> str:

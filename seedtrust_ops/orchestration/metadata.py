@@ -25,7 +25,7 @@ from seedtrust_ops.domain.transfers.auto_heal import HealReport
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport
 from seedtrust_ops.domain.transfers.evidence import is_awaiting_settlement
 from seedtrust_ops.domain.transfers.settlement_deadlines import settles_on
-from seedtrust_ops.formatting import format_dollars, format_short_duration, single_line
+from seedtrust_ops.formatting import format_dollars, format_short_date, format_short_duration, single_line
 from seedtrust_ops.tables import HuntingtonTransaction, TransferEvidence
 from seedtrust_ops.tag_names import BATCH_TAG, PROGRESS_TAG
 
@@ -358,11 +358,6 @@ def weekly_review_metadata(week: WeeklyFigures) -> Metadata:
 def format_date(day: date) -> str:
     """Return a date in full: Monday, November 23, 2026."""
     return f"{day:%A, %B} {day.day}, {day.year}"
-
-
-def format_short_date(day: date) -> str:
-    """Return a date of these weeks, for tables: Fri, Dec 4."""
-    return f"{day:%a, %b} {day.day}"
 
 
 def _sparkline(cents: Sequence[int]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,9 @@ class Workload:
 
     `halted_reason` says why no transfers are sent, None if they are. `batches` counts all batches by status;
     `batches_in_progress` lists the oldest queued and processing ones. `transfers_in_flight` counts transfers by what is
-    known of them, whatever somebody has written into their status; `bank_read_at` is when the bank's feed was last read
-    to its end. `unnotified` are the urgent alerts that have reached no person so far.
+    known of them, whatever somebody has written into their status; `settles_by` is the Eastern day by whose end all
+    that the bank has accepted should have settled, None if that is nothing; `bank_read_at` is when the bank's feed was
+    last read to its end. `unnotified` are the urgent alerts that have reached no person so far.
     """
 
     halted_reason: str | None
@@ -112,6 +113,7 @@ class Workload:
     batches_in_progress: list[BatchProgress]
     transfers_in_flight: Mapping[str, int]
     cents_in_flight: int
+    settles_by: date | None
     bank_read_at: datetime | None
     emails: Backlog
     events: Backlog

@@ -11,7 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seedtrust_ops.formatting import format_dollars, format_short_duration, single_line, strip_control_chars
+from seedtrust_ops.formatting import (
+    format_dollars,
+    format_short_date,
+    format_short_duration,
+    single_line,
+    strip_control_chars,
+)
 from seedtrust_ops.status.health import HEARTBEAT_LATE, Health, Level
 from seedtrust_ops.status.models import (
     Backlog,
@@ -194,6 +200,8 @@ def _workload_lines(workload: Workload, now: datetime) -> Iterator[Text | Table]
     in_flight = ", ".join(f"{count} {what}" for what, count in workload.transfers_in_flight.items())
     if in_flight:
         in_flight += f" ({format_dollars(workload.cents_in_flight)})"
+    if workload.settles_by is not None:
+        in_flight += f", to settle by {format_short_date(workload.settles_by)}"
     yield Text(f"Batches: {batches or 'none'}.")
     if workload.bank_read_at is None:
         yield Text(f"Transfers in flight: {in_flight or 'unknown'}. The bank's feed was never read.")

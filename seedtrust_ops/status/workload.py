@@ -1,5 +1,6 @@
 """Reads the workload from the application's database: batches, email, events, reports and alerts."""
 
+from datetime import date
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, exists, func, literal, or_, select, union_all
@@ -17,9 +18,10 @@ from seedtrust_ops.domain.outbox.email_sink import MAIL_SERVER, NOTIFICATIONS_FA
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.bank_feed import last_read_at
 from seedtrust_ops.domain.transfers.batch_lifecycle import UNFINISHED_STATUSES
-from seedtrust_ops.domain.transfers.evidence import State, is_in_flight
+from seedtrust_ops.domain.transfers.evidence import State, is_awaiting_settlement, is_in_flight
 from seedtrust_ops.domain.transfers.kill_switch import get_halt_reason
 from seedtrust_ops.domain.transfers.leases import is_live
+from seedtrust_ops.domain.transfers.settlement_deadlines import settles_on
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.status.models import Backlog, BatchProgress, OpenAlert, Unnotified, Workload
 from seedtrust_ops.tables import (
@@ -50,6 +52,7 @@ def read_workload(session: Session, *, halted_by_environment: bool) -> Workload:
         batches_in_progress=_read_batches(session),
         transfers_in_flight={what: number for what, number, _ in in_flight},
         cents_in_flight=sum(cents for _, _, cents in in_flight),
+        settles_by=_read_settles_by(session),
         bank_read_at=last_read_at(session),
         emails=_read_backlog(
             session, Notification.created_at, Notification.status == "queued", Notification.status == "failed"
@@ -98,6 +101,15 @@ def _read_in_flight(session: Session) -> list[tuple[str, int, int]]:
         .order_by(transfers.c.what)
     )
     return [(kind, int(number), int(cents)) for kind, number, cents in rows]
+
+
+def _read_settles_by(session: Session) -> date | None:
+    latest = session.execute(
+        select(TransferEvidence.method, func.max(TransferEvidence.bank_created_at))
+        .where(is_awaiting_settlement())
+        .group_by(TransferEvidence.method)
+    ).tuples()
+    return max((settles_on(method, at) for method, at in latest if at is not None), default=None)
 
 
 def _read_unnotified(session: Session) -> Unnotified:

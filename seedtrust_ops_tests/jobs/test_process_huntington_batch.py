@@ -17,7 +17,7 @@ from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.domain.transfers.kill_switch import halt
 from seedtrust_ops.domain.transfers.leases import acquire_lease
 from seedtrust_ops.domain.transfers.settlement_deadlines import settles_on
-from seedtrust_ops.orchestration.metadata import format_short_date
+from seedtrust_ops.formatting import format_short_date
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.tables import TransferEvidence

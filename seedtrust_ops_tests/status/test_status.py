@@ -220,6 +220,16 @@ def test_transfers_in_flight_are_counted_by_evidence(
         )
     shown = " ".join(run("status")[1].split())
     assert "Transfers in flight: 1 with an unknown outcome, 1 without evidence ($30.00), by the bank's feed" in shown
+    with sessions.begin() as session:
+        session.execute(
+            text(
+                "update ops.transfer_evidence set bank_transfer_id = 'tr_1', bank_status = 'accepted', method = 'ach',"
+                " bank_created_at = '2026-12-01 15:00+00'"
+            )
+        )
+    assert "1 accepted by the bank, 1 without evidence ($30.00), to settle by Fri, Dec 4," in " ".join(
+        run("status")[1].split()
+    )
 
 
 @pytest.mark.usefixtures("child_processes")
