@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+from psycopg.types.json import set_json_loads
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
@@ -18,6 +19,8 @@ from seedtrust_ops.config.databases import DatabaseSettings
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.errors import ConfigurationError, DatabaseUnreachable, SchemaOutOfDate
 from seedtrust_ops.migrations.migrator import HEAD_REVISION, current_revision, migrate
+from seedtrust_ops.tables.extreme_times import register_adapters
+from seedtrust_ops.tables.user_text import load_json
 
 APPLICATION_DATABASE = "seedtrust"
 DAGSTER_DATABASE = "dagster"
@@ -78,9 +81,20 @@ def create_application_engine(url: URL) -> Engine:
         },
     )
     event.listen(engine, "do_executemany", _execute_one_by_one)
+    accept_every_value(engine)
     # The cursor counts the rows of the last statement only.
     engine.dialect.supports_sane_multi_rowcount = False
     return engine
+
+
+def accept_every_value(engine: Engine) -> None:
+    """Let an engine load dates, times and JSON that Python cannot represent, so that no row fails a query over many."""
+
+    def prepare(connection: Any, _record: object) -> None:
+        register_adapters(connection.adapters)
+        set_json_loads(load_json, connection)
+
+    event.listen(engine, "connect", prepare)
 
 
 def _execute_one_by_one(cursor: Any, statement: str, parameters: Sequence[Any], _context: Any) -> bool:

@@ -4,6 +4,7 @@ So no row of 200 MB can stop a job, whatever it selects. Conditions and updates 
 See docs/decisions/user-text.md.
 """
 
+import json
 from typing import Any
 
 from sqlalchemy import ColumnElement, Dialect, SQLColumnExpression, Text, TypeDecorator, case, func, literal_column
@@ -48,6 +49,14 @@ class UserJson(TypeDecorator[Any]):
     def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """Return what is selected in place of `column` in the columns of the outermost SELECT or RETURNING."""
         return case((func.pg_column_size(column) <= MAX_STORED_JSON_BYTES, column))
+
+
+def load_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text, or None if Python cannot load it, such as a number of 5,000 digits."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def cut_text(column: SQLColumnExpression[Any]) -> ColumnElement[str]:

@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_db.daemon_activity import AutomationTicks, read_heartbeats, read_ticks
 from seedtrust_ops.database import embedded_postgres
-from seedtrust_ops.database.engine import APPLICATION_DATABASE, DAGSTER_DATABASE
+from seedtrust_ops.database.engine import APPLICATION_DATABASE, DAGSTER_DATABASE, accept_every_value
 from seedtrust_ops.errors import SeedTrustError
 
 CONNECT_SECONDS = 5
@@ -99,6 +99,7 @@ class TimedQuery:
                 hide_parameters=True,
                 connect_args={"connect_timeout": CONNECT_SECONDS, "application_name": "seedtrust-ops"},
             )
+            accept_every_value(engine)
             with engine.begin() as connection:
                 connection.execute(text(f"set local statement_timeout = '{STATEMENT_SECONDS}s'"))
                 result = query(connection)

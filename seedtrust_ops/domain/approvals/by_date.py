@@ -1,9 +1,11 @@
-"""Approves every pending request whose `auto_authorize_at` has passed, regardless of rules and balances.
+"""Approves every pending request whose `auto_authorize_at` has come, regardless of rules and balances.
 
 If it runs twice, also concurrently, the second run finds nothing pending, so each request is approved once.
 """
 
-from sqlalchemy import func, literal, select, update
+from datetime import UTC, datetime
+
+from sqlalchemy import ColumnElement, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.approvals.writer import (
@@ -16,6 +18,8 @@ from seedtrust_ops.domain.approvals.writer import (
 from seedtrust_ops.tables import DisbursementRequest
 
 APPROVED_BY_DATE = "auto:date"
+FIRST_DATE = datetime(2000, 1, 1, tzinfo=UTC)
+"""An approval date before this, such as the year 26 or `-infinity`, is a typing error: only a person may approve."""
 
 
 def approve_due(session: Session) -> ApprovalReport:
@@ -24,9 +28,14 @@ def approve_due(session: Session) -> ApprovalReport:
     return record_approvals(
         session,
         update(DisbursementRequest)
-        .where(*is_approvable(), DisbursementRequest.auto_authorize_at <= func.now())
+        .where(*is_approvable(), is_due())
         .values(status="approved", approved_at=func.now(), approved_by=APPROVED_BY_DATE),
     )
+
+
+def is_due() -> ColumnElement[bool]:
+    """Return the SQL condition that a request's approval date has come; `infinity` and the year 20260 never have."""
+    return DisbursementRequest.auto_authorize_at.between(FIRST_DATE, func.now())
 
 
 def preview_due(session: Session) -> ApprovalReport:
@@ -38,5 +47,5 @@ def preview_due(session: Session) -> ApprovalReport:
         DisbursementRequest.category,
         DisbursementRequest.amount_cents,
         literal(APPROVED_BY_DATE).label("approved_by"),
-    ).where(*is_approvable(), DisbursementRequest.auto_authorize_at <= func.now())
+    ).where(*is_approvable(), is_due())
     return preview_approvals(session, due.subquery("due"))

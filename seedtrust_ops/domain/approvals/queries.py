@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, time, timedelta, tzinfo
 from typing import Any
 
-from sqlalchemy import BigInteger, Select, and_, func, or_, select
+from sqlalchemy import BigInteger, Numeric, Select, and_, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.approvals.rules import RemainingLimits, Request, Rule
 from seedtrust_ops.domain.approvals.writer import Payee, has_returned_payment, is_approvable
 from seedtrust_ops.domain.sql_arrays import array_table
+from seedtrust_ops.domain.sql_ranges import capped_cents
 from seedtrust_ops.tables import Account, ApprovalRule, Case, DisbursementRequest
 from seedtrust_ops.tables.user_text import cut_text
 
@@ -106,7 +107,9 @@ def remaining_limits(
     above_minimum = session.execute(
         select(
             Account.case_id,
-            Account.balance_cents - Account.minimum_balance_cents - func.coalesce(unpaid.c.cents, 0),
+            capped_cents(
+                cast(Account.balance_cents, Numeric) - Account.minimum_balance_cents - func.coalesce(unpaid.c.cents, 0)
+            ),
         )
         .outerjoin(unpaid, unpaid.c.case_id == Account.case_id)
         .where(

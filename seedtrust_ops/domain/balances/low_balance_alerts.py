@@ -10,6 +10,7 @@ from sqlalchemy import func, literal_column, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.sql_ranges import cents_between
 from seedtrust_ops.tables import Account, BalanceAlert, Case
 
 
@@ -57,7 +58,7 @@ def _open(session: Session) -> tuple[int, int]:
             Account.id,
             Account.balance_cents,
             Account.minimum_balance_cents,
-            Account.minimum_balance_cents - Account.balance_cents,
+            cents_between(Account.balance_cents, Account.minimum_balance_cents),
         )
         .join(Case, Case.id == Account.case_id)
         .where(Case.status == "active", Account.balance_cents < Account.minimum_balance_cents)

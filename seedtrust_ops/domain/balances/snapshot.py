@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.balances.low_balance_alerts import AlertChanges, update_alerts
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.locks import Lock, hold_lock
+from seedtrust_ops.domain.sql_ranges import cents_between
 from seedtrust_ops.tables import Account, Case
 from seedtrust_ops.tables.user_text import cut_text
 
@@ -90,7 +91,11 @@ def _frames(session: Session, block: int) -> "Iterator[pandas.DataFrame]":
     while True:
         accounts = (
             select(Case.id, cut_text(Case.case_number).label("case_number"), Account.id.label("account_id"))
-            .add_columns(Account.balance_cents, Account.minimum_balance_cents)
+            .add_columns(
+                Account.balance_cents,
+                Account.minimum_balance_cents,
+                func.greatest(cents_between(Account.balance_cents, Account.minimum_balance_cents), 0),
+            )
             .join(Account, Account.case_id == Case.id)
             .where(Case.status == "active", Account.id > literal(after))
             .order_by(Account.id)
@@ -100,8 +105,7 @@ def _frames(session: Session, block: int) -> "Iterator[pandas.DataFrame]":
         arrays = session.execute(select(*(func.array_agg(column) for column in accounts.c))).one()
         if arrays[0] is None:
             return
-        frame = pandas.DataFrame(dict(zip(COLUMNS, arrays, strict=False)))
-        frame["shortfall_cents"] = (frame.minimum_balance_cents - frame.balance_cents).clip(lower=0)
+        frame = pandas.DataFrame(dict(zip(COLUMNS, arrays, strict=True)))
         yield frame
         after = int(frame.account_id.iloc[-1])
 
@@ -112,10 +116,10 @@ def _add(snapshot: BalanceSnapshot, frame: "pandas.DataFrame") -> None:
 
     below = frame[frame.shortfall_cents > 0]
     snapshot.accounts += len(frame)
-    snapshot.balance_cents += int(frame.balance_cents.sum())
-    snapshot.minimum_balance_cents += int(frame.minimum_balance_cents.sum())
+    snapshot.balance_cents += _sum(frame.balance_cents)
+    snapshot.minimum_balance_cents += _sum(frame.minimum_balance_cents)
     snapshot.below_minimum += len(below)
-    snapshot.shortfall_cents += int(below.shortfall_cents.sum())
+    snapshot.shortfall_cents += _sum(below.shortfall_cents)
     for counts, balances in (
         (snapshot.bucket_counts, frame.balance_cents),
         (snapshot.below_minimum_counts, below.balance_cents),
@@ -127,6 +131,11 @@ def _add(snapshot: BalanceSnapshot, frame: "pandas.DataFrame") -> None:
     snapshot.worst += [dict(zip(COLUMNS, row, strict=True)) for row in worst[list(COLUMNS)].itertuples(index=False)]
     snapshot.worst.sort(key=lambda row: (-row["shortfall_cents"], row["account_id"]))
     del snapshot.worst[MAX_WORST_SHOWN:]
+
+
+def _sum(cents: "pandas.Series[int]") -> int:
+    # In Python's integers: the sum of two amounts may be more than 64 bits hold.
+    return sum(cents.tolist())
 
 
 def render_histogram(snapshot: BalanceSnapshot) -> bytes:

@@ -12,10 +12,12 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
+from seedtrust_ops.domain.approvals.by_date import FIRST_DATE
 from seedtrust_ops.domain.approvals.writer import has_returned_payment
 from seedtrust_ops.domain.notifications.kind_registry import KINDS
 from seedtrust_ops.domain.outbox.email_sink import NOTIFICATIONS_FAILING
 from seedtrust_ops.domain.outbox.store import Destination
+from seedtrust_ops.domain.sql_ranges import seconds_between
 from seedtrust_ops.formatting import format_duration, pluralize, single_line
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import Case, DisbursementRequest, Notification, OutgoingEvent, ReportRequest, User
@@ -54,7 +56,7 @@ def reports_waiting(session: Session, *, max_wait_seconds: float) -> list[Findin
     # `greatest` ignores null: the last report of a user who never had one.
     waits_since = func.greatest(pending.c.since, finished.scalar_subquery())
     number, seconds = session.execute(
-        select(func.sum(pending.c.number), func.extract("epoch", func.now() - func.min(waits_since)))
+        select(func.sum(pending.c.number), seconds_between(func.min(waits_since), func.now()))
     ).one()
     if not number or seconds <= max_wait_seconds:
         return []
@@ -82,6 +84,7 @@ def drs_overdue(session: Session, *, max_overdue_seconds: float) -> list[Finding
         (Case.status == "closed", "of a closed case"),
         (User.is_active.is_not(True), "to an inactive payee"),
         (has_returned_payment(), "whose payment came back"),
+        (DisbursementRequest.auto_authorize_at < FIRST_DATE, f"whose date is before {FIRST_DATE.year}, a typing error"),
         else_=_NOT_SKIPPED,
     ).label("reason")
     age = func.extract("epoch", func.now() - func.greatest(DisbursementRequest.auto_authorize_at, _EARLIEST))

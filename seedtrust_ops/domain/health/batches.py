@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.health.rule import MAX_SEPARATE_FINDINGS, remaining_finding
+from seedtrust_ops.domain.sql_ranges import seconds_between, unless_far_ahead
 from seedtrust_ops.domain.transfers.kill_switch import get_halt_reason
 from seedtrust_ops.formatting import format_duration
 from seedtrust_ops.severity import Severity
@@ -112,12 +113,14 @@ def _has_transaction(*, is_open: bool) -> ColumnElement[bool]:
 
 
 def _queued(seconds: float) -> StuckQuery:
-    since = func.coalesce(HuntingtonBatch.queued_at, HuntingtonBatch.created_at)
+    since = func.coalesce(unless_far_ahead(HuntingtonBatch.queued_at), HuntingtonBatch.created_at)
     return _stuck(since, seconds).where(HuntingtonBatch.status == "queued")
 
 
 def _without_lease(seconds: float) -> StuckQuery:
-    since = func.greatest(BatchLease.expires_at, func.coalesce(HuntingtonBatch.started_at, HuntingtonBatch.created_at))
+    since = func.greatest(
+        BatchLease.expires_at, func.coalesce(unless_far_ahead(HuntingtonBatch.started_at), HuntingtonBatch.created_at)
+    )
     return (
         _stuck(since, seconds)
         .outerjoin(BatchLease, BatchLease.batch_id == HuntingtonBatch.id)
@@ -155,7 +158,7 @@ def _stuck(since: SQLColumnExpression[datetime], seconds: float) -> StuckQuery:
 
 
 def _age(since: SQLColumnExpression[datetime]) -> ColumnElement[Any]:
-    return func.extract("epoch", func.now() - since)
+    return seconds_between(since, func.now())
 
 
 def _found(session: Session, stuck: StuckQuery, subject: str, problem: str) -> list[Finding]:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.job_failures import INPUT_ERROR
 from seedtrust_ops.domain.sql_arrays import array_table
+from seedtrust_ops.domain.sql_ranges import seconds_between
 from seedtrust_ops.formatting import format_duration, single_line
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.tables import ErrorRecord, JobRun
@@ -103,7 +104,7 @@ def expired_runs(
 def pending_accumulating(session: Session, *, max_pending: int, max_wait_seconds: float) -> list[Finding]:
     """Find whether more than `max_pending` runs are queued, or one has waited for more than `max_wait_seconds`."""
     number, seconds = session.execute(
-        select(func.count(), func.coalesce(func.extract("epoch", func.now() - func.min(JobRun.queued_at)), 0)).where(
+        select(func.count(), func.coalesce(seconds_between(func.min(JobRun.queued_at), func.now()), 0)).where(
             JobRun.status == "PENDING"
         )
     ).one()

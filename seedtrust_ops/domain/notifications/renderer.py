@@ -26,6 +26,7 @@ from seedtrust_ops.domain.notifications.kind_registry import (
     find_example,
 )
 from seedtrust_ops.formatting import disarm_links, format_dollars, pluralize, single_line, strip_control_chars
+from seedtrust_ops.tables.extreme_times import is_extreme
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_SUBJECT_CHARS = 200
@@ -176,10 +177,14 @@ class EmailRenderer:
         return self._inline_templates[source].render(values)
 
     def _format_time(self, text: str) -> str:
+        if is_extreme(text):
+            return text
         local = self._local_time(text)
         return f"{local:%B} {local.day}, {local.year} at {_clock(local)}"
 
     def _format_short_time(self, text: str) -> str:
+        if is_extreme(text):
+            return text
         local = self._local_time(text)
         return f"{_short_day(local)}, {_clock(local)}"
 
@@ -198,7 +203,12 @@ def format_cents(cents: int) -> str:
 
 
 def format_day(day: str) -> str:
-    """Return YYYY-MM-DD as Tuesday, March 3, 2026. Raises ValueError if it is not a date."""
+    """Return YYYY-MM-DD as Tuesday, March 3, 2026. Raises ValueError if it is not a date.
+
+    A date that Python cannot represent, such as `-infinity`, is shown as it is.
+    """
+    if is_extreme(day):
+        return day
     parsed = date.fromisoformat(day)
     return f"{parsed:%A}, {parsed:%B} {parsed.day}, {parsed.year}"
 

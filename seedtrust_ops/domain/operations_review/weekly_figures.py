@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Date, Select, cast, func, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.reports.request_queue import EMAILED, FAILED
+from seedtrust_ops.domain.sql_ranges import local_time, seconds_between
 from seedtrust_ops.tables import Alert, DisbursementRequest, JobRun, LedgerEntry, ReportRequest
 
 DAYS = 7
@@ -84,7 +85,7 @@ def load_week(session: Session, first: date, zone: str) -> WeeklyFigures:
 
 
 def _day_of(moment: Any, zone: str) -> ColumnElement[date]:
-    return cast(func.timezone(zone, moment), Date)
+    return cast(local_time(moment, zone), Date)
 
 
 def _within(day: ColumnElement[date], first: date) -> ColumnElement[bool]:
@@ -95,7 +96,7 @@ def _cents(column: Any, condition: ColumnElement[bool]) -> ColumnElement[Any]:
     return func.coalesce(func.sum(column).filter(condition), 0)
 
 
-_WAIT_SECONDS = func.extract("epoch", ReportRequest.finished_at - ReportRequest.requested_at)
+_WAIT_SECONDS = seconds_between(ReportRequest.requested_at, ReportRequest.finished_at)
 _NOT_EXECUTED = JobRun.status.in_(("EXPIRED", "REVOKED"))
 
 _FIGURES: list[tuple[Any, Select[*tuple[Any, ...]]]] = [
@@ -135,7 +136,7 @@ _FIGURES: list[tuple[Any, Select[*tuple[Any, ...]]]] = [
 
 def _jobs(session: Session, first: date, zone: str) -> list[JobFigures]:
     failed = func.count().filter(JobRun.status == "ERROR")
-    seconds = func.extract("epoch", JobRun.finished_at - JobRun.started_at)
+    seconds = seconds_between(JobRun.started_at, JobRun.finished_at)
     rows = session.execute(
         select(
             JobRun.task_name,
@@ -149,7 +150,7 @@ def _jobs(session: Session, first: date, zone: str) -> list[JobFigures]:
         .order_by(failed.desc(), func.count().desc(), JobRun.task_name)
         .limit(MAX_JOBS_SHOWN)
     )
-    return [JobFigures(*row[:4], float(row[4])) for row in rows]
+    return [JobFigures(row[0], row[1], row[2], row[3], float(row[4])) for row in rows]
 
 
 def _alerts(session: Session, first: date, zone: str) -> dict[str, int]:

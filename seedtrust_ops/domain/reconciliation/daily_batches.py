@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from io import BytesIO
 
-from sqlalchemy import BigInteger, ColumnElement, Date, cast, func, select
+from sqlalchemy import ColumnElement, Date, cast, func, select
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.sql_ranges import capped_cents, local_time
 from seedtrust_ops.domain.transfers.batch_lifecycle import UNFINISHED_STATUSES
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
 
@@ -75,7 +76,7 @@ class DailyTransfers:
 
 def batch_date(zone: str) -> ColumnElement[date]:
     """Return a batch's calendar day in `zone`, as an SQL expression."""
-    return cast(func.timezone(zone, _queued_at()), Date)
+    return cast(local_time(_queued_at(), zone), Date)
 
 
 def read_day(session: Session, day: date, zone: str) -> DailyTransfers:
@@ -103,12 +104,12 @@ def _batches(session: Session, day: date, zone: str) -> list[DailyBatch]:
         select(
             HuntingtonBatch.id.label("batch_id"),
             HuntingtonBatch.status,
-            func.timezone(zone, _queued_at()).label("queued_at"),
-            func.timezone(zone, HuntingtonBatch.finished_at).label("finished_at"),
+            local_time(_queued_at(), zone).label("queued_at"),
+            local_time(HuntingtonBatch.finished_at, zone).label("finished_at"),
             func.count(HuntingtonTransaction.id).label("transactions"),
-            cast(func.coalesce(cents, 0), BigInteger).label("amount_cents"),
+            capped_cents(func.coalesce(cents, 0)).label("amount_cents"),
             func.count().filter(status.in_(SENT_STATUSES)).label("sent"),
-            cast(func.coalesce(cents.filter(status.in_(SENT_STATUSES)), 0), BigInteger).label("sent_cents"),
+            capped_cents(func.coalesce(cents.filter(status.in_(SENT_STATUSES)), 0)).label("sent_cents"),
             func.count().filter(status == "failed").label("failed"),
             func.count().filter(status == "returned").label("returned"),
             func.count().filter(status.in_(UNFINISHED_STATUSES)).label("still_open"),

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.locks import Lock, hold_lock
 from seedtrust_ops.domain.outbox import Email
+from seedtrust_ops.domain.sql_ranges import cents_between
 from seedtrust_ops.tables import Account, Case, Notification, User
 from seedtrust_ops.tables.user_text import cut_text
 
@@ -39,7 +40,7 @@ def find_balance_reminders(session: Session, today: date) -> list[Email]:
             Case.case_manager_id,
             Account.balance_cents,
             Account.minimum_balance_cents,
-            (Account.minimum_balance_cents - Account.balance_cents).label("shortfall_cents"),
+            cents_between(Account.balance_cents, Account.minimum_balance_cents).label("shortfall_cents"),
         )
         .join(Case, Case.id == Account.case_id)
         .where(Case.status == "active", Account.balance_cents < Account.minimum_balance_cents)

@@ -3,10 +3,12 @@
 import csv
 import re
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from seedtrust_ops.domain.reports.report_content import ColumnType, Report
+from seedtrust_ops.tables.extreme_times import ExtremeTime
 
 # OWASP, "CSV Injection": what starts a formula in a spreadsheet. The full-width and small forms of these characters,
 # and the minus sign, do so in programs that read East Asian text.
@@ -46,9 +48,13 @@ def _money(cents: int) -> str:
     )
 
 
+def _timestamp(time: datetime) -> str:
+    return escape_formula(time) if isinstance(time, ExtremeTime) else time.isoformat(" ", "seconds")
+
+
 _WRITERS: dict[ColumnType, Callable[[Any], str]] = {
     ColumnType.TEXT: escape_formula,
     ColumnType.MONEY: _money,
-    ColumnType.TIMESTAMP: lambda timestamp: timestamp.isoformat(" ", "seconds"),
+    ColumnType.TIMESTAMP: _timestamp,
     ColumnType.NUMBER: str,
 }

@@ -24,6 +24,8 @@ MAX_PAGES = 1_000
 """Rows with long texts fill a page each, and such a page takes a tenth of a second to lay out."""
 MAX_TEXT_CHARACTERS = 2_000
 """More does not fit into a column of one page."""
+CHART_BEGIN, CHART_END = datetime(1900, 1, 1), datetime(9000, 1, 1)  # noqa: DTZ001  local times
+"""A time beyond these, which a person has typed, is drawn as the nearest one."""
 MARGIN = 12.0
 ROW_HEIGHT = 5.0
 SIZE = 7.5
@@ -178,12 +180,12 @@ def _write_totals(pages: _Pages, report: Report) -> None:
 
 def _draw_chart(chart: Chart, rows: list[tuple[Any, ...]]) -> BytesIO:
     """Return a PNG step chart of the amounts: a balance holds until the next entry."""
-    timestamps: list[datetime] = [row[chart.timestamp] for row in rows]
+    timestamps = [min(max(row[chart.timestamp], CHART_BEGIN), CHART_END) for row in rows]
     amounts = [row[chart.cents] / 100 for row in rows]
     figure = Figure(figsize=(10, 2.7), dpi=150, layout="constrained")
     axes = figure.subplots()
-    axes.step(timestamps, amounts, where="post", color="#2f6f8f", linewidth=1.4)  # type: ignore[arg-type]
-    axes.fill_between(timestamps, amounts, step="post", color="#2f6f8f", alpha=0.12)  # type: ignore[arg-type]
+    axes.step(timestamps, amounts, where="post", color="#2f6f8f", linewidth=1.4)
+    axes.fill_between(timestamps, amounts, step="post", color="#2f6f8f", alpha=0.12)
     axes.set_title(chart.title, loc="left", fontsize=10)
     locator = AutoDateLocator()  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)

@@ -5,10 +5,9 @@ account number.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Date, Select, String, case, cast, func, select, type_coerce
+from sqlalchemy import ColumnElement, Date, Select, String, cast, func, select, type_coerce
 from sqlalchemy.orm import Session, aliased
 
 from seedtrust_ops.domain.reports.parameters import (
@@ -20,6 +19,7 @@ from seedtrust_ops.domain.reports.parameters import (
     read_period,
 )
 from seedtrust_ops.domain.reports.report_content import Chart, Column, ColumnType, Report, Total
+from seedtrust_ops.domain.sql_ranges import capped_cents, cents_between, local_time
 from seedtrust_ops.formatting import single_line
 from seedtrust_ops.tables import (
     Account,
@@ -36,8 +36,6 @@ TEXT, MONEY, TIMESTAMP, NUMBER = ColumnType.TEXT, ColumnType.MONEY, ColumnType.T
 MAX_ABOUT_CHARACTERS = 100
 MAX_CELL_CHARACTERS = 5_000
 """Users write texts of any length. What is longer is cut in the database and ends in an ellipsis, in every format."""
-FIRST_TIME, LAST_TIME = datetime(1900, 1, 1), datetime(9000, 1, 1)  # noqa: DTZ001  local times
-"""PostgreSQL stores times that Python, a spreadsheet or a chart cannot show: those appear as the nearest of these."""
 DISBURSEMENT_STATUSES = ("pending", "approved", "denied", "cancelled", "paid")
 TITLES = {
     "case_ledger": "Case ledger",
@@ -122,7 +120,7 @@ def _case_ledger(session: Session, params: Mapping[str, Any], zone: str) -> Repo
             LedgerEntry.memo,
             LedgerEntry.huntington_transaction_id,
             LedgerEntry.amount_cents,
-            cast(balance, BigInteger),
+            capped_cents(balance),
         )
         .where(of_account)
         .order_by(LedgerEntry.posted_at, LedgerEntry.id),
@@ -177,7 +175,7 @@ def _disbursements(session: Session, params: Mapping[str, Any], zone: str) -> Re
 
 
 def _account_balances(session: Session, _params: Mapping[str, Any], zone: str) -> Report:
-    shortfall = func.greatest(Account.minimum_balance_cents - Account.balance_cents, 0)
+    shortfall = func.greatest(cents_between(Account.balance_cents, Account.minimum_balance_cents), 0)
     manager = aliased(User)
     accounts, balances, below, short = session.execute(
         select(
@@ -301,10 +299,9 @@ def _now(session: Session, zone: str) -> Any:
 
 
 def _local(timestamp: ColumnElement[Any] | Any, zone: str) -> ColumnElement[Any]:
-    local = func.timezone(zone, timestamp)
-    return case((timestamp.is_not(None), func.least(func.greatest(local, FIRST_TIME), LAST_TIME)))
+    return local_time(timestamp, zone)
 
 
 def _in_period(timestamp: Any, period: Period, zone: str) -> list[ColumnElement[bool]]:
-    day = cast(func.timezone(zone, timestamp), Date)
+    day = cast(local_time(timestamp, zone), Date)
     return [*([day >= period.first] if period.first else []), *([day <= period.last] if period.last else [])]

@@ -13,6 +13,8 @@ from seedtrust_ops.domain.reports.report_content import Column, ColumnType, Repo
 
 ROWS_PER_SHEET = 1_000_000
 """An Excel sheet holds 1,048,576 rows; the rest goes to the next sheet."""
+FIRST_YEAR, LAST_YEAR = 1900, 9998
+"""The times that Excel and Python have; others are written as text, as PostgreSQL shows them."""
 MONEY = '"$"#,##0.00;[Red]-"$"#,##0.00'
 HEADER_COLOR = "#1F3A4D"
 
@@ -108,7 +110,7 @@ def _write_cell(sheet: Worksheet, row: int, index: int, column: Column, value: A
         sheet.write_number(row, index, value / 100, cell_format)
     elif column.type is ColumnType.NUMBER:
         sheet.write_number(row, index, value, cell_format)
-    elif column.type is ColumnType.TIMESTAMP:
+    elif column.type is ColumnType.TIMESTAMP and FIRST_YEAR <= value.year <= LAST_YEAR:
         sheet.write_datetime(row, index, value, cell_format)
     else:
         # Excel's limit of 32,767 characters is above the one at which `report_kinds` cuts texts.

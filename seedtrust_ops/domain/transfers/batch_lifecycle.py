@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, sel
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.sql_arrays import in_array
+from seedtrust_ops.domain.sql_ranges import representable, unless_far_ahead
 from seedtrust_ops.domain.transfers.leases import (
     Lease,
     LeaseHolder,
@@ -94,7 +95,9 @@ def queue_batch(session: Session, batch_id: int) -> BatchInQueue:
     """
     batch = None
     if 0 < batch_id <= MAX_ID:
-        query = select(HuntingtonBatch.status, HuntingtonBatch.queued_at).where(HuntingtonBatch.id == batch_id)
+        query = select(HuntingtonBatch.status, representable(HuntingtonBatch.queued_at).label("queued_at")).where(
+            HuntingtonBatch.id == batch_id
+        )
         batch = session.execute(query.with_for_update()).one_or_none()
     if batch is None:
         raise UnknownBatch(f"There is no batch {batch_id}. Nothing was queued.")
@@ -163,7 +166,7 @@ def list_queued_batches(session: Session) -> list[QueuedBatch]:
         select(
             HuntingtonBatch.id,
             HuntingtonBatch.priority,
-            HuntingtonBatch.queued_at,
+            unless_far_ahead(HuntingtonBatch.queued_at),
             func.coalesce(BatchLease.generation, 0),
             BatchLease.holder,
             BatchLease.expires_at,

@@ -30,6 +30,20 @@ def test_due_request_is_approved_by_date(factory: CaseFactory) -> None:
     assert datetime.now(UTC) - approved_at < timedelta(minutes=1)
 
 
+@pytest.mark.parametrize("date", ["infinity", "-infinity", "20260-12-01", "0044-03-15 BC", "0026-12-01"])
+def test_impossible_date_approves_nothing_and_stops_no_other(factory: CaseFactory, date: str) -> None:
+    impossible = factory.request(factory.case())
+    with factory.sessions.begin() as session:
+        session.execute(
+            text("update disbursement_requests set auto_authorize_at = :date where id = :id"),
+            {"date": date, "id": impossible},
+        )
+    due = factory.request(factory.case())
+    assert run_in_transaction(factory.sessions, preview_due).count == 1
+    assert approve(factory).count == 1
+    assert list(factory.approvals()) == [due]
+
+
 @pytest.mark.parametrize(
     "columns",
     [

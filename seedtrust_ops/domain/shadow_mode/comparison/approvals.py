@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.approvals.by_date import APPROVED_BY_DATE
+from seedtrust_ops.domain.approvals.by_date import APPROVED_BY_DATE, FIRST_DATE
 from seedtrust_ops.domain.approvals.queries import APPROVED_BY_RULE
 from seedtrust_ops.domain.approvals.writer import Payee
 from seedtrust_ops.domain.shadow_mode.comparison.models import (
@@ -101,6 +101,8 @@ def _why_not(row: Any) -> str:
         return f"no rule approves it: see `seedtrust-ops rules explain {row.id}`"
     if row.auto_authorize_at is None:
         return "it has no automatic approval date"
+    if row.auto_authorize_at < FIRST_DATE:
+        return f"its date, {row.auto_authorize_at:%Y-%m-%d %H:%M} UTC, is a typing error: only a person may approve it"
     if row.auto_authorize_at > row.approved_at:
         return f"its date, {row.auto_authorize_at:%Y-%m-%d %H:%M} UTC, had not been reached"
     return "it was on hold, or its case or payee was different, at our evaluation"
