@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
-from seedtrust_ops_tests.chaos.bank_pool import serve_bank_pool
+from seedtrust_ops_tests.chaos.bank_pool import BankPool, serve_bank_pool
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
 from seedtrust_ops_tests.conftest import TEMPLATE
 from seedtrust_ops_tests.support.tiers import Resource, provides
@@ -23,3 +23,17 @@ def environment(
     folder = tmp_path_factory.mktemp("chaos")
     with serve_bank_pool(folder) as banks:
         yield ChaosEnvironment(postgres_server, TEMPLATE, banks, mailbox_process, field_key, folder)
+
+
+@pytest.fixture(scope="session")
+@provides(Resource.BANK)
+def bank_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BankPool]:
+    with serve_bank_pool(tmp_path_factory.mktemp("banks")) as banks:
+        yield banks
+
+
+@pytest.fixture
+def own_bank(bank_pool: BankPool) -> BankPool:
+    """A bank that only this test has used."""
+    bank_pool.replace_bank()
+    return bank_pool

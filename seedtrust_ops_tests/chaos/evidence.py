@@ -5,7 +5,7 @@ It is read with plain SQL and the bank's control client and calls none of the pr
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.sandbox.bank.control_client import LoggedRequest, Movement, SandboxBank, Transfer
+from seedtrust_ops_tests.chaos.human_record import HumanRecord
 
 Record = TypeVar("Record", Movement, Transfer)
 
@@ -52,6 +53,14 @@ LEDGER = """
       from ledger_entries where huntington_transaction_id is not null order by id
 """
 ALERTS = "select rule, subject from ops.alerts where resolved_at is null"
+ORDERS = """
+    select transaction_id, request_id, account_id, amount_cents, batch_id, batch_status, is_leased
+      from witness.orders order by transaction_id, attempt
+"""
+CORRECTIONS = """
+    select c.transaction_id, sum(e.amount_cents)::bigint as amount_cents
+      from ops.ledger_corrections c join ledger_entries e on e.id = c.ledger_entry_id group by c.transaction_id
+"""
 SWITCHES = "select count(*) from ops.switches"
 IDS = """
     select min(t.id) as lowest, greatest(max(t.id), max(s.last_value)) as highest
@@ -119,6 +128,19 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Order:
+    """A transaction as it was when an attempt to send it was recorded, by the witness (`witness.py`)."""
+
+    transaction_id: int
+    request_id: int | None
+    account_id: int | None
+    amount_cents: int
+    batch_id: int
+    batch_status: str
+    is_leased: bool
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Both sides' records at one time; of the bank's, only those of this database's transactions."""
 
@@ -127,11 +149,15 @@ class Evidence:
     requests: dict[int, Request]
     accounts: list[Account]
     entries: list[Entry]
+    corrections: dict[int, int]
+    """The cents of all ledger corrections, by transaction id."""
+    orders: list[Order]
     alerts: set[tuple[str, str]]
     is_halted: bool
     transfers: list[Transfer]
     movements: list[Movement]
     posts: list[LoggedRequest]
+    human: HumanRecord = field(default_factory=HumanRecord)
 
     @cached_property
     def movements_of(self) -> dict[int, list[Movement]]:
@@ -150,6 +176,26 @@ class Evidence:
         for entry in self.entries:
             entries[entry.transaction_id].append(entry)
         return dict(entries)
+
+    @cached_property
+    def orders_of(self) -> dict[int, list[Order]]:
+        """The orders by transaction id, in the order of their attempts."""
+        orders: defaultdict[int, list[Order]] = defaultdict(list)
+        for order in self.orders:
+            orders[order.transaction_id].append(order)
+        return dict(orders)
+
+    def request_of(self, transaction_id: int) -> int | None:
+        """The disbursement request that a transaction was last sent for, or has if it was never sent."""
+        if orders := self.orders_of.get(transaction_id):
+            return orders[-1].request_id
+        transaction = self.transactions.get(transaction_id)
+        return transaction.request_id if transaction else None
+
+    def account_of(self, transaction: Transaction) -> int | None:
+        """The account of the case whose request a transaction was last sent for, or has if it was never sent."""
+        orders = self.orders_of.get(transaction.id)
+        return orders[-1].account_id if orders else transaction.account_id
 
     def out_cents(self, transaction_id: int) -> int:
         """What left the bank for a transaction and was not returned, in cents."""
@@ -177,11 +223,12 @@ class Evidence:
 
     def has_alert(self, transaction: Transaction, *rules: str) -> bool:
         """Whether an alert of one of the rules is open about the transaction or its disbursement request."""
-        subjects = (f"transaction {transaction.id}", f"request {transaction.request_id}")
+        requests = {transaction.request_id, self.request_of(transaction.id)}
+        subjects = (f"transaction {transaction.id}", *(f"request {one}" for one in requests))
         return any((rule, subject) in self.alerts for rule in rules for subject in subjects)
 
 
-def read_evidence(sessions: sessionmaker[Session], bank: SandboxBank) -> Evidence:
+def read_evidence(sessions: sessionmaker[Session], bank: SandboxBank, human: HumanRecord) -> Evidence:
     """Read both sides. No worker may be running, or the two sides are read at different times."""
     ledger, requests = bank.ledger(), bank.requests()
     with sessions() as session:
@@ -197,11 +244,14 @@ def read_evidence(sessions: sessionmaker[Session], bank: SandboxBank) -> Evidenc
             requests={row.id: Request(*row) for row in session.execute(text(REQUESTS))},
             accounts=[Account(*row) for row in session.execute(text(ACCOUNTS))],
             entries=[Entry(*row) for row in session.execute(text(LEDGER))],
+            corrections={row.transaction_id: row.amount_cents for row in session.execute(text(CORRECTIONS))},
+            orders=[Order(*row) for row in session.execute(text(ORDERS))],
             alerts={(row.rule, row.subject) for row in session.execute(text(ALERTS))},
             is_halted=bool(session.scalar(text(SWITCHES))),
             transfers=[one for one in ledger["transfers"] if is_ours(one["reference"])],
             movements=[one for one in ledger["movements"] if is_ours(one["reference"])],
             posts=[one for one in requests if one["method"] == "POST" and is_ours(one["reference"])],
+            human=human,
         )
 
 

@@ -18,16 +18,23 @@ STATUS_FOR_BANK_STATUS = {
     "returned": "returned",
 }
 AMBIGUOUS_RULE = "transfer_ambiguous"
+UNSETTLED_RULES = (AMBIGUOUS_RULE, "idempotency_key_reused", "transfer_undeliverable")
+"""Why a transaction may stay 'processing' until a person settles it."""
 PAID_TWICE_RULES = ("second_transfer", "request_paid_twice", AMBIGUOUS_RULE)
 STATUSES_SET_BY_PEOPLE = {"draft", "held"}
 BY_HAND = "set by hand"
 """The failure reason of a transaction that a person has set to failed."""
+SETTLED_BY = "settled by "
+"""How the failure reason of a transaction that a person has settled begins."""
 
 
 def check_final_state(evidence: Evidence) -> Iterator[Violation]:
     """Yield a violation for whatever is neither settled nor explained."""
     for one in evidence.transactions.values():
-        yield from _check_status(evidence, one)
+        if one.id in evidence.human.settled_against_bank:
+            continue
+        if not evidence.human.is_written_by_hand(one.id, one.status):
+            yield from _check_status(evidence, one)
         yield from _check_ledger(evidence, one)
         yield from _check_paid_once(evidence, one)
     yield from _check_batches(evidence)
@@ -37,14 +44,14 @@ def _check_status(evidence: Evidence, one: Transaction) -> Iterator[Violation]:
     match one.status:
         case "pending":
             is_halted = evidence.is_halted and one.batch_status == "queued"
-            if not (one.batch_status in STATUSES_SET_BY_PEOPLE or is_halted):
+            if not (one.batch_status in STATUSES_SET_BY_PEOPLE or is_halted or one.id in evidence.human.moved):
                 yield Violation(
                     ViolationKind.LOST_PAYMENT,
                     f"Transaction {one.id} is pending in batch {one.batch_id}, which is '{one.batch_status}': it will "
                     "never be sent.",
                 )
         case "processing":
-            if not (evidence.has_alert(one, AMBIGUOUS_RULE, "idempotency_key_reused") or evidence.bank_lost_transfers):
+            if not (evidence.has_alert(one, *UNSETTLED_RULES) or evidence.bank_lost_transfers):
                 yield Violation(
                     ViolationKind.UNEXPLAINED, f"Transaction {one.id} is still 'processing', and no alert says why."
                 )
@@ -84,7 +91,7 @@ def _check_failure(evidence: Evidence, one: Transaction) -> Iterator[Violation]:
     refused = any(post["reference"] == str(one.id) and post["status"] == 422 for post in evidence.posts)
     rejected = transfer is not None and transfer["status"] == "rejected"
     is_legacy_timeout = reason.startswith("timeout")
-    is_by_hand = reason == BY_HAND
+    is_by_hand = reason == BY_HAND or (one.id in evidence.human.settled and reason.startswith(SETTLED_BY))
     if evidence.has_alert(one, AMBIGUOUS_RULE) or ((is_legacy_timeout or is_by_hand) and evidence.bank_lost_transfers):
         return
     if evidence.out_cents(one.id) > 0:
@@ -106,6 +113,7 @@ def _check_ledger(evidence: Evidence, one: Transaction) -> Iterator[Violation]:
     )
     moved = evidence.out_cents(one.id) - accepted
     booked = -sum(entry.amount_cents for entry in evidence.entries_of.get(one.id, []))
+    booked -= evidence.corrections.get(one.id, 0)
     if one.status == "processing" and evidence.bank_lost_transfers:
         # It may have been paid and lost by the bank: the person who settles that alert settles this too.
         return
@@ -135,7 +143,7 @@ def _check_batches(evidence: Evidence) -> Iterator[Violation]:
         waits_for_person = "processing" in statuses or (batch.status == "queued" and evidence.is_halted)
         if batch.is_leased:
             yield Violation(ViolationKind.UNEXPLAINED, f"Batch {batch.id} is still leased to a worker.")
-        if batch.status in STATUSES_SET_BY_PEOPLE or waits_for_person:
+        if batch.status in STATUSES_SET_BY_PEOPLE or waits_for_person or batch.id in evidence.human.batches:
             continue
         if batch.status != expected:
             yield Violation(

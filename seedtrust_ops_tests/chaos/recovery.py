@@ -1,15 +1,22 @@
 """What production does after a crash, in order: leases expire, auto-heal runs, and the sensor's runs process the queue.
 
-It calls the product's own auto-heal and batch processing and nothing else; the checks are in `invariants`.
+It calls the product's own auto-heal, batch processing and health rules and nothing else; the checks are in
+`invariants`.
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from seedtrust_ops.domain.health.batches import BATCH_HELD, batch_held
+from seedtrust_ops.domain.health.evaluator import evaluate
+from seedtrust_ops.domain.health.ledger import LEDGER_MISMATCH, ledger_mismatch
+from seedtrust_ops.domain.health.rule import HealthRule
+from seedtrust_ops.domain.health.settlement import SETTLEMENT_OVERDUE, settlement_overdue
 from seedtrust_ops.domain.transfers.auto_heal import heal
 from seedtrust_ops.domain.transfers.batch_lifecycle import list_queued_batches
 from seedtrust_ops.domain.transfers.batch_processor import process_batch
@@ -20,6 +27,19 @@ Sessions = sessionmaker[Session]
 
 MAX_ROUNDS = 12
 """More than any crash needs, even if responses are late; what is still open afterwards is a violation."""
+
+
+def evaluate_health(sessions: Sessions) -> None:
+    """Evaluate the health rules that tell people of transfers, as `job_health_sensor` does every minute."""
+    with sessions() as session:
+        now: datetime = session.execute(text("select clock_timestamp()")).scalar_one()
+    rules = (
+        HealthRule(BATCH_HELD, batch_held),
+        HealthRule(SETTLEMENT_OVERDUE, partial(settlement_overdue, now=now)),
+        HealthRule(LEDGER_MISMATCH, ledger_mismatch),
+    )
+    evaluation = evaluate(sessions, rules, now=now, last_evaluated={}, quiet_seconds=0, max_seconds=600)
+    assert not evaluation.failures, evaluation.failures
 
 
 def expire_leases(sessions: Sessions) -> None:

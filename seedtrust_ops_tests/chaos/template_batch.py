@@ -13,6 +13,7 @@ from sqlalchemy.orm import sessionmaker
 from seedtrust_ops.domain.transfers.attempts import KEY_PREFIX
 from seedtrust_ops_tests.chaos.bank_pool import BankPool
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
+from seedtrust_ops_tests.chaos.witness import install_witness
 from seedtrust_ops_tests.support.factories import Company
 
 COMPLETED, ACCEPTED, RETURNED, REFUSED, WRONG_ROUTING, LATE, RESET, KEY_CONFLICT = range(1, 9)
@@ -33,6 +34,7 @@ def template_with_batch(environment: ChaosEnvironment) -> Iterator[str]:
     """The name of a database in which batch 1, with the eight transactions, is queued; each case copies it."""
     with environment.database() as url:
         engine = create_engine(url)
+        install_witness(engine)
         company = Company(sessionmaker(engine, expire_on_commit=False), environment.cipher)
         case = company.case(balance_cents=1_000_000)
         batch_id = company.batch(case=case)

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import httpx
 import pytest
 from sqlalchemy import text
 
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops_tests.chaos.invariants import SendBan, check_invariants, last_request_id
+from seedtrust_ops_tests.chaos.invariants import SendBan, check_invariants, check_resends, last_request_id
 from seedtrust_ops_tests.chaos.violations import Violation, ViolationKind, build_row
+from seedtrust_ops_tests.chaos.witness import install_witness
 from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker, options_for, settings_for
 from seedtrust_ops_tests.support.factories import Company
 
@@ -45,6 +47,7 @@ class FinishedBatch:
 
 @pytest.fixture
 def batch(company: Company, bank: BankProcess) -> FinishedBatch:
+    install_witness(company.sessions.kw["bind"])
     worker = Worker(company, bank, settings_for(bank), options_for(bank))
     case = company.case()
     batch_id = company.batch(case=case)
@@ -147,6 +150,26 @@ CORRUPTIONS: dict[str, tuple[Callable[[FinishedBatch], None], ViolationKind, str
         _set("paid", "amount_cents = 1"),
         ViolationKind.SENT_WITHOUT_PERMISSION,
         "different amount",
+    ),
+    "request for an amount that was never ordered": (
+        _sql("update witness.orders set amount_cents = 1"),
+        ViolationKind.SENT_WITHOUT_PERMISSION,
+        "an amount that it never had",
+    ),
+    "attempt recorded without a lease": (
+        _sql("update witness.orders set is_leased = false"),
+        ViolationKind.SENT_WITHOUT_PERMISSION,
+        "'processing' and not leased",
+    ),
+    "attempt recorded for a held batch": (
+        _sql("update witness.orders set batch_status = 'held'"),
+        ViolationKind.SENT_WITHOUT_PERMISSION,
+        "which was 'held'",
+    ),
+    "attempt recorded without a request": (
+        _sql("update witness.orders set request_id = null"),
+        ViolationKind.SENT_WITHOUT_PERMISSION,
+        "for no disbursement request",
     ),
     "refused payment marked completed": (
         _set("refused", "status = 'completed'"),
@@ -258,6 +281,26 @@ def test_violation_is_detected(batch: FinishedBatch, name: str) -> None:
 
 def test_violation_kinds_are_all_covered() -> None:
     assert {kind for _, kind, _ in CORRUPTIONS.values()} == set(ViolationKind)
+
+
+def test_request_is_sent_again_only_after_the_bank_was_asked(batch: FinishedBatch) -> None:
+    bank = batch.worker.bank
+    before = len(check_resends(bank.control))
+    batch_id = batch.company.batch([CENTS])
+    (sent,) = batch.company.transactions(batch_id)
+    bank.control.inject_fault("error_before_commit", reference=str(sent.id))
+    batch.worker.process(batch_id)
+    batch.worker.heal()
+    batch.worker.process(batch_id)
+    assert batch.company.statuses(batch_id) == ["completed"]
+    assert len(check_resends(bank.control)) == before
+
+    headers = {"Authorization": f"Bearer {bank.api_key}", "Idempotency-Key": f"seedtrust-transaction-{sent.id}"}
+    httpx.post(f"{bank.url}/v1/transfers", json={"reference": str(sent.id)}, headers=headers, trust_env=False)
+
+    (*_, violation) = check_resends(bank.control)
+    assert violation.kind is ViolationKind.SENT_WITHOUT_PERMISSION
+    assert "before the bank had said" in violation.message
 
 
 @pytest.mark.parametrize("banned", ["all", "the sent transaction", "another"])

@@ -20,6 +20,7 @@ MUST_HAVE_EFFECT = (
     "worker, with nothing",
     "worker, with crash",
     "worker, with freeze",
+    "worker, with terminate",
     "auto-heal, with nothing",
     "auto-heal, with crash",
     "auto-heal, with freeze",

@@ -14,7 +14,7 @@ from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
 from seedtrust_ops_tests.chaos.faults import Fault
 from seedtrust_ops_tests.chaos.injection_points import LEASE_RENEWAL_STEPS, InjectionPoint, list_injection_points
 from seedtrust_ops_tests.chaos.invariants import SendBan, check_invariants
-from seedtrust_ops_tests.chaos.recovery import Sessions, recover
+from seedtrust_ops_tests.chaos.recovery import Sessions, evaluate_health, recover
 from seedtrust_ops_tests.chaos.shards import (
     CaseResult,
     ScenarioResult,
@@ -140,4 +140,5 @@ def recover_and_check(case: TransferCase, bans: Sequence[SendBan] = ()) -> list[
     recover(case.sessions, case.config)
     advance_bank(case.banks.control)
     recover(case.sessions, case.config)
+    evaluate_health(case.sessions)
     return check_invariants(case.sessions, case.banks.control, is_final=True, bans=bans)

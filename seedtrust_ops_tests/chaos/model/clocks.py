@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL
 
 from seedtrust_ops.domain.transfers import sender, sending_context
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
+from seedtrust_ops_tests.chaos.witness import install_witness
 
 FUNCTIONS = """
     create schema model_clock;
@@ -35,8 +36,9 @@ def with_model_clock(database: URL) -> URL:
 
 
 def install_clock(database: URL) -> None:
-    """Create the clock functions in a database that does not have them yet."""
+    """Create the clock functions in a database that does not have them yet, and the witness that reads them."""
     engine = create_engine(database)
+    install_witness(engine)
     with engine.begin() as connection:
         connection.execute(text(FUNCTIONS))
     engine.dispose()

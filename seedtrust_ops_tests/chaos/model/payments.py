@@ -9,13 +9,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
+from sqlalchemy import update
 
-from seedtrust_ops.tables import DisbursementRequest, HuntingtonBatch, HuntingtonTransaction
+from seedtrust_ops.tables import Case, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction, User
 from seedtrust_ops_tests.support.factories import ROUTING_NUMBER, BuiltCase, Company
 
 CASES = 3
 BALANCE_CENTS = 200_000
 LONG_AGO = timedelta(days=1)
+ROLES = ("escrow_specialist", "case_manager", "admin")
 FLAWS = ("bad routing", "refused", "same request", "denied", "another amount", "no request", "damaged number")
 
 
@@ -46,7 +48,17 @@ class Payments:
     def __init__(self, company: Company) -> None:
         self._company = company
         self._cases: list[BuiltCase] = [company.case(balance_cents=BALANCE_CENTS) for _ in range(CASES)]
+        self._add_managers_and_admins()
         self.requests: list[int] = []
+
+    def _add_managers_and_admins(self) -> None:
+        """Give every case but the first a case manager, and the company two admins."""
+        with self._company.sessions.begin() as session:
+            managers = [_user("case_manager", number) for number in range(1, CASES)]
+            session.add_all([*managers, *(_user("admin", number) for number in (1, 2))])
+            session.flush()
+            for case, manager in zip(self._cases[1:], managers, strict=True):
+                session.execute(update(Case).where(Case.id == case.case_id).values(case_manager_id=manager.id))
 
     def new_batch(self, wanted: Sequence[Payment], now: datetime, **columns: Any) -> int:
         """Create a batch of these payments, queued unless `columns` say otherwise; return its id."""
@@ -91,7 +103,8 @@ class Payments:
         self, batch_id: int, request_id: int | None, payment: Payment, now: datetime, columns: dict[str, Any]
     ) -> HuntingtonTransaction:
         refused = payment.flaw == "refused"
-        number = f"422000000{payment.cents % 4 + 1}" if refused else str(4_000_000_000 + payment.cents)
+        # Not the number that is refused for lack of funds: the account has them, unless it has run dry.
+        number = f"422000000{(1, 2, 4)[payment.cents % 3]}" if refused else str(4_000_000_000 + payment.cents)
         token = "damaged" if payment.flaw == "damaged number" else self._company.cipher.encrypt(number)
         defaults = {
             "method": payment.method,
@@ -108,3 +121,7 @@ class Payments:
             amount_cents=payment.cents,
             **(defaults | columns),
         )
+
+
+def _user(role: str, number: int) -> User:
+    return User(email=f"{role}-{number}@office.test", full_name=f"{role} {number}", role=role)

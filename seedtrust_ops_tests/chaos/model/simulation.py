@@ -14,18 +14,22 @@ from sqlalchemy.orm import sessionmaker
 
 from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.sandbox.bank.control_client import LoggedRequest, SandboxBank
-from seedtrust_ops_tests.chaos.bank_pool import BankPool
+from seedtrust_ops_tests.chaos.bank_pool import OPENING_CENTS, BankPool
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
-from seedtrust_ops_tests.chaos.invariants import SendBan, check_invariants, last_request_id
+from seedtrust_ops_tests.chaos.human_record import HumanRecord
+from seedtrust_ops_tests.chaos.invariants import SendBan, check_invariants, check_resends, last_request_id
 from seedtrust_ops_tests.chaos.model.clocks import Clocks, ProcessClock, with_model_clock
 from seedtrust_ops_tests.chaos.model.processes import SimulatedProcess
 from seedtrust_ops_tests.chaos.model.workers import RESPONSE_TIMEOUT_SECONDS, WorkerPool
+from seedtrust_ops_tests.chaos.recovery import evaluate_health
 from seedtrust_ops_tests.chaos.violations import Violation, ViolationKind
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.waiters import wait_until
 
 HOUR = 3600.0
 MAX_ROUNDS_TO_SETTLE = 12
+FUNDS = "funds"
+"""The key of the period in which nothing may be sent beyond what the funding account has."""
 
 
 class Simulation:
@@ -36,8 +40,9 @@ class Simulation:
         self.workers = workers
         self.clocks = clocks
         self.company = company
+        self.human = HumanRecord()
         self._bans: dict[str, SendBan] = {}
-        self._lifted_bans: list[SendBan] = []
+        self._lifted_bans: list[tuple[str, SendBan]] = []
         self._pending_bans: dict[str, Callable[[], None]] = {}
 
     def sql(self, statement: str, **values: Any) -> list[Any]:
@@ -80,6 +85,10 @@ class Simulation:
         """Let a worker run auto-heal; return how that ended."""
         return self.workers.heal(process or SimulatedProcess())
 
+    def evaluate_health(self) -> None:
+        """Evaluate the health rules about transfers, as the health sensor does every minute."""
+        evaluate_health(self.company.sessions)
+
     def forbid(self, key: str, reason: str, query: str | None = None) -> None:
         """Ban sending, or only the transactions that `query` selects, until `allow(key)`.
 
@@ -89,18 +98,52 @@ class Simulation:
         def begin() -> None:
             ids = None if query is None else frozenset(row[0] for row in self.sql(query))
             recorded = "select id from huntington_transactions where status = 'processing'"
+            if key == FUNDS:
+                # A frozen worker has checked the funds for its whole batch.
+                recorded = (
+                    "select t.id from huntington_transactions t join huntington_batches b on b.id = t.batch_id"
+                    " where b.status = 'processing'"
+                )
             exempt_ids = frozenset(row[0] for row in self.sql(recorded)) if self.workers.has_frozen else frozenset()
+            self._lift(key)
             self._bans[key] = SendBan(reason, last_request_id(self.bank), None, ids, exempt_ids)
 
         self._pending_bans[key] = begin
         self._begin_pending_bans()
 
+    def change_funds(self, available_cents: int | None = None) -> None:
+        """Set what the funding account has, or only note that money has left it in another way than by our transfers.
+
+        A worker that is running now may have checked the funds before; from its end on, none may lack them.
+        """
+        self._lift(FUNDS)
+        if available_cents is not None:
+            self.bank.set_available_cents(available_cents)
+        self.forbid(FUNDS, "the funding account did not have its amount")
+
     def allow(self, key: str) -> None:
         """End a ban."""
         self._pending_bans.pop(key, None)
+        self._lift(key)
+
+    def allow_transaction(self, prefix: str, transaction_id: int) -> None:
+        """End the bans of one transaction whose key begins with `prefix`; others stay banned.
+
+        A ban that has not begun yet selects its transactions when it begins.
+        """
+        for key, ban in list(self._bans.items()):
+            if key.startswith(prefix) and ban.transaction_ids is not None and transaction_id in ban.transaction_ids:
+                self._lift(key)
+                self._bans[key] = replace(
+                    ban,
+                    after_request=last_request_id(self.bank),
+                    transaction_ids=ban.transaction_ids - {transaction_id},
+                )
+
+    def _lift(self, key: str) -> None:
         ban = self._bans.pop(key, None)
         if ban is not None:
-            self._lifted_bans.append(replace(ban, until_request=last_request_id(self.bank)))
+            self._lifted_bans.append((key, replace(ban, until_request=last_request_id(self.bank))))
 
     def _begin_pending_bans(self) -> None:
         if not self.workers.is_running:
@@ -111,8 +154,20 @@ class Simulation:
     def violations(self, *, is_final: bool = False) -> list[Violation]:
         """Check the invariants and return the violations."""
         self._begin_pending_bans()
-        bans = [*self._lifted_bans, *self._bans.values()]
-        return check_invariants(self.company.sessions, self.bank, is_final=is_final, bans=bans)
+        periods = [*self._lifted_bans, *self._bans.items()]
+        bans = [ban for key, ban in periods if key != FUNDS]
+        steady_funds = [ban for key, ban in periods if key == FUNDS]
+        return [
+            *check_invariants(
+                self.company.sessions,
+                self.bank,
+                is_final=is_final,
+                bans=bans,
+                steady_funds=steady_funds,
+                human=self.human,
+            ),
+            *check_resends(self.bank),
+        ]
 
     def unexpected_errors(self) -> list[Violation]:
         """Return the workers' unexpected errors as violations."""
@@ -129,6 +184,7 @@ class Simulation:
         """Inject no more faults and let time pass until nothing is queued or open any more."""
         self.workers.resume_frozen()
         self.bank.clear_faults()
+        self.change_funds(OPENING_CENTS)
         wait_until(lambda: not self._late_requests(), what="the bank to finish its late requests")
         self.sql("delete from ops.switches")
         self.allow("halt")
@@ -161,6 +217,7 @@ class Simulation:
             every=0.5,
             what="a last auto-heal run with all responses",
         )
+        self.evaluate_health()
 
 
 @contextmanager

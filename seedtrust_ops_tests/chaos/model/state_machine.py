@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from seedtrust_ops.sandbox.bank.faults import FaultKind
-from seedtrust_ops_tests.chaos.bank_pool import BankPool
+from seedtrust_ops_tests.chaos.bank_pool import OPENING_CENTS, BankPool
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
-from seedtrust_ops_tests.chaos.model.history import EVENTS, History
+from seedtrust_ops_tests.chaos.model.bank_events import BANK_EVENTS
+from seedtrust_ops_tests.chaos.model.history import EVENTS, OTHER_EVENTS, History
 from seedtrust_ops_tests.chaos.model.payments import LONG_AGO, Payment, payments, several_payments
+from seedtrust_ops_tests.chaos.model.people import PEOPLE_EVENTS
 from seedtrust_ops_tests.chaos.model.processes import SimulatedProcess, crash, freeze
 from seedtrust_ops_tests.chaos.model.simulation import Simulation, open_simulation
 from seedtrust_ops_tests.chaos.violations import Violation
@@ -28,6 +30,8 @@ BANK_FAULTS: tuple[FaultKind, ...] = (
     "error_after_commit",
     "error_before_commit",
     "garbage",
+    "in_progress",
+    "lagging_lookup",
     "rate_limited",
     "refuse",
     "unauthorized",
@@ -46,8 +50,13 @@ class InvariantsViolated(AssertionError):
         self.violations = violations
 
 
-PROCESS_EVENTS = ("nothing", "crash", "freeze") * 4
-"""What can happen to a process apart from `EVENTS`; repeated so that 2,000 steps always include each."""
+PROCESS_EVENTS = ("nothing", "crash", "freeze", "terminate") * 6
+"""What can happen to a process apart from `EVENTS`; repeated so that 2,000 steps always include each.
+
+`terminate` is a person's cancellation: Dagster ends the worker's process.
+"""
+POST_FAULTS, GET_FAULTS = ("refuse", "in_progress"), ("lagging_lookup",)
+"""Faults that only one method can have; any other can have both."""
 
 
 class Coverage:
@@ -89,15 +98,28 @@ class Transfers(RuleBasedStateMachine):
 
     @initialize(wanted=several_payments)
     def first_batch(self, wanted: list[Payment]) -> None:
-        self.history.make_batch(wanted, "queued")
+        self.history.people.make_batch(wanted, "queued")
 
     @rule(wanted=several_payments, status=st.sampled_from(STATUSES))
     def batch_is_made(self, wanted: list[Payment], status: str) -> None:
-        self.history.make_batch(wanted, status)
+        self.history.people.make_batch(wanted, status)
         self.count(f"a batch is created: {status}")
 
-    @rule(name=st.sampled_from(EVENTS), index=indexes, seconds=durations, wanted=payments)
+    @rule(name=st.sampled_from(OTHER_EVENTS), index=indexes, seconds=durations, wanted=payments)
     def something_happens(self, name: str, index: int, seconds: float, wanted: Payment) -> None:
+        self._let_happen(name, index, seconds, wanted)
+
+    @rule(names=st.lists(st.sampled_from(BANK_EVENTS), min_size=1, max_size=2), index=indexes, wanted=payments)
+    def bank_acts(self, names: list[str], index: int, wanted: Payment) -> None:
+        for name in names:
+            self._let_happen(name, index, 0, wanted)
+
+    @rule(names=st.lists(st.sampled_from(PEOPLE_EVENTS), min_size=1, max_size=3), index=indexes, wanted=payments)
+    def people_act(self, names: list[str], index: int, wanted: Payment) -> None:
+        for name in names:
+            self._let_happen(name, index, 0, wanted)
+
+    def _let_happen(self, name: str, index: int, seconds: float, wanted: Payment) -> None:
         self.count(name, self.history.events(index, seconds, wanted)[name]())
 
     @rule(
@@ -121,8 +143,8 @@ class Transfers(RuleBasedStateMachine):
     ) -> None:
         batch_id = self.history.batch_to_process(index, wanted)
         # In half of the cases the event concerns the batch that the worker is processing.
-        event_index = other_index if other_index % 2 else self.history.batches.index(batch_id)
-        process = self._build_process(event, at_step, event_index, seconds, wanted[0])
+        event_index = other_index if other_index % 2 else self.history.people.batches.index(batch_id)
+        process = self._build_process(event, at_step, event_index, seconds, wanted[0], batch_id)
         outcome = self.simulation.process(batch_id, process, same_run=is_same_run)
         self.count(f"worker, with {event}", process.action_ran or (event == "nothing" and outcome == "done"))
 
@@ -132,7 +154,7 @@ class Transfers(RuleBasedStateMachine):
         wanted=several_payments,
     )
     def batch_is_launched_by_hand(self, index: int, requested_seconds_ago: float, wanted: list[Payment]) -> None:
-        outcome = self.simulation.process(self.history.batch(index), requested_seconds_ago=requested_seconds_ago)
+        outcome = self.simulation.process(self.history.people.batch(index), requested_seconds_ago=requested_seconds_ago)
         self.count("a batch is launched by hand", outcome == "done")
 
     @rule(index=indexes, wanted=several_payments)
@@ -171,7 +193,7 @@ class Transfers(RuleBasedStateMachine):
         self.simulation.bank.inject_fault(
             kind,
             times=1 if is_slow else times,
-            method="POST" if kind == "refuse" else method,
+            method="POST" if kind in POST_FAULTS else "GET" if kind in GET_FAULTS else method,
             seconds=LATE_SECONDS if is_slow else 0,
         )
         self.count(f"the bank fails: {kind}")
@@ -188,19 +210,30 @@ class Transfers(RuleBasedStateMachine):
         if status == "failed":
             batch |= {"status": "failed", "finished_at": then}
             rows |= {"failure_reason": "timeout after 30 s"}
-        batch_id = self.history.payments.new_batch([], then, **batch)
-        ids = self.history.payments.add(batch_id, wanted, then, **rows)
-        self.history.batches.append(batch_id)
-        self.history.transactions += ids
+        batch_id = self.history.people.payments.new_batch([], then, **batch)
+        ids = self.history.people.payments.add(batch_id, wanted, then, **rows)
+        self.history.people.batches.append(batch_id)
+        self.history.people.transactions += ids
+        self.simulation.change_funds(OPENING_CENTS)
         for _ in range({"nothing": 0, "two transfers": 2}.get(sent, 1)):
             self.simulation.bank.insert_transfer(str(ids[0]), wanted[0].cents + (sent == "another amount"))
+        self.simulation.change_funds()
         self.count(f"the legacy worker left '{status}' after sending {sent}")
 
-    def _build_process(self, event: str, at_step: int, index: int, seconds: float, wanted: Payment) -> SimulatedProcess:
+    def _build_process(
+        self, event: str, at_step: int, index: int, seconds: float, wanted: Payment, batch_id: int | None = None
+    ) -> SimulatedProcess:
+        def terminate(process: SimulatedProcess) -> None:
+            if batch_id is not None:
+                self.history.people.terminate_run_of(batch_id)
+            crash(process)
+
         if event == "nothing":
             return SimulatedProcess()
         if event in ("crash", "freeze"):
             return SimulatedProcess(at_step, crash if event == "crash" else freeze)
+        if event == "terminate":
+            return SimulatedProcess(at_step, terminate)
         run_event = self.history.events(index, seconds, wanted)[event]
         return SimulatedProcess(at_step, lambda _: run_event())
 
@@ -213,7 +246,7 @@ class Transfers(RuleBasedStateMachine):
 
     def _check(self, *, is_final: bool) -> None:
         violations = self.simulation.violations(is_final=is_final)
-        violations += self.simulation.unexpected_errors() + self.history.check_decisions()
+        violations += self.simulation.unexpected_errors() + self.history.people.check_decisions()
         if violations:
             self.is_violated = True
             raise InvariantsViolated(violations)
@@ -221,7 +254,7 @@ class Transfers(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Let everything settle and check the final state, unless a violation was found before."""
         try:
-            if not self.is_violated and self.history.batches:
+            if not self.is_violated and self.history.people.batches:
                 self.simulation.run_until_settled()
                 self._check(is_final=True)
         finally:

@@ -59,7 +59,8 @@ class Worker:
 class WorkerPool:
     """All workers on one database and one bank.
 
-    `unexpected_errors` lists the errors that no person should ever be shown.
+    `unexpected_errors` lists the errors that no person should ever be shown, and `canceled_runs` the runs that a person
+    has canceled.
     """
 
     def __init__(self, url: URL, banks: BankPool, cipher: FieldCipher, *, response_timeout_seconds: float) -> None:
@@ -72,12 +73,13 @@ class WorkerPool:
             HUNTINGTON_TIMEOUT_SECONDS=response_timeout_seconds,
             HUNTINGTON_CONCURRENCY=CONCURRENCY,
         )
-        self._open_bank: OpenBank = lambda: open_huntington_bank(settings)
+        self.open_bank: OpenBank = lambda: open_huntington_bank(settings)
         self._options = TransferOptions(banks.funding_account_id, CONCURRENCY, LEASE_SECONDS, GRACE_SECONDS, False)
         self._workers: list[Worker] = []
         self._run_numbers = itertools.count(1)
         self._lock = threading.Lock()
         self.unexpected_errors: list[str] = []
+        self.canceled_runs: set[str] = set()
 
     def process(
         self,
@@ -94,21 +96,21 @@ class WorkerPool:
         was raised.
         """
         worker = self._take_free_worker()
-        if not (same_run and worker.run_id):
+        if not (same_run and worker.run_id) or worker.run_id in self.canceled_runs:
             worker.run_id = f"run-{next(self._run_numbers)}"
         return self._run(
             worker,
             process,
             lambda: process_batch(
                 worker.sessions,
-                worker.hooks.wrap(self._open_bank),
+                worker.hooks.wrap(self.open_bank),
                 BatchRun(
                     batch_id,
                     worker.run_id,
                     now - timedelta(seconds=requested_seconds_ago),
                     self._cipher,
                     self._options,
-                    was_canceled_by_person=lambda _run_id: False,
+                    was_canceled_by_person=self.canceled_runs.__contains__,
                 ),
             ),
         )
@@ -133,9 +135,9 @@ class WorkerPool:
             process,
             lambda: heal(
                 worker.sessions,
-                worker.hooks.wrap(self._open_bank),
+                worker.hooks.wrap(self.open_bank),
                 unknown_grace_seconds=GRACE_SECONDS,
-                was_canceled_by_person=lambda _run_id: False,
+                was_canceled_by_person=self.canceled_runs.__contains__,
             ),
         )
 
@@ -150,6 +152,11 @@ class WorkerPool:
             worker.frozen_thread = None
             worker.is_busy = False
         return len(frozen)
+
+    @property
+    def frozen_runs(self) -> set[str]:
+        """The runs whose workers are frozen."""
+        return {worker.run_id for worker in self._workers if worker.frozen_thread is not None}
 
     @property
     def has_frozen(self) -> bool:
