@@ -5,17 +5,19 @@ See docs/decisions/ledger-posting.md.
 """
 
 from collections.abc import Collection, Sequence
+from itertools import groupby
 from typing import Protocol
 
-from sqlalchemy import BigInteger, Text, exists, func, select, union_all, update
+from sqlalchemy import BigInteger, Text, case, exists, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.domain.outbox import Email, enqueue_emails
 from seedtrust_ops.domain.sql_arrays import array_parameter, array_table, in_array
-from seedtrust_ops.domain.transfers.evidence import State
-from seedtrust_ops.formatting import format_dollars
+from seedtrust_ops.domain.transfers.evidence import State, is_awaiting_settlement
+from seedtrust_ops.domain.transfers.settlement_deadlines import settles_on
+from seedtrust_ops.formatting import format_dollars, format_short_date
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import (
     Account,
@@ -205,19 +207,22 @@ def open_paid_without_approval_alert(session: Session, request_id: int, status: 
 
 def alert_unapproved_in_flight(session: Session) -> None:
     """Open an alert for each request that a person denied or canceled while its payment is in flight."""
+    accepted_at = func.max(case((is_awaiting_settlement(), TransferEvidence.bank_created_at)))
     rows = session.execute(
-        select(DisbursementRequest.id, DisbursementRequest.status)
+        select(DisbursementRequest.id, DisbursementRequest.status, TransferEvidence.method, accepted_at)
         .join(TransferEvidence, TransferEvidence.disbursement_request_id == DisbursementRequest.id)
         .where(
             TransferEvidence.state == State.IN_FLIGHT.value,
             TransferEvidence.unknown_to_bank_at.is_(None),
             DisbursementRequest.status.in_(("denied", "cancelled")),
         )
-        .distinct()
-        .order_by(DisbursementRequest.id)
-    ).all()
-    for row in rows:
-        open_paid_without_approval_alert(session, row.id, row.status, "is being paid")
+        .group_by(DisbursementRequest.id, DisbursementRequest.status, TransferEvidence.method)
+        .order_by(DisbursementRequest.id, TransferEvidence.method)
+    ).tuples()
+    for (request_id, status), payments in groupby(rows, key=lambda row: row[:2]):
+        days = [settles_on(method, at) for _, _, method, at in payments if at is not None]
+        by = f" (by {format_short_date(max(days))})" if days else ""
+        open_paid_without_approval_alert(session, request_id, status, f"is being paid{by}")
 
 
 def post_reversals(session: Session, updates: Sequence[TransferUpdate]) -> None:

@@ -24,10 +24,13 @@ from seedtrust_ops.domain.transfers.evidence import (
     record_refusals,
     record_sends,
 )
+from seedtrust_ops.domain.transfers.settlement_deadlines import settles_on
 from seedtrust_ops.domain.transfers.status_transitions import apply_bank_statuses
+from seedtrust_ops.formatting import format_short_date
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import (
     Account,
+    Alert,
     ApprovalRule,
     DisbursementRequest,
     HuntingtonBatch,
@@ -130,6 +133,12 @@ def test_request_denied_while_in_flight_opens_an_alert(worker: Worker, company: 
     worker.heal()
     worker.heal()
     assert company.open_alerts() == [("paid_without_approval", f"request {request_of(company, transaction_id)}")]
+    accepted_at = evidence_of(company, transaction_id).bank_created_at
+    assert accepted_at is not None
+    with company.sessions() as session:
+        alert = session.scalars(select(Alert)).one()
+    assert f" is being paid (by {format_short_date(settles_on('ach', accepted_at))}) although" in alert.detail
+    assert alert.occurrences == 1
 
 
 def test_return_restores_an_approval(worker: Worker, company: Company) -> None:
