@@ -188,6 +188,8 @@ def _configured_channels() -> "set[Channel]":
     try:
         if get_settings().posthog.key is None:
             channels.discard(Channel.POSTHOG)
+        if not get_settings().alert_urls.urls:
+            channels.discard(Channel.ALERT_URLS)
         if get_settings().shadow.all_jobs:
             channels.discard(Channel.INTERNAL_API)
     except ConfigurationError:

@@ -1,13 +1,15 @@
-"""Alert thresholds: when each health rule and the watchdog open an alert, and who receives alert email.
+"""Alert thresholds: when each health rule and the watchdog open an alert, and who is notified by email and chat.
 
 The rules themselves are in `domain/health/` and `watchdog/evaluator`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
+from seedtrust_ops.config.plaintext import is_loopback
 from seedtrust_ops.config.settings_base import SettingsGroup, is_email_address
 from seedtrust_ops.severity import Severity
 
@@ -174,3 +176,57 @@ class AlertEmailSettings(SettingsGroup):
         if not all(is_email_address(address) for address in emails):
             raise ValueError("each part must be an email address like oncall@seedtrust.example")
         return emails
+
+
+_NEXT_URL = re.compile(r"[\s,]+(?=[A-Za-z0-9+.-]+://)")
+"""Where one URL ends and the next begins; some URLs contain commas."""
+
+
+class AlertUrlSettings(SettingsGroup):
+    """The chat and paging services that receive alerts, as URLs of the library Apprise."""
+
+    urls: tuple[SecretStr, ...] = Field(
+        default=(),
+        validation_alias="ALERT_URLS",
+        description="a list of Apprise URLs, separated by commas or spaces, of the chat and paging services that "
+        "receive alerts, such as Slack, PagerDuty or Teams",
+    )
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _split_list(cls, text: object) -> object:
+        if not isinstance(text, str):
+            return text
+        return tuple(dict.fromkeys(part.strip() for part in _NEXT_URL.split(text.strip()) if part.strip()))
+
+    @field_validator("urls")
+    @classmethod
+    def _require_known_services(cls, urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        unknown = [str(number) for number, url in enumerate(urls, start=1) if _service(url) is None]
+        if unknown:
+            # Not the URL itself: it contains the service's secret.
+            raise ValueError(f"URL {', '.join(unknown)} of the list is not one of a service that Apprise knows")
+        return urls
+
+    def find_plaintext(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+        exposed = [str(number) for number, url in enumerate(self.urls, start=1) if _is_exposed(_service(url))]
+        if not exposed:
+            return {}
+        return {
+            "ALERT_URLS": f"URL {', '.join(exposed)} of the list sends alerts to another machine unencrypted, or does "
+            "not verify its certificate. Use the scheme that ends in s, without verify=no"
+        }
+
+
+def _service(url: SecretStr) -> Any:
+    # Only where a URL is set: importing it takes longer than reading all settings.
+    from apprise import Apprise
+
+    return Apprise.instantiate(url.get_secret_value(), suppress_exceptions=True)
+
+
+def _is_exposed(service: Any) -> bool:
+    """Return whether what is sent to the service can be read on the way. Services without a host have no way."""
+    plaintext = service.protocol or ()
+    is_plaintext = service.schema in ((plaintext,) if isinstance(plaintext, str) else plaintext)
+    return bool(service.host) and not is_loopback(service.host) and (is_plaintext or not service.verify_certificate)

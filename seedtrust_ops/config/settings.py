@@ -14,7 +14,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator
 
-from seedtrust_ops.config.alert_thresholds import AlertEmailSettings, AlertThresholds, WatchdogSettings
+from seedtrust_ops.config.alert_thresholds import (
+    AlertEmailSettings,
+    AlertThresholds,
+    AlertUrlSettings,
+    WatchdogSettings,
+)
 from seedtrust_ops.config.databases import DatabaseSettings
 from seedtrust_ops.config.external_services import (
     CloudFrontSettings,
@@ -283,6 +288,10 @@ class Settings:
     @cached_property
     def alert_emails(self) -> AlertEmailSettings:
         return AlertEmailSettings.read(self._environment)
+
+    @cached_property
+    def alert_urls(self) -> AlertUrlSettings:
+        return AlertUrlSettings.read(self._environment)
 
     @cached_property
     def heartbeat(self) -> HeartbeatSettings:

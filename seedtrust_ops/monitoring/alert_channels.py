@@ -1,4 +1,4 @@
-"""Notifies people of alerts by the channels that are configured: email, PostHog and the internal API.
+"""Notifies people of alerts by the channels that are configured: email, chat services, PostHog, the internal API.
 
 Who is notified of what is decided in `domain/alert_notifications`. A channel that is missing or down does not affect
 the others, and owes what it has not delivered.
@@ -41,11 +41,13 @@ MAX_EMAIL_SECONDS = 8.0
 class AlertChannels:
     """The channels with their clients: the mail server, the alert addresses, the event sinks.
 
-    `missing` says for each channel that is not configured what is missing.
+    `services` are the ids of the chat and paging services. `missing` says for each channel that is not configured what
+    is missing.
     """
 
     mail: MailResource
     emails: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
     sinks: dict[Destination, EventSink] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -101,6 +103,7 @@ def configured_channels(
     except ConfigurationError as error:
         channels.missing["email"] = f"{error} Alerts are not emailed."
     _add_internal_api(channels, internal_api)
+    _add_services(channels)
     try:
         project = posthog.project()
     except ConfigurationError as error:
@@ -128,6 +131,24 @@ def _add_internal_api(channels: AlertChannels, internal_api: InternalApiResource
         channels.missing[Destination.INTERNAL_API] = f"{error} No status is posted to the internal API."
 
 
+def _add_services(channels: AlertChannels) -> None:
+    try:
+        urls = get_settings().alert_urls.urls
+    except ConfigurationError as error:
+        channels.sinks[Destination.ALERT_URLS] = _MisconfiguredSink(error)
+        channels.missing[Destination.ALERT_URLS] = f"{error} Alerts go to no chat or paging service."
+        return
+    if not urls:
+        channels.missing[Destination.ALERT_URLS] = "ALERT_URLS is not set. Alerts go to no chat or paging service."
+        return
+    # The library takes long to import, and most processes need it never.
+    from seedtrust_ops.resources.alert_services import AlertServices
+
+    services = AlertServices(urls)
+    channels.sinks[Destination.ALERT_URLS] = services
+    channels.services = tuple(services.by_id)
+
+
 def notify_people(
     sessions: Sessions, channels: AlertChannels, *, now: datetime, digest_of: date | None
 ) -> AlertDelivery:
@@ -140,7 +161,10 @@ def notify_people(
         digest_of: the day whose digest is due; None if none is.
     """
     has_posthog = Destination.POSTHOG in channels.sinks
-    untold = run_in_transaction(sessions, partial(enqueue_owed, emails=channels.emails, posthog=has_posthog, now=now))
+    untold = run_in_transaction(
+        sessions,
+        partial(enqueue_owed, emails=channels.emails, posthog=has_posthog, services=channels.services, now=now),
+    )
     if Destination.INTERNAL_API in channels.sinks:
         run_in_transaction(sessions, enqueue_jobs_status)
     if digest_of is not None:
@@ -150,7 +174,7 @@ def notify_people(
     _send_alert_emails(sessions, channels.mail, delivery)
 
     def record(session: Session) -> bool:
-        record_delivered(session, emails=channels.emails, now=now)
+        record_delivered(session, emails=channels.emails, services=channels.services, now=now)
         record_delivered_digests(session, emails=channels.emails, now=now)
         return bool(find_untold(session, untold))
 

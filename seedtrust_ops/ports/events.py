@@ -14,6 +14,10 @@ class EventRejected(Exception):
     """This event will never be accepted as it is; others may be."""
 
 
+class EventDeferred(Exception):
+    """This event was not accepted now; it will be retried, and others may be accepted meanwhile."""
+
+
 class PostHogRejected(SeedTrustError):
     """PostHog rejected our project key."""
 
@@ -35,6 +39,7 @@ class EventSink(Protocol):
 
         Raises:
             EventRejected: this event will never be accepted.
+            EventDeferred: this event was not accepted now.
             SeedTrustError: no event can be sent at present; the message says why.
         """
         ...

@@ -1,4 +1,4 @@
-"""Notifies people of incidents that opened or were resolved, by email, PostHog and the internal API.
+"""Notifies people of incidents that opened or were resolved, by email, chat services, PostHog and the internal API.
 
 Each channel that is configured is retried until it succeeds; none of them needs Dagster or a database.
 """
@@ -18,7 +18,8 @@ from seedtrust_ops.domain.alerts.channel_state import Channel
 from seedtrust_ops.errors import ConfigurationError, SeedTrustError
 from seedtrust_ops.ports.component_status import Component, ComponentStatus, Status
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, MailServerUnavailable
-from seedtrust_ops.ports.events import EventRejected
+from seedtrust_ops.ports.events import EventDeferred, EventRejected
+from seedtrust_ops.resources.alert_services import RESOLVED, AlertServices
 from seedtrust_ops.resources.component_status import InternalApi
 from seedtrust_ops.resources.posthog_client import PostHog
 from seedtrust_ops.resources.smtp import open_smtp_transport
@@ -99,6 +100,28 @@ class EmailChannel:
         return message
 
 
+class AlertUrlsChannel:
+    """Sends one message per round to each chat and paging service of ALERT_URLS."""
+
+    name = Channel.ALERT_URLS.value
+
+    def __init__(self, services: AlertServices) -> None:
+        self._services = services
+
+    def notify(self, changes: Changes) -> None:
+        """Notify every service. If one accepted the message, none is sent it again."""
+        ongoing = [one for one in changes.opened if one.resolved_at is None]
+        worst = max((one.incident.severity for one in ongoing), key=lambda one: one.priority, default=None)
+        failures = []
+        for service in self._services.by_id.values():
+            try:
+                service.notify(_subject(changes), _text(changes), worst.value if worst is not None else RESOLVED)
+            except EventDeferred as failure:
+                failures.append(str(failure))
+        if len(failures) == len(self._services.by_id):
+            raise NotificationFailed(" ".join(failures))
+
+
 class PostHogChannel:
     """Captures a PostHog event for each incident that opened or was resolved, as for every other alert."""
 
@@ -157,6 +180,11 @@ def open_channels(read_worst_severity: ReadWorstSeverity) -> tuple[list[Notifier
         channels.append(EmailChannel(get_settings().mail, get_settings().alert_emails.emails))
     except ConfigurationError as error:
         problems.append(f"The watchdog sends no email: {error}")
+    try:
+        if urls := get_settings().alert_urls.urls:
+            channels.append(AlertUrlsChannel(AlertServices(urls)))
+    except ConfigurationError as error:
+        problems.append(f"The watchdog notifies no chat or paging service: {error}")
     try:
         posthog = get_settings().posthog
         if posthog.key is not None:

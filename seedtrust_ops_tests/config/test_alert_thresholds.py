@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from seedtrust_ops.config.alert_thresholds import AlertEmailSettings, AlertThresholds
+from seedtrust_ops.config.alert_thresholds import AlertEmailSettings, AlertThresholds, AlertUrlSettings
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.job_policies import JOB_POLICIES
 from seedtrust_ops.severity import Severity
@@ -29,6 +29,42 @@ def test_invalid_alert_addresses_are_rejected_without_repeating_them(text: str, 
     with pytest.raises(ConfigurationError, match=reason) as raised:
         AlertEmailSettings.read({"ALERT_EMAILS": text})
     assert "nobody" not in str(raised.value)
+
+
+SLACK = "slack://TokenA1234/TokenB1234/TokenC1234567890abcdefgh/#ops"
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("", 0), (SLACK, 1), (f" {SLACK},\n jsons://pager.example.com/a,b ", 2), (f"{SLACK} {SLACK}", 1)],
+)
+def test_alert_urls_are_separated_by_commas_or_spaces(text: str, number: int) -> None:
+    settings = AlertUrlSettings.read({"ALERT_URLS": text})
+    assert len(settings.urls) == number
+    assert "TokenA1234" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{SLACK}, telepathy://TokenA1234", "URL 2 of the list is not one of a service that Apprise knows"),
+        ("ops@seedtrust.example", "URL 1 of the list is not one of a service that Apprise knows"),
+        (f"{SLACK} json://pager.example.com/TokenA1234", "URL 2 of the list sends alerts to another machine unencrypt"),
+        (
+            "jsons://pager.example.com/TokenA1234?verify=no",
+            "URL 1 of the list sends alerts to another machine unencrypt",
+        ),
+    ],
+)
+def test_invalid_or_unencrypted_alert_url_is_refused_without_its_secret(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        AlertUrlSettings.read({"ALERT_URLS": text})
+    assert "TokenA1234" not in str(raised.value)
+
+
+def test_unencrypted_alert_url_is_allowed_on_this_machine_and_if_asked_for() -> None:
+    assert AlertUrlSettings.read({"ALERT_URLS": "json://localhost:8080/x"}).urls
+    assert AlertUrlSettings.read({"ALERT_URLS": "json://pager.example.com", "SEEDTRUST_ALLOW_PLAINTEXT": "1"}).urls
 
 
 def test_every_threshold_has_a_variable_a_default_and_a_description() -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, select, update
+from sqlalchemy import event, func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.alert_notifications.notifier import OWED_AFTER_RESOLUTION
@@ -22,8 +22,10 @@ from seedtrust_ops.orchestration.dagster_resources import InternalApiResource, M
 from seedtrust_ops.sandbox.external_services.control_client import InternalApiServer, PostHogServer
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.severity import Severity
+from seedtrust_ops.status.workload import read_workload
 from seedtrust_ops.tables import Alert, AlertNotification, Notification, OutgoingEvent
 from seedtrust_ops_tests.monitoring.conftest import ON_CALL
+from seedtrust_ops_tests.support.chat_services import ChatServices, serve_chat_services
 from seedtrust_ops_tests.support.environment import SetVariables
 
 pytestmark = pytest.mark.usefixtures("health_environment")
@@ -241,6 +243,66 @@ def test_alert_about_alert_emails_is_not_emailed(
     assert subjects(mailbox) == {}
     assert [event["event"] for event in posthog.events()] == ["alert_opened"]
     assert tick.notifications() == {"email skipped", "posthog opened", "internal_api opened"}
+
+
+@pytest.fixture
+def chat(set_variables: SetVariables) -> Iterator[ChatServices]:
+    with serve_chat_services() as services:
+        set_variables(ALERT_URLS=f"{services.url('/team')}, {services.url('/pager')}")
+        yield services
+
+
+def test_chat_services_are_notified_of_each_change_once(tick: Tick, chat: ChatServices) -> None:
+    for severity in (MEDIUM, HIGH, HIGH, CRITICAL):
+        tick(stuck(severity))
+    tick()
+    expected = [
+        ("HIGH: batch stuck, batch 7", "warning"),
+        ("CRITICAL: batch stuck, batch 7", "failure"),
+        ("Resolved: batch stuck, batch 7", "success"),
+    ]
+    for path in ("/team", "/pager"):
+        assert [(message["title"], message["type"]) for message in chat.messages[path]] == expected
+        assert "It is stuck." in chat.messages[path][0]["message"]
+    assert {"alert_urls opened", "alert_urls rose-to-critical", "alert_urls resolved"} <= tick.notifications()
+
+
+def test_chat_service_that_is_down_delays_no_other_and_is_owed(tick: Tick, chat: ChatServices) -> None:
+    chat.down = {"/team"}
+    tick(stuck(HIGH))
+    assert (chat.titles("/team"), chat.titles("/pager")) == ([], ["HIGH: batch stuck, batch 7"])
+    chat.down = set()
+    tick.make_all_due()
+    tick(stuck(HIGH))
+    assert (chat.titles("/team"), chat.titles("/pager")) == (["HIGH: batch stuck, batch 7"],) * 2
+
+
+def test_health_counts_a_chat_service_as_having_notified_somebody(
+    tick: Tick, chat: ChatServices, sessions: sessionmaker[Session], set_variables: SetVariables
+) -> None:
+    set_variables(SMTP_PORT="1")
+    chat.down = {"/team", "/pager"}
+    tick(stuck(CRITICAL))
+    with sessions() as session:
+        assert read_workload(session, halted_by_environment=False).unnotified.alerts > 0
+    chat.down = {"/team"}
+    tick.make_all_due()
+    tick(stuck(CRITICAL))
+    # The alert that the mail server is down was opened by the first tick, and sent to the services by the second.
+    with sessions() as session:
+        assert read_workload(session, halted_by_environment=False).unnotified.alerts == 0
+
+
+def test_urls_of_chat_services_are_stored_and_logged_nowhere(
+    tick: Tick, chat: ChatServices, sessions: sessionmaker[Session], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    chat.down = {"/team"}
+    report = tick(stuck(CRITICAL))
+    with sessions() as session:
+        rows = session.execute(text("select e::text, a::text from ops.outgoing_events e, ops.alerts a")).all()
+    assert rows
+    assert all("/team" not in shown for shown in (str(rows), str(report), caplog.text))
 
 
 def test_digest_is_sent_once_a_day_with_new_open_and_resolved_alerts(tick: Tick, mailbox: MailboxProcess) -> None:

@@ -8,13 +8,22 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from seedtrust_ops.domain.alerts.channel_state import DAEMON_SILENT, DATABASE_DOWN, TICKS_STOPPED
+from seedtrust_ops.resources.alert_services import AlertServices
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.watchdog import state_file
 from seedtrust_ops.watchdog.evaluator import Incident, ProbeHistory, ProbeVerdict
-from seedtrust_ops.watchdog.notifier import Changes, NotificationFailed, notify_channels, remove_reported
+from seedtrust_ops.watchdog.notifier import (
+    AlertUrlsChannel,
+    Changes,
+    NotificationFailed,
+    notify_channels,
+    remove_reported,
+)
 from seedtrust_ops.watchdog.state_file import NotifiedIncident, WatchdogState, update_state
+from seedtrust_ops_tests.support.chat_services import serve_chat_services
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 HISTORY = ProbeHistory(NOON)
@@ -67,6 +76,21 @@ def test_failed_channel_is_retried_and_others_are_not_repeated() -> None:
     email.is_down = False
     state, _ = notify(probed(state, incident()), email, posts)
     assert email.notified == posts.notified == ["opened daemon"]
+
+
+def test_chat_services_are_notified_unless_all_of_them_are_down() -> None:
+    with serve_chat_services() as chat:
+        services = AlertServices([SecretStr(chat.url(path)) for path in ("/team", "/pager")])
+        channel = AlertUrlsChannel(services)
+        chat.down = {"/team", "/pager"}
+        state, failures = notify(probed(WatchdogState(HISTORY), incident()), channel)
+        assert "JSON (ALERT_URLS) did not accept the alert" in failures[0]
+        chat.down = {"/team"}
+        for incidents in ([incident()], [incident()], []):
+            state, failures = notify(probed(state, *incidents), channel)
+            assert failures == []
+    assert [message["type"] for message in chat.messages["/pager"]] == ["failure", "success"]
+    assert "daemon" in chat.messages["/pager"][0]["title"]
 
 
 def test_channel_configured_later_is_notified_of_open_incidents() -> None:

@@ -32,6 +32,7 @@ from seedtrust_ops.domain.outbox.email_sink import NOTIFICATIONS_FAILING, alert_
 from seedtrust_ops.domain.outbox.queue import FAILED, QUEUED, requeue
 from seedtrust_ops.domain.outbox.store import Destination, Email, Event, enqueue_emails, enqueue_events
 from seedtrust_ops.domain.sql_arrays import array_table, in_array
+from seedtrust_ops.formatting import strip_control_chars
 from seedtrust_ops.tables import Alert, AlertNotification, Notification, OutboxRow, OutgoingEvent
 
 OWED_AFTER_RESOLUTION = timedelta(days=3)
@@ -46,17 +47,19 @@ _KIND_BY_SUBJECT = {alert_subject(kind.name): kind.name for kind in ALERT_KINDS}
 class _Owed:
     """One notification that a channel has not delivered yet.
 
-    `name` identifies it among those of its alert; `address` is whom an email goes to, and empty for PostHog.
+    `name` identifies it among those of its alert. `address` is whom an email goes to, `service` the id of a chat or
+    paging service; PostHog has neither.
     """
 
     alert: Alert
     name: str
     address: str = ""
+    service: str = ""
 
     @property
     def key(self) -> str:
         """The key in the outbox."""
-        return _outbox_key(self.alert.id, self.name, self.address)
+        return _outbox_key(self.alert.id, self.name, self.address or self.service)
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -76,7 +79,9 @@ class _Owed:
 
     @property
     def event(self) -> Event:
-        """The PostHog event for the outbox, without the detail, which may contain a name."""
+        """The event for the outbox: a message for a service, or PostHog's, which leaves out the detail."""
+        if self.service:
+            return Event(Destination.ALERT_URLS, self.key, {"service": self.service, **_message(self)})
         change = {RESOLVED: "alert_resolved"}.get(
             self.name, "alert_recurred" if _is_repetition(self.name) else "alert_opened"
         )
@@ -84,8 +89,10 @@ class _Owed:
         return Event(Destination.POSTHOG, self.key, {"event": change, "properties": properties})
 
 
-def enqueue_owed(session: Session, *, emails: Sequence[str], posthog: bool, now: datetime) -> set[int]:
-    """Queue everything that email and PostHog owe people and that is not queued yet, for the worst alerts first.
+def enqueue_owed(
+    session: Session, *, emails: Sequence[str], posthog: bool, services: Collection[str] = (), now: datetime
+) -> set[int]:
+    """Queue everything that the channels owe people and that is not queued yet, for the worst alerts first.
 
     A notification that failed for good is queued again after an hour. At most MAX_ALERTS_PER_TICK alerts are queued per
     call. The email that an alert is resolved waits for the earlier ones, which it must not overtake after an outage.
@@ -94,6 +101,7 @@ def enqueue_owed(session: Session, *, emails: Sequence[str], posthog: bool, now:
         session: on the application's database.
         emails: the addresses of ALERT_EMAILS; email is not configured if there are none.
         posthog: whether PostHog is configured.
+        services: the ids of the chat and paging services of ALERT_URLS.
         now: aware.
 
     Returns:
@@ -102,7 +110,9 @@ def enqueue_owed(session: Session, *, emails: Sequence[str], posthog: bool, now:
     alerts = _current_alerts(session, now)
     _skip_alerts_about_alert_emails(session, alerts, now)
     delivered = read_deliveries(session, [alert.id for alert in alerts])
-    owed = [one for alert in alerts for one in _owed(alert, delivered.get(alert.id, ()), emails, posthog, now)]
+    owed = [
+        one for alert in alerts for one in _owed(alert, delivered.get(alert.id, ()), emails, posthog, services, now)
+    ]
     emails_owed = {one.key: one for one in owed if one.address}
     events_owed = {one.key: one for one in owed if not one.address}
     queued_emails = _find_emails(session, emails_owed)
@@ -123,23 +133,27 @@ def enqueue_owed(session: Session, *, emails: Sequence[str], posthog: bool, now:
     }
 
 
-def record_delivered(session: Session, *, emails: Sequence[str], now: datetime) -> None:
-    """Record the emails and PostHog events about current alerts that the outbox has delivered.
+def record_delivered(session: Session, *, emails: Sequence[str], services: Collection[str] = (), now: datetime) -> None:
+    """Record the emails and events about current alerts that the outbox has delivered.
 
-    Email has notified people of an alert once one of the addresses in `emails` was sent it.
+    Email has notified people of an alert once one of the addresses in `emails` was sent it, and so have the `services`.
     """
     alerts = _current_alerts(session, now)
     delivered = read_deliveries(session, [alert.id for alert in alerts])
     by_email: dict[str, tuple[int, str]] = {}
     by_event: dict[str, tuple[int, str]] = {}
+    by_message: dict[str, tuple[int, str]] = {}
     for alert in alerts:
         rows = delivered.get(alert.id, ())
         for name in _possible_names(_of_channel(rows, Channel.EMAIL)):
             by_email |= {_outbox_key(alert.id, name, address): (alert.id, name) for address in emails}
         for name in _possible_names(_of_channel(rows, Channel.POSTHOG)):
             by_event[_outbox_key(alert.id, name)] = alert.id, name
+        for name in _possible_names(_of_channel(rows, Channel.ALERT_URLS)):
+            by_message |= {_outbox_key(alert.id, name, service): (alert.id, name) for service in services}
     sent_emails = _find_emails(session, by_email, Notification.sent_at.is_not(None))
     sent_events = _find_events(session, by_event, OutgoingEvent.sent_at.is_not(None))
+    sent_messages = _find_events(session, by_message, OutgoingEvent.sent_at.is_not(None))
     record_deliveries(
         session,
         [
@@ -147,6 +161,10 @@ def record_delivered(session: Session, *, emails: Sequence[str], now: datetime) 
             *(
                 _delivery(Channel.POSTHOG, *by_event[key], row.body["properties"], row.sent_at)
                 for key, row in sent_events.items()
+            ),
+            *(
+                _delivery(Channel.ALERT_URLS, *by_message[key], row.body, row.sent_at)
+                for key, row in sent_messages.items()
             ),
         ],
     )
@@ -188,7 +206,12 @@ def _current_alerts(session: Session, now: datetime) -> Sequence[Alert]:
 
 
 def _owed(
-    alert: Alert, delivered: Collection[AlertNotification], emails: Sequence[str], posthog: bool, now: datetime
+    alert: Alert,
+    delivered: Collection[AlertNotification],
+    emails: Sequence[str],
+    posthog: bool,
+    services: Collection[str],
+    now: datetime,
 ) -> Iterator[_Owed]:
     if not _is_about_alert_emails(alert):
         for name in _owed_names(alert, _of_channel(delivered, Channel.EMAIL), now):
@@ -196,6 +219,25 @@ def _owed(
     if posthog:
         for name in _owed_names(alert, _of_channel(delivered, Channel.POSTHOG), now):
             yield _Owed(alert, name)
+    for name in _owed_names(alert, _of_channel(delivered, Channel.ALERT_URLS), now) if services else ():
+        yield from (_Owed(alert, name, service=service) for service in services)
+
+
+def _message(owed: _Owed) -> dict[str, Any]:
+    """Return what a chat or paging service shows of the alert, and what the delivery is evidence of."""
+    alert = owed.alert
+    what = f"{alert.rule.replace('_', ' ')}, {alert.subject}"
+    if owed.name == RESOLVED:
+        title = f"Resolved: {what}"
+    else:
+        title = f"{alert.severity}: {what}{', again' if _is_repetition(owed.name) else ''}"
+    return {
+        "title": strip_control_chars(title),
+        "text": strip_control_chars(f"{alert.detail} (alert {alert.id}; see docs/runbook.md)"),
+        "severity": alert.severity,
+        "occurrences": alert.occurrences,
+        "is_resolved": owed.name == RESOLVED,
+    }
 
 
 def _owed_names(alert: Alert, delivered: Sequence[AlertNotification], now: datetime) -> Iterator[str]:

@@ -37,10 +37,11 @@ class Channel(StrEnum):
     EMAIL = "email"
     POSTHOG = "posthog"
     INTERNAL_API = "internal_api"
+    ALERT_URLS = "alert_urls"
     DIGEST = "digest"
 
 
-CHANNELS_TO_PEOPLE = (Channel.EMAIL,)
+CHANNELS_TO_PEOPLE = (Channel.EMAIL, Channel.ALERT_URLS)
 """The channels that reach a person at once; PostHog and the internal API are read by those who look there."""
 
 

@@ -33,6 +33,7 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _EVENTS = {
     Destination.POSTHOG: ("PostHog events", "POSTHOG_HOST, POSTHOG_API_KEY", "PostHog"),
     Destination.INTERNAL_API: ("internal API statuses", "INTERNAL_API_URL, INTERNAL_API_KEY", "the internal API"),
+    Destination.ALERT_URLS: ("chat notifications", "ALERT_URLS", "the service"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Sends events to PostHog and the internal API through `ports.events`; their clients are in `resources`.
+"""Sends events to PostHog, the internal API and chat services through `ports.events`; their clients are in `resources`.
 
 An event can be sent twice: with the same key and time, by which PostHog drops the duplicate.
 """
@@ -15,7 +15,7 @@ from seedtrust_ops.domain.outbox.dispatcher import DeliveryReport, Sink, send_du
 from seedtrust_ops.domain.outbox.queue import Queue, RetryPolicy
 from seedtrust_ops.domain.outbox.store import Destination
 from seedtrust_ops.errors import SeedTrustError
-from seedtrust_ops.ports.events import EventRejected, EventSink
+from seedtrust_ops.ports.events import EventDeferred, EventRejected, EventSink
 from seedtrust_ops.tables import OutgoingEvent
 
 EVENT_RETRIES = RetryPolicy(
@@ -61,6 +61,7 @@ class _DestinationSink(Sink[OutgoingEvent, _DueEvent]):
     """Sends the events of one destination."""
 
     rejections = (EventRejected,)
+    deferrals = (EventDeferred,)
     outages = (SeedTrustError,)
 
     def __init__(self, sink: EventSink, on_accepted: OnAccepted | None) -> None:

@@ -56,6 +56,7 @@ class Destination(StrEnum):
 
     POSTHOG = "posthog"
     INTERNAL_API = "internal_api"
+    ALERT_URLS = "alert_urls"
 
 
 @dataclass(frozen=True)
