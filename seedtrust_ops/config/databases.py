@@ -4,6 +4,7 @@ Engines are created in `database/engine.py`.
 See docs/decisions/embedded-postgres.md.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -15,12 +16,33 @@ from sqlalchemy.exc import ArgumentError
 from seedtrust_ops.config.plaintext import VERIFIED_SSLMODE, is_verified_or_local, libpq_parameters
 from seedtrust_ops.config.settings_base import SettingsGroup
 
+_SEVERAL_HOSTS = re.compile(
+    r"(?P<scheme>[^:/?#]+)://(?P<user>[^/?#]*@)?(?P<hosts>[^/?#@]*,[^/?#@]*)(?P<rest>[/?#].*)?", re.DOTALL
+)
+"""libpq's form for a database with standbys, `postgresql://user@host1:5432,host2:5432/name`."""
+_WRITABLE = {"target_session_attrs": "read-write"}
+"""libpq's option to connect to whichever of several hosts accepts writes: after a failover, to another one."""
+
+
+def _make_url(text: str) -> URL:
+    """Return the URL of libpq's or SQLAlchemy's form; with several hosts, the one that accepts writes is used."""
+    several = _SEVERAL_HOSTS.fullmatch(text)
+    if several is None:
+        url = make_url(text)
+    else:
+        hosts = tuple(several["hosts"].split(","))
+        url = make_url(f"{several['scheme']}://{several['user'] or ''}{several['rest'] or ''}")
+        url = url.update_query_dict({"host": hosts})
+    if isinstance(url.query.get("host"), tuple):
+        url = url.set(query={**_WRITABLE, **url.query})
+    return url
+
 
 def _postgres_url(text: str | None, driver: str) -> URL | None:
     if text is None:
         return None
     try:
-        url = make_url(text)
+        url = _make_url(text)
         libpq_parameters(url.set(drivername=f"postgresql+{driver}"))
     except (ArgumentError, ValueError):
         # `from None`: SQLAlchemy's message quotes what it took for the port, which may be part of the password.
@@ -33,8 +55,9 @@ def _postgres_url(text: str | None, driver: str) -> URL | None:
 class DatabaseSettings(SettingsGroup):
     """The URLs of the databases; None means the embedded server (laptops, demo and tests).
 
-    Bare `postgresql://` URLs work. The driver is added here, because SQLAlchemy 2.1 uses psycopg 3 for a bare URL
-    while dagster-postgres imports psycopg2.
+    A URL may name several hosts, as libpq's do: `postgresql://user:password@host1:5432,host2:5432/name`. Bare
+    `postgresql://` URLs work. The driver is added here, because SQLAlchemy 2.1 uses psycopg 3 for a bare URL while
+    dagster-postgres imports psycopg2.
     """
 
     application_url_text: SecretStr | None = Field(

@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg.types.json import set_json_loads
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -28,6 +28,7 @@ POOL_SIZE = 5
 IDLE_IN_TRANSACTION_SECONDS = 10
 """The server ends a transaction whose client is silent for this long: a frozen worker must not hold its locks past its
 lease, or no other worker could take over its batch."""
+READ_ONLY_TRANSACTION = "25006"
 LOCK_TIMEOUT_SECONDS = 20
 """How long a statement waits for a lock: twice as long as a silent transaction can hold one."""
 
@@ -81,10 +82,28 @@ def create_application_engine(url: URL) -> Engine:
         },
     )
     event.listen(engine, "do_executemany", _execute_one_by_one)
+    event.listen(engine, "handle_error", _detect_demotion)
     accept_every_value(engine)
     # The cursor counts the rows of the last statement only.
     engine.dialect.supports_sane_multi_rowcount = False
     return engine
+
+
+def _detect_demotion(context: ExceptionContext) -> None:
+    """Count a connection to a server that accepts no writes as lost, with all others of the pool.
+
+    Such a server was demoted to a standby, or is about to fail over; without this its connections would stay in the
+    pool, and every write would fail, for as long as it runs.
+    """
+    is_refused_write = getattr(context.original_exception, "sqlstate", None) == READ_ONLY_TRANSACTION
+    asked_for = context.connection is not None and context.connection.get_execution_options().get("postgresql_readonly")
+    if is_refused_write and not asked_for:
+        context.is_disconnect = True
+
+
+def is_connection_lost(error: DBAPIError) -> bool:
+    """Return whether the database was unavailable to a statement, so that it may succeed later as it is."""
+    return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
 
 
 def accept_every_value(engine: Engine) -> None:
@@ -155,10 +174,10 @@ def translate_database_errors(url: URL) -> Iterator[None]:
     """Turn a refused or lost connection into `DatabaseUnreachable`, whose text contains no password."""
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
-        raise unreachable_error(url, error) from error
-    except ProgrammingError as error:
-        if getattr(error.orig, "sqlstate", None) is not None:
+    except DBAPIError as error:
+        if is_connection_lost(error):
+            raise unreachable_error(url, error) from error
+        if not isinstance(error, ProgrammingError) or getattr(error.orig, "sqlstate", None) is not None:
             raise
         # The driver itself rejected an option in the URL; no server was contacted.
         raise ConfigurationError(f"SEEDTRUST_DATABASE_URL is invalid: {error.orig}. Correct its options.") from None
@@ -175,4 +194,5 @@ def unreachable_error(url: URL, error: DBAPIError) -> DatabaseUnreachable:
 
 def _describe(url: URL) -> str:
     host = url.host or url.query.get("host") or "localhost"
+    host = host if isinstance(host, str) else " or ".join(host)
     return f"{url.database} at {host}" + (f":{url.port}" if url.port else "")

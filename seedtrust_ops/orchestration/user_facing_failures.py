@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
-from seedtrust_ops.database.engine import application_url, unreachable_error
+from seedtrust_ops.database.engine import application_url, is_connection_lost, unreachable_error
 from seedtrust_ops.errors import InputError, SeedTrustError
 
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL)
@@ -35,10 +35,10 @@ def user_facing_failures() -> Iterator[None]:
         yield
     except SeedTrustError as error:
         raise _to_failure(str(error), error, retry=error.retry_may_help) from None
-    except (OperationalError, InterfaceError) as error:
-        unreachable = unreachable_error(application_url(), error)
-        raise _to_failure(str(unreachable), unreachable, retry=True) from error
     except DBAPIError as error:
+        if is_connection_lost(error):
+            unreachable = unreachable_error(application_url(), error)
+            raise _to_failure(str(unreachable), unreachable, retry=True) from error
         # `from None` because the driver's own message quotes the rows concerned, personal data included.
         raise _to_failure(
             _describe_database_error(error), error, retry=_sqlstate(error) == IDLE_IN_TRANSACTION_TIMEOUT

@@ -29,6 +29,7 @@ from seedtrust_ops.config.external_services import (
     PostHogSettings,
     StorageSettings,
 )
+from seedtrust_ops.config.plaintext import libpq_parameters
 from seedtrust_ops.config.settings import TRANSFER_JOBS, RetentionSettings, ShadowSettings, WebSettings
 from seedtrust_ops.config.settings_base import NetworkSettings, SettingsGroup
 from seedtrust_ops.errors import ConfigurationError, SeedTrustError
@@ -370,3 +371,26 @@ def test_settings_are_reloaded_in_tests_by_one_helper_only() -> None:
     files = [*(root / "seedtrust_ops_tests").rglob("*.py"), *(root / "bench").rglob("*.py")]
     found = {str(file.relative_to(root)) for file in files if reload.search(file.read_text())}
     assert found == {"seedtrust_ops_tests/support/environment.py"}
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "attributes"),
+    [
+        ("postgresql://u:p@h1:5432,h2:5433/d", "h1,h2", "5432,5433", "read-write"),
+        ("postgresql://h1,h2:6432/d?application_name=x", "h1,h2", ",6432", "read-write"),
+        ("postgresql+psycopg://u@/d?host=h1:1&host=h2:2", "h1,h2", "1,2", "read-write"),
+        ("postgresql://h1,h2/d?target_session_attrs=primary", "h1,h2", ",", "primary"),
+        ("postgresql://u:a,b@h1/d", "h1", None, None),
+    ],
+)
+def test_database_url_with_several_hosts_connects_to_the_one_that_accepts_writes(
+    text: str, host: str, port: str | None, attributes: str | None
+) -> None:
+    settings = DatabaseSettings.read(
+        {"SEEDTRUST_DATABASE_URL": text, "DAGSTER_POSTGRES_URL": text, "SEEDTRUST_ALLOW_PLAINTEXT": "1"}
+    )
+    for url in (settings.application_url, settings.dagster_url):
+        assert url is not None
+        parameters = libpq_parameters(url)
+        assert parameters["dbname"] == "d"
+        assert [parameters.get(name) for name in ("host", "port", "target_session_attrs")] == [host, port, attributes]
