@@ -179,6 +179,11 @@ grant insert, update (
 grant insert, delete, update (
     status, attempts, sent_at, next_attempt_at, attempted_at, claim_token, last_error
 ) on ops.outgoing_events to seedtrust_ops_app;
+-- What the bank reports and no transaction explains; only a person explains it otherwise, and books it.
+grant insert (
+    bank_transfer_id, idempotency_key, reference, status, method, amount_cents, created_at, updated_at, problem
+), update (idempotency_key, status, method, amount_cents, created_at, updated_at, problem, transaction_id, explained_at)
+    on ops.unknown_transfers to seedtrust_ops_app;
 -- Only a person acknowledges alerts.
 grant insert (rule, subject, severity, opened_at, detail, last_found_at),
     update (severity, resolved_at, detail, last_found_at, occurrences)
@@ -215,6 +220,11 @@ grant insert, update on ops.statuses_before_payment to seedtrust_ops_operator;
 grant update (state, bank_amount_cents, settled_as, settled_seen_at, missing_since, unknown_to_bank_at, changed_at)
     on ops.transfer_evidence to seedtrust_ops_operator;
 grant update (severity, detail, occurrences) on ops.alerts to seedtrust_ops_operator;
+-- `transfers explain`: what it books follows from what the bank said.
+grant update (
+    status, updated_at, transaction_id, explained_at, explained_by, explanation, disbursement_request_id, account_id
+) on ops.unknown_transfers to seedtrust_ops_operator;
+grant execute on function ops.post_explained_transfer to seedtrust_ops_operator;
 alter role seedtrust_ops_operator set lock_timeout = '20s';
 alter role seedtrust_ops_operator set idle_in_transaction_session_timeout = '10s';
 

@@ -13,6 +13,7 @@ from seedtrust_ops.jobs import (
     case_close_reminders,
     dr_auto_approval,
     examples,
+    explain_transfer,
     huntington_reconciliation,
     off_site_tracking,
     operations_review,
@@ -20,6 +21,7 @@ from seedtrust_ops.jobs import (
     report_generation,
     retention,
     rule_based_approval,
+    settle_transfer,
 )
 from seedtrust_ops.monitoring import job_health_sensor, job_run_sensor
 from seedtrust_ops.orchestration.dagster_resources import resources
@@ -38,6 +40,8 @@ defs = dg.Definitions.merge(
     aws_status_check.defs,
     off_site_tracking.defs,
     retention.defs,
+    settle_transfer.defs,
+    explain_transfer.defs,
     examples.defs,
     job_run_sensor.defs,
     job_health_sensor.defs,

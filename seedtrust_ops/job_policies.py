@@ -69,6 +69,9 @@ JOB_POLICIES = {
     "auto_heal_huntington_batches": JobPolicy(
         Severity.HIGH, Group.TRANSFERS, timedelta(minutes=2), max_runtime=timedelta(minutes=15)
     ),
+    # These two are launched by a person who waits for them.
+    "settle_transfer": JobPolicy(Severity.MEDIUM, Group.TRANSFERS, timedelta(hours=1), singleton=False),
+    "explain_transfer": JobPolicy(Severity.MEDIUM, Group.TRANSFERS, timedelta(hours=1), singleton=False),
     "dr_auto_approval": JobPolicy(Severity.CRITICAL, Group.APPROVALS, timedelta(hours=6)),
     "rule_based_approval": JobPolicy(Severity.CRITICAL, Group.APPROVALS, timedelta(hours=1)),
     "report_generation": JobPolicy(Severity.CRITICAL, Group.REPORTS, timedelta(minutes=2)),

@@ -32,7 +32,10 @@ from seedtrust_ops_tests.support.environment import SetVariables
 
 MIN_DESCRIPTION_LENGTH = 15
 README = Path(__file__).parents[1] / "README.md"
-LAUNCHED_BY_HAND = {"example", "example_error", "example_progress", "example_with_args"}
+LAUNCHED_BY_HAND = {
+    *("example", "example_error", "example_progress", "example_with_args"),
+    *("settle_transfer", "explain_transfer"),
+}
 
 
 @pytest.fixture(params=["0", "1"], ids=["production", "DEV_ENV=1"])

@@ -74,14 +74,18 @@ def migrate(
     """Migrate schema ops to the newest revision.
 
     Before that, it checks that the platform's tables have every column that the jobs use. If one is missing, it
-    names it and changes nothing.
+    names it and changes nothing. Unless process_huntington_batch is in shadow mode, it also records the moment of the
+    cutover from the legacy worker, once.
     """
+    from seedtrust_ops.config import get_settings
     from seedtrust_ops.database.engine import application_url, create_application_engine, translate_database_errors
+    from seedtrust_ops.migrations.migrator import CUTOVER_JOB
     from seedtrust_ops.migrations.migrator import migrate as run_migrations
 
+    legacy_worker_runs = get_settings().shadow.covers(CUTOVER_JOB)
     engine = create_application_engine(application_url())
     with translate_database_errors(engine.url):
-        for message in run_migrations(engine, create_platform=platform):
+        for message in run_migrations(engine, create_platform=platform, legacy_worker_runs=legacy_worker_runs):
             typer.echo(message)
 
 

@@ -1,7 +1,6 @@
-"""`seedtrust-ops transfers`: halts and resumes all sending, releases a held batch, and settles a single transfer.
+"""`seedtrust-ops transfers`: halts and resumes all sending, releases a held batch, settles or explains a transfer.
 
-The kill switch itself is in `domain/transfers/kill_switch.py`, the settlement in `domain/transfers/settlement.py`, and
-the release in `domain/transfers/batch_lifecycle.py`.
+What they do is in `domain/transfers`: `kill_switch`, `batch_lifecycle` (the release), `settlement` and `explanation`.
 """
 
 from typing import Annotated, Literal
@@ -12,7 +11,8 @@ from seedtrust_ops.cli.operator_session import As, Reason, current_operator, ope
 from seedtrust_ops.formatting import strip_control_chars
 
 transfers = typer.Typer(
-    no_args_is_help=True, help="Halt and resume the sending of transfers; release a held batch; settle a transfer."
+    no_args_is_help=True,
+    help="Halt and resume the sending of transfers; release a held batch; settle or explain a transfer.",
 )
 
 
@@ -87,13 +87,17 @@ def settle(
     from seedtrust_ops.config import get_settings
     from seedtrust_ops.database.engine import application_sessions
     from seedtrust_ops.domain.transfers import settlement
+    from seedtrust_ops.domain.transfers.unknown_transfers import foreign_transfers
     from seedtrust_ops.resources.huntington_client import open_huntington_bank
 
     operator = current_operator(as_)
     settings = get_settings()
     with application_sessions()() as session:
         known = settlement.known_bank_id(session, transaction_id)
-    answer = settlement.ask_bank(lambda: open_huntington_bank(settings.huntington), transaction_id, known)
+        foreign = foreign_transfers(session, transaction_id)
+    answer = settlement.ask_bank(
+        lambda: open_huntington_bank(settings.huntington), transaction_id, known, foreign_ids=foreign
+    )
     decision = settlement.Settlement(
         transaction_id,
         settlement.SettleAs(as_status),
@@ -105,3 +109,30 @@ def settle(
     with open_operator_session(operator, reason) as session:
         report = settlement.settle(session, decision, answer)
     typer.echo(strip_control_chars(settlement.summarize(report)))
+
+
+@transfers.command()
+def explain(
+    bank_transfer_id: Annotated[str, typer.Argument(help="The bank's id of the transfer, as in the alert.")],
+    reason: Annotated[str, typer.Option(help="Who ordered it and why, and whom you asked. Recorded in the audit.")],
+    request: Annotated[
+        int | None, typer.Option(help="The disbursement request that it paid: it is booked for that.", min=1)
+    ] = None,
+    as_: As = None,
+) -> None:
+    """Explain a transfer at the bank that no transaction explains; with --request, book it as the request's payment.
+
+    The bank is asked first. If a booked transfer comes back later, an alert opens again, and explaining it again books
+    it back.
+    """
+    from seedtrust_ops.config import get_settings
+    from seedtrust_ops.domain.transfers import explanation
+    from seedtrust_ops.resources.huntington_client import open_huntington_bank
+
+    operator = current_operator(as_)
+    settings = get_settings()
+    answer = explanation.ask_bank(lambda: open_huntington_bank(settings.huntington), bank_transfer_id)
+    decision = explanation.Explanation(bank_transfer_id, reason, operator.name, request)
+    with open_operator_session(operator, reason) as session:
+        report = explanation.explain(session, decision, answer)
+    typer.echo(strip_control_chars(explanation.summarize(report)))

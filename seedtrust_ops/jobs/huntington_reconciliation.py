@@ -1,6 +1,7 @@
 """Daily at 05:00: shows yesterday's transfer batches and compares them with the bank, to the cent.
 
-It materializes a daily-partitioned asset with the check `agrees_with_bank`. It moves no money and changes no status.
+It materializes a daily-partitioned asset with the checks `agrees_with_bank` and `nothing_unknown_at_bank`. It moves no
+money and changes no status.
 """
 
 from datetime import date, timedelta
@@ -11,10 +12,16 @@ import dagster as dg
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.reconciliation.bank_comparison import Reconciliation, reconcile_day
 from seedtrust_ops.domain.reconciliation.daily_batches import read_day, read_month
+from seedtrust_ops.domain.reconciliation.unknown_at_bank import UnknownAtBank, read_unknown
 from seedtrust_ops.formatting import format_dollars, pluralize
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, HuntingtonResource
 from seedtrust_ops.orchestration.job_factory import job_asset, job_asset_check, single_asset_job
-from seedtrust_ops.orchestration.metadata import format_date, reconciliation_metadata, transfer_day_metadata
+from seedtrust_ops.orchestration.metadata import (
+    format_date,
+    reconciliation_metadata,
+    transfer_day_metadata,
+    unknown_at_bank_metadata,
+)
 from seedtrust_ops.orchestration.schedules import daily_schedule, office_today
 from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized
 
@@ -83,6 +90,39 @@ def huntington_transfers_check(
     return _check_result(compared, day)
 
 
+@job_asset_check(
+    huntington_transfers,
+    name="nothing_unknown_at_bank",
+    description="Every transfer that the bank has reported so far is explained: by a transaction, or by a person. Does "
+    "not pass if auto-heal has not read the bank's feed for an hour.",
+)
+def nothing_unknown_check(context: dg.AssetCheckExecutionContext, database: DatabaseResource) -> dg.AssetCheckResult:
+    """Count the transfers at the bank that nothing explains, whatever their day."""
+    with database.sessions()() as session:
+        unknown = read_unknown(session)
+    return dg.AssetCheckResult(
+        passed=unknown.is_current and not unknown.transfers,
+        severity=dg.AssetCheckSeverity.ERROR if unknown.transfers else dg.AssetCheckSeverity.WARN,
+        description=_describe_unknown(unknown),
+        metadata=unknown_at_bank_metadata(unknown),
+    )
+
+
+def _describe_unknown(unknown: UnknownAtBank) -> str:
+    if unknown.transfers:
+        return (
+            f"The bank has {pluralize(len(unknown.transfers), 'transfer')} over {format_dollars(unknown.amount_cents)} "
+            "that nothing explains. Ask Huntington who ordered them, then run `seedtrust-ops transfers explain` for "
+            "each."
+        )
+    if not unknown.is_current:
+        return (
+            "The bank's feed has not been read for an hour, so it is not known what the bank has. See the last runs of "
+            "auto_heal_huntington_batches."
+        )
+    return "Every transfer that the bank has reported is explained."
+
+
 def _day(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> date:
     """Return the requested day, or yesterday if none was requested."""
     return date.fromisoformat(context.partition_key if context.has_partition_key else day_before(office_today()))
@@ -127,7 +167,7 @@ huntington_reconciliation_schedule = daily_schedule(huntington_reconciliation, h
 
 defs = dg.Definitions(
     assets=[huntington_transfers],
-    asset_checks=[huntington_transfers_check],
+    asset_checks=[huntington_transfers_check, nothing_unknown_check],
     jobs=[huntington_reconciliation],
     schedules=[huntington_reconciliation_schedule],
 )

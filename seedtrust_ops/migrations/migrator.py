@@ -13,13 +13,15 @@ from seedtrust_ops.errors import SchemaOutOfDate
 from seedtrust_ops.tables import PlatformTable
 
 HERE = Path(__file__).parent
-KNOWN_REVISIONS = tuple(f"{number:04}" for number in range(1, 21))
+KNOWN_REVISIONS = tuple(f"{number:04}" for number in range(1, 22))
 HEAD_REVISION = KNOWN_REVISIONS[-1]
 PLATFORM_SCHEMA = HERE / "platform_schema.sql"
+CUTOVER_JOB = "process_huntington_batch"
+"""The job whose cutover is recorded in `ops.cutovers`."""
 _FIRST_MIGRATION_LOCK = 7_305_401
 
 
-def migrate(engine: Engine, *, create_platform: bool = False) -> list[str]:
+def migrate(engine: Engine, *, create_platform: bool = False, legacy_worker_runs: bool = False) -> list[str]:
     """Migrate `ops` to the newest revision and check `public`; return one message per change.
 
     Everything is one transaction: if something is missing, nothing changes. Several processes may call it at once;
@@ -28,6 +30,8 @@ def migrate(engine: Engine, *, create_platform: bool = False) -> list[str]:
     Args:
         engine: the application's database.
         create_platform: also create the platform's tables from `platform_schema.sql` if there are none.
+        legacy_worker_runs: whether the legacy worker still sends transfers. If not, the moment of the cutover is
+            recorded, once: from then on, no transfer is matched by its reference.
 
     Raises:
         SchemaOutOfDate: if `public` lacks columns that the code uses (the message names each), if the ledger posts
@@ -60,11 +64,28 @@ def migrate(engine: Engine, *, create_platform: bool = False) -> list[str]:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         after = current_revision(connection)
+        cutover = _record_cutover(connection, legacy_worker_runs)
     if before == after:
         messages.append(f"Schema ops is up to date (revision {after}).")
     else:
         messages.append(f"Migrated schema ops from revision {before or 'none'} to {after}.")
-    return messages
+    return messages + cutover
+
+
+def _record_cutover(connection: Connection, legacy_worker_runs: bool) -> list[str]:
+    """Record when our worker took over from the legacy one, or that it has not; return what changed."""
+    if legacy_worker_runs:
+        removed = connection.execute(text("delete from ops.cutovers where job = :job"), {"job": CUTOVER_JOB})
+        return [f"{CUTOVER_JOB} is in shadow: the cutover is no longer recorded."] if removed.rowcount else []
+    moment = connection.scalar(
+        text("insert into ops.cutovers (job) values (:job) on conflict do nothing returning at"), {"job": CUTOVER_JOB}
+    )
+    if moment is None:
+        return []
+    return [
+        f"Recorded {moment:%Y-%m-%d %H:%M} UTC as the cutover of {CUTOVER_JOB}: only transfers that the legacy worker "
+        "began before it are matched by reference. If that worker still runs, repeat this with SEEDTRUST_SHADOW=1."
+    ]
 
 
 def current_revision(connection: Connection) -> str | None:

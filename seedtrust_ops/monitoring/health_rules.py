@@ -45,8 +45,10 @@ from seedtrust_ops.domain.health.runs import (
     schedule_missed,
 )
 from seedtrust_ops.domain.health.settlement import SETTLEMENT_OVERDUE, settlement_overdue
+from seedtrust_ops.domain.health.unknown_transfers import unknown_transfer
 from seedtrust_ops.domain.outbox.email_sink import NOTIFICATIONS_FAILING
 from seedtrust_ops.domain.outbox.store import Destination
+from seedtrust_ops.domain.transfers.unknown_transfers import UNKNOWN_TRANSFER_RULE
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.job_policies import job_policy
 from seedtrust_ops.severity import Severity
@@ -57,6 +59,7 @@ JOB_COVERED_BY_RULE = {
     TRANSFERS_HALTED: "process_huntington_batch",
     BATCH_STUCK: "process_huntington_batch",
     BATCH_HELD: "process_huntington_batch",
+    UNKNOWN_TRANSFER_RULE: "auto_heal_huntington_batches",
     LEDGER_MISMATCH: "process_huntington_batch",
     SETTLEMENT_OVERDUE: "process_huntington_batch",
     REPORTS_WAITING: "report_generation",
@@ -111,6 +114,7 @@ def health_rules(
             ),
         ),
         HealthRule(BATCH_HELD, batch_held),
+        HealthRule(UNKNOWN_TRANSFER_RULE, unknown_transfer),
         HealthRule(
             ERROR_SPIKE,
             partial(

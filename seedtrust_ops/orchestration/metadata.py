@@ -20,6 +20,7 @@ from seedtrust_ops.domain.operations_review.chart import render_week
 from seedtrust_ops.domain.operations_review.weekly_figures import WeeklyFigures
 from seedtrust_ops.domain.reconciliation.bank_comparison import Reconciliation
 from seedtrust_ops.domain.reconciliation.daily_batches import DailyBatch, DailyTotals, DailyTransfers, render_month
+from seedtrust_ops.domain.reconciliation.unknown_at_bank import UnknownAtBank
 from seedtrust_ops.domain.reports.report_content import format_value
 from seedtrust_ops.domain.transfers.auto_heal import HealReport
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport
@@ -308,6 +309,31 @@ def reconciliation_metadata(compared: Reconciliation, day: date) -> Metadata:
                     format_dollars(one.bank_cents),
                 )
                 for one in differences[:ROWS_SHOWN]
+            ],
+        ),
+    }
+
+
+def unknown_at_bank_metadata(unknown: UnknownAtBank) -> Metadata:
+    """Return each transfer at the bank that nothing explains, and when the bank's feed was last read."""
+    shown = unknown.transfers[:ROWS_SHOWN]
+    read_at = unknown.feed_read_at
+    return {
+        "Feed last read": dg.MetadataValue.text(f"{read_at:%Y-%m-%d %H:%M} UTC" if read_at is not None else "never"),
+        "Unknown transfers": dg.MetadataValue.int(len(unknown.transfers)),
+        "Unknown amount": dg.MetadataValue.text(format_dollars(unknown.amount_cents)),
+        f"Transfers (first {len(shown)} of {len(unknown.transfers)})": markdown_table(
+            ["Bank transfer", "First seen", "Method", "Status", "Amount", "Why nothing explains it"],
+            [
+                (
+                    one.bank_transfer_id,
+                    f"{one.first_seen_at:%Y-%m-%d %H:%M} UTC",
+                    one.method,
+                    one.status,
+                    format_dollars(one.amount_cents),
+                    one.problem,
+                )
+                for one in shown
             ],
         ),
     }

@@ -11,6 +11,7 @@ from seedtrust_ops.tables.ops import (
     BalanceAlert,
     BankFeedCursor,
     BatchLease,
+    Cutover,
     LedgerCorrection,
     NamedLock,
     Notification,
@@ -23,6 +24,7 @@ from seedtrust_ops.tables.ops import (
     Switch,
     TransferAttempt,
     TransferEvidence,
+    UnknownTransfer,
 )
 from seedtrust_ops.tables.platform import (
     Account,
@@ -52,6 +54,7 @@ __all__ = [
     "BatchLease",
     "Case",
     "CaseParty",
+    "Cutover",
     "DisbursementRequest",
     "ErrorRecord",
     "HuntingtonBatch",
@@ -73,6 +76,7 @@ __all__ = [
     "Switch",
     "TransferAttempt",
     "TransferEvidence",
+    "UnknownTransfer",
     "User",
     "ViewingDisbursementRequest",
     "ViewingPayment",

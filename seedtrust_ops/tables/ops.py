@@ -123,14 +123,72 @@ class StatusBeforePayment(OpsTable):
 
 
 class LedgerCorrection(OpsTable):
-    """A ledger entry without a transaction id that corrects what was booked for a transaction; append-only."""
+    """A ledger entry without a transaction id; append-only.
+
+    It corrects what was booked for a transaction, or books a transfer that a person explained (`bank_transfer_id`).
+    """
 
     __tablename__ = "ledger_corrections"
-    __table_args__ = (Index("ledger_corrections_by_transaction", "transaction_id"),)
+    __table_args__ = (
+        Index("ledger_corrections_by_transaction", "transaction_id"),
+        Index(
+            "ledger_corrections_by_bank_transfer",
+            "bank_transfer_id",
+            postgresql_where=text("bank_transfer_id IS NOT NULL"),
+        ),
+    )
 
     ledger_entry_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    transaction_id: Mapped[int]
+    transaction_id: Mapped[int | None]
+    bank_transfer_id: Mapped[str | None]
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class UnknownTransfer(OpsTable):
+    """A transfer that the bank reports and no transaction explains; rows are never deleted.
+
+    `problem` says why nothing explains it. It is explained by a person (`explained_by`, `explanation`), perhaps as the
+    payment of a request, or by a transaction that appeared later; `explained_at` is null until then, and again if the
+    transfer changes in a way that the explanation does not cover. Times without `first_seen_at` and `explained_at` are
+    the bank's; amounts in cents.
+    """
+
+    __tablename__ = "unknown_transfers"
+    __table_args__ = (
+        Index("unknown_transfers_unexplained", "bank_transfer_id", postgresql_where=text("explained_at IS NULL")),
+        Index("unknown_transfers_by_reference", "reference"),
+        Index(
+            "unknown_transfers_by_request",
+            "disbursement_request_id",
+            postgresql_where=text("disbursement_request_id IS NOT NULL"),
+        ),
+    )
+
+    bank_transfer_id: Mapped[str] = mapped_column(primary_key=True)
+    idempotency_key: Mapped[str]
+    reference: Mapped[str]
+    status: Mapped[str]
+    method: Mapped[str]
+    amount_cents: Mapped[int]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    problem: Mapped[str]
+    first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    transaction_id: Mapped[int | None]
+    explained_at: Mapped[datetime | None]
+    explained_by: Mapped[str | None]
+    explanation: Mapped[str | None]
+    disbursement_request_id: Mapped[int | None]
+    account_id: Mapped[int | None]
+
+
+class Cutover(OpsTable):
+    """When a job took over from the legacy system; `seedtrust-ops migrate` records it."""
+
+    __tablename__ = "cutovers"
+
+    job: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class BankFeedCursor(OpsTable):

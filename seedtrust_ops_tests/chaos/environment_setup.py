@@ -47,5 +47,6 @@ def prepare_server(server: URL) -> None:
     template = embedded_postgres.ensure_database(server, TEMPLATE)
     create_platform_schema(template)
     engine = create_engine(template)
-    migrate(engine)
+    # Some cases have batches of the legacy worker.
+    migrate(engine, legacy_worker_runs=True)
     engine.dispose()

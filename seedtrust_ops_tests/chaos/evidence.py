@@ -222,9 +222,10 @@ class Evidence:
         return any(rule == FORGOTTEN_RULE for rule, _ in self.alerts)
 
     def has_alert(self, transaction: Transaction, *rules: str) -> bool:
-        """Whether an alert of one of the rules is open about the transaction or its disbursement request."""
+        """Whether an alert of one of the rules is open about the transaction, its request or one of its transfers."""
+        transfers = (f"bank transfer {one['id']}" for one in self.transfers_of.get(transaction.id, []))
         requests = {transaction.request_id, self.request_of(transaction.id)}
-        subjects = (f"transaction {transaction.id}", *(f"request {one}" for one in requests))
+        subjects = (f"transaction {transaction.id}", *(f"request {one}" for one in requests), *transfers)
         return any((rule, subject) in self.alerts for rule in rules for subject in subjects)
 
 

@@ -118,7 +118,7 @@ def _check_ledger(evidence: Evidence, one: Transaction) -> Iterator[Violation]:
         # It may have been paid and lost by the bank: the person who settles that alert settles this too.
         return
     if moved != booked and not evidence.has_alert(
-        one, FORGOTTEN_RULE, "transfer_not_booked", "bank_contradicts_itself", *PAID_TWICE_RULES
+        one, FORGOTTEN_RULE, "unknown_transfer", "bank_contradicts_itself", *PAID_TWICE_RULES
     ):
         kind = ViolationKind.LOST_PAYMENT if moved > booked else ViolationKind.LEDGER_MISMATCH
         yield Violation(

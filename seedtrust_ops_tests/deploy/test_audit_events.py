@@ -10,8 +10,12 @@ from typer.testing import CliRunner
 
 from seedtrust_ops.cli.main import app
 from seedtrust_ops.domain.alerts.store import open_alert, record_findings
+from seedtrust_ops.domain.transfers.auto_heal import heal
 from seedtrust_ops.domain.transfers.batch_lifecycle import queue_batch
+from seedtrust_ops.resources.huntington_client import open_huntington_bank
+from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.deploy.conftest import APP, KEYS, OPERATOR, create_login
+from seedtrust_ops_tests.domain.transfers.transfer_worker import settings_for
 from seedtrust_ops_tests.support.case_factory import CaseFactory
 from seedtrust_ops_tests.support.databases import plain_url
 from seedtrust_ops_tests.support.environment import SetVariables
@@ -25,6 +29,11 @@ SETTLED_EVIDENCE = """
 insert into ops.transfer_evidence (transaction_id, state, method, amount_cents, payee_name, routing_number,
     account_number_encrypted, account_number_last4, account_type, settled_as)
 values (7, 'moved', 'ach', 100, 'Ana', '044000024', 'x', '1234', 'checking', 'completed')
+"""
+UNKNOWN_TRANSFER = """
+insert into ops.unknown_transfers (bank_transfer_id, idempotency_key, reference, status, method, amount_cents,
+    created_at, updated_at, problem)
+values ('tr_1', 'x', 'x', 'completed', 'wire', 1, now(), now(), 'x')
 """
 
 
@@ -90,6 +99,7 @@ def test_audit_names_login_person_action_and_reason(audited: Company) -> None:
         ("update ops.alerts set acknowledged_at = now()", "acknowledge"),
         ("update ops.alerts set resolved_at = now()", "resolve"),
         ("update ops.transfer_evidence set state = 'not_moved', changed_at = now()", "settle"),
+        ("update ops.unknown_transfers set explained_at = now(), explained_by = 'Ana', explanation = 'x'", "explain"),
         ("update public.huntington_batches set status = 'queued', queued_at = now() where status = 'held'", "release"),
     ],
 )
@@ -100,6 +110,7 @@ def test_audit_records_what_is_done_without_a_command(
     with audited.sessions.begin() as session:
         session.execute(text("insert into ops.switches (name) values ('transfers_halted')"))
         session.execute(text(SETTLED_EVIDENCE))
+        session.execute(text(UNKNOWN_TRANSFER))
     before = len(read_events(audited.sessions))
     engine = create_engine(roles.set(username=ANA))
     with engine.begin() as connection:
@@ -144,6 +155,35 @@ def test_audit_leaves_out_what_jobs_and_applications_do(audited: Company, roles:
         queue_batch(session, held)
         session.execute(text("update public.huntington_transactions set account_number_encrypted = 'x'"))
     assert read_events(audited.sessions) == []
+
+
+def test_operator_explains_and_books_a_transfer_by_command(
+    bank_environment: dict[str, str], audited: Company, bank: BankProcess
+) -> None:
+    case = audited.case(balance_cents=9_000)
+    request_id = audited.request(case, 5_000)
+    bank_id, other = (bank.control.insert_transfer(f"invoice {one}", 5_000)["id"] for one in (1, 2))
+    heal(
+        audited.sessions,
+        lambda: open_huntington_bank(settings_for(bank)),
+        unknown_grace_seconds=0,
+        was_canceled_by_person=lambda _run_id: False,
+    )
+    for arguments, summary in (
+        ([bank_id, "--request", str(request_id)], f"booked as the payment of disbursement request {request_id}"),
+        ([other], f"Bank transfer {other} ($50.00, completed) is explained."),
+    ):
+        code, output = seedtrust_ops("transfers", "explain", *arguments, "--reason", "It was Bo", "--as", EMAIL)
+        assert code == 0, output
+        assert summary in output
+    assert (audited.balance_cents(case.account_id), audited.request_status(request_id)) == (4_000, "paid")
+    assert [rule for rule, _ in audited.open_alerts()] == ["amount_differs"]
+    explained = [event for event in read_events(audited.sessions) if event[1] == "explain"]
+    person = {"os_user": "ana.os", "as": EMAIL}
+    assert explained == [
+        (ANA, "explain", f"bank transfer {bank_id}: request {request_id}", "It was Bo", person),
+        (ANA, "explain", f"bank transfer {other}", "It was Bo", person),
+    ]
 
 
 @pytest.mark.parametrize("email", ["nobody@seedtrust.test", "gone@seedtrust.test"])

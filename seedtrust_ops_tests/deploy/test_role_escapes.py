@@ -27,6 +27,7 @@ INSUFFICIENT_PRIVILEGE = "42501"
 EXPECTED = {
     "ops.post_ledger_entries": {INSUFFICIENT_PRIVILEGE, "23514"},
     "ops.post_ledger_correction": {INSUFFICIENT_PRIVILEGE, "23514"},
+    "ops.post_explained_transfer": {INSUFFICIENT_PRIVILEGE, "23514"},
     "update ops.locks": {"P0001"},
 }
 """The error of statements that contain these words; of all others it is a lack of privileges."""
@@ -64,6 +65,10 @@ insert into ops.transfer_attempts (transaction_id, idempotency_key, attempt, out
 insert into ops.alerts (id, rule, subject, severity, resolved_at) values
     (42, 'reports_waiting', 'report requests', 'HIGH', null), (43, 'reports_waiting', 'a past one', 'HIGH', now());
 insert into ops.switches (name) values ('transfers_halted');
+insert into ops.unknown_transfers (bank_transfer_id, idempotency_key, reference, status, method, amount_cents,
+    created_at, updated_at, problem)
+    values ('tr_1', 'x', 'x', 'completed', 'wire', 500, now(), now(), 'x'),
+           ('tr_2', 'x', 'x', 'rejected', 'wire', 500, now(), now(), 'x');
 """
 ATTEMPT = (
     "insert into ops.transfer_attempts (transaction_id, idempotency_key, attempt, outcome, started_at, finished_at)"
@@ -208,6 +213,27 @@ CHANGE_EVIDENCE = [
     "delete from ops.locks",
     "lock table ops.alembic_version in share row exclusive mode",
 ]
+EXPLAIN = [
+    "update ops.unknown_transfers set explained_at = now() where bank_transfer_id = 'tr_1'",
+    "update ops.unknown_transfers set explained_at = now(), transaction_id = 99 where bank_transfer_id = 'tr_1'",
+    "update ops.unknown_transfers set explained_by = 'ana'",
+    "update ops.unknown_transfers set disbursement_request_id = 14, account_id = 1",
+    "insert into ops.unknown_transfers (bank_transfer_id, idempotency_key, reference, status, method, amount_cents,"
+    " created_at, updated_at, problem, explained_at) values ('tr_3', 'x', 'x', 'completed', 'wire', 1, now(), now(),"
+    " 'x', now())",
+    "update ops.unknown_transfers set first_seen_at = now()",
+    "update ops.unknown_transfers set bank_transfer_id = 'tr_9' where bank_transfer_id = 'tr_1'",
+    "delete from ops.unknown_transfers",
+    "truncate ops.unknown_transfers",
+    "select ops.post_explained_transfer('tr_1', 'memo')",
+    "insert into ops.ledger_corrections (ledger_entry_id, bank_transfer_id) values (1, 'tr_1')",
+    "update ops.cutovers set at = now()",
+    "insert into ops.cutovers (job) values ('x')",
+]
+EXPLAINED = (
+    "update ops.unknown_transfers set explained_at = clock_timestamp(), explained_by = 'ana', explanation = 'x'{}"
+    " where bank_transfer_id = '{}'; "
+)
 BREAK_OUT = [
     "alter table public.users add column nickname text",
     "alter table public.ledger_entries disable trigger all",
@@ -254,8 +280,8 @@ BREAK_OUT = [
 WORKER = "seedtrust_test_worker"
 """A login of its own that inherits the jobs' role; the guards hold for it too."""
 FORBIDDEN = {
-    APP: [*MINT_MONEY, *APPROVE_AND_PAY, *CHANGE_EVIDENCE, *BREAK_OUT],
-    WORKER: [*MINT_MONEY, *APPROVE_AND_PAY, *CHANGE_EVIDENCE, *BREAK_OUT],
+    APP: [*MINT_MONEY, *APPROVE_AND_PAY, *CHANGE_EVIDENCE, *EXPLAIN, *BREAK_OUT],
+    WORKER: [*MINT_MONEY, *APPROVE_AND_PAY, *CHANGE_EVIDENCE, *EXPLAIN, *BREAK_OUT],
     OPERATOR: [
         *MINT_MONEY,
         "select account_number_encrypted from public.huntington_transactions",
@@ -282,6 +308,19 @@ FORBIDDEN = {
         "select account_number_encrypted from ops.transfer_evidence",
         "insert into ops.transfer_attempts (transaction_id, idempotency_key, attempt, outcome, started_at)"
         " values (31, 'x', 1, 'started', now())",
+        "update ops.unknown_transfers set explained_at = now(), explanation = 'x'",
+        "update ops.unknown_transfers set status = 'rejected' where bank_transfer_id = 'tr_1'",
+        EXPLAINED.format(", explained_at = now() - interval '1 day'", "tr_1").replace(
+            "explained_at = clock_timestamp(), ", ""
+        ),
+        EXPLAINED.format(", amount_cents = 1", "tr_1"),
+        EXPLAINED.format("", "tr_1") + "select ops.post_explained_transfer('tr_1', 'memo')",
+        EXPLAINED.format(", disbursement_request_id = 14, account_id = 2", "tr_1")
+        + "select ops.post_explained_transfer('tr_1', 'memo')",
+        EXPLAINED.format("", "tr_1") + "update public.disbursement_requests set status = 'paid' where id = 14",
+        "insert into ops.unknown_transfers (bank_transfer_id, idempotency_key, reference, status, method, amount_cents,"
+        " created_at, updated_at, problem) values ('tr_3', 'x', 'x', 'completed', 'wire', 1, now(), now(), 'x')",
+        "delete from ops.unknown_transfers",
         "update ops.switches set set_by = 'ana'",
         "truncate ops.switches",
         "delete from ops.alerts",
@@ -362,7 +401,7 @@ def test_roles_cannot_do_forbidden_statements(connect_as: ConnectAs, role: str) 
 def try_statement(connection: Connection, statement: str) -> DBAPIError | None:
     """Execute the statement, or several, and roll back; return the error that refused it."""
     try:
-        for part in statement.split("; "):
+        for part in statement.removesuffix("; ").split("; "):
             connection.execute(text(part))
     except DBAPIError as error:
         return error
@@ -394,6 +433,10 @@ WORK_OF_JOBS = [
     "update ops.transfer_evidence set unknown_to_bank_at = clock_timestamp() where transaction_id = 31",
     "update ops.transfer_evidence set settled_as = null, settled_seen_at = null where transaction_id = 35",
     "insert into ops.statuses_before_payment (disbursement_request_id, status) values (13, 'denied')",
+    "insert into ops.unknown_transfers (bank_transfer_id, idempotency_key, reference, status, method, amount_cents,"
+    " created_at, updated_at, problem) values ('tr_3', 'x', 'x', 'completed', 'wire', 1, now(), now(), 'x')",
+    "update ops.unknown_transfers set status = 'returned', updated_at = now(), explained_at = null",
+    "update ops.unknown_transfers set explained_at = clock_timestamp(), transaction_id = 31",
 ]
 
 
@@ -411,6 +454,18 @@ def test_guards_let_operators_settle_and_release(database: Engine, connect_as: C
         SETTLE.format("completed") + "select ops.post_ledger_correction(31, -500, 'memo')",
         SETTLE.format("failed") + "update public.disbursement_requests set status = 'approved' where id = 14",
         "update public.huntington_batches set status = 'queued', queued_at = now(), finished_at = null where id = 22",
+    ):
+        error = try_statement(connection, statement)
+        assert error is None, f"{statement}: {error}"
+
+
+def test_guards_let_operators_explain_and_book(database: Engine, connect_as: ConnectAs) -> None:
+    connection = connect_as(OPERATOR)
+    for statement in (
+        EXPLAINED.format("", "tr_2"),
+        EXPLAINED.format(", disbursement_request_id = 14, account_id = 1", "tr_1")
+        + "select ops.post_explained_transfer('tr_1', 'memo'); "
+        + "update public.disbursement_requests set status = 'paid', paid_at = now() where id = 14",
     ):
         error = try_statement(connection, statement)
         assert error is None, f"{statement}: {error}"

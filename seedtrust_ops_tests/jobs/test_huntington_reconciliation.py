@@ -12,11 +12,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.reconciliation.daily_batches import CHART_DAYS, read_day, read_month
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
-from seedtrust_ops.jobs.huntington_reconciliation import NAME, huntington_reconciliation_schedule
+from seedtrust_ops.jobs.huntington_reconciliation import NAME, day_before, huntington_reconciliation_schedule
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.sandbox.bank.process import BankProcess
-from seedtrust_ops.tables import Alert, HuntingtonTransaction, LedgerEntry
+from seedtrust_ops.tables import Alert, HuntingtonTransaction, LedgerEntry, UnknownTransfer
 from seedtrust_ops_tests.jobs.job_runner import process
+from seedtrust_ops_tests.jobs.job_runner import run as run_job
 from seedtrust_ops_tests.support.all_jobs import LONG_TIMEOUTS
 from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
@@ -45,9 +46,12 @@ def metadata_of(result: dg.ExecuteInProcessResult) -> dict[str, object]:
 
 
 def check_of(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
+    return evaluations_of(result)["agrees_with_bank"]
+
+
+def evaluations_of(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
     assert result.success
-    (evaluation,) = result.get_asset_check_evaluations()
-    return evaluation
+    return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
 
 
 def differences_table(evaluation: dg.AssetCheckEvaluation) -> str:
@@ -252,6 +256,25 @@ def test_day_boundaries_follow_the_office_time_zone(company: Company, sessions: 
     assert {day_totals.day: day_totals.sent_cents for day_totals in month if day_totals.sent_cents} == {
         date(2026, 3, 8): 2_000
     }
+
+
+def test_unknown_transfers_fail_the_daily_check_until_they_are_explained(company: Company, bank: BankProcess) -> None:
+    def check() -> dg.AssetCheckEvaluation:
+        return evaluations_of(run())["nothing_unknown_at_bank"]
+
+    assert (check().passed, check().severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert run_job("auto_heal_huntington_batches").success
+    assert check().passed
+    bank_id = bank.control.add_stranger()["id"]
+    assert run_job("auto_heal_huntington_batches").success
+    evaluation = check()
+    assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "1 transfer over $49,999.00 that nothing explains" in str(evaluation.description)
+    assert bank_id.replace("_", "&#95;") in str(evaluation.metadata["Transfers (first 1 of 1)"].value)
+    assert run(day=day_before(office_today())).success
+    with company.sessions.begin() as session:
+        session.execute(update(UnknownTransfer).values(explained_at=datetime.now(ZoneInfo(NEW_YORK))))
+    assert check().passed
 
 
 def test_schedule_requests_yesterday() -> None:

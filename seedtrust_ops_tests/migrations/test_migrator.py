@@ -35,7 +35,7 @@ from seedtrust_ops_tests.support.waiters import wait_until
 MIGRATION_LOCK = 7_305_401
 MIGRATE = (
     "import sys; from sqlalchemy import create_engine; from seedtrust_ops.migrations.migrator import migrate;"
-    "print(*migrate(create_engine(sys.argv[1])))"
+    "print(migrate(create_engine(sys.argv[1]))[0])"
 )
 
 
@@ -87,10 +87,25 @@ def migrate_to(engine: Engine, revision: str) -> None:
 def test_migrate_is_idempotent(platform_database: Engine) -> None:
     first = migrate(platform_database)
     second = migrate(platform_database)
-    assert first == [f"Migrated schema ops from revision none to {HEAD_REVISION}."]
+    assert first[0] == f"Migrated schema ops from revision none to {HEAD_REVISION}."
     assert second == [f"Schema ops is up to date (revision {HEAD_REVISION})."]
     with platform_database.connect() as connection:
         assert current_revision(connection) == HEAD_REVISION
+
+
+def test_migrate_records_the_cutover_once_and_not_in_shadow(platform_database: Engine) -> None:
+    moments = "select at from ops.cutovers where job = 'process_huntington_batch'"
+    with platform_database.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        recorded = []
+        for legacy_worker_runs in (True, False, False, True, False):
+            messages = migrate(platform_database, legacy_worker_runs=legacy_worker_runs)[1:]
+            recorded.append((connection.scalar(text(moments)), messages))
+    first, second, third, back, again = recorded
+    assert [moment is not None for moment, _ in recorded] == [False, True, True, False, True]
+    assert second[0] == third[0] != again[0]
+    assert [bool(messages) for _, messages in (first, second, third, back, again)] == [False, True, False, True, True]
+    assert "as the cutover of process_huntington_batch" in second[1][0]
 
 
 def test_platform_tables_are_created_only_on_request_and_once(empty_database: Engine) -> None:
@@ -291,7 +306,7 @@ def test_rows_of_revision_0007_keep_their_values_and_stay_usable(platform_databa
     execute(platform_database, *OLD_ROWS)
     before = {table: read_columns(platform_database, table) for table in RENAMED_COLUMNS}
 
-    assert migrate(platform_database) == [f"Migrated schema ops from revision 0007 to {HEAD_REVISION}."]
+    assert migrate(platform_database)[0] == f"Migrated schema ops from revision 0007 to {HEAD_REVISION}."
 
     for table, new_names in RENAMED_COLUMNS.items():
         kept = {column: values for column, values in before[table].items() if column not in MOVED_COLUMNS}

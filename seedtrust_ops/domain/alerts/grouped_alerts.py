@@ -61,12 +61,13 @@ def sync_grouped_alerts(
             group.rule,
             group.subject,
             worst.value,
-            _list_findings(group, findings),
+            list_findings(group, findings),
             has_recurred=not still_open.isdisjoint(new_subjects),
         )
 
 
-def _list_findings(group: AlertGroup, findings: Sequence[Finding]) -> str:
+def list_findings(group: AlertGroup, findings: Sequence[Finding]) -> str:
+    """Return the detail of the alert that lists these findings, worst first; it is cut after MAX_LISTED."""
     worst_first = sorted(findings, key=lambda one: -one.severity.priority)
     listed = ", ".join(one.subject for one in worst_first[:MAX_LISTED])
     rest = f" and {len(findings) - MAX_LISTED:,} more" if len(findings) > MAX_LISTED else ""

@@ -46,7 +46,6 @@ CLOSED_BY_PEOPLE = frozenset(
         "request_paid_twice",
         "second_transfer",
         "transfer_ambiguous",
-        "transfer_not_booked",
     }
 )
 """Rules whose alerts only a person resolves. The database refuses it to the jobs' role (`ops.guard_alert`)."""

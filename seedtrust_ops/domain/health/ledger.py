@@ -149,7 +149,10 @@ def _posted_by_transfer() -> Subquery:
         select(entry.huntington_transaction_id.label("transaction_id"), *columns, false().label("is_correction")).where(
             entry.huntington_transaction_id.is_not(None)
         ),
-        select(correction.transaction_id, *columns, true()).join(entry, entry.id == correction.ledger_entry_id),
+        # What a person explained may be the transfer of a transaction that had no request to book it for.
+        select(func.coalesce(correction.transaction_id, HuntingtonTransaction.id), *columns, true())
+        .join(entry, entry.id == correction.ledger_entry_id)
+        .outerjoin(HuntingtonTransaction, HuntingtonTransaction.bank_transfer_id == correction.bank_transfer_id),
     ).subquery("entries")
     is_disbursement: ColumnElement[bool] = entries.c.kind == "disbursement"
     return (

@@ -7,10 +7,12 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.shadow_mode.decisions import Decision
 from seedtrust_ops.domain.shadow_mode.rollback_session import written_in_this_transaction
-from seedtrust_ops.tables import Alert, BalanceAlert, DisbursementRequest, Notification
+from seedtrust_ops.domain.transfers.unknown_transfers import UNKNOWN_TRANSFER_RULE
+from seedtrust_ops.tables import Alert, BalanceAlert, DisbursementRequest, Notification, UnknownTransfer
 
 APPROVE = "approve"
 SEND_EMAIL = "send email"
+RECORD_AS_UNKNOWN = "record as unknown"
 
 
 def read_approvals(session: Session) -> Iterator[Decision]:
@@ -49,11 +51,28 @@ def read_balance_alerts(session: Session) -> Iterator[Decision]:
         yield Decision(f"account {row.account_id}", decision, {"shortfall_cents": row.shortfall_cents})
 
 
+def read_unknown_transfers(session: Session) -> Iterator[Decision]:
+    """Yield each transfer at the bank that nothing explained in this transaction."""
+    rows = session.execute(
+        select(
+            UnknownTransfer.bank_transfer_id,
+            UnknownTransfer.status,
+            UnknownTransfer.amount_cents,
+            UnknownTransfer.problem,
+        )
+        .where(written_in_this_transaction(UnknownTransfer), UnknownTransfer.explained_at.is_(None))
+        .order_by(UnknownTransfer.first_seen_at, UnknownTransfer.bank_transfer_id)
+    )
+    for row in rows:
+        detail = {"status": row.status, "amount_cents": row.amount_cents, "problem": row.problem}
+        yield Decision(f"bank transfer {row.bank_transfer_id}", RECORD_AS_UNKNOWN, detail)
+
+
 def read_alerts(session: Session) -> Iterator[Decision]:
-    """Yield each alert opened in this transaction."""
+    """Yield each alert opened in this transaction, except those that `read_unknown_transfers` already says."""
     rows = session.execute(
         select(Alert.rule, Alert.subject, Alert.detail)
-        .where(written_in_this_transaction(Alert), Alert.resolved_at.is_(None))
+        .where(written_in_this_transaction(Alert), Alert.resolved_at.is_(None), Alert.rule != UNKNOWN_TRANSFER_RULE)
         .order_by(Alert.id)
     )
     for row in rows:

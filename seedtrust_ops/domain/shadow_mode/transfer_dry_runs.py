@@ -176,4 +176,5 @@ def _read_cursor_and_alerts(session: Session) -> Iterator[Decision]:
     ).one_or_none()
     if cursor is not None:
         yield Decision(BANK_FEED, FEED_READ, {"read_up_to": cursor.read_up_to.isoformat()})
+    yield from decision_reader.read_unknown_transfers(session)
     yield from decision_reader.read_alerts(session)

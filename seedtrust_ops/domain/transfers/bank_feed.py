@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import exists, func, or_, select, union
+from sqlalchemy import Row, exists, func, or_, select, union
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -26,11 +27,31 @@ from seedtrust_ops.domain.transfers.evidence import (
     is_any_missing,
     record_missing,
 )
-from seedtrust_ops.domain.transfers.legacy_takeover import LegacyTransaction, match_by_reference
+from seedtrust_ops.domain.transfers.legacy_takeover import (
+    LegacyTransaction,
+    match_by_reference,
+    was_begun_before_cutover,
+)
 from seedtrust_ops.domain.transfers.status_transitions import StatusChange, apply_bank_statuses
+from seedtrust_ops.domain.transfers.unknown_transfers import (
+    SECOND_TRANSFER_RULE,
+    Stranger,
+    explained_by_people,
+    parse_reference,
+    record_unknown,
+    resolve_explained,
+)
 from seedtrust_ops.domain.transfers.unreadable_transfers import require_own_references
+from seedtrust_ops.formatting import format_dollars
 from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankInquiryFailed, BankTransfer
-from seedtrust_ops.tables import Alert, BankFeedCursor, HuntingtonTransaction, TransferAttempt, TransferEvidence
+from seedtrust_ops.tables import (
+    Alert,
+    BankFeedCursor,
+    HuntingtonBatch,
+    HuntingtonTransaction,
+    TransferAttempt,
+    TransferEvidence,
+)
 
 FEED_NAME = "huntington"
 OVERLAP = timedelta(hours=1)
@@ -75,15 +96,7 @@ async def read_feed(sessions: Sessions, bank: Bank, *, grace_seconds: float) -> 
         page = answer.readable
         if overlap_since is not None:
             seen_in_overlap |= {transfer.id for transfer in page}
-        matched, unmatched = await asyncio.to_thread(_match, sessions, page)
-        candidates = await asyncio.to_thread(_legacy_candidates, sessions, unmatched)
-        found, _ = await match_by_reference(sessions, bank, candidates)
-        matched |= {
-            transaction_id: transfer
-            for transfer in unmatched
-            for transaction_id, match in found.items()
-            if match.id == transfer.id
-        }
+        matched = await _match(sessions, bank, page)
         # The bank's clock, because the feed is queried by it. If it runs ahead of ours, it must not move the cursor
         # past changes that are still to come.
         newest = min(max((transfer.updated_at for transfer in page), default=now), now)
@@ -98,10 +111,13 @@ async def read_feed(sessions: Sessions, bank: Bank, *, grace_seconds: float) -> 
     if overlap_since is not None:
         await check_for_missing_transfers(sessions, bank, overlap_since, seen_in_overlap, grace_seconds=grace_seconds)
     read_up_to = cursor or now - FIRST_READ_WINDOW + OVERLAP
-    await asyncio.to_thread(
-        run_in_transaction, sessions, lambda session: _move_cursor(session, read_up_to, is_complete=True)
-    )
+    await asyncio.to_thread(run_in_transaction, sessions, lambda session: _complete(session, read_up_to))
     return result
+
+
+def _complete(session: Session, read_up_to: datetime) -> None:
+    resolve_explained(session)
+    _move_cursor(session, read_up_to, is_complete=True)
 
 
 def _start(sessions: Sessions) -> tuple[datetime | None, datetime]:
@@ -110,10 +126,39 @@ def _start(sessions: Sessions) -> tuple[datetime | None, datetime]:
         return cursor, session.scalars(select(func.clock_timestamp())).one()
 
 
-def _match(sessions: Sessions, page: Sequence[BankTransfer]) -> tuple[dict[int, BankTransfer], list[BankTransfer]]:
+@dataclass
+class _Matches:
+    """The transfers of a page by the transaction that explains them, and those that none explains.
+
+    `second` has transfers under our key beside the first one: the bank contradicts itself, and nothing explains them.
+    """
+
+    explained: dict[int, BankTransfer] = field(default_factory=dict)
+    second: list[tuple[int, BankTransfer]] = field(default_factory=list)
+    strangers: list[Stranger] = field(default_factory=list)
+
+
+async def _match(sessions: Sessions, bank: Bank, page: Sequence[BankTransfer]) -> _Matches:
+    """Match transfers to transactions: by our key, by the bank's id, and what the legacy worker sent by reference."""
+    matches, unmatched = await asyncio.to_thread(_match_by_id, sessions, page)
+    referenced = await asyncio.to_thread(_referenced_transactions, sessions, unmatched)
+    candidates = [one.legacy for one in referenced.values() if one.problem is None]
+    found, _ = await match_by_reference(sessions, bank, candidates)
+    matched_ids = {transfer.id: transaction_id for transaction_id, transfer in found.items()}
+    for transfer in unmatched:
+        number = parse_reference(transfer.reference)
+        transaction_id = matched_ids.get(transfer.id)
+        if transaction_id is not None and transaction_id not in matches.explained:
+            matches.explained[transaction_id] = transfer
+        else:
+            matches.strangers.append(Stranger(transfer, _describe_problem(transfer, referenced.get(number or 0))))
+    return matches
+
+
+def _match_by_id(sessions: Sessions, page: Sequence[BankTransfer]) -> tuple[_Matches, list[BankTransfer]]:
     """Match transfers to transactions by our key, then by the bank's id; also return the unmatched transfers."""
-    by_key = {parse_idempotency_key(transfer.idempotency_key) for transfer in page} - {None}
-    keyed = [one for one in by_key if one is not None]
+    keyed = [one for one in (parse_idempotency_key(transfer.idempotency_key) for transfer in page) if one is not None]
+    bank_ids = [transfer.id for transfer in page]
     with sessions() as session:
         known = set(
             session.scalars(
@@ -124,36 +169,57 @@ def _match(sessions: Sessions, page: Sequence[BankTransfer]) -> tuple[dict[int, 
                 )
             )
         )
-        by_bank_id = dict(
-            session.execute(
-                select(HuntingtonTransaction.bank_transfer_id, HuntingtonTransaction.id).where(
-                    HuntingtonTransaction.bank_transfer_id.in_([transfer.id for transfer in page])
+        first_transfers = {
+            row.transaction_id: row.bank_transfer_id
+            for row in session.execute(
+                select(TransferEvidence.transaction_id, TransferEvidence.bank_transfer_id).where(
+                    in_array(TransferEvidence.transaction_id, keyed), TransferEvidence.bank_transfer_id.is_not(None)
                 )
-            ).all()
-        )
-    matched: dict[int, BankTransfer] = {}
-    unmatched = []
+            )
+        }
+        by_bank_id = {
+            row.bank_transfer_id: row.id
+            for row in session.execute(
+                select(HuntingtonTransaction.bank_transfer_id, HuntingtonTransaction.id).where(
+                    HuntingtonTransaction.bank_transfer_id.in_(bank_ids)
+                )
+            )
+        }
+        explained = explained_by_people(session, bank_ids)
+    matches, unmatched = _Matches(), []
     for transfer in page:
         transaction_id = parse_idempotency_key(transfer.idempotency_key)
         if transaction_id not in known:
-            transaction_id = by_bank_id.get(transfer.id)
+            transaction_id = by_bank_id.get(transfer.id) or explained.get(transfer.id)
         if transaction_id is None:
             unmatched.append(transfer)
+        elif (
+            first_transfers.get(transaction_id, transfer.id) != transfer.id
+            or matches.explained.get(transaction_id, transfer).id != transfer.id
+        ):
+            matches.second.append((transaction_id, transfer))
         else:
-            matched[transaction_id] = transfer
-    return matched, unmatched
+            matches.explained[transaction_id] = transfer
+    return matches, unmatched
 
 
-def _legacy_candidates(sessions: Sessions, unmatched: Sequence[BankTransfer]) -> list[LegacyTransaction]:
-    """Return the transactions that unmatched transfers reference and that have no bank transfer yet.
+@dataclass(frozen=True)
+class _Referenced:
+    """The transaction that a transfer under a foreign key references; `problem` is None if they may belong together."""
 
-    If an unmatched transfer references a transaction that we sent under our own key, it may have been paid twice: an
-    alert is opened.
+    legacy: LegacyTransaction
+    problem: str | None
+
+
+def _referenced_transactions(sessions: Sessions, unmatched: Sequence[BankTransfer]) -> dict[int, _Referenced]:
+    """Return the transactions that unmatched transfers reference.
+
+    If one references a transaction that we sent under our own key, it may have been paid twice: an alert is opened,
+    even if the result of our own request is not known yet.
     """
-    references = {int(one.reference): one for one in unmatched if one.reference.isascii() and one.reference.isdigit()}
-    references = {number: one for number, one in references.items() if number < 2**63}
-    if not references:
-        return []
+    numbers = {one.id: number for one in unmatched if (number := parse_reference(one.reference)) is not None}
+    if not numbers:
+        return {}
     with sessions() as session:
         rows = session.execute(
             select(
@@ -161,38 +227,75 @@ def _legacy_candidates(sessions: Sessions, unmatched: Sequence[BankTransfer]) ->
                 HuntingtonTransaction.amount_cents,
                 HuntingtonTransaction.bank_transfer_id,
                 is_sent_by_us(HuntingtonTransaction.id).label("is_sent_by_us"),
-            ).where(in_array(HuntingtonTransaction.id, references))
+                was_begun_before_cutover().label("may_be_legacy"),
+            )
+            .outerjoin(HuntingtonBatch, HuntingtonBatch.id == HuntingtonTransaction.batch_id)
+            .where(in_array(HuntingtonTransaction.id, set(numbers.values())))
         ).all()
-    # Even if the result of our own request is not known yet: by then this page of the feed will not be read again.
-    foreign = {row.id: references[row.id] for row in rows if row.is_sent_by_us}
+        explained = explained_by_people(session, numbers)
+    sent_by_us = {row.id for row in rows if row.is_sent_by_us}
+    foreign = {
+        numbers[one.id]: one for one in unmatched if numbers.get(one.id) in sent_by_us and one.id not in explained
+    }
     if foreign:
         run_in_transaction(sessions, lambda session: _open_second_transfer_alerts(session, foreign))
-    return [
-        LegacyTransaction(row.id, row.amount_cents)
-        for row in rows
-        if row.bank_transfer_id is None and not row.is_sent_by_us
-    ]
+    return {row.id: _Referenced(LegacyTransaction(row.id, row.amount_cents), _find_problem(row)) for row in rows}
+
+
+def _find_problem(row: Row[*tuple[Any, ...]]) -> str | None:
+    if row.is_sent_by_us:
+        return f"it is a second transfer with the reference of transaction {row.id}, which we sent under our own key"
+    if row.bank_transfer_id is not None:
+        return f"it is a second transfer with the reference of transaction {row.id}, whose transfer is known"
+    if not row.may_be_legacy:
+        return f"it has the reference of transaction {row.id}, which we have not sent"
+    return None
+
+
+def _describe_problem(transfer: BankTransfer, referenced: _Referenced | None) -> str:
+    """Return why no transaction explains a transfer, as a clause for people."""
+    if referenced is None:
+        return "its reference is no transaction's number"
+    if referenced.problem is not None:
+        return referenced.problem
+    if transfer.amount_cents != referenced.legacy.amount_cents:
+        cents = format_dollars(referenced.legacy.amount_cents)
+        return f"it has the reference of transaction {referenced.legacy.id}, which is for {cents}"
+    return f"it is one of several transfers with the reference and amount of transaction {referenced.legacy.id}"
 
 
 def _open_second_transfer_alerts(session: Session, foreign: dict[int, BankTransfer]) -> None:
     for transaction_id, transfer in foreign.items():
         open_alert(
             session,
-            "second_transfer",
+            SECOND_TRANSFER_RULE,
             f"transaction {transaction_id}",
             "CRITICAL",
             f"The bank has transfer {transfer.id} ({transfer.amount_cents} cents, {transfer.status}) with "
             f"reference {transaction_id} under an idempotency key that is not ours, in addition to the transfer that "
-            "we sent. The payee may have been paid twice: review both transfers with Huntington.",
+            "we sent. The payee may have been paid twice: review both transfers with Huntington, then run "
+            f"`seedtrust-ops transfers explain {transfer.id}`.",
         )
 
 
 def _record(
-    session: Session, matched: dict[int, BankTransfer], read_up_to: datetime | None
+    session: Session, matches: _Matches, read_up_to: datetime | None
 ) -> tuple[list[StatusChange], dict[int, str]]:
-    batches = select(HuntingtonTransaction.batch_id).where(in_array(HuntingtonTransaction.id, matched))
-    lock_batches(session, batches)
-    changes = apply_bank_statuses(session, matched)
+    seconds = [{transaction_id: transfer} for transaction_id, transfer in matches.second]
+    ids = matches.explained.keys() | {transaction_id for transaction_id, _ in matches.second}
+    lock_batches(session, select(HuntingtonTransaction.batch_id).where(in_array(HuntingtonTransaction.id, ids)))
+    # Before accounts are locked, as in `explanation`.
+    record_unknown(
+        session,
+        [
+            *matches.strangers,
+            *(
+                Stranger(transfer, f"it is a second transfer under the key of transaction {transaction_id}")
+                for transaction_id, transfer in matches.second
+            ),
+        ],
+    )
+    changes = [change for one in (matches.explained, *seconds) for change in apply_bank_statuses(session, one)]
     record_bank_findings(
         session, {change.transaction_id: change.transfer for change in changes}, "seen in the bank's feed"
     )

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import Protocol
 
-from sqlalchemy import BigInteger, Text, case, exists, func, select, union_all, update
+from sqlalchemy import BigInteger, Select, Text, case, exists, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -17,6 +17,7 @@ from seedtrust_ops.domain.outbox import Email, enqueue_emails
 from seedtrust_ops.domain.sql_arrays import array_parameter, array_table, in_array
 from seedtrust_ops.domain.transfers.evidence import State, is_awaiting_settlement
 from seedtrust_ops.domain.transfers.settlement_deadlines import settles_on
+from seedtrust_ops.domain.transfers.unknown_transfers import MOVES_MONEY, Stranger, record_unknown
 from seedtrust_ops.formatting import format_dollars, format_short_date
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import (
@@ -28,6 +29,7 @@ from seedtrust_ops.tables import (
     LedgerEntry,
     StatusBeforePayment,
     TransferEvidence,
+    UnknownTransfer,
     User,
 )
 
@@ -84,16 +86,18 @@ def post_disbursements(session: Session, updates: Sequence[TransferUpdate]) -> N
         request_id = request_of.get(one.transaction_id)
         if one.transaction_id in paying and request_id not in marked:
             _open_paid_twice_alert(session, request_id, one)
-        if request_id is None:
-            open_alert(
-                session,
-                "transfer_not_booked",
-                f"transaction {one.transaction_id}",
-                "CRITICAL",
-                f"Transaction {one.transaction_id} moved {format_dollars(one.transfer.amount_cents)} (bank transfer "
-                f"{one.transfer.id}), but it has no disbursement request whose case has an account, so no "
-                "ledger entry could be posted. Find the case, and post the entry by hand.",
+    record_unknown(
+        session,
+        [
+            Stranger(
+                one.transfer,
+                f"transaction {one.transaction_id} has no disbursement request whose case has an account, so "
+                "nothing is posted for it (`--request` with the request that it paid books it)",
             )
+            for one in updates
+            if one.transaction_id not in request_of
+        ],
+    )
 
 
 def _open_paid_twice_alert(session: Session, request_id: int | None, one: TransferUpdate) -> None:
@@ -261,9 +265,16 @@ def post_reversals(session: Session, updates: Sequence[TransferUpdate]) -> None:
 
 def restore_requests(session: Session, transaction_ids: Collection[int]) -> None:
     """Give the paid requests of these transactions their status before that, unless another transfer paid them."""
-    requests = select(TransferEvidence.disbursement_request_id).where(
-        in_array(TransferEvidence.transaction_id, transaction_ids)
+    restore_paid_requests(
+        session,
+        select(TransferEvidence.disbursement_request_id).where(
+            in_array(TransferEvidence.transaction_id, transaction_ids)
+        ),
     )
+
+
+def restore_paid_requests(session: Session, request_ids: Collection[int] | Select[int | None]) -> None:
+    """Give these requests, if they are paid, their status before that, unless another transfer paid them."""
     before = (
         select(StatusBeforePayment.status)
         .where(StatusBeforePayment.disbursement_request_id == DisbursementRequest.id)
@@ -272,7 +283,7 @@ def restore_requests(session: Session, transaction_ids: Collection[int]) -> None
     session.execute(
         update(DisbursementRequest)
         .where(
-            DisbursementRequest.id.in_(requests),
+            DisbursementRequest.id.in_(request_ids),
             DisbursementRequest.status == "paid",
             ~exists().where(
                 HuntingtonTransaction.disbursement_request_id == DisbursementRequest.id,
@@ -281,6 +292,10 @@ def restore_requests(session: Session, transaction_ids: Collection[int]) -> None
             ~exists().where(
                 TransferEvidence.disbursement_request_id == DisbursementRequest.id,
                 TransferEvidence.state == State.MOVED,
+            ),
+            ~exists().where(
+                UnknownTransfer.disbursement_request_id == DisbursementRequest.id,
+                UnknownTransfer.status.in_(MOVES_MONEY),
             ),
         )
         # Requests that the legacy worker marked paid had been approved.

@@ -7,19 +7,20 @@ See docs/decisions/legacy-takeover.md.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.leases import ensure_lease_rows
+from seedtrust_ops.domain.transfers.unknown_transfers import explained_by_people
 from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankTransfer
-from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
+from seedtrust_ops.tables import BatchLease, Cutover, HuntingtonBatch, HuntingtonTransaction
 
 _FALSE_FAILURE_REASON = "timeout%"
 """How the legacy worker recorded false failures: the bank had not responded in time (docs/rules.md, section 4)."""
@@ -96,18 +97,36 @@ def is_false_failure(transaction: type[HuntingtonTransaction]) -> ColumnElement[
     )
 
 
+def was_begun_before_cutover() -> ColumnElement[bool]:
+    """Return the SQL condition that the legacy worker may have begun a transaction; the query joins its batch.
+
+    Its batch was started, or the transaction was no longer pending, when `seedtrust-ops migrate` recorded the cutover.
+    Before the cutover, every transaction is one that the legacy worker may have begun.
+    """
+    cutover = select(Cutover.at).where(Cutover.job == "process_huntington_batch").scalar_subquery()
+    return func.coalesce(
+        or_(
+            cutover.is_(None),
+            HuntingtonBatch.started_at < cutover,
+            and_(HuntingtonTransaction.status != "pending", HuntingtonTransaction.updated_at < cutover),
+        ),
+        false(),
+    )
+
+
 @dataclass(frozen=True)
 class LegacyTransaction:
     """A transaction that the bank does not know by our key; `bank_transfer_id` is set if its transfer is known.
 
-    `is_sent_by_us` means that we sent it under our key: then a transfer with its reference was made by another
-    system, or the bank has lost the key.
+    `may_be_legacy` is whether the legacy worker may have begun it: only then may its reference and amount match. If
+    not, a transfer with its reference was made by another system, or the bank has lost our key (`is_sent_by_us`).
     """
 
     id: int
     amount_cents: int
     bank_transfer_id: str | None = None
     is_sent_by_us: bool = False
+    may_be_legacy: bool = True
 
 
 async def match_by_reference(
@@ -115,10 +134,13 @@ async def match_by_reference(
 ) -> tuple[dict[int, BankTransfer], set[int]]:
     """Look up the transfers whose reference is a transaction's id.
 
+    Transfers that a person has explained as something else are left out.
+
     Returns:
         For each transaction with exactly one transfer of the same amount, that transfer; and the ambiguous
-        transactions, because several transfers match, only other amounts match, one of them cannot be read, or we sent
-        the transaction under our own key. An alert is open for each ambiguous one whose transfers can be read.
+        transactions, because several transfers match, only other amounts match, one of them cannot be read, or the
+        legacy worker did not begin the transaction before the cutover. An alert is open for each ambiguous one whose
+        transfers can be read.
 
     Raises:
         BankInquiryFailed, BankUnauthorized: from the bank.
@@ -134,13 +156,22 @@ async def match_by_reference(
         for transfer in answer.readable:
             # A transfer that changes while the bank's pages are read appears on two of them.
             by_reference[transfer.reference][transfer.id] = transfer
+        explained = await asyncio.to_thread(
+            _explained, sessions, [key for all_ in by_reference.values() for key in all_]
+        )
         for one in page:
             if one.id in unreadable:
                 continue
-            transfers = list(by_reference[str(one.id)].values())
-            known = [transfer for transfer in transfers if transfer.id == one.bank_transfer_id]
+            transfers = [
+                transfer
+                for transfer in by_reference[str(one.id)].values()
+                if explained.get(transfer.id, one.id) == one.id
+            ]
+            known = [transfer for transfer in transfers if one.id == explained.get(transfer.id)] or [
+                transfer for transfer in transfers if transfer.id == one.bank_transfer_id
+            ]
             same_amount = known or [transfer for transfer in transfers if transfer.amount_cents == one.amount_cents]
-            if len(same_amount) == 1 and not one.is_sent_by_us:
+            if len(same_amount) == 1 and not one.is_sent_by_us and (known or one.may_be_legacy):
                 found[one.id] = same_amount[0]
             elif transfers:
                 ambiguous[one] = transfers
@@ -151,17 +182,26 @@ async def match_by_reference(
     return found, unreadable | {one.id for one in ambiguous}
 
 
+def _explained(sessions: Sessions, bank_transfer_ids: Collection[str]) -> Mapping[str, int | None]:
+    if not bank_transfer_ids:
+        return {}
+    with sessions() as session:
+        return explained_by_people(session, bank_transfer_ids)
+
+
 def _open_ambiguous_alerts(session: Session, ambiguous: dict[LegacyTransaction, list[BankTransfer]]) -> None:
     for one, transfers in ambiguous.items():
         listed = ", ".join(
             f"{transfer.id} ({transfer.amount_cents} cents, {transfer.status})" for transfer in transfers
         )
-        origin = (
-            "was sent under our idempotency key, which the bank does not know; instead"
-            if one.is_sent_by_us
-            else "was sent by the legacy worker, and"
-        )
-        why = "It is unclear whether any is the same payment" if one.is_sent_by_us else "No single one has its amount"
+        if one.is_sent_by_us:
+            origin = "was sent under our idempotency key, which the bank does not know; instead"
+        elif one.may_be_legacy:
+            origin = "was sent by the legacy worker, and"
+        else:
+            origin = "was begun by neither our worker nor, before the cutover, the legacy one, but"
+        is_legacy = one.may_be_legacy and not one.is_sent_by_us
+        why = "No single one has its amount" if is_legacy else "It is unclear whether any is the same payment"
         open_alert(
             session,
             "transfer_ambiguous",
@@ -169,5 +209,6 @@ def _open_ambiguous_alerts(session: Session, ambiguous: dict[LegacyTransaction, 
             "CRITICAL",
             f"Transaction {one.id} {origin} the bank has these transfers with its id as reference: {listed}. {why}. "
             "Nothing was recorded and nothing will be resent. Ask Huntington which transfer belongs to this "
-            f"transaction, then run `seedtrust-ops transfers settle {one.id}`.",
+            "transaction; run `seedtrust-ops transfers explain` for each that does not, then `seedtrust-ops transfers "
+            f"settle {one.id}`.",
         )

@@ -5,6 +5,7 @@ newer than the one seen here takes precedence again (`evidence.record_answers`).
 See docs/decisions/settlement.md.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -33,6 +34,7 @@ from seedtrust_ops.domain.transfers.ledger_posting import (
     restore_requests,
 )
 from seedtrust_ops.domain.transfers.status_transitions import STATUS_BY_BANK_STATUS, open_amount_alert
+from seedtrust_ops.domain.transfers.unknown_transfers import explain_by_settlement
 from seedtrust_ops.domain.transfers.unreadable_transfers import require_own_references
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.formatting import format_dollars
@@ -53,7 +55,7 @@ SETTLED_RULES = (
     "transfer_not_booked",
     "transfer_undeliverable",
 )
-"""The alerts about a transaction that settling it resolves."""
+"""The alerts about a transaction that settling it resolves; older releases opened `transfer_not_booked`."""
 
 
 class SettleAs(StrEnum):
@@ -97,8 +99,12 @@ class SettlementReport:
     admins_notified: int
 
 
-def ask_bank(open_bank: OpenBank, transaction_id: int, bank_transfer_id: str | None) -> BankTransfer | None:
+def ask_bank(
+    open_bank: OpenBank, transaction_id: int, bank_transfer_id: str | None, *, foreign_ids: Collection[str] = ()
+) -> BankTransfer | None:
     """Return the bank's transfer of a transaction, by its key and then by its reference, or None if it knows none.
+
+    `foreign_ids` are transfers of the bank that a person has explained as something else.
 
     Raises:
         BankInquiryFailed, BankUnauthorized: from the bank.
@@ -117,14 +123,15 @@ def ask_bank(open_bank: OpenBank, transaction_id: int, bank_transfer_id: str | N
             f"The bank has a transfer for transaction {transaction_id} that cannot be read "
             f"({answer.unreadable[0].problem}). Nothing was changed. Ask Huntington to correct it."
         )
-    found = {transfer.id: transfer for transfer in answer.readable}
+    found = {transfer.id: transfer for transfer in answer.readable if transfer.id not in foreign_ids}
     if bank_transfer_id in found:
         return found[bank_transfer_id]
     if len(found) > 1:
         listed = ", ".join(f"{one.id} ({format_dollars(one.amount_cents)}, {one.status})" for one in found.values())
         raise SettlementRefused(
             f"The bank has several transfers with the reference of transaction {transaction_id}: {listed}. Nothing was "
-            "changed. Find out with Huntington which one is ours."
+            "changed. Find out with Huntington which one is ours, and run `seedtrust-ops transfers explain` for the "
+            "others."
         )
     return next(iter(found.values()), None)
 
@@ -164,7 +171,8 @@ def settle(session: Session, decision: Settlement, answer: BankTransfer | None) 
     if row.account_id is None and decision.settle_as is not SettleAs.FAILED:
         raise SettlementRefused(
             f"Transaction {decision.transaction_id} was sent for no request whose case has an account, so there is no "
-            "ledger to book it in. Nothing was changed. Find out which case it belongs to."
+            "ledger to book it in. Nothing was changed. Find out which request it paid, and book its transfer for that "
+            "with `seedtrust-ops transfers explain`."
         )
     contradicts = _find_contradiction(row, decision, answer)
     if contradicts is not None and not decision.contradict_bank:
@@ -177,6 +185,10 @@ def settle(session: Session, decision: Settlement, answer: BankTransfer | None) 
     transfer = _as_transfer(row, decision, answer)
     # First: to an operator, the database allows the other changes only together with this one.
     _set_evidence(session, decision, row, answer)
+    bank_ids = {one for one in (row.bank_transfer_id, answer.id if answer is not None else None) if one is not None}
+    explain_by_settlement(
+        session, bank_ids, decision.transaction_id, by=decision.by, reason=f"settled as {decision.settle_as}"
+    )
     if transfer.amount_cents != row.amount_cents and decision.settle_as is not SettleAs.FAILED:
         open_amount_alert(session, decision.transaction_id, row.amount_cents, transfer)
     booking = _Booking(decision.transaction_id, transfer)

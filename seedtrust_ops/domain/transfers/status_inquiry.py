@@ -44,6 +44,7 @@ from seedtrust_ops.domain.transfers.legacy_takeover import (
     is_held_by_legacy_worker,
     match_by_reference,
     require_bank_inquiry,
+    was_begun_before_cutover,
 )
 from seedtrust_ops.domain.transfers.status_transitions import StatusChange, apply_bank_statuses
 from seedtrust_ops.domain.transfers.unreadable_transfers import require_own_references
@@ -58,8 +59,8 @@ MAX_UNANSWERED_PAGES = 3
 class OpenTransaction:
     """A transaction to ask the bank about; batch and status are None if somebody has deleted it.
 
-    `bank_transfer_id` is set if the bank has or had its transfer, and `is_sent_by_us` if we ever tried to send it under
-    our key.
+    `bank_transfer_id` is set if the bank has or had its transfer, `is_sent_by_us` if we ever tried to send it under our
+    key, and `may_be_legacy` if the legacy worker may have begun it.
     """
 
     id: int
@@ -68,6 +69,7 @@ class OpenTransaction:
     amount_cents: int
     bank_transfer_id: str | None
     is_sent_by_us: bool
+    may_be_legacy: bool
 
     @property
     def was_at_the_bank(self) -> bool:
@@ -188,8 +190,10 @@ def _next_page(sessions: Sessions, after: int, lease: Lease | None) -> _Page | N
             func.coalesce(TransferEvidence.amount_cents, HuntingtonTransaction.amount_cents),
             func.coalesce(TransferEvidence.bank_transfer_id, HuntingtonTransaction.bank_transfer_id),
             is_sent_by_us(ids.c.id),
+            was_begun_before_cutover(),
         )
         .outerjoin(HuntingtonTransaction, HuntingtonTransaction.id == ids.c.id)
+        .outerjoin(HuntingtonBatch, HuntingtonBatch.id == HuntingtonTransaction.batch_id)
         .outerjoin(TransferEvidence, TransferEvidence.transaction_id == ids.c.id)
         .where(ids.c.id > after)
         .order_by(ids.c.id)
@@ -222,7 +226,10 @@ async def _query_bank(
     found, ambiguous = await match_by_reference(
         sessions,
         bank,
-        [LegacyTransaction(one.id, one.amount_cents, one.bank_transfer_id, one.is_sent_by_us) for one in missing],
+        [
+            LegacyTransaction(one.id, one.amount_cents, one.bank_transfer_id, one.is_sent_by_us, one.may_be_legacy)
+            for one in missing
+        ],
     )
     return transfers | found, ambiguous | unreadable
 

@@ -27,7 +27,7 @@ from seedtrust_ops.domain.transfers.ledger_posting import (
     post_disbursements,
     post_reversals,
 )
-from seedtrust_ops.formatting import format_dollars
+from seedtrust_ops.domain.transfers.unknown_transfers import Stranger, record_unknown
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import HuntingtonTransaction
 
@@ -91,7 +91,7 @@ def apply_bank_statuses(session: Session, transfers: Mapping[int, BankTransfer])
     resolve_alerts(session, MISSING_TRANSFER_RULE, [f"transaction {one}" for one in found_again])
     answered = [one for one, answer in answers.items() if answer.known is None]
     resolve_alerts(session, UNDELIVERABLE_RULE, [f"transaction {one}" for one in answered])
-    _alert_about_deleted(session, transfers, answers, {row.id for row in rows})
+    _record_deleted(session, transfers, answers, {row.id for row in rows})
     if changes:
         _set_statuses(session, changes)
         post_disbursements(session, [change for change in changes if change.after in ("completed", "returned")])
@@ -137,23 +137,22 @@ def _open_contradiction_alert(session: Session, transaction_id: int, answer: Ans
     )
 
 
-def _alert_about_deleted(
+def _record_deleted(
     session: Session, transfers: Mapping[int, BankTransfer], answers: Mapping[int, Answer], existing: set[int]
 ) -> None:
-    """Open an alert for each transfer that moved money and whose transaction somebody has deleted."""
-    for transaction_id, answer in answers.items():
-        transfer = transfers[transaction_id]
-        if transaction_id not in existing and answer.reading is Reading.CURRENT and answer.known is not transfer.status:
-            open_alert(
-                session,
-                "transfer_not_booked",
-                f"transaction {transaction_id}",
-                "CRITICAL",
-                f"Transaction {transaction_id} was deleted after it was sent. The bank has its transfer {transfer.id} "
-                f"({format_dollars(transfer.amount_cents)}, {transfer.status}), and nothing could be posted to the "
-                "ledger. Its request cannot be paid again while it is in flight. Find out who deleted it and why, and "
-                f"run `seedtrust-ops transfers settle {transaction_id}` once its status is final.",
+    """Record each transfer whose transaction somebody has deleted, unless a person has settled it as the bank says."""
+    record_unknown(
+        session,
+        [
+            Stranger(
+                transfers[one],
+                f"transaction {one} was deleted after it was sent (if the payment is right, `seedtrust-ops transfers "
+                f"settle {one}` books it instead)",
             )
+            for one, answer in answers.items()
+            if one not in existing and not (answer.was_settled and answer.reading is Reading.OLDER)
+        ],
+    )
 
 
 def _set_statuses(session: Session, changes: Sequence[StatusChange]) -> None:

@@ -8,8 +8,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.health.batches import batch_held, batch_stuck, transfers_halted
 from seedtrust_ops.domain.health.rule import MAX_SEPARATE_FINDINGS
+from seedtrust_ops.domain.health.unknown_transfers import unknown_transfer
 from seedtrust_ops.domain.transfers.kill_switch import halt
-from seedtrust_ops.tables import Alert, BatchLease
+from seedtrust_ops.tables import Alert, BatchLease, UnknownTransfer
 from seedtrust_ops_tests.support.factories import Company
 
 
@@ -125,6 +126,74 @@ def test_held_batch_is_found_if_anything_in_it_is_open(
     for one in transactions:
         company.transaction(batch_id, company.request(case, 500), 500, status=one)
     assert held(sessions) == ({f"batch {batch_id}": "MEDIUM"} if is_found else {})
+
+
+def unknown_subjects(sessions: sessionmaker[Session]) -> list[str]:
+    with sessions() as session:
+        return [finding.subject for finding in unknown_transfer(session)]
+
+
+def add_unknown(sessions: sessionmaker[Session], count: int = 1, **columns: Any) -> None:
+    with sessions.begin() as session:
+        for number in range(count):
+            values = {
+                "bank_transfer_id": f"tr_{number}",
+                "idempotency_key": "x",
+                "reference": "x",
+                "status": "completed",
+                "method": "wire",
+                "amount_cents": 100,
+                "created_at": ago(60),
+                "updated_at": ago(60),
+                "problem": "its reference is no transaction's number",
+                **columns,
+            }
+            session.add(UnknownTransfer(**values))
+
+
+@pytest.mark.parametrize(
+    ("columns", "is_found"),
+    [
+        ({}, True),
+        ({"explained_by": "ana", "explained_at": ago(0)}, False),
+        # It changed after a person had explained it.
+        ({"explained_by": "ana"}, True),
+        # What is said to explain it does not exist.
+        ({"transaction_id": 987_654_321, "explained_at": ago(0)}, True),
+    ],
+)
+def test_unexplained_transfer_without_an_alert_is_found(
+    sessions: sessionmaker[Session], columns: dict[str, Any], is_found: bool
+) -> None:
+    add_unknown(sessions, **columns)
+    assert unknown_subjects(sessions) == (["bank transfer tr_0"] if is_found else [])
+
+
+@pytest.mark.parametrize(
+    ("count", "subject", "found_by_rule", "expected"),
+    [
+        (1, "bank transfer tr_0", False, []),
+        (1, "bank transfer tr_0", True, ["bank transfer tr_0"]),
+        (30, "unknown transfers", False, []),
+        (2, "unknown transfers", True, ["unknown transfers"]),
+        (21, "bank transfer tr_0", False, [f"bank transfer tr_{one}" for one in range(1, 21)]),
+        (22, "another rule's", False, ["unknown transfers"]),
+    ],
+)
+def test_unknown_transfers_with_an_alert_of_auto_heal_are_left_to_it(
+    sessions: sessionmaker[Session], count: int, subject: str, found_by_rule: bool, expected: list[str]
+) -> None:
+    add_unknown(sessions, count)
+    with sessions.begin() as session:
+        session.add(
+            Alert(
+                rule="unknown_transfer" if "rule" not in subject else "batch_held",
+                subject=subject,
+                severity="CRITICAL",
+                last_found_at=ago(0) if found_by_rule else None,
+            )
+        )
+    assert sorted(unknown_subjects(sessions)) == sorted(expected)
 
 
 def test_batch_held_for_over_a_day_is_high(company: Company, sessions: sessionmaker[Session]) -> None:

@@ -1,11 +1,14 @@
 """A production process in shadow mode, with external servers that record every request."""
 
 import pytest
+from sqlalchemy import delete
 from sqlalchemy.engine import URL
+from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.sandbox.stack import ExternalServices
+from seedtrust_ops.tables import Cutover
 from seedtrust_ops_tests.deploy.conftest import APP, roles
 from seedtrust_ops_tests.domain.shadow_mode.side_effects import RecordedSideEffects
 from seedtrust_ops_tests.support.all_jobs import LONG_TIMEOUTS
@@ -13,6 +16,13 @@ from seedtrust_ops_tests.support.databases import plain_url
 from seedtrust_ops_tests.support.environment import SetVariables
 
 __all__ = ["roles"]
+
+
+@pytest.fixture(autouse=True)
+def legacy_worker_runs(sessions: sessionmaker[Session]) -> None:
+    """No cutover: the legacy worker still sends."""
+    with sessions.begin() as session:
+        session.execute(delete(Cutover))
 
 
 @pytest.fixture

@@ -122,7 +122,11 @@ def run_in_order(legacy_first: bool, legacy_job: object, our_job: object) -> Non
 
 @pytest.mark.timeout(900)
 def test_shadow_week_finds_the_planted_differences_and_only_those(
-    legacy: LegacySystems, cipher: FernetFieldCipher, sessions: sessionmaker[Session], tmp_path: Path
+    legacy: LegacySystems,
+    own_bank: BankProcess,
+    cipher: FernetFieldCipher,
+    sessions: sessionmaker[Session],
+    tmp_path: Path,
 ) -> None:
     week = Week(legacy, cipher)
     began = datetime.now(UTC)
@@ -130,6 +134,9 @@ def test_shadow_week_finds_the_planted_differences_and_only_those(
         first = day % 2 == 0
         if day == 1:
             plant_wrong_approvals(week)
+            for status in ("completed", "rejected"):
+                stranger = own_bank.control.add_stranger(status=status)
+                week.plant(f"bank transfer {stranger['id']}", "no transaction explains it: its reference is no")
         run_in_order(first, legacy.approve_due, lambda: evaluate("dr_auto_approval"))
         run_in_order(first, legacy.approve_by_rules, lambda: evaluate("rule_based_approval"))
         run_in_order(

@@ -5,7 +5,7 @@ A transaction that both of our jobs decided about counts once.
 
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.shadow_mode.comparison.models import (
@@ -17,6 +17,7 @@ from seedtrust_ops.domain.shadow_mode.comparison.models import (
     never_evaluated,
     subject_id,
 )
+from seedtrust_ops.domain.shadow_mode.decision_reader import RECORD_AS_UNKNOWN
 from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import ASK_FIRST, REFUSE, RETURN_TO_PENDING, SEND
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.legacy_takeover import is_false_failure
@@ -61,7 +62,34 @@ def compare_transactions(session: Session, period: ComparisonPeriod) -> Comparis
                 comparison.add_difference(
                     decision.subject, decision.decision, "nothing", str(decision.detail["detail"])
                 )
+        _compare_unknown_transfers(session, comparison)
     return comparison
+
+
+def _compare_unknown_transfers(session: Session, comparison: Comparison) -> None:
+    """List every transfer that would be unknown, whenever it was seen: the first reading goes back 90 days.
+
+    What the legacy worker has recorded meanwhile is left out.
+    """
+    decisions = session.scalars(
+        select(ShadowDecision)
+        .where(
+            ShadowDecision.job == HEAL,
+            ShadowDecision.decision == RECORD_AS_UNKNOWN,
+            ~exists().where(
+                HuntingtonTransaction.bank_transfer_id == func.substr(ShadowDecision.subject, len("bank transfer ") + 1)
+            ),
+        )
+        .order_by(ShadowDecision.first_seen_at, ShadowDecision.id)
+    )
+    for decision in decisions:
+        detail = decision.detail
+        comparison.add_difference(
+            decision.subject,
+            f"{RECORD_AS_UNKNOWN} ({detail['amount_cents']} cents, {detail['status']})",
+            "nothing",
+            f"no transaction explains it: {detail['problem']}",
+        )
 
 
 def _newest(session: Session, job: str, period: ComparisonPeriod | None) -> dict[int, ShadowDecision]:
