@@ -13,7 +13,7 @@ PART ?=
 # Compiled code is kept: without it, every process that a test or the demo starts would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup check test test-fast test-slow test-dagster browser bench demo dev chaos format lock audit clean
+.PHONY: setup check test test-fast test-slow test-dagster browser pgbouncer bench demo dev chaos format lock audit clean
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 LOCK := $(wildcard requirements/*.txt)
@@ -51,14 +51,14 @@ format: setup
 	$(BIN)/ruff format .
 
 # The tiers: docs/development.md.
-test: setup browser
+test: setup browser pgbouncer
 	$(BIN)/pytest $(PYTEST)
 
 test-fast: setup
 	$(BIN)/pytest $(PYTEST) --tier=fast
 
 # The long versions, and every test of a daemon once more with Dagster's own launcher.
-test-slow: setup browser
+test-slow: setup browser pgbouncer
 	$(BIN)/pytest $(PYTEST) --tier=slow $(if $(PART),--part=$(PART))
 	$(BIN)/pytest $(PYTEST) --launcher=default -m daemon $(if $(PART),--part=$(PART))
 
@@ -83,15 +83,22 @@ $(VENV)/.dagster-ready: pyproject.toml $(LOCK)
 	@$(COMPILE)
 	@touch $@
 
-# The browser tests need Chromium on this machine; without it they fail and say so. Root is asked before it is installed,
-# or where nobody can answer, as in CI, told.
-browser:
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+# What the tests need of this machine; without it they fail and say so. Root is asked before a package is installed, or
+# where nobody can answer, as in CI, told.
+define install_package
+	@{ $(foreach program,$(1),command -v $(program) ||) false; } >/dev/null || \
 	{ [ "$$(id -u)" = 0 ] && if [ -t 0 ]; then \
-	printf "The UI tests need a browser. Install Chromium with apt-get? [y/N] " && read -r answer && [ "$$answer" = y ]; \
-	else echo "The UI tests need a browser: installing Chromium with apt-get."; fi && \
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } || \
-	echo "No browser is installed, and the UI tests need one: install it with 'sudo apt-get install chromium'." >&2
+	printf "$(3) Install $(4) with apt-get? [y/N] " && read -r answer && [ "$$answer" = y ]; \
+	else echo "$(3) Installing $(4) with apt-get."; fi && \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(2); } || \
+	echo "$(3) Install $(4) with 'sudo apt-get install $(2)'." >&2
+endef
+
+browser:
+	$(call install_package,chromium chromium-browser google-chrome,chromium,The UI tests need a browser.,Chromium)
+
+pgbouncer:
+	$(call install_package,pgbouncer /usr/sbin/pgbouncer,pgbouncer,The database tests need a pooler.,PgBouncer)
 
 demo: $(DEMO_READY)
 	$(BIN)/seedtrust-ops demo

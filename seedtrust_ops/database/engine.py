@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from seedtrust_ops.config import Settings, get_settings
 from seedtrust_ops.config.databases import DatabaseSettings
 from seedtrust_ops.database import embedded_postgres
+from seedtrust_ops.database.session_guards import require_guards, set_guards
 from seedtrust_ops.errors import ConfigurationError, DatabaseUnreachable, SchemaOutOfDate
 from seedtrust_ops.migrations.migrator import HEAD_REVISION, current_revision, migrate
 from seedtrust_ops.tables.extreme_times import register_adapters
@@ -25,12 +26,7 @@ from seedtrust_ops.tables.user_text import load_json
 APPLICATION_DATABASE = "seedtrust"
 DAGSTER_DATABASE = "dagster"
 POOL_SIZE = 5
-IDLE_IN_TRANSACTION_SECONDS = 10
-"""The server ends a transaction whose client is silent for this long: a frozen worker must not hold its locks past its
-lease, or no other worker could take over its batch."""
 READ_ONLY_TRANSACTION = "25006"
-LOCK_TIMEOUT_SECONDS = 20
-"""How long a statement waits for a lock: twice as long as a silent transaction can hold one."""
 
 
 def application_url() -> URL:
@@ -60,10 +56,6 @@ def create_application_engine(url: URL) -> Engine:
 
     Error texts do not show parameters, which include encrypted account numbers and people's names.
     """
-    options = (
-        f"{url.query.get('options', '')} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s"
-        f" -c lock_timeout={LOCK_TIMEOUT_SECONDS}s"
-    )
     engine = create_engine(
         url,
         pool_size=POOL_SIZE,
@@ -73,7 +65,6 @@ def create_application_engine(url: URL) -> Engine:
         connect_args={
             "connect_timeout": 10,
             "application_name": "seedtrust-ops",
-            "options": options.strip(),
             # Detects a database host that vanished within half a minute instead of hours.
             "keepalives_idle": 10,
             "keepalives_interval": 5,
@@ -83,6 +74,7 @@ def create_application_engine(url: URL) -> Engine:
     )
     event.listen(engine, "do_executemany", _execute_one_by_one)
     event.listen(engine, "handle_error", _detect_demotion)
+    set_guards(engine)
     accept_every_value(engine)
     # The cursor counts the rows of the last statement only.
     engine.dialect.supports_sane_multi_rowcount = False
@@ -149,10 +141,12 @@ def open_application_engine(settings: Settings) -> Engine:
 
     Raises:
         DatabaseUnreachable: if no connection can be made.
+        ConfigurationError: if something between here and the server keeps the guards from being in force.
         SchemaOutOfDate: if schema `ops` is not at the revision of this code.
     """
     engine = create_application_engine(_application_url(settings.databases))
     with translate_database_errors(engine.url), engine.connect() as connection:
+        require_guards(connection)
         revision = current_revision(connection)
     if revision != HEAD_REVISION:
         if settings.databases.application_url is not None:

@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 import boto3  # noqa: F401 - loaded before any worker is forked, like the report writers
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.database import engine as database_engine
+from seedtrust_ops.database.engine import create_application_engine
+from seedtrust_ops.database.session_guards import GUARDS
 from seedtrust_ops.domain.approvals.by_date import approve_due
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer
@@ -39,8 +40,8 @@ def run_task(task: Task, pipe: Connection) -> None:
     """Run the task and send its result through `pipe`, unless the fault ends the process."""
     if task.fault is Fault.FREEZE:
         # Other workers wait for a frozen worker's locks until the server ends its transaction.
-        database_engine.IDLE_IN_TRANSACTION_SECONDS = FROZEN_IN_TRANSACTION_SECONDS
-    engine = database_engine.create_application_engine(task.config.database)
+        GUARDS["idle_in_transaction_session_timeout"] = FROZEN_IN_TRANSACTION_SECONDS
+    engine = create_application_engine(task.config.database)
     injector = FaultInjector(
         task.injection_point,
         build_fault(task.fault, plain_url(task.config.database), pipe),

@@ -130,10 +130,10 @@ def test_audit_says_what_it_could_check(
 @pytest.mark.parametrize(
     ("user", "answer", "is_installed", "said"),
     [
-        ("0", None, True, "The UI tests need a browser: installing Chromium with apt-get."),
+        ("0", None, True, "The UI tests need a browser. Installing Chromium with apt-get."),
         ("0", "y", True, "Install Chromium with apt-get? [y/N]"),
-        ("0", "n", False, "install it with 'sudo apt-get install chromium'"),
-        ("1000", None, False, "install it with 'sudo apt-get install chromium'"),
+        ("0", "n", False, "Install Chromium with 'sudo apt-get install chromium'"),
+        ("1000", None, False, "Install Chromium with 'sudo apt-get install chromium'"),
     ],
 )
 def test_browser_is_installed_only_if_asked_or_announced(
