@@ -29,18 +29,18 @@ def set_guards(engine: Engine) -> None:
     """Keep both guards in force in every transaction of an engine for psycopg."""
     is_pooled = False
 
-    def connect(_dialect: object, _record: object, _arguments: object, parameters: dict[str, Any]) -> Any:
+    def connect(dialect: Any, _record: object, _arguments: object, parameters: dict[str, Any]) -> Any:
         nonlocal is_pooled
         given = parameters.get("options", "")
         guards = " ".join(f"-c {name}={seconds}s" for name, seconds in GUARDS.items())
         if not is_pooled:
             try:
-                return psycopg.connect(**{**parameters, "options": f"{given} {guards}".strip()})
+                return dialect.connect(**{**parameters, "options": f"{given} {guards}".strip()})
             except psycopg.OperationalError as error:
                 if _REFUSED_OPTIONS not in str(error):
                     raise
                 is_pooled = True
-        return psycopg.connect(**parameters)
+        return dialect.connect(**parameters)
 
     def inspect(connection: psycopg.Connection, _record: object) -> None:
         nonlocal is_pooled

@@ -142,9 +142,10 @@ def simulate_pooler(engine: Engine) -> None:
 def refuse_connections(engine: Engine) -> None:
     """Refuse connections, as a server does when all of them are in use."""
 
-    @event.listens_for(engine, "do_connect", insert=True)
-    def refuse(*_: Any) -> None:
+    def refuse(**_: Any) -> None:
         raise psycopg.OperationalError("FATAL: sorry, too many clients already")
+
+    engine.dialect.connect = refuse  # type: ignore[method-assign, assignment]
 
 
 def execute(engine: Engine, statement: str) -> None:
