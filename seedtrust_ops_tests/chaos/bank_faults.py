@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, get_args
 
+from seedtrust_ops.sandbox.bank.admin_actions import Status
 from seedtrust_ops.sandbox.bank.faults import FaultKind, Method
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
 from seedtrust_ops_tests.chaos.model.payments import Payment, Payments
@@ -22,6 +23,7 @@ from seedtrust_ops_tests.chaos.violations import Violation, ViolationKind, build
 BATCH = [Payment(number % 3, 1_000 + number, "ach" if number % 3 == 0 else "wire", None) for number in range(10)]
 ACH, WIRE, UNKNOWN = 0, 2, 1
 """Indexes into the batch."""
+NOBODYS_NUMBER = "987654321"
 LONG_TIMEOUT_SECONDS = 60.0
 LATE_SECONDS = 1.5
 """How long a late response takes: so much longer than the timeout that a busy machine cannot confuse the two."""
@@ -186,6 +188,31 @@ def _fail_for_an_hour(batch: BankBatch, *, kind: FaultKind) -> None:
     simulation.bank.clear_faults()
 
 
+def _add_strangers(batch: BankBatch, *, status: Status) -> None:
+    """Transfers that nobody at SeedTrust made: under a foreign reference, nobody's number, and one of ours."""
+    for reference in ("a stranger's invoice", NOBODYS_NUMBER, str(batch.ids[WIRE])):
+        batch.simulation.bank.add_stranger(reference, 100, method="ach", status=status)
+
+
+def _refuse_service(batch: BankBatch) -> None:
+    """One transfer draws only errors, for hours, while the others go through."""
+    simulation = batch.simulation
+    simulation.bank.inject_fault(
+        "error_before_commit", times=None, method="POST", reference=str(batch.ids[WIRE]), status=500
+    )
+    for _ in range(6):
+        batch.process()
+        simulation.clocks.pass_time(HOUR)
+        simulation.heal()
+
+
+def _foreign_faults() -> Iterator[BankFaultCase]:
+    for status in get_args(Status):
+        strangers = partial(_add_strangers, status=status)
+        yield BankFaultCase("transfers that are not ours", status, strangers, "unknown_transfer")
+    yield BankFaultCase("only errors for one transfer", "for hours", _refuse_service, "transfer_undeliverable")
+
+
 def _state_faults() -> Iterator[BankFaultCase]:
     forgotten = "transfer_forgotten_by_bank"
     for with_unknown, name in ((False, "all had been confirmed"), (True, "one was unknown")):
@@ -203,4 +230,4 @@ def _state_faults() -> Iterator[BankFaultCase]:
         yield BankFaultCase("down for an hour", kind, partial(_fail_for_an_hour, kind=kind), "bank_silent")
 
 
-CASES = (*_response_faults(), *_state_faults())
+CASES = (*_response_faults(), *_state_faults(), *_foreign_faults())

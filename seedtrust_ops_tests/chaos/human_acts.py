@@ -1,4 +1,4 @@
-"""What people do to a payment that is on its way, and the checks that it is paid once and their decision stays.
+"""What people and strangers do while payments are on their way, and the checks that each is paid once and told of.
 
 The model has these acts at random times; here they are cases of their own, which the mutations need.
 """
@@ -68,9 +68,16 @@ def _deny_before_it_is_returned(case: TransferCase) -> list[Violation]:
     return violations
 
 
+def _pay_from_our_account(case: TransferCase) -> list[Violation]:
+    case.banks.control.add_stranger()
+    case.banks.control.add_stranger("987654321", method="ach", status="accepted")
+    return recover_and_check(case)
+
+
 HUMAN_ACTS = (
     HumanAct("a person fails a transfer that the bank has accepted, and pays its request again", _fail_and_pay_again),
     HumanAct("a person denies a request whose payment settles and is returned", _deny_before_it_is_returned),
+    HumanAct("strangers pay from our funding account", _pay_from_our_account),
 )
 
 

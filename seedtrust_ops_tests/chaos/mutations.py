@@ -1,4 +1,4 @@
-"""Mutation testing: seven deliberate bugs, each in a copy of the product, to prove that the invariants find a real one.
+"""Mutation testing: deliberate bugs, each in a copy of the product, to prove that the invariants find a real one.
 
 A mutation replaces text in the product's source. If that text is no longer there, the mutation fails with an error,
 because it would change nothing and prove nothing.
@@ -126,6 +126,17 @@ MUTATIONS = (
                 f"{TRANSFERS}/ledger_posting.py",
                 '.values(status=func.coalesce(before, "approved"), paid_at=None)',
                 '.values(status="approved", paid_at=None)',
+            ),
+        ),
+    ),
+    Mutation(
+        "the feed drops strangers",
+        (
+            Edit(
+                f"{TRANSFERS}/bank_feed.py",
+                "        else:\n            matches.strangers.append("
+                "Stranger(transfer, _describe_problem(transfer, referenced.get(number or 0))))\n",
+                "",
             ),
         ),
     ),

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-COLUMNS = ("scenario", "cases run", "double payments", "lost payments", "unexplained")
+COLUMNS = (
+    "scenario",
+    "cases run",
+    "double payments",
+    "lost payments",
+    "unexplained",
+    "transfers without a row",
+)
 
 
 @dataclass(frozen=True)
@@ -16,7 +23,8 @@ class Row:
     """One scenario: how many distinct cases ran, and how many violations of each kind were found in them.
 
     `double`: money moved twice for one transaction. `lost`: a payment that the bank made or should have made and that
-    no person will learn of. `unexplained`: any other difference from the promises (docs/rules.md, section 4).
+    no person will learn of. `without_row`: a transfer at the bank that no row explains. `unexplained`: any other
+    difference from the promises (docs/rules.md, section 4).
     """
 
     scenario: str
@@ -24,16 +32,21 @@ class Row:
     double: int = 0
     lost: int = 0
     unexplained: int = 0
+    without_row: int = 0
 
     @property
     def is_clean(self) -> bool:
         """Whether no violation was found."""
-        return not (self.double or self.lost or self.unexplained)
+        return not any(self._violations)
 
     @property
     def cells(self) -> tuple[str, ...]:
         """The row as text, in the order of `COLUMNS`."""
-        return (self.scenario, *(f"{number:,}" for number in (self.cases, self.double, self.lost, self.unexplained)))
+        return (self.scenario, *(f"{number:,}" for number in (self.cases, *self._violations)))
+
+    @property
+    def _violations(self) -> tuple[int, ...]:
+        return (self.double, self.lost, self.unexplained, self.without_row)
 
 
 def sum_rows(rows: Iterable[Row]) -> Row:
@@ -45,6 +58,7 @@ def sum_rows(rows: Iterable[Row]) -> Row:
         double=sum(row.double for row in listed),
         lost=sum(row.lost for row in listed),
         unexplained=sum(row.unexplained for row in listed),
+        without_row=sum(row.without_row for row in listed),
     )
 
 

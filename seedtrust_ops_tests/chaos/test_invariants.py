@@ -7,7 +7,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from seedtrust_ops.sandbox.bank.process import BankProcess
+from seedtrust_ops_tests.chaos.bank_pool import BankPool
 from seedtrust_ops_tests.chaos.invariants import SendBan, check_invariants, check_resends, last_request_id
 from seedtrust_ops_tests.chaos.violations import Violation, ViolationKind, build_row
 from seedtrust_ops_tests.chaos.witness import install_witness
@@ -15,6 +15,7 @@ from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker, options
 from seedtrust_ops_tests.support.factories import Company
 
 CENTS = 5_000
+NOBODYS_NUMBER = "987654321"
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class FinishedBatch:
 
 
 @pytest.fixture
-def batch(company: Company, bank: BankProcess) -> FinishedBatch:
+def batch(company: Company, own_bank: BankPool) -> FinishedBatch:
     install_witness(company.sessions.kw["bind"])
-    worker = Worker(company, bank, settings_for(bank), options_for(bank))
+    worker = Worker(company, own_bank, settings_for(own_bank), options_for(own_bank))
     case = company.case()
     batch_id = company.batch(case=case)
 
@@ -64,8 +65,8 @@ def batch(company: Company, bank: BankProcess) -> FinishedBatch:
         "preflight_failed": transaction(routing_number="123456789"),
     }
     worker.process(batch_id)
-    bank.control.return_reference(str(ids["returned"]), "R03")
-    bank.control.reject_reference(str(ids["rejected"]), "account is frozen")
+    own_bank.control.return_reference(str(ids["returned"]), "R03")
+    own_bank.control.reject_reference(str(ids["rejected"]), "account is frozen")
     worker.heal()
     return FinishedBatch(worker, batch_id, **ids)
 
@@ -104,6 +105,17 @@ def _delete_attempts(batch: FinishedBatch) -> None:
 
 def _pay_outside_seedtrust(batch: FinishedBatch) -> None:
     batch.worker.bank.control.insert_transfer(str(batch.paid), CENTS)
+
+
+def _see_stranger_without_alert(batch: FinishedBatch) -> None:
+    batch.worker.bank.control.add_stranger()
+    batch.worker.heal()
+    batch.sql("update ops.alerts set resolved_at = now() where rule = 'unknown_transfer'")
+
+
+def _lose_bank_id(batch: FinishedBatch) -> None:
+    batch.set(batch.paid, "bank_transfer_id = null")
+    batch.sql("update ops.transfer_evidence set bank_transfer_id = null where transaction_id = :id", id=batch.paid)
 
 
 def _unpaid_batch(batch: FinishedBatch, status: str) -> None:
@@ -258,6 +270,36 @@ CORRUPTIONS: dict[str, tuple[Callable[[FinishedBatch], None], ViolationKind, str
         ViolationKind.UNEXPLAINED,
         "has no finish time",
     ),
+    "stranger that auto-heal has not seen": (
+        lambda batch: batch.worker.bank.control.add_stranger(),
+        ViolationKind.TRANSFER_WITHOUT_ROW,
+        "which no row explains",
+    ),
+    "rejected stranger that auto-heal has not seen": (
+        lambda batch: batch.worker.bank.control.add_stranger(NOBODYS_NUMBER, status="rejected"),
+        ViolationKind.TRANSFER_WITHOUT_ROW,
+        "which no row explains",
+    ),
+    "second transfer for one of our transactions": (
+        _pay_outside_seedtrust,
+        ViolationKind.TRANSFER_WITHOUT_ROW,
+        "which no row explains",
+    ),
+    "unknown transfer of which no alert tells": (
+        _see_stranger_without_alert,
+        ViolationKind.TRANSFER_WITHOUT_ROW,
+        "no alert says so",
+    ),
+    "transfer of a deleted transaction": (
+        lambda batch: batch.sql("delete from huntington_transactions where id = :id", id=batch.submitted),
+        ViolationKind.TRANSFER_WITHOUT_ROW,
+        "which no row explains",
+    ),
+    "transfer whose id was lost": (
+        _lose_bank_id,
+        ViolationKind.TRANSFER_WITHOUT_ROW,
+        "which no row explains",
+    ),
     "lease outlives its worker": (
         _sql("update ops.batch_leases set token = 'x', expires_at = now() + interval '1 hour'"),
         ViolationKind.UNEXPLAINED,
@@ -301,6 +343,17 @@ def test_request_is_sent_again_only_after_the_bank_was_asked(batch: FinishedBatc
     (*_, violation) = check_resends(bank.control)
     assert violation.kind is ViolationKind.SENT_WITHOUT_PERMISSION
     assert "before the bank had said" in violation.message
+
+
+def test_stranger_that_is_told_of_or_explained_is_no_violation(batch: FinishedBatch) -> None:
+    for status in ("completed", "accepted", "rejected", "returned"):
+        batch.worker.bank.control.add_stranger(f"a stranger's {status} one", 100, method="ach", status=status)
+    batch.worker.bank.control.add_stranger(NOBODYS_NUMBER)
+    batch.worker.heal()
+    assert batch.check() == []
+    batch.sql("update ops.unknown_transfers set explained_at = now()")
+    batch.sql("update ops.alerts set resolved_at = now() where rule = 'unknown_transfer'")
+    assert batch.check() == []
 
 
 @pytest.mark.parametrize("banned", ["all", "the sent transaction", "another"])
@@ -350,4 +403,5 @@ def test_alert_explains_only_its_own_incident(batch: FinishedBatch) -> None:
 
 def test_row_counts_other_violation_kinds_as_unexplained() -> None:
     row = build_row("resets", 7, [Violation(kind, "a message") for kind in ViolationKind])
-    assert (row.cases, row.double, row.lost, row.unexplained) == (7, 1, 1, len(ViolationKind) - 2)
+    assert (row.cases, row.double, row.lost, row.without_row) == (7, 1, 1, 1)
+    assert row.unexplained == len(ViolationKind) - 3

@@ -1,8 +1,9 @@
 """What the invariant checks report: a kind, a message, and the column of the results table in which the kind counts.
 
-The checks themselves are in `invariants`, `final_invariants` and `email_invariants`.
+The checks themselves are in `invariants`, `final_invariants`, `transfers_explained` and `email_invariants`.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +26,8 @@ class ViolationKind(StrEnum):
     """A balance differs from the sum of its ledger entries, or the ledger from what the bank moved."""
     UNEXPLAINED = "unexplained"
     """An open item that no bank status, preflight result or alert explains."""
+    TRANSFER_WITHOUT_ROW = "transfer without a row"
+    """A transfer at the bank that neither a transaction nor an alerted row of unknown transfers explains."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,14 @@ class Violation:
 
 
 def build_row(scenario: str, cases: int, violations: Iterable[Violation]) -> Row:
-    """Return a scenario's table row; every kind but double and lost payments counts as unexplained."""
-    kinds = [one.kind for one in violations]
-    double, lost = kinds.count(ViolationKind.DOUBLE_PAYMENT), kinds.count(ViolationKind.LOST_PAYMENT)
-    return Row(scenario, cases, double=double, lost=lost, unexplained=len(kinds) - double - lost)
+    """Return a scenario's table row; every kind that has no column of its own counts as unexplained."""
+    kinds = Counter(one.kind for one in violations)
+    double, lost, without_row = (
+        kinds.pop(kind, 0)
+        for kind in (
+            ViolationKind.DOUBLE_PAYMENT,
+            ViolationKind.LOST_PAYMENT,
+            ViolationKind.TRANSFER_WITHOUT_ROW,
+        )
+    )
+    return Row(scenario, cases, double, lost, kinds.total(), without_row)
