@@ -91,6 +91,13 @@ class TransferSettings(SettingsGroup):
         validation_alias="HUNTINGTON_UNKNOWN_GRACE_SECONDS",
         description="the number of seconds to wait before a transfer that the bank does not know counts as not sent",
     )
+    funding_retry_seconds: float = Field(
+        default=300,
+        gt=0,
+        allow_inf_nan=False,
+        validation_alias="HUNTINGTON_FUNDING_RETRY_SECONDS",
+        description="the number of seconds after which a batch that waits for funds is checked again",
+    )
     halted: bool = Field(
         default=False,
         validation_alias="SEEDTRUST_TRANSFERS_HALTED",

@@ -17,6 +17,7 @@ class Lock(StrEnum):
     APPROVALS = "approvals"
     BALANCE_REMINDERS = "balance_reminders"
     BALANCE_SNAPSHOT = "balance_snapshot"
+    FUNDING = "funding"
 
 
 def hold_lock(session: Session, lock: Lock) -> None:

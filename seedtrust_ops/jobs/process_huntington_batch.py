@@ -23,6 +23,7 @@ from seedtrust_ops.domain.transfers.batch_processor import BatchReport, process_
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
 from seedtrust_ops.domain.transfers.sending_context import BatchRun, TransferOptions
 from seedtrust_ops.errors import InputError
+from seedtrust_ops.formatting import format_duration
 from seedtrust_ops.job_policies import run_tags
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, FieldCipherResource, HuntingtonResource
 from seedtrust_ops.orchestration.job_factory import JobConfig, automation_status, owners_and_tags, single_op_job
@@ -103,7 +104,18 @@ def process_huntington_batch(
         raise
     context.log.info(summarize_batch(report))
     context.add_output_metadata(batch_metadata(database.sessions(), report))
-    return {"batch_id": report.batch_id, "status": report.status, "held_by": report.held_by, "counts": report.counts}
+    returned = {
+        "batch_id": report.batch_id,
+        "status": report.status,
+        "held_by": report.held_by,
+        "counts": report.counts,
+    }
+    if report.awaits is not None:
+        returned["awaits_funding"] = {
+            "needed_cents": report.awaits.needed_cents,
+            "missing_cents": report.awaits.missing_cents,
+        }
+    return returned
 
 
 @dg.sensor(
@@ -195,6 +207,11 @@ def summarize_batch(report: BatchReport) -> str:
     if report.held_by is not None:
         return f"Batch {report.batch_id} {HELD_BY_RUN} {report.held_by}. This run did nothing."
     counts = ", ".join(f"{count} {status}" for status, count in sorted(report.counts.items()))
+    if report.awaits is not None:
+        return (
+            f"Batch {report.batch_id} waits for funds: {counts}. {report.awaits.describe()} It is checked again in "
+            f"{format_duration(get_settings().transfers.funding_retry_seconds)}, and sent once it is covered."
+        )
     open_note = f" Auto-heal will look up the {report.still_open} still processing." if report.still_open else ""
     return f"Batch {report.batch_id} is {report.status}: {counts}.{open_note}"
 
@@ -207,6 +224,7 @@ def transfer_options(huntington: HuntingtonResource) -> TransferOptions:
         concurrency=huntington.settings.concurrency,
         lease_seconds=transfers.lease_seconds,
         unknown_grace_seconds=transfers.unknown_grace_seconds,
+        funding_retry_seconds=transfers.funding_retry_seconds,
         # A second safeguard: nothing is ever sent in shadow mode.
         halted_by_environment=transfers.halted or is_in_shadow_mode(NAME),
     )
@@ -231,7 +249,12 @@ def _requested_at(context: OpContext) -> datetime:
 
 
 def _find_reason_to_wait(instance: dg.DagsterInstance, batch: QueuedBatch) -> str | None:
-    """Return why no run is requested now: one is already pending, or the last runs failed recently."""
+    """Return why no run is requested now: it waits for funds, a run is pending, or the last runs failed recently."""
+    if batch.waits_until is not None:
+        return (
+            f"Batch {batch.batch_id} waits for funds in the funding account and is checked again at "
+            f"{batch.waits_until.astimezone(UTC):%H:%M:%S} UTC."
+        )
     records = read_recent_runs(instance, NAME, {BATCH_TAG: str(batch.batch_id)})
     now = datetime.now(UTC)
     for record in records:

@@ -30,6 +30,7 @@ from seedtrust_ops.domain.health.batches import (
     batch_stuck,
     transfers_halted,
 )
+from seedtrust_ops.domain.health.funding import INSUFFICIENT_FUNDING, insufficient_funding
 from seedtrust_ops.domain.health.ledger import LEDGER_MISMATCH, ledger_mismatch
 from seedtrust_ops.domain.health.rule import HealthRule
 from seedtrust_ops.domain.health.runs import (
@@ -58,6 +59,7 @@ NO_JOB_SEVERITY = Severity.HIGH
 JOB_COVERED_BY_RULE = {
     TRANSFERS_HALTED: "process_huntington_batch",
     BATCH_STUCK: "process_huntington_batch",
+    INSUFFICIENT_FUNDING: "process_huntington_batch",
     BATCH_HELD: "process_huntington_batch",
     UNKNOWN_TRANSFER_RULE: "auto_heal_huntington_batches",
     LEDGER_MISMATCH: "process_huntington_batch",
@@ -115,6 +117,7 @@ def health_rules(
         ),
         HealthRule(BATCH_HELD, batch_held),
         HealthRule(UNKNOWN_TRANSFER_RULE, unknown_transfer),
+        HealthRule(INSUFFICIENT_FUNDING, insufficient_funding),
         HealthRule(
             ERROR_SPIKE,
             partial(

@@ -25,6 +25,7 @@ from seedtrust_ops.domain.reports.report_content import format_value
 from seedtrust_ops.domain.transfers.auto_heal import HealReport
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport
 from seedtrust_ops.domain.transfers.evidence import is_awaiting_settlement
+from seedtrust_ops.domain.transfers.funding import FundingDecision
 from seedtrust_ops.domain.transfers.settlement_deadlines import settles_on
 from seedtrust_ops.formatting import format_dollars, format_short_date, format_short_duration, single_line
 from seedtrust_ops.tables import HuntingtonTransaction, TransferEvidence
@@ -122,7 +123,24 @@ def batch_metadata(sessions: sessionmaker[Session], report: BatchReport) -> dict
                 for row in rows
             ],
         ),
-    } | ({"Held by run": dg.MetadataValue.dagster_run(report.held_by)} if report.held_by else {})
+        **({"Held by run": dg.MetadataValue.dagster_run(report.held_by)} if report.held_by else {}),
+        **(_funding_metadata(report.awaits) if report.awaits is not None else {}),
+    }
+
+
+def _funding_metadata(awaits: FundingDecision) -> Metadata:
+    missing, available = awaits.missing_cents, awaits.available_cents
+    return {
+        "Waits for funds": dg.MetadataValue.text(awaits.describe()),
+        "Missing in the funding account": dg.MetadataValue.text(
+            "not known" if missing is None else format_dollars(missing)
+        ),
+        "Needed": dg.MetadataValue.text(format_dollars(awaits.needed_cents)),
+        "Available in the funding account": dg.MetadataValue.text(
+            "not known" if available is None else format_dollars(available)
+        ),
+        "Reserved for other transfers": dg.MetadataValue.text(format_dollars(awaits.reserved_cents)),
+    }
 
 
 def heal_metadata(report: HealReport) -> dict[str, dg.MetadataValue[Any]]:

@@ -96,6 +96,14 @@ class BankTransfers:
 
 
 @dataclass(frozen=True)
+class FundingAccount:
+    """The account that transfers are paid from, as the bank reports it; a transfer is debited when it is accepted."""
+
+    id: str
+    available_cents: int
+
+
+@dataclass(frozen=True)
 class Originated:
     """The bank has the transfer, from this request or an earlier one with the same key."""
 
@@ -148,6 +156,10 @@ class BankInquiryFailed(TransientError):
     """A lookup at the bank got no readable response."""
 
 
+class FundingAccountUnreadable(BankInquiryFailed):
+    """The bank answered, and its answer does not say what the funding account has."""
+
+
 class BankUnauthorized(SeedTrustError):
     """The bank does not accept our API key (401)."""
 
@@ -182,6 +194,10 @@ class Bank(Protocol):
 
     def changed_since(self, moment: datetime) -> AsyncIterator[BankTransfers]:
         """Yield pages of the transfers that changed since `moment` (UTC), oldest change first."""
+        ...
+
+    async def get_account(self, account_id: str) -> FundingAccount:
+        """Return the funding account with this id; also raises `FundingAccountUnreadable`."""
         ...
 
 

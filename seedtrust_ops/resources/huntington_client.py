@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from typing import Literal, TypeVar
 from urllib.parse import quote, urlencode
@@ -26,6 +26,8 @@ from seedtrust_ops.ports.bank import (
     BankTransfer,
     BankTransfers,
     BankUnauthorized,
+    FundingAccount,
+    FundingAccountUnreadable,
     NotSent,
     Originated,
     OutcomeUnknown,
@@ -45,6 +47,7 @@ from seedtrust_ops.resources.huntington_schema import (
     UNPARSABLE,
     WirePage,
     mask_digits,
+    parse_account,
     parse_page,
     parse_response,
     parse_transfer,
@@ -53,6 +56,7 @@ from seedtrust_ops.resources.huntington_schema import (
 )
 
 TRANSFERS_PATH = "/v1/transfers"
+ACCOUNTS_PATH = "/v1/accounts"
 LOOKUP_ATTEMPTS = 3
 """How often a lookup is tried before it fails; a lookup moves no money."""
 MAX_LOOKUP_WAIT_SECONDS = 30.0
@@ -134,6 +138,16 @@ class HuntingtonBank:
             return UnreadableTransfer(bank_transfer_id, None, None, OTHER_TRANSFER)
         return transfer
 
+    async def get_account(self, account_id: str) -> FundingAccount:
+        """Return the funding account with this id, only if the bank says in full what it has."""
+        path = f"{ACCOUNTS_PATH}/{quote(account_id, safe='')}"
+        account: FundingAccount | str = await self._get(path, partial(parse_account, account_id))
+        if isinstance(account, str):
+            raise FundingAccountUnreadable(
+                f"Huntington does not say what funding account {account_id} has. {account} Nothing was sent."
+            )
+        return account
+
     async def _look_up(self, name: _LookupField, values: Sequence[str]) -> BankTransfers:
         """Return the transfers with these values; if one does not show which it has, ask about fewer to find out."""
         if not values:
@@ -199,7 +213,7 @@ class HuntingtonBank:
         except _LookupFailed as error:
             raise BankInquiryFailed(
                 f"The bank at {self._url} gave no readable response to a lookup: {error}. No money moved; the lookup "
-                "is repeated within a minute."
+                "is repeated automatically."
             ) from None
         raise AssertionError("unreachable: the last try returns or raises")
 

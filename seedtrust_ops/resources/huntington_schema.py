@@ -30,6 +30,7 @@ from seedtrust_ops.ports.bank import (
     BankStatus,
     BankTransfer,
     BankTransfers,
+    FundingAccount,
     IdempotencyConflict,
     Originated,
     OutcomeUnknown,
@@ -50,6 +51,8 @@ MAX_BANK_TEXT_CHARS = 500
 """The bank's free text is kept up to this length, less than is loaded of `failure_reason`, which is compared to it."""
 MAX_AMOUNT_CENTS = 9_999_999_999
 """The largest transfer (bank_api.yaml, TransferRequest)."""
+MAX_ACCOUNT_WAIT_SECONDS = 2.0
+"""Other batches wait while the account is read, so it is not read again after a longer Retry-After."""
 MAX_IDENTIFIER_CHARS = 200
 """Longer ids, keys and references are not read: the database's indexes could not hold them."""
 MAX_CURSOR_CHARS = 2_000
@@ -125,6 +128,13 @@ class WireTransfer(BaseModel):
             return_code=clean(self.return_code) if self.return_code else None,
             reason=clean(self.reason) if self.reason else None,
         )
+
+
+class WireAccount(BaseModel):
+    """A funding account in the bank's JSON; an overdrawn one has less than nothing available."""
+
+    available_cents: Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+    currency: Literal["USD"]
 
 
 @dataclass(frozen=True)
@@ -212,6 +222,22 @@ def parse_transfer(response: HttpResponse, clean: Clean) -> BankTransfer | Unrea
     """Return the response's only transfer, or None if the response is not JSON."""
     row = _parse_json(response.content)
     return None if row is None else _parse_row(row, clean)
+
+
+def parse_account(account_id: str, response: HttpResponse) -> FundingAccount | str | None:
+    """Return the account, or what is wrong with it, or None if the response is not about this account."""
+    if response.status == HTTPStatus.NOT_FOUND:
+        return "The bank knows no such account. Check HUNTINGTON_FUNDING_ACCOUNT_ID."
+    if response.status == HTTPStatus.TOO_MANY_REQUESTS and retry_after_seconds(response) > MAX_ACCOUNT_WAIT_SECONDS:
+        return f"The bank asks us to wait for {retry_after_seconds(response):g} seconds (429)."
+    body = _parse_json(response.content) if response.status == HTTPStatus.OK else None
+    if not isinstance(body, dict) or isinstance(body, _AmbiguousObject) or body.get("id") != account_id:
+        return None
+    try:
+        account = WireAccount.model_validate(body)
+    except ValidationError as error:
+        return " ".join(f"{one['loc'][0]}: {one['msg']}." for one in error.errors(include_input=False))
+    return FundingAccount(account_id, account.available_cents)
 
 
 def _parse_row(row: object, clean: Clean) -> BankTransfer | UnreadableTransfer:

@@ -30,6 +30,29 @@ class BatchLease(OpsTable):
     expires_at: Mapped[datetime]
 
 
+class FundingCheck(OpsTable):
+    """The newest check of a batch against its funding account (`domain/transfers/funding`); amounts in cents.
+
+    `outcome` is covered, short, unreadable or refused. If covered, what is pending in the batch is reserved as long as
+    the lease with `lease_token` lives. Otherwise the batch waits, `not_before` is when it is checked again, and
+    `detail` says what is wrong with an account that could not be read or a transfer that was refused.
+    `reserved_cents` is what was reserved for other transfers.
+    """
+
+    __tablename__ = "funding_checks"
+
+    batch_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    funding_account_id: Mapped[str]
+    lease_token: Mapped[str]
+    outcome: Mapped[str]
+    needed_cents: Mapped[int]
+    reserved_cents: Mapped[int]
+    available_cents: Mapped[int | None]
+    detail: Mapped[str | None]
+    checked_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    not_before: Mapped[datetime | None]
+
+
 class TransferAttempt(OpsTable):
     """One event of an attempt to send a transfer: its start or its outcome.
 

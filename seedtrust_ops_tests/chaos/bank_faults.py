@@ -49,7 +49,7 @@ class BankBatch:
     def leave_unknown(self, index: int) -> None:
         """Have the bank commit one of the transfers without a response, and fail the lookups for it."""
         self.simulation.bank.inject_fault("reset_after_commit", method="POST", reference=str(self.ids[index]))
-        self.simulation.bank.inject_fault("error_before_commit", method="GET", times=3)
+        self.simulation.bank.inject_fault("error_before_commit", method="GET", path="/v1/transfers", times=3)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,12 @@ def _response_faults() -> Iterator[BankFaultCase]:
     for scenario, kind, options in faults:
         late = kind in LATE_KINDS
         yield BankFaultCase(scenario, "once", _fault(kind, method="POST", times=1, **options), is_late=late)
-        yield BankFaultCase(scenario, "to four lookups", _fault(kind, method="GET", times=4, **options), is_late=late)
+        yield BankFaultCase(
+            scenario,
+            "to four lookups",
+            _fault(kind, method="GET", path="/v1/transfers", times=4, **options),
+            is_late=late,
+        )
         everything = _fault(kind, method=None, times=None, **options)
         yield BankFaultCase(scenario, "to everything", everything, "bank_silent", is_late=late)
     methods: tuple[Method, ...] = ("POST", "GET")

@@ -22,6 +22,8 @@ HOLDERS: dict[Lock, Callable[[sessionmaker[Session], Path], object]] = {
     Lock.APPROVALS: lambda sessions, _folder: approve_due(sessions()),
     Lock.BALANCE_REMINDERS: lambda sessions, _folder: find_balance_reminders(sessions(), date(2026, 3, 3)),
     Lock.BALANCE_SNAPSHOT: lambda sessions, folder: write_balance_snapshot(sessions, folder / "balances.parquet"),
+    # Its holder needs a bank, and a worker that has claimed a batch: domain/transfers/test_funding.py.
+    Lock.FUNDING: lambda sessions, _folder: hold_lock(sessions(), Lock.FUNDING),
 }
 
 

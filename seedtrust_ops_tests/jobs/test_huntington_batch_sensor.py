@@ -3,13 +3,14 @@
 Runs and ticks are real: a Dagster instance on PostgreSQL, and the platform's batches.
 """
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.test_utils import create_run_for_test
-from sqlalchemy import update
+from sqlalchemy import func, update
 
 from seedtrust_ops.domain.transfers.kill_switch import halt
 from seedtrust_ops.jobs.process_huntington_batch import (
@@ -19,7 +20,8 @@ from seedtrust_ops.jobs.process_huntington_batch import (
 )
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.retry_pauses import FIRST_PAUSE, MAX_PAUSE
-from seedtrust_ops.tables import HuntingtonBatch
+from seedtrust_ops.sandbox.bank.process import BankProcess
+from seedtrust_ops.tables import FundingCheck, HuntingtonBatch
 from seedtrust_ops_tests.jobs.job_runner import process
 from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
@@ -154,6 +156,26 @@ def test_batch_requeued_after_processing_has_a_new_run_key(instance: dg.DagsterI
     second = only_request(tick(instance))
     assert second.run_key != first.run_key
     assert second.tags["seedtrust/generation"] != first.tags["seedtrust/generation"]
+
+
+def test_batch_that_waits_for_funds_is_requested_again_once_it_is_due(
+    instance: dg.DagsterInstance, company: Company, bank: BankProcess
+) -> None:
+    batch_id = company.batch([100])
+    first = only_request(tick(instance))
+    bank.control.set_available_cents(99)
+    launched(instance, first, (SUCCEEDED, timedelta(0)))
+    assert process(batch_id).success
+    skip_message = tick(instance)
+    assert isinstance(skip_message, str)
+    assert re.fullmatch(
+        rf"Batch {batch_id} waits for funds in the funding account and is checked again at \d\d:\d\d:\d\d UTC\.",
+        skip_message,
+    )
+
+    with company.sessions.begin() as session:
+        session.execute(update(FundingCheck).values(not_before=func.now()))
+    assert only_request(tick(instance)).run_key != first.run_key
 
 
 def test_halted_transfers_tick_says_who_halted_them_and_why(instance: dg.DagsterInstance, company: Company) -> None:

@@ -13,6 +13,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 
+from seedtrust_ops.domain.transfers import funding
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.domain.transfers.kill_switch import halt
 from seedtrust_ops.domain.transfers.leases import acquire_lease
@@ -237,18 +238,40 @@ def test_batch_that_is_partly_sendable_is_partly_sent_and_succeeds(company: Comp
     assert len(sent_keys(company, bank, batch_id)) == 1
 
 
-def test_unreachable_bank_is_retried_and_leaves_the_batch_pending(
-    company: Company, set_variables: SetVariables, closed_port: int
+def test_batch_that_waits_for_funds_succeeds_and_shows_what_is_missing(company: Company, bank: BankProcess) -> None:
+    batch_id = company.batch([30_000, 12_345])
+    bank.control.set_available_cents(2_345)
+    result = process(batch_id)
+    assert result.success
+    assert result.attempts == 1
+    assert result.returned == {
+        "batch_id": batch_id,
+        "status": "queued",
+        "held_by": None,
+        "counts": {"pending": 2},
+        "awaits_funding": {"needed_cents": 42_345, "missing_cents": 40_000},
+    }
+    shown = {name: str(value.value) for name, value in result.metadata.items()}
+    assert shown["Missing in the funding account"] == "$400.00"
+    assert shown["Waits for funds"] == (
+        "It needs $423.45. Funding account acct_escrow has $23.45 available, so $400.00 is missing."
+    )
+    assert sent_keys(company, bank, batch_id) == []
+
+
+def test_unreachable_bank_leaves_the_batch_waiting_and_opens_an_alert(
+    company: Company, set_variables: SetVariables, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch_id = company.batch([100, 200])
     set_variables(HUNTINGTON_API_URL=f"http://127.0.0.1:{closed_port}")
+    monkeypatch.setattr(funding, "MAX_RECHECK_SECONDS", -1.0)
     result = process(batch_id)
-    assert not result.success
-    assert result.attempts == 3
-    for message in result.messages:
-        assert_is_readable(message)
-        assert "HUNTINGTON_API_URL" in message
-        assert f"Unsent transactions of batch {batch_id} stay pending" in message
+    assert result.success
+    assert result.returned["status"] == "queued"
+    shown = str(result.metadata["Waits for funds"].value)
+    assert_is_readable(shown)
+    assert f"http://127.0.0.1:{closed_port}" in shown
+    assert company.open_alerts() == [("bank_silent", "huntington")]
     assert company.statuses(batch_id) == ["pending", "pending"]
     assert company.batch_row(batch_id).status == "queued"
 

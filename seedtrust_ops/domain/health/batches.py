@@ -15,7 +15,7 @@ from seedtrust_ops.domain.sql_ranges import seconds_between, unless_far_ahead
 from seedtrust_ops.domain.transfers.kill_switch import get_halt_reason
 from seedtrust_ops.formatting import format_duration
 from seedtrust_ops.severity import Severity
-from seedtrust_ops.tables import Alert, BatchLease, HuntingtonBatch, HuntingtonTransaction
+from seedtrust_ops.tables import Alert, BatchLease, FundingCheck, HuntingtonBatch, HuntingtonTransaction
 
 BATCH_STUCK = "batch_stuck"
 BATCH_HELD = "batch_held"
@@ -113,7 +113,10 @@ def _has_transaction(*, is_open: bool) -> ColumnElement[bool]:
 
 
 def _queued(seconds: float) -> StuckQuery:
-    since = func.coalesce(unless_far_ahead(HuntingtonBatch.queued_at), HuntingtonBatch.created_at)
+    # A batch that waits for funds is stuck if nobody checks it again once that is due.
+    due_at = select(FundingCheck.not_before).where(FundingCheck.batch_id == HuntingtonBatch.id).scalar_subquery()
+    queued_at = func.coalesce(unless_far_ahead(HuntingtonBatch.queued_at), HuntingtonBatch.created_at)
+    since = func.greatest(queued_at, due_at)
     return _stuck(since, seconds).where(HuntingtonBatch.status == "queued")
 
 

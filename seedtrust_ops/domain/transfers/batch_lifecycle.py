@@ -30,7 +30,7 @@ from seedtrust_ops.domain.transfers.legacy_takeover import (
 )
 from seedtrust_ops.domain.transfers.sending_context import BatchRun
 from seedtrust_ops.errors import InputError, SeedTrustError
-from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction
+from seedtrust_ops.tables import BatchLease, FundingCheck, HuntingtonBatch, HuntingtonTransaction
 
 FINISHED_STATUSES = ("completed", "completed_with_errors", "failed")
 UNFINISHED_STATUSES = ("pending", "processing")
@@ -150,7 +150,10 @@ def release_batch(session: Session, batch_id: int) -> BatchInQueue:
 
 @dataclass(frozen=True)
 class QueuedBatch:
-    """A batch in the queue; `generation` counts its previous claims, and `last_holder` made the latest one."""
+    """A batch in the queue; `generation` counts its previous claims, and `last_holder` made the latest one.
+
+    `waits_until` is set if the funding account did not cover it, and is when it is to be checked again.
+    """
 
     batch_id: int
     priority: int
@@ -158,10 +161,17 @@ class QueuedBatch:
     generation: int
     last_holder: str | None
     lease_ended_at: datetime | None
+    waits_until: datetime | None = None
 
 
 def list_queued_batches(session: Session) -> list[QueuedBatch]:
     """Return the batches in the queue: highest priority first, then oldest first."""
+    # A batch that a person has queued since it was checked does not wait.
+    waits = and_(
+        FundingCheck.not_before > func.clock_timestamp(),
+        FundingCheck.checked_at
+        >= func.coalesce(unless_far_ahead(HuntingtonBatch.queued_at), HuntingtonBatch.created_at),
+    )
     rows = session.execute(
         select(
             HuntingtonBatch.id,
@@ -170,8 +180,10 @@ def list_queued_batches(session: Session) -> list[QueuedBatch]:
             func.coalesce(BatchLease.generation, 0),
             BatchLease.holder,
             BatchLease.expires_at,
+            case((waits, FundingCheck.not_before)),
         )
         .outerjoin(BatchLease, BatchLease.batch_id == HuntingtonBatch.id)
+        .outerjoin(FundingCheck, FundingCheck.batch_id == HuntingtonBatch.id)
         .where(HuntingtonBatch.status == "queued")
         .order_by(HuntingtonBatch.priority.desc(), HuntingtonBatch.queued_at, HuntingtonBatch.id)
     )

@@ -5,16 +5,17 @@ See docs/decisions/batch-runs.md.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.alerts.store import resolve_alert
 from seedtrust_ops.domain.async_runner import run_in_loop
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.transfers.account_numbers import find_account_number_problems
-from seedtrust_ops.domain.transfers.attempts import open_bank_silent_alert, open_unauthorized_alert
+from seedtrust_ops.domain.transfers.attempts import BANK_SUBJECT, open_bank_silent_alert, open_unauthorized_alert
 from seedtrust_ops.domain.transfers.batch_lifecycle import (
     AllTransfersFailed,
     AlreadyFinished,
@@ -23,6 +24,13 @@ from seedtrust_ops.domain.transfers.batch_lifecycle import (
     hold_batch,
     lock_batches,
     return_to_queue,
+)
+from seedtrust_ops.domain.transfers.funding import (
+    AwaitsFunding,
+    FundingDecision,
+    FundingOutcome,
+    check_funding,
+    record_wait,
 )
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
 from seedtrust_ops.domain.transfers.leases import (
@@ -57,13 +65,17 @@ class RunCanceled(SeedTrustError):
 
 @dataclass(frozen=True)
 class BatchReport:
-    """The state of a batch when a worker is done with it: transactions and cents by status."""
+    """The state of a batch when a worker is done with it: transactions and cents by status.
+
+    `awaits` is set if what is pending waits for funds.
+    """
 
     batch_id: int
     status: str
     counts: dict[str, int]
     cents: dict[str, int]
     held_by: str | None = None
+    awaits: FundingDecision | None = None
 
     @property
     def still_open(self) -> int:
@@ -80,7 +92,8 @@ def process_batch(sessions: Sessions, open_bank: OpenBank, run: BatchRun) -> Bat
         run: the run, and the batch that it processes.
 
     Returns:
-        The state of the batch. If another worker holds it, `held_by` names that worker and nothing was done.
+        The state of the batch. If another worker holds it, `held_by` names that worker and nothing was done. If the
+        funding account does not cover it, `awaits` says what is missing, and what is pending is back in the queue.
 
     Raises:
         TransfersHalted, UnknownBatch, BatchNotQueued, WrongFieldKey: before anything was sent.
@@ -110,8 +123,17 @@ def process_batch(sessions: Sessions, open_bank: OpenBank, run: BatchRun) -> Bat
                 SeedTrustError(f"The run was interrupted. Sending of batch {run.batch_id} stopped.")
             ),
         )
+    except AwaitsFunding as error:
+        awaits = _return_batch(context, error)
+        return replace(_finished_report(sessions, run.batch_id), awaits=awaits)
     except BaseException as error:
-        _return_batch(context, error)
+        try:
+            _return_batch(context, error)
+        except Exception as return_error:  # noqa: BLE001
+            error.add_note(
+                f"Batch {claim.batch_id} could not be returned to the queue ({type(return_error).__name__}). Its lease "
+                f"expires within {claim.seconds:g} seconds; auto-heal will then return the batch."
+            )
         raise
     _finish(context)
     return _finished_report(sessions, run.batch_id)
@@ -131,9 +153,14 @@ async def _process_claimed(context: SendingContext, open_bank: OpenBank) -> None
                     lease=context.lease,
                 )
                 sender = BatchSender(context, bank)
-                # Repeats only if somebody adds transactions to the batch while it is being processed.
+                # Repeats only after a refusal for lack of funds, or if somebody adds transactions to the batch.
                 while cancellation.reason is None and (sendable := await asyncio.to_thread(_run_preflight, context)):
-                    await sender.send(sendable)
+                    funding = await check_funding(context, bank, sendable)
+                    if funding.outcome is not FundingOutcome.COVERED:
+                        cancellation.cancel(AwaitsFunding(context.run.batch_id, funding))
+                        break
+                    # After a refusal the first one is sent alone: if the bank still refuses, only that one has failed.
+                    await sender.send(sendable[:1] if funding.follows_refusal else sendable)
             for watch in watches:
                 watch.cancel()
     except BaseExceptionGroup as group:
@@ -206,36 +233,40 @@ def _describe_error(error: BaseException) -> str:
     return f"The run that processed this batch crashed ({type(error).__name__}). See the run's page in Dagster."
 
 
-def _return_batch(context: SendingContext, error: BaseException) -> None:
+def _return_batch(context: SendingContext, error: BaseException) -> FundingDecision | None:
     """Return the batch to the queue after an error, or hold it if a person canceled the run.
 
     If even that fails, or it is not known whether a person did, the lease expires and auto-heal does it.
+
+    Returns:
+        What the batch waits for, if it waits for funds.
     """
     lease = context.lease
+    is_canceled = context.run.is_canceled_by_person
 
-    def return_batch(session: Session) -> None:
+    def return_batch(session: Session) -> FundingDecision | None:
+        awaits = None
         if is_canceled:
             lock_batches(session, [lease.batch_id])
             lock_lease(session, lease)
             hold_batch(session, lease.batch_id, statuses=("processing",))
         else:
             return_to_queue(session, lease, _describe_error(error))
+            if isinstance(error, AwaitsFunding):
+                retry_seconds = context.run.options.funding_retry_seconds
+                awaits = record_wait(session, lease, error.decision, retry_seconds=retry_seconds)
         release_lease(session, lease)
-        if is_canceled:
+        if is_canceled or isinstance(error, AwaitsFunding):
             finish_batches(session, [lease.batch_id])
         if isinstance(error, BankUnauthorized):
             open_unauthorized_alert(session)
-        if isinstance(error, BankNotResponding | BankUnreachable):
+        if isinstance(error, BankNotResponding | BankUnreachable) or (awaits is not None and awaits.is_bank_silent):
             open_bank_silent_alert(session, str(error))
+        elif awaits is not None:
+            resolve_alert(session, "bank_silent", BANK_SUBJECT)
+        return awaits
 
-    try:
-        is_canceled = context.run.is_canceled_by_person
-        run_in_transaction(context.sessions, return_batch)
-    except Exception as return_error:  # noqa: BLE001
-        error.add_note(
-            f"Batch {lease.batch_id} could not be returned to the queue ({type(return_error).__name__}). Its lease "
-            f"expires within {lease.seconds:g} seconds; auto-heal will then return the batch."
-        )
+    return run_in_transaction(context.sessions, return_batch)
 
 
 def _finished_report(sessions: Sessions, batch_id: int) -> BatchReport:

@@ -37,6 +37,7 @@ from seedtrust_ops.domain.transfers.evidence import (
     may_be_at_the_bank,
     record_sends,
 )
+from seedtrust_ops.domain.transfers.funding import FUNDING_REFUSALS, AwaitsFunding, refused
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted
 from seedtrust_ops.domain.transfers.leases import BatchStatusChanged, lease_lost_error, lock_lease
 from seedtrust_ops.domain.transfers.preflight import NOT_SENT_PREFIX
@@ -264,7 +265,7 @@ class BatchSender:
         if isinstance(response, Refused) and found is not None and found.status is BankStatus.REJECTED:
             # If the bank keeps refused transfers, the refusal has the reason.
             found = None
-        self._react_to(response, found)
+        self._react_to(one.attempt.transaction_id, response, found)
         return AttemptResult(one.attempt, response, found)
 
     def _may_send(self) -> bool:
@@ -284,7 +285,7 @@ class BatchSender:
             raise BankInquiryFailed(f"The bank's transfer {transfers.unreadable[0].bank_transfer_id} cannot be read.")
         return transfers.readable[0] if transfers.readable else None
 
-    def _react_to(self, response: TransferResponse, found: BankTransfer | None) -> None:
+    def _react_to(self, transaction_id: int, response: TransferResponse, found: BankTransfer | None) -> None:
         """Slow down, cancel sending, or count a request without a response."""
         if isinstance(response, OutcomeUnknown) and found is None:
             self._unanswered_in_a_row += 1
@@ -308,6 +309,12 @@ class BatchSender:
                 # The limit applies to us as the caller, so every worker waits.
                 wait = max(retry_after_seconds, MIN_RATE_LIMIT_WAIT_SECONDS)
                 self._resume_at = max(self._resume_at, time.monotonic() + wait)
+            case Refused(code) if code in FUNDING_REFUSALS and found is None:
+                # Every further one would be refused too, and a refused transfer is never sent again.
+                account_id = self._context.run.options.funding_account_id
+                self._cancellation.cancel(
+                    AwaitsFunding(self._lease.batch_id, refused(account_id, transaction_id, code))
+                )
             case Unauthorized():
                 self._cancellation.cancel(BankUnauthorized(UNAUTHORIZED_MESSAGE))
             case NotSent(reason):

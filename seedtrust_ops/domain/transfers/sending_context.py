@@ -40,6 +40,8 @@ class TransferOptions:
     lease_seconds: float
     unknown_grace_seconds: float
     halted_by_environment: bool
+    funding_retry_seconds: float = 300
+    """How long a batch that the funding account does not cover waits before it is checked again."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ TIMEOUTS = {
     "HUNTINGTON_TIMEOUT_SECONDS": "2",
     "HUNTINGTON_LEASE_SECONDS": "8",
     "HUNTINGTON_UNKNOWN_GRACE_SECONDS": "10",
+    "HUNTINGTON_FUNDING_RETRY_SECONDS": "10",
     "HUNTINGTON_CONCURRENCY": "4",
 }
 """Seconds where production uses minutes; the rules are the same."""

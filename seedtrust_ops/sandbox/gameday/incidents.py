@@ -144,8 +144,8 @@ def bank_down(env: DemoEnvironment) -> Iterator[None]:
 
 @contextmanager
 def bank_slow(env: DemoEnvironment) -> Iterator[None]:
-    """Make every response of the bank come after the client's timeout, although each transfer is made."""
-    env.bank.inject_fault("late_response_after_commit", times=None, seconds=4.0)
+    """Make every response about transfers come after the client's timeout, although each transfer is made."""
+    env.bank.inject_fault("late_response_after_commit", path="/v1/transfers", times=None, seconds=4.0)
     queue_payments(env, SLOW_PAYMENTS)
     yield
     env.bank.clear_faults()

@@ -16,6 +16,7 @@ from seedtrust_ops.ports.bank import (
     Bank,
     BankTransfer,
     BankTransfers,
+    FundingAccount,
     OpenBank,
     TransferOrder,
     TransferResponse,
@@ -173,6 +174,13 @@ class _StepCountingBank:
         found = await self._bank.get_transfer(bank_transfer_id)
         self._process.take_step()
         return found
+
+    async def get_account(self, account_id: str) -> FundingAccount:
+        # The worker that reads the account holds the lock of all other workers that want to.
+        self._process.take_step(crash_only=True)
+        account = await self._bank.get_account(account_id)
+        self._process.take_step(crash_only=True)
+        return account
 
     async def changed_since(self, moment: datetime) -> AsyncIterator[BankTransfers]:
         async for page in self._bank.changed_since(moment):

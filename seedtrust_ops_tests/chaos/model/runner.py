@@ -11,7 +11,7 @@ from unittest.mock import patch
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from seedtrust_ops.domain.transfers import sender
+from seedtrust_ops.domain.transfers import funding, sender
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
 from seedtrust_ops_tests.chaos.model.clocks import install_clock
 from seedtrust_ops_tests.chaos.model.state_machine import Coverage, InvariantsViolated, Transfers
@@ -84,6 +84,10 @@ def model_template(environment: ChaosEnvironment) -> Iterator[str]:
 
 @contextmanager
 def short_rate_limit_waits() -> Iterator[None]:
-    """Wait only hundredths of a second after a 429, because the model injects many."""
-    with patch.object(sender, "MIN_RATE_LIMIT_WAIT_SECONDS", 0.02):
+    """Wait only hundredths of a second after a 429 or for a bank that does not respond: the model injects many."""
+    with (
+        patch.object(sender, "MIN_RATE_LIMIT_WAIT_SECONDS", 0.02),
+        patch.object(funding, "RECHECK_INTERVAL_SECONDS", 0.02),
+        patch.object(funding, "MAX_RECHECK_SECONDS", 0.02),
+    ):
         yield

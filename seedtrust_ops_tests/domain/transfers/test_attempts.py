@@ -4,7 +4,8 @@ from datetime import datetime
 
 import pytest
 
-from seedtrust_ops.domain.transfers.sender import BankNotResponding, BankUnreachable
+from seedtrust_ops.domain.transfers import funding
+from seedtrust_ops.domain.transfers.sender import BankNotResponding
 from seedtrust_ops.ports.bank import BankUnauthorized
 from seedtrust_ops.sandbox.bank.control_client import LoggedRequest
 from seedtrust_ops.sandbox.bank.process import BankProcess
@@ -66,7 +67,7 @@ def test_unknown_outcome_is_sent_once_and_resolved_by_auto_heal(
 ) -> None:
     batch_id, transaction_id = _single_transfer_batch(worker, company)
     _inject_fault(worker, kind, transaction_id, options)
-    worker.bank.control.inject_fault("error_before_commit", method="GET", times=None)
+    worker.bank.control.inject_fault("error_before_commit", method="GET", path="/v1/transfers", times=None)
 
     report = worker.process(batch_id)
 
@@ -205,14 +206,17 @@ def test_conflict_409_records_the_banks_transfer_and_opens_an_alert(worker: Work
     assert company.unbalanced_accounts() == []
 
 
-def test_unreachable_bank_gets_nothing_and_the_batch_is_requeued(
-    worker: Worker, company: Company, bank: BankProcess
+def test_unreachable_bank_gets_nothing_and_the_batch_waits(
+    worker: Worker, company: Company, bank: BankProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch_id = company.batch([1_000, 2_000])
     worker.settings = settings_for(bank, HUNTINGTON_API_URL="http://127.0.0.1:9")
 
-    with pytest.raises(BankUnreachable, match="can't be reached"):
-        worker.process(batch_id)
+    monkeypatch.setattr(funding, "MAX_RECHECK_SECONDS", -1.0)
+
+    report = worker.process(batch_id)
+    assert report.awaits is not None
+    assert "gave no readable response" in report.awaits.describe()
     assert company.open_alerts() == [("bank_silent", "huntington")]
 
     assert company.statuses(batch_id) == ["pending", "pending"]
@@ -221,7 +225,7 @@ def test_unreachable_bank_gets_nothing_and_the_batch_is_requeued(
 
 def test_bank_without_any_response_is_not_sent_the_whole_batch(worker: Worker, company: Company) -> None:
     batch_id = company.big_batch(100)
-    worker.bank.control.inject_fault("error_before_commit", times=None, status=503)
+    worker.bank.control.inject_fault("error_before_commit", path="/v1/transfers", times=None, status=503)
 
     with pytest.raises(BankNotResponding, match="requests to Huntington got no response"):
         worker.process(batch_id)
@@ -262,7 +266,7 @@ def test_bank_that_only_responds_to_look_ups_is_not_sent_the_whole_batch(worker:
 def test_unauthorized_look_up_opens_an_alert(worker: Worker, company: Company) -> None:
     batch_id = company.batch([1_000])
     worker.bank.control.inject_fault("error_before_commit", method="POST", times=None)
-    worker.bank.control.inject_fault("unauthorized", method="GET", times=None)
+    worker.bank.control.inject_fault("unauthorized", method="GET", path="/v1/transfers", times=None)
     with pytest.raises(BankUnauthorized):
         worker.process(batch_id)
     assert ("bank_unauthorized", "huntington") in company.open_alerts()

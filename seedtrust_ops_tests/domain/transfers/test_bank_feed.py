@@ -49,7 +49,7 @@ def test_unknown_outcome_is_not_resent_to_a_bank_that_lost_transfers(worker: Wor
     batch_id = company.batch([5_000, 6_000])
     paid, in_doubt = company.transactions(batch_id)
     worker.bank.control.inject_fault("reset_after_commit", method="POST", reference=str(in_doubt.id))
-    worker.bank.control.inject_fault("error_before_commit", method="GET", times=3)
+    worker.bank.control.inject_fault("error_before_commit", method="GET", path="/v1/transfers", times=3)
     worker.process(batch_id)
     assert company.statuses(batch_id) == ["completed", "processing"]
     worker.bank.control.restore("an-hour-ago")
@@ -65,7 +65,7 @@ def test_lost_key_with_a_known_reference_is_not_resent(worker: Worker, company: 
     batch_id = company.batch([5_000])
     (transaction,) = company.transactions(batch_id)
     worker.bank.control.inject_fault("reset_after_commit", method="POST")
-    worker.bank.control.inject_fault("error_before_commit", method="GET", times=3)
+    worker.bank.control.inject_fault("error_before_commit", method="GET", path="/v1/transfers", times=3)
     worker.process(batch_id)
     worker.bank.control.forget_key(f"seedtrust-transaction-{transaction.id}")
 
@@ -80,11 +80,11 @@ def test_lost_key_with_a_known_reference_is_not_resent(worker: Worker, company: 
 def test_look_up_response_for_another_request_causes_no_resend(worker: Worker, company: Company) -> None:
     batch_id = company.batch([5_000])
     worker.bank.control.inject_fault("reset_after_commit", method="POST")
-    worker.bank.control.inject_fault("error_before_commit", method="GET", times=3)
+    worker.bank.control.inject_fault("error_before_commit", method="GET", path="/v1/transfers", times=3)
     worker.process(batch_id)
     other = company.batch([7_000])
     worker.process(other)
-    worker.bank.control.inject_fault("swapped_response", method="GET", times=None)
+    worker.bank.control.inject_fault("swapped_response", method="GET", path="/v1/transfers", times=None)
 
     with suppress(BankInquiryFailed):
         worker.heal()
@@ -143,7 +143,7 @@ def test_second_transfer_alerts_even_while_ours_has_an_unknown_outcome(worker: W
     batch_id = company.batch([900])
     (transaction,) = company.transactions(batch_id)
     worker.bank.control.inject_fault("reset_after_commit", method="POST")
-    worker.bank.control.inject_fault("error_before_commit", method="GET", times=3)
+    worker.bank.control.inject_fault("error_before_commit", method="GET", path="/v1/transfers", times=3)
     worker.process(batch_id)
     worker.bank.control.insert_transfer(
         reference=str(transaction.id), amount_cents=900, idempotency_key=f"somebody-elses-{transaction.id}"

@@ -337,7 +337,7 @@ def test_lagging_lookup_opens_no_alert_and_resends_nothing(worker: Worker, compa
     case = company.case()
     _, accepted = worker.submit_ach(case)
     _, unanswered = send_without_answer(worker, company, case)
-    worker.bank.control.inject_fault("lagging_lookup", method="GET", times=None)
+    worker.bank.control.inject_fault("lagging_lookup", method="GET", path="/v1/transfers", times=None)
     report = worker.heal(grace_seconds=600)
     assert (report.inquiry.looked_up, company.open_alerts()) == (2, [])
 
@@ -403,7 +403,7 @@ def test_conflict_in_progress_is_an_unknown_outcome(worker: Worker, company: Com
 def test_refusal_counts_only_if_a_lookup_confirms_it(worker: Worker, company: Company) -> None:
     batch_id = company.batch([700])
     worker.bank.control.inject_fault("refuse", method="POST")
-    worker.bank.control.inject_fault("error_before_commit", method="GET", times=None)
+    worker.bank.control.inject_fault("error_before_commit", method="GET", path="/v1/transfers", times=None)
     worker.process(batch_id)
     assert company.statuses(batch_id) == ["processing"]
 
@@ -526,7 +526,7 @@ def test_transfer_in_doubt_that_was_set_back_to_pending_is_not_sent(
     set_request(company, transaction_id, status="approved")
     queue_again(company, batch_id)
     if lookup is not None:
-        worker.bank.control.inject_fault(lookup, method="GET", times=None)
+        worker.bank.control.inject_fault(lookup, method="GET", path="/v1/transfers", times=None)
 
     worker.process(batch_id)
 
@@ -573,7 +573,7 @@ def test_request_that_a_legacy_transfer_gets_later_is_blocked(worker: Worker, co
 
     # It is sent as the legacy worker sent it, and what nobody can book is not kept from people.
     worker.bank.control.inject_fault("reset_after_commit", method="POST")
-    worker.bank.control.inject_fault("error_before_commit", method="GET", times=1)
+    worker.bank.control.inject_fault("error_before_commit", method="GET", path="/v1/transfers", times=1)
     worker.process(batch_id)
     assert "may already have paid" in pay_again(worker, company, case, request_id)
     worker.bank.control.settle()
