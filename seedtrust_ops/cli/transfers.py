@@ -113,26 +113,64 @@ def settle(
 
 @transfers.command()
 def explain(
-    bank_transfer_id: Annotated[str, typer.Argument(help="The bank's id of the transfer, as in the alert.")],
-    reason: Annotated[str, typer.Option(help="Who ordered it and why, and whom you asked. Recorded in the audit.")],
+    bank_transfer_ids: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[BANK_ID]...", help="The bank's id of each transfer, as in the alert.", show_default=False
+        ),
+    ] = None,
+    reason: Reason = "",
     request: Annotated[
         int | None, typer.Option(help="The disbursement request that it paid: it is booked for that.", min=1)
     ] = None,
     as_: As = None,
 ) -> None:
-    """Explain a transfer at the bank that no transaction explains; with --request, book it as the request's payment.
+    """Explain transfers at the bank that no transaction explains; with --request, book one as the request's payment.
 
-    The bank is asked first. If a booked transfer comes back later, an alert opens again, and explaining it again books
-    it back.
+    Without an id, it lists them, one per line, the id first. The bank is asked about each before anything changes. If a
+    booked transfer comes back later, an alert opens again, and explaining it again books it back.
     """
     from seedtrust_ops.config import get_settings
     from seedtrust_ops.domain.transfers import explanation
     from seedtrust_ops.resources.huntington_client import open_huntington_bank
 
+    if not bank_transfer_ids:
+        _list_unexplained()
+        return
+    if not reason.strip():
+        raise typer.BadParameter("Say who ordered it and why, and whom you asked.", param_hint="--reason")
+    if request is not None and len(bank_transfer_ids) > 1:
+        raise typer.BadParameter("A request is paid by one transfer, so give one id.", param_hint="--request")
     operator = current_operator(as_)
-    settings = get_settings()
-    answer = explanation.ask_bank(lambda: open_huntington_bank(settings.huntington), bank_transfer_id)
-    decision = explanation.Explanation(bank_transfer_id, reason, operator.name, request)
-    with open_operator_session(operator, reason) as session:
-        report = explanation.explain(session, decision, answer)
-    typer.echo(strip_control_chars(explanation.summarize(report)))
+    huntington = get_settings().huntington
+    refused = 0
+    for bank_transfer_id in bank_transfer_ids:
+        decision = explanation.Explanation(bank_transfer_id, reason, operator.name, request)
+        try:
+            answer = explanation.ask_bank(lambda: open_huntington_bank(huntington), bank_transfer_id)
+            with open_operator_session(operator, reason) as session:
+                report = explanation.explain(session, decision, answer)
+        except explanation.ExplanationRefused as error:
+            refused += 1
+            typer.echo(strip_control_chars(str(error)), err=True)
+        else:
+            typer.echo(strip_control_chars(explanation.summarize(report)))
+    if refused:
+        raise typer.Exit(1)
+
+
+def _list_unexplained() -> None:
+    from seedtrust_ops.database.engine import application_engine, application_sessions, translate_database_errors
+    from seedtrust_ops.domain.transfers.unknown_transfers import read_unexplained
+    from seedtrust_ops.formatting import format_dollars
+
+    with translate_database_errors(application_engine().url), application_sessions()() as session:
+        unexplained = read_unexplained(session)
+    for one in unexplained:
+        first_seen = f"first seen {one.first_seen_at:%Y-%m-%d %H:%M} UTC"
+        what = (
+            f"{format_dollars(one.amount_cents)}, {one.method}, {one.status}, reference '{one.reference}', {first_seen}"
+        )
+        typer.echo(strip_control_chars(f"{one.bank_transfer_id}  {what}: {one.problem}"))
+    if not unexplained:
+        typer.echo("Everything that the bank has reported is explained.", err=True)

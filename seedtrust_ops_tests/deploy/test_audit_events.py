@@ -162,20 +162,26 @@ def test_operator_explains_and_books_a_transfer_by_command(
 ) -> None:
     case = audited.case(balance_cents=9_000)
     request_id = audited.request(case, 5_000)
-    bank_id, other = (bank.control.insert_transfer(f"invoice {one}", 5_000)["id"] for one in (1, 2))
+    bank_id, other, third = (bank.control.insert_transfer(f"invoice {one}", 5_000)["id"] for one in (1, 2, 3))
     heal(
         audited.sessions,
         lambda: open_huntington_bank(settings_for(bank)),
         unknown_grace_seconds=0,
         was_canceled_by_person=lambda _run_id: False,
     )
+    code, output = seedtrust_ops("transfers", "explain")
+    assert code == 0
+    assert [word for word in output.split() if word.startswith("tr_")] == sorted([bank_id, other, third])
+    for arguments in ([bank_id], [bank_id, other, "--reason", "x", "--request", "1"]):
+        assert seedtrust_ops("transfers", "explain", *arguments)[0] == 2
     for arguments, summary in (
         ([bank_id, "--request", str(request_id)], f"booked as the payment of disbursement request {request_id}"),
-        ([other], f"Bank transfer {other} ($50.00, completed) is explained."),
+        (["tr_nobody", other, third], f"Bank transfer {other} ($50.00, completed) is explained."),
     ):
         code, output = seedtrust_ops("transfers", "explain", *arguments, "--reason", "It was Bo", "--as", EMAIL)
-        assert code == 0, output
+        assert code == ("tr_nobody" in arguments), output
         assert summary in output
+    assert seedtrust_ops("transfers", "explain") == (0, "Everything that the bank has reported is explained.")
     assert (audited.balance_cents(case.account_id), audited.request_status(request_id)) == (4_000, "paid")
     assert [rule for rule, _ in audited.open_alerts()] == ["amount_differs"]
     explained = [event for event in read_events(audited.sessions) if event[1] == "explain"]
@@ -183,6 +189,7 @@ def test_operator_explains_and_books_a_transfer_by_command(
     assert explained == [
         (ANA, "explain", f"bank transfer {bank_id}: request {request_id}", "It was Bo", person),
         (ANA, "explain", f"bank transfer {other}", "It was Bo", person),
+        (ANA, "explain", f"bank transfer {third}", "It was Bo", person),
     ]
 
 

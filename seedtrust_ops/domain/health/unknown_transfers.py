@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.grouped_alerts import MAX_SINGLE_ALERTS, list_findings
 from seedtrust_ops.domain.alerts.store import Finding
-from seedtrust_ops.domain.transfers.unknown_transfers import UNKNOWN_TRANSFERS, find_transfers
+from seedtrust_ops.domain.transfers.unknown_transfers import UNKNOWN_TRANSFERS, read_transfers, to_finding
 from seedtrust_ops.tables import Alert, HuntingtonTransaction, TransferEvidence, UnknownTransfer
 
 
@@ -36,11 +36,8 @@ def unknown_transfer(session: Session) -> list[Finding]:
             TransferEvidence.transaction_id == UnknownTransfer.transaction_id, TransferEvidence.settled_as.is_not(None)
         ),
     )
-    findings = [
-        one
-        for one in find_transfers(session, ~and_(UnknownTransfer.explained_at.is_not(None), is_explained))
-        if found_by_rule.get(one.subject, True)
-    ]
+    unexplained = read_transfers(session, ~and_(UnknownTransfer.explained_at.is_not(None), is_explained))
+    findings = [finding for one in unexplained if found_by_rule.get((finding := to_finding(one)).subject, True)]
     if findings and (group.subject in found_by_rule or len(findings) > MAX_SINGLE_ALERTS):
         severity = max((one.severity for one in findings), key=lambda severity: severity.priority)
         return [Finding(group.rule, group.subject, severity, list_findings(group, findings))]

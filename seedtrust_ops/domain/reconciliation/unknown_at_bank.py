@@ -11,22 +11,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.transfers.bank_feed import last_read_at
-from seedtrust_ops.tables import UnknownTransfer
+from seedtrust_ops.domain.transfers.unknown_transfers import UnexplainedTransfer, read_unexplained
 
 MAX_FEED_AGE = timedelta(hours=1)
 """If the bank's feed was last read before that, what it would report now is not known."""
-
-
-@dataclass(frozen=True)
-class UnexplainedTransfer:
-    """A transfer at the bank that nothing explains; `problem` says why."""
-
-    bank_transfer_id: str
-    status: str
-    method: str
-    amount_cents: int
-    problem: str
-    first_seen_at: datetime
 
 
 @dataclass(frozen=True)
@@ -45,18 +33,6 @@ class UnknownAtBank:
 
 def read_unknown(session: Session) -> UnknownAtBank:
     """Return what is unknown at the bank now."""
-    rows = session.execute(
-        select(
-            UnknownTransfer.bank_transfer_id,
-            UnknownTransfer.status,
-            UnknownTransfer.method,
-            UnknownTransfer.amount_cents,
-            UnknownTransfer.problem,
-            UnknownTransfer.first_seen_at,
-        )
-        .where(UnknownTransfer.explained_at.is_(None))
-        .order_by(UnknownTransfer.first_seen_at, UnknownTransfer.bank_transfer_id)
-    )
     read_at, now = last_read_at(session), session.scalars(select(func.clock_timestamp())).one()
     is_current = read_at is not None and now - read_at <= MAX_FEED_AGE
-    return UnknownAtBank([UnexplainedTransfer(*row) for row in rows], read_at, is_current)
+    return UnknownAtBank(read_unexplained(session), read_at, is_current)

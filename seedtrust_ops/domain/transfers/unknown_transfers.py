@@ -5,14 +5,14 @@ See docs/decisions/unknown-transfers.md.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     TIMESTAMP,
     BigInteger,
     ColumnElement,
-    Row,
     Text,
     and_,
     case,
@@ -46,13 +46,26 @@ UNKNOWN_TRANSFERS = AlertGroup(
     UNKNOWN_TRANSFER_RULE,
     "unknown transfers",
     "transfer at the bank that no transaction explains",
-    "All are in ops.unknown_transfers. Ask Huntington who ordered them, then run `seedtrust-ops transfers explain "
-    "<bank id>` for each.",
+    "`seedtrust-ops transfers explain` lists all. Ask Huntington who ordered them, then run it with their ids.",
 )
 MOVES_MONEY = frozenset({BankStatus.ACCEPTED.value, BankStatus.COMPLETED.value})
 """The bank's statuses in which the money has left the funding account and has not come back."""
 _MAX_SHOWN = 100
 _OUR_KEY = "^seedtrust-transaction-([0-9]{1,18})$"
+
+
+@dataclass(frozen=True)
+class UnexplainedTransfer:
+    """A transfer at the bank that nothing explains; `problem` says why, `first_seen_at` when we read it (UTC)."""
+
+    bank_transfer_id: str
+    status: str
+    method: str
+    amount_cents: int
+    reference: str
+    problem: str
+    first_seen_at: datetime
+    disbursement_request_id: int | None
 
 
 @dataclass(frozen=True)
@@ -223,42 +236,40 @@ def explain_by_settlement(
 
 def sync_alerts(session: Session, *, newly_unexplained: Collection[str] = ()) -> None:
     """Make the alerts match the transfers that nothing explains now."""
-    findings = find_transfers(session, UnknownTransfer.explained_at.is_(None))
+    findings = [to_finding(one) for one in read_unexplained(session)]
     new_subjects = {subject_of(one) for one in newly_unexplained}
     sync_grouped_alerts(session, UNKNOWN_TRANSFERS, findings, new_subjects=new_subjects)
 
 
-def find_transfers(session: Session, condition: ColumnElement[bool]) -> list[Finding]:
-    """Return a finding for each unknown transfer with this condition, first seen first."""
+def read_unexplained(session: Session) -> list[UnexplainedTransfer]:
+    """Return the transfers that nothing explains now, first seen first."""
+    return read_transfers(session, UnknownTransfer.explained_at.is_(None))
+
+
+def read_transfers(session: Session, condition: ColumnElement[bool]) -> list[UnexplainedTransfer]:
+    """Return the unknown transfers with this condition, first seen first."""
     rows = session.execute(
-        select(
-            UnknownTransfer.bank_transfer_id,
-            UnknownTransfer.status,
-            UnknownTransfer.method,
-            UnknownTransfer.amount_cents,
-            UnknownTransfer.reference,
-            UnknownTransfer.problem,
-            UnknownTransfer.disbursement_request_id,
-        )
+        select(*(getattr(UnknownTransfer, one.name) for one in fields(UnexplainedTransfer)))
         .where(condition)
         .order_by(UnknownTransfer.first_seen_at, UnknownTransfer.bank_transfer_id)
     )
-    return [_to_finding(row) for row in rows]
+    return [UnexplainedTransfer(*row) for row in rows]
 
 
-def _to_finding(row: Row[*tuple[Any, ...]]) -> Finding:
-    bank_id, reference = (strip_control_chars(one)[:_MAX_SHOWN] for one in (row.bank_transfer_id, row.reference))
+def to_finding(one: UnexplainedTransfer) -> Finding:
+    """Return the finding about a transfer that nothing explains."""
+    bank_id, reference = (strip_control_chars(text)[:_MAX_SHOWN] for text in (one.bank_transfer_id, one.reference))
     booked = (
-        f" It is booked for disbursement request {row.disbursement_request_id}; explaining it again corrects that."
-        if row.disbursement_request_id is not None
+        f" It is booked for disbursement request {one.disbursement_request_id}; explaining it again corrects that."
+        if one.disbursement_request_id is not None
         else ""
     )
     return Finding(
         UNKNOWN_TRANSFER_RULE,
-        subject_of(row.bank_transfer_id),
-        Severity.HIGH if row.status == BankStatus.REJECTED else Severity.CRITICAL,
-        f"The bank reports transfer {bank_id} ({format_dollars(row.amount_cents)}, {row.method}, {row.status}, "
-        f"reference '{reference}'), and no transaction explains it: {row.problem}.{booked} Ask Huntington who ordered "
+        subject_of(one.bank_transfer_id),
+        Severity.HIGH if one.status == BankStatus.REJECTED else Severity.CRITICAL,
+        f"The bank reports transfer {bank_id} ({format_dollars(one.amount_cents)}, {one.method}, {one.status}, "
+        f"reference '{reference}'), and no transaction explains it: {one.problem}.{booked} Ask Huntington who ordered "
         f"it, then run `seedtrust-ops transfers explain {bank_id}`.",
     )
 
