@@ -229,7 +229,7 @@ def test_migrations_run_as_their_own_role(postgres_server: URL) -> None:
             connection.execute(text("drop schema ops cascade"))
         superuser.dispose()
         migrator = create_application_engine(url.set(username=MIGRATE))
-        assert migrate(migrator) == [f"Migrated schema ops from revision none to {HEAD_REVISION}."]
+        assert migrate(migrator)[0] == f"Migrated schema ops from revision none to {HEAD_REVISION}."
         migrator.dispose()
         apply_roles(url)
         jobs = create_application_engine(url.set(username=APP))
