@@ -58,7 +58,7 @@ def prepare_bank(banks: BankPool, **first_fault: Any) -> None:
     inject_fault = banks.control.inject_fault
     if first_fault:
         inject_fault(**first_fault)
-    inject_fault("refuse", method="POST", reference=str(REFUSED), code="insufficient_funds")
+    inject_fault("refuse", method="POST", reference=str(REFUSED), code="invalid_account")
     # Longer than any worker waits for the response.
     inject_fault("late_response_after_commit", method="POST", reference=str(LATE), seconds=10)
     inject_fault("reset_before_commit", method="POST", reference=str(RESET))

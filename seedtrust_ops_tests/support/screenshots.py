@@ -66,7 +66,7 @@ def _generate_work(
     # The batch that `dev` itself queued must not get the refusal that is meant for ours.
     wait_until(lambda: not _open_batches(sessions), seconds=WAIT_SECONDS, every=0.5, what="the first batch to be sent")
     with connect_to_bank(dev) as bank:
-        bank.inject_fault("refuse", method="POST")
+        bank.inject_fault("refuse", method="POST", code="invalid_account")
         batch_id = queue_batch(dev, sessions, wires=WIRES)
         sent = dg.RunsFilter(tags={"seedtrust/batch_id": str(batch_id)}, statuses=[dg.DagsterRunStatus.SUCCESS])
         wait_until(lambda: instance.get_runs(sent), seconds=WAIT_SECONDS, every=0.5, what="the batch to be sent")

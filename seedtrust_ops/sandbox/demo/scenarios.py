@@ -81,7 +81,7 @@ def _unauthorized(env: DemoEnvironment, ids: Sequence[int]) -> None:
 
 
 def _refusals(env: DemoEnvironment, ids: Sequence[int]) -> None:
-    _inject(env, ids[0], "refuse")
+    env.bank.inject_fault("refuse", idempotency_key=idempotency_key(ids[0]), code="invalid_account")
     with env.sessions.begin() as session:
         session.execute(
             update(HuntingtonTransaction)

@@ -40,7 +40,7 @@ def test_transfers_under_random_faults_are_paid_once_or_refused(
     batch_id = company.big_batch(transactions)
     worker.options = replace(worker.options, concurrency=16, unknown_grace_seconds=0)
     worker.settings = settings_for(worker.bank, HUNTINGTON_TIMEOUT_SECONDS=1)
-    worker.bank.control.start_chaos(SEED, FAULTS, seconds=1.5)
+    worker.bank.control.start_chaos(SEED, FAULTS, seconds=1.5, code="invalid_account")
 
     for _ in range(ROUNDS):
         if company.batch_row(batch_id).status == "queued":
