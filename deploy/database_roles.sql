@@ -132,6 +132,9 @@ grant select on
     to seedtrust_ops_migrate;
 grant insert on public.ledger_entries to seedtrust_ops_migrate;
 grant update (balance_cents) on public.accounts to seedtrust_ops_migrate;
+-- And ops.draft_payments.
+grant select on public.huntington_batches to seedtrust_ops_migrate;
+grant insert on public.huntington_batches, public.huntington_transactions to seedtrust_ops_migrate;
 
 ------------------------------------------------------------------------------------------------------------------------
 -- seedtrust_ops_app: the worker, all jobs, sensors and schedules, and the watchdog.
@@ -151,7 +154,7 @@ grant update (is_on_site) on public.users to seedtrust_ops_app;
 -- Accounts are locked before a batch is sent, and locking a row requires the privilege to update one of its columns. A
 -- trigger refuses the update; ops.post_ledger_entries adds to the ledger and moves the balance with it.
 grant update (balance_cents) on public.accounts to seedtrust_ops_app;
-grant execute on function ops.post_ledger_entries, ops.post_ledger_correction to seedtrust_ops_app;
+grant execute on function ops.post_ledger_entries, ops.post_ledger_correction, ops.draft_payments to seedtrust_ops_app;
 grant update (status, approved_at, approved_by, paid_at) on public.disbursement_requests to seedtrust_ops_app;
 -- Rules are locked while they approve, and locking a row requires the privilege to update one of its columns. The name
 -- of a rule affects nothing.

@@ -84,6 +84,8 @@ JOB_POLICIES = {
     # These two show people what the other jobs did.
     "huntington_reconciliation": JobPolicy(Severity.HIGH, Group.TRANSFERS, timedelta(hours=12)),
     "operations_review": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=24)),
+    # By hand.
+    "requeue_failed_payments": JobPolicy(Severity.MEDIUM, Group.TRANSFERS, timedelta(hours=1)),
     "off_site_tracking": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(minutes=30)),
     "example": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),
     "example_error": JobPolicy(Severity.LOW, Group.HEALTH, timedelta(hours=1), singleton=False),

@@ -34,7 +34,7 @@ MIN_DESCRIPTION_LENGTH = 15
 README = Path(__file__).parents[1] / "README.md"
 LAUNCHED_BY_HAND = {
     *("example", "example_error", "example_progress", "example_with_args"),
-    *("settle_transfer", "explain_transfer"),
+    *("settle_transfer", "explain_transfer", "requeue_failed_payments"),
 }
 
 

@@ -28,6 +28,7 @@ EXPECTED = {
     "ops.post_ledger_entries": {INSUFFICIENT_PRIVILEGE, "23514"},
     "ops.post_ledger_correction": {INSUFFICIENT_PRIVILEGE, "23514"},
     "ops.post_explained_transfer": {INSUFFICIENT_PRIVILEGE, "23514"},
+    "ops.draft_payments": {INSUFFICIENT_PRIVILEGE, "23514"},
     "update ops.locks": {"P0001"},
 }
 """The error of statements that contain these words; of all others it is a lack of privileges."""
@@ -109,6 +110,12 @@ MINT_MONEY = [
     POST.format("reversal", 33, 1_000_000),
     POST.format("reversal", 32, 500),
     POST.format("reversal", 34, 500),
+    "select ops.draft_payments('{14}', '{99}')",
+    "select ops.draft_payments('{11}', '{36}')",
+    "insert into public.huntington_batches (status) values ('queued')",
+    "insert into public.huntington_transactions (batch_id, method, amount_cents, payee_name, routing_number,"
+    " account_number_encrypted, account_number_last4, account_type)"
+    " values (21, 'wire', 1, 'me', '044000024', 'x', '1234', 'checking')",
     "select ops.post_ledger_correction(33, 1000000, 'memo')",
     "select ops.post_ledger_correction(32, 500, 'memo')",
     "insert into ops.ledger_corrections (ledger_entry_id, transaction_id) values (1, 32)",
@@ -425,6 +432,7 @@ WORK_OF_JOBS = [
     "update ops.alerts set severity = 'CRITICAL' where id = 42",
     "update ops.alerts set resolved_at = now() where id = 42",
     "select name from ops.locks for update",
+    "select ops.draft_payments('{14}', '{36}')",
     RECORD_SEND.format(36, "on conflict (transaction_id) do update set state = 'in_flight'"),
     RECORD_SEND.format(
         37, "on conflict (transaction_id) do update set state = 'in_flight', payee_name = excluded.payee_name"
@@ -497,6 +505,7 @@ def test_posting_needs_no_membership_in_the_platforms_role(database: Engine, con
     connection = connect_as(APP)
     connection.execute(text(POST.format("disbursement", 34, -500)))
     assert connection.scalar(text("select balance_cents from public.accounts")) == 99_500
+    assert connection.scalar(text("select ops.draft_payments('{14}', '{36}')")) is not None
 
 
 @pytest.mark.parametrize("login", [DAGSTER, "seedtrust_test_nobody"])

@@ -181,7 +181,7 @@ def _is_pending_in(batch_id: int) -> ColumnElement[bool]:
     return and_(HuntingtonTransaction.batch_id == batch_id, HuntingtonTransaction.status == "pending")
 
 
-def _in_flight(own_batch_id: int) -> Subquery:
+def _in_flight(own_batch_id: int | None) -> Subquery:
     """Return every transfer that may still move money, as rows of transaction, request, account and cents.
 
     That is what evidence says is in flight; what another batch that is being processed is about to send; and what the
@@ -217,7 +217,7 @@ def _in_flight(own_batch_id: int) -> Subquery:
                 HuntingtonTransaction.status.in_(("processing", "submitted")),
                 and_(
                     HuntingtonTransaction.status == "pending",
-                    HuntingtonTransaction.batch_id != own_batch_id,
+                    HuntingtonTransaction.batch_id.is_distinct_from(own_batch_id),
                     being_processed,
                 ),
                 is_false_failure(HuntingtonTransaction),
@@ -240,13 +240,11 @@ def _in_flight_cents(session: Session, own_batch_id: int, account_ids: Collectio
     return [(account_id, int(cents)) for account_id, cents in rows]
 
 
-def _conflicts(own_batch_id: int) -> Subquery:
-    """Return, by pending transaction of the batch, another one that has paid or may still pay the same request.
+def transfers_in_the_way(own_batch_id: int | None) -> Subquery:
+    """Return every transaction that has paid its request or may still pay it, as rows of transaction and request.
 
-    All of them in one pass: the platform has no index by request, so a lookup per row would scan the whole table each
-    time.
+    Pending transactions of the own batch are among them only if they may be at the bank already.
     """
-    own = aliased(HuntingtonTransaction)
     in_flight = _in_flight(own_batch_id)
     completed = select(HuntingtonTransaction.id, HuntingtonTransaction.disbursement_request_id).where(
         HuntingtonTransaction.status == "completed"
@@ -254,9 +252,19 @@ def _conflicts(own_batch_id: int) -> Subquery:
     moved = select(TransferEvidence.transaction_id, TransferEvidence.disbursement_request_id).where(
         TransferEvidence.state == State.MOVED.value
     )
-    others = union_all(
+    return union_all(
         select(in_flight.c.transaction_id, in_flight.c.disbursement_request_id), completed, moved
     ).subquery("others")
+
+
+def _conflicts(own_batch_id: int) -> Subquery:
+    """Return, by pending transaction of the batch, another one that has paid or may still pay the same request.
+
+    All of them in one pass: the platform has no index by request, so a lookup per row would scan the whole table each
+    time.
+    """
+    own = aliased(HuntingtonTransaction)
+    others = transfers_in_the_way(own_batch_id)
     return (
         select(own.id.label("id"), func.min(others.c.transaction_id).label("transaction_id"))
         .join(others, others.c.disbursement_request_id == own.disbursement_request_id)
