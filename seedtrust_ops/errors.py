@@ -34,6 +34,10 @@ class DatabaseUnreachable(TransientError):
     """The database could not be reached."""
 
 
+class RowLocked(TransientError):
+    """Another application held a row locked for longer than a statement waits."""
+
+
 class SchemaOutOfDate(SeedTrustError):
     """The database is missing tables or columns that the code uses."""
 

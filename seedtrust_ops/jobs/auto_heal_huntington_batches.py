@@ -22,6 +22,8 @@ from seedtrust_ops.orchestration.schedules import every_minute_if
 from seedtrust_ops.orchestration.shadow_runs import ShadowRun
 
 NAME = "auto_heal_huntington_batches"
+MAX_SHOWN = 5
+"""How many transactions a run's summary names."""
 
 
 def _decide(run: ShadowRun) -> Sequence[Decision]:
@@ -74,7 +76,17 @@ def summarize_heal(report: HealReport) -> str:
     return (
         f"Transfers: {report.inquiry.looked_up} looked up at the bank, {report.feed.transfers} read from its feed, "
         f"{changed} changed, {len(report.inquiry.requeued_transactions)} never sent and pending again. "
-        f"Batches: {len(requeued_batches)} requeued, {len(report.finished)} finished."
+        f"Batches: {len(requeued_batches)} requeued, {len(report.finished)} finished.{_describe_unrecorded(report)}"
+    )
+
+
+def _describe_unrecorded(report: HealReport) -> str:
+    if not report.unrecorded:
+        return ""
+    shown = [f"transaction {one}: {failure.problem}" for one, failure in list(report.unrecorded.items())[:MAX_SHOWN]]
+    return (
+        f" Not recorded, and asked about again in the next run: {len(report.unrecorded)} ({'; '.join(shown)}"
+        f"{'; and more' if len(report.unrecorded) > MAX_SHOWN else ''})."
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from seedtrust_ops.domain.approvals.by_date import approve_due, preview_due
+from seedtrust_ops.domain.approvals.writer import approve, require_all_approved
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.shadow_mode.job_dry_runs import dry_run_approvals_by_date
 from seedtrust_ops.orchestration.approval_output import ApprovalConfig, approval_result, report_approvals
@@ -29,10 +30,14 @@ def dr_auto_approval(
 
     To preview, launch it with `dry_run: true`: the run lists what it would approve and approves nothing.
     """
-    report = run_in_transaction(database.sessions(), preview_due if config.dry_run else approve_due)
+    if config.dry_run:
+        report = run_in_transaction(database.sessions(), preview_due)
+    else:
+        report = approve(database.sessions(), approve_due)
     report_approvals(context, report, dry_run=config.dry_run)
     if not config.dry_run:
         send_queued_emails(context, database, mail)
+        require_all_approved(report)
     return approval_result(report, dry_run=config.dry_run)
 
 

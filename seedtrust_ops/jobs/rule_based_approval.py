@@ -13,6 +13,7 @@ import dagster as dg
 
 from seedtrust_ops.database.listen_notify import REQUEST_PENDING
 from seedtrust_ops.domain.approvals.by_rule import approve_by_rules, find_first_approval, preview_by_rules
+from seedtrust_ops.domain.approvals.writer import approve, require_all_approved
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.shadow_mode.decisions import evaluation_times
 from seedtrust_ops.domain.shadow_mode.job_dry_runs import dry_run_approvals_by_rule
@@ -51,11 +52,14 @@ def rule_based_approval(
 
     To preview, launch it with `dry_run: true`: the run lists what it would approve and approves nothing.
     """
-    work = preview_by_rules if config.dry_run else approve_by_rules
-    report = run_in_transaction(database.sessions(), partial(work, zone=office_zone()))
+    if config.dry_run:
+        report = run_in_transaction(database.sessions(), partial(preview_by_rules, zone=office_zone()))
+    else:
+        report = approve(database.sessions(), partial(approve_by_rules, zone=office_zone()))
     report_approvals(context, report, dry_run=config.dry_run)
     if not config.dry_run:
         send_queued_emails(context, database, mail)
+        require_all_approved(report)
     return approval_result(report, dry_run=config.dry_run)
 
 

@@ -5,6 +5,7 @@ See docs/decisions/failure-messages.md.
 """
 
 import inspect
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
 from seedtrust_ops.database.engine import application_url, is_connection_lost, unreachable_error
-from seedtrust_ops.errors import InputError, SeedTrustError
+from seedtrust_ops.domain.row_failures import is_lock_timeout
+from seedtrust_ops.errors import InputError, RowLocked, SeedTrustError
 
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL)
 """docs/rules.md, section 1: two retries, exponential from 2 seconds (Dagster waits 2, then 6)."""
@@ -36,6 +38,9 @@ def user_facing_failures() -> Iterator[None]:
     except SeedTrustError as error:
         raise _to_failure(str(error), error, retry=error.retry_may_help) from None
     except DBAPIError as error:
+        if is_lock_timeout(error):
+            locked = RowLocked(_describe_lock(error))
+            raise _to_failure(str(locked), locked, retry=True) from None
         if is_connection_lost(error):
             unreachable = unreachable_error(application_url(), error)
             raise _to_failure(str(unreachable), unreachable, retry=True) from error
@@ -94,7 +99,27 @@ def _describe_database_error(error: DBAPIError) -> str:
     return (
         f"The database rejected a statement of this job: {message} ({sqlstate}). The transaction was rolled back. "
         "Either the data violates a constraint or this program has a bug; the traceback is in this failure's metadata."
+        f"{_describe_row(error)}"
     )
+
+
+def _describe_lock(error: DBAPIError) -> str:
+    """Return a sentence on a row that another application held locked, with its table if that is known."""
+    context = getattr(getattr(error.orig, "diag", None), "context", None) or ""
+    table = re.search(r'in relation "(\w+)"', context)
+    row = f"a row of table {table[1]}" if table is not None else "a row or table"
+    return (
+        f"Another application holds {row} locked, and the database did not wait longer. The transaction was rolled "
+        "back, and the next attempt or run repeats it. If this keeps happening, find out which application holds the "
+        "lock."
+    )
+
+
+def _describe_row(error: DBAPIError) -> str:
+    """Return which row a constraint refused, as far as the database names it by a number."""
+    detail = getattr(getattr(error.orig, "diag", None), "message_detail", None) or ""
+    key = re.match(r"Key \((\w*id)\)=\(([0-9]{1,18})\)", detail)
+    return f" The row: {key[1]} {key[2]}." if key is not None else ""
 
 
 def _sqlstate(error: DBAPIError) -> str | None:

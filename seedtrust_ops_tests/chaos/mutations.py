@@ -58,8 +58,9 @@ MUTATIONS = (
         (
             Edit(
                 f"{TRANSFERS}/sender.py",
-                "run_in_transaction, self._sessions, lambda session: self._record_attempts(session, transaction_ids)",
-                "_rolled_back, self._sessions, lambda session: self._record_attempts(session, transaction_ids)",
+                "in self._starts.write(transaction_ids, self._record_attempts) for one in part",
+                "in [_rolled_back(self._sessions, lambda session: self._record_attempts(session, transaction_ids))] "
+                "for one in part",
             ),
             Edit(
                 f"{TRANSFERS}/sender.py",
@@ -70,11 +71,9 @@ MUTATIONS = (
             # The attempt that should have been recorded before is recorded with the response.
             Edit(
                 f"{TRANSFERS}/sender.py",
-                "lambda session: record_responses(session, self._lease, results)",
-                "lambda session: (\n"
-                "            self._record_attempts(session, [one.attempt.transaction_id for one in results]),\n"
-                "            record_responses(session, self._lease, results),\n"
-                "        )",
+                "            record_responses(session, self._lease, [by_id[one] for one in transaction_ids])",
+                "            self._record_attempts(session, transaction_ids)\n"
+                "            record_responses(session, self._lease, [by_id[one] for one in transaction_ids])",
             ),
         ),
     ),

@@ -28,3 +28,12 @@ def test_presence_is_cleared_once_for_all_users(company: Company, sessions: sess
     assert run_in_transaction(sessions, clear_presence) == ClearedPresence(
         users=0, viewed_requests=0, viewed_payments=0
     )
+
+
+def test_locked_user_is_left_on_site_until_the_next_run(sessions: sessionmaker[Session]) -> None:
+    factory = CaseFactory(sessions)
+    locked, _ = factory.user("admin", is_on_site=True), factory.user("admin", is_on_site=True)
+    with sessions() as other:
+        other.execute(select(User.id).where(User.id == locked).with_for_update())
+        assert run_in_transaction(sessions, clear_presence).users == 1
+    assert run_in_transaction(sessions, clear_presence).users == 1

@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+from sqlalchemy import event
 from sqlalchemy.engine import URL
+from sqlalchemy.orm import Session, sessionmaker
 
+from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.migrations.migrator import PLATFORM_SCHEMA
 
 
@@ -42,6 +45,20 @@ def execute(url: URL, statement: str) -> None:
     """
     with psycopg.connect(plain_url(url), autocommit=True) as connection:
         connection.execute(statement.encode())
+
+
+@contextmanager
+def impatient_sessions(url: URL, lock_seconds: float) -> Iterator[sessionmaker[Session]]:
+    """Yield sessions that wait for a locked row for `lock_seconds` instead of 20."""
+    engine = create_application_engine(url)
+
+    def shorten(connection: psycopg.Connection, _record: object) -> None:
+        connection.execute(f"set lock_timeout = '{lock_seconds * 1000:.0f}ms'".encode())
+        connection.commit()
+
+    event.listen(engine, "connect", shorten)
+    yield sessionmaker(engine, expire_on_commit=False)
+    engine.dispose()
 
 
 def plain_url(url: URL) -> str:

@@ -14,6 +14,7 @@ from seedtrust_ops.domain.approvals.writer import (
     lock_approvals,
     preview_approvals,
     record_approvals,
+    record_separately,
 )
 from seedtrust_ops.tables import DisbursementRequest
 
@@ -22,15 +23,21 @@ FIRST_DATE = datetime(2000, 1, 1, tzinfo=UTC)
 """An approval date before this, such as the year 26 or `-infinity`, is a typing error: only a person may approve."""
 
 
-def approve_due(session: Session) -> ApprovalReport:
-    """Approve what is due now by the database's clock and queue the emails, all in one statement."""
+def approve_due(session: Session, *, separately: bool = False) -> ApprovalReport:
+    """Approve what is due now by the database's clock and queue the emails, all in one statement.
+
+    `separately` leaves out, and names, requests of which a row is locked or refused.
+    """
     lock_approvals(session)
-    return record_approvals(
-        session,
+    approve = (
         update(DisbursementRequest)
         .where(*is_approvable(), is_due())
-        .values(status="approved", approved_at=func.now(), approved_by=APPROVED_BY_DATE),
+        .values(status="approved", approved_at=func.now(), approved_by=APPROVED_BY_DATE)
     )
+    if not separately:
+        return record_approvals(session, approve)
+    due = select(DisbursementRequest.id).where(*is_approvable(), is_due()).order_by(DisbursementRequest.id)
+    return record_separately(session, approve, session.scalars(due).all())
 
 
 def is_due() -> ColumnElement[bool]:

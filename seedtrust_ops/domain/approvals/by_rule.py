@@ -25,17 +25,19 @@ from seedtrust_ops.domain.approvals.writer import (
     lock_approvals,
     preview_approvals,
     record_approvals,
+    record_separately,
 )
 from seedtrust_ops.domain.sql_arrays import array_table
 from seedtrust_ops.tables import DisbursementRequest
 
 
-def approve_by_rules(session: Session, zone: tzinfo) -> ApprovalReport:
+def approve_by_rules(session: Session, zone: tzinfo, *, separately: bool = False) -> ApprovalReport:
     """Approve every pending request that a rule matches now and queue the emails, all in one statement.
 
     Args:
         session: in its own transaction, in which nothing has been read yet.
         zone: the office's time zone; daily limits apply to its calendar days.
+        separately: whether to leave out, and name, requests of which a row is locked or refused.
     """
     lock_approvals(session)
     rules = load_rules(session, locked=True)
@@ -45,8 +47,7 @@ def approve_by_rules(session: Session, zone: tzinfo) -> ApprovalReport:
     if not approvals:
         return ApprovalReport()
     decided = _as_rows(approvals)
-    return record_approvals(
-        session,
+    approve = (
         update(DisbursementRequest)
         # A request that was changed since it was read is left for the next run.
         .where(
@@ -57,8 +58,11 @@ def approve_by_rules(session: Session, zone: tzinfo) -> ApprovalReport:
             DisbursementRequest.amount_cents == decided.c.amount_cents,
             *is_approvable(),
         )
-        .values(status="approved", approved_at=approved_at, approved_by=decided.c.approved_by),
+        .values(status="approved", approved_at=approved_at, approved_by=decided.c.approved_by)
     )
+    if not separately:
+        return record_approvals(session, approve)
+    return record_separately(session, approve, sorted(one.request.id for one in approvals))
 
 
 def preview_by_rules(session: Session, zone: tzinfo) -> ApprovalReport:

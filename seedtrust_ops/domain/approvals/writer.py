@@ -3,14 +3,21 @@
 The caller decides which requests to approve and passes the `UPDATE`; this module adds the emails to it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from sqlalchemy import CTE, ColumnElement, FromClause, SQLColumnExpression, exists, func, literal, or_, select, union
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningInsert, Update
 
+from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.locks import Lock, hold_lock
+from seedtrust_ops.domain.row_failures import RowFailure, is_row_failure, limit_lock_waits, write_separately
+from seedtrust_ops.domain.sql_arrays import in_array
+from seedtrust_ops.errors import TransientError
 from seedtrust_ops.tables import (
     Case,
     CaseParty,
@@ -24,6 +31,7 @@ from seedtrust_ops.tables.user_text import cut_text
 
 NOTIFICATION_KIND = "dr-approved"
 MAX_ROWS_SHOWN = 50
+MAX_NAMED = 5
 
 Payee = aliased(User, name="payee")
 
@@ -49,6 +57,27 @@ class ApprovalReport:
     emails: int = 0
     shown: tuple[ApprovedRequest, ...] = ()
     """The first MAX_ROWS_SHOWN requests by id."""
+    failures: Mapping[int, RowFailure] = field(default_factory=dict)
+    """Why requests could not be approved although they are due, by id."""
+
+
+class RequestsNotApproved(TransientError):
+    """A row of some requests is locked or refused by a trigger, so they stay pending; all others were approved."""
+
+
+def require_all_approved(report: ApprovalReport) -> None:
+    """Make it known which due requests could not be approved.
+
+    Raises:
+        RequestsNotApproved: if there are any; the message names them.
+    """
+    if report.failures:
+        shown = [f"request {one} ({failure.problem})" for one, failure in sorted(report.failures.items())[:MAX_NAMED]]
+        more = f" and {len(report.failures) - len(shown)} more" if len(report.failures) > len(shown) else ""
+        raise RequestsNotApproved(
+            f"Not approved: {', '.join(shown)}{more}. They stay pending, and the next run tries again; all others were "
+            "approved. If this repeats, find out which application holds the lock, or approve them in the platform."
+        )
 
 
 def is_approvable() -> tuple[SQLColumnExpression[bool], ...]:
@@ -110,6 +139,44 @@ def record_approvals(session: Session, update: Update) -> ApprovalReport:
     ).cte("approved")
     written = _insert_notifications(approved).cte("written")
     return _report(session, approved, select(func.count()).select_from(written).scalar_subquery())
+
+
+class Approve(Protocol):
+    """Approves what is due, all in one statement or `separately`."""
+
+    def __call__(self, session: Session, *, separately: bool) -> ApprovalReport: ...
+
+
+def approve(sessions: Sessions, work: Approve) -> ApprovalReport:
+    """Approve what is due in one transaction; if a row of one request fails it, once more without those requests."""
+    try:
+        return run_in_transaction(sessions, lambda session: work(session, separately=False))
+    except DBAPIError as error:
+        if not is_row_failure(error):
+            raise
+    return run_in_transaction(sessions, lambda session: work(session, separately=True))
+
+
+def record_separately(session: Session, update: Update, request_ids: Sequence[int]) -> ApprovalReport:
+    """Execute `update` as `record_approvals` does, without the requests of which a row cannot be written.
+
+    Its `failures` name them. Called after `record_approvals` has failed and its transaction was rolled back.
+    """
+    limit_lock_waits(session)
+    failures: dict[int, RowFailure] = {}
+    reports = write_separately(
+        session,
+        request_ids,
+        lambda ids: record_approvals(session, update.where(in_array(DisbursementRequest.id, ids))),
+        failures,
+    )
+    return ApprovalReport(
+        count=sum(one.count for one in reports),
+        amount_cents=sum(one.amount_cents for one in reports),
+        emails=sum(one.emails for one in reports),
+        shown=tuple(row for one in reports for row in one.shown)[:MAX_ROWS_SHOWN],
+        failures=failures,
+    )
 
 
 def preview_approvals(session: Session, approvable: FromClause) -> ApprovalReport:

@@ -256,6 +256,11 @@ class AttemptResult:
     response: TransferResponse
     found: BankTransfer | None = None
 
+    @property
+    def transfer(self) -> BankTransfer | None:
+        """What the bank has, as far as the response or the lookup says."""
+        return self.response.transfer if self.found is None and isinstance(self.response, Originated) else self.found
+
 
 def record_responses(session: Session, lease: Lease, results: Sequence[AttemptResult]) -> None:
     """Record the results: statuses, ledger, requests, emails, alerts, and the outcomes of the attempts.

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import resolve_alert
 from seedtrust_ops.domain.async_runner import run_in_loop
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.row_failures import RowFailure, is_row_failure
 from seedtrust_ops.domain.transfers.attempts import BANK_SUBJECT, open_unauthorized_alert
 from seedtrust_ops.domain.transfers.bank_feed import FeedResult, last_read_at, read_feed
 from seedtrust_ops.domain.transfers.batch_lifecycle import (
@@ -40,6 +42,11 @@ class HealReport:
     inquiry: InquiryResult = field(default_factory=InquiryResult)
     feed: FeedResult = field(default_factory=FeedResult)
     finished: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def unrecorded(self) -> dict[int, RowFailure]:
+        """Why the bank's answer about a transaction could not be recorded, by its id."""
+        return self.feed.unrecorded | self.inquiry.unrecorded
 
 
 def find_reason_to_heal(session: Session) -> str | None:
@@ -80,9 +87,16 @@ def heal(
         BankInquiryFailed: if a lookup got no response; all other lookups were completed and recorded first.
     """
     report = HealReport()
-    report.abandoned = run_in_transaction(
-        sessions, lambda session: reclaim_expired_batches(session, unknown_grace_seconds, was_canceled_by_person)
-    )
+    reclaim_error = None
+    try:
+        report.abandoned = run_in_transaction(
+            sessions, lambda session: reclaim_expired_batches(session, unknown_grace_seconds, was_canceled_by_person)
+        )
+    except DBAPIError as error:
+        if not is_row_failure(error):
+            raise
+        # One batch's row: what the bank says of all transfers is recorded first.
+        reclaim_error = error
     try:
         run_in_loop(lambda: _query_bank(sessions, open_bank, unknown_grace_seconds, was_canceled_by_person, report))
     except BankUnauthorized:
@@ -92,6 +106,8 @@ def heal(
     report.finished |= report.inquiry.finished | report.feed.finished
     if report.inquiry.unanswered:
         raise report.inquiry.unanswered[0]
+    if reclaim_error is not None:
+        raise reclaim_error
     return report
 
 

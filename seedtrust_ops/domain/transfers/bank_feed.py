@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Row, exists, func, or_, select, union
@@ -18,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.row_failures import RowByRow, RowFailure
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.attempts import is_sent_by_us, parse_idempotency_key, record_bank_findings
 from seedtrust_ops.domain.transfers.batch_lifecycle import finish_batches, lock_batches
@@ -67,6 +69,8 @@ class FeedResult:
     transfers: int = 0
     changes: list[StatusChange] = field(default_factory=list)
     finished: dict[int, str] = field(default_factory=dict)
+    unrecorded: dict[int, RowFailure] = field(default_factory=dict)
+    """Why nothing could be recorded for a transaction, by its id; its page is read again by the next auto-heal run."""
 
 
 def last_read_at(session: Session) -> datetime | None:
@@ -83,6 +87,7 @@ async def read_feed(sessions: Sessions, bank: Bank, *, grace_seconds: float) -> 
         BankInquiryFailed, BankUnauthorized: from the bank; recorded pages and their cursor are kept.
     """
     result = FeedResult()
+    rows = RowByRow(sessions, lambda _session: None)
     cursor, now = await asyncio.to_thread(_start, sessions)
     overlap_since = cursor - OVERLAP if cursor else None
     seen_in_overlap: set[str] = set()
@@ -102,16 +107,25 @@ async def read_feed(sessions: Sessions, bank: Bank, *, grace_seconds: float) -> 
         newest = min(max((transfer.updated_at for transfer in page), default=now), now)
         if page and (cursor is None or newest > cursor):
             cursor = newest
-        changes, finished = await asyncio.to_thread(
-            run_in_transaction, sessions, lambda session, matched=matched, upto=cursor: _record(session, matched, upto)
-        )
+        # Behind a transfer that could not be recorded, the cursor stays where it is.
+        upto = None if rows.failures else cursor
+        record = partial(_record_some, matched, upto)
+        parts = await asyncio.to_thread(rows.write, matched.transaction_ids, record)
+        if len(parts) != 1 or rows.failures:
+            record_rest = partial(
+                _record, matches=_Matches(strangers=matched.strangers), read_up_to=None if rows.failures else cursor
+            )
+            parts.append(await asyncio.to_thread(run_in_transaction, sessions, record_rest))
         result.transfers += len(page)
-        result.changes += changes
-        result.finished |= finished
+        for changes, finished in parts:
+            result.changes += changes
+            result.finished |= finished
+    result.unrecorded = rows.failures
     if overlap_since is not None:
         await check_for_missing_transfers(sessions, bank, overlap_since, seen_in_overlap, grace_seconds=grace_seconds)
     read_up_to = cursor or now - FIRST_READ_WINDOW + OVERLAP
-    await asyncio.to_thread(run_in_transaction, sessions, lambda session: _complete(session, read_up_to))
+    if not result.unrecorded:
+        await asyncio.to_thread(run_in_transaction, sessions, lambda session: _complete(session, read_up_to))
     return result
 
 
@@ -136,6 +150,18 @@ class _Matches:
     explained: dict[int, BankTransfer] = field(default_factory=dict)
     second: list[tuple[int, BankTransfer]] = field(default_factory=list)
     strangers: list[Stranger] = field(default_factory=list)
+
+    @property
+    def transaction_ids(self) -> list[int]:
+        """The transactions that the transfers belong to."""
+        return sorted(self.explained.keys() | {transaction_id for transaction_id, _ in self.second})
+
+    def only(self, transaction_ids: Collection[int]) -> "_Matches":
+        """Return the transfers of these transactions."""
+        return _Matches(
+            {one: transfer for one, transfer in self.explained.items() if one in transaction_ids},
+            [(one, transfer) for one, transfer in self.second if one in transaction_ids],
+        )
 
 
 async def _match(sessions: Sessions, bank: Bank, page: Sequence[BankTransfer]) -> _Matches:
@@ -276,6 +302,15 @@ def _open_second_transfer_alerts(session: Session, foreign: dict[int, BankTransf
             "we sent. The payee may have been paid twice: review both transfers with Huntington, then run "
             f"`seedtrust-ops transfers explain {transfer.id}`.",
         )
+
+
+def _record_some(
+    matches: _Matches, read_up_to: datetime | None, session: Session, transaction_ids: Sequence[int]
+) -> tuple[list[StatusChange], dict[int, str]]:
+    """Record the whole page and the cursor, or only the transfers of some transactions."""
+    if list(transaction_ids) == matches.transaction_ids:
+        return _record(session, matches, read_up_to)
+    return _record(session, matches.only(transaction_ids), None)
 
 
 def _record(

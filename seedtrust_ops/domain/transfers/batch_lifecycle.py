@@ -405,7 +405,10 @@ def return_to_queue(session: Session, lease: Lease, error: str | None) -> None:
 
 
 def list_batches_ready_to_finish(session: Session) -> list[int]:
-    """Return the batches, also held ones, without a worker whose transactions are all settled or submitted."""
+    """Lock and return the batches, also held ones, without a worker whose transactions are all settled or submitted.
+
+    Those that another application holds locked are left out.
+    """
     return list(
         session.scalars(
             select(HuntingtonBatch.id)
@@ -415,7 +418,7 @@ def list_batches_ready_to_finish(session: Session) -> list[int]:
                 ~_has_transaction_in(UNFINISHED_STATUSES),
             )
             .order_by(HuntingtonBatch.id)
-            .with_for_update()
+            .with_for_update(skip_locked=True)
         )
     )
 

@@ -5,15 +5,17 @@ See docs/decisions/batch-runs.md.
 """
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import resolve_alert
 from seedtrust_ops.domain.async_runner import run_in_loop
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.row_failures import LOCKED, is_lock_timeout
 from seedtrust_ops.domain.transfers.account_numbers import find_account_number_problems
 from seedtrust_ops.domain.transfers.attempts import BANK_SUBJECT, open_bank_silent_alert, open_unauthorized_alert
 from seedtrust_ops.domain.transfers.batch_lifecycle import (
@@ -63,6 +65,10 @@ class RunCanceled(SeedTrustError):
     """A person canceled the run while it was sending; the batch is held."""
 
 
+class TransactionsPostponed(TransientError):
+    """A row of some transactions is locked or cannot be written, so they wait; all others were sent."""
+
+
 @dataclass(frozen=True)
 class BatchReport:
     """The state of a batch when a worker is done with it: transactions and cents by status.
@@ -101,6 +107,8 @@ def process_batch(sessions: Sessions, open_bank: OpenBank, run: BatchRun) -> Bat
         BankUnauthorized, BankUnreachable, BankNotResponding, BatchStatusChanged: if sending stopped. All responses
             are recorded, unsent transactions are `pending`, and the batch is back in the queue (unless a person
             changed its status).
+        TransactionsPostponed: if rows of some transactions are locked. All others were sent, and the batch is back in
+            the queue.
         RunCanceled: if a person canceled the run. The same, but the batch is held.
         LeaseLost: if another worker took the batch over.
     """
@@ -152,15 +160,18 @@ async def _process_claimed(context: SendingContext, open_bank: OpenBank) -> None
                     was_canceled_by_person=context.run.was_canceled_by_person,
                     lease=context.lease,
                 )
-                sender = BatchSender(context, bank)
+                sender, preflight = BatchSender(context, bank), _Preflight(context)
                 # Repeats only after a refusal for lack of funds, or if somebody adds transactions to the batch.
-                while cancellation.reason is None and (sendable := await asyncio.to_thread(_run_preflight, context)):
+                while cancellation.reason is None and (sendable := await asyncio.to_thread(preflight.run)):
                     funding = await check_funding(context, bank, sendable)
                     if funding.outcome is not FundingOutcome.COVERED:
                         cancellation.cancel(AwaitsFunding(context.run.batch_id, funding))
                         break
                     # After a refusal the first one is sent alone: if the bank still refuses, only that one has failed.
                     await sender.send(sendable[:1] if funding.follows_refusal else sendable)
+                    preflight.postponed |= {one: failure.problem for one, failure in sender.postponed.items()}
+                if cancellation.reason is None and preflight.postponed:
+                    cancellation.cancel(preflight.postponed_error())
             for watch in watches:
                 watch.cancel()
     except BaseExceptionGroup as group:
@@ -169,10 +180,47 @@ async def _process_claimed(context: SendingContext, open_bank: OpenBank) -> None
         raise cancellation.reason
 
 
-def _run_preflight(context: SendingContext) -> list[int]:
-    with context.sessions() as session:
-        problems = find_account_number_problems(session, context.run)
-    return run_in_transaction(context.sessions, lambda session: check_batch(session, context.lease, problems))
+@dataclass
+class _Preflight:
+    """The checks of one batch, repeated until nothing is left to send but what is `postponed`, with the reasons.
+
+    Once it has waited for a locked row as long as the session allows, it leaves locked rows out.
+    """
+
+    context: SendingContext
+    postponed: dict[int, str] = field(default_factory=dict)
+    skip_locked: bool = False
+
+    def run(self) -> list[int]:
+        """Return the transactions that may be sent now."""
+        with self.context.sessions() as session:
+            problems = find_account_number_problems(session, self.context.run)
+        try:
+            return run_in_transaction(self.context.sessions, lambda session: self._check(session, problems))
+        except OperationalError as error:
+            if self.skip_locked or not is_lock_timeout(error):
+                raise
+        self.skip_locked = True
+        return run_in_transaction(self.context.sessions, lambda session: self._check(session, problems))
+
+    def _check(self, session: Session, problems: dict[int, str]) -> list[int]:
+        lease = self.context.lease
+        sendable = check_batch(session, lease, problems, skip_locked=self.skip_locked)
+        if self.skip_locked:
+            pending = select(HuntingtonTransaction.id).where(
+                HuntingtonTransaction.batch_id == lease.batch_id, HuntingtonTransaction.status == "pending"
+            )
+            self.postponed = {**dict.fromkeys(set(session.scalars(pending)) - set(sendable), LOCKED), **self.postponed}
+        return [one for one in sendable if one not in self.postponed]
+
+    def postponed_error(self) -> TransactionsPostponed:
+        """Return the error that names what was postponed."""
+        shown = [f"transaction {one} ({self.postponed[one]})" for one in sorted(self.postponed)[:MAX_REASONS_SHOWN]]
+        more = f" and {len(self.postponed) - len(shown)} more" if len(self.postponed) > len(shown) else ""
+        return TransactionsPostponed(
+            f"Not sent of batch {self.context.run.batch_id}: {', '.join(shown)}{more}. They stay pending, everything "
+            "else was sent, and the batch is queued again. If this repeats, find out which application holds the locks."
+        )
 
 
 async def _maintain_lease(context: SendingContext) -> None:

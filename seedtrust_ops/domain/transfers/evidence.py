@@ -471,13 +471,23 @@ def is_awaiting_settlement() -> ColumnElement[bool]:
 
 
 def require_inquiry_of_sent(session: Session, batch_id: int) -> None:
-    """Set pending transactions of a batch that may be at the bank to `processing`: somebody has set them back."""
+    """Set pending transactions of a batch that may be at the bank to `processing`: somebody has set them back.
+
+    Those that another application holds locked stay pending; they are not sent either.
+    """
     transaction = HuntingtonTransaction
-    session.execute(
-        update(transaction)
+    set_back = session.scalars(
+        select(transaction.id)
         .where(transaction.batch_id == batch_id, transaction.status == "pending", has_evidence().where(is_in_doubt()))
-        .values(status="processing", updated_at=func.clock_timestamp())
-    )
+        .order_by(transaction.id)
+        .with_for_update(skip_locked=True)
+    ).all()
+    if set_back:
+        session.execute(
+            update(transaction)
+            .where(in_array(transaction.id, set_back))
+            .values(status="processing", updated_at=func.clock_timestamp())
+        )
 
 
 def has_evidence() -> ColumnElement[bool]:

@@ -181,13 +181,25 @@ def release_lease(session: Session, lease: Lease) -> None:
 def revoke_expired_leases(session: Session) -> list[int]:
     """Remove the token from every expired lease, so that its late holder can never write again.
 
+    Those of batches that another application holds locked wait for the next run.
+
     Returns:
         The batches of the revoked leases.
     """
     expired = (BatchLease.token.is_not(None), BatchLease.expires_at <= func.clock_timestamp())
+    batches = session.scalars(
+        select(HuntingtonBatch.id)
+        .join(BatchLease, BatchLease.batch_id == HuntingtonBatch.id)
+        .where(*expired)
+        .order_by(HuntingtonBatch.id)
+        .with_for_update(of=HuntingtonBatch, skip_locked=True)
+    ).all()
     # Waits, as `acquire_lease` does, for writes that started while the lease was live.
     locked = session.scalars(
-        select(BatchLease.batch_id).where(*expired).order_by(BatchLease.batch_id).with_for_update()
+        select(BatchLease.batch_id)
+        .where(in_array(BatchLease.batch_id, batches), *expired)
+        .order_by(BatchLease.batch_id)
+        .with_for_update()
     ).all()
     return list(
         session.scalars(

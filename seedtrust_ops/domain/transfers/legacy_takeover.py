@@ -69,7 +69,9 @@ def take_over_legacy_batches(session: Session, quiet_seconds: float, only_batch_
     )
     if only_batch_id is not None:
         query = query.where(HuntingtonBatch.id == only_batch_id)
-    batch_ids = list(session.scalars(query.order_by(HuntingtonBatch.id).with_for_update()))
+    # What another application holds locked waits for the next run.
+    locked = query.order_by(HuntingtonBatch.id).with_for_update(skip_locked=only_batch_id is None)
+    batch_ids = list(session.scalars(locked))
     require_bank_inquiry(session, batch_ids)
     return batch_ids
 

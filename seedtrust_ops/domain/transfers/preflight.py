@@ -136,7 +136,9 @@ def _find_own_problem(one: Candidate) -> str | None:
     return None
 
 
-def check_batch(session: Session, lease: Lease, number_problems: Mapping[int, str]) -> list[int]:
+def check_batch(
+    session: Session, lease: Lease, number_problems: Mapping[int, str], *, skip_locked: bool = False
+) -> list[int]:
     """Check every pending transaction of the batch, record the failures, and return the ids that may be sent.
 
     The accounts are locked meanwhile, so that two batches cannot both spend an account's last cent.
@@ -145,6 +147,7 @@ def check_batch(session: Session, lease: Lease, number_problems: Mapping[int, st
         session: a session with its own transaction.
         lease: the worker's lease on the batch.
         number_problems: the result of `account_numbers.find_account_number_problems`.
+        skip_locked: whether to leave out what other applications hold locked, instead of waiting for it.
 
     Raises:
         LeaseLost, BatchStatusChanged: if this worker may no longer send the batch.
@@ -154,8 +157,13 @@ def check_batch(session: Session, lease: Lease, number_problems: Mapping[int, st
     require_inquiry_of_sent(session, lease.batch_id)
     own_pending = _is_pending_in(lease.batch_id)
     # Lock order: transactions before accounts, as everywhere.
-    session.execute(
-        select(HuntingtonTransaction.id).where(own_pending).order_by(HuntingtonTransaction.id).with_for_update()
+    locked = set(
+        session.scalars(
+            select(HuntingtonTransaction.id)
+            .where(own_pending)
+            .order_by(HuntingtonTransaction.id)
+            .with_for_update(skip_locked=skip_locked)
+        )
     )
     cases = (
         select(DisbursementRequest.case_id)
@@ -166,12 +174,16 @@ def check_batch(session: Session, lease: Lease, number_problems: Mapping[int, st
         select(Account.id, Account.balance_cents)
         .where(Account.case_id.in_(cases))
         .order_by(Account.id)
-        .with_for_update()
+        .with_for_update(skip_locked=skip_locked)
     )
     available: dict[int, int] = {row.id: row.balance_cents for row in session.execute(accounts)}
     for account_id, cents in _in_flight_cents(session, lease.batch_id, available):
         available[account_id] -= cents
-    candidates = _candidates(session, lease.batch_id, number_problems)
+    candidates = [
+        one
+        for one in _candidates(session, lease.batch_id, number_problems)
+        if one.transaction_id in locked and (one.account_id is None or one.account_id in available)
+    ]
     problems = find_problems(candidates, available)
     fail_transactions(session, problems, from_status="pending")
     return [one.transaction_id for one in candidates if one.transaction_id not in problems]

@@ -7,14 +7,18 @@ See docs/decisions/unknown-outcomes.md.
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from sqlalchemy import func, or_, select, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.db_transaction import run_in_transaction
+from seedtrust_ops.domain.row_failures import RowByRow, RowFailure
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.account_numbers import (
     STORED_TRANSFER,
@@ -49,7 +53,7 @@ from seedtrust_ops.domain.transfers.sending_context import (
 )
 from seedtrust_ops.domain.transfers.status_transitions import fail_transactions
 from seedtrust_ops.domain.transfers.unreadable_transfers import require_own_references
-from seedtrust_ops.errors import TransientError
+from seedtrust_ops.errors import SeedTrustError, TransientError
 from seedtrust_ops.ports.bank import (
     Bank,
     BankInquiryFailed,
@@ -66,6 +70,8 @@ from seedtrust_ops.ports.bank import (
     Unauthorized,
 )
 from seedtrust_ops.tables import DisbursementRequest, HuntingtonTransaction, TransferEvidence
+
+Result = TypeVar("Result")
 
 MAX_RESPONSES_PER_COMMIT = 200
 """Maximum responses recorded in one transaction."""
@@ -127,6 +133,17 @@ class BatchSender:
         self._limited_since: float | None = None
         self._prepared: asyncio.Queue[PreparedTransfer | None] = asyncio.Queue(maxsize=2 * self._concurrency)
         self._results: asyncio.Queue[AttemptResult | None] = asyncio.Queue()
+        self._unsent: dict[int, StartedAttempt] = {}
+        """Attempts of which certainly no byte was sent, by transaction id."""
+        self._unrecorded: dict[int, AttemptResult] = {}
+        """Results that could not be recorded, because of a row of that transaction."""
+        fence = partial(lock_lease, lease=self._lease)
+        self._starts, self._records = RowByRow(self._sessions, fence), RowByRow(self._sessions, fence)
+
+    @property
+    def postponed(self) -> dict[int, RowFailure]:
+        """Why transactions stay pending for a later run, by transaction id."""
+        return self._starts.failures
 
     async def send(self, transaction_ids: Sequence[int]) -> None:
         """Send the transactions and record every response; return early if sending is canceled.
@@ -134,14 +151,19 @@ class BatchSender:
         Raises:
             LeaseLost: if another worker has the batch; the latest responses are then not recorded.
         """
-        async with asyncio.TaskGroup() as tasks:
-            recorder = tasks.create_task(self._record_results())
-            tasks.create_task(self._prepare(transaction_ids))
-            workers = [tasks.create_task(self._run_worker()) for _ in range(self._concurrency)]
-            for worker in workers:
-                await worker
-            await self._results.put(None)
-            await recorder
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                recorder = tasks.create_task(self._record_results())
+                tasks.create_task(self._prepare(transaction_ids))
+                workers = [tasks.create_task(self._run_worker()) for _ in range(self._concurrency)]
+                for worker in workers:
+                    await worker
+                await self._results.put(None)
+                await recorder
+        except BaseException as error:
+            await self._record_rest(error)
+            raise
+        await self._record_again()
 
     async def _prepare(self, transaction_ids: Sequence[int]) -> None:
         for chunk in _chunks(transaction_ids, 2 * self._concurrency):
@@ -156,12 +178,29 @@ class BatchSender:
     async def _start_chunk(self, transaction_ids: Sequence[int]) -> list[PreparedTransfer]:
         """Commit the attempts of the transactions about to be sent; cancel sending if none may be sent."""
         try:
-            return await asyncio.to_thread(
-                run_in_transaction, self._sessions, lambda session: self._record_attempts(session, transaction_ids)
-            )
+            return await _in_thread(lambda: self._start(transaction_ids))
         except (TransfersHalted, BatchStatusChanged) as reason:
             self._cancellation.cancel(reason)
             return []
+
+    def _start(self, transaction_ids: Sequence[int]) -> list[PreparedTransfer]:
+        prepared = [one for part in self._starts.write(transaction_ids, self._record_attempts) for one in part]
+        self._unsent |= {one.attempt.transaction_id: one.attempt for one in prepared}
+        refused = {
+            one: f"{NOT_SENT_PREFIX}{failure.problem}"
+            for one, failure in self._starts.failures.items()
+            if one in transaction_ids and not failure.may_pass
+        }
+        if refused:
+            failing = RowByRow(self._sessions, self._starts.fence)
+            failing.write(list(refused), lambda session, ids: self._fail(session, {one: refused[one] for one in ids}))
+            for one in refused.keys() - failing.failures.keys():
+                del self._starts.failures[one]
+        return prepared
+
+    def _fail(self, session: Session, reasons: Mapping[int, str]) -> None:
+        lock_lease(session, self._lease)
+        fail_transactions(session, reasons, from_status="pending")
 
     def _record_attempts(self, session: Session, transaction_ids: Sequence[int]) -> list[PreparedTransfer]:
         read_at = read_clocks()
@@ -214,7 +253,7 @@ class BatchSender:
     async def _run_worker(self) -> None:
         while (one := await self._prepared.get()) is not None:
             # Only once: if the database is so slow that no attempt is ever fresh, sending must continue.
-            result = await self._send_one(one) if one.is_fresh else AttemptResult(one.attempt, STALE)
+            result = await self._try(one) if one.is_fresh else self._result(one.attempt, STALE)
             while isinstance(result.response, RateLimited | Postponed) and self._cancellation.reason is None:
                 # The transaction is pending while it waits and is checked again afterwards: by then its request may
                 # have been denied.
@@ -226,7 +265,7 @@ class BatchSender:
                 again = await self._start_chunk([one.attempt.transaction_id])
                 if not again:
                     break
-                result = await self._send_one(again[0])
+                result = await self._try(again[0])
             else:
                 await self._results.put(result)
 
@@ -247,12 +286,25 @@ class BatchSender:
             run_in_transaction, self._sessions, lambda session: open_rate_limit_alert(session, message)
         )
 
+    def _result(
+        self, attempt: StartedAttempt, response: TransferResponse, found: BankTransfer | None = None
+    ) -> AttemptResult:
+        self._unsent.pop(attempt.transaction_id, None)
+        return AttemptResult(attempt, response, found)
+
+    async def _try(self, one: PreparedTransfer) -> AttemptResult:
+        try:
+            return await self._send_one(one)
+        except Exception as error:
+            error.add_note(f"This happened while transaction {one.attempt.transaction_id} was being sent.")
+            raise
+
     async def _send_one(self, one: PreparedTransfer) -> AttemptResult:
         if self._cancellation.reason is not None:
-            return AttemptResult(one.attempt, NotSent("sending was stopped first"))
+            return self._result(one.attempt, NotSent("sending was stopped first"))
         if self._resume_at > time.monotonic():
-            return AttemptResult(one.attempt, Postponed("the bank asked us to wait"))
-        response = await self._bank.create_transfer(one.order, self._may_send)
+            return self._result(one.attempt, Postponed("the bank asked us to wait"))
+        response = await self._bank.create_transfer(one.order, lambda: self._may_send(one.attempt))
         found = None
         if isinstance(response, OutcomeUnknown | IdempotencyConflict | Refused):
             try:
@@ -266,13 +318,17 @@ class BatchSender:
             # If the bank keeps refused transfers, the refusal has the reason.
             found = None
         self._react_to(one.attempt.transaction_id, response, found)
-        return AttemptResult(one.attempt, response, found)
+        return self._result(one.attempt, response, found)
 
-    def _may_send(self) -> bool:
+    def _may_send(self, attempt: StartedAttempt) -> bool:
         """Check once more: a worker that was frozen while it connected must not send after its lease has expired."""
         if self._cancellation.lease_has_ended:
             self._cancellation.cancel(lease_lost_error(self._lease))
-        return self._cancellation.reason is None
+        if self._cancellation.reason is not None:
+            return False
+        # From here on it counts as sent.
+        self._unsent.pop(attempt.transaction_id, None)
+        return True
 
     async def _look_up(self, transaction_id: int) -> BankTransfer | None:
         """Return the bank's transfer under the transaction's key, or None; raises `BankInquiryFailed`."""
@@ -327,9 +383,39 @@ class BatchSender:
                 )
 
     async def _record_now(self, results: Sequence[AttemptResult]) -> None:
-        await asyncio.to_thread(
-            run_in_transaction, self._sessions, lambda session: record_responses(session, self._lease, results)
-        )
+        by_id = {one.attempt.transaction_id: one for one in results}
+
+        def record(session: Session, transaction_ids: Sequence[int]) -> None:
+            record_responses(session, self._lease, [by_id[one] for one in transaction_ids])
+
+        await _in_thread(lambda: self._records.write(sorted(by_id), record))
+        for one, result in by_id.items():
+            if one in self._records.failures:
+                self._unrecorded[one] = result
+            else:
+                self._unrecorded.pop(one, None)
+
+    async def _record_again(self) -> None:
+        """Record once more what failed because of a row; auto-heal asks about what fails again."""
+        if self._unrecorded:
+            await self._record_now(list(self._unrecorded.values()))
+
+    async def _record_rest(self, error: BaseException) -> None:
+        """Record what is known when sending ends with an error, so that what was not sent is pending at once."""
+        waiting = [self._results.get_nowait() for _ in range(self._results.qsize())]
+        results = [one for one in waiting if one is not None]
+        results += [
+            AttemptResult(attempt, NotSent("sending stopped before it was sent")) for attempt in self._unsent.values()
+        ]
+        if not results:
+            return
+        try:
+            await self._record_now(results)
+        except (SeedTrustError, DBAPIError) as record_error:
+            error.add_note(
+                f"The results of {len(results)} transactions could not be recorded ({type(record_error).__name__}); "
+                "auto-heal will look them up."
+            )
 
     async def _record_results(self) -> None:
         more = True
@@ -348,6 +434,17 @@ class BatchSender:
                 while waiting[-1] is not None and len(waiting) < MAX_RESPONSES_PER_COMMIT:
                     waiting.append(await self._results.get())
         return waiting
+
+
+async def _in_thread(work: Callable[[], Result]) -> Result:
+    """Run `work` in a thread; if this task is canceled, wait for the thread first, because it cannot be stopped."""
+    thread = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait([thread])
+        thread.exception()
+        raise
 
 
 def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -7,13 +7,14 @@ See docs/decisions/unknown-outcomes.md.
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, CompoundSelect, Select, and_, exists, false, func, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.row_failures import RowByRow, RowFailure
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.attempts import (
     AttemptEnd,
@@ -89,6 +90,8 @@ class InquiryResult:
     finished: dict[int, str] = field(default_factory=dict)
     unanswered: list[BankInquiryFailed] = field(default_factory=list)
     """One error for each page of lookups without a response; the next auto-heal run repeats them."""
+    unrecorded: dict[int, RowFailure] = field(default_factory=dict)
+    """Why nothing could be recorded for a transaction, by its id; the next auto-heal run repeats its lookup."""
 
     def add(self, other: "InquiryResult") -> None:
         """Add the results of another page."""
@@ -151,6 +154,7 @@ async def look_up_open_transactions(
     if lease is not None:
         await asyncio.to_thread(run_in_transaction, sessions, lambda session: _require_inquiry_of_sent(session, lease))
     result = InquiryResult()
+    rows = RowByRow(sessions, lambda session: _lock_batch(session, lease))
     after = 0
     while page := await asyncio.to_thread(_next_page, sessions, after, lease):
         after = page.transactions[-1].id
@@ -163,8 +167,16 @@ async def look_up_open_transactions(
                 break
             continue
         recorder = _PageRecorder(page, transfers, ambiguous, unknown_grace_seconds, was_canceled_by_person, lease)
-        result.add(await asyncio.to_thread(run_in_transaction, sessions, recorder.record))
+        for part in await asyncio.to_thread(rows.write, [one.id for one in page.transactions], recorder.record):
+            result.add(part)
+    result.unrecorded = rows.failures
     return result
+
+
+def _lock_batch(session: Session, lease: Lease | None) -> None:
+    if lease is not None:
+        lock_batches(session, [lease.batch_id])
+        lock_lease(session, lease)
 
 
 def _require_inquiry_of_sent(session: Session, lease: Lease) -> None:
@@ -236,7 +248,7 @@ async def _query_bank(
 
 @dataclass(frozen=True)
 class _PageRecorder:
-    """Records the bank's statuses of one page of open transactions, in one database transaction."""
+    """Records the bank's statuses of one page of open transactions, or of some of them."""
 
     page: _Page
     transfers: Mapping[int, BankTransfer]
@@ -245,7 +257,17 @@ class _PageRecorder:
     was_canceled_by_person: WasCanceledByPerson
     lease: Lease | None
 
-    def record(self, session: Session) -> InquiryResult:
+    def record(self, session: Session, transaction_ids: Collection[int]) -> InquiryResult:
+        """Record the statuses of these transactions of the page, in one database transaction."""
+        some = [one for one in self.page.transactions if one.id in set(transaction_ids)]
+        recorder = replace(
+            self,
+            page=replace(self.page, transactions=some),
+            transfers={one.id: self.transfers[one.id] for one in some if one.id in self.transfers},
+        )
+        return recorder._record(session)
+
+    def _record(self, session: Session) -> InquiryResult:
         lock_batches(session, {one.batch_id for one in self.page.transactions if one.batch_id is not None})
         if self.lease is not None:
             lock_lease(session, self.lease)
