@@ -55,6 +55,14 @@ def second_with_our_reference(worker: Worker, company: Company) -> str:
     return insert(worker, company.transactions(batch_id)[0].id, None)
 
 
+def second_under_our_key(worker: Worker, company: Company) -> str:
+    batch_id = company.batch([5_000])
+    worker.process(batch_id)
+    transaction_id = company.transactions(batch_id)[0].id
+    worker.bank.control.forget_key(idempotency_key(transaction_id))
+    return insert(worker, transaction_id, idempotency_key(transaction_id))
+
+
 def reference_of_an_unsent_transaction(worker: Worker, company: Company) -> str:
     (transaction,) = company.transactions(company.batch([5_000], status="draft"))
     return insert(worker, transaction.id, None)
@@ -81,6 +89,7 @@ KINDS: dict[Plant, str] = {
     deleted_without_evidence: "its reference is no transaction's number",
     deleted_after_it_was_sent: "was deleted after it was sent",
     second_with_our_reference: "it is a second transfer with the reference of transaction",
+    second_under_our_key: "it is a second transfer under the key of transaction",
     reference_of_an_unsent_transaction: "which we have not sent",
     another_amount_for_a_legacy_transaction: "which is for $50.00",
     one_of_two_for_a_legacy_transaction: "it is one of several transfers",
