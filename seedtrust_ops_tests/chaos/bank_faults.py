@@ -211,7 +211,23 @@ def _refuse_service(batch: BankBatch) -> None:
         simulation.heal()
 
 
+def _run_dry(batch: BankBatch, *, share: float) -> None:
+    """The account has only a share of what the batch needs: nothing is sent, and the batch waits for funds."""
+    simulation = batch.simulation
+    simulation.change_funds(int(share * sum(one.cents for one in BATCH)))
+    simulation.forbid("low funds", "the funding account did not cover its batch")
+    for _ in range(3):
+        batch.process()
+        simulation.evaluate_health()
+        simulation.clocks.pass_time(HOUR)
+        simulation.heal()
+    simulation.allow("low funds")
+
+
 def _foreign_faults() -> Iterator[BankFaultCase]:
+    for share in (0, 0.3, 0.99):
+        run_dry = partial(_run_dry, share=share)
+        yield BankFaultCase("low funds", f"{share:.0%} of what a batch needs", run_dry, "insufficient_funding")
     for status in get_args(Status):
         strangers = partial(_add_strangers, status=status)
         yield BankFaultCase("transfers that are not ours", status, strangers, "unknown_transfer")

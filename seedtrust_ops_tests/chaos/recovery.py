@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.domain.health.batches import BATCH_HELD, batch_held
 from seedtrust_ops.domain.health.evaluator import evaluate
+from seedtrust_ops.domain.health.funding import INSUFFICIENT_FUNDING, insufficient_funding
 from seedtrust_ops.domain.health.ledger import LEDGER_MISMATCH, ledger_mismatch
 from seedtrust_ops.domain.health.rule import HealthRule
 from seedtrust_ops.domain.health.settlement import SETTLEMENT_OVERDUE, settlement_overdue
@@ -35,6 +36,7 @@ def evaluate_health(sessions: Sessions) -> None:
         now: datetime = session.execute(text("select clock_timestamp()")).scalar_one()
     rules = (
         HealthRule(BATCH_HELD, batch_held),
+        HealthRule(INSUFFICIENT_FUNDING, insufficient_funding),
         HealthRule(SETTLEMENT_OVERDUE, partial(settlement_overdue, now=now)),
         HealthRule(LEDGER_MISMATCH, ledger_mismatch),
     )

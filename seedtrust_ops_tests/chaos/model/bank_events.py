@@ -1,7 +1,7 @@
 """What the bank does in the model: it settles, returns, rejects and contradicts itself, and it forgets.
 
-Strangers' transfers appear at it, it reports odd rows, and it fails for ever for one transfer. What it answers to
-single requests is in `state_machine`.
+Strangers' transfers appear at it, it reports odd rows, its funding account runs dry, and it fails for ever for one
+transfer. What it answers to single requests is in `state_machine`.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ import httpx
 
 from seedtrust_ops.sandbox.bank.admin_actions import Status
 from seedtrust_ops.sandbox.bank.control_client import ODD_ROWS
+from seedtrust_ops_tests.chaos.bank_pool import OPENING_CENTS
 from seedtrust_ops_tests.chaos.model.simulation import Simulation
 
 BANK_EVENTS = (
@@ -24,6 +25,8 @@ BANK_EVENTS = (
     "the bank fails for ever for a transfer",
     "a stranger's transfer appears",
     "a transfer of a number that no transaction has appears",
+    "the funding account runs dry",
+    "the funding account is funded",
 )
 STRANGERS: tuple[Status, ...] = ("completed", "accepted", "rejected", "returned")
 NO_TRANSACTION = 10**9
@@ -59,6 +62,8 @@ class BankEvents:
             "a transfer of a number that no transaction has appears": lambda: self._add_stranger(
                 str(NO_TRANSACTION + next(self._numbers)), index
             ),
+            "the funding account runs dry": lambda: self._set_funds(index % 30_000),
+            "the funding account is funded": lambda: self._set_funds(OPENING_CENTS),
         }
 
     def _do(self, action: Callable[[], object]) -> bool:
@@ -73,6 +78,10 @@ class BankEvents:
         is_done = self._do(action)
         self._simulation.change_funds()
         return is_done
+
+    def _set_funds(self, cents: int) -> bool:
+        self._simulation.change_funds(cents)
+        return True
 
     def _misreport(self, reference: str, index: int) -> bool:
         names: Sequence[str] = list(ODD_ROWS)

@@ -44,6 +44,7 @@ class Simulation:
         self._bans: dict[str, SendBan] = {}
         self._lifted_bans: list[tuple[str, SendBan]] = []
         self._pending_bans: dict[str, Callable[[], None]] = {}
+        self._untold: list[Violation] = []
 
     def sql(self, statement: str, **values: Any) -> list[Any]:
         """Run a statement as the platform's applications would, and return its rows."""
@@ -73,13 +74,28 @@ class Simulation:
         `requested_seconds_ago` is when the run was requested; with `same_run`, the run of an earlier process is
         retried.
         """
-        return self.workers.process(
+        process = process or SimulatedProcess()
+        outcome = self.workers.process(
             batch_id,
-            process or SimulatedProcess(),
+            process,
             requested_seconds_ago=requested_seconds_ago,
             same_run=same_run,
             now=self.now(),
         )
+        if outcome == "done" and not process.action_ran and not self.workers.is_running:
+            self._check_wait(batch_id)
+        return outcome
+
+    def _check_wait(self, batch_id: int) -> None:
+        """If a run has ended well and its batch still waits, an alert must say for what."""
+        status = self.scalar("select status from huntington_batches where id = :id", id=batch_id)
+        if status != "queued":
+            return
+        self.evaluate_health()
+        told = "select 1 from ops.alerts where resolved_at is null and detail ~ ('\\m' || :id || '\\M')"
+        if not self.sql(told, id=str(batch_id)):
+            message = f"Batch {batch_id} waits after a run that ended well, and no alert says for what."
+            self._untold.append(Violation(ViolationKind.UNEXPLAINED, message))
 
     def heal(self, process: SimulatedProcess | None = None) -> str:
         """Let a worker run auto-heal; return how that ended."""
@@ -167,6 +183,7 @@ class Simulation:
                 human=self.human,
             ),
             *check_resends(self.bank),
+            *self._untold,
         ]
 
     def unexpected_errors(self) -> list[Violation]:
