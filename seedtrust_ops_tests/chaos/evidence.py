@@ -54,7 +54,7 @@ LEDGER = """
 """
 ALERTS = "select rule, subject from ops.alerts where resolved_at is null"
 ORDERS = """
-    select transaction_id, request_id, account_id, amount_cents, batch_id, batch_status, is_leased
+    select transaction_id, request_id, account_id, amount_cents, approved_cents, batch_id, batch_status, is_leased
       from witness.orders order by transaction_id, attempt
 """
 CORRECTIONS = """
@@ -135,6 +135,7 @@ class Order:
     request_id: int | None
     account_id: int | None
     amount_cents: int
+    approved_cents: int | None
     batch_id: int
     batch_status: str
     is_leased: bool

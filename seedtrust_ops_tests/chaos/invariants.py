@@ -157,7 +157,9 @@ def _sent_without_permission(evidence: Evidence, bans: Sequence[SendBan]) -> Ite
                 yield violation(
                     f"Transaction {transaction_id} was sent (bank request {post['id']}) although {ban.reason}."
                 )
-        if post["amount_cents"] not in {one.amount_cents for one in evidence.orders_of.get(transaction_id, [])}:
+        # A transfer that may have been sent before goes out as it was first ordered, whatever its row says by then.
+        orders = evidence.orders_of.get(transaction_id, [])
+        if post["amount_cents"] not in {cents for one in orders for cents in (one.amount_cents, one.approved_cents)}:
             yield violation(f"Transaction {transaction_id} was sent with an amount that it never had when it was.")
         if transaction_id in evidence.human.changed:
             continue

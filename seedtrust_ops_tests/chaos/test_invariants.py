@@ -164,7 +164,7 @@ CORRUPTIONS: dict[str, tuple[Callable[[FinishedBatch], None], ViolationKind, str
         "different amount",
     ),
     "request for an amount that was never ordered": (
-        _sql("update witness.orders set amount_cents = 1"),
+        _sql("update witness.orders set amount_cents = 1, approved_cents = 1"),
         ViolationKind.SENT_WITHOUT_PERMISSION,
         "an amount that it never had",
     ),

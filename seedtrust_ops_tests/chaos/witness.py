@@ -10,12 +10,13 @@ WITNESS = """
     create schema witness;
     create table witness.orders (
         transaction_id bigint not null, attempt bigint not null, request_id bigint, account_id bigint,
-        amount_cents bigint not null, batch_id bigint not null, batch_status text not null, is_leased boolean not null
+        amount_cents bigint not null, approved_cents bigint, batch_id bigint not null,
+        batch_status text not null, is_leased boolean not null
     );
     create function witness.note_order() returns trigger language plpgsql as $$
     begin
         insert into witness.orders
-        select t.id, new.attempt, t.disbursement_request_id, a.id, t.amount_cents, t.batch_id, b.status,
+        select t.id, new.attempt, t.disbursement_request_id, a.id, t.amount_cents, r.amount_cents, t.batch_id, b.status,
                coalesce(l.token is not null and l.expires_at > clock_timestamp(), false)
           from public.huntington_transactions t
           join public.huntington_batches b on b.id = t.batch_id
