@@ -195,6 +195,8 @@ grant insert, update, delete on ops.report_claims to seedtrust_ops_app;
 grant insert, delete on ops.notification_attachments to seedtrust_ops_app;
 -- For locking the rows; a trigger refuses the update.
 grant update (name) on ops.locks to seedtrust_ops_app;
+-- A trigger records failures; the jobs only record that people were notified of them.
+grant update (notified_at) on ops.transfer_failures to seedtrust_ops_app;
 
 -- A job that hangs must not block others. The engine sets the last two itself; here they apply to every client.
 alter role seedtrust_ops_app set statement_timeout = '10min'; -- not shorter than a report may take

@@ -18,6 +18,7 @@ class Lock(StrEnum):
     BALANCE_REMINDERS = "balance_reminders"
     BALANCE_SNAPSHOT = "balance_snapshot"
     FUNDING = "funding"
+    TRANSFER_FAILURES = "transfer_failures"
 
 
 def hold_lock(session: Session, lock: Lock) -> None:

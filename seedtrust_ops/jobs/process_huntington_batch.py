@@ -20,12 +20,19 @@ from seedtrust_ops.domain.shadow_mode.decisions import Decision, undecided_batch
 from seedtrust_ops.domain.shadow_mode.transfer_dry_runs import dry_run_batch
 from seedtrust_ops.domain.transfers.batch_lifecycle import QueuedBatch, hold_batch, list_queued_batches, lock_batches
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport, process_batch
+from seedtrust_ops.domain.transfers.failure_notices import FAILURE_EMAIL_KINDS
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
 from seedtrust_ops.domain.transfers.sending_context import BatchRun, TransferOptions
 from seedtrust_ops.errors import InputError
 from seedtrust_ops.formatting import format_duration
 from seedtrust_ops.job_policies import run_tags
-from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, FieldCipherResource, HuntingtonResource
+from seedtrust_ops.orchestration.dagster_resources import (
+    DatabaseResource,
+    FieldCipherResource,
+    HuntingtonResource,
+    MailResource,
+)
+from seedtrust_ops.orchestration.email_delivery import configured_alert_emails, sending_queued_emails
 from seedtrust_ops.orchestration.job_factory import JobConfig, automation_status, owners_and_tags, single_op_job
 from seedtrust_ops.orchestration.long_poll import poll_or_wait
 from seedtrust_ops.orchestration.metadata import batch_metadata
@@ -42,6 +49,8 @@ SAME_RUN_RETRY_WINDOW = timedelta(seconds=30)
 """How long a run that returned its batch may take to retry by itself: longer than any pause between its retries."""
 HELD_BY_RUN = "is already being processed by run"
 """In the log of a run whose batch another run holds; `sandbox/demo` looks for it."""
+EMAIL_SECONDS = 60.0
+"""A run sends the emails about its failed transfers for at most this long; auto-heal sends the rest."""
 NO_BATCH = 0
 """The launchpad's default, until a person enters a batch id."""
 CANCELED_RUNS_READ = 200
@@ -81,6 +90,7 @@ def process_huntington_batch(
     database: DatabaseResource,
     huntington: HuntingtonResource,
     field_cipher: FieldCipherResource,
+    mail: MailResource,
 ) -> dict[str, Any]:
     """Send one queued Huntington batch to the bank: each transfer exactly once, regardless of crashes.
 
@@ -95,13 +105,14 @@ def process_huntington_batch(
     if context.run.tags.get(BATCH_TAG) != str(config.batch_id):
         # A person launched this run, or re-executed another batch's: the tag lists it with the batch's other runs.
         context.instance.add_run_tags(context.run_id, {BATCH_TAG: str(config.batch_id)})
-    try:
-        run = _batch_run(context, config, huntington, field_cipher)
-        report = process_batch(database.sessions(), huntington.open, run)
-    except TransfersHalted:
-        # Not a failure that delays the next run: the batch is sent as soon as sending is resumed.
-        context.instance.add_run_tags(context.run_id, {HALTED_TAG: "true"})
-        raise
+    with sending_queued_emails(context, database, mail, max_seconds=EMAIL_SECONDS, kinds=FAILURE_EMAIL_KINDS):
+        try:
+            run = _batch_run(context, config, huntington, field_cipher)
+            report = process_batch(database.sessions(), huntington.open, run)
+        except TransfersHalted:
+            # Not a failure that delays the next run: the batch is sent as soon as sending is resumed.
+            context.instance.add_run_tags(context.run_id, {HALTED_TAG: "true"})
+            raise
     context.log.info(summarize_batch(report))
     context.add_output_metadata(batch_metadata(database.sessions(), report))
     returned = {
@@ -240,6 +251,7 @@ def _batch_run(
         cipher=field_cipher.cipher(),
         options=transfer_options(huntington),
         was_canceled_by_person=partial(was_canceled_by_person, context.instance),
+        alert_emails=configured_alert_emails(),
     )
 
 

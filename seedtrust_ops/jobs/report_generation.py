@@ -20,7 +20,7 @@ from seedtrust_ops.domain.reports.request_queue import count_claimable_requests
 from seedtrust_ops.domain.shadow_mode.decisions import Decision, undecided_requests
 from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource, StorageResource
-from seedtrust_ops.orchestration.email_delivery import send_queued_emails
+from seedtrust_ops.orchestration.email_delivery import sending_queued_emails
 from seedtrust_ops.orchestration.job_factory import JobConfig, owners_and_tags, single_op_job
 from seedtrust_ops.orchestration.metadata import Link, asset_link, markdown_table, report_metadata
 from seedtrust_ops.orchestration.schedules import every_minute_if, office_today
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 NAME = "report_generation"
 ALL_REQUESTS = 0
 """The default in the launchpad; a person replaces it with the id of one request."""
+
+Outcome = tuple[int, Link | str, str, str]
+"""A request's id, its kind or the link to its asset, generated, requeued or failed, and its location or why."""
 
 report_assets = [
     dg.AssetSpec(
@@ -74,10 +77,24 @@ def report_generation(
 
     To generate one request now, launch it with that request's id as `report_id`.
     """
+    # Emails need no bucket: they are sent also if REPORTS_BUCKET is missing or S3 is down.
+    with sending_queued_emails(context, database, mail) as emails:
+        outcomes, refused = _generate(context, config, database, storage)
+    return {
+        **{name: [one[0] for one in outcomes if one[2] == name] for name in ("generated", "failed", "requeued")},
+        "refused": refused,
+        "emails_sent": emails.sent,
+    }
+
+
+def _generate(
+    context: dg.OpExecutionContext, config: ReportGenerationConfig, database: DatabaseResource, storage: StorageResource
+) -> tuple[list[Outcome], int]:
+    """Generate the requests; return what became of each, and how many requests were refused."""
     # The libraries for spreadsheets, PDFs and charts take a second to import, and only a run needs them.
     from seedtrust_ops.domain.reports.generator import GeneratedReport, generate_report, generate_reports
 
-    outcomes: list[tuple[int, Link | str, str, str]] = []
+    outcomes: list[Outcome] = []
     zone = get_settings().location.timezone
     sessions = database.sessions()
     refused = run_in_transaction(sessions, partial(limit_waiting_reports, today=office_today()))
@@ -93,7 +110,6 @@ def report_generation(
             generate_report(sessions, storage.open(), config.report_id, zone=zone)
         ]
     else:
-        # If only emails are due, REPORTS_BUCKET is not needed.
         work = generate_reports(sessions, storage.open(), zone=zone) if waiting else ()
     for result in work:
         request = result.request
@@ -114,16 +130,11 @@ def report_generation(
     context.add_output_metadata(
         {"Requests": markdown_table(["Request", "Kind", "Outcome", "Location or reason"], outcomes)}
     )
-    emails = send_queued_emails(context, database, mail)
     counts = Counter(outcome for _, _, outcome, _ in outcomes)
     context.log.info(
         f"Reports: {counts['generated']} generated, {counts['requeued']} will retry, {counts['failed']} failed."
     )
-    return {
-        **{name: [one[0] for one in outcomes if one[2] == name] for name in ("generated", "failed", "requeued")},
-        "refused": sum(one.count for one in refused),
-        "emails_sent": emails.sent,
-    }
+    return outcomes, sum(one.count for one in refused)
 
 
 def _find_work(sessions: Sessions) -> str | None:

@@ -26,6 +26,7 @@ from seedtrust_ops.tables.ops import (
     TransferAttempt,
     TransferEvidence,
     UnknownTransfer,
+    TransferFailure,
 )
 from seedtrust_ops.tables.platform import (
     Account,
@@ -79,6 +80,7 @@ __all__ = [
     "TransferAttempt",
     "TransferEvidence",
     "UnknownTransfer",
+    "TransferFailure",
     "User",
     "ViewingDisbursementRequest",
     "ViewingPayment",

@@ -135,6 +135,31 @@ class TransferEvidence(OpsTable):
     changed_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class TransferFailure(OpsTable):
+    """One failure or return of a transaction; a trigger inserts it with the status, whoever changes that.
+
+    `is_of_run` is whether the worker of the batch's claim number `generation` did it; otherwise it came later. Its
+    request, amount (cents), payee and reason are those of that moment. `notified_at` is when emails about it were
+    queued, null until then.
+    """
+
+    __tablename__ = "transfer_failures"
+    __table_args__ = (Index("transfer_failures_to_notify", "id", postgresql_where=text("notified_at IS NULL")),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    transaction_id: Mapped[int]
+    batch_id: Mapped[int]
+    generation: Mapped[int]
+    is_of_run: Mapped[bool]
+    status: Mapped[str]
+    disbursement_request_id: Mapped[int | None]
+    amount_cents: Mapped[int]
+    payee_name: Mapped[str]
+    reason: Mapped[str | None]
+    failed_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    notified_at: Mapped[datetime | None]
+
+
 class StatusBeforePayment(OpsTable):
     """The status of a disbursement request before it was marked paid, which a return restores."""
 

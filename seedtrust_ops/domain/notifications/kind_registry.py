@@ -16,11 +16,14 @@ MAX_TABLE_ROWS = 100
 """An email lists at most this many rows, and says how many more there are."""
 MAX_NAME_CHARS = 100
 """A name or another short text that people typed is shown up to this length; it may stand in a sentence of ours."""
+MAX_SENTENCE_CHARS = 300
+"""A cell with sentences is shown up to this length."""
 _ROWS_LEFT_OUT_IN_PREVIEW = 4
 
-ColumnFormat = Literal["text", "day", "date_time", "dollars", "count"]
+ColumnFormat = Literal["text", "sentence", "day", "date_time", "dollars", "count"]
 _VALUES: Mapping[ColumnFormat, str] = {
     "text": "text",
+    "sentence": "sentences",
     "day": "a day",
     "date_time": "a time",
     "dollars": "cents",
@@ -100,9 +103,9 @@ class NotificationKind:
 class Column:
     """A column of the table in an email: the name of its value in each row, its heading and its format.
 
-    Values are what JSON has for them: text (shown like a name that people typed), a day (YYYY-MM-DD), a date_time (ISO
-    8601 with its offset), dollars (integer cents) or a count. None is shown as a dash. Dollars and counts are aligned
-    to the right.
+    Values are what JSON has for them: text (shown like a name that people typed), a sentence (longer; best as the last
+    column), a day (YYYY-MM-DD), a date_time (ISO 8601 with its offset), dollars (integer cents) or a count.
+    None is shown as a dash. Dollars and counts are aligned to the right.
     """
 
     name: str
@@ -142,7 +145,7 @@ class TableEmailKind:
     def variables(self) -> Mapping[str, str]:
         """What each variable means."""
         values = ", ".join(f"{column.name} ({_VALUES[column.format]})" for column in self.columns)
-        return {"as_of": "the day of the figures", "rows": f"a list of objects with {values}"}
+        return {"as_of": "the day of the figures, or null", "rows": f"a list of objects with {values}"}
 
     @property
     def optional(self) -> Mapping[str, str]:
@@ -159,17 +162,18 @@ class TableEmailKind:
             f"{self.name}-cut": Example(self.name, {**variables, "rows_left_out": _ROWS_LEFT_OUT_IN_PREVIEW}),
         }
 
-    def variables_for(self, as_of: date, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    def variables_for(self, as_of: date | None, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """Return an email's variables: the first MAX_TABLE_ROWS of `rows`, and how many were left out.
 
-        The values may be of Python's types (date, aware datetime, int, str, None); those of other names are left out.
+        `as_of` is the day of the figures; None if the email is about something that has happened. The values may be of
+        Python's types (date, aware datetime, int, str, None); those of other names are left out.
 
         Raises:
             ValueError: if a row has no value for a column.
         """
         listed = [self._json_row(row) for row in rows]
         return {
-            "as_of": as_of.isoformat(),
+            "as_of": None if as_of is None else as_of.isoformat(),
             "rows": listed[:MAX_TABLE_ROWS],
             "rows_left_out": max(len(listed) - MAX_TABLE_ROWS, 0),
         }

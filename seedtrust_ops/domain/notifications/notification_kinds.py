@@ -6,6 +6,7 @@ Their templates are in `templates/`, named after the kind. What a kind is, and h
 
 from seedtrust_ops.domain.notifications.kind_registry import (
     MAX_NAME_CHARS,
+    MAX_SENTENCE_CHARS,
     Column,
     NotificationKind,
     TableEmailKind,
@@ -171,13 +172,83 @@ REPORTS_REFUSED = TableEmailKind(
     ],
     urgency=Urgency.PROMPT,
 )
+_TRANSFER_RECIPIENTS = (
+    "The case's escrow specialist; if there is none who is active, its case manager, then all active admins, then the "
+    "addresses in ALERT_EMAILS"
+)
+TRANSFER_FAILED = TableEmailKind(
+    name="transfer-failed",
+    recipients=f"{_TRANSFER_RECIPIENTS}: one email per person and batch run, listing all payments that failed.",
+    subject="{{ count | pluralize('payment') }} failed",
+    introduction="{{ 'This payment was' if count == 1 else 'These payments were' }} not made, and no money has moved.",
+    columns=(
+        Column("case_number", "Case"),
+        Column("request", "Request"),
+        Column("payee_name", "Payee"),
+        Column("amount_cents", "Amount", format="dollars"),
+        Column("explanation", "What happened, and what to do", format="sentence"),
+    ),
+    why=(
+        "You are receiving this email because you are responsible for these cases, or because nobody who is has an "
+        "active account."
+    ),
+    example=[
+        {
+            "case_number": "ST-1042",
+            "request": "5518",
+            "payee_name": "Dana Whitfield",
+            "amount_cents": 245_000,
+            "explanation": "The bank refused the account. Correct the payee's bank details, then put the payment into "
+            "a new batch.",
+        },
+        {
+            "case_number": "ST-1057",
+            "request": "5523",
+            "payee_name": "Marisol Vega",
+            "amount_cents": 80_000,
+            "explanation": "Not sent: disbursement request 5523 is 'denied', not approved. Check the request. If it is "
+            "still to be paid, put the payment into a new batch.",
+        },
+    ],
+    urgency=Urgency.PROMPT,
+)
+TRANSFER_REJECTED = NotificationKind(
+    name="transfer-rejected",
+    recipients=f"{_TRANSFER_RECIPIENTS}, when the bank rejects a payment after its batch was sent.",
+    subject="Payment rejected by the bank: case {{ case_number }}",
+    variables={
+        "case_number": "the case's number",
+        "disbursement_request_id": "the number of the disbursement request that is still unpaid, or null",
+        "transaction_id": "the number of the rejected transaction",
+        "amount_cents": "cents that were not paid",
+        "payee_name": "the payee's full name",
+        "what_happened": "a sentence that says why",
+        "next_step": "a sentence that says what to do",
+    },
+    typed={
+        "case_number": MAX_NAME_CHARS,
+        "payee_name": MAX_NAME_CHARS,
+        "what_happened": MAX_SENTENCE_CHARS,
+        "next_step": MAX_SENTENCE_CHARS,
+    },
+    example={
+        "case_number": "ST-1042",
+        "disbursement_request_id": 5518,
+        "transaction_id": 90_211,
+        "amount_cents": 245_000,
+        "payee_name": "Dana Whitfield",
+        "what_happened": "The bank rejected it: account closed.",
+        "next_step": "Correct the payee's bank details, then put the payment into a new batch.",
+    },
+    urgency=Urgency.PROMPT,
+)
 TRANSFER_RETURNED = NotificationKind(
     name="transfer-returned",
-    recipients="The case's escrow specialist, when the bank returns a payment.",
+    recipients=f"{_TRANSFER_RECIPIENTS}, when the bank returns a payment.",
     subject="Payment returned by the bank: case {{ case_number }}",
     variables={
         "case_number": "the case's number",
-        "disbursement_request_id": "the number of the disbursement request that is unpaid again",
+        "disbursement_request_id": "the number of the disbursement request that is unpaid again, or null",
         "transaction_id": "the number of the returned transaction",
         "amount_cents": "cents that were returned",
         "payee_name": "the payee's full name",

@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, Tem
 from seedtrust_ops.domain.notifications.kind_registry import (
     KINDS,
     MAX_NAME_CHARS,
+    MAX_SENTENCE_CHARS,
     Column,
     ColumnFormat,
     EmailKind,
@@ -93,6 +94,7 @@ class EmailRenderer:
         }
         self._cells: Mapping[ColumnFormat, Callable[[Any], str]] = {
             "text": lambda text: format_typed(text, MAX_NAME_CHARS),
+            "sentence": lambda text: format_typed(text, MAX_SENTENCE_CHARS),
             "day": lambda day: _short_day(date.fromisoformat(day)),
             "date_time": self._format_short_time,
             "dollars": format_cents,

@@ -1,9 +1,11 @@
 """Auto-heal: reclaims expired leases and abandoned batches, and updates open and returned transactions from the bank.
 
-It moves no money: it queries the bank, records the bank's statuses, and requeues what was never sent.
+It moves no money: it queries the bank, records the bank's statuses, requeues what was never sent, and queues emails
+about what failed.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -14,6 +16,7 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.alerts.store import resolve_alert
 from seedtrust_ops.domain.async_runner import run_in_loop
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
+from seedtrust_ops.domain.outbox import count_due_emails
 from seedtrust_ops.domain.row_failures import RowFailure, is_row_failure
 from seedtrust_ops.domain.transfers.attempts import BANK_SUBJECT, open_unauthorized_alert
 from seedtrust_ops.domain.transfers.bank_feed import FeedResult, last_read_at, read_feed
@@ -22,6 +25,7 @@ from seedtrust_ops.domain.transfers.batch_lifecycle import (
     list_batches_ready_to_finish,
     requeue_abandoned_batches,
 )
+from seedtrust_ops.domain.transfers.failure_notices import has_failures_to_notify, notify_of_failures
 from seedtrust_ops.domain.transfers.leases import WasCanceledByPerson, revoke_expired_leases
 from seedtrust_ops.domain.transfers.ledger_posting import alert_unapproved_in_flight
 from seedtrust_ops.domain.transfers.legacy_takeover import take_over_legacy_batches
@@ -50,7 +54,7 @@ class HealReport:
 
 
 def find_reason_to_heal(session: Session) -> str | None:
-    """Return why auto-heal should run, or None if nothing is open and the feed was read recently."""
+    """Return why auto-heal should run, or None if nothing is open or due and the feed was read recently."""
     open_transactions = session.scalars(select(func.count()).select_from(open_transaction_ids().subquery())).one()
     if open_transactions:
         return f"{pluralize(open_transactions, 'transaction')} awaiting bank status"
@@ -59,6 +63,11 @@ def find_reason_to_heal(session: Session) -> str | None:
     ).one()
     if processing:
         return f"{pluralize(processing, 'batch', 'batches')} processing, possibly without a worker"
+    if has_failures_to_notify(session):
+        return "a transfer failed, and nobody has been notified yet"
+    emails = count_due_emails(session)
+    if emails:
+        return f"{pluralize(emails, 'email')} due"
     read_at = last_read_at(session)
     now = session.scalars(select(func.clock_timestamp())).one()
     if read_at is None or now - read_at > MAX_FEED_AGE:
@@ -72,8 +81,9 @@ def heal(
     *,
     unknown_grace_seconds: float,
     was_canceled_by_person: WasCanceledByPerson,
+    alert_emails: Sequence[str] = (),
 ) -> HealReport:
-    """Reclaim what workers abandoned, and record the bank's current statuses.
+    """Reclaim what workers abandoned, record the bank's current statuses, and queue emails about failed transfers.
 
     Args:
         sessions: the application's database.
@@ -81,6 +91,7 @@ def heal(
         unknown_grace_seconds: how long a key may be unknown to the bank before the transaction is requeued.
         was_canceled_by_person: asked about the last run of a batch that would be requeued. If a person canceled it,
             the batch is held.
+        alert_emails: who is emailed about a failed transfer if no user who is responsible for it is active.
 
     Raises:
         BankUnauthorized: if the bank does not accept our API key; an alert is opened first.
@@ -102,6 +113,9 @@ def heal(
     except BankUnauthorized:
         run_in_transaction(sessions, open_unauthorized_alert)
         raise
+    finally:
+        # Whatever the bank says: what has failed is known.
+        run_in_transaction(sessions, lambda session: notify_of_failures(session, alert_emails))
     run_in_transaction(sessions, alert_unapproved_in_flight)
     report.finished |= report.inquiry.finished | report.feed.finished
     if report.inquiry.unanswered:

@@ -27,6 +27,7 @@ from seedtrust_ops.domain.transfers.batch_lifecycle import (
     lock_batches,
     return_to_queue,
 )
+from seedtrust_ops.domain.transfers.failure_notices import notify_of_failures
 from seedtrust_ops.domain.transfers.funding import (
     AwaitsFunding,
     FundingDecision,
@@ -133,6 +134,7 @@ def process_batch(sessions: Sessions, open_bank: OpenBank, run: BatchRun) -> Bat
         )
     except AwaitsFunding as error:
         awaits = _return_batch(context, error)
+        _notify(context)
         return replace(_finished_report(sessions, run.batch_id), awaits=awaits)
     except BaseException as error:
         try:
@@ -142,8 +144,10 @@ def process_batch(sessions: Sessions, open_bank: OpenBank, run: BatchRun) -> Bat
                 f"Batch {claim.batch_id} could not be returned to the queue ({type(return_error).__name__}). Its lease "
                 f"expires within {claim.seconds:g} seconds; auto-heal will then return the batch."
             )
+        _notify_despite(context, error)
         raise
     _finish(context)
+    _notify(context)
     return _finished_report(sessions, run.batch_id)
 
 
@@ -315,6 +319,22 @@ def _return_batch(context: SendingContext, error: BaseException) -> FundingDecis
         return awaits
 
     return run_in_transaction(context.sessions, return_batch)
+
+
+def _notify(context: SendingContext) -> None:
+    """Queue the emails about what failed in this run."""
+    run_in_transaction(context.sessions, lambda session: notify_of_failures(session, context.run.alert_emails))
+
+
+def _notify_despite(context: SendingContext, error: BaseException) -> None:
+    """Queue the emails about what failed before the error; if that fails too, auto-heal does it."""
+    try:
+        _notify(context)
+    except Exception as notify_error:  # noqa: BLE001
+        error.add_note(
+            f"The emails about failed transfers could not be queued ({type(notify_error).__name__}). Auto-heal will do "
+            "it within a minute."
+        )
 
 
 def _finished_report(sessions: Sessions, batch_id: int) -> BatchReport:

@@ -13,7 +13,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert
-from seedtrust_ops.domain.outbox import Email, enqueue_emails
 from seedtrust_ops.domain.sql_arrays import array_parameter, array_table, in_array
 from seedtrust_ops.domain.transfers.evidence import State, is_awaiting_settlement
 from seedtrust_ops.domain.transfers.settlement_deadlines import settles_on
@@ -22,7 +21,6 @@ from seedtrust_ops.formatting import format_dollars, format_short_date
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import (
     Account,
-    Case,
     DisbursementRequest,
     HuntingtonTransaction,
     LedgerCorrection,
@@ -30,7 +28,6 @@ from seedtrust_ops.tables import (
     StatusBeforePayment,
     TransferEvidence,
     UnknownTransfer,
-    User,
 )
 
 
@@ -230,10 +227,7 @@ def alert_unapproved_in_flight(session: Session) -> None:
 
 
 def post_reversals(session: Session, updates: Sequence[TransferUpdate]) -> None:
-    """Post each returned transaction's reversal, raise the balance, reopen its request, and queue an email.
-
-    The email goes to the case's escrow specialist, if that user is active.
-    """
+    """Post each returned transaction's reversal, raise the balance, and reopen its request."""
     if not updates:
         return
     ids = [one.transaction_id for one in updates]
@@ -260,7 +254,6 @@ def post_reversals(session: Session, updates: Sequence[TransferUpdate]) -> None:
         ],
     )
     restore_requests(session, ids)
-    _email_escrow_specialists(session, ids, codes)
 
 
 def restore_requests(session: Session, transaction_ids: Collection[int]) -> None:
@@ -300,44 +293,6 @@ def restore_paid_requests(session: Session, request_ids: Collection[int] | Selec
         )
         # Requests that the legacy worker marked paid had been approved.
         .values(status=func.coalesce(before, "approved"), paid_at=None)
-    )
-
-
-def _email_escrow_specialists(session: Session, transaction_ids: list[int], codes: dict[int, str]) -> None:
-    rows = session.execute(
-        select(
-            TransferEvidence.transaction_id.label("id"),
-            TransferEvidence.amount_cents,
-            TransferEvidence.payee_name,
-            DisbursementRequest.id.label("request_id"),
-            Case.case_number,
-            User.id.label("user_id"),
-            User.email,
-        )
-        .join(DisbursementRequest, DisbursementRequest.id == TransferEvidence.disbursement_request_id)
-        .join(Case, Case.id == DisbursementRequest.case_id)
-        .join(User, User.id == Case.escrow_specialist_id)
-        .where(in_array(TransferEvidence.transaction_id, transaction_ids), User.is_active)
-    )
-    enqueue_emails(
-        session,
-        [
-            Email(
-                dedupe_key=f"transfer-returned:{row.id}:{row.user_id}",
-                kind="transfer-returned",
-                recipient_id=row.user_id,
-                recipient_email=row.email,
-                variables={
-                    "case_number": row.case_number,
-                    "disbursement_request_id": row.request_id,
-                    "transaction_id": row.id,
-                    "amount_cents": row.amount_cents,
-                    "payee_name": row.payee_name,
-                    "return_code": codes[row.id],
-                },
-            )
-            for row in rows
-        ],
     )
 
 

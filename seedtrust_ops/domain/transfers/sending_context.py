@@ -7,6 +7,7 @@ See docs/decisions/leases-and-fencing.md.
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -54,6 +55,8 @@ class BatchRun:
     cipher: FieldCipher
     options: TransferOptions
     was_canceled_by_person: WasCanceledByPerson
+    alert_emails: Sequence[str] = ()
+    """Who is emailed about a failed transfer if no user who is responsible for it is active."""
 
     @property
     def is_canceled_by_person(self) -> bool:

@@ -1,4 +1,4 @@
-"""Applies the bank's statuses to transactions: status, ledger, balance, request and email in one database transaction.
+"""Applies the bank's statuses to transactions: status, ledger, balance and request in one database transaction.
 
 Which of the bank's answers counts is in `evidence`; applying the same one twice changes nothing. The newest answer
 replaces whatever status a person has written.
@@ -54,8 +54,7 @@ def apply_bank_statuses(session: Session, transfers: Mapping[int, BankTransfer])
     """Record the bank's status of each transaction, by transaction id; return what changed.
 
     A completed transfer posts one ledger entry, lowers the balance and marks the request paid. A returned transfer
-    posts its reversal, raises the balance, reopens the request and emails the escrow specialist. The amounts posted
-    are the bank's, in cents.
+    posts its reversal, raises the balance and reopens the request. The amounts posted are the bank's, in cents.
     """
     if not transfers:
         return []

@@ -44,6 +44,7 @@ class Worker:
     name: str = "run-1"
     canceled_runs: set[str] = field(default_factory=set)
     """The runs that a person has canceled."""
+    alert_emails: Sequence[str] = ("oncall@example.test",)
     was_canceled_by_person: WasCanceledByPerson | None = None
     """Answers instead of `canceled_runs`."""
 
@@ -55,6 +56,7 @@ class Worker:
             self.company.cipher,
             replace(self.options, **options),
             was_canceled_by_person=self.was_canceled_by_person or self.canceled_runs.__contains__,
+            alert_emails=self.alert_emails,
         )
         return process_batch(self.company.sessions, self.open_bank, run)
 
@@ -64,6 +66,7 @@ class Worker:
             self.open_bank,
             unknown_grace_seconds=grace_seconds,
             was_canceled_by_person=self.was_canceled_by_person or self.canceled_runs.__contains__,
+            alert_emails=self.alert_emails,
         )
 
     def submit_ach(self, case: BuiltCase, cents: int = 5_000) -> tuple[int, int]:

@@ -1,0 +1,74 @@
+"""Who is emailed about a case when something went wrong: the first in the chain of people who has an active account.
+
+The chain is pinned: escrow specialist, case manager, all active admins, `ALERT_EMAILS`. Which events go along it is
+decided where they happen.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, aliased
+
+from seedtrust_ops.domain.alerts.store import open_alert
+from seedtrust_ops.domain.outbox.email_sink import NOTIFICATIONS_FAILING
+from seedtrust_ops.domain.sql_arrays import in_array
+from seedtrust_ops.tables import Case, User
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """A person to email; `user_id` is None for an address of `ALERT_EMAILS`."""
+
+    user_id: int | None
+    email: str
+
+    @property
+    def key(self) -> str:
+        """The part of a dedupe key that stands for the person."""
+        return self.email if self.user_id is None else str(self.user_id)
+
+
+def find_responsible(
+    session: Session, case_ids: Collection[int], alert_emails: Sequence[str]
+) -> Mapping[int | None, Sequence[Recipient]]:
+    """Return whom to email about each case, and about something that belongs to no case (None).
+
+    Nobody is missing from the result: if the list of a case is empty, there is no active person and no address, and the
+    caller reports that with `alert_nobody_to_notify`.
+    """
+    specialist, manager = aliased(User), aliased(User)
+    rows = session.execute(
+        select(Case.id, specialist.id, specialist.email, manager.id, manager.email)
+        .outerjoin(specialist, (specialist.id == Case.escrow_specialist_id) & specialist.is_active)
+        .outerjoin(manager, (manager.id == Case.case_manager_id) & manager.is_active)
+        .where(in_array(Case.id, case_ids))
+    ).all()
+    others = find_admins(session, alert_emails)
+    found: dict[int | None, Sequence[Recipient]] = {None: others} | dict.fromkeys(case_ids, others)
+    for case_id, specialist_id, specialist_email, manager_id, manager_email in rows:
+        if specialist_id is not None:
+            found[case_id] = [Recipient(specialist_id, specialist_email)]
+        elif manager_id is not None:
+            found[case_id] = [Recipient(manager_id, manager_email)]
+    return found
+
+
+def find_admins(session: Session, alert_emails: Sequence[str]) -> Sequence[Recipient]:
+    """Return all active admins, or the addresses in `alert_emails` if there is none."""
+    admins = session.execute(
+        select(User.id, User.email).where(User.role == "admin", User.is_active).order_by(User.id)
+    ).all()
+    return [Recipient(*row) for row in admins] or [Recipient(None, address) for address in alert_emails]
+
+
+def alert_nobody_to_notify(session: Session, kind: str, what: str) -> None:
+    """Open the alert that nobody could be sent an email of `kind`; `what` says of what, without personal data."""
+    open_alert(
+        session,
+        NOTIFICATIONS_FAILING,
+        f"{kind} emails without a recipient",
+        "HIGH",
+        f"Nobody could be emailed about {what}: no user who is responsible for it is active. Find out who is, and tell "
+        "them. Give the case an active escrow specialist or case manager in the platform.",
+    )
