@@ -45,7 +45,9 @@ def test_tick_with_nothing_open_and_a_recent_feed_launches_nothing(
     feed_was_read(company, timedelta(minutes=14))
     company.batch([100])
     company.batch([100], status="held")
-    assert tick(instance) == "No transfer is awaiting bank status, and the bank's feed was read recently."
+    assert tick(instance) == (
+        "No transfer is awaiting bank status, no email is due, and the bank's feed was read recently."
+    )
 
 
 @pytest.mark.parametrize("ago", [None, timedelta(minutes=16)])

@@ -1,96 +1,90 @@
-"""A mail failure is reported in the run that meets it, and never fails or retries that run."""
+"""Every run that queues emails delivers them itself, and nothing but the mail server is needed for it."""
 
-from typing import Any
-
-import dagster as dg
 import pytest
-from sqlalchemy import text
-from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.domain.notifications.notification_kinds import ALERT_OPENED
-from seedtrust_ops.domain.outbox import Email, enqueue_emails
-from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource
-from seedtrust_ops.orchestration.email_delivery import send_queued_emails
-from seedtrust_ops.orchestration.user_facing_failures import RETRIES
+from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
-from seedtrust_ops_tests.support.environment import SetVariables, process_environment
+from seedtrust_ops.tables import Notification
+from seedtrust_ops_tests.jobs.job_runner import process, run
+from seedtrust_ops_tests.jobs.report_requests import request_report
+from seedtrust_ops_tests.support.environment import SetVariables
+from seedtrust_ops_tests.support.factories import Company
+
+pytestmark = pytest.mark.usefixtures("bank_environment", "mail_environment", "no_retry_delays")
+HEAL = "auto_heal_huntington_batches"
+BAD_NAME = "x" * 36
 
 
-@dg.op(retry_policy=RETRIES)
-def queues_emails(context: dg.OpExecutionContext, database: DatabaseResource, mail: MailResource) -> str:
-    send_queued_emails(context, database, mail)
-    return "done"
+def subjects(mailbox: MailboxProcess) -> list[str]:
+    return [email.subject for email in mailbox.control.emails()]
 
 
-@dg.job(resource_defs={"database": DatabaseResource(), "mail": MailResource()})
-def email_job() -> None:
-    queues_emails()
+def queue_email(company: Company) -> None:
+    case = company.case()
+    with company.sessions.begin() as session:
+        session.add(
+            Notification(
+                dedupe_key=f"transfer-returned:1:{case.specialist_id}",
+                kind="transfer-returned",
+                recipient_id=case.specialist_id,
+                recipient_email="specialist@example.test",
+                subject="",
+                variables={
+                    "case_number": "ST-1",
+                    "disbursement_request_id": 1,
+                    "transaction_id": 1,
+                    "amount_cents": 100,
+                    "payee_name": "Dana",
+                    "return_code": "R03",
+                },
+            )
+        )
 
 
-@pytest.fixture(autouse=True)
-def production(bank_environment: dict[str, str], mail_environment: dict[str, str]) -> None:
-    """The environment of a production process, with the test's database and the session's mail server."""
+def test_batch_run_sends_one_email_for_37_failures(company: Company, mailbox: MailboxProcess) -> None:
+    case = company.case()
+    batch_id = company.batch([100] * 3, case=case)
+    for _ in range(37):
+        company.transaction(batch_id, company.request(case, 100), 100, payee_name=BAD_NAME)
+    assert process(batch_id).success
+    (email,) = mailbox.control.emails()
+    assert email.subject == f"37 payments of batch {batch_id} failed"
+    assert email.text.count("1 to 35 printable characters") == 37
 
 
-def queue_an_email(sessions: sessionmaker[Session]) -> None:
-    with sessions.begin() as session:
-        variables: dict[str, Any] = dict(ALERT_OPENED.example)
-        email = Email("alert:1:opened:ops", "alert-opened", None, "ops@example.test", variables=variables)
-        enqueue_emails(session, [email])
+def test_batch_run_of_which_all_failed_sends_the_email(company: Company, mailbox: MailboxProcess) -> None:
+    case = company.case()
+    batch_id = company.batch(case=case)
+    company.transaction(batch_id, company.request(case, 100), 100, payee_name=BAD_NAME)
+    assert not process(batch_id).success
+    assert subjects(mailbox) == [f"1 payment of batch {batch_id} failed"]
 
 
-def run() -> tuple[str, dict[str, Any]]:
-    """Run the job in one attempt; return the op's return value and its metadata."""
-    result = email_job.execute_in_process(raise_on_error=False)
-    assert result.success
-    assert not any(event.is_step_up_for_retry for event in result.all_events)
-    (handled,) = [event for event in result.all_events if event.is_successful_output]
-    metadata = handled.step_output_data.metadata
-    return result.output_for_node("queues_emails"), {name: value.value for name, value in metadata.items()}
-
-
-def test_emails_are_sent_and_counted(sessions: sessionmaker[Session], mailbox: MailboxProcess) -> None:
-    queue_an_email(sessions)
-    assert run() == ("done", {"Emails sent": 1})
-    assert [email.subject for email in mailbox.control.emails("ops@example.test")] == [
-        "CRITICAL: batch stuck, batch 118"
-    ]
-    assert run() == ("done", {"Emails sent": 0})
-
-
-def test_mail_server_is_not_needed_if_no_email_is_due(set_variables: SetVariables) -> None:
-    set_variables(SMTP_HOST=None)
-    assert run() == ("done", {"Emails sent": 0})
-
-
-def test_missing_variable_is_reported_and_the_job_succeeds(
-    sessions: sessionmaker[Session], set_variables: SetVariables
+def test_healing_sends_its_emails_without_a_bucket(
+    company: Company, bank: BankProcess, mailbox: MailboxProcess, set_variables: SetVariables
 ) -> None:
-    queue_an_email(sessions)
-    set_variables(SMTP_HOST=None)
-    returned, metadata = run()
-    assert returned == "done"
-    assert metadata["Emails still due"] == 1
-    assert metadata["Email error"].startswith("SMTP_HOST is not set. It is ")
+    set_variables(REPORTS_BUCKET=None)
+    case = company.case()
+    batch_id = company.batch(case=case)
+    transaction_id = company.transaction(batch_id, company.request(case, 500), 500, method="ach")
+    assert process(batch_id).success
+    bank.control.return_reference(str(transaction_id), "R03")
+    assert run(HEAL).success
+    (subject,) = subjects(mailbox)
+    assert subject.startswith("Payment returned by the bank: case CASE-")
 
 
-def test_mail_server_outage_is_reported_and_a_later_run_sends(
-    sessions: sessionmaker[Session], mailbox: MailboxProcess, closed_port: int
+@pytest.mark.parametrize(
+    ("job", "missing"),
+    [(HEAL, "HUNTINGTON_API_URL"), (HEAL, "HUNTINGTON_API_KEY"), ("report_generation", "REPORTS_BUCKET")],
+)
+def test_emails_that_are_due_leave_although_the_job_cannot_do_its_work(
+    job: str, missing: str, company: Company, mailbox: MailboxProcess, set_variables: SetVariables
 ) -> None:
-    queue_an_email(sessions)
-    with process_environment(SMTP_PORT=str(closed_port)):
-        returned, metadata = run()
-    assert returned == "done"
-    assert metadata["Emails to retry"] == 1
-    assert f"The mail server 127.0.0.1:{closed_port} can't be used" in metadata["Email error"]
-    with sessions.begin() as session:
-        session.execute(text("update ops.notifications set next_attempt_at = now()"))
-    assert run() == ("done", {"Emails sent": 1})
-    assert mailbox.control.totals()["emails"] == 1
-
-
-def test_lost_database_is_reported_and_the_job_succeeds(closed_port: int) -> None:
-    with process_environment(SEEDTRUST_DATABASE_URL=f"postgresql://ops@127.0.0.1:{closed_port}/gone"):
-        returned, metadata = run()
-    assert returned == "done"
-    assert "Database gone at 127.0.0.1" in metadata["Email error"]
+    set_variables(**{missing: None})
+    request_report(company, "account_balances")
+    queue_email(company)
+    result = run(job)
+    assert not result.success
+    assert missing in result.messages[0]
+    assert subjects(mailbox) == ["Payment returned by the bank: case ST-1"]

@@ -218,18 +218,16 @@ TRANSFER_REJECTED = NotificationKind(
     subject="Payment rejected by the bank: case {{ case_number }}",
     variables={
         "case_number": "the case's number",
-        "disbursement_request_id": "the number of the disbursement request that is still unpaid, or null",
+        "disbursement_request_id": "the number of the disbursement request that is still unpaid, or 'none'",
         "transaction_id": "the number of the rejected transaction",
         "amount_cents": "cents that were not paid",
         "payee_name": "the payee's full name",
-        "what_happened": "a sentence that says why",
-        "next_step": "a sentence that says what to do",
+        "explanation": "sentences that say why, and what to do",
     },
     typed={
         "case_number": MAX_NAME_CHARS,
         "payee_name": MAX_NAME_CHARS,
-        "what_happened": MAX_SENTENCE_CHARS,
-        "next_step": MAX_SENTENCE_CHARS,
+        "explanation": MAX_SENTENCE_CHARS,
     },
     example={
         "case_number": "ST-1042",
@@ -237,8 +235,8 @@ TRANSFER_REJECTED = NotificationKind(
         "transaction_id": 90_211,
         "amount_cents": 245_000,
         "payee_name": "Dana Whitfield",
-        "what_happened": "The bank rejected it: account closed.",
-        "next_step": "Correct the payee's bank details, then put the payment into a new batch.",
+        "explanation": "The bank rejected it: account closed. Correct the payee's bank details, then put the payment "
+        "into a new batch.",
     },
     urgency=Urgency.PROMPT,
 )
@@ -248,7 +246,7 @@ TRANSFER_RETURNED = NotificationKind(
     subject="Payment returned by the bank: case {{ case_number }}",
     variables={
         "case_number": "the case's number",
-        "disbursement_request_id": "the number of the disbursement request that is unpaid again, or null",
+        "disbursement_request_id": "the number of the disbursement request that is unpaid again, or 'none'",
         "transaction_id": "the number of the returned transaction",
         "amount_cents": "cents that were returned",
         "payee_name": "the payee's full name",

@@ -189,17 +189,12 @@ def _emails(failures: Sequence[_Failure], people: Mapping[int | None, Sequence[R
 
 
 def _rejected_email(one: _Failure, person: Recipient) -> Email:
-    explanation = explain_failure(one.reason)
     return Email(
         dedupe_key=f"transfer-rejected:{one.transaction_id}:{person.key}",
         kind=TRANSFER_REJECTED.name,
         recipient_id=person.user_id,
         recipient_email=person.email,
-        variables={
-            **_facts(one),
-            "what_happened": explanation.what,
-            "next_step": explanation.next_step,
-        },
+        variables={**_facts(one), "explanation": explain_failure(one.reason).text},
     )
 
 
@@ -216,7 +211,7 @@ def _returned_email(one: _Failure, person: Recipient) -> Email:
 def _facts(one: _Failure) -> dict[str, Any]:
     return {
         "case_number": one.case_number or "unknown",
-        "disbursement_request_id": one.request_id,
+        "disbursement_request_id": "none" if one.request_id is None else one.request_id,
         "transaction_id": one.transaction_id,
         "amount_cents": one.amount_cents,
         "payee_name": one.payee_name,

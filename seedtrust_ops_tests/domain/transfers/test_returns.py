@@ -39,15 +39,6 @@ def test_return_three_days_later_is_reversed_once_and_emailed(worker: Worker, co
             assert session.scalars(select(BankFeedCursor.read_up_to)).one() <= datetime.now(UTC)
 
 
-def test_inactive_escrow_specialist_gets_no_email(worker: Worker, company: Company) -> None:
-    case = company.case(specialist_active=False)
-    _, transaction_id = worker.submit_ach(case)
-    worker.bank.control.return_reference(str(transaction_id), "R01")
-    worker.heal()
-    with company.sessions() as session:
-        assert session.scalars(select(Notification)).all() == []
-
-
 def test_return_of_an_ach_never_seen_completed_keeps_the_balance(worker: Worker, company: Company) -> None:
     case = company.case(balance_cents=9_000)
     _, transaction_id = worker.submit_ach(case)
