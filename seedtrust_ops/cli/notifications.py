@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from seedtrust_ops.formatting import pluralize
+
 notifications = typer.Typer(no_args_is_help=True, help="List and preview email notifications, and retry failed ones.")
 
 
@@ -49,7 +51,7 @@ def preview(
 
 @notifications.command()
 def retry() -> None:
-    """Requeue all failed emails.
+    """Requeue the failed emails that are still of use.
 
     Run it after you have fixed what made them fail. The next run of a job that sends email delivers them.
     """
@@ -57,8 +59,12 @@ def retry() -> None:
     from seedtrust_ops.domain.outbox.email_sink import requeue_failed
 
     with application_sessions().begin() as session:
-        count = requeue_failed(session)
-    typer.echo(f"Requeued {count} failed {'email' if count == 1 else 'emails'}.")
+        result = requeue_failed(session)
+    typer.echo(f"Requeued {pluralize(result.requeued, 'failed email')}.")
+    if result.out_of_date:
+        typer.echo(f"Not requeued: {pluralize(result.out_of_date, 'email')} too old to be of use.")
+    if result.inactive:
+        typer.echo(f"Not requeued: {pluralize(result.inactive, 'email')} to users who are not active.")
 
 
 def import_email_kinds() -> None:

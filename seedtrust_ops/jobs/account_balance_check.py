@@ -13,6 +13,7 @@ import dagster as dg
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.config import get_settings
+from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 from seedtrust_ops.domain.balances import balance_invariants
 from seedtrust_ops.domain.balances.balance_invariants import Violations
 from seedtrust_ops.domain.balances.snapshot import write_balance_snapshot
@@ -26,6 +27,7 @@ from seedtrust_ops.orchestration.schedules import office_today, weekly_schedule
 from seedtrust_ops.orchestration.shadow_runs import ShadowRun
 
 NAME = "account_balance_check"
+ACCOUNTING_CHECK_FAILED = "accounting_check_failed"
 WEEKS = dg.WeeklyPartitionsDefinition(start_date="2026-01-04", timezone=get_settings().location.timezone)
 PARQUET = "application/vnd.apache.parquet"
 
@@ -100,12 +102,26 @@ def _accounting_check(
     next_step: str,
     description: str,
 ) -> dg.AssetChecksDefinition:
-    """Return an asset check that passes if `find` finds no violation; the text `failed` precedes their number."""
+    """Return an asset check that passes if `find` finds no violation; the text `failed` precedes their number.
 
-    @job_asset_check(account_balances, name=name, description=description)
+    A failed check opens an alert, because nobody looks at the checks of a run that succeeded.
+    """
+
+    @job_asset_check(account_balances, name=name, description=description, opens_alerts=True)
     def check(database: DatabaseResource) -> dg.AssetCheckResult:
-        with database.sessions()() as session:
+        with database.sessions().begin() as session:
             violations = find(session)
+            if violations.count:
+                open_alert(
+                    session,
+                    ACCOUNTING_CHECK_FAILED,
+                    name,
+                    "HIGH",
+                    f"{failed}: {violations.count:,}. {next_step} The check, on the page of asset account_balances, "
+                    "lists them.",
+                )
+            else:
+                resolve_alert(session, ACCOUNTING_CHECK_FAILED, name)
         return dg.AssetCheckResult(
             passed=violations.count == 0,
             severity=dg.AssetCheckSeverity.ERROR,

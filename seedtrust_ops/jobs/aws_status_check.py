@@ -1,15 +1,22 @@
 """Every 5 minutes: checks S3 and CloudFront and posts their status to the internal API.
 
-A component that fails its check is posted as `down` and the run succeeds. The run fails only if posting fails.
+A component that fails its check is posted as `down` and opens an alert, and the run succeeds. It fails only if posting
+fails.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
+from sqlalchemy.orm import Session
 
+from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 from seedtrust_ops.domain.component_checks import check_page, check_storage
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.shadow_mode.job_dry_runs import dry_run_status_check
 from seedtrust_ops.errors import SeedTrustError
+from seedtrust_ops.formatting import MAX_TEXT_CHARS, single_line
 from seedtrust_ops.orchestration.dagster_resources import (
     CloudFrontResource,
     DatabaseResource,
@@ -19,6 +26,9 @@ from seedtrust_ops.orchestration.dagster_resources import (
 from seedtrust_ops.orchestration.job_factory import single_op_job
 from seedtrust_ops.orchestration.metadata import markdown_table
 from seedtrust_ops.orchestration.schedules import interval_schedule
+from seedtrust_ops.ports.component_status import ComponentStatus, Status
+
+COMPONENT_DOWN = "component_down"
 
 
 @single_op_job(
@@ -47,6 +57,7 @@ def aws_status_check(
         except SeedTrustError as error:
             # Still post the other component's status.
             failures.append(error)
+    run_in_transaction(database.sessions(), partial(_update_alerts, statuses=statuses))
     context.add_output_metadata(
         {
             "Components": markdown_table(
@@ -61,6 +72,15 @@ def aws_status_check(
     if failures:
         raise failures[0]
     return {one.component.value: one.status.value for one in statuses}
+
+
+def _update_alerts(session: Session, statuses: Sequence[ComponentStatus]) -> None:
+    for one in statuses:
+        if one.status is Status.DOWN:
+            text = f"{one.component} failed its last check: {single_line(one.detail, MAX_TEXT_CHARS)}"
+            open_alert(session, COMPONENT_DOWN, one.component.value, "MEDIUM", text)
+        else:
+            resolve_alert(session, COMPONENT_DOWN, one.component.value)
 
 
 defs = dg.Definitions(jobs=[aws_status_check], schedules=[interval_schedule(aws_status_check, minutes=5)])

@@ -10,7 +10,14 @@ from seedtrust_ops.errors import TransientError
 
 
 class EmailRejected(Exception):
-    """This email will never be accepted as it is: the address is unknown, or the email is too large."""
+    """The mail server refused this email for good (5xx): the address is unknown, the email is too large.
+
+    `is_of_relay` is whether the reply speaks of the server rather than of this email, such as "relay access denied".
+    """
+
+    def __init__(self, message: str, *, is_of_relay: bool = False) -> None:
+        super().__init__(message)
+        self.is_of_relay = is_of_relay
 
 
 class EmailDeferred(Exception):
@@ -33,7 +40,7 @@ class EmailTransport(Protocol):
         """Send one email; it is the mail server's responsibility once this returns.
 
         Raises:
-            EmailRejected: this email will never be accepted.
+            EmailRejected: this email was refused; so may be all others.
             EmailDeferred: it was not accepted now, or the response was lost.
             MailServerUnavailable: no email can be sent now.
         """

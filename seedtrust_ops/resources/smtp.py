@@ -20,6 +20,8 @@ SMTP_TIMEOUT_SECONDS = 30.0
 """The timeout for one response of the mail server."""
 _LOGIN_REQUIRED_CODES = {530, 535, 538}
 """Replies about our login rather than the email: authentication is required, failed, or needs encryption first."""
+# What relays say if they accept nothing from us: RFC 3463 has 5.7.x for security and policy, and many say it in words.
+_RELAY_REPLY = re.compile(r"^5\d\d 5\.7\.|\brelay|access denied|not permitted|^554 (?!5\.)", re.IGNORECASE)
 _SERVICE_CLOSING_CODE = 421
 _UNREADABLE_CODE = -1
 # RFC 5321, section 4.5.2: a dot at the start of a line is doubled, because a line with only a dot ends the email.
@@ -47,7 +49,7 @@ class SmtpTransport:
         If the connection turns out to be closed before the email was sent, it is reopened once.
 
         Raises:
-            EmailRejected: this email will never be accepted.
+            EmailRejected: this email was refused; so may be all others.
             EmailDeferred: it was not accepted now, or the response was lost.
             MailServerUnavailable: no email can be sent now.
         """
@@ -115,7 +117,9 @@ class SmtpTransport:
         if code in _LOGIN_REQUIRED_CODES:
             raise self._unavailable(f"login required or rejected ({text})")
         if 500 <= code < 600:
-            raise EmailRejected(f"The mail server rejected the email: {text}.")
+            raise EmailRejected(
+                f"The mail server rejected the email: {text}.", is_of_relay=_RELAY_REPLY.search(text) is not None
+            )
         raise EmailDeferred(f"The mail server deferred the email: {text}.")
 
     def _raise_if_closed(self, code: int, reply: bytes) -> None:

@@ -25,8 +25,8 @@ from seedtrust_ops.tables.ops import (
     Switch,
     TransferAttempt,
     TransferEvidence,
-    UnknownTransfer,
     TransferFailure,
+    UnknownTransfer,
 )
 from seedtrust_ops.tables.platform import (
     Account,
@@ -79,8 +79,8 @@ __all__ = [
     "Switch",
     "TransferAttempt",
     "TransferEvidence",
-    "UnknownTransfer",
     "TransferFailure",
+    "UnknownTransfer",
     "User",
     "ViewingDisbursementRequest",
     "ViewingPayment",

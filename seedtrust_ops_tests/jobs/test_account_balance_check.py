@@ -164,6 +164,17 @@ def test_accounting_violations_are_explained_and_listed(company: Company, jobs_e
     assert "-$0.05" in str(found["no_negative_balance"].metadata["First violations"].value)
     assert "CASE-without" in str(found["active_case_has_account"].metadata["First violations"].value)
     assert "| $5.01 | $5.00 | $0.01 |" in str(found["approved_is_covered"].metadata["First violations"].value)
+    assert company.open_alerts() == [("accounting_check_failed", name) for name in sorted(found)]
+
+
+def test_failed_check_notifies_people_until_it_passes(company: Company, jobs_environment: dict[str, str]) -> None:
+    case = company.case()
+    set_account(company, case, balance_cents=-5)
+    run()
+    assert ("accounting_check_failed", "no_negative_balance") in company.open_alerts()
+    set_account(company, case, balance_cents=10_000_000)
+    run()
+    assert company.open_alerts() == []
 
 
 def test_past_week_cannot_be_written(company: Company, jobs_environment: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain import component_checks
 from seedtrust_ops.sandbox.stack import ExternalServices
 from seedtrust_ops_tests.support.environment import SetVariables
+from seedtrust_ops_tests.support.factories import Company
 
 pytestmark = pytest.mark.usefixtures("jobs_environment")
 
@@ -51,6 +52,17 @@ def test_page_error_status_is_posted_as_down_and_the_run_succeeds(
     post = external_services.internal_api.posted_statuses()[1]
     assert post["latency_ms"] is None
     assert f"responded {status}" in post["detail"]
+
+
+def test_component_that_is_down_notifies_people_until_it_is_up(
+    external_services: ExternalServices, company: Company
+) -> None:
+    external_services.cloudfront.respond_with(503)
+    assert run().success
+    assert company.open_alerts() == [("component_down", "cloudfront")]
+    external_services.cloudfront.respond_with(200)
+    assert run().success
+    assert company.open_alerts() == []
 
 
 def test_missing_bucket_is_posted_as_down_and_the_run_succeeds(

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.definitions import defs
+from seedtrust_ops.domain.notifications.renderer import format_day
 from seedtrust_ops.jobs import examples
 from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
@@ -45,7 +46,7 @@ def test_case_close_reminder_uses_the_office_date_and_is_sent_once(
     assert run("case_close_reminders").returned["emails"] == 0
     (on_time,) = mailbox.control.emails(address(factory, case.specialist_id))
     (overdue,) = mailbox.control.emails(address(factory, late.specialist_id))
-    assert on_time.subject == f"Closes today: case {case.case_number}"
+    assert on_time.subject == f"Closes on {format_day(str(office_today()))}: case {case.case_number}"
     assert overdue.subject.startswith(f"Closing is overdue: case {late.case_number}")
 
 

@@ -184,6 +184,26 @@ def test_rejection_or_deferral_applies_to_that_email_only(step: str, reply: byte
         send(settings_for(port))
 
 
+@pytest.mark.parametrize(
+    ("reply", "is_of_relay"),
+    [
+        (b"554 5.7.1 <dana@example.test>: Relay access denied\r\n", True),
+        (b"554 relay access denied\r\n", True),
+        (b"550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain\r\n", True),
+        (b"550 Relaying denied\r\n", True),
+        (b"554 no\r\n", True),
+        (b"550 5.1.1 unknown\r\n", False),
+        (b"550 no such user here\r\n", False),
+        (b"554 5.6.0 content rejected\r\n", False),
+    ],
+)
+def test_refusal_that_speaks_of_the_relay_is_told_apart(reply: bytes, is_of_relay: bool) -> None:
+    replies = (b"220 hello\r\n", b"250 hello\r\n", b"250 ok\r\n", reply, b"250 reset\r\n", b"221 bye\r\n")
+    with scripted_server(*replies) as port, pytest.raises(EmailRejected) as refused:
+        send(settings_for(port))
+    assert refused.value.is_of_relay is is_of_relay
+
+
 def test_unreadable_response_to_an_email_counts_as_lost() -> None:
     replies = (b"220 hello\r\n", b"250 hello\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go on\r\n", b"hm\r\n")
     with scripted_server(*replies) as port, pytest.raises(EmailDeferred, match="it may have accepted it"):

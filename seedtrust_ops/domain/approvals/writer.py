@@ -15,9 +15,11 @@ from sqlalchemy.sql.dml import ReturningInsert, Update
 
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.locks import Lock, hold_lock
+from seedtrust_ops.domain.outbox.recipients import alert_nobody_to_notify
 from seedtrust_ops.domain.row_failures import RowFailure, is_row_failure, limit_lock_waits, write_separately
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.errors import TransientError
+from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.tables import (
     Case,
     CaseParty,
@@ -30,6 +32,8 @@ from seedtrust_ops.tables import (
 from seedtrust_ops.tables.user_text import cut_text
 
 NOTIFICATION_KIND = "dr-approved"
+EMAILED_ROLES = ("intended_parent", "ip_rep")
+"""The roles in a case whose users are emailed, in addition to its manager."""
 MAX_ROWS_SHOWN = 50
 MAX_NAMED = 5
 
@@ -55,6 +59,8 @@ class ApprovalReport:
     count: int = 0
     amount_cents: int = 0
     emails: int = 0
+    without_recipient: int = 0
+    """The approved requests of whose case no intended parent, representative or manager is active."""
     shown: tuple[ApprovedRequest, ...] = ()
     """The first MAX_ROWS_SHOWN requests by id."""
     failures: Mapping[int, RowFailure] = field(default_factory=dict)
@@ -138,7 +144,17 @@ def record_approvals(session: Session, update: Update) -> ApprovalReport:
         DisbursementRequest.approved_by,
     ).cte("approved")
     written = _insert_notifications(approved).cte("written")
-    return _report(session, approved, select(func.count()).select_from(written).scalar_subquery())
+    report = _report(
+        session,
+        approved,
+        select(func.count()).select_from(written).scalar_subquery(),
+        select(func.count()).select_from(approved).where(~_has_recipient(approved)).scalar_subquery(),
+    )
+    if report.without_recipient:
+        alert_nobody_to_notify(
+            session, NOTIFICATION_KIND, f"{pluralize(report.without_recipient, 'approved disbursement request')}"
+        )
+    return report
 
 
 class Approve(Protocol):
@@ -174,6 +190,7 @@ def record_separately(session: Session, update: Update, request_ids: Sequence[in
         count=sum(one.count for one in reports),
         amount_cents=sum(one.amount_cents for one in reports),
         emails=sum(one.emails for one in reports),
+        without_recipient=sum(one.without_recipient for one in reports),
         shown=tuple(row for one in reports for row in one.shown)[:MAX_ROWS_SHOWN],
         failures=failures,
     )
@@ -186,10 +203,12 @@ def preview_approvals(session: Session, approvable: FromClause) -> ApprovalRepor
         session: any session.
         approvable: rows with id, case_id, payee_id, category, amount_cents and approved_by.
     """
-    return _report(session, approvable, literal(0))
+    return _report(session, approvable, literal(0), literal(0))
 
 
-def _report(session: Session, approved: FromClause, emails: ColumnElement[int]) -> ApprovalReport:
+def _report(
+    session: Session, approved: FromClause, emails: ColumnElement[int], without_recipient: ColumnElement[int]
+) -> ApprovalReport:
     rows = session.execute(
         select(
             approved.c.id,
@@ -201,6 +220,7 @@ def _report(session: Session, approved: FromClause, emails: ColumnElement[int]) 
             func.count().over().label("requests"),
             func.sum(approved.c.amount_cents).over().label("cents"),
             emails.label("emails"),
+            without_recipient.label("without_recipient"),
         )
         .join(Case, Case.id == approved.c.case_id)
         .join(Payee, Payee.id == approved.c.payee_id)
@@ -213,6 +233,7 @@ def _report(session: Session, approved: FromClause, emails: ColumnElement[int]) 
         count=rows[0].requests,
         amount_cents=int(rows[0].cents),
         emails=rows[0].emails,
+        without_recipient=rows[0].without_recipient,
         shown=tuple(
             ApprovedRequest(row.id, row.case_number, row.full_name, row.category, row.amount_cents, row.approved_by)
             for row in rows
@@ -220,11 +241,24 @@ def _report(session: Session, approved: FromClause, emails: ColumnElement[int]) 
     )
 
 
+def _has_recipient(approved: CTE) -> ColumnElement[bool]:
+    """Return the SQL condition that an approved request has somebody who is emailed about it."""
+    return or_(
+        exists(User.id).where(
+            CaseParty.case_id == approved.c.case_id,
+            CaseParty.role.in_(EMAILED_ROLES),
+            User.id == CaseParty.user_id,
+            User.is_active,
+        ),
+        exists(User.id).where(Case.id == approved.c.case_id, User.id == Case.case_manager_id, User.is_active),
+    )
+
+
 def _insert_notifications(approved: CTE) -> ReturningInsert[tuple[int]]:
     parties = (
         select(approved.c.id, CaseParty.user_id)
         .join(CaseParty, CaseParty.case_id == approved.c.case_id)
-        .where(CaseParty.role.in_(("intended_parent", "ip_rep")))
+        .where(CaseParty.role.in_(EMAILED_ROLES))
     )
     managers = select(approved.c.id, Case.case_manager_id).join(Case, Case.id == approved.c.case_id)
     # `union` rather than `union all`: a person with two roles in a case gets one email.

@@ -6,7 +6,7 @@ A kind may be declared beside the rule that enqueues its emails. Rendering is in
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -29,6 +29,10 @@ _VALUES: Mapping[ColumnFormat, str] = {
     "dollars": "cents",
     "count": "a whole number",
 }
+
+
+USEFUL_FOR = timedelta(days=14)
+"""How long emails are of use, unless their kind says something else."""
 
 
 class UnknownPreview(SeedTrustError):
@@ -67,6 +71,10 @@ class NotificationKind:
     `typed` names the variables that people typed, with the most characters to show of each. They are shown on one line,
     and web addresses in them are no links. A template also says whose words a whole text is.
 
+    `useful_for` is how long after it was queued an email is still of use; later it is neither sent nor revived, and an
+    alert says so. None means always. `must_reach` is whether an alert also says that its recipient is not active any
+    more, because somebody has to act on it.
+
     `example` has sample variables for previews and tests, with `attachment_name` if a file is attached.
     `other_examples` has more of them by the name of their preview, each complete.
     """
@@ -80,6 +88,8 @@ class NotificationKind:
     example: Mapping[str, Any]
     other_examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     urgency: Urgency = Urgency.ROUTINE
+    useful_for: timedelta | None = USEFUL_FOR
+    must_reach: bool = False
 
     def __post_init__(self) -> None:
         """Register the kind. Raises ValueError if its name or that of an example is taken."""
@@ -125,7 +135,7 @@ class TableEmailKind:
     `subject`, `introduction` and `why` are templates. They may use `as_of` (a day), `rows`, `rows_left_out` and
     `count`, the number of rows with those left out, such as `{{ count | pluralize("case") }}`. `why` is the sentence at
     the end that says why people receive the email. `example` is a list of sample rows. Each row is a mapping with a
-    value for every column.
+    value for every column. `useful_for` and `must_reach` are as in `NotificationKind`.
     """
 
     name: str
@@ -136,6 +146,8 @@ class TableEmailKind:
     example: Sequence[Mapping[str, Any]]
     why: str = ""
     urgency: Urgency = Urgency.ROUTINE
+    useful_for: timedelta | None = USEFUL_FOR
+    must_reach: bool = False
 
     def __post_init__(self) -> None:
         """Register the kind. Raises ValueError if its name or that of an example is taken."""

@@ -4,6 +4,8 @@ Their templates are in `templates/`, named after the kind. What a kind is, and h
 `kind_registry`. All names and figures in the examples are invented.
 """
 
+from datetime import timedelta
+
 from seedtrust_ops.domain.notifications.kind_registry import (
     MAX_NAME_CHARS,
     MAX_SENTENCE_CHARS,
@@ -47,6 +49,7 @@ ALERT_OPENED = NotificationKind(
         "alert-recurred": {**_ALERT_EXAMPLE, "has_recurred": True, "occurrences": 3},
     },
     urgency=Urgency.ALERT,
+    useful_for=None,
 )
 ALERT_RESOLVED = NotificationKind(
     name="alert-resolved",
@@ -55,6 +58,7 @@ ALERT_RESOLVED = NotificationKind(
     variables=_ALERT | {"resolved_at": "when it was resolved, a time"},
     example={**_ALERT_EXAMPLE, "resolved_at": "2026-03-03T14:40:00Z"},
     urgency=Urgency.ALERT,
+    useful_for=timedelta(days=3),
 )
 ALERT_DIGEST = NotificationKind(
     name="alert-digest",
@@ -95,6 +99,7 @@ ALERT_DIGEST = NotificationKind(
         "left_out": 2,
     },
     urgency=Urgency.ALERT,
+    useful_for=timedelta(days=3),
 )
 _REPORT_EXAMPLE = {
     "report_title": "Case ledger",
@@ -171,6 +176,7 @@ REPORTS_REFUSED = TableEmailKind(
         {"request_id": "179", "report": "Disbursements", "requested_at": "2026-03-03T15:00:02Z"},
     ],
     urgency=Urgency.PROMPT,
+    useful_for=timedelta(days=3),
 )
 _TRANSFER_RECIPIENTS = (
     "The case's escrow specialist; if there is none who is active, its case manager, then all active admins, then the "
@@ -211,6 +217,8 @@ TRANSFER_FAILED = TableEmailKind(
         },
     ],
     urgency=Urgency.PROMPT,
+    useful_for=timedelta(days=30),
+    must_reach=True,
 )
 TRANSFER_REJECTED = NotificationKind(
     name="transfer-rejected",
@@ -239,6 +247,8 @@ TRANSFER_REJECTED = NotificationKind(
         "into a new batch.",
     },
     urgency=Urgency.PROMPT,
+    useful_for=timedelta(days=30),
+    must_reach=True,
 )
 TRANSFER_RETURNED = NotificationKind(
     name="transfer-returned",
@@ -262,6 +272,8 @@ TRANSFER_RETURNED = NotificationKind(
         "return_code": "R03",
     },
     urgency=Urgency.PROMPT,
+    useful_for=timedelta(days=30),
+    must_reach=True,
 )
 TRANSFER_SETTLED = NotificationKind(
     name="transfer-settled",
@@ -287,13 +299,15 @@ TRANSFER_SETTLED = NotificationKind(
         "reason": "Huntington confirmed on the phone that no money left",
         "bank_says": "accepted",
     },
+    useful_for=timedelta(days=30),
+    must_reach=True,
 )
 CASE_CLOSE = NotificationKind(
     name="case-close",
     recipients="The case's escrow specialist on its close date, or once later if that day was missed.",
     subject=(
         "{% if late %}Closing is overdue: case {{ case_number }}, due {{ close_on | day }}"
-        "{% else %}Closes today: case {{ case_number }}{% endif %}"
+        "{% else %}Closes on {{ close_on | day }}: case {{ case_number }}{% endif %}"
     ),
     variables={
         "case_number": "the case's number",
@@ -313,6 +327,8 @@ CASE_CLOSE = NotificationKind(
         "open_requests": 2,
     },
     other_examples={"case-close-late": {"case_number": "ST-1042", "close_on": "2026-02-27", "late": True}},
+    useful_for=timedelta(days=7),
+    must_reach=True,
 )
 BALANCE_REMINDER = TableEmailKind(
     name="balance-reminder",
@@ -341,6 +357,7 @@ BALANCE_REMINDER = TableEmailKind(
         }
         for number in (5, 3, 1)
     ],
+    useful_for=timedelta(days=3),
 )
 DR_APPROVED = NotificationKind(
     name="dr-approved",

@@ -7,7 +7,7 @@ See docs/decisions/outbox.md.
 
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -22,6 +22,10 @@ from seedtrust_ops.domain.outbox.queue import Attempt, Claim, Queue, Row
 
 Item = TypeVar("Item")
 RecordResult = Callable[[Session], None]
+
+
+MAX_REFUSED = 20
+"""If the first of a delivery are all refused, it ends after this many."""
 
 
 @dataclass
@@ -42,13 +46,15 @@ class Withheld(Exception):
 
 
 class Sink(ABC, Generic[Row, Item]):
-    """Sends the rows of one queue, one at a time; the three groups of errors say what else may happen.
+    """Sends the rows of one queue, one at a time; the four groups of errors say what else may happen.
 
     Any other error of `send` counts as a deferral: what one row provokes must not hold back the others.
     """
 
     rejections: tuple[type[Exception], ...] = ()
     """This row will never be accepted as it is; others may be."""
+    refusals: tuple[type[Exception], ...] = ()
+    """This row was refused, for a reason of its own or because nothing is accepted now: `find_outage` decides."""
     deferrals: tuple[type[Exception], ...] = ()
     """This row was not accepted now; others may be."""
     outages: tuple[type[Exception], ...] = ()
@@ -61,6 +67,13 @@ class Sink(ABC, Generic[Row, Item]):
     @abstractmethod
     def send(self, item: Item) -> Mapping[str, Any]:
         """Send one item outside of any transaction; return values for columns of the row that was sent."""
+
+    def find_outage(self, refused: Sequence[tuple[Item, Exception]]) -> str | None:
+        """Return why nothing can be sent, if refusals of these items, with nothing accepted, are an outage."""
+        return None
+
+    def on_withheld(self, session: Session, row: Row, reason: Withheld) -> None:
+        """Called in the transaction that records that the row is not sent, before that."""
 
     def on_sent(self, session: Session, item: Item, *, is_first: bool) -> None:
         """Called in the transaction that records that the item was sent, the first of this delivery or a later one."""
@@ -76,11 +89,14 @@ def send_due(sessions: Sessions, queue: Queue[Row], sink: Sink[Row, Item], *, ma
     """Send the rows that are due until none is left or `max_seconds` have passed.
 
     Any number of dispatchers may run at once. A row that is rejected fails alone. In an outage, an attempt is counted
-    for the one row that was being sent and for no other, and the delivery ends.
+    for the one row that was being sent and for no other, and the delivery ends. Refusals wait for the end of the
+    delivery: if all were refused, it may be an outage, and then no attempt is counted.
     """
     delivery = _Delivery(sessions, queue, sink, monotonic() + max_seconds)
     while not delivery.is_over() and (claim := run_in_transaction(sessions, queue.claim)) is not None:
         delivery.send_claimed(claim)
+    if delivery.refused:
+        run_in_transaction(sessions, delivery.record_refused)
     delivery.report.still_due = run_in_transaction(sessions, queue.count_due)
     return delivery.report
 
@@ -94,9 +110,11 @@ class _Delivery(Generic[Row, Item]):
         self.sink = sink
         self.deadline = deadline
         self.report = DeliveryReport()
+        self.refused: list[_Refused[Item]] = []
 
     def is_over(self) -> bool:
-        return self.report.error is not None or monotonic() >= self.deadline
+        nothing_accepted = not self.report.sent and len(self.refused) >= MAX_REFUSED
+        return self.report.error is not None or nothing_accepted or monotonic() >= self.deadline
 
     def send_claimed(self, claim: Claim) -> None:
         """Send one batch. The result of a row and the start of the next one are one transaction."""
@@ -125,6 +143,7 @@ class _Delivery(Generic[Row, Item]):
         try:
             item = self.sink.load(session, row)
         except Withheld as reason:
+            self.sink.on_withheld(session, row, reason)
             self.queue.record_failed(session, row_id, str(reason))
             return _NotStarted.WITHHELD
         if self.queue.retry_policy(row).is_used_up(row.attempts):
@@ -135,7 +154,7 @@ class _Delivery(Generic[Row, Item]):
     def record_and_release(self, record: RecordResult, claim: Claim, session: Session) -> None:
         """Record the last result, and release what was not tried."""
         record(session)
-        self.queue.release(session, claim)
+        self.queue.release(session, claim, keep=[one.attempt.row_id for one in self.refused])
 
     def send(self, claim: Claim, attempt: Attempt, item: Item) -> RecordResult:
         """Send one item, and return the function that records the result."""
@@ -144,6 +163,9 @@ class _Delivery(Generic[Row, Item]):
         except self.sink.rejections as error:
             self.report.failed += 1
             return partial(self.fail, attempt.row_id, str(error))
+        except self.sink.refusals as error:
+            self.refused.append(_Refused(claim, attempt, item, error))
+            return _record_nothing
         except self.sink.deferrals as error:
             return self.defer(claim, attempt, str(error))
         except self.sink.outages as error:
@@ -153,6 +175,21 @@ class _Delivery(Generic[Row, Item]):
             return self.defer(claim, attempt, _describe_unexpected(error))
         self.report.sent += 1
         return partial(self.record_success, attempt, item, values, self.report.sent == 1)
+
+    def record_refused(self, session: Session) -> None:
+        """Record what was refused: each row failed, unless all refusals together are an outage."""
+        if not self.report.sent and self.report.error is None:
+            self.report.error = self.sink.find_outage([(one.item, one.error) for one in self.refused])
+            if self.report.error is not None:
+                self.sink.on_outage(session, self.report.error)
+        if not self.report.sent and self.report.error is not None:
+            self.report.will_retry += len(self.refused)
+            for one in self.refused:
+                self.queue.record_uncounted(session, one.claim, one.attempt, str(one.error))
+        else:
+            self.report.failed += len(self.refused)
+            for one in self.refused:
+                self.fail(one.attempt.row_id, str(one.error), session)
 
     def defer(self, claim: Claim, attempt: Attempt, error: str) -> RecordResult:
         """Count a failed attempt, and return the function that records it: to be retried, or failed if the last."""
@@ -175,6 +212,16 @@ class _Delivery(Generic[Row, Item]):
     ) -> None:
         self.queue.record_sent(session, attempt.row_id, values)
         self.sink.on_sent(session, item, is_first=is_first)
+
+
+@dataclass(frozen=True)
+class _Refused(Generic[Item]):
+    """An item that was refused; what that means is known at the end of the delivery."""
+
+    claim: Claim
+    attempt: Attempt
+    item: Item
+    error: Exception
 
 
 class _NotStarted(Enum):

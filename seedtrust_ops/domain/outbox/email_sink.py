@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from email.charset import QP, Charset
 from email.header import Header
 from email.message import Message
@@ -18,7 +18,7 @@ from email.mime.nonmultipart import MIMENonMultipart
 from email.utils import formataddr, formatdate, parseaddr
 from typing import Any
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import ColumnElement, case, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
@@ -27,7 +27,7 @@ from seedtrust_ops.domain.notifications.kind_registry import KINDS, MAX_NAME_CHA
 from seedtrust_ops.domain.notifications.notification_kinds import ALERT_KINDS
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer, UnsendableEmail
 from seedtrust_ops.domain.outbox.dispatcher import DeliveryReport, Sink, Withheld, send_due
-from seedtrust_ops.domain.outbox.queue import Queue, RetryPolicy, requeue
+from seedtrust_ops.domain.outbox.queue import FAILED, Queue, RetryPolicy, requeue
 from seedtrust_ops.domain.outbox.store import Attachment, count_queued_emails
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.formatting import format_duration, pluralize, shorten, single_line
@@ -61,6 +61,15 @@ So people learn of an outage at most 10 minutes after it ends.
 """
 EMAIL_CLAIM_DURATION = timedelta(minutes=10)
 """With a timeout of 30 seconds per response, an email whose connection has to be reopened takes at most 7 minutes."""
+
+
+FOREVER = timedelta(days=36_500)
+MIN_RECIPIENTS_OF_OUTAGE = 3
+"""If this many recipients are refused and none is accepted, the mail server accepts nothing from us."""
+
+
+class OutOfDate(Withheld):
+    """The email is older than it is of use."""
 
 
 class LinkUnavailable(Exception):
@@ -110,16 +119,37 @@ def send_due_emails(
     return send_due(sessions, queue, _EmailSink(transport, renderer, sign_link), max_seconds=max_seconds)
 
 
-def requeue_failed(session: Session) -> int:
-    """Requeue every failed email with all its attempts, unless its recipient is inactive; return how many.
+@dataclass(frozen=True)
+class RequeuedEmails:
+    """How many failed emails were requeued, and how many were too old or have an inactive recipient."""
 
-    It also resolves the alerts about them: the caller has dealt with their cause.
+    requeued: int
+    out_of_date: int
+    inactive: int
+
+
+def requeue_failed(session: Session) -> RequeuedEmails:
+    """Requeue the failed emails with all their attempts, unless they are out of date or their recipient is inactive.
+
+    It also resolves the alerts about the requeued ones: the caller has dealt with their cause.
     """
     active = select(User.id).where(User.id == Notification.recipient_id, User.is_active)
-    requeued = requeue(session, Notification, or_(Notification.recipient_id.is_(None), active.exists()))
+    is_active = or_(Notification.recipient_id.is_(None), active.exists())
+    requeued = requeue(session, Notification, is_active, _is_up_to_date())
     for kind in {email.kind for email in requeued}:
         resolve_alert(session, NOTIFICATIONS_FAILING, alert_subject(kind))
-    return len(requeued)
+    out_of_date, inactive = session.execute(
+        select(func.count().filter(~_is_up_to_date()), func.count().filter(_is_up_to_date())).where(
+            Notification.status == FAILED
+        )
+    ).one()
+    return RequeuedEmails(len(requeued), out_of_date, inactive)
+
+
+def _is_up_to_date() -> ColumnElement[bool]:
+    """Return the condition that an email is still of use; of an unknown kind, a release that knows it decides."""
+    ages = [(Notification.kind == kind.name, kind.useful_for) for kind in KINDS.values() if kind.useful_for is not None]
+    return Notification.created_at >= func.now() - case(*ages, else_=FOREVER)
 
 
 def alert_subject(kind: str) -> str:
@@ -130,7 +160,8 @@ def alert_subject(kind: str) -> str:
 class _EmailSink(Sink[Notification, DueEmail]):
     """Renders emails and sends them over one connection to the mail server."""
 
-    rejections = (UnsendableEmail, EmailRejected)
+    rejections = (UnsendableEmail,)
+    refusals = (EmailRejected,)
     deferrals = (EmailDeferred, LinkUnavailable)
     outages = (MailServerUnavailable,)
 
@@ -144,6 +175,11 @@ class _EmailSink(Sink[Notification, DueEmail]):
         name = "" if row.recipient_id is None else session.scalars(recipient).one_or_none()
         if name is None:
             raise Withheld(INACTIVE_RECIPIENT)
+        useful_for = KINDS[row.kind].useful_for
+        if useful_for is not None and row.created_at < datetime.now(UTC) - useful_for:
+            raise OutOfDate(
+                f"It was queued more than {format_duration(useful_for.total_seconds())} ago, and is of no use any more."
+            )
         file = session.get(NotificationAttachment, row.id)
         return DueEmail(
             id=row.id,
@@ -179,6 +215,31 @@ class _EmailSink(Sink[Notification, DueEmail]):
             session.execute(delete(NotificationAttachment).where(NotificationAttachment.notification_id == item.id))
         if is_first:
             resolve_alert(session, NOTIFICATIONS_FAILING, MAIL_SERVER)
+
+    def find_outage(self, refused: Sequence[tuple[DueEmail, Exception]]) -> str | None:
+        recipients = {item.recipient_email for item, _ in refused}
+        speaks_of_relay = any(isinstance(error, EmailRejected) and error.is_of_relay for _, error in refused)
+        if len(recipients) < MIN_RECIPIENTS_OF_OUTAGE and not speaks_of_relay:
+            return None
+        # Without the replies, which often contain a recipient's address.
+        return (
+            f"The mail server refused every email ({pluralize(len(refused), 'email')}, "
+            f"{pluralize(len(recipients), 'recipient')}) and accepted none. Check that it relays for us: SMTP_HOST, "
+            "SMTP_USERNAME, SMTP_PASSWORD and EMAIL_FROM. Its replies are in last_error of ops.notifications. Emails "
+            "stay queued."
+        )
+
+    def on_withheld(self, session: Session, row: Notification, reason: Withheld) -> None:
+        if not isinstance(reason, OutOfDate) and not KINDS[row.kind].must_reach:
+            return
+        open_alert(
+            session,
+            NOTIFICATIONS_FAILING,
+            alert_subject(row.kind),
+            "HIGH",
+            f"Email {row.id} ({row.kind}) was not sent. {reason} Nobody else was told: find out from its row in "
+            "ops.notifications what it is about, and tell whoever is responsible now. Then resolve this alert.",
+        )
 
     def on_failed(self, session: Session, row_id: int) -> None:
         kind = session.scalars(select(Notification.kind).where(Notification.id == row_id)).one()

@@ -5,7 +5,7 @@ claim its rows once that time has passed; one that was suspended past it finds t
 """
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
@@ -18,6 +18,7 @@ from seedtrust_ops.tables import OutboxRow
 Row = TypeVar("Row", bound=OutboxRow)
 
 QUEUED, SENT, FAILED = "queued", "sent", "failed"
+MIN_DELAY = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,20 @@ class Queue(Generic[Row]):
             .values(claim_token=None, last_error=error, next_attempt_at=func.now() + attempt.retry_after)
         )
 
+    def record_uncounted(self, session: Session, claim: Claim, attempt: Attempt, error: str) -> None:
+        """Record that an attempt says nothing about the row; it does not count, and the row is retried."""
+        delay = attempt.retry_after or MIN_DELAY
+        session.execute(
+            update(self.table)
+            .where(self.table.id == attempt.row_id, *self._is_held(claim))
+            .values(
+                attempts=self.table.attempts - 1,
+                claim_token=None,
+                last_error=error,
+                next_attempt_at=func.now() + delay,
+            )
+        )
+
     def record_failed(self, session: Session, row_id: int, error: str) -> bool:
         """Record that the row has failed permanently; return False if it is no longer queued."""
         failed = session.execute(
@@ -148,9 +163,16 @@ class Queue(Generic[Row]):
         )
         return failed.one_or_none() is not None
 
-    def release(self, session: Session, claim: Claim) -> None:
-        """Release the rows of a claim that were not tried; they are due at once, locked ones when the claim expires."""
-        untried = select(self.table.id).where(*self._is_held(claim)).with_for_update(skip_locked=True)
+    def release(self, session: Session, claim: Claim, keep: Collection[int] = ()) -> None:
+        """Release the rows of a claim that were not tried; they are due at once, locked ones when the claim expires.
+
+        The rows in `keep` were tried, and stay claimed until their results are recorded.
+        """
+        untried = (
+            select(self.table.id)
+            .where(*self._is_held(claim), self.table.id.not_in(keep))
+            .with_for_update(skip_locked=True)
+        )
         session.execute(
             update(self.table).where(self.table.id.in_(untried)).values(claim_token=None, next_attempt_at=func.now())
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
-from seedtrust_ops.domain.alerts.store import open_alert
+from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 from seedtrust_ops.domain.outbox.email_sink import NOTIFICATIONS_FAILING
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.tables import Case, User
@@ -67,8 +67,17 @@ def alert_nobody_to_notify(session: Session, kind: str, what: str) -> None:
     open_alert(
         session,
         NOTIFICATIONS_FAILING,
-        f"{kind} emails without a recipient",
+        _subject(kind),
         "HIGH",
         f"Nobody could be emailed about {what}: no user who is responsible for it is active. Find out who is, and tell "
         "them. Give the case an active escrow specialist or case manager in the platform.",
     )
+
+
+def resolve_nobody_to_notify(session: Session, kind: str) -> None:
+    """Resolve that alert, because everything that is due has a recipient again."""
+    resolve_alert(session, NOTIFICATIONS_FAILING, _subject(kind))
+
+
+def _subject(kind: str) -> str:
+    return f"{kind} emails without a recipient"

@@ -7,13 +7,15 @@ See docs/decisions/outbox.md.
 
 from datetime import date
 
-from sqlalchemy import Date, func, literal, select, union
+from sqlalchemy import CTE, Date, func, literal, or_, select, union
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.locks import Lock, hold_lock
 from seedtrust_ops.domain.outbox import Email
+from seedtrust_ops.domain.outbox.recipients import alert_nobody_to_notify, resolve_nobody_to_notify
 from seedtrust_ops.domain.sql_ranges import cents_between
+from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.tables import Account, Case, Notification, User
 from seedtrust_ops.tables.user_text import cut_text
 
@@ -26,6 +28,7 @@ def find_balance_reminders(session: Session, today: date) -> list[Email]:
     """Return today's emails about active cases whose account is below its minimum, to people who got none today.
 
     A case manager gets their own cases and every active admin gets all; a manager who is also an admin gets one email.
+    If there is no active admin, an alert counts the accounts whose manager is not active either.
 
     Args:
         session: in a transaction in which the caller also enqueues the emails: another run waits until it ends.
@@ -46,6 +49,7 @@ def find_balance_reminders(session: Session, today: date) -> list[Email]:
         .where(Case.status == "active", Account.balance_cents < Account.minimum_balance_cents)
         .cte("below")
     )
+    _alert_about_unattended(session, below)
     recipients = union(
         select(User.id.label("user_id"), below.c.id.label("account_id")).join(
             below, below.c.case_manager_id == User.id
@@ -98,3 +102,16 @@ def find_balance_reminders(session: Session, today: date) -> list[Email]:
         Email(row.dedupe_key, NOTIFICATION_KIND, row.id, row.email, variables=row.variables)
         for row in session.execute(emails)
     ]
+
+
+def _alert_about_unattended(session: Session, below: CTE) -> None:
+    """Open the alert that nobody is reminded of some accounts, or resolve it if there are none."""
+    is_attended = (
+        select(User.id).where(User.is_active, or_(User.role == "admin", User.id == below.c.case_manager_id)).exists()
+    )
+    unattended = session.scalars(select(func.count()).select_from(below).where(~is_attended)).one()
+    if unattended:
+        what = f"{pluralize(unattended, 'account')} below the minimum balance"
+        alert_nobody_to_notify(session, NOTIFICATION_KIND, what)
+    else:
+        resolve_nobody_to_notify(session, NOTIFICATION_KIND)

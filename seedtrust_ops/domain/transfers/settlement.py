@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.alerts.store import resolve_all_of
 from seedtrust_ops.domain.async_runner import run_in_loop
 from seedtrust_ops.domain.outbox import Email, enqueue_emails
+from seedtrust_ops.domain.outbox.recipients import alert_nobody_to_notify
 from seedtrust_ops.domain.transfers.attempts import (
     AttemptEnd,
     AttemptOutcome,
@@ -418,6 +419,10 @@ def _email_admins(session: Session, decision: Settlement, bank_status: str | Non
     admins = session.execute(
         select(User.id, User.email).where(User.role == "admin", User.is_active).order_by(User.id)
     ).all()
+    if not admins:
+        alert_nobody_to_notify(
+            session, "transfer-settled", f"transaction {decision.transaction_id}, settled against the bank"
+        )
     moment = session.scalars(select(func.to_char(func.now(), "YYYYMMDDHH24MISS", type_=Text()))).one()
     enqueue_emails(
         session,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MailFaultKind = Literal[
-    "reject", "defer", "reject_content", "delay", "busy", "drop_at_mail", "drop_before_accepting",
+    "reject", "relay_denied", "defer", "reject_content", "delay", "busy", "drop_at_mail", "drop_before_accepting",
     "drop_after_accepting",
 ]  # fmt: skip
 Step = Literal["MAIL", "RCPT", "DATA"]
@@ -18,6 +18,7 @@ STEPS: dict[MailFaultKind, Step] = {
     "busy": "MAIL",
     "drop_at_mail": "MAIL",
     "reject": "RCPT",
+    "relay_denied": "RCPT",
     "defer": "RCPT",
     "reject_content": "DATA",
     "delay": "DATA",

@@ -141,14 +141,13 @@ class Mailbox:
     async def handle_RCPT(  # noqa: N802
         self, server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        """Accept the recipient, or reject it permanently (550) or temporarily (451)."""
+        """Accept the recipient, or reject it permanently (550), as a closed relay does (554), or temporarily (451)."""
         fault = await self._apply_fault(server, "RCPT", [address])
         if fault is not None:
-            return (
-                f"550 5.1.1 <{address}> user unknown"
-                if fault.kind == "reject"
-                else f"451 4.7.1 <{address}> try again later"
-            )
+            return {
+                "reject": f"550 5.1.1 <{address}> user unknown",
+                "relay_denied": f"554 5.7.1 <{address}>: Relay access denied",
+            }.get(fault.kind, f"451 4.7.1 <{address}> try again later")
         envelope.rcpt_tos.append(address)
         envelope.rcpt_options.extend(options)
         return "250 OK"

@@ -243,7 +243,7 @@ def test_time_without_an_offset_is_rejected() -> None:
 
 def test_late_case_close_email_says_it_is_overdue() -> None:
     today, late = RENDERER.render_example("case-close"), RENDERER.render_example("case-close-late")
-    assert "is scheduled to close today" in today.text
+    assert "is scheduled to close on Tuesday, March 3, 2026" in today.text
     assert "was scheduled to close on Friday, February 27, 2026" in late.text
     assert late.subject == "Closing is overdue: case ST-1042, due Friday, February 27, 2026"
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import ORMExecuteState
 from seedtrust_ops.domain.notifications import TableEmailKind
 from seedtrust_ops.domain.notifications.kind_registry import KINDS
 from seedtrust_ops.domain.outbox import Attachment, Email, count_due_emails, dispatcher, enqueue_emails
-from seedtrust_ops.domain.outbox.email_sink import message_id, requeue_failed
+from seedtrust_ops.domain.outbox.email_sink import RequeuedEmails, message_id, requeue_failed
 from seedtrust_ops.ports.object_storage import DownloadLink, StorageRejected
 from seedtrust_ops.resources.smtp import SmtpTransport
 from seedtrust_ops.sandbox.mailbox.faults import MailFaultKind
@@ -152,7 +152,7 @@ def test_failed_emails_can_be_requeued_which_resolves_their_alert(outbox: Outbox
     outbox.send_due()
 
     with outbox.sessions.begin() as session:
-        assert requeue_failed(session) == 1
+        assert requeue_failed(session) == RequeuedEmails(requeued=1, out_of_date=0, inactive=1)
 
     assert outbox.open_alerts() == {}
     assert outbox.send_due().sent == 1
@@ -173,6 +173,46 @@ def test_user_made_inactive_after_enqueue_gets_nothing_without_an_alert(outbox: 
     assert (outbox.row(withheld).status, outbox.row(withheld).attempts) == ("failed", 0)
     assert "not an active user" in (outbox.row(withheld).last_error or "")
     assert outbox.open_alerts() == {}
+
+
+@pytest.mark.parametrize("kind", ["transfer-failed", "transfer-rejected", "transfer-returned", "case-close"])
+def test_inactive_recipient_of_what_somebody_must_act_on_opens_an_alert(outbox: OutboxHarness, kind: str) -> None:
+    email_id = outbox.enqueue(outbox.add_user(is_active=False), kind=kind)
+    outbox.send_due()
+    detail = outbox.open_alerts()[f"{kind} emails"]
+    assert detail.startswith(f"Email {email_id} ({kind}) was not sent. The recipient is not an active user")
+
+
+def test_email_older_than_its_use_is_neither_sent_nor_revived(outbox: OutboxHarness) -> None:
+    kinds = [kind for kind in KINDS.values() if kind.useful_for is not None and kind.name != "report"]
+    user = outbox.add_user()
+    for kind in kinds:
+        for age in (kind.useful_for - timedelta(hours=1), kind.useful_for + timedelta(hours=1)):
+            email_id = outbox.enqueue(user, kind=kind.name)
+            with outbox.sessions.begin() as session:
+                session.execute(
+                    update(Notification)
+                    .where(Notification.id == email_id)
+                    .values(created_at=datetime.now(UTC) - age, subject=f"{kind.name} {age}")
+                )
+    report = outbox.send_due()
+    assert (report.sent, report.withheld) == (len(kinds), len(kinds))
+    assert set(outbox.open_alerts()) == {f"{kind.name} emails" for kind in kinds}
+    assert all("is of no use any more" in detail for detail in outbox.open_alerts().values())
+    with outbox.sessions.begin() as session:
+        failed = session.scalars(select(Notification.last_error).where(Notification.status == "failed")).all()
+        assert all(error is not None and error.startswith("It was queued more than") for error in failed)
+        assert requeue_failed(session) == RequeuedEmails(requeued=0, out_of_date=len(kinds), inactive=0)
+
+
+def test_reminder_of_240_days_ago_is_not_revived(outbox: OutboxHarness) -> None:
+    email_id = outbox.enqueue(kind="case-close")
+    with outbox.sessions.begin() as session:
+        session.execute(
+            update(Notification).values(status="failed", created_at=datetime.now(UTC) - timedelta(days=240))
+        )
+        assert requeue_failed(session).requeued == 0
+    assert (outbox.send_due().sent, outbox.row(email_id).status) == (0, "failed")
 
 
 def test_deleted_user_gets_nothing_but_an_address_without_user_does(outbox: OutboxHarness) -> None:

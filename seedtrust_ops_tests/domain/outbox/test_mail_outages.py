@@ -3,8 +3,10 @@
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
+from seedtrust_ops.sandbox.mailbox.faults import MailFaultKind
 from seedtrust_ops.sandbox.mailbox.process import start_mailbox
 from seedtrust_ops_tests.domain.outbox.outbox_harness import OutboxHarness
 
@@ -87,6 +89,54 @@ def test_outage_alerts_at_once_if_an_email_about_an_alert_waits(outbox: OutboxHa
     outbox.make_all_due()
     assert outbox.send_due().sent == 1
     assert outbox.open_alerts() == {}
+
+
+@pytest.mark.parametrize(
+    ("emails", "recipients", "fault", "is_outage"),
+    [
+        (20, 20, "relay_denied", True),
+        (1, 1, "relay_denied", True),
+        (3, 3, "reject", True),
+        (2, 2, "reject", False),
+        (20, 1, "reject", False),
+        (1, 1, "reject_content", False),
+    ],
+)
+def test_refusal_of_everything_is_an_outage_and_fails_no_email(
+    outbox: OutboxHarness, emails: int, recipients: int, fault: MailFaultKind, is_outage: bool
+) -> None:
+    users = [outbox.add_user() for _ in range(recipients)]
+    ids = [outbox.enqueue(users[number % recipients]) for number in range(emails)]
+    outbox.mailbox.control.inject_fault(fault, times=None)
+
+    report = outbox.send_due()
+
+    assert (report.error is not None) is is_outage
+    assert outbox.statuses() == {"queued" if is_outage else "failed": emails}
+    assert {outbox.row(one).attempts for one in ids} == {0 if is_outage else 1}
+    if is_outage:
+        assert outbox.open_alerts() == {}
+        with outbox.sessions.begin() as session:
+            session.execute(text("update ops.notifications set created_at = now() - interval '11 minutes'"))
+        outbox.make_all_due()
+        outbox.send_due()
+        assert list(outbox.open_alerts()) == ["mail server"]
+        assert not any(user.email in outbox.open_alerts()["mail server"] for user in users)
+        outbox.mailbox.control.clear_faults()
+        outbox.make_all_due()
+        assert outbox.send_due().sent == emails
+        assert outbox.open_alerts() == {}
+
+
+def test_refused_recipient_fails_if_another_is_accepted_later(outbox: OutboxHarness) -> None:
+    refused, accepted = [outbox.enqueue() for _ in range(4)], outbox.enqueue()
+    for one in refused:
+        outbox.mailbox.control.inject_fault("relay_denied", recipient=outbox.row(one).recipient_email)
+    report = outbox.send_due()
+    assert (report.sent, report.failed, report.error) == (1, 4, None)
+    assert outbox.row(accepted).status == "sent"
+    assert {outbox.row(one).status for one in refused} == {"failed"}
+    assert list(outbox.open_alerts()) == ["dr-approved emails"]
 
 
 def test_late_response_counts_as_lost(outbox: OutboxHarness) -> None:

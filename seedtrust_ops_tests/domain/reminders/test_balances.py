@@ -4,12 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 
 import pytest
+from sqlalchemy import select
 
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.outbox import enqueue_emails
 from seedtrust_ops.domain.reminders import balances
 from seedtrust_ops.domain.reminders.balances import find_balance_reminders
-from seedtrust_ops.tables import Account, User
+from seedtrust_ops.tables import Account, Alert, User
 from seedtrust_ops_tests.support.case_factory import CaseFactory, CaseWithParties
 
 TODAY = date(2026, 3, 9)
@@ -20,6 +21,11 @@ def remind(factory: CaseFactory, today: date = TODAY) -> int:
     return run_in_transaction(
         factory.sessions, lambda session: enqueue_emails(session, find_balance_reminders(session, today))
     )
+
+
+def open_alerts(factory: CaseFactory) -> list[str]:
+    with factory.sessions() as session:
+        return list(session.scalars(select(Alert.subject).where(Alert.resolved_at.is_(None))))
 
 
 def low(factory: CaseFactory, shortfall_cents: int = 1, **columns: object) -> CaseWithParties:
@@ -42,6 +48,17 @@ def test_manager_gets_own_cases_and_admin_gets_all_worst_first(factory: CaseFact
     assert listed(factory, manager) == [mine[1].case_number, mine[2].case_number, mine[0].case_number]
     assert listed(factory, other.manager_id) == [other.case_number]
     assert listed(factory, admin) == [case.case_number for case in (mine[1], other, mine[2], mine[0])]
+
+
+def test_low_account_of_which_nobody_is_reminded_opens_an_alert(factory: CaseFactory) -> None:
+    manager = factory.user("case_manager")
+    low(factory, case_manager_id=manager)
+    factory.change(User, manager, is_active=False)
+    assert remind(factory) == 0
+    assert open_alerts(factory) == ["balance-reminder emails without a recipient"]
+    factory.user("admin")
+    assert remind(factory) == 1
+    assert open_alerts(factory) == []
 
 
 def test_email_has_its_dedupe_key_and_the_figures(factory: CaseFactory) -> None:

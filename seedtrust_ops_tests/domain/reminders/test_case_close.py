@@ -4,12 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.outbox import enqueue_emails
 from seedtrust_ops.domain.reminders.case_close import find_case_close_reminders
-from seedtrust_ops.tables import Case, User
+from seedtrust_ops.tables import Alert, Case, User
 from seedtrust_ops_tests.support.case_factory import CaseFactory
 
 TODAY = date(2026, 3, 9)
@@ -26,6 +27,11 @@ def remind(factory: CaseFactory, today: date = TODAY) -> list[str]:
         ]
 
     return run_in_transaction(factory.sessions, enqueue)
+
+
+def open_alerts(factory: CaseFactory) -> list[str]:
+    with factory.sessions() as session:
+        return list(session.scalars(select(Alert.subject).where(Alert.resolved_at.is_(None))))
 
 
 def test_specialist_gets_an_email_on_the_close_date(factory: CaseFactory) -> None:
@@ -90,10 +96,12 @@ def test_inactive_specialist_gets_no_email_and_the_successor_a_late_one(factory:
     case = factory.case(close_on=TODAY)
     factory.change(User, case.specialist_id, is_active=False)
     assert remind(factory) == []
+    assert open_alerts(factory) == ["case-close emails without a recipient"]
     successor = factory.user("escrow_specialist")
     factory.change(Case, case.case_id, escrow_specialist_id=successor)
     remind(factory, TODAY + timedelta(days=2))
     assert list(factory.emails()) == [f"case-close:{case.case_id}:2026-03-09:{successor}"]
+    assert open_alerts(factory) == []
 
 
 def test_new_close_date_gets_another_email(factory: CaseFactory) -> None:

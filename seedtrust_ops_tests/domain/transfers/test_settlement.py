@@ -109,11 +109,24 @@ def books(company: Company, case: BuiltCase, transaction_id: int) -> tuple[str, 
     return status, int(cents), company.balance_cents(case.account_id) - BALANCE, request
 
 
+def add_admin(company: Company) -> None:
+    """Add somebody to email; without, an alert says that nobody could be notified."""
+    with company.sessions.begin() as session:
+        session.add(User(email="admin@example.com", full_name="Admin", role="admin"))
+
+
+def test_contradicting_the_bank_with_no_admin_to_email_opens_an_alert(worker: Worker, company: Company) -> None:
+    _, transaction_id = worker.submit_ach(company.case(balance_cents=BALANCE))
+    settle_by_hand(worker, transaction_id, SettleAs.FAILED, contradict_bank=True)
+    assert company.open_alerts() == [("notifications_failing", "transfer-settled emails without a recipient")]
+
+
 @pytest.mark.parametrize("settle_as", SettleAs)
 @pytest.mark.parametrize("state", STATES)
 def test_settling_changes_status_ledger_balance_and_request(
     worker: Worker, company: Company, state: str, settle_as: SettleAs
 ) -> None:
+    add_admin(company)
     case = company.case(balance_cents=BALANCE)
     _, transaction_id = worker.submit_ach(case)
     STATES[state](worker, transaction_id)
@@ -135,6 +148,7 @@ def test_settling_changes_status_ledger_balance_and_request(
 
 
 def test_newer_answer_of_the_bank_overrides_a_settlement(worker: Worker, company: Company) -> None:
+    add_admin(company)
     case = company.case(balance_cents=BALANCE)
     _, transaction_id = worker.submit_ach(case)
     settle_by_hand(worker, transaction_id, SettleAs.FAILED, contradict_bank=True)

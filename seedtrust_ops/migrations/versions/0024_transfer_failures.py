@@ -1,12 +1,12 @@
 """Records every transaction that fails or is returned, in the transaction that says so, until people are notified.
 
-Revision ID: 0019
+Revision ID: 0024
 """
 
 from alembic import op
 
-revision = "0019"
-down_revision = "0018"
+revision = "0024"
+down_revision = "0023"
 branch_labels = None
 depends_on = None
 
