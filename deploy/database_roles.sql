@@ -173,7 +173,7 @@ grant select on all tables in schema ops to seedtrust_ops_app;
 grant insert on ops.transfer_attempts, ops.alert_notifications to seedtrust_ops_app;
 grant insert, update on
     ops.batch_leases, ops.bank_feed_cursors, ops.balance_alerts, ops.shadow_decisions, ops.transfer_evidence,
-    ops.statuses_before_payment, ops.funding_checks
+    ops.statuses_before_payment, ops.funding_checks, ops.legacy_inquiries
     to seedtrust_ops_app;
 -- What was written to whom stays as it was queued; an email gets its subject when it is sent.
 grant insert, update (

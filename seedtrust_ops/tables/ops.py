@@ -170,6 +170,16 @@ class StatusBeforePayment(OpsTable):
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class LegacyInquiry(OpsTable):
+    """How often the bank did not know a failure of the legacy worker, and when it is asked about it again."""
+
+    __tablename__ = "legacy_inquiries"
+
+    transaction_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    inquiries: Mapped[int]
+    next_inquiry_at: Mapped[datetime]
+
+
 class LedgerCorrection(OpsTable):
     """A ledger entry without a transaction id; append-only.
 

@@ -543,3 +543,28 @@ def test_notification_dedupe_key_is_unique(migrated_database: Engine) -> None:
     execute(migrated_database, notification)
     with pytest.raises(IntegrityError):
         execute(migrated_database, notification)
+
+
+HAND_SET_COMPLETED = """
+insert into users (email, full_name, role) values ('a@example.test', 'Ana', 'surrogate');
+insert into cases (case_number) values ('C-1');
+insert into huntington_batches (status) values ('completed');
+insert into huntington_transactions (batch_id, method, amount_cents, payee_name, routing_number,
+    account_number_encrypted, account_number_last4, account_type, status, bank_transfer_id)
+select 1, 'ach', 100, 'Ana', '044000024', 'x', '1234', 'checking', 'completed', 'tr_' || number
+from generate_series(1, 2) as number;
+insert into ops.transfer_attempts (transaction_id, idempotency_key, attempt, outcome, bank_transfer_id, started_at)
+values (1, 'key-1', 1, 'started', null, now()), (1, 'key-1', 1, 'accepted', 'tr_1', now()),
+       (2, 'key-2', 1, 'started', null, now()), (2, 'key-2', 1, 'completed', 'tr_2', now())
+"""
+
+
+def test_transfer_completed_by_hand_before_revision_0012_is_in_flight(platform_database: Engine) -> None:
+    migrate_to(platform_database, "0011")
+    execute(platform_database, *HAND_SET_COMPLETED.split(";"))
+    migrate(platform_database)
+    with platform_database.connect() as connection:
+        rows = connection.execute(
+            text("select state, bank_status from ops.transfer_evidence order by transaction_id")
+        ).all()
+    assert [tuple(row) for row in rows] == [("in_flight", None), ("moved", "completed")]

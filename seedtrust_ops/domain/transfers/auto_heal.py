@@ -22,6 +22,7 @@ from seedtrust_ops.domain.transfers.attempts import BANK_SUBJECT, open_unauthori
 from seedtrust_ops.domain.transfers.bank_feed import FeedResult, last_read_at, read_feed
 from seedtrust_ops.domain.transfers.batch_lifecycle import (
     finish_batches,
+    hold_reopened_batches,
     list_batches_ready_to_finish,
     requeue_abandoned_batches,
 )
@@ -30,6 +31,7 @@ from seedtrust_ops.domain.transfers.leases import WasCanceledByPerson, revoke_ex
 from seedtrust_ops.domain.transfers.ledger_posting import alert_unapproved_in_flight
 from seedtrust_ops.domain.transfers.legacy_takeover import take_over_legacy_batches
 from seedtrust_ops.domain.transfers.status_inquiry import InquiryResult, look_up_open_transactions, open_transaction_ids
+from seedtrust_ops.domain.transfers.status_transitions import alert_unsettled_contradictions
 from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized, OpenBank
 from seedtrust_ops.tables import HuntingtonBatch
@@ -117,6 +119,9 @@ def heal(
         # Whatever the bank says: what has failed is known.
         run_in_transaction(sessions, lambda session: notify_of_failures(session, alert_emails))
     run_in_transaction(sessions, alert_unapproved_in_flight)
+    run_in_transaction(sessions, alert_unsettled_contradictions)
+    # Last: what was set back to `pending` above is queued already.
+    run_in_transaction(sessions, hold_reopened_batches)
     report.finished |= report.inquiry.finished | report.feed.finished
     if report.inquiry.unanswered:
         raise report.inquiry.unanswered[0]

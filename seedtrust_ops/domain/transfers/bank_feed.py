@@ -400,11 +400,15 @@ async def check_for_missing_transfers(
             await asyncio.to_thread(
                 run_in_transaction,
                 sessions,
-                lambda session, lost=lost: _record_lost(session, lost, grace_seconds),
+                lambda session, lost=lost: record_lost(session, lost, grace_seconds),
             )
 
 
-def _record_lost(session: Session, transaction_ids: Sequence[int], grace_seconds: float) -> None:
+def record_lost(session: Session, transaction_ids: Sequence[int], grace_seconds: float) -> None:
+    """Record that lookups do not find these transfers, and alert about those missing for longer than the grace time."""
+    lock_batches(
+        session, select(HuntingtonTransaction.batch_id).where(in_array(HuntingtonTransaction.id, transaction_ids))
+    )
     ensure_evidence(session, transaction_ids)
     now = session.scalars(select(func.clock_timestamp())).one()
     open_missing_transfer_alerts(session, record_missing(session, transaction_ids, now, grace_seconds))

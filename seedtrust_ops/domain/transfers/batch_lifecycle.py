@@ -385,6 +385,34 @@ def hold_batch(session: Session, batch_id: int, *, statuses: Collection[str]) ->
     )
 
 
+def hold_reopened_batches(session: Session) -> None:
+    """Hold the finished batches that have a pending transaction again, because nobody has queued it.
+
+    A person has set a transaction back or moved one into the batch, or the legacy worker has abandoned it. A held batch
+    opens `batch_held`, and is sent once somebody releases it.
+    """
+    reopened = (
+        HuntingtonBatch.status.in_(FINISHED_STATUSES),
+        _has_transaction_in(("pending",)),
+        ~has_live_lease(HuntingtonBatch.id),
+    )
+    lock_batches(session, select(HuntingtonBatch.id).where(*reopened))
+    session.execute(
+        update(HuntingtonBatch)
+        .where(*reopened)
+        .values(
+            status="held",
+            finished_at=None,
+            error=func.concat(
+                "The batch had finished and has pending transactions again, so it is held. `seedtrust-ops transfers "
+                "release ",
+                HuntingtonBatch.id,
+                "` sends them.",
+            ),
+        )
+    )
+
+
 def return_to_queue(session: Session, lease: Lease, error: str | None) -> None:
     """Return a batch that was not completely sent to the queue, and store the reason in its `error`.
 
@@ -478,11 +506,11 @@ def finish_batches(session: Session, batch_ids: Collection[int]) -> dict[int, st
 
 
 def _is_held_with_transactions() -> ColumnElement[bool]:
-    has_transactions = exists().where(HuntingtonTransaction.batch_id == HuntingtonBatch.id)
+    has_transactions = exists(HuntingtonTransaction.id).where(HuntingtonTransaction.batch_id == HuntingtonBatch.id)
     return and_(HuntingtonBatch.status == "held", has_transactions)
 
 
 def _has_transaction_in(statuses: Collection[str]) -> ColumnElement[bool]:
-    return exists().where(
+    return exists(HuntingtonTransaction.id).where(
         HuntingtonTransaction.batch_id == HuntingtonBatch.id, HuntingtonTransaction.status.in_(statuses)
     )

@@ -399,7 +399,8 @@ def record_missing(
 ) -> list[int]:
     """Record that lookups at `read_at` did not find transfers that the bank had; return those missing for longer.
 
-    A lookup can lag behind for seconds, so a transfer counts as forgotten only after the grace period.
+    A lookup can lag behind for seconds, so a transfer counts as forgotten only after the grace period. The caller has
+    locked the transactions' batches.
     """
     if not transaction_ids:
         return []

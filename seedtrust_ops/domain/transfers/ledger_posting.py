@@ -278,11 +278,12 @@ def restore_paid_requests(session: Session, request_ids: Collection[int] | Selec
         .where(
             DisbursementRequest.id.in_(request_ids),
             DisbursementRequest.status == "paid",
-            ~exists().where(
+            # An operator may read some columns only, and `exists (select *)` reads them all.
+            ~exists(HuntingtonTransaction.id).where(
                 HuntingtonTransaction.disbursement_request_id == DisbursementRequest.id,
                 HuntingtonTransaction.status == "completed",
             ),
-            ~exists().where(
+            ~exists(TransferEvidence.transaction_id).where(
                 TransferEvidence.disbursement_request_id == DisbursementRequest.id,
                 TransferEvidence.state == State.MOVED,
             ),

@@ -11,19 +11,31 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import BigInteger, ColumnElement, Exists, and_, exists, false, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session, aliased
 
 from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
-from seedtrust_ops.domain.sql_arrays import in_array
+from seedtrust_ops.domain.sql_arrays import array_table, in_array
 from seedtrust_ops.domain.transfers.leases import ensure_lease_rows
+from seedtrust_ops.domain.transfers.status_transitions import NOT_SENT_PREFIX
 from seedtrust_ops.domain.transfers.unknown_transfers import explained_by_people
 from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankTransfer
-from seedtrust_ops.tables import BatchLease, Cutover, HuntingtonBatch, HuntingtonTransaction
+from seedtrust_ops.tables import (
+    BatchLease,
+    Cutover,
+    HuntingtonBatch,
+    HuntingtonTransaction,
+    LegacyInquiry,
+    TransferEvidence,
+)
 
 _FALSE_FAILURE_REASON = "timeout%"
 """How the legacy worker recorded false failures: the bank had not responded in time (docs/rules.md, section 4)."""
+MIN_INQUIRY_PAUSE = timedelta(hours=1)
+MAX_INQUIRY_PAUSE = timedelta(days=30)
+"""How long after an inquiry the bank is asked again about a failure that it did not know (docs/rules.md, section 4)."""
 
 
 def was_started_by_legacy_worker(session: Session, batch: HuntingtonBatch) -> bool:
@@ -113,6 +125,54 @@ def was_begun_before_cutover() -> ColumnElement[bool]:
             and_(HuntingtonTransaction.status != "pending", HuntingtonTransaction.updated_at < cutover),
         ),
         false(),
+    )
+
+
+def is_unproven_failure() -> ColumnElement[bool]:
+    """Return the SQL condition that only the legacy worker, or a person, says that a transaction failed.
+
+    That is a failure in a batch that a worker has started, without evidence, and not our own refusal to send it.
+    """
+    transaction = HuntingtonTransaction
+    # Aliases, because the query may join both tables too.
+    evidence, batch = aliased(TransferEvidence), aliased(HuntingtonBatch)
+    return and_(
+        transaction.status == "failed",
+        func.left(func.coalesce(transaction.failure_reason, ""), len(NOT_SENT_PREFIX)) != NOT_SENT_PREFIX,
+        transaction.bank_transfer_id.is_(None),
+        ~exists().where(evidence.transaction_id == transaction.id),
+        exists().where(batch.id == transaction.batch_id, batch.started_at.is_not(None)),
+    )
+
+
+def was_asked_about() -> Exists:
+    """Return the SQL condition that the bank did not know an unproven failure when it was asked about it."""
+    return exists().where(LegacyInquiry.transaction_id == HuntingtonTransaction.id)
+
+
+def is_inquiry_due() -> ColumnElement[bool]:
+    """Return the SQL condition that the bank must be asked about an unproven failure, for the first time or again."""
+    return and_(is_unproven_failure(), ~was_asked_about().where(LegacyInquiry.next_inquiry_at > func.now()))
+
+
+def record_legacy_inquiries(session: Session, transaction_ids: Collection[int]) -> None:
+    """Record that the bank does not know these unproven failures; it is asked again later, less and less often."""
+    if not transaction_ids:
+        return
+    asked = array_table("asked", [("id", BigInteger())], [(one,) for one in sorted(transaction_ids)])
+    statement = insert(LegacyInquiry).from_select(
+        ["transaction_id", "inquiries", "next_inquiry_at"], select(asked.c.id, 1, func.now() + MIN_INQUIRY_PAUSE)
+    )
+    # Doubled each time; 2 to the power of 10 hours is more than the longest pause.
+    pause = MIN_INQUIRY_PAUSE * func.power(2, func.least(LegacyInquiry.inquiries, 10))
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=[LegacyInquiry.transaction_id],
+            set_={
+                "inquiries": LegacyInquiry.inquiries + 1,
+                "next_inquiry_at": func.now() + func.least(pause, MAX_INQUIRY_PAUSE),
+            },
+        )
     )
 
 

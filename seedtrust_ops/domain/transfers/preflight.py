@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Subquery, and_, exists, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Subquery, and_, case, exists, func, or_, select, union_all
 from sqlalchemy.orm import Session, aliased
 
 from seedtrust_ops.domain.sql_arrays import in_array
@@ -23,16 +23,21 @@ from seedtrust_ops.domain.transfers.evidence import (
     require_inquiry_of_sent,
 )
 from seedtrust_ops.domain.transfers.leases import Lease, lock_lease, require_processing
-from seedtrust_ops.domain.transfers.legacy_takeover import is_false_failure
-from seedtrust_ops.domain.transfers.status_transitions import fail_transactions
-from seedtrust_ops.tables import Account, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction, TransferEvidence
+from seedtrust_ops.domain.transfers.legacy_takeover import is_false_failure, is_unproven_failure, was_asked_about
+from seedtrust_ops.domain.transfers.status_transitions import NOT_SENT_PREFIX, fail_transactions
+from seedtrust_ops.tables import (
+    Account,
+    DisbursementRequest,
+    HuntingtonBatch,
+    HuntingtonTransaction,
+    TransferAttempt,
+    TransferEvidence,
+)
 
 MAX_AMOUNT_CENTS = 9_999_999_999
 """The largest amount that the bank accepts in one transfer (bank_api.yaml, TransferRequest.amount_cents)."""
 MAX_NAME_LENGTH = 35
 """The longest payee name that the bank accepts, in characters (bank_api.yaml, counterparty.name)."""
-NOT_SENT_PREFIX = "not sent: "
-"""The start of the failure reason of a transaction that we failed ourselves, before the bank saw it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class Candidate:
     account_id: int | None
     conflicting_transaction_id: int | None
     """Another transaction for the same request that has paid it or may still pay it."""
+    final_answer: str | None = None
+    """What the bank has answered for good about this transaction, whose idempotency key is then spent."""
     first_sent_for: int | None = None
     """The request that it was first sent for, if the bank may have it already; the amount is then the one sent."""
 
@@ -111,6 +118,11 @@ def _find_own_problem(one: Candidate) -> str | None:
     name = one.payee_name.strip()
     if not name or len(one.payee_name) > MAX_NAME_LENGTH or not one.payee_name.isprintable():
         return f"the payee's name must be 1 to {MAX_NAME_LENGTH} printable characters"
+    if one.final_answer is not None:
+        return (
+            f"the bank has {one.final_answer} it before, and keeps that answer under its idempotency key. Put the "
+            "payment into a batch as a new transaction"
+        )
     if one.request_id is None:
         return "it has no disbursement request, so it is not approved"
     if one.first_sent_for not in (None, one.request_id):
@@ -233,6 +245,7 @@ def _in_flight(own_batch_id: int | None) -> Subquery:
                     being_processed,
                 ),
                 is_false_failure(HuntingtonTransaction),
+                and_(is_unproven_failure(), ~was_asked_about()),
             ),
             ~has_evidence().where(TransferEvidence.state != State.NOT_MOVED.value),
         )
@@ -300,6 +313,7 @@ def _candidates(session: Session, batch_id: int, number_problems: Mapping[int, s
             Account.id.label("account_id"),
             conflicts.c.transaction_id.label("conflicting_transaction_id"),
             TransferEvidence.disbursement_request_id.label("first_sent_for"),
+            _final_answer().label("final_answer"),
         )
         .outerjoin(DisbursementRequest, DisbursementRequest.id == HuntingtonTransaction.disbursement_request_id)
         .outerjoin(Account, Account.case_id == DisbursementRequest.case_id)
@@ -321,6 +335,25 @@ def _candidates(session: Session, batch_id: int, number_problems: Mapping[int, s
             account_id=row.account_id,
             conflicting_transaction_id=row.conflicting_transaction_id,
             first_sent_for=row.first_sent_for,
+            final_answer=row.final_answer,
         )
         for row in session.execute(query)
     ]
+
+
+def _final_answer() -> ColumnElement[str | None]:
+    """Return what the bank has answered for good about a transaction that did not go through, or null."""
+    evidence = aliased(TransferEvidence)
+    had_it = (
+        select(func.coalesce(evidence.bank_status, "had"))
+        .where(
+            evidence.transaction_id == HuntingtonTransaction.id,
+            evidence.state == State.NOT_MOVED.value,
+            evidence.bank_transfer_id.is_not(None),
+        )
+        .scalar_subquery()
+    )
+    was_refused = exists().where(
+        TransferAttempt.transaction_id == HuntingtonTransaction.id, TransferAttempt.outcome == "refused"
+    )
+    return func.coalesce(had_it, case((was_refused, "refused")))

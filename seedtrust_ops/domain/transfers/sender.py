@@ -44,14 +44,13 @@ from seedtrust_ops.domain.transfers.evidence import (
 from seedtrust_ops.domain.transfers.funding import FUNDING_REFUSALS, AwaitsFunding, refused
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted
 from seedtrust_ops.domain.transfers.leases import BatchStatusChanged, lease_lost_error, lock_lease
-from seedtrust_ops.domain.transfers.preflight import NOT_SENT_PREFIX
 from seedtrust_ops.domain.transfers.sending_context import (
     ClockReading,
     SendingContext,
     read_clocks,
     require_sending_allowed,
 )
-from seedtrust_ops.domain.transfers.status_transitions import fail_transactions
+from seedtrust_ops.domain.transfers.status_transitions import NOT_SENT_PREFIX, fail_transactions
 from seedtrust_ops.domain.transfers.unreadable_transfers import require_own_references
 from seedtrust_ops.errors import SeedTrustError, TransientError
 from seedtrust_ops.ports.bank import (

@@ -1,7 +1,7 @@
 """Looks up the status of every open transaction at the bank, and records it.
 
-Open is whatever may still move money by evidence, `processing` without a worker, `submitted`, or a false failure of the
-legacy worker. A worker that takes over a batch looks up that batch only; auto-heal looks up all of them.
+Open is whatever may still move money by evidence, `processing` without a worker, `submitted`, or a failure that only
+the legacy worker reports. A worker that takes over a batch looks up that batch only; auto-heal looks up all of them.
 See docs/decisions/unknown-outcomes.md.
 """
 
@@ -43,7 +43,10 @@ from seedtrust_ops.domain.transfers.legacy_takeover import (
     LegacyTransaction,
     is_false_failure,
     is_held_by_legacy_worker,
+    is_inquiry_due,
+    is_unproven_failure,
     match_by_reference,
+    record_legacy_inquiries,
     require_bank_inquiry,
     was_begun_before_cutover,
 )
@@ -61,7 +64,8 @@ class OpenTransaction:
     """A transaction to ask the bank about; batch and status are None if somebody has deleted it.
 
     `bank_transfer_id` is set if the bank has or had its transfer, `is_sent_by_us` if we ever tried to send it under our
-    key, and `may_be_legacy` if the legacy worker may have begun it.
+    key, and `may_be_legacy` if the legacy worker may have begun it. `is_unproven_failure` is set if only the legacy
+    worker says that it failed, and not because of a timeout.
     """
 
     id: int
@@ -71,6 +75,7 @@ class OpenTransaction:
     bank_transfer_id: str | None
     is_sent_by_us: bool
     may_be_legacy: bool
+    is_unproven_failure: bool
 
     @property
     def was_at_the_bank(self) -> bool:
@@ -116,6 +121,7 @@ def open_transaction_ids(lease: Lease | None = None) -> Select[int] | CompoundSe
         and_(transaction.status == "processing", ~has_live_lease(transaction.batch_id)),
         transaction.status == "submitted",
         is_false_failure(transaction),
+        is_inquiry_due(),
     )
     return union(
         select(transaction.id).where(by_status),
@@ -203,6 +209,9 @@ def _next_page(sessions: Sessions, after: int, lease: Lease | None) -> _Page | N
             func.coalesce(TransferEvidence.bank_transfer_id, HuntingtonTransaction.bank_transfer_id),
             is_sent_by_us(ids.c.id),
             was_begun_before_cutover(),
+            func.coalesce(
+                and_(is_unproven_failure(), ~func.coalesce(is_false_failure(HuntingtonTransaction), false())), false()
+            ),
         )
         .outerjoin(HuntingtonTransaction, HuntingtonTransaction.id == ids.c.id)
         .outerjoin(HuntingtonBatch, HuntingtonBatch.id == HuntingtonTransaction.batch_id)
@@ -271,16 +280,15 @@ class _PageRecorder:
         lock_batches(session, {one.batch_id for one in self.page.transactions if one.batch_id is not None})
         if self.lease is not None:
             lock_lease(session, self.lease)
-        ensure_evidence(session, [one.id for one in self.page.transactions])
+        known = self.transfers.keys() | self.ambiguous
+        unproven = {one.id for one in self.page.transactions if one.is_unproven_failure and one.id not in known}
+        record_legacy_inquiries(session, unproven)
+        ensure_evidence(session, [one.id for one in self.page.transactions if one.id not in unproven])
         result = InquiryResult(changes=apply_bank_statuses(session, self.transfers))
         record_bank_findings(
             session, {change.transaction_id: change.transfer for change in result.changes}, "seen in a status inquiry"
         )
-        unknown = {
-            one.id: one
-            for one in self.page.transactions
-            if one.id not in self.transfers and one.id not in self.ambiguous
-        }
+        unknown = {one.id: one for one in self.page.transactions if one.id not in known and one.id not in unproven}
         missing = [one.id for one in unknown.values() if one.was_at_the_bank]
         open_missing_transfer_alerts(session, record_missing(session, missing, self.page.read_at, self.grace_seconds))
         # A bank that does not find transfers which it had accepted may not find these either.

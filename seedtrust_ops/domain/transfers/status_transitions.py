@@ -8,7 +8,7 @@ See docs/decisions/ledger-posting.md.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Text, case, func, select, update
+from sqlalchemy import BigInteger, Text, case, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import open_alert, resolve_alerts
@@ -18,6 +18,7 @@ from seedtrust_ops.domain.transfers.evidence import (
     UNDELIVERABLE_RULE,
     Answer,
     Reading,
+    State,
     ensure_evidence,
     record_answers,
 )
@@ -29,7 +30,7 @@ from seedtrust_ops.domain.transfers.ledger_posting import (
 )
 from seedtrust_ops.domain.transfers.unknown_transfers import Stranger, record_unknown
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
-from seedtrust_ops.tables import HuntingtonTransaction
+from seedtrust_ops.tables import Alert, HuntingtonTransaction, TransferEvidence
 
 STATUS_BY_BANK_STATUS = {
     BankStatus.ACCEPTED: "submitted",
@@ -37,6 +38,9 @@ STATUS_BY_BANK_STATUS = {
     BankStatus.REJECTED: "failed",
     BankStatus.RETURNED: "returned",
 }
+CONTRADICTION_RULE = "bank_contradicts_itself"
+NOT_SENT_PREFIX = "not sent: "
+"""The start of the failure reason of a transaction that we failed ourselves, before the bank saw it."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,23 @@ def open_amount_alert(session: Session, transaction_id: int, cents: int, transfe
     )
 
 
+def alert_unsettled_contradictions(session: Session) -> None:
+    """Open the alert again about each contradiction whose alert was closed although nobody has settled it."""
+    subject = func.concat("transaction ", TransferEvidence.transaction_id)
+    is_open = exists().where(Alert.rule == CONTRADICTION_RULE, Alert.subject == subject, Alert.resolved_at.is_(None))
+    rows = session.execute(
+        select(TransferEvidence.transaction_id, TransferEvidence.bank_transfer_id, TransferEvidence.bank_status)
+        .where(TransferEvidence.state == State.CONTRADICTED.value, ~is_open)
+        .order_by(TransferEvidence.transaction_id)
+    ).all()
+    for row in rows:
+        said = (
+            f"The bank has contradicted itself about transaction {row.transaction_id} (bank transfer "
+            f"{row.bank_transfer_id}, last reported as {row.bank_status}), and nobody has settled it."
+        )
+        _open_contradiction(session, row.transaction_id, said)
+
+
 def _open_contradiction_alert(session: Session, transaction_id: int, answer: Answer, transfer: BankTransfer) -> None:
     if answer.other_id is not None:
         before = f"The bank had transfer {answer.other_id} for transaction {transaction_id}, and now has {transfer.id},"
@@ -125,12 +146,16 @@ def _open_contradiction_alert(session: Session, transaction_id: int, answer: Ans
     else:
         before = f"The bank reported transaction {transaction_id} (bank transfer {transfer.id}) as {answer.known},"
         now = f"and now reports it as {transfer.status}."
+    _open_contradiction(session, transaction_id, f"{before} {now}")
+
+
+def _open_contradiction(session: Session, transaction_id: int, said: str) -> None:
     open_alert(
         session,
-        "bank_contradicts_itself",
+        CONTRADICTION_RULE,
         f"transaction {transaction_id}",
         "CRITICAL",
-        f"{before} {now} Status and ledger stay as they were; its amount counts as in flight and its "
+        f"{said} Status and ledger stay as they were; its amount counts as in flight and its "
         "request cannot be paid again. Ask Huntington which status is correct, then run `seedtrust-ops transfers "
         f"settle {transaction_id}`.",
     )

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import select, update
 
 from seedtrust_ops.domain.transfers.auto_heal import find_reason_to_heal
+from seedtrust_ops.domain.transfers.batch_processor import AllTransfersFailed
 from seedtrust_ops.domain.transfers.leases import acquire_lease
 from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized
 from seedtrust_ops.sandbox.bank.process import BankProcess, start_bank
@@ -41,14 +42,10 @@ def test_rejected_ach_fails_its_batch_with_the_banks_reason(worker: Worker, comp
 
 
 def test_failure_reported_by_the_bank_is_not_looked_up_again(worker: Worker, company: Company) -> None:
-    case = company.case()
-    company.transaction(
-        company.batch(case=case, status="failed", finished_at=LONG_AGO),
-        company.request(case, 100),
-        100,
-        status="failed",
-        failure_reason="insufficient_funds",
-    )
+    batch_id = company.batch([100])
+    worker.bank.control.inject_fault("refuse", method="POST")
+    with pytest.raises(AllTransfersFailed):
+        worker.process(batch_id)
     assert worker.heal().inquiry.looked_up == 0
 
 

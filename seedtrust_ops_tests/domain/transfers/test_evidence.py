@@ -1,12 +1,13 @@
 """What is in flight follows from what was sent and what the bank said, whatever people write into the rows."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import product
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text, update
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.store import resolve_all_of
@@ -15,6 +16,8 @@ from seedtrust_ops.domain.approvals.by_rule import approve_by_rules
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.health.settlement import settlement_overdue
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
+from seedtrust_ops.domain.transfers.bank_feed import record_lost
+from seedtrust_ops.domain.transfers.batch_lifecycle import lock_batches
 from seedtrust_ops.domain.transfers.batch_processor import AllTransfersFailed
 from seedtrust_ops.domain.transfers.evidence import (
     Reading,
@@ -27,7 +30,7 @@ from seedtrust_ops.domain.transfers.evidence import (
 from seedtrust_ops.domain.transfers.settlement_deadlines import settles_on
 from seedtrust_ops.domain.transfers.status_transitions import apply_bank_statuses
 from seedtrust_ops.formatting import format_short_date
-from seedtrust_ops.ports.bank import BankStatus, BankTransfer
+from seedtrust_ops.ports.bank import BankStatus, BankTransfer, BankUnauthorized
 from seedtrust_ops.tables import (
     Account,
     Alert,
@@ -41,6 +44,7 @@ from seedtrust_ops.tables import (
 )
 from seedtrust_ops_tests.domain.transfers.transfer_worker import LONG_AGO, Worker
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
+from seedtrust_ops_tests.support.waiters import wait_until
 
 KNOWN_AT = datetime(2026, 3, 2, 12, tzinfo=UTC)
 ACCEPTED, COMPLETED, REJECTED, RETURNED = BankStatus
@@ -669,3 +673,99 @@ def test_overdue_settlement_is_found_until_the_bank_settles_it(worker: Worker, c
     worker.bank.control.settle()
     worker.heal()
     assert overdue() == []
+
+
+def refuse(worker: Worker, company: Company, case: BuiltCase) -> tuple[int, int]:
+    batch_id = company.batch(case=case)
+    transaction_id = company.transaction(batch_id, company.request(case, 5_000), 5_000, method="ach")
+    worker.bank.control.inject_fault("refuse", method="POST")
+    with pytest.raises(AllTransfersFailed):
+        worker.process(batch_id)
+    return batch_id, transaction_id
+
+
+def reject(worker: Worker, company: Company, case: BuiltCase) -> tuple[int, int]:
+    batch_id, transaction_id = worker.submit_ach(case)
+    worker.bank.control.reject_reference(str(transaction_id), "account is frozen")
+    worker.heal()
+    return batch_id, transaction_id
+
+
+def return_(worker: Worker, company: Company, case: BuiltCase) -> tuple[int, int]:
+    batch_id, transaction_id = complete(worker, company, case)
+    worker.bank.control.return_reference(str(transaction_id), "R01")
+    worker.heal()
+    return batch_id, transaction_id
+
+
+@pytest.mark.parametrize(("end", "word"), [(refuse, "refused"), (reject, "rejected"), (return_, "returned")])
+def test_transfer_with_a_final_answer_that_was_set_back_is_not_sent(
+    worker: Worker, company: Company, end: Callable[[Worker, Company, BuiltCase], tuple[int, int]], word: str
+) -> None:
+    case = company.case()
+    batch_id, transaction_id = end(worker, company, case)
+    set_transaction(company, transaction_id, status="pending")
+    queue_again(company, batch_id)
+    with pytest.raises(AllTransfersFailed, match=f"not sent: the bank has {word} it before"):
+        worker.process(batch_id)
+    assert worker.posts(transaction_id) == 1
+    again = company.batch(case=case)
+    company.transaction(again, request_of(company, transaction_id), 5_000)
+    worker.process(again)
+    assert company.statuses(again) == ["completed"]
+
+
+def test_unsent_transfer_is_sent_under_the_same_key(worker: Worker, company: Company) -> None:
+    batch_id = company.batch([700])
+    worker.bank.control.inject_fault("unauthorized", method="POST")
+    with pytest.raises(BankUnauthorized):
+        worker.process(batch_id)
+    worker.process(batch_id)
+    assert company.statuses(batch_id) == ["completed"]
+
+
+def test_contradiction_alert_opens_again_until_it_is_settled(worker: Worker, company: Company) -> None:
+    _, transaction_id = dishonor(worker, company, company.case())
+    with company.sessions.begin() as session:
+        resolve_all_of(session, ["bank_contradicts_itself"], f"transaction {transaction_id}")
+    for _ in range(2):
+        worker.heal()
+    with company.sessions() as session:
+        (alert,) = session.scalars(select(Alert).where(Alert.resolved_at.is_(None)))
+    assert (alert.rule, alert.occurrences) == ("bank_contradicts_itself", 1)
+    assert f"seedtrust-ops transfers settle {transaction_id}" in alert.detail
+
+
+def test_missing_transfers_are_recorded_without_a_deadlock(worker: Worker, company: Company) -> None:
+    case = company.case()
+    batch_id = company.batch(case=case)
+    ids = [company.transaction(batch_id, company.request(case, 100), 100, method="ach") for _ in range(2)]
+    worker.process(batch_id)
+    with company.sessions.begin() as session:
+        # It now lies behind the second row, and a statement that locks the rows as they lie begins with that.
+        session.execute(update(TransferEvidence).where(TransferEvidence.transaction_id == ids[0]).values(state="moved"))
+
+    def lock_evidence(session: Session, transaction_id: int) -> None:
+        session.execute(
+            select(TransferEvidence.state).where(TransferEvidence.transaction_id == transaction_id).with_for_update()
+        )
+
+    with ThreadPoolExecutor(1) as pool, company.sessions.begin() as other:
+        lock_batches(other, [batch_id])
+        lock_evidence(other, ids[0])
+        recording = pool.submit(record_missing_once, company, ids)
+        wait_until(lambda: is_waiting_for_a_lock(company), what="a wait for a lock")
+        lock_evidence(other, ids[1])
+        other.rollback()
+        recording.result()
+
+
+def record_missing_once(company: Company, transaction_ids: list[int]) -> None:
+    """Record them in one try, because a deadlock is otherwise retried."""
+    with company.sessions.begin() as session:
+        record_lost(session, transaction_ids, 600)
+
+
+def is_waiting_for_a_lock(company: Company) -> bool:
+    with company.sessions() as session:
+        return bool(session.scalar(text("select count(*) from pg_locks where not granted")))

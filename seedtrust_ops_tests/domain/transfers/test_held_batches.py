@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import SecretStr
@@ -188,3 +188,24 @@ def test_batch_with_nothing_to_send_is_not_released(company: Company) -> None:
         release_batch(session, batch_id)
     with company.sessions.begin() as session, pytest.raises(UnknownBatch):
         release_batch(session, batch_id + 1)
+
+
+@pytest.mark.parametrize("status", ["completed", "completed_with_errors", "failed"])
+def test_finished_batch_with_a_pending_transaction_is_held(worker: Worker, company: Company, status: str) -> None:
+    batch_id = company.batch([100], status=status, finished_at=datetime.now(UTC))
+    worker.heal()
+    batch = company.batch_row(batch_id)
+    assert (batch.status, batch.finished_at, company.statuses(batch_id)) == ("held", None, ["pending"])
+    assert f"seedtrust-ops transfers release {batch_id}" in str(batch.error)
+    with company.sessions.begin() as session:
+        release_batch(session, batch_id)
+    worker.process(batch_id)
+    assert company.statuses(batch_id) == ["completed"]
+
+
+def test_finished_batch_that_a_worker_has_is_not_held(worker: Worker, company: Company) -> None:
+    batch_id = company.batch([100], status="completed")
+    with company.sessions.begin() as session:
+        acquire_lease(session, batch_id, "run-of-another", 60)
+    worker.heal()
+    assert company.batch_row(batch_id).status == "completed"

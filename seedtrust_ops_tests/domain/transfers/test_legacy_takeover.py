@@ -3,11 +3,13 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 
 from seedtrust_ops.domain.transfers.batch_lifecycle import BatchNotQueued
+from seedtrust_ops.domain.transfers.batch_processor import AllTransfersFailed
+from seedtrust_ops.domain.transfers.settlement import known_bank_id
 from seedtrust_ops.ports.bank import BankUnauthorized
-from seedtrust_ops.tables import HuntingtonBatch
+from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction, LegacyInquiry
 from seedtrust_ops_tests.domain.transfers.transfer_worker import LONG_AGO, Worker
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
 
@@ -190,3 +192,78 @@ def _claim_as_legacy_worker(company: Company, batch_id: int, left_as: str) -> No
             .where(HuntingtonBatch.id == batch_id)
             .values(status=left_as, started_at=func.clock_timestamp())
         )
+
+
+def _legacy_failure(company: Company, case: BuiltCase, reason: str | None = "insufficient funds") -> tuple[int, int]:
+    batch_id = company.batch(case=case, status="failed", started_at=LONG_AGO, finished_at=LONG_AGO)
+    request_id = company.request(case, 7_000)
+    columns = {"method": "ach", "status": "failed", "failure_reason": reason, "updated_at": LONG_AGO}
+    return batch_id, company.transaction(batch_id, request_id, 7_000, **columns)
+
+
+@pytest.mark.parametrize("reason", [None, "insufficient funds", "('Connection aborted.', RemoteDisconnected())"])
+def test_legacy_failure_is_asked_about_once_and_then_with_backoff(
+    worker: Worker, company: Company, reason: str | None
+) -> None:
+    case = company.case()
+    batch_id, transaction_id = _legacy_failure(company, case, reason)
+    assert [worker.heal().inquiry.looked_up for _ in range(2)] == [1, 0]
+    assert company.statuses(batch_id) == ["failed"]
+    pauses = []
+    for _ in range(12):
+        with company.sessions.begin() as session:
+            next_at, now = session.execute(select(LegacyInquiry.next_inquiry_at, func.now())).one()
+            session.execute(update(LegacyInquiry).values(next_inquiry_at=now))
+        pauses.append(round((next_at - now) / timedelta(hours=1)))
+        assert worker.heal().inquiry.looked_up == 1
+    assert pauses[:4] == [1, 2, 4, 8]
+    assert pauses[-1] == 30 * 24
+
+    # So old that the feed does not contain it.
+    worker.bank.control.insert_transfer(
+        reference=str(transaction_id), amount_cents=7_000, created_at=LONG_AGO - timedelta(days=365)
+    )
+    with company.sessions.begin() as session:
+        session.execute(update(LegacyInquiry).values(next_inquiry_at=func.now()))
+    worker.heal()
+    assert company.statuses(batch_id) == ["completed"]
+    assert company.ledger(transaction_id) == [("disbursement", -7_000)]
+
+
+def test_legacy_failure_blocks_its_request_until_the_bank_was_asked(worker: Worker, company: Company) -> None:
+    case = company.case()
+    _, transaction_id = _legacy_failure(company, case)
+    with company.sessions() as session:
+        request_id = session.scalar(select(HuntingtonTransaction.disbursement_request_id))
+    again = company.batch(case=case)
+    company.transaction(again, request_id, 7_000)
+    with pytest.raises(AllTransfersFailed, match=f"transaction {transaction_id} may already have paid"):
+        worker.process(again)
+    worker.heal()
+    again = company.batch(case=case)
+    company.transaction(again, request_id, 7_000)
+    worker.process(again)
+    assert company.statuses(again) == ["completed"]
+
+
+def test_legacy_failure_with_another_amount_at_the_bank_is_settled_by_a_person(
+    worker: Worker, company: Company
+) -> None:
+    _, transaction_id = _legacy_failure(company, company.case())
+    worker.bank.control.insert_transfer(reference=str(transaction_id), amount_cents=6_999)
+    worker.heal()
+    assert company.open_alerts() == [("transfer_ambiguous", f"transaction {transaction_id}")]
+    with company.sessions() as session:
+        assert known_bank_id(session, transaction_id) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "started_at"), [("not sent: the case has no account", LONG_AGO), ("set by hand", None)]
+)
+def test_failure_that_can_not_have_been_sent_is_not_asked_about(
+    worker: Worker, company: Company, reason: str, started_at: datetime | None
+) -> None:
+    batch_id, _ = _legacy_failure(company, company.case(), reason)
+    with company.sessions.begin() as session:
+        session.execute(update(HuntingtonBatch).where(HuntingtonBatch.id == batch_id).values(started_at=started_at))
+    assert worker.heal().inquiry.looked_up == 0
