@@ -12,6 +12,7 @@ from seedtrust_ops.cli.main import app
 from seedtrust_ops.domain.alerts.store import open_alert, record_findings
 from seedtrust_ops.domain.transfers.auto_heal import heal
 from seedtrust_ops.domain.transfers.batch_lifecycle import queue_batch
+from seedtrust_ops.domain.transfers.evidence import record_sends
 from seedtrust_ops.resources.huntington_client import open_huntington_bank
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops_tests.deploy.conftest import APP, KEYS, OPERATOR, create_login
@@ -194,11 +195,36 @@ def test_operator_explains_and_books_a_transfer_by_command(
 
 
 @pytest.mark.parametrize("email", ["nobody@seedtrust.test", "gone@seedtrust.test"])
-def test_operator_must_be_an_active_user(audited: Company, email: str) -> None:
-    code, output = seedtrust_ops("transfers", "halt", "--reason", "x", "--as", email)
-    assert (code, output.startswith(f"No active user has the email address {email}.")) == (1, True)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("halt", "--reason", "x"),
+        ("resume",),
+        ("release", "{batch}"),
+        ("settle", "{transaction}", "--as-status", "failed", "--reason", "x"),
+        ("explain", "tr_1", "--reason", "x"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.usefixtures("bank_environment")
+def test_operator_must_be_an_active_user(
+    audited: Company, roles: URL, set_variables: SetVariables, email: str, command: tuple[str, ...]
+) -> None:
+    log_in(roles, ANA, set_variables)
+    with audited.sessions.begin() as session:
+        session.execute(text("insert into ops.switches (name) values ('another')"))
+    batch_id = audited.batch([100], status="held")
+    (transaction,) = audited.transactions(batch_id)
+    with audited.sessions.begin() as session:
+        record_sends(session, [transaction.id])
+    before = read_events(audited.sessions)
+    words = (word.format(batch=batch_id, transaction=transaction.id) for word in command)
+    code, output = seedtrust_ops("transfers", *words, "--as", email)
+    assert (code, output.startswith(f"No active user has the email address {email}.")) == (1, True), output
+    assert read_events(audited.sessions) == before
+    assert (audited.batch_row(batch_id).status, audited.statuses(batch_id)) == ("held", ["pending"])
     with audited.sessions() as session:
-        assert session.scalar(text("select count(*) from ops.switches")) == 0
+        assert session.scalars(text("select name from ops.switches")).all() == ["another"]
 
 
 @pytest.mark.parametrize("command", [("halt", "--reason", "x"), ("resume",), ("release", "{batch}")], ids=" ".join)

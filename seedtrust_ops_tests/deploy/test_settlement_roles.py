@@ -55,6 +55,7 @@ def end(worker: Worker, transaction_id: int, changes: list[str]) -> None:
         (["complete"], SettleAs.FAILED, ["return"], ("returned", 0)),
         (["complete"], SettleAs.FAILED, ["return", "dishonor"], ("returned", 0)),
         (["complete"], SettleAs.RETURNED, [], ("returned", 0)),
+        (["complete", "return"], SettleAs.FAILED, ["dishonor"], ("completed", -CENTS)),
         (["complete", "return"], SettleAs.COMPLETED, ["dishonor"], ("completed", -CENTS)),
         (["complete", "return", "dishonor"], SettleAs.COMPLETED, ["return"], ("returned", 0)),
         (["complete", "return", "dishonor"], SettleAs.FAILED, [], ("failed", 0)),

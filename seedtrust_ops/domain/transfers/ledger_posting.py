@@ -26,6 +26,7 @@ from seedtrust_ops.tables import (
     LedgerCorrection,
     LedgerEntry,
     StatusBeforePayment,
+    TransferAttempt,
     TransferEvidence,
     UnknownTransfer,
 )
@@ -129,6 +130,14 @@ def correct_entries(session: Session, one: TransferUpdate, memo: str) -> int:
         if request_id is not None and not mark_paid(session, {request_id}) and cents:
             _open_paid_twice_alert(session, request_id, one)
     return cents
+
+
+def settled_transactions(session: Session, transaction_ids: Collection[int]) -> set[int]:
+    """Return which of these transactions a person has ever settled: what is booked may not be what the bank says."""
+    settled = select(TransferAttempt.transaction_id).where(
+        in_array(TransferAttempt.transaction_id, transaction_ids), TransferAttempt.outcome == "settled"
+    )
+    return set(session.scalars(settled)) | corrected_transactions(session, transaction_ids)
 
 
 def corrected_transactions(session: Session, transaction_ids: Collection[int]) -> set[int]:

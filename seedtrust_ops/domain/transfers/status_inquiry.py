@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, CompoundSelect, Select, and_, exists, false, func, or_, select, union, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.row_failures import RowByRow, RowFailure
@@ -32,6 +32,7 @@ from seedtrust_ops.domain.transfers.batch_lifecycle import finish_batches, lock_
 from seedtrust_ops.domain.transfers.evidence import (
     State,
     ensure_evidence,
+    has_evidence,
     is_in_flight,
     needs_inquiry,
     record_missing,
@@ -79,8 +80,8 @@ class OpenTransaction:
 
     @property
     def was_at_the_bank(self) -> bool:
-        """Whether the bank has reported its transfer before."""
-        return self.bank_transfer_id is not None or self.status == "submitted"
+        """Whether the bank has reported its transfer before; of what we sent, evidence says so and not the status."""
+        return self.bank_transfer_id is not None or (self.status == "submitted" and not self.is_sent_by_us)
 
 
 @dataclass
@@ -122,6 +123,8 @@ def open_transaction_ids(lease: Lease | None = None) -> Select[int] | CompoundSe
         transaction.status == "submitted",
         is_false_failure(transaction),
         is_inquiry_due(),
+        # A person has overwritten what the bank has completed.
+        and_(transaction.status == "failed", has_evidence().where(evidence.state == State.MOVED.value)),
     )
     return union(
         select(transaction.id).where(by_status),
@@ -380,7 +383,19 @@ class _PageRecorder:
 
 
 def _is_to_send_again() -> ColumnElement[bool]:
-    """Return the SQL condition that a transaction goes back to `pending` if the bank does not know its key."""
+    """Return the SQL condition that a transaction goes back to `pending` if the bank does not know its key.
+
+    `submitted` is what a person wrote if we sent the transfer and the bank never had it.
+    """
+    evidence = aliased(TransferEvidence)
+    never_had_it = exists().where(
+        evidence.transaction_id == HuntingtonTransaction.id, evidence.bank_transfer_id.is_(None)
+    )
     return func.coalesce(
-        or_(HuntingtonTransaction.status == "processing", is_false_failure(HuntingtonTransaction)), false()
+        or_(
+            HuntingtonTransaction.status == "processing",
+            and_(HuntingtonTransaction.status == "submitted", is_sent_by_us(HuntingtonTransaction.id), never_had_it),
+            is_false_failure(HuntingtonTransaction),
+        ),
+        false(),
     )

@@ -24,9 +24,9 @@ from seedtrust_ops.domain.transfers.evidence import (
 )
 from seedtrust_ops.domain.transfers.ledger_posting import (
     correct_entries,
-    corrected_transactions,
     post_disbursements,
     post_reversals,
+    settled_transactions,
 )
 from seedtrust_ops.domain.transfers.unknown_transfers import Stranger, record_unknown
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
@@ -99,9 +99,9 @@ def apply_bank_statuses(session: Session, transfers: Mapping[int, BankTransfer])
         _set_statuses(session, changes)
         post_disbursements(session, [change for change in changes if change.after in ("completed", "returned")])
         post_reversals(session, [change for change in changes if change.after == "returned"])
-        corrected = corrected_transactions(session, [change.transaction_id for change in changes])
+        settled = settled_transactions(session, [change.transaction_id for change in changes])
         for change in changes:
-            if change.transaction_id in corrected:
+            if change.transaction_id in settled:
                 memo = f"Correction of transaction {change.transaction_id}: the bank reports it as {change.after}"
                 correct_entries(session, change, memo)
     return changes

@@ -16,7 +16,7 @@ from seedtrust_ops.domain.approvals.by_rule import approve_by_rules
 from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.health.settlement import settlement_overdue
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
-from seedtrust_ops.domain.transfers.bank_feed import record_lost
+from seedtrust_ops.domain.transfers.bank_feed import OVERLAP, record_lost
 from seedtrust_ops.domain.transfers.batch_lifecycle import lock_batches
 from seedtrust_ops.domain.transfers.batch_processor import AllTransfersFailed
 from seedtrust_ops.domain.transfers.evidence import (
@@ -35,6 +35,7 @@ from seedtrust_ops.tables import (
     Account,
     Alert,
     ApprovalRule,
+    BankFeedCursor,
     DisbursementRequest,
     HuntingtonBatch,
     HuntingtonTransaction,
@@ -769,3 +770,29 @@ def record_missing_once(company: Company, transaction_ids: list[int]) -> None:
 def is_waiting_for_a_lock(company: Company) -> bool:
     with company.sessions() as session:
         return bool(session.scalar(text("select count(*) from pg_locks where not granted")))
+
+
+def test_unanswered_transfer_set_to_submitted_is_sent_again_if_the_bank_lacks_it(
+    worker: Worker, company: Company
+) -> None:
+    case = company.case()
+    batch_id, transaction_id = send_without_answer(worker, company, case)
+    set_transaction(company, transaction_id, status="submitted")
+    _, other = send_without_answer(worker, company, case)
+    worker.heal()
+    # It says nothing of what the bank has had, so nothing is missing, and nothing else waits for it.
+    assert company.open_alerts() == []
+    assert transaction_status(company, other) == "pending"
+    assert (company.batch_row(batch_id).status, company.statuses(batch_id)) == ("queued", ["pending"])
+
+
+def test_failure_written_over_a_completed_transfer_is_corrected_any_time_later(
+    worker: Worker, company: Company
+) -> None:
+    _, transaction_id = complete(worker, company, company.case())
+    set_transaction(company, transaction_id, status="failed")
+    with company.sessions.begin() as session:
+        session.execute(update(BankFeedCursor).values(read_up_to=datetime.now(UTC) + OVERLAP))
+    worker.heal()
+    assert transaction_status(company, transaction_id) == "completed"
+    assert worker.heal().inquiry.looked_up == 0

@@ -252,7 +252,7 @@ def test_legacy_failure_with_another_amount_at_the_bank_is_settled_by_a_person(
     _, transaction_id = _legacy_failure(company, company.case())
     worker.bank.control.insert_transfer(reference=str(transaction_id), amount_cents=6_999)
     worker.heal()
-    assert company.open_alerts() == [("transfer_ambiguous", f"transaction {transaction_id}")]
+    assert ("transfer_ambiguous", f"transaction {transaction_id}") in company.open_alerts()
     with company.sessions() as session:
         assert known_bank_id(session, transaction_id) is None
 

@@ -269,6 +269,7 @@ def test_request_denied_meanwhile_stays_denied_after_settling_as_failed(worker: 
         ("completed", SettleAs.FAILED, "return", ("returned", 0, 0, "approved")),
         ("completed", SettleAs.FAILED, "return and dishonor", ("completed", -CENTS, -CENTS, "paid")),
         ("dishonored", SettleAs.COMPLETED, "return", ("returned", 0, 0, "approved")),
+        ("returned", SettleAs.FAILED, "dishonor", ("completed", -CENTS, -CENTS, "paid")),
     ],
 )
 def test_newer_answer_corrects_what_a_settlement_booked(
@@ -283,8 +284,9 @@ def test_newer_answer_corrects_what_a_settlement_booked(
     _, transaction_id = worker.submit_ach(case)
     STATES[state](worker, transaction_id)
     settle_by_hand(worker, transaction_id, settle_as, contradict_bank=True)
-    worker.bank.control.return_reference(str(transaction_id), "R01")
-    if change == "return and dishonor":
+    if change.startswith("return"):
+        worker.bank.control.return_reference(str(transaction_id), "R01")
+    if change.endswith("dishonor"):
         worker.bank.control.dishonor_reference(str(transaction_id))
     worker.heal()
     worker.heal()
