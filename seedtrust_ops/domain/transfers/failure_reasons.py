@@ -7,7 +7,7 @@ the transfer itself.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from seedtrust_ops.domain.transfers.preflight import NOT_SENT_PREFIX
+from seedtrust_ops.domain.transfers.status_transitions import NOT_SENT_PREFIX
 
 
 class Cause(StrEnum):
