@@ -185,7 +185,10 @@ def test_tick_ends_in_time_although_every_external_service_hangs(
     assert message.startswith("Findings: 1. Alerts: 1 opened, 0 resolved. Emails sent: 0. Events sent: 0.")
     for text_part in ("PostHog at", "The internal API", "The mail server", "The monitor at HEARTBEAT_URL"):
         assert text_part in message
-    assert open_alerts(sessions) == {"transfers": ("transfers_halted", "HIGH")}
+    assert open_alerts(sessions) == {
+        "transfers": ("transfers_halted", "HIGH"),
+        "mail server": ("notifications_failing", "HIGH"),
+    }
 
 
 def test_tick_reports_every_channel_that_is_refused_and_goes_on(

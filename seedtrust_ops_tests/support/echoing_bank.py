@@ -56,9 +56,13 @@ def echoing_bank() -> Iterator[tuple[str, list[str]]]:
             self._respond(*responses.get(kind, (201, _transfer(key, kind, transfer, echo))))
 
         def do_GET(self) -> None:
+            path = urlsplit(self.path).path
+            if path.startswith("/v1/accounts/"):
+                account = {"id": path.rpartition("/")[2], "available_cents": 10**12, "currency": "USD"}
+                return self._respond(200, account)
             keys = parse_qs(urlsplit(self.path).query).get("idempotency_key", [])
             known = [_transfer(key, "rejected", {}, echoes[key]) for key in keys if key in echoes]
-            self._respond(200, {"data": known, "next_cursor": None})
+            return self._respond(200, {"data": known, "next_cursor": None})
 
         def _respond(self, status: int, body: Any) -> None:
             content = (body if isinstance(body, str) else json.dumps(body)).encode()

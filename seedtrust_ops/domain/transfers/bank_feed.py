@@ -124,14 +124,12 @@ async def read_feed(sessions: Sessions, bank: Bank, *, grace_seconds: float) -> 
     if overlap_since is not None:
         await check_for_missing_transfers(sessions, bank, overlap_since, seen_in_overlap, grace_seconds=grace_seconds)
     read_up_to = cursor or now - FIRST_READ_WINDOW + OVERLAP
+    await asyncio.to_thread(run_in_transaction, sessions, resolve_explained)
     if not result.unrecorded:
-        await asyncio.to_thread(run_in_transaction, sessions, lambda session: _complete(session, read_up_to))
+        await asyncio.to_thread(
+            run_in_transaction, sessions, lambda session: _move_cursor(session, read_up_to, is_complete=True)
+        )
     return result
-
-
-def _complete(session: Session, read_up_to: datetime) -> None:
-    resolve_explained(session)
-    _move_cursor(session, read_up_to, is_complete=True)
 
 
 def _start(sessions: Sessions) -> tuple[datetime | None, datetime]:

@@ -200,7 +200,7 @@ def test_waiting_events_are_failing_only_for_configured_destinations(
                     destination=destination, dedupe_key=destination, body={}, created_at=ago(seconds), **columns
                 )
             )
-    both = {"PostHog events": Severity.HIGH, "internal API statuses": Severity.HIGH}
-    assert failing(sessions, *Destination) == (both if is_failing else {})
+    subjects = ("PostHog events", "internal API statuses", "chat notifications")
+    assert failing(sessions, *Destination) == (dict.fromkeys(subjects, Severity.HIGH) if is_failing else {})
     assert failing(sessions, Destination.INTERNAL_API).keys() == ({"internal API statuses"} if is_failing else set())
     assert failing(sessions) == {}
