@@ -1,14 +1,14 @@
 """Lets a newer answer of the bank correct what was booked before a settlement that booked nothing itself.
 
-Revision ID: 0025
+Revision ID: 0026
 """
 
 import importlib
 
 from alembic import op
 
-revision = "0025"
-down_revision = "0024"
+revision = "0026"
+down_revision = "0025"
 branch_labels = None
 depends_on = None
 
