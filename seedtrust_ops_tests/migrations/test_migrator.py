@@ -473,6 +473,31 @@ def test_record_tables_are_append_only(migrated_database: Engine, table: str) ->
     assert read_columns(migrated_database, table) == before
 
 
+def test_another_amount_that_was_posted_before_is_kept_as_the_banks(platform_database: Engine) -> None:
+    migrate_to(platform_database, "0018")
+    execute(
+        platform_database,
+        "insert into cases (id, case_number) values (1, 'A')",
+        "insert into accounts (id, case_id) values (1, 1)",
+        "insert into huntington_batches (id) values (1)",
+        "insert into huntington_transactions (id, batch_id, method, amount_cents, payee_name, routing_number,"
+        " account_number_encrypted, account_number_last4, account_type)"
+        " select id, 1, 'ach', 500, '', '', '', '', 'checking' from generate_series(1, 2) as id",
+        "insert into ops.transfer_evidence (transaction_id, state, method, amount_cents, payee_name, routing_number,"
+        " account_number_encrypted, account_number_last4, account_type)"
+        " select id, 'moved', method, amount_cents, '', '', '', '', 'checking' from huntington_transactions",
+        "insert into ledger_entries (account_id, amount_cents, kind, huntington_transaction_id) values"
+        " (1, -500, 'disbursement', 1), (1, -700, 'disbursement', 2)",
+        "insert into ops.alerts (rule, subject, severity) values ('amount_differs', 'transaction 2', 'CRITICAL')",
+    )
+    migrate(platform_database)
+    with platform_database.connect() as connection:
+        kept = connection.scalars(
+            text("select bank_amount_cents from ops.transfer_evidence order by transaction_id")
+        ).all()
+    assert kept == [None, 700]
+
+
 def test_notification_state_survives_a_downgrade_and_an_upgrade(migrated_database: Engine) -> None:
     execute(migrated_database, APPEND_ONLY["alert_notifications"][0])
     before = read_columns(migrated_database, "alert_notifications")

@@ -1,6 +1,7 @@
-"""Disruptions while batches are being sent: a halt, a kill, a second run, a rejection, a late return.
+"""Disruptions while batches are being sent: a halt, a kill, a second run, a rejection, a late return, a stranger.
 
-They act from outside, on processes, on the kill switch and at the bank. None of them edits a batch's rows.
+They act from outside, on processes, on the kill switch, at the bank and with the commands that people run. None of them
+edits a batch's rows.
 """
 
 import os
@@ -17,12 +18,13 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.transfers import kill_switch
 from seedtrust_ops.domain.transfers.batch_lifecycle import FINISHED_STATUSES
+from seedtrust_ops.formatting import format_dollars
 from seedtrust_ops.jobs.process_huntington_batch import HELD_BY_RUN
 from seedtrust_ops.jobs.process_huntington_batch import NAME as PROCESS_BATCH
 from seedtrust_ops.sandbox.demo.environment import DemoEnvironment
 from seedtrust_ops.sandbox.demo.scenarios import Scenario
 from seedtrust_ops.sandbox.seed.batches import queue_batches
-from seedtrust_ops.tables import BatchLease, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction
+from seedtrust_ops.tables import Alert, BatchLease, DisbursementRequest, HuntingtonBatch, HuntingtonTransaction
 
 Steps = Generator[str | None, None, None]
 """Yields None while waiting, and a message after each action; it ends when the disruption is over."""
@@ -170,6 +172,45 @@ def return_old_ach(env: DemoEnvironment) -> Steps:
     yield f"Auto-heal read the bank's feed and reversed transaction {transaction_id}; its request is approved again"
 
 
+def explain_stranger(env: DemoEnvironment) -> Steps:
+    """Let a wire leave the funding account that nobody at SeedTrust ordered, and explain it as a person would."""
+    stranger = env.bank.add_stranger()
+    yield (
+        f"A wire of {format_dollars(stranger['amount_cents'])} that SeedTrust did not send left the funding account "
+        f"(bank transfer {stranger['id']})"
+    )
+    subject = f"bank transfer {stranger['id']}"
+    while not _is_alert_open(env, "unknown_transfer", subject):
+        yield None
+    yield "Auto-heal found it in the bank's feed and opened the alert unknown_transfer"
+    env.run_command(
+        *("transfers", "explain", stranger["id"], "--reason", "Huntington: another customer's wire, will be reversed")
+    )
+    while _is_alert_open(env, "unknown_transfer", subject):
+        yield None
+    yield f"A person asked Huntington and ran `seedtrust-ops transfers explain {stranger['id']}`: the alert is resolved"
+
+
+def empty_funding_account(env: DemoEnvironment, scenario: Scenario, others: Sequence[Scenario]) -> Steps:
+    """Empty the funding account once the `others` are sent, queue the scenario's batch, and fund the account later."""
+    batch_id = scenario.batch.batch_id
+    while any(batch_status(env, other) not in FINISHED_STATUSES for other in others):
+        yield None
+    (account,) = env.bank.totals()["accounts"]
+    env.bank.set_available_cents(0)
+    with env.sessions.begin() as session:
+        queue_batches(session, [batch_id])
+    yield f"The funding account is empty; queued batch {batch_id}"
+    while not _is_alert_open(env, "insufficient_funding", f"funding account {account['id']}"):
+        yield None
+    yield f"Nothing of batch {batch_id} was sent: it waits for funds, and the alert insufficient_funding is open"
+    env.bank.set_available_cents(account["available_cents"])
+    yield "A person funded the account"
+    while batch_status(env, scenario) not in FINISHED_STATUSES:
+        yield None
+    yield f"Batch {batch_id} was sent by itself"
+
+
 def oldest_paid_ach(session: Session) -> int:
     """Return the id of the oldest completed ACH whose request is paid."""
     return session.scalars(
@@ -183,6 +224,12 @@ def oldest_paid_ach(session: Session) -> int:
         .order_by(HuntingtonTransaction.id)
         .limit(1)
     ).one()
+
+
+def _is_alert_open(env: DemoEnvironment, rule: str, subject: str) -> bool:
+    is_open = select(Alert.id).where(Alert.rule == rule, Alert.subject == subject, Alert.resolved_at.is_(None))
+    with env.sessions() as session:
+        return session.scalar(is_open) is not None
 
 
 def _transaction_status(env: DemoEnvironment, transaction_id: int) -> str:

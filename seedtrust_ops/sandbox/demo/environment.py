@@ -4,6 +4,7 @@ Nothing outside the folder is read or changed. The scenarios that run in it are 
 """
 
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -36,6 +37,8 @@ CASES = 60
 SEED = 20
 SETTLEMENT_SECONDS = 8.0
 POLL_SECONDS = 0.1
+ON_CALL = "on-call@seedtrust.example"
+"""Who is notified of alerts."""
 DEMO_SETTINGS = "demo.yaml"
 """The worker's `dagster.yaml`, with the storage URL for this process."""
 TIMEOUTS = {
@@ -46,6 +49,10 @@ TIMEOUTS = {
     "HUNTINGTON_CONCURRENCY": "4",
 }
 """Seconds where production uses minutes; the rules are the same."""
+
+
+class CommandFailed(Exception):
+    """A command of `seedtrust-ops` failed; the message has its output."""
 
 
 class RestartableProgram:
@@ -101,6 +108,18 @@ class DemoEnvironment:
     database_folder: Path
     worker: RestartableProgram
     worker_log: Path
+
+    def run_command(self, *arguments: str) -> str:
+        """Run `seedtrust-ops` with these arguments, as a person would; return what it printed.
+
+        Raises:
+            CommandFailed: if it ended with an error.
+        """
+        command = [sys.executable, "-m", "seedtrust_ops.cli.main", *arguments]
+        done = subprocess.run(command, env=self.variables, capture_output=True, text=True)  # noqa: S603
+        if done.returncode:
+            raise CommandFailed(f"`seedtrust-ops {' '.join(arguments)}` failed: {done.stderr or done.stdout}")
+        return done.stdout.strip()
 
     def worker_log_tail(self, lines: int) -> str:
         """Return the last lines that the worker's processes printed."""
@@ -158,6 +177,7 @@ def demo_environment(
                 "SEEDTRUST_SHADOW": "0",
                 "SEEDTRUST_SHADOW_JOBS": "",
                 "DEV_ENV": "0",
+                "ALERT_EMAILS": ON_CALL,
                 **(variables or {}),
             }
         )

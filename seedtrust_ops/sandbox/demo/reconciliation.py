@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.transfers.attempts import parse_idempotency_key
 from seedtrust_ops.sandbox.bank.control_client import SandboxBank
-from seedtrust_ops.tables import Account, HuntingtonTransaction, LedgerEntry
+from seedtrust_ops.tables import Account, HuntingtonTransaction, LedgerEntry, UnknownTransfer
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Reconciliation:
     batches: list[Comparison]
     out_cents: int
     back_cents: int
+    explained_cents: int
+    """What went out and has not come back of the transfers that are not ours and that a person has explained."""
     paid_more_than_once: list[str]
     """Idempotency keys and references."""
     mismatched_transactions: list[int]
@@ -80,18 +82,26 @@ def reconcile(session: Session, bank: SandboxBank) -> Reconciliation:
             .group_by(LedgerEntry.huntington_transaction_id)
         )
     }
+    explained_by_person = select(UnknownTransfer.bank_transfer_id).where(
+        UnknownTransfer.explained_at.is_not(None), UnknownTransfer.explained_by.is_not(None)
+    )
+    explained = set(session.scalars(explained_by_person))
     at_bank: Counter[int] = Counter()
-    out_cents = back_cents = 0
+    out_cents = back_cents = explained_cents = 0
     unknown = set()
     for movement in bank.ledger()["movements"]:
         cents = movement["amount_cents"]
         out_cents += cents if movement["direction"] == "out" else 0
         back_cents += cents if movement["direction"] == "back" else 0
+        net_cents = cents if movement["direction"] == "out" else -cents
+        if movement["transfer_id"] in explained:
+            explained_cents += net_cents
+            continue
         reference = movement["reference"]
         if not reference.isdigit() or int(reference) not in batch_of:
             unknown.add(reference)
             continue
-        at_bank[int(reference)] += cents if movement["direction"] == "out" else -cents
+        at_bank[int(reference)] += net_cents
     requests = Counter(
         parse_idempotency_key(request["idempotency_key"] or "")
         for request in bank.requests()
@@ -107,6 +117,7 @@ def reconcile(session: Session, bank: SandboxBank) -> Reconciliation:
         batches=[Comparison(batch_id, *cents) for batch_id, cents in sorted(batches.items())],
         out_cents=out_cents,
         back_cents=back_cents,
+        explained_cents=explained_cents,
         paid_more_than_once=totals["keys_paid_more_than_once"] + totals["references_paid_more_than_once"],
         mismatched_transactions=sorted(one for one in batch_of if at_bank[one] != booked.get(one, 0)),
         unknown_references=sorted(unknown),

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from seedtrust_ops.formatting import format_dollars
 from seedtrust_ops.sandbox.demo.environment import demo_environment
+from seedtrust_ops.sandbox.demo.notified import Notified, read_notified
 from seedtrust_ops.sandbox.demo.reconciliation import Reconciliation, reconcile
 from seedtrust_ops.sandbox.demo.runner import BatchProgress, Outcome, run_scenarios
 from seedtrust_ops.sandbox.demo.scenarios import ALL, LEGACY_NAME, SHORT, create_legacy_batch, draft_scenarios
@@ -33,6 +34,8 @@ from seedtrust_ops.tables import JobRun
 
 DEADLINE_SECONDS = 600.0
 JOB_RUN_SYNC_SECONDS = 120.0
+VARIABLES = {"SEEDTRUST_HEALTH_INTERVAL_SECONDS": "5", "SEEDTRUST_HEALTH_QUIET_SECONDS": "5"}
+"""Alerts open and resolve within seconds, where production takes 20 and 60."""
 MESSAGES_SHOWN = 8
 LOG_LINES_SHOWN = 40
 LOG_WIDTH = 160
@@ -95,7 +98,7 @@ def run_demo(*, short: bool = False) -> int:
                 raise DemoStopped
 
         try:
-            with demo_environment(display.print_message) as env:
+            with demo_environment(display.print_message, variables=VARIABLES) as env:
                 scenarios = [*draft_scenarios(env, SHORT if short else ALL), create_legacy_batch(env)]
                 with env.sessions.begin() as session:
                     request_reports(session)
@@ -115,6 +118,7 @@ def run_demo(*, short: bool = False) -> int:
                     result = reconcile(session, env.bank)
                     runs = _summarize_runs(session)
                     jobs_table = _jobs_table(summarize_results(session), env.stack)
+                    notified_table = _notified_table(read_notified(session))
                 report_table = _report_table(csv_report_rows(env.stack.services.storage))
                 succeeded = outcome.failure is None and result.agrees and jobs_failure is None
                 worker_log = "" if succeeded else env.worker_log_tail(LOG_LINES_SHOWN)
@@ -122,7 +126,7 @@ def run_demo(*, short: bool = False) -> int:
         except DemoStopped:
             display.print_message("Stopped by Ctrl-C; everything the demo started has been stopped and removed")
             return 1
-    console.print(jobs_table, report_table)
+    console.print(jobs_table, report_table, notified_table)
     if jobs_failure is not None:
         console.print(f"[red]{jobs_failure}[/red]", highlight=False)
     _print_results(console, outcome, result, runs, worker_log, display.seconds)
@@ -181,9 +185,10 @@ def _print_results(
     table.add_row("", "", "total", "", *map(format_dollars, amounts))
     console.print(table)
     console.print(
-        f"At the bank, {format_dollars(result.out_cents)} went out and {format_dollars(result.back_cents)} came back: "
-        f"{format_dollars(result.at_bank_cents)} net. SeedTrust's ledger has {format_dollars(result.booked_cents)}. "
-        f"Difference: {total} cents.",
+        f"At the bank, {format_dollars(result.out_cents)} went out and {format_dollars(result.back_cents)} came back. "
+        f"Of this, a person explained {format_dollars(result.explained_cents)} as not ours; "
+        f"{format_dollars(result.at_bank_cents)} is ours. SeedTrust's ledger has "
+        f"{format_dollars(result.booked_cents)}. Difference: {total} cents.",
         highlight=False,
     )
     console.print(runs, highlight=False)
@@ -214,6 +219,16 @@ def _jobs_table(results: Sequence[tuple[str, str]], stack: SandboxStack) -> Tabl
     posts = stack.services.internal_api.posted_statuses()
     latest = "; ".join(f"{post['component']} {post['status']}" for post in posts[-4:])
     table.add_row("latest posts to the internal API", latest or "none")
+    return table
+
+
+def _notified_table(notified: Sequence[Notified]) -> Table:
+    table = Table(title="Who was notified of each incident", title_justify="left")
+    for header in ("incident", "severity", "times", "notified"):
+        table.add_column(header, overflow="fold", justify="right" if header == "times" else "left")
+    for one in notified:
+        who = Text(", ".join(one.who) or "NOBODY", "" if one.who else "red")
+        table.add_row(one.incident, one.severity, str(one.times), who)
     return table
 
 

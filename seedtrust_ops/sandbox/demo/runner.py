@@ -13,6 +13,8 @@ from seedtrust_ops.domain.transfers.batch_lifecycle import FINISHED_STATUSES
 from seedtrust_ops.domain.transfers.legacy_takeover import is_false_failure
 from seedtrust_ops.sandbox.demo.disruptions import (
     Steps,
+    empty_funding_account,
+    explain_stranger,
     halt_mid_batch,
     kill_sender,
     launch_second_run,
@@ -20,7 +22,7 @@ from seedtrust_ops.sandbox.demo.disruptions import (
     return_old_ach,
 )
 from seedtrust_ops.sandbox.demo.environment import DemoEnvironment
-from seedtrust_ops.sandbox.demo.scenarios import HALTED, KILLED, LEGACY_NAME, REJECTED, TWO_RUNS, Scenario
+from seedtrust_ops.sandbox.demo.scenarios import HALTED, KILLED, LEGACY_NAME, REJECTED, TWO_RUNS, UNFUNDED, Scenario
 from seedtrust_ops.tables import HuntingtonBatch, HuntingtonTransaction
 
 ROUND_SECONDS = 0.4
@@ -92,8 +94,14 @@ def run_scenarios(
 def _start_disruptions(env: DemoEnvironment, scenarios: Sequence[Scenario]) -> list[Steps]:
     by_name = {scenario.name: scenario for scenario in scenarios}
     halted = by_name[HALTED.name]
-    others = [scenario for scenario in scenarios if scenario not in (halted, by_name[LEGACY_NAME])]
-    disruptions = [halt_mid_batch(env, halted, others), return_old_ach(env)]
+    unfunded = by_name[UNFUNDED.name]
+    others = [scenario for scenario in scenarios if scenario not in (halted, unfunded, by_name[LEGACY_NAME])]
+    disruptions = [
+        halt_mid_batch(env, halted, others),
+        return_old_ach(env),
+        explain_stranger(env),
+        empty_funding_account(env, unfunded, [halted, *others]),
+    ]
     for spec, disruption in (
         (KILLED, kill_sender),
         (TWO_RUNS, launch_second_run),

@@ -119,8 +119,9 @@ MISSING_RESPONSES = ScenarioSpec(
 )
 UNAUTHORIZED = ScenarioSpec("401", "one 401: the bank rejects our API key for a moment", 5, _unauthorized, priority=70)
 REFUSALS = ScenarioSpec("refusals", "one 422 refusal and one invalid routing number", 5, _refusals, priority=20)
-SHORT = (HALTED, KILLED, MISSING_RESPONSES)
-ALL = (HALTED, KILLED, UNAUTHORIZED, TWO_RUNS, CONNECTION_ERRORS, REJECTED, MISSING_RESPONSES, REFUSALS)
+UNFUNDED = ScenarioSpec("funds", "the funding account is empty, and is funded later", 4, _no_fault)
+SHORT = (HALTED, KILLED, MISSING_RESPONSES, UNFUNDED)
+ALL = (HALTED, KILLED, UNAUTHORIZED, TWO_RUNS, CONNECTION_ERRORS, REJECTED, MISSING_RESPONSES, REFUSALS, UNFUNDED)
 
 
 def draft_scenarios(env: DemoEnvironment, specs: Sequence[ScenarioSpec]) -> list[Scenario]:

@@ -16,9 +16,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from seedtrust_ops.jobs.process_huntington_batch import NAME as PROCESS_BATCH
-from seedtrust_ops.sandbox.demo.environment import DemoEnvironment
+from seedtrust_ops.sandbox.demo.environment import ON_CALL, CommandFailed, DemoEnvironment
 from seedtrust_ops.sandbox.demo.reconciliation import reconcile
-from seedtrust_ops.sandbox.gameday.incidents import ON_CALL, CauseFailed, Incident, queue_payments
+from seedtrust_ops.sandbox.gameday.incidents import CauseFailed, Incident, queue_payments
 from seedtrust_ops.tables import Alert, HuntingtonBatch, HuntingtonTransaction, JobRun, ReportRequest
 
 POLL_SECONDS = 0.3
@@ -107,7 +107,7 @@ class Result:
     """What was still wrong RECOVERY_SECONDS after the incident ended; None if everything recovered."""
     reconciled: bool
     cause_error: str | None = None
-    """Why the incident could not be caused, if so."""
+    """Why the incident could not be caused or ended, if so."""
 
     @property
     def limit_seconds(self) -> float:
@@ -139,8 +139,8 @@ def run_incident(env: DemoEnvironment, incident: Incident, print_message: PrintM
             print_message(_summarize(detection))
         # The next batch must go through for the incident to count as recovered.
         queue_payments(env)
-    except CauseFailed as error:
-        print_message(f"Incident {incident.name} could not be caused: {error}")
+    except (CauseFailed, CommandFailed) as error:
+        print_message(f"Incident {incident.name} could not be caused or ended: {error}")
         return Result(incident, detection, None, None, False, str(error))
     problem = wait_for_recovery(env)
     with env.sessions() as session:

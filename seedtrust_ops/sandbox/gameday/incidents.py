@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import psutil
 from sqlalchemy import func, select, update
@@ -21,7 +22,6 @@ from seedtrust_ops.sandbox.seed.batches import NewBatch, Payment, draft_batch, p
 from seedtrust_ops.supervisor.crash_alerts import RULE as PROCESS_DIED
 from seedtrust_ops.tables import Account, ReportRequest, User
 
-ON_CALL = "on-call@seedtrust.example"
 THRESHOLDS = {
     "SEEDTRUST_HEALTH_INTERVAL_SECONDS": 2,
     "SEEDTRUST_HEALTH_QUIET_SECONDS": 2,
@@ -39,7 +39,7 @@ WATCHDOG = {
     "SEEDTRUST_WATCHDOG_GRACE_SECONDS": 20,
     "SEEDTRUST_WATCHDOG_DATABASE_SECONDS": 10,
 }
-VARIABLES = {name: str(seconds) for name, seconds in (THRESHOLDS | WATCHDOG).items()} | {"ALERT_EMAILS": ON_CALL}
+VARIABLES = {name: str(seconds) for name, seconds in (THRESHOLDS | WATCHDOG).items()}
 """The thresholds of the drill, set by environment variables alone: seconds where production uses minutes."""
 
 PAYMENTS = 4
@@ -49,6 +49,9 @@ BATCH_START_SECONDS = 60.0
 TAMPERED_CENTS = 12_345
 SENSOR_SECONDS = 30
 """Upper bound of a sensor's interval: Dagster evaluates sensors every 5 seconds, and ours wait up to 10."""
+HEAL_SECONDS = 60
+"""How long it takes until auto-heal asks the bank again."""
+OVERDUE_FOR = timedelta(days=30)
 TICKS_SECONDS = 2 * SENSOR_SECONDS + WATCHDOG["SEEDTRUST_WATCHDOG_GRACE_SECONDS"]
 
 
@@ -72,13 +75,18 @@ class Incident:
     """Whether emails can be delivered during the incident."""
 
 
-def queue_payments(env: DemoEnvironment, number: int = PAYMENTS) -> NewBatch:
+def queue_payments(env: DemoEnvironment, number: int = PAYMENTS, *, method: str = "wire") -> NewBatch:
     """Put `number` approved requests into a new batch and queue it."""
+    batch = _draft_payments(env, number, method=method)
     with env.sessions.begin() as session:
-        payments = [Payment(payable, "wire") for payable in payable_requests(session, number)]
-        batch = draft_batch(session, payments, env.encrypt)
         queue_batches(session, [batch.batch_id])
     return batch
+
+
+def _draft_payments(env: DemoEnvironment, number: int = PAYMENTS, *, method: str = "wire") -> NewBatch:
+    with env.sessions.begin() as session:
+        payments = [Payment(payable, method) for payable in payable_requests(session, number)]
+        return draft_batch(session, payments, env.encrypt)
 
 
 @contextmanager
@@ -224,16 +232,55 @@ def ledger_tampered_with(env: DemoEnvironment) -> Iterator[None]:
 def database_restarted(env: DemoEnvironment) -> Iterator[None]:
     """Stop PostgreSQL while a batch is being sent, for longer than the watchdog's threshold."""
     env.bank.inject_fault("late_response_after_commit", method="POST", times=None, seconds=0.8)
-    batch = queue_payments(env, SLOW_PAYMENTS)
+    _wait_until_at_bank(env, queue_payments(env, SLOW_PAYMENTS))
+    embedded_postgres.stop(env.database_folder)
+    env.bank.clear_faults()
+    yield
+    embedded_postgres.start(env.database_folder)
+
+
+@contextmanager
+def stranger_at_bank(env: DemoEnvironment) -> Iterator[None]:
+    """Let a wire leave the funding account that nobody at SeedTrust ordered; a person asks the bank and explains it."""
+    # Auto-heal reads the bank's feed in each run, and runs every minute while anything is open.
+    queue_payments(env, method="ach")
+    stranger = env.bank.add_stranger()
+    yield
+    env.run_command(
+        *("transfers", "explain", stranger["id"], "--reason", "Huntington: another customer's wire, will be reversed")
+    )
+
+
+@contextmanager
+def funds_low(env: DemoEnvironment) -> Iterator[None]:
+    """Drain the funding account and queue a batch; it must wait, and be sent by itself once the account is funded."""
+    (account,) = env.bank.totals()["accounts"]
+    env.bank.set_available_cents(0)
+    queue_payments(env)
+    yield
+    env.bank.set_available_cents(account["available_cents"])
+
+
+@contextmanager
+def settlement_late(env: DemoEnvironment) -> Iterator[None]:
+    """Make the bank report the ACH of a batch as accepted a month ago and not settled."""
+    batch = _draft_payments(env, method="ach")
+    accepted_at = datetime.now(UTC) - OVERDUE_FOR
+    for transaction_id in batch.transaction_ids:
+        env.bank.misreport(str(transaction_id), {"status": "accepted", "created_at": accepted_at.isoformat()})
+    with env.sessions.begin() as session:
+        queue_batches(session, [batch.batch_id])
+    yield
+    for transaction_id in batch.transaction_ids:
+        env.bank.report_truly(str(transaction_id))
+
+
+def _wait_until_at_bank(env: DemoEnvironment, batch: NewBatch) -> None:
     deadline = time.monotonic() + BATCH_START_SECONDS
     while not _is_any_at_bank(env, batch):
         if time.monotonic() > deadline:
             raise CauseFailed("The batch's run did not start.")
         time.sleep(0.1)
-    embedded_postgres.stop(env.database_folder)
-    env.bank.clear_faults()
-    yield
-    embedded_postgres.start(env.database_folder)
 
 
 def _is_any_at_bank(env: DemoEnvironment, batch: NewBatch) -> bool:
@@ -302,6 +349,27 @@ INCIDENTS = (
         ("ledger_mismatch",),
         THRESHOLDS["SEEDTRUST_HEALTH_LEDGER_EVERY_SECONDS"],
         "manual: a person corrects the balance",
+    ),
+    Incident(
+        "unknown transfer",
+        stranger_at_bank,
+        ("unknown_transfer",),
+        HEAL_SECONDS,
+        "manual: a person runs `seedtrust-ops transfers explain <bank id>`",
+    ),
+    Incident(
+        "low funds",
+        funds_low,
+        ("insufficient_funding",),
+        0,
+        "automatic: the batch is sent once a person has funded the account",
+    ),
+    Incident(
+        "overdue settlement",
+        settlement_late,
+        ("settlement_overdue",),
+        0,
+        "automatic: when the bank settles it (if it never does: `seedtrust-ops transfers settle`)",
     ),
     Incident("tick missed", tick_missed, ("ticks_stopped",), TICKS_SECONDS, "automatic: when the code server responds"),
     Incident(

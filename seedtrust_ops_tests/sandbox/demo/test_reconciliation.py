@@ -71,6 +71,24 @@ def test_unknown_transfer_is_found(seeded_sessions: sessionmaker[Session], own_b
     assert found.unknown_references == ["unknown reference"]
 
 
+def test_transfer_that_a_person_explained_agrees(seeded_sessions: sessionmaker[Session], own_bank: SandboxBank) -> None:
+    stranger = own_bank.add_stranger(amount_cents=4_200)
+    before = reconcile_ledgers(seeded_sessions, own_bank)
+    assert before.unknown_references == [stranger["reference"]]
+    with seeded_sessions.begin() as session:
+        session.execute(
+            text(
+                "insert into ops.unknown_transfers (bank_transfer_id, idempotency_key, reference, status, method,"
+                " amount_cents, created_at, updated_at, problem, explained_at, explained_by)"
+                " values (:id, 'k', 'r', 'completed', 'wire', 4200, now(), now(), '', now(), 'ana')"
+            ),
+            {"id": stranger["id"]},
+        )
+    found = reconcile_ledgers(seeded_sessions, own_bank)
+    assert found.agrees
+    assert found.explained_cents == 4_200
+
+
 def test_balance_off_by_one_cent_is_found(seeded_sessions: sessionmaker[Session], own_bank: SandboxBank) -> None:
     with seeded_sessions.begin() as session:
         session.execute(text("update accounts set balance_cents = balance_cents + 1 where id = 3"))
