@@ -175,6 +175,10 @@ grant insert, update on
     ops.batch_leases, ops.bank_feed_cursors, ops.balance_alerts, ops.shadow_decisions, ops.transfer_evidence,
     ops.statuses_before_payment, ops.funding_checks, ops.legacy_inquiries
     to seedtrust_ops_app;
+-- What names an unreadable transfer stays as the bank reported it.
+grant insert, update (
+    idempotency_key, reference, problem, first_seen_at, last_seen_at, next_inquiry_at, attempts, resolved_at
+) on ops.unreadable_transfers to seedtrust_ops_app;
 -- What was written to whom stays as it was queued; an email gets its subject when it is sent.
 grant insert, update (
     status, attempts, sent_at, next_attempt_at, attempted_at, claim_token, last_error, subject

@@ -19,6 +19,7 @@ class Lock(StrEnum):
     BALANCE_SNAPSHOT = "balance_snapshot"
     FUNDING = "funding"
     TRANSFER_FAILURES = "transfer_failures"
+    UNREADABLE_TRANSFERS = "unreadable_transfers"
 
 
 def hold_lock(session: Session, lock: Lock) -> None:

@@ -54,7 +54,7 @@ def auto_heal_huntington_batches(
     context.add_output_metadata(heal_metadata(report))
     return {
         "looked_up": report.inquiry.looked_up,
-        "changed": len(report.inquiry.changes) + len(report.feed.changes),
+        "changed": len(report.changes),
         "requeued_transactions": report.inquiry.requeued_transactions,
         "requeued_batches": sorted({*report.abandoned, *report.inquiry.requeued_batches}),
         "finished": {str(batch_id): status for batch_id, status in report.finished.items()},
@@ -76,11 +76,10 @@ def _find_shadow_work(sessions: Sessions) -> str | None:
 
 def summarize_heal(report: HealReport) -> str:
     """Return the results of an auto-heal run in two sentences."""
-    changed = len(report.inquiry.changes) + len(report.feed.changes)
     requeued_batches = sorted({*report.abandoned, *report.inquiry.requeued_batches})
     return (
         f"Transfers: {report.inquiry.looked_up} looked up at the bank, {report.feed.transfers} read from its feed, "
-        f"{changed} changed, {len(report.inquiry.requeued_transactions)} never sent and pending again. "
+        f"{len(report.changes)} changed, {len(report.inquiry.requeued_transactions)} never sent and pending again. "
         f"Batches: {len(requeued_batches)} requeued, {len(report.finished)} finished.{_describe_unrecorded(report)}"
     )
 

@@ -145,7 +145,7 @@ def _funding_metadata(awaits: FundingDecision) -> Metadata:
 
 def heal_metadata(report: HealReport) -> dict[str, dg.MetadataValue[Any]]:
     """Return what an auto-heal run checked and changed."""
-    changes = report.inquiry.changes + report.feed.changes
+    changes = report.changes
     return {
         "Transfers checked with the bank": dg.MetadataValue.int(report.inquiry.looked_up),
         "Transfers read from the bank feed": dg.MetadataValue.int(report.feed.transfers),

@@ -8,6 +8,7 @@ See docs/decisions/bank-connection.md.
 import asyncio
 import select
 import ssl
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 CONNECT_RETRIES = 2
 """How often a failed connection attempt is retried; nothing has been sent at that point."""
+MAX_RESPONSE_BYTES = 8_000_000
+"""The largest response, as it is received and after decoding; a page of 1,000 transfers has about half a megabyte."""
 HAPPY_EYEBALLS_DELAY_SECONDS = 0.25
 """After this long, another address of the same host is tried in parallel (RFC 8305, 8)."""
 Header = tuple[str, str]
@@ -34,6 +37,13 @@ class NoResponse(Exception):
     """The request was sent, at least in part, and no complete response arrived; the message is the reason."""
 
 
+class _ResponseTooLarge(Exception):
+    """The response exceeds MAX_RESPONSE_BYTES."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the response has more than {MAX_RESPONSE_BYTES:,} bytes")
+
+
 @dataclass(frozen=True)
 class HttpRequest:
     """A request; `headers` without Host and Content-Length, which are added."""
@@ -46,7 +56,7 @@ class HttpRequest:
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """A complete response; header names are in lower case."""
+    """A complete response; header names are in lower case, and gzip or deflate is decoded."""
 
     status: int
     headers: Mapping[str, str]
@@ -95,6 +105,8 @@ class BankConnection:
             # UnicodeError: a host name that cannot be encoded for DNS.
             reason = f"the connection failed ({type(error).__name__})"
             raise (NoResponse if is_sent else RequestNotWritten)(reason) from None
+        except _ResponseTooLarge as error:
+            raise NoResponse(str(error)) from None
         finally:
             if response is None:
                 self.close()
@@ -146,6 +158,7 @@ class _Http11Protocol(asyncio.Protocol):
         self._response: asyncio.Future[HttpResponse] | None = None
         self._head: h11.Response | None = None
         self._content = bytearray()
+        self._received_bytes = 0
 
     @property
     def is_reusable(self) -> bool:
@@ -166,6 +179,7 @@ class _Http11Protocol(asyncio.Protocol):
         """Write the request's bytes to the socket."""
         assert self._transport is not None, "the connection is used only after it is established"
         self._response = asyncio.get_running_loop().create_future()
+        self._received_bytes = 0
         self._transport.write(message)
 
     async def response(self) -> HttpResponse:
@@ -189,10 +203,15 @@ class _Http11Protocol(asyncio.Protocol):
         if self._response is None or self._response.done():
             self.close()
             return
+        # Everything counts: an endless head or endless interim responses fill a connection as a body does.
+        self._received_bytes += len(data)
+        if self._received_bytes > MAX_RESPONSE_BYTES:
+            self._fail(_ResponseTooLarge())
+            return
         try:
             self._http.receive_data(data)
             self._parse_events()
-        except h11.RemoteProtocolError as error:
+        except (h11.RemoteProtocolError, _ResponseTooLarge) as error:
             self._fail(error)
 
     def eof_received(self) -> None:
@@ -221,7 +240,8 @@ class _Http11Protocol(asyncio.Protocol):
         assert self._head is not None, "h11 emits the head before the end"
         assert self._response is not None, "unsolicited data is never parsed"
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in self._head.headers}
-        self._response.set_result(HttpResponse(self._head.status_code, headers, bytes(self._content)))
+        content = _decode(bytes(self._content), headers.get("content-encoding", ""))
+        self._response.set_result(HttpResponse(self._head.status_code, headers, content))
         self._head, self._content = None, bytearray()
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE and not self._http.trailing_data[0]:
             self._http.start_next_cycle()
@@ -233,3 +253,25 @@ class _Http11Protocol(asyncio.Protocol):
         self.close()
         if pending is not None and not pending.done():
             pending.set_exception(error)
+
+
+_WINDOW_BITS = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
+"""How zlib reads each content encoding; servers disagree on whether deflate has a header."""
+
+
+def _decode(content: bytes, encoding: str) -> bytes:
+    """Return the decoded content; what cannot be decoded is returned as it is, and is then no JSON.
+
+    We ask for no encoding, but a proxy in between may use one all the same.
+    """
+    for window_bits in _WINDOW_BITS.get(encoding.strip().lower(), ()):
+        decompressor = zlib.decompressobj(window_bits)
+        try:
+            decoded = decompressor.decompress(content, MAX_RESPONSE_BYTES + 1)
+        except zlib.error:
+            continue
+        if len(decoded) > MAX_RESPONSE_BYTES:
+            raise _ResponseTooLarge
+        if decompressor.eof and not decompressor.unused_data:
+            return decoded
+    return content

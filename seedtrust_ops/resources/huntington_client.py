@@ -61,8 +61,8 @@ LOOKUP_ATTEMPTS = 3
 """How often a lookup is tried before it fails; a lookup moves no money."""
 MAX_LOOKUP_WAIT_SECONDS = 30.0
 """The longest Retry-After that a lookup waits for, in seconds."""
-
-
+MAX_PAGES_WITHOUT_NEWS = 100
+"""After this many pages in a row without a transfer that was not on an earlier one, reading ends with an error."""
 OTHER_TRANSFER = "The bank answered with another transfer than the one that was asked about."
 _LookupField = Literal["idempotency_key", "reference"]
 _Parsed = TypeVar("_Parsed")
@@ -184,7 +184,9 @@ class HuntingtonBank:
                 f"the bank accepts {LOOKUP_PAGE_SIZE} keys or references in one lookup, not {len(parameters)}"
             )
         cursor: str | None = None
-        seen: set[str] = set()
+        seen_cursors: set[str] = set()
+        seen_ids: set[str | None] = {None}
+        pages_without_news = 0
         while True:
             query = urlencode(parameters + ([("cursor", cursor)] if cursor else []))
             page = await self._get(f"{TRANSFERS_PATH}?{query}", self._parse_page)
@@ -192,12 +194,16 @@ class HuntingtonBank:
             cursor = page.next_cursor
             if not cursor:
                 return
-            if cursor in seen:
+            ids: set[str | None] = {one.id for one in page.transfers.readable}
+            ids |= {one.bank_transfer_id for one in page.transfers.unreadable}
+            pages_without_news = 0 if ids - seen_ids else pages_without_news + 1
+            if cursor in seen_cursors or pages_without_news > MAX_PAGES_WITHOUT_NEWS:
                 raise BankInquiryFailed(
-                    "The bank's pages are circular: it returned the same cursor twice. "
-                    "No money moved; the lookup is repeated within a minute."
+                    "The bank's pages are circular: it returned the same cursor twice, or many pages without a new "
+                    "transfer. No money moved; the lookup is repeated within a minute."
                 )
-            seen.add(cursor)
+            seen_cursors.add(cursor)
+            seen_ids |= ids
 
     async def _get(self, path: str, parse: Callable[[HttpResponse], _Parsed | None]) -> _Parsed:
         """Return the parsed response; `parse` returns None for one that is not readable."""

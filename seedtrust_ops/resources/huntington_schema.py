@@ -93,7 +93,7 @@ def _to_storable_text(value: object) -> object:
 
 
 # What the database or Python cannot hold is rejected here, so that it does not fail a commit later.
-Identifier = Annotated[str, Field(max_length=MAX_IDENTIFIER_CHARS, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Identifier = Annotated[str, Field(max_length=MAX_IDENTIFIER_CHARS, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$")]
 Moment = Annotated[AwareDatetime, BeforeValidator(_require_rfc_3339), AfterValidator(_to_utc)]
 FreeText = Annotated[str | None, BeforeValidator(_to_storable_text)]
 _IDENTIFIER = TypeAdapter[str](Identifier)
@@ -149,7 +149,7 @@ class WireError(BaseModel):
     """The bank's error JSON."""
 
     code: str
-    message: str = ""
+    message: FreeText = None
 
 
 def mask_digits(text: str) -> str:
@@ -290,22 +290,20 @@ def _to_number(digits: str) -> float:
     return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else math.inf
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_to_object, parse_int=_to_number, strict=False)
+
+
 def _parse_json(content: bytes) -> Any:
     """Return the JSON, or None if it is not JSON. Bytes that are not UTF-8 spoil only the text that they are in."""
     try:
-        return json.loads(
-            content.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape"),
-            strict=False,
-            object_pairs_hook=_to_object,
-            parse_int=_to_number,
-        )
+        return _DECODER.decode(content.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape"))
     except (ValueError, RecursionError):
         return None
 
 
 def _parse_conflict(response: HttpResponse) -> TransferResponse:
     try:
-        code = WireError.model_validate_json(response.content).code
+        code = WireError.model_validate(_parse_json(response.content)).code
     except ValidationError:
         return IdempotencyConflict()
     if _IN_PROGRESS.search(code):
@@ -315,12 +313,12 @@ def _parse_conflict(response: HttpResponse) -> TransferResponse:
 
 def _parse_refusal(response: HttpResponse, clean: Clean) -> TransferResponse:
     try:
-        error = WireError.model_validate_json(response.content)
+        error = WireError.model_validate(_parse_json(response.content))
     except ValidationError:
         # A refusal is final by the contract, but an unreadable one may come from a proxy or gateway in between.
         return OutcomeUnknown("HTTP 422 with a response that could not be parsed")
     code = error.code if _CODE.fullmatch(error.code) and clean(error.code) == error.code else "refused"
-    return Refused(code, clean(error.message))
+    return Refused(code, clean(error.message or ""))
 
 
 def retry_after_seconds(response: HttpResponse) -> float:

@@ -28,6 +28,7 @@ from seedtrust_ops.tables.ops import (
     TransferEvidence,
     TransferFailure,
     UnknownTransfer,
+    UnreadableTransferRow,
 )
 from seedtrust_ops.tables.platform import (
     Account,
@@ -83,6 +84,7 @@ __all__ = [
     "TransferEvidence",
     "TransferFailure",
     "UnknownTransfer",
+    "UnreadableTransferRow",
     "User",
     "ViewingDisbursementRequest",
     "ViewingPayment",

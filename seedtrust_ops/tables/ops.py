@@ -249,6 +249,30 @@ class Cutover(OpsTable):
     at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class UnreadableTransferRow(OpsTable):
+    """A transfer that the bank reports and that cannot be read or recorded, until it can be (`resolved_at`).
+
+    `subject` names it, and its alert: by the bank's id, or else by its key, its reference, or a digest of what is
+    wrong. `attempts` counts the inquiries since `first_seen_at`.
+    """
+
+    __tablename__ = "unreadable_transfers"
+    __table_args__ = (
+        Index("unreadable_transfers_open", "next_inquiry_at", postgresql_where=text("resolved_at IS NULL")),
+    )
+
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    bank_transfer_id: Mapped[str | None]
+    idempotency_key: Mapped[str | None]
+    reference: Mapped[str | None]
+    problem: Mapped[str]
+    first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    next_inquiry_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(INT, server_default="0")
+    resolved_at: Mapped[datetime | None]
+
+
 class BankFeedCursor(OpsTable):
     """How far the bank's feed of changed transfers has been read; `name` is the bank."""
 

@@ -175,6 +175,9 @@ CHANGE_EVIDENCE = [
     "insert into ops.statuses_before_payment (disbursement_request_id, status) values (13, 'approved')",
     "update ops.statuses_before_payment set status = 'approved', recorded_at = now()",
     "delete from ops.statuses_before_payment",
+    "update ops.unreadable_transfers set subject = 'x'",
+    "update ops.unreadable_transfers set bank_transfer_id = 'x'",
+    "delete from ops.unreadable_transfers",
     ATTEMPT.format(2, "started", "now() - interval '2 days'", "null"),
     ATTEMPT.format(2, "started", "now() + interval '2 days'", "null"),
     ATTEMPT.format(1, "unknown_to_bank", "'2026-01-01 12:00+00'", "now() - interval '2 days'"),
@@ -442,6 +445,9 @@ WORK_OF_JOBS = [
     ),
     "update ops.transfer_evidence set state = 'not_moved', unknown_to_bank_at = null where transaction_id = 31",
     "update ops.transfer_evidence set unknown_to_bank_at = clock_timestamp() where transaction_id = 31",
+    "update ops.transfer_evidence set state = 'in_flight', unknown_to_bank_at = null where transaction_id = 33",
+    "insert into ops.unreadable_transfers (subject, problem, next_inquiry_at) values ('x', 'y', now())"
+    " on conflict (subject) do update set problem = 'z', resolved_at = null",
     "update ops.transfer_evidence set settled_as = null, settled_seen_at = null where transaction_id = 35",
     "insert into ops.statuses_before_payment (disbursement_request_id, status) values (13, 'denied')",
     "insert into ops.unknown_transfers (bank_transfer_id, idempotency_key, reference, status, method, amount_cents,"

@@ -13,12 +13,16 @@ from sqlalchemy.orm import Session, sessionmaker
 import seedtrust_ops
 from seedtrust_ops.domain.approvals.by_date import approve_due
 from seedtrust_ops.domain.balances.snapshot import write_balance_snapshot
+from seedtrust_ops.domain.db_transaction import run_in_transaction
 from seedtrust_ops.domain.locks import Lock, hold_lock
 from seedtrust_ops.domain.reminders.balances import find_balance_reminders
 from seedtrust_ops.domain.transfers.failure_notices import notify_of_failures
+from seedtrust_ops.domain.transfers.unreadable_transfers import record_unreadable
 from seedtrust_ops.migrations.migrator import migrate
+from seedtrust_ops.ports.bank import UnreadableTransfer
 
 PACKAGE = Path(seedtrust_ops.__file__).parent
+NAMELESS = UnreadableTransfer(None, None, None, "It is not an object.")
 HOLDERS: dict[Lock, Callable[[sessionmaker[Session], Path], object]] = {
     Lock.APPROVALS: lambda sessions, _folder: approve_due(sessions()),
     Lock.BALANCE_REMINDERS: lambda sessions, _folder: find_balance_reminders(sessions(), date(2026, 3, 3)),
@@ -26,6 +30,9 @@ HOLDERS: dict[Lock, Callable[[sessionmaker[Session], Path], object]] = {
     Lock.BALANCE_SNAPSHOT: lambda sessions, folder: write_balance_snapshot(sessions, folder / "balances.parquet"),
     # Its holder needs a bank, and a worker that has claimed a batch: domain/transfers/test_funding.py.
     Lock.FUNDING: lambda sessions, _folder: hold_lock(sessions(), Lock.FUNDING),
+    Lock.UNREADABLE_TRANSFERS: lambda sessions, _folder: run_in_transaction(
+        sessions, lambda session: record_unreadable(session, [NAMELESS])
+    ),
 }
 
 

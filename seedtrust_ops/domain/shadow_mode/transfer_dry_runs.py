@@ -114,7 +114,7 @@ def dry_run_auto_heal(
                 "bank_transfer_id": change.transfer.id,
             },
         )
-        for change in report.feed.changes + report.inquiry.changes
+        for change in report.changes
     ]
     requeued_transactions = [
         Decision(transaction_subject(one), RETURN_TO_PENDING) for one in report.inquiry.requeued_transactions

@@ -31,7 +31,8 @@ from seedtrust_ops.domain.transfers.leases import WasCanceledByPerson, revoke_ex
 from seedtrust_ops.domain.transfers.ledger_posting import alert_unapproved_in_flight
 from seedtrust_ops.domain.transfers.legacy_takeover import take_over_legacy_batches
 from seedtrust_ops.domain.transfers.status_inquiry import InquiryResult, look_up_open_transactions, open_transaction_ids
-from seedtrust_ops.domain.transfers.status_transitions import alert_unsettled_contradictions
+from seedtrust_ops.domain.transfers.status_transitions import StatusChange, alert_unsettled_contradictions
+from seedtrust_ops.domain.transfers.unreadable_inquiry import count_due, inquire_about_unreadable
 from seedtrust_ops.formatting import pluralize
 from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized, OpenBank
 from seedtrust_ops.tables import HuntingtonBatch
@@ -47,12 +48,19 @@ class HealReport:
     abandoned: list[int] = field(default_factory=list)
     inquiry: InquiryResult = field(default_factory=InquiryResult)
     feed: FeedResult = field(default_factory=FeedResult)
+    read_again: FeedResult = field(default_factory=FeedResult)
+    """What could not be read earlier."""
     finished: dict[int, str] = field(default_factory=dict)
 
     @property
     def unrecorded(self) -> dict[int, RowFailure]:
         """Why the bank's answer about a transaction could not be recorded, by its id."""
-        return self.feed.unrecorded | self.inquiry.unrecorded
+        return self.feed.unrecorded | self.read_again.unrecorded | self.inquiry.unrecorded
+
+    @property
+    def changes(self) -> list[StatusChange]:
+        """The transactions whose status changed."""
+        return self.feed.changes + self.read_again.changes + self.inquiry.changes
 
 
 def find_reason_to_heal(session: Session) -> str | None:
@@ -70,6 +78,8 @@ def find_reason_to_heal(session: Session) -> str | None:
     emails = count_due_emails(session)
     if emails:
         return f"{pluralize(emails, 'email')} due"
+    if unreadable := count_due(session):
+        return f"{pluralize(unreadable, 'transfer')} at the bank that could not be read"
     read_at = last_read_at(session)
     now = session.scalars(select(func.clock_timestamp())).one()
     if read_at is None or now - read_at > MAX_FEED_AGE:
@@ -122,7 +132,7 @@ def heal(
     run_in_transaction(sessions, alert_unsettled_contradictions)
     # Last: what was set back to `pending` above is queued already.
     run_in_transaction(sessions, hold_reopened_batches)
-    report.finished |= report.inquiry.finished | report.feed.finished
+    report.finished |= report.inquiry.finished | report.feed.finished | report.read_again.finished
     if report.inquiry.unanswered:
         raise report.inquiry.unanswered[0]
     if reclaim_error is not None:
@@ -158,6 +168,10 @@ async def _query_bank(
             report.feed = await read_feed(sessions, bank, grace_seconds=unknown_grace_seconds)
         except BankInquiryFailed as error:
             feed_error = error
+        try:
+            report.read_again = await inquire_about_unreadable(sessions, bank, grace_seconds=unknown_grace_seconds)
+        except BankInquiryFailed as error:
+            feed_error = feed_error or error
         report.inquiry = await look_up_open_transactions(
             sessions,
             bank,

@@ -43,9 +43,13 @@ from seedtrust_ops.domain.transfers.unknown_transfers import (
     record_unknown,
     resolve_explained,
 )
-from seedtrust_ops.domain.transfers.unreadable_transfers import require_own_references
+from seedtrust_ops.domain.transfers.unreadable_transfers import (
+    record_unreadable,
+    require_own_references,
+    resolve_readable,
+)
 from seedtrust_ops.formatting import format_dollars
-from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankInquiryFailed, BankTransfer
+from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankTransfer, BankTransfers, UnreadableTransfer
 from seedtrust_ops.tables import (
     Alert,
     BankFeedCursor,
@@ -72,6 +76,12 @@ class FeedResult:
     unrecorded: dict[int, RowFailure] = field(default_factory=dict)
     """Why nothing could be recorded for a transaction, by its id; its page is read again by the next auto-heal run."""
 
+    def add(self, other: "FeedResult") -> None:
+        """Add the results of another page."""
+        self.transfers += other.transfers
+        self.changes += other.changes
+        self.finished |= other.finished
+
 
 def last_read_at(session: Session) -> datetime | None:
     """Return when the feed was last read to its end (UTC), or None if it never was."""
@@ -92,34 +102,16 @@ async def read_feed(sessions: Sessions, bank: Bank, *, grace_seconds: float) -> 
     overlap_since = cursor - OVERLAP if cursor else None
     seen_in_overlap: set[str] = set()
     async for transfers in bank.changed_since(overlap_since or now - FIRST_READ_WINDOW):
-        answer = require_own_references(transfers)
-        if answer.unreadable:
-            raise BankInquiryFailed(
-                f"The bank's feed has a transfer that cannot be read ({answer.unreadable[0].problem}). No money moved; "
-                "the feed is read again within a minute."
-            )
-        page = answer.readable
+        page = require_own_references(transfers)
         if overlap_since is not None:
-            seen_in_overlap |= {transfer.id for transfer in page}
-        matched = await _match(sessions, bank, page)
+            seen_in_overlap |= {transfer.id for transfer in page.readable}
+            seen_in_overlap |= {one.bank_transfer_id for one in page.unreadable if one.bank_transfer_id is not None}
         # The bank's clock, because the feed is queried by it. If it runs ahead of ours, it must not move the cursor
         # past changes that are still to come.
-        newest = min(max((transfer.updated_at for transfer in page), default=now), now)
-        if page and (cursor is None or newest > cursor):
+        newest = min(max((transfer.updated_at for transfer in page.readable), default=now), now)
+        if page.readable and (cursor is None or newest > cursor):
             cursor = newest
-        # Behind a transfer that could not be recorded, the cursor stays where it is.
-        upto = None if rows.failures else cursor
-        record = partial(_record_some, matched, upto)
-        parts = await asyncio.to_thread(rows.write, matched.transaction_ids, record)
-        if len(parts) != 1 or rows.failures:
-            record_rest = partial(
-                _record, matches=_Matches(strangers=matched.strangers), read_up_to=None if rows.failures else cursor
-            )
-            parts.append(await asyncio.to_thread(run_in_transaction, sessions, record_rest))
-        result.transfers += len(page)
-        for changes, finished in parts:
-            result.changes += changes
-            result.finished |= finished
+        result.add(await record_transfers(sessions, bank, rows, page, read_up_to=cursor))
     result.unrecorded = rows.failures
     if overlap_since is not None:
         await check_for_missing_transfers(sessions, bank, overlap_since, seen_in_overlap, grace_seconds=grace_seconds)
@@ -132,6 +124,32 @@ async def read_feed(sessions: Sessions, bank: Bank, *, grace_seconds: float) -> 
     return result
 
 
+async def record_transfers(
+    sessions: Sessions, bank: Bank, rows: RowByRow, page: BankTransfers, *, read_up_to: datetime | None = None
+) -> FeedResult:
+    """Record the bank's transfers, whatever they belong to, and store those that cannot be read.
+
+    If they are a page of the feed, `read_up_to` is the cursor after it. What could not be recorded is in `rows`, and
+    the cursor does not move past it.
+
+    Raises:
+        BankInquiryFailed, BankUnauthorized: from the bank, which is asked about references; nothing is recorded.
+    """
+    matches = await _match(sessions, bank, page.readable)
+    matches.unreadable = page.unreadable
+    record = partial(_record_some, matches, None if rows.failures else read_up_to)
+    parts = await asyncio.to_thread(rows.write, matches.transaction_ids, record)
+    if len(parts) != 1 or rows.failures:
+        rest = _Matches(strangers=matches.strangers, unreadable=matches.unreadable)
+        record_rest = partial(_record, matches=rest, read_up_to=None if rows.failures else read_up_to)
+        parts.append(await asyncio.to_thread(run_in_transaction, sessions, record_rest))
+    result = FeedResult(len(page.readable))
+    for changes, finished in parts:
+        result.changes += changes
+        result.finished |= finished
+    return result
+
+
 def _start(sessions: Sessions) -> tuple[datetime | None, datetime]:
     with sessions() as session:
         cursor = session.scalar(select(BankFeedCursor.read_up_to).where(BankFeedCursor.name == FEED_NAME))
@@ -140,7 +158,7 @@ def _start(sessions: Sessions) -> tuple[datetime | None, datetime]:
 
 @dataclass
 class _Matches:
-    """The transfers of a page by the transaction that explains them, and those that none explains.
+    """The transfers of a page by the transaction that explains them, those that none explains, and unreadable ones.
 
     `second` has transfers under our key beside the first one: the bank contradicts itself, and nothing explains them.
     """
@@ -148,6 +166,16 @@ class _Matches:
     explained: dict[int, BankTransfer] = field(default_factory=dict)
     second: list[tuple[int, BankTransfer]] = field(default_factory=list)
     strangers: list[Stranger] = field(default_factory=list)
+    unreadable: list[UnreadableTransfer] = field(default_factory=list)
+
+    @property
+    def transfers(self) -> list[BankTransfer]:
+        """All transfers that can be read."""
+        return [
+            *self.explained.values(),
+            *(transfer for _, transfer in self.second),
+            *(stranger.transfer for stranger in self.strangers),
+        ]
 
     @property
     def transaction_ids(self) -> list[int]:
@@ -334,7 +362,10 @@ def _record(
     )
     if read_up_to is not None:
         _move_cursor(session, read_up_to, is_complete=False)
-    return changes, finish_batches(session, {change.batch_id for change in changes})
+    finished = finish_batches(session, {change.batch_id for change in changes})
+    record_unreadable(session, matches.unreadable)
+    resolve_readable(session, matches.transfers)
+    return changes, finished
 
 
 def _move_cursor(session: Session, read_up_to: datetime, *, is_complete: bool) -> None:
@@ -394,22 +425,34 @@ async def check_for_missing_transfers(
         lost = [
             one for one, bank_transfer_id in page.items() if bank_transfer_id not in known and one not in unreadable
         ]
-        if lost:
+        if lost or answer.unreadable:
             await asyncio.to_thread(
                 run_in_transaction,
                 sessions,
-                lambda session, lost=lost: record_lost(session, lost, grace_seconds),
+                lambda session, lost=lost, answer=answer: record_lost(
+                    session, lost, grace_seconds, unreadable=answer.unreadable
+                ),
             )
 
 
-def record_lost(session: Session, transaction_ids: Sequence[int], grace_seconds: float) -> None:
-    """Record that lookups do not find these transfers, and alert about those missing for longer than the grace time."""
+def record_lost(
+    session: Session,
+    transaction_ids: Sequence[int],
+    grace_seconds: float,
+    *,
+    unreadable: Sequence[UnreadableTransfer] = (),
+) -> None:
+    """Record that lookups do not find these transfers, and alert about those missing for longer than the grace time.
+
+    `unreadable` is what the same lookups found and could not read.
+    """
     lock_batches(
         session, select(HuntingtonTransaction.batch_id).where(in_array(HuntingtonTransaction.id, transaction_ids))
     )
     ensure_evidence(session, transaction_ids)
     now = session.scalars(select(func.clock_timestamp())).one()
     open_missing_transfer_alerts(session, record_missing(session, transaction_ids, now, grace_seconds))
+    record_unreadable(session, unreadable)
 
 
 MissingFromFeed = dict[int, str | None]

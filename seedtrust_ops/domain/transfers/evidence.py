@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from seedtrust_ops.domain.sql_arrays import array_table, in_array
+from seedtrust_ops.domain.sql_arrays import array_parameter, array_table, in_array
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import (
     Account,
@@ -392,6 +392,27 @@ def record_unknown_to_bank(session: Session, transaction_ids: Collection[int]) -
             .where(in_array(TransferEvidence.transaction_id, transaction_ids))
             .values(unknown_to_bank_at=func.clock_timestamp(), changed_at=func.clock_timestamp())
         )
+
+
+def record_doubt(session: Session, transaction_ids: Collection[int], bank_transfer_ids: Collection[str]) -> None:
+    """Record that the bank has something under these transactions' keys or its ids that cannot be read.
+
+    Whatever it said before, no money moved is then no longer certain.
+    """
+    is_certain = or_(TransferEvidence.state == State.NOT_MOVED, TransferEvidence.unknown_to_bank_at.is_not(None))
+    session.execute(
+        update(TransferEvidence)
+        .where(
+            or_(
+                in_array(TransferEvidence.transaction_id, transaction_ids),
+                TransferEvidence.bank_transfer_id == func.any(array_parameter(bank_transfer_ids, Text())),
+            ),
+            TransferEvidence.state.in_((State.NOT_MOVED.value, State.IN_FLIGHT.value)),
+            TransferEvidence.settled_as.is_(None),
+            is_certain,
+        )
+        .values(state=State.IN_FLIGHT.value, unknown_to_bank_at=None, changed_at=func.clock_timestamp())
+    )
 
 
 def record_missing(

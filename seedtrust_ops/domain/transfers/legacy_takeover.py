@@ -21,6 +21,7 @@ from seedtrust_ops.domain.sql_arrays import array_table, in_array
 from seedtrust_ops.domain.transfers.leases import ensure_lease_rows
 from seedtrust_ops.domain.transfers.status_transitions import NOT_SENT_PREFIX
 from seedtrust_ops.domain.transfers.unknown_transfers import explained_by_people
+from seedtrust_ops.domain.transfers.unreadable_transfers import record_unreadable
 from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankTransfer
 from seedtrust_ops.tables import (
     BatchLease,
@@ -201,8 +202,7 @@ async def match_by_reference(
     Returns:
         For each transaction with exactly one transfer of the same amount, that transfer; and the ambiguous
         transactions, because several transfers match, only other amounts match, one of them cannot be read, or the
-        legacy worker did not begin the transaction before the cutover. An alert is open for each ambiguous one whose
-        transfers can be read.
+        legacy worker did not begin the transaction before the cutover. An alert is open for each ambiguous one.
 
     Raises:
         BankInquiryFailed, BankUnauthorized: from the bank.
@@ -214,7 +214,13 @@ async def match_by_reference(
         page = transactions[start : start + LOOKUP_PAGE_SIZE]
         by_reference: defaultdict[str, dict[str, BankTransfer]] = defaultdict(dict)
         answer = await bank.find_by_references([str(one.id) for one in page])
-        unreadable |= {int(one.reference) for one in answer.unreadable if one.reference is not None}
+        if answer.unreadable:
+            unreadable |= {int(one.reference) for one in answer.unreadable if one.reference is not None}
+            await asyncio.to_thread(
+                run_in_transaction,
+                sessions,
+                lambda session, answer=answer: record_unreadable(session, answer.unreadable),
+            )
         for transfer in answer.readable:
             # A transfer that changes while the bank's pages are read appears on two of them.
             by_reference[transfer.reference][transfer.id] = transfer

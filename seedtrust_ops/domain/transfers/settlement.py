@@ -38,8 +38,8 @@ from seedtrust_ops.domain.transfers.status_transitions import STATUS_BY_BANK_STA
 from seedtrust_ops.domain.transfers.unknown_transfers import explain_by_settlement
 from seedtrust_ops.domain.transfers.unreadable_transfers import require_own_references
 from seedtrust_ops.errors import SeedTrustError
-from seedtrust_ops.formatting import format_dollars
-from seedtrust_ops.ports.bank import BankStatus, BankTransfer, BankTransfers, OpenBank
+from seedtrust_ops.formatting import format_dollars, single_line
+from seedtrust_ops.ports.bank import BankStatus, BankTransfer, BankTransfers, OpenBank, UnreadableTransfer
 from seedtrust_ops.tables import (
     BatchLease,
     HuntingtonTransaction,
@@ -102,15 +102,15 @@ class SettlementReport:
 
 def ask_bank(
     open_bank: OpenBank, transaction_id: int, bank_transfer_id: str | None, *, foreign_ids: Collection[str] = ()
-) -> BankTransfer | None:
+) -> BankTransfer | UnreadableTransfer | None:
     """Return the bank's transfer of a transaction, by its key and then by its reference, or None if it knows none.
 
-    `foreign_ids` are transfers of the bank that a person has explained as something else.
+    If it has one that cannot be read, return that one. `foreign_ids` are transfers of the bank that a person has
+    explained as something else.
 
     Raises:
         BankInquiryFailed, BankUnauthorized: from the bank.
-        SettlementRefused: if the bank has several transfers with the transaction's reference, or one that cannot be
-            read.
+        SettlementRefused: if the bank has several transfers with the transaction's reference.
     """
 
     async def ask() -> BankTransfers:
@@ -120,10 +120,7 @@ def ask_bank(
 
     answer = run_in_loop(ask)
     if answer.unreadable:
-        raise SettlementRefused(
-            f"The bank has a transfer for transaction {transaction_id} that cannot be read "
-            f"({answer.unreadable[0].problem}). Nothing was changed. Ask Huntington to correct it."
-        )
+        return answer.unreadable[0]
     found = {transfer.id: transfer for transfer in answer.readable if transfer.id not in foreign_ids}
     if bank_transfer_id in found:
         return found[bank_transfer_id]
@@ -155,7 +152,9 @@ def known_bank_id(session: Session, transaction_id: int) -> str | None:
     return bank_id
 
 
-def settle(session: Session, decision: Settlement, answer: BankTransfer | None) -> SettlementReport:
+def settle(
+    session: Session, decision: Settlement, answer: BankTransfer | UnreadableTransfer | None
+) -> SettlementReport:
     """Settle a transfer: its status, ledger, balance and request become what `decision` says.
 
     Args:
@@ -175,7 +174,16 @@ def settle(session: Session, decision: Settlement, answer: BankTransfer | None) 
             "ledger to book it in. Nothing was changed. Find out which request it paid, and book its transfer for that "
             "with `seedtrust-ops transfers explain`."
         )
-    contradicts = _find_contradiction(row, decision, answer)
+    if isinstance(answer, UnreadableTransfer):
+        bank_says: str | None = "something that cannot be read"
+        contradicts: str | None = (
+            f"The bank has a transfer for transaction {decision.transaction_id} that cannot be read: "
+            f"{single_line(answer.problem)}"
+        )
+        answer = None
+    else:
+        bank_says = answer.status.value if answer is not None else None
+        contradicts = _find_contradiction(row, decision, answer)
     if contradicts is not None and not decision.contradict_bank:
         raise SettlementRefused(
             f"{contradicts} Nothing was changed. If Huntington has told you otherwise, repeat the command with "
@@ -208,13 +216,12 @@ def settle(session: Session, decision: Settlement, answer: BankTransfer | None) 
     resolve_all_of(session, SETTLED_RULES, f"transaction {decision.transaction_id}")
     if row.batch_id is not None:
         finish_batches(session, [row.batch_id])
-    bank_status = answer.status.value if answer is not None else None
-    notified = _email_admins(session, decision, bank_status) if contradicts is not None else 0
+    notified = _email_admins(session, decision, bank_says) if contradicts is not None else 0
     return SettlementReport(
         transaction_id=decision.transaction_id,
         before=row.status,
         after=decision.settle_as.value,
-        bank_status=bank_status,
+        bank_status=bank_says,
         correction_cents=corrected_cents,
         request_id=row.request_id,
         admins_notified=notified,

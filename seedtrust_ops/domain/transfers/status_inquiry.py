@@ -52,8 +52,13 @@ from seedtrust_ops.domain.transfers.legacy_takeover import (
     was_begun_before_cutover,
 )
 from seedtrust_ops.domain.transfers.status_transitions import StatusChange, apply_bank_statuses
-from seedtrust_ops.domain.transfers.unreadable_transfers import require_own_references
-from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankInquiryFailed, BankTransfer
+from seedtrust_ops.domain.transfers.unreadable_transfers import (
+    find_unreadable,
+    record_unreadable,
+    require_own_references,
+    resolve_readable,
+)
+from seedtrust_ops.ports.bank import LOOKUP_PAGE_SIZE, Bank, BankInquiryFailed, BankTransfer, UnreadableTransfer
 from seedtrust_ops.tables import BatchLease, HuntingtonBatch, HuntingtonTransaction, TransferAttempt, TransferEvidence
 
 MAX_UNANSWERED_PAGES = 3
@@ -169,13 +174,15 @@ async def look_up_open_transactions(
         after = page.transactions[-1].id
         result.looked_up += len(page.transactions)
         try:
-            transfers, ambiguous = await _query_bank(sessions, bank, page.transactions)
+            transfers, ambiguous, unreadable = await _query_bank(sessions, bank, page.transactions)
         except BankInquiryFailed as error:
             result.unanswered.append(error)
             if len(result.unanswered) >= MAX_UNANSWERED_PAGES:
                 break
             continue
-        recorder = _PageRecorder(page, transfers, ambiguous, unknown_grace_seconds, was_canceled_by_person, lease)
+        recorder = _PageRecorder(
+            page, transfers, ambiguous, unreadable, unknown_grace_seconds, was_canceled_by_person, lease
+        )
         for part in await asyncio.to_thread(rows.write, [one.id for one in page.transactions], recorder.record):
             result.add(part)
     result.unrecorded = rows.failures
@@ -231,10 +238,10 @@ def _next_page(sessions: Sessions, after: int, lease: Lease | None) -> _Page | N
 
 async def _query_bank(
     sessions: Sessions, bank: Bank, page: Sequence[OpenTransaction]
-) -> tuple[dict[int, BankTransfer], set[int]]:
-    """Return the bank's transfers by transaction id, and the ids of ambiguous transactions.
+) -> tuple[dict[int, BankTransfer], set[int], list[UnreadableTransfer]]:
+    """Return the bank's transfers by transaction id, the ids of ambiguous transactions, and unreadable transfers.
 
-    Those whose transfer cannot be read count as ambiguous: the bank has something.
+    Transactions whose transfer cannot be read count as ambiguous: the bank has something.
     """
     by_key = {idempotency_key(one.id): one.id for one in page}
     answer = require_own_references(await bank.find_by_keys(list(by_key)))
@@ -255,7 +262,7 @@ async def _query_bank(
             for one in missing
         ],
     )
-    return transfers | found, ambiguous | unreadable
+    return transfers | found, ambiguous | unreadable, answer.unreadable
 
 
 @dataclass(frozen=True)
@@ -265,6 +272,7 @@ class _PageRecorder:
     page: _Page
     transfers: Mapping[int, BankTransfer]
     ambiguous: set[int]
+    unreadable: list[UnreadableTransfer]
     grace_seconds: float
     was_canceled_by_person: WasCanceledByPerson
     lease: Lease | None
@@ -272,10 +280,12 @@ class _PageRecorder:
     def record(self, session: Session, transaction_ids: Collection[int]) -> InquiryResult:
         """Record the statuses of these transactions of the page, in one database transaction."""
         some = [one for one in self.page.transactions if one.id in set(transaction_ids)]
+        keys = {idempotency_key(one.id) for one in some}
         recorder = replace(
             self,
             page=replace(self.page, transactions=some),
             transfers={one.id: self.transfers[one.id] for one in some if one.id in self.transfers},
+            unreadable=[one for one in self.unreadable if one.idempotency_key in keys],
         )
         return recorder._record(session)
 
@@ -283,7 +293,8 @@ class _PageRecorder:
         lock_batches(session, {one.batch_id for one in self.page.transactions if one.batch_id is not None})
         if self.lease is not None:
             lock_lease(session, self.lease)
-        known = self.transfers.keys() | self.ambiguous
+        in_doubt = find_unreadable(session, {one.id for one in self.page.transactions})
+        known = self.transfers.keys() | self.ambiguous | in_doubt
         unproven = {one.id for one in self.page.transactions if one.is_unproven_failure and one.id not in known}
         record_legacy_inquiries(session, unproven)
         ensure_evidence(session, [one.id for one in self.page.transactions if one.id not in unproven])
@@ -304,6 +315,8 @@ class _PageRecorder:
                 session, {one for one in batches if one is not None}, self.was_canceled_by_person
             )
             result.finished = finish_batches(session, {change.batch_id for change in result.changes})
+        record_unreadable(session, self.unreadable)
+        resolve_readable(session, self.transfers.values())
         return result
 
     def _record_unknown(self, session: Session, unknown: Mapping[int, OpenTransaction]) -> list[int]:

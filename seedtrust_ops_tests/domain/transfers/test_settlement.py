@@ -304,6 +304,15 @@ def test_lookup_that_lags_does_not_let_an_accepted_transfer_fail(worker: Worker,
     assert settle_by_hand(worker, transaction_id, SettleAs.FAILED).after == "failed"
 
 
+def test_unreadable_answer_is_settled_only_against_the_bank(worker: Worker, company: Company) -> None:
+    _, transaction_id = worker.submit_ach(company.case())
+    worker.bank.control.misreport(str(transaction_id), {"status": "under_review"})
+    with pytest.raises(SettlementRefused, match="cannot be read: status 'under_review'"):
+        settle_by_hand(worker, transaction_id, SettleAs.COMPLETED)
+    report = settle_by_hand(worker, transaction_id, SettleAs.COMPLETED, contradict_bank=True)
+    assert (report.after, report.bank_status) == ("completed", "something that cannot be read")
+
+
 def test_answer_that_healing_recorded_meanwhile_counts(worker: Worker, company: Company) -> None:
     transaction_id = send_without_answer(worker, company)
     answer = ask_bank(worker.open_bank, transaction_id, None)
