@@ -166,19 +166,24 @@ def test_row_failure_in_recording_leaves_other_transfers_alone(worker: Worker, c
     assert company.unbalanced_accounts() == []
 
 
-def test_waits_for_locked_rows_do_not_add_up(worker: Worker, company: Company) -> None:
+def test_waits_for_locked_rows_do_not_add_up(worker: Worker, company: Company, database_url: URL) -> None:
+    lock_seconds, count = 1.0, 8
     batch_id, rows = _batch(company, 1)
-    for _ in range(31):
+    for _ in range(count - 1):
         request = company.request(BuiltCase(rows[0].case, rows[0].account, 0, _payee(company)), 100)
         company.transaction(batch_id, request, 100)
-    with _during_recording(_locked("accounts", "account")(company, rows[0])) as until:
+    with (
+        impatient_sessions(database_url, lock_seconds) as sessions,
+        _during_recording(_locked("accounts", "account")(company, rows[0])) as until,
+    ):
+        worker.company = Company(sessions, company.cipher)
         began = time.monotonic()
         worker.process(batch_id)
-        assert time.monotonic() - began < 32 * SESSION_LOCK_SECONDS
-        assert company.statuses(batch_id) == ["processing"] * 32
+        assert time.monotonic() - began < count * lock_seconds
+        assert company.statuses(batch_id) == ["processing"] * count
         until.close()
-    worker.heal()
-    assert company.statuses(batch_id) == ["completed"] * 32
+        worker.heal()
+    assert company.statuses(batch_id) == ["completed"] * count
 
 
 def _payee(company: Company) -> int:
