@@ -8,7 +8,7 @@ from seedtrust_ops.domain.alerts.channel_state import Channel, owed_channels
 from seedtrust_ops.tables import Alert, AlertNotification
 
 ALL = set(Channel)
-IMMEDIATE = [Channel.EMAIL, Channel.POSTHOG, Channel.INTERNAL_API]
+IMMEDIATE = [channel for channel in Channel if channel is not Channel.DIGEST]
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ IMMEDIATE = [Channel.EMAIL, Channel.POSTHOG, Channel.INTERNAL_API]
     [
         ("HIGH", [], IMMEDIATE),
         ("MEDIUM", [], [Channel.DIGEST]),
-        ("HIGH", [("email", "HIGH"), ("posthog", "HIGH")], [Channel.INTERNAL_API]),
+        ("HIGH", [("email", "HIGH"), ("posthog", "HIGH")], [Channel.INTERNAL_API, Channel.ALERT_URLS]),
         ("CRITICAL", [(channel.value, "HIGH") for channel in IMMEDIATE], IMMEDIATE),
         # Better is not worse, and the digest lists an open alert every day with its present severity.
         ("HIGH", [(channel.value, "CRITICAL") for channel in IMMEDIATE], []),
