@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
-from seedtrust_ops.domain.transfers.auto_heal import heal
 from seedtrust_ops.domain.transfers.batch_processor import process_batch
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops_tests.chaos.final_invariants import BY_HAND
+from seedtrust_ops_tests.chaos.recovery import auto_heal
 from seedtrust_ops_tests.chaos.shards import CaseResult, Shard
 from seedtrust_ops_tests.chaos.template_batch import ACCEPTED, RETURNED
 from seedtrust_ops_tests.chaos.transfer_cases import TransferCase, open_case, recover_and_check
@@ -60,7 +60,7 @@ def _deny_before_it_is_returned(case: TransferCase) -> list[Violation]:
     request = "(select disbursement_request_id from huntington_transactions where id = :id)"
     _sql(case, f"update disbursement_requests set status = 'denied' where id = {request}", RETURNED)
     case.banks.control.settle()
-    heal(case.sessions, case.config.open_bank, unknown_grace_seconds=0, was_canceled_by_person=lambda _run_id: False)
+    auto_heal(case.sessions, case.config)
     violations = recover_and_check(case)
     ((status,),) = _sql(case, f"select status from disbursement_requests where id = {request}", RETURNED)
     if status != "denied":
@@ -74,9 +74,17 @@ def _pay_from_our_account(case: TransferCase) -> list[Violation]:
     return recover_and_check(case)
 
 
+def _empty_the_office(case: TransferCase) -> list[Violation]:
+    """Everybody has left when a payment comes back: it is for whoever is on call."""
+    with case.sessions.begin() as session:
+        session.execute(text("update users set is_active = false"))
+    return recover_and_check(case)
+
+
 HUMAN_ACTS = (
     HumanAct("a person fails a transfer that the bank has accepted, and pays its request again", _fail_and_pay_again),
     HumanAct("a person denies a request whose payment settles and is returned", _deny_before_it_is_returned),
+    HumanAct("everybody who is responsible has left when a payment is returned", _empty_the_office),
     HumanAct("strangers pay from our funding account", _pay_from_our_account),
 )
 

@@ -26,6 +26,9 @@ class HumanRecord:
     settled_against_bank: set[int] = field(default_factory=set)
     """Transactions that a person has settled as something else than the bank's own books say."""
 
+    insisted: set[int] = field(default_factory=set)
+    """Transactions that a person has settled as something else than what the bank said when it was asked."""
+
     def is_written_by_hand(self, transaction_id: int, status: str) -> bool:
         """Whether the transaction still has the status that a person wrote into it."""
         return self.statuses.get(transaction_id) == status

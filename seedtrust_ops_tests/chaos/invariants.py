@@ -16,6 +16,7 @@ from seedtrust_ops.sandbox.bank.control_client import SandboxBank
 from seedtrust_ops_tests.chaos.evidence import Evidence, Transaction, read_evidence
 from seedtrust_ops_tests.chaos.final_invariants import check_final_state
 from seedtrust_ops_tests.chaos.human_record import HumanRecord
+from seedtrust_ops_tests.chaos.somebody_knows import check_somebody_knows
 from seedtrust_ops_tests.chaos.transfers_explained import check_transfers_explained
 from seedtrust_ops_tests.chaos.violations import Violation, ViolationKind
 
@@ -86,6 +87,7 @@ def check_invariants(
         *_ledger_mismatches(evidence),
         *(check_final_state(evidence) if is_final else ()),
         *(check_transfers_explained(sessions, bank) if is_final else ()),
+        *(check_somebody_knows(sessions, evidence) if is_final else ()),
     ]
 
 

@@ -140,6 +140,21 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "a case without an active specialist is told to nobody",
+        (
+            Edit(
+                "seedtrust_ops/domain/outbox/recipients.py",
+                "dict.fromkeys(case_ids, others)",
+                "dict.fromkeys(case_ids, ())",
+            ),
+            Edit(
+                f"{TRANSFERS}/failure_notices.py",
+                "    unknown = [one for one in current if not people[one.case_id]]\n",
+                "    unknown = []\n",
+            ),
+        ),
+    ),
+    Mutation(
         "ledger posted outside the transaction",
         (
             Edit(

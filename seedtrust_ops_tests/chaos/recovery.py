@@ -22,7 +22,7 @@ from seedtrust_ops.domain.transfers.auto_heal import heal
 from seedtrust_ops.domain.transfers.batch_lifecycle import list_queued_batches
 from seedtrust_ops.domain.transfers.batch_processor import process_batch
 from seedtrust_ops.errors import SeedTrustError
-from seedtrust_ops_tests.chaos.worker_config import WorkerConfig
+from seedtrust_ops_tests.chaos.worker_config import ALERT_EMAILS, WorkerConfig
 
 Sessions = sessionmaker[Session]
 
@@ -54,7 +54,13 @@ def expire_leases(sessions: Sessions) -> None:
 
 def auto_heal(sessions: Sessions, config: WorkerConfig) -> None:
     """Run auto-heal on everything that is open."""
-    heal(sessions, config.open_bank, unknown_grace_seconds=0, was_canceled_by_person=lambda _run_id: False)
+    heal(
+        sessions,
+        config.open_bank,
+        unknown_grace_seconds=0,
+        was_canceled_by_person=lambda _run_id: False,
+        alert_emails=ALERT_EMAILS,
+    )
 
 
 def recover(sessions: Sessions, config: WorkerConfig) -> None:

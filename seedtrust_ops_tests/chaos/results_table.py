@@ -15,6 +15,7 @@ COLUMNS = (
     "lost payments",
     "unexplained",
     "transfers without a row",
+    "nobody knows",
 )
 
 
@@ -23,8 +24,9 @@ class Row:
     """One scenario: how many distinct cases ran, and how many violations of each kind were found in them.
 
     `double`: money moved twice for one transaction. `lost`: a payment that the bank made or should have made and that
-    no person will learn of. `without_row`: a transfer at the bank that no row explains. `unexplained`: any other
-    difference from the promises (docs/rules.md, section 4).
+    no person will learn of. `without_row`: a transfer at the bank that no row explains. `untold`: something that a
+    person must act on, and that nobody was told. `unexplained`: any other difference from the promises (docs/rules.md,
+    section 4).
     """
 
     scenario: str
@@ -33,6 +35,7 @@ class Row:
     lost: int = 0
     unexplained: int = 0
     without_row: int = 0
+    untold: int = 0
 
     @property
     def is_clean(self) -> bool:
@@ -46,7 +49,7 @@ class Row:
 
     @property
     def _violations(self) -> tuple[int, ...]:
-        return (self.double, self.lost, self.unexplained, self.without_row)
+        return (self.double, self.lost, self.unexplained, self.without_row, self.untold)
 
 
 def sum_rows(rows: Iterable[Row]) -> Row:
@@ -59,6 +62,7 @@ def sum_rows(rows: Iterable[Row]) -> Row:
         lost=sum(row.lost for row in listed),
         unexplained=sum(row.unexplained for row in listed),
         without_row=sum(row.without_row for row in listed),
+        untold=sum(row.untold for row in listed),
     )
 
 

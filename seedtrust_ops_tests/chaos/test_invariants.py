@@ -1,14 +1,17 @@
 """The invariants detect every kind of violation: each is introduced by hand into books that were correct before."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 from sqlalchemy import text
 
 from seedtrust_ops_tests.chaos.bank_pool import BankPool
+from seedtrust_ops_tests.chaos.human_record import HumanRecord
 from seedtrust_ops_tests.chaos.invariants import SendBan, check_invariants, check_resends, last_request_id
+from seedtrust_ops_tests.chaos.recovery import evaluate_health
 from seedtrust_ops_tests.chaos.violations import Violation, ViolationKind, build_row
 from seedtrust_ops_tests.chaos.witness import install_witness
 from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker, options_for, settings_for
@@ -30,6 +33,7 @@ class FinishedBatch:
     rejected: int
     refused: int
     preflight_failed: int
+    human: HumanRecord = field(default_factory=HumanRecord)
 
     @property
     def company(self) -> Company:
@@ -43,7 +47,9 @@ class FinishedBatch:
         self.sql(f"update huntington_transactions set {assignments} where id = :id", id=transaction_id)
 
     def check(self, *, is_final: bool = True, bans: tuple[SendBan, ...] = ()) -> list[Violation]:
-        return check_invariants(self.company.sessions, self.worker.bank.control, is_final=is_final, bans=bans)
+        return check_invariants(
+            self.company.sessions, self.worker.bank.control, is_final=is_final, bans=bans, human=self.human
+        )
 
 
 @pytest.fixture
@@ -120,6 +126,15 @@ def _lose_bank_id(batch: FinishedBatch) -> None:
 
 def _unpaid_batch(batch: FinishedBatch, status: str) -> None:
     batch.company.batch([100], status=status)
+
+
+def _accept_long_ago(batch: FinishedBatch) -> None:
+    batch_id = batch.company.batch()
+    request_id = batch.company.request(batch.company.case(), CENTS)
+    transaction_id = batch.company.transaction(batch_id, request_id, CENTS, method="ach", status="submitted")
+    batch.worker.bank.control.insert_transfer(
+        str(transaction_id), CENTS, status="accepted", created_at=datetime.now(UTC) - timedelta(days=9)
+    )
 
 
 def _set(transaction: str, assignments: str) -> Callable[[FinishedBatch], None]:
@@ -300,6 +315,56 @@ CORRUPTIONS: dict[str, tuple[Callable[[FinishedBatch], None], ViolationKind, str
         ViolationKind.TRANSFER_WITHOUT_ROW,
         "which no row explains",
     ),
+    "failed payment of which nobody was emailed": (
+        _sql("delete from ops.notifications where kind = 'transfer-failed'"),
+        ViolationKind.NOBODY_KNOWS,
+        "failed",
+    ),
+    "failed payment that the email does not list": (
+        _sql("update ops.notifications set variables = '{\"rows\": []}' where kind = 'transfer-failed'"),
+        ViolationKind.NOBODY_KNOWS,
+        "failed",
+    ),
+    "late rejection of which nobody was emailed": (
+        _sql("delete from ops.notifications where kind = 'transfer-rejected'"),
+        ViolationKind.NOBODY_KNOWS,
+        "failed",
+    ),
+    "return of which nobody was emailed": (
+        _sql("delete from ops.notifications where kind = 'transfer-returned'"),
+        ViolationKind.NOBODY_KNOWS,
+        "was returned",
+    ),
+    "return of which only somebody who has left was emailed": (
+        _sql("update witness.emails set is_to_active_user = false"),
+        ViolationKind.NOBODY_KNOWS,
+        "was returned",
+    ),
+    "return whose email was given up": (
+        _sql("update ops.notifications set status = 'failed'"),
+        ViolationKind.NOBODY_KNOWS,
+        "was returned",
+    ),
+    "held batch of which no alert tells": (
+        lambda batch: _unpaid_batch(batch, "held"),
+        ViolationKind.NOBODY_KNOWS,
+        "is held",
+    ),
+    "overdue settlement of which no alert tells": (
+        _accept_long_ago,
+        ViolationKind.NOBODY_KNOWS,
+        "days ago",
+    ),
+    "contradiction of which no alert tells": (
+        lambda batch: batch.worker.bank.control.dishonor_reference(str(batch.returned)),
+        ViolationKind.NOBODY_KNOWS,
+        "contradicted itself",
+    ),
+    "settlement against the bank of which no admin was emailed": (
+        lambda batch: batch.human.insisted.add(batch.paid),
+        ViolationKind.NOBODY_KNOWS,
+        "no admin",
+    ),
     "lease outlives its worker": (
         _sql("update ops.batch_leases set token = 'x', expires_at = now() + interval '1 hour'"),
         ViolationKind.UNEXPLAINED,
@@ -383,6 +448,7 @@ def test_open_items_are_allowed_before_the_final_check(batch: FinishedBatch) -> 
 
 def test_held_or_halted_batch_may_stay_open(batch: FinishedBatch) -> None:
     _unpaid_batch(batch, "held")
+    evaluate_health(batch.company.sessions)
     assert batch.check() == []
     _unpaid_batch(batch, "queued")
     assert len(batch.check()) == 2
@@ -403,5 +469,5 @@ def test_alert_explains_only_its_own_incident(batch: FinishedBatch) -> None:
 
 def test_row_counts_other_violation_kinds_as_unexplained() -> None:
     row = build_row("resets", 7, [Violation(kind, "a message") for kind in ViolationKind])
-    assert (row.cases, row.double, row.lost, row.without_row) == (7, 1, 1, 1)
-    assert row.unexplained == len(ViolationKind) - 3
+    assert (row.cases, row.double, row.lost, row.without_row, row.untold) == (7, 1, 1, 1, 1)
+    assert row.unexplained == len(ViolationKind) - 4

@@ -1,6 +1,7 @@
 """What the invariant checks report: a kind, a message, and the column of the results table in which the kind counts.
 
-The checks themselves are in `invariants`, `final_invariants`, `transfers_explained` and `email_invariants`.
+The checks themselves are in `invariants`, `final_invariants`, `transfers_explained`, `somebody_knows` and
+`email_invariants`.
 """
 
 from collections import Counter
@@ -28,6 +29,8 @@ class ViolationKind(StrEnum):
     """An open item that no bank status, preflight result or alert explains."""
     TRANSFER_WITHOUT_ROW = "transfer without a row"
     """A transfer at the bank that neither a transaction nor an alerted row of unknown transfers explains."""
+    NOBODY_KNOWS = "nobody knows"
+    """Something that a person must act on, of which no open alert and no email to an active user tells."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ class Violation:
 def build_row(scenario: str, cases: int, violations: Iterable[Violation]) -> Row:
     """Return a scenario's table row; every kind that has no column of its own counts as unexplained."""
     kinds = Counter(one.kind for one in violations)
-    double, lost, without_row = (
+    double, lost, without_row, untold = (
         kinds.pop(kind, 0)
         for kind in (
             ViolationKind.DOUBLE_PAYMENT,
             ViolationKind.LOST_PAYMENT,
             ViolationKind.TRANSFER_WITHOUT_ROW,
+            ViolationKind.NOBODY_KNOWS,
         )
     )
-    return Row(scenario, cases, double, lost, kinds.total(), without_row)
+    return Row(scenario, cases, double, lost, kinds.total(), without_row, untold)

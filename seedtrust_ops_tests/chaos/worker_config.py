@@ -19,6 +19,8 @@ from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_hunti
 
 RESPONSE_TIMEOUT_SECONDS = 1.5
 """How long a worker waits for the bank's response: enough on a busy machine, yet short, because some never come."""
+ALERT_EMAILS = ("oncall@example.test",)
+"""Who is emailed about a transfer if nobody who is responsible for it is active."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,13 @@ class WorkerConfig:
             halted_by_environment=False,
         )
         return BatchRun(
-            batch_id, holder, datetime.now(UTC), self.cipher, options, was_canceled_by_person=lambda _run_id: False
+            batch_id,
+            holder,
+            datetime.now(UTC),
+            self.cipher,
+            options,
+            was_canceled_by_person=lambda _run_id: False,
+            alert_emails=ALERT_EMAILS,
         )
 
     @property

@@ -371,11 +371,13 @@ class People:
         statuses = {STATUS_FOR_BANK_STATUS[one["status"]] for one in truth} or {"failed"}
         if statuses != {as_status.value}:
             human.settled_against_bank.add(transaction_id)
-        if answer is not None and STATUS_FOR_BANK_STATUS[answer.status] != as_status and not insist:
-            raise AssertionError(
-                f"Transaction {transaction_id} was settled as {as_status}, although the bank says {answer.status} and "
-                "nobody insisted."
-            )
+        if answer is not None and STATUS_FOR_BANK_STATUS[answer.status] != as_status:
+            human.insisted.add(transaction_id)
+            if not insist:
+                raise AssertionError(
+                    f"Transaction {transaction_id} was settled as {as_status}, although the bank says {answer.status} "
+                    "and nobody insisted."
+                )
         return True
 
     # Users.
