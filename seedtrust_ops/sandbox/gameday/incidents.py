@@ -15,6 +15,7 @@ import psutil
 from sqlalchemy import func, select, update
 
 from seedtrust_ops.database import embedded_postgres
+from seedtrust_ops.sandbox.bank.control_client import ODD_ROWS
 from seedtrust_ops.sandbox.demo.disruptions import sender_pid
 from seedtrust_ops.sandbox.demo.environment import DemoEnvironment
 from seedtrust_ops.sandbox.demo.scenarios import BAD_CHECK_DIGIT
@@ -275,6 +276,17 @@ def settlement_late(env: DemoEnvironment) -> Iterator[None]:
         env.bank.report_truly(str(transaction_id))
 
 
+@contextmanager
+def row_poisoned(env: DemoEnvironment) -> Iterator[None]:
+    """Make the bank report one ACH of a batch with a status that nobody knows; the others must settle meanwhile."""
+    batch = queue_payments(env, method="ach")
+    _wait_until_at_bank(env, batch)
+    reference = str(batch.transaction_ids[0])
+    env.bank.misreport(reference, ODD_ROWS["unknown status"])
+    yield
+    env.bank.report_truly(reference)
+
+
 def _wait_until_at_bank(env: DemoEnvironment, batch: NewBatch) -> None:
     deadline = time.monotonic() + BATCH_START_SECONDS
     while not _is_any_at_bank(env, batch):
@@ -370,6 +382,13 @@ INCIDENTS = (
         ("settlement_overdue",),
         0,
         "automatic: when the bank settles it (if it never does: `seedtrust-ops transfers settle`)",
+    ),
+    Incident(
+        "poison row",
+        row_poisoned,
+        ("bank_transfer_unreadable",),
+        HEAL_SECONDS,
+        "automatic: when the bank reports it readably (if it never does: `seedtrust-ops transfers settle`)",
     ),
     Incident("tick missed", tick_missed, ("ticks_stopped",), TICKS_SECONDS, "automatic: when the code server responds"),
     Incident(
