@@ -50,6 +50,7 @@ _NOT_SENT = (
     ("after preflight", _CHECK_REQUEST, Cause.OURS),
     ("may still arrive at the bank", "Wait until its first payment is settled.", Cause.OURS),
     ("may already have paid", "Wait until that payment is settled; do not pay it again.", Cause.OURS),
+    ("keeps that answer under its idempotency key", _CHECK_REQUEST, Cause.OFFICE),
     ("its case has no account", f"Open an account for the case, then {_NEW_BATCH}.", Cause.OURS),
     ("routing number", _CORRECT_PAYEE, Cause.PAYEE),
     ("account number", _CORRECT_PAYEE, Cause.PAYEE),

@@ -309,6 +309,11 @@ def test_rolled_back_failure_leaves_nothing(company: Company) -> None:
             "not sent: the case's account has 4 cents available after what is in flight, and 5 cents are needed",
             "OFFICE",
         ),
+        (
+            "not sent: the bank has refused it before, and keeps that answer under its idempotency key. Put the "
+            "payment into a batch as a new transaction",
+            Cause.OFFICE,
+        ),
         ("settled by ana: the bank says so", Cause.OFFICE),
         ("insufficient_funds", Cause.OURS),
         ("not sent: the account number can't be decrypted: the stored token is damaged", Cause.OURS),
