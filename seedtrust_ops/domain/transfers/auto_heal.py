@@ -73,13 +73,13 @@ def find_reason_to_heal(session: Session) -> str | None:
     ).one()
     if processing:
         return f"{pluralize(processing, 'batch', 'batches')} processing, possibly without a worker"
+    if unreadable := count_due(session):
+        return f"{pluralize(unreadable, 'transfer')} at the bank that could not be read"
     if has_failures_to_notify(session):
         return "a transfer failed, and nobody has been notified yet"
     emails = count_due_emails(session)
     if emails:
         return f"{pluralize(emails, 'email')} due"
-    if unreadable := count_due(session):
-        return f"{pluralize(unreadable, 'transfer')} at the bank that could not be read"
     read_at = last_read_at(session)
     now = session.scalars(select(func.clock_timestamp())).one()
     if read_at is None or now - read_at > MAX_FEED_AGE:

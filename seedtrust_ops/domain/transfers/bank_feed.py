@@ -117,43 +117,11 @@ async def read_feed(sessions: Sessions, bank: Bank, *, grace_seconds: float) -> 
         await check_for_missing_transfers(sessions, bank, overlap_since, seen_in_overlap, grace_seconds=grace_seconds)
     read_up_to = cursor or now - FIRST_READ_WINDOW + OVERLAP
     await asyncio.to_thread(run_in_transaction, sessions, resolve_explained)
-    if not result.unrecorded:
+    if not _may_pass(rows):
         await asyncio.to_thread(
             run_in_transaction, sessions, lambda session: _move_cursor(session, read_up_to, is_complete=True)
         )
     return result
-
-
-async def record_transfers(
-    sessions: Sessions, bank: Bank, rows: RowByRow, page: BankTransfers, *, read_up_to: datetime | None = None
-) -> FeedResult:
-    """Record the bank's transfers, whatever they belong to, and store those that cannot be read.
-
-    If they are a page of the feed, `read_up_to` is the cursor after it. What could not be recorded is in `rows`, and
-    the cursor does not move past it.
-
-    Raises:
-        BankInquiryFailed, BankUnauthorized: from the bank, which is asked about references; nothing is recorded.
-    """
-    matches = await _match(sessions, bank, page.readable)
-    matches.unreadable = page.unreadable
-    record = partial(_record_some, matches, None if rows.failures else read_up_to)
-    parts = await asyncio.to_thread(rows.write, matches.transaction_ids, record)
-    if len(parts) != 1 or rows.failures:
-        rest = _Matches(strangers=matches.strangers, unreadable=matches.unreadable)
-        record_rest = partial(_record, matches=rest, read_up_to=None if rows.failures else read_up_to)
-        parts.append(await asyncio.to_thread(run_in_transaction, sessions, record_rest))
-    result = FeedResult(len(page.readable))
-    for changes, finished in parts:
-        result.changes += changes
-        result.finished |= finished
-    return result
-
-
-def _start(sessions: Sessions) -> tuple[datetime | None, datetime]:
-    with sessions() as session:
-        cursor = session.scalar(select(BankFeedCursor.read_up_to).where(BankFeedCursor.name == FEED_NAME))
-        return cursor, session.scalars(select(func.clock_timestamp())).one()
 
 
 @dataclass
@@ -188,6 +156,56 @@ class _Matches:
             {one: transfer for one, transfer in self.explained.items() if one in transaction_ids},
             [(one, transfer) for one, transfer in self.second if one in transaction_ids],
         )
+
+
+async def record_transfers(
+    sessions: Sessions, bank: Bank, rows: RowByRow, page: BankTransfers, *, read_up_to: datetime | None = None
+) -> FeedResult:
+    """Record the bank's transfers, whatever they belong to, and store those that cannot be read or recorded.
+
+    If they are a page of the feed, `read_up_to` is the cursor after it. What could not be recorded is in `rows`; if the
+    next try may succeed, the cursor does not move past it.
+
+    Raises:
+        BankInquiryFailed, BankUnauthorized: from the bank, which is asked about references; nothing is recorded.
+    """
+    matches = await _match(sessions, bank, page.readable)
+    matches.unreadable = page.unreadable
+    record = partial(_record_some, matches, None if _may_pass(rows) else read_up_to)
+    parts = await asyncio.to_thread(rows.write, matches.transaction_ids, record)
+    if len(parts) != 1 or rows.failures:
+        unreadable = [*matches.unreadable, *_unrecordable(matches, rows)]
+        rest = _Matches(strangers=matches.strangers, unreadable=unreadable)
+        record_rest = partial(_record, matches=rest, read_up_to=None if _may_pass(rows) else read_up_to)
+        parts.append(await asyncio.to_thread(run_in_transaction, sessions, record_rest))
+    result = FeedResult(len(page.readable))
+    for changes, finished in parts:
+        result.changes += changes
+        result.finished |= finished
+    return result
+
+
+def _may_pass(rows: RowByRow) -> bool:
+    """Return whether something could not be recorded that perhaps can be when the feed is read next."""
+    return any(failure.may_pass for failure in rows.failures.values())
+
+
+def _unrecordable(matches: _Matches, rows: RowByRow) -> list[UnreadableTransfer]:
+    """Return the transfers that could not be recorded for a reason that may last for ever."""
+    return [
+        UnreadableTransfer(
+            transfer.id, transfer.idempotency_key, transfer.reference, f"It could not be recorded: {failure.problem}."
+        )
+        for transaction_id, failure in rows.failures.items()
+        if not failure.may_pass
+        for transfer in matches.only([transaction_id]).transfers
+    ]
+
+
+def _start(sessions: Sessions) -> tuple[datetime | None, datetime]:
+    with sessions() as session:
+        cursor = session.scalar(select(BankFeedCursor.read_up_to).where(BankFeedCursor.name == FEED_NAME))
+        return cursor, session.scalars(select(func.clock_timestamp())).one()
 
 
 async def _match(sessions: Sessions, bank: Bank, page: Sequence[BankTransfer]) -> _Matches:

@@ -11,11 +11,13 @@ from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Text, case, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.alerts.grouped_alerts import AlertGroup, sync_grouped_alerts
 from seedtrust_ops.domain.alerts.store import Finding
 from seedtrust_ops.domain.locks import Lock, hold_lock
+from seedtrust_ops.domain.row_failures import is_row_failure
 from seedtrust_ops.domain.sql_arrays import array_parameter, array_table, in_array
 from seedtrust_ops.domain.transfers.attempts import idempotency_key, parse_idempotency_key
 from seedtrust_ops.domain.transfers.evidence import ensure_evidence, record_doubt
@@ -203,9 +205,15 @@ def _upsert(session: Session, by_subject: Mapping[str, UnreadableTransfer]) -> N
 def _put_in_doubt(session: Session, transfers: Collection[UnreadableTransfer]) -> None:
     keys = [parse_idempotency_key(one.idempotency_key) for one in transfers if one.idempotency_key is not None]
     transaction_ids = {one for one in keys if one is not None}
-    ensure_evidence(session, transaction_ids)
     bank_transfer_ids = [one.bank_transfer_id for one in transfers if one.bank_transfer_id is not None]
-    record_doubt(session, transaction_ids, bank_transfer_ids)
+    try:
+        with session.begin_nested():
+            ensure_evidence(session, transaction_ids)
+            record_doubt(session, transaction_ids, bank_transfer_ids)
+    except DBAPIError as error:
+        # The row that refuses may be why one of them could not be recorded. The open alert says so.
+        if not is_row_failure(error):
+            raise
 
 
 def _sync_alerts(session: Session, *, new_subjects: Collection[str]) -> None:
@@ -219,9 +227,9 @@ def _sync_alerts(session: Session, *, new_subjects: Collection[str]) -> None:
             UNREADABLE_RULE,
             row.subject,
             Severity.HIGH,
-            f"The bank reports {row.subject}, which cannot be read: {row.problem} It counts as unknown: its "
-            "transaction stays as it is and is not sent again. The bank is asked about it again, and once it is "
-            "readable it is recorded and this alert resolves itself. Ask Huntington to correct it.",
+            f"The bank reports {row.subject}, which cannot be read or recorded: {row.problem} It counts as unknown: "
+            "its transaction stays as it is and is not sent again. The bank is asked about it again, and once it can "
+            "be recorded this alert resolves itself. Unless our database refuses it, ask Huntington to correct it.",
         )
         for row in rows
     ]

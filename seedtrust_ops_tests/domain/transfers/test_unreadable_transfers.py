@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, text, update
 
 from seedtrust_ops.domain.alerts.store import open_alerts, resolve_manually
 from seedtrust_ops.domain.transfers.auto_heal import find_reason_to_heal
@@ -169,6 +169,34 @@ def test_thousand_odd_transfers_in_a_page_open_one_alert(worker: Worker, company
         worker.bank.control.report_truly(f"invoice {number}")
     worker.heal()
     assert (RULE, "unreadable transfers") not in company.open_alerts()
+
+
+def test_unrecordable_transfer_is_stored_and_the_cursor_moves_on(worker: Worker, company: Company) -> None:
+    batch_id = company.batch()
+    cases = [company.case() for _ in range(3)]
+    ids = [company.transaction(batch_id, company.request(case, 5_000), 5_000, method="ach") for case in cases]
+    worker.process(batch_id)
+    worker.heal()
+    worker.bank.control.settle()
+    constraint = f"add constraint small check (account_id <> {cases[1].account_id}) not valid"
+    with company.sessions.begin() as session:
+        session.execute(text(f"alter table ledger_entries {constraint}"))
+
+    before = _database_time(company)
+    worker.heal()
+
+    assert company.statuses(batch_id) == ["completed", "submitted", "completed"]
+    assert [rule for rule, _ in company.open_alerts()] == [RULE]
+    (row,) = rows(company)
+    assert row.idempotency_key == f"seedtrust-transaction-{ids[1]}"
+    assert row.problem == "It could not be recorded: constraint small of table ledger_entries refuses it."
+    with company.sessions() as session:
+        assert session.scalars(select(BankFeedCursor.last_read_at)).one() > before
+    with company.sessions.begin() as session:
+        session.execute(text("alter table ledger_entries drop constraint small"))
+    worker.heal()
+    assert company.statuses(batch_id) == ["completed"] * 3
+    assert company.open_alerts() == []
 
 
 def test_pauses_between_inquiries_double_up_to_an_hour(worker: Worker, company: Company) -> None:
