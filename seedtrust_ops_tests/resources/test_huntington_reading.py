@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import json
-import time
+import tracemalloc
 import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -26,6 +26,7 @@ from seedtrust_ops.resources.http1_connection import MAX_RESPONSE_BYTES
 from seedtrust_ops.resources.huntington_client import MAX_PAGES_WITHOUT_NEWS, OTHER_TRANSFER, open_huntington_bank
 from seedtrust_ops_tests.resources.bank_calls import make_order, may_send, response_to, run_with_scripted_bank
 from seedtrust_ops_tests.support.scripted_bank import (
+    ReceivedRequest,
     ScriptedBank,
     ScriptedResponse,
     page,
@@ -280,8 +281,17 @@ def test_transfer_is_asked_for_by_its_id(response: ScriptedResponse, expected: s
 
 
 def test_endless_pages_without_news_end_with_an_error() -> None:
+    requests: list[ReceivedRequest] = []
+
+    async def ask(bank: ScriptedBank) -> BankTransfers:
+        try:
+            return await bank.client.find_by_keys([KEY])
+        finally:
+            requests.extend(bank.requests)
+
     with pytest.raises(BankInquiryFailed, match="circular"):
-        look_up(*[page(GOOD, cursor=f"c{number}") for number in range(MAX_PAGES_WITHOUT_NEWS + 5)])
+        run_with_scripted_bank(ask, *[page(GOOD, cursor=f"c{number}") for number in range(2 * MAX_PAGES_WITHOUT_NEWS)])
+    assert len(requests) == MAX_PAGES_WITHOUT_NEWS + 2
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "raw deflate", "GZIP"])
@@ -326,10 +336,12 @@ def test_response_that_is_too_large_once_decoded_is_an_unknown_outcome() -> None
     bomb = zlib.compressobj(9, wbits=31)
     content = b"".join(bomb.compress(b"\x00" * 1_000_000) for _ in range(1_000)) + bomb.flush()
     assert len(content) < 2_000_000
-    began = time.monotonic()
+    tracemalloc.start()
     response = response_to(make_order(), ScriptedResponse(201, content, {"Content-Encoding": "gzip"}))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert response == TOO_LARGE
-    assert time.monotonic() - began < 5
+    assert peak_bytes < 5 * MAX_RESPONSE_BYTES
 
 
 HEAD = b"HTTP/1.1 201 Created\r\n"
