@@ -13,7 +13,7 @@ from seedtrust_ops.monitoring.health_rules import JOB_COVERED_BY_RULE, health_ru
 from seedtrust_ops.status.collector import collect_status
 from seedtrust_ops.status.health import evaluate_health
 from seedtrust_ops.status.renderer import print_status
-from seedtrust_ops.tables import Account, JobRun, ReportRequest
+from seedtrust_ops.tables import Account, FundingCheck, JobRun, ReportRequest, UnknownTransfer
 from seedtrust_ops_tests.support.case_factory import CaseFactory
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.environment import SetVariables
@@ -39,12 +39,27 @@ def create_incident_for_every_rule(company: Company, factory: CaseFactory) -> No
     days_ago = datetime.now(UTC) - timedelta(days=3)
     company.batch([100], queued_at=days_ago)
     company.batch([100], status="held")
+    waiting = company.batch([100], queued_at=days_ago)
+    overdue = company.batch(status="processing", started_at=days_ago - timedelta(days=30))
+    company.transaction(overdue, None, 100, status="submitted")
     factory.request(factory.case(), auto_authorize_at=days_ago)
     admin = factory.user("admin")
     case = company.case()
     with company.sessions.begin() as session:
         session.add(ReportRequest(user_id=admin, kind="account_balances", requested_at=days_ago))
         session.get_one(Account, case.account_id).balance_cents += 1
+        session.add(
+            FundingCheck(
+                batch_id=waiting, funding_account_id="acct_escrow", lease_token="t", outcome="short", needed_cents=100,
+                reserved_cents=0, available_cents=0, checked_at=days_ago, not_before=days_ago,
+            )
+        )  # fmt: skip
+        session.add(
+            UnknownTransfer(
+                bank_transfer_id="tr_1", idempotency_key="foreign", reference="x", status="completed", method="wire",
+                amount_cents=100, created_at=days_ago, updated_at=days_ago, problem="its reference is no number",
+            )
+        )  # fmt: skip
         for number in range(3):
             session.add(
                 JobRun(
