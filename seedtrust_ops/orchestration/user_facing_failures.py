@@ -41,7 +41,7 @@ def user_facing_failures() -> Iterator[None]:
         if is_lock_timeout(error):
             locked = RowLocked(_describe_lock(error))
             raise _to_failure(str(locked), locked, retry=True) from None
-        if is_connection_lost(error):
+        if is_connection_lost(error) and _sqlstate(error) != IDLE_IN_TRANSACTION_TIMEOUT:
             unreachable = unreachable_error(application_url(), error)
             raise _to_failure(str(unreachable), unreachable, retry=True) from error
         # `from None` because the driver's own message quotes the rows concerned, personal data included.

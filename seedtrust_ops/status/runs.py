@@ -17,8 +17,10 @@ from seedtrust_ops.status.models import DagsterStatus, JobStatus, RunCount
 
 SENSOR_BY_JOB = {"process_huntington_batch": "huntington_batch_sensor", "rule_based_approval": "pending_dr_sensor"}
 """The sensor of each job that has no schedule; a schedule is named after its job (docs/rules.md, section 1)."""
-MANUAL_JOBS = frozenset({"example", "example_error", "example_progress", "example_with_args"})
-"""Jobs without a schedule or sensor; they exist only if DEV_ENV=1."""
+EXAMPLE_JOBS = frozenset({"example", "example_error", "example_progress", "example_with_args"})
+"""Jobs that exist only if DEV_ENV=1."""
+MANUAL_JOBS = EXAMPLE_JOBS | {"explain_transfer", "requeue_failed_payments", "settle_transfer"}
+"""Jobs without a schedule or sensor."""
 
 # Dagster stores these columns in UTC, without a time zone.
 _LAST_RUNS = text(
@@ -45,7 +47,7 @@ def read_dagster_status(
 ) -> DagsterStatus:
     """Return the status from Dagster's database; if Dagster has never used it, no job has ever run."""
     ticks = {one.name: one for one in read_ticks(connection, zone=zone, dev_env=dev_env, now=now)}
-    names = [name for name in JOB_POLICIES if dev_env or name not in MANUAL_JOBS]
+    names = [name for name in JOB_POLICIES if dev_env or name not in EXAMPLE_JOBS]
     has_runs = connection.scalar(text("select to_regclass('runs') is not null"))
     last_runs = {row.name: row for row in connection.execute(_LAST_RUNS, {"jobs": names})} if has_runs else {}
     jobs = [

@@ -9,6 +9,8 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sqlalchemy import text
+
 from seedtrust_ops.domain.transfers.sender import BatchSender
 from seedtrust_ops.sandbox.bank.control_client import LoggedRequest
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
@@ -31,7 +33,7 @@ from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.waiters import wait_until
 
 RECORD_RESPONSES_STEP = f"commit of {BatchSender._record_now.__qualname__}"
-START_ATTEMPTS_STEP = f"commit of {BatchSender._start_chunk.__qualname__}"
+START_ATTEMPTS_STEP = f"commit of {BatchSender._record_attempts.__qualname__}"
 LEGACY_CENTS = 4_321
 
 
@@ -44,6 +46,9 @@ def leave_transfers_open(case: TransferCase) -> None:
     task = Task("process", case.config.with_concurrency(8), before_recording)
     assert run_worker(task) is None, "The worker that should have crashed before recording responses did not crash."
     expire_leases(case.sessions)
+    with case.sessions.begin() as session:
+        # The legacy worker is still at work.
+        session.execute(text("delete from ops.cutovers"))
     company = Company(case.sessions, case.config.cipher)
     legacy_batch = company.batch(case=company.case(), status="completed_with_errors")
     transaction_id = company.transaction(

@@ -14,6 +14,7 @@ import urllib3
 from sqlalchemy import Engine, event
 
 from seedtrust_ops.domain import db_transaction
+from seedtrust_ops.domain.row_failures import RowByRow
 from seedtrust_ops.resources.http1_connection import BankConnection, HttpRequest, HttpResponse
 from seedtrust_ops_tests.chaos.injection_points import FaultInjector
 
@@ -169,4 +170,8 @@ def _innermost_domain_function() -> str:
 
 def _name(work: Any) -> str:
     name = work.func.__qualname__ if isinstance(work, partial) else work.__qualname__
+    if name.startswith(RowByRow.__qualname__):
+        # What is written for all rows together, or for one of them.
+        written = next(cell.cell_contents for cell in work.__closure__ if callable(cell.cell_contents))
+        return _name(written).partition(": ")[0]
     return name.removesuffix(".<locals>.<lambda>").replace(".<locals>.", ": ")

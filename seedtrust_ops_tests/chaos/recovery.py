@@ -52,6 +52,13 @@ def expire_leases(sessions: Sessions) -> None:
         )
 
 
+def end_inquiry_pauses(sessions: Sessions) -> None:
+    """Let auto-heal ask about everything now, as if the pauses between its inquiries had passed."""
+    with sessions.begin() as session:
+        for table in ("legacy_inquiries", "unreadable_transfers"):
+            session.execute(text(f"update ops.{table} set next_inquiry_at = clock_timestamp() - interval '1 s'"))
+
+
 def auto_heal(sessions: Sessions, config: WorkerConfig) -> None:
     """Run auto-heal on everything that is open."""
     heal(
@@ -67,6 +74,7 @@ def recover(sessions: Sessions, config: WorkerConfig) -> None:
     """Heal and process until auto-heal got all its responses and no batch is queued or processing."""
     for number in range(MAX_ROUNDS):
         expire_leases(sessions)
+        end_inquiry_pauses(sessions)
         is_healed = _succeeds(partial(auto_heal, sessions, config))
         with sessions() as session:
             queued = [batch.batch_id for batch in list_queued_batches(session)]

@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from seedtrust_ops.domain.outbox.dispatcher import DeliveryReport
 from seedtrust_ops.domain.outbox.email_sink import INACTIVE_RECIPIENT
 from seedtrust_ops.domain.reports import generator, request_limit
-from seedtrust_ops.jobs import report_generation
+from seedtrust_ops.orchestration import email_delivery
 from seedtrust_ops.orchestration.email_delivery import send_queued_emails
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.tables import Notification, ReportClaim, ReportRequest, User
@@ -91,12 +91,12 @@ def test_report_of_a_user_deactivated_before_delivery_is_not_sent(
     request_id = request_report(company, "account_balances")
     address = requester_email(company, request_id)
 
-    def deactivate_and_send(*arguments: Any) -> DeliveryReport:
+    def deactivate_and_send(*arguments: Any, **options: Any) -> DeliveryReport:
         with company.sessions.begin() as session:
             session.execute(update(User).where(User.email == address).values(is_active=False))
-        return send_queued_emails(*arguments)
+        return send_queued_emails(*arguments, **options)
 
-    monkeypatch.setattr(report_generation, "send_queued_emails", deactivate_and_send)
+    monkeypatch.setattr(email_delivery, "send_queued_emails", deactivate_and_send)
     assert run_all()["generated"] == [request_id]
     assert mailbox.control.emails() == []
     with company.sessions() as session:

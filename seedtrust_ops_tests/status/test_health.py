@@ -61,6 +61,7 @@ def status_report(
         [],
         {},
         0,
+        None,
         ago(60),
         EMPTY_BACKLOG,
         EMPTY_BACKLOG,

@@ -21,7 +21,7 @@ from seedtrust_ops_tests.chaos.invariants import SendBan, check_invariants, chec
 from seedtrust_ops_tests.chaos.model.clocks import Clocks, ProcessClock, with_model_clock
 from seedtrust_ops_tests.chaos.model.processes import SimulatedProcess
 from seedtrust_ops_tests.chaos.model.workers import RESPONSE_TIMEOUT_SECONDS, WorkerPool
-from seedtrust_ops_tests.chaos.recovery import evaluate_health
+from seedtrust_ops_tests.chaos.recovery import end_inquiry_pauses, evaluate_health
 from seedtrust_ops_tests.chaos.violations import Violation, ViolationKind
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.waiters import wait_until
@@ -208,6 +208,7 @@ class Simulation:
         self.clocks.catch_up()
         for _ in range(MAX_ROUNDS_TO_SETTLE):
             self.clocks.pass_time(HOUR)
+            end_inquiry_pauses(self.company.sessions)
             is_healed = self.heal() == "done"
             queued = self.sql("select id from huntington_batches where status = 'queued' order by priority desc, id")
             for (batch_id,) in queued:
