@@ -80,11 +80,15 @@ def limits() -> dict[str, float]:
     """Return the default of every setting that is a number of seconds, by its variable."""
     settings = Settings({})
     groups: list[SettingsGroup] = [settings.alert_thresholds, settings.watchdog, settings.transfers]
+    stuck = settings.alert_thresholds.stuck_after(settings.transfers.unknown_grace_seconds)
     return {
         str(field.validation_alias): getattr(group, name)
         for group in groups
         for name, field in type(group).model_fields.items()
         if isinstance(getattr(group, name), int | float)
+    } | {
+        "SEEDTRUST_HEALTH_BATCH_STUCK_SECONDS": stuck.batch_seconds,
+        "SEEDTRUST_HEALTH_TRANSACTIONS_STUCK_SECONDS": stuck.transaction_seconds,
     }
 
 

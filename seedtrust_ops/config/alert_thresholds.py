@@ -5,17 +5,28 @@ The rules themselves are in `domain/health/` and `watchdog/evaluator`.
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from seedtrust_ops.config.plaintext import is_loopback
 from seedtrust_ops.config.settings_base import SettingsGroup, is_email_address
+from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.severity import Severity
+
+BATCH_STUCK_AFTER_GRACE, TRANSACTIONS_STUCK_AFTER_GRACE = 300, 3000
+"""In seconds: when something counts as stuck after the grace time, unless a variable says otherwise."""
 
 
 def _threshold(default: int | None, name: str, description: str, *, minimum: int = 1) -> Any:
     return Field(default=default, ge=minimum, validation_alias=f"SEEDTRUST_HEALTH_{name}", description=description)
+
+
+class StuckAfter(NamedTuple):
+    """After how many seconds a batch without a worker, and a transaction in `processing`, count as stuck."""
+
+    batch_seconds: float
+    transaction_seconds: float
 
 
 class AlertThresholds(SettingsGroup):
@@ -38,19 +49,12 @@ class AlertThresholds(SettingsGroup):
         120, "MISSED_SECONDS", "the number of seconds after its due time when a tick counts as missed"
     )
     batch_queued_seconds: int = _threshold(900, "BATCH_QUEUED_SECONDS", "the number of seconds a batch may stay queued")
-    unknown_grace_seconds: float = Field(
-        default=600,
-        ge=0,
-        allow_inf_nan=False,
-        validation_alias="HUNTINGTON_UNKNOWN_GRACE_SECONDS",
-        description="the number of seconds to wait before a transfer that the bank does not know counts as not sent",
-    )
-    batch_stuck_seconds: float = _threshold(
+    batch_stuck_seconds: int | None = _threshold(
         None,
         "BATCH_STUCK_SECONDS",
         "the number of seconds a batch may be processing without a worker that holds its lease",
     )
-    transactions_stuck_seconds: float = _threshold(
+    transactions_stuck_seconds: int | None = _threshold(
         None, "TRANSACTIONS_STUCK_SECONDS", "the number of seconds a transaction may stay in processing"
     )
     reports_waiting_seconds: int = _threshold(
@@ -80,26 +84,6 @@ class AlertThresholds(SettingsGroup):
         "the number of consecutive failed runs of a job that runs every minute that opens an alert",
     )
 
-    seconds_after_grace: ClassVar[Mapping[str, int]] = {"batch_stuck_seconds": 300, "transactions_stuck_seconds": 3000}
-    """How long after the grace time something counts as stuck, unless a variable says otherwise."""
-
-    @field_validator(*seconds_after_grace, mode="before")
-    @classmethod
-    def _derive_from_grace(cls, seconds: object, info: ValidationInfo) -> object:
-        grace = info.data.get("unknown_grace_seconds", 0.0)
-        return grace + cls.seconds_after_grace[str(info.field_name)] if seconds is None else seconds
-
-    @field_validator(*seconds_after_grace)
-    @classmethod
-    def _require_grace(cls, seconds: float, info: ValidationInfo) -> float:
-        grace = info.data.get("unknown_grace_seconds", 0.0)
-        if seconds < grace:
-            raise ValueError(
-                f"it is less than HUNTINGTON_UNKNOWN_GRACE_SECONDS ({grace:g}), the time for which a batch waits on "
-                "purpose before the bank is believed not to know a transfer"
-            )
-        return seconds
-
     failures_by_severity: ClassVar[Mapping[Severity, int]] = {
         Severity.CRITICAL: 1,
         Severity.HIGH: 1,
@@ -111,6 +95,24 @@ class AlertThresholds(SettingsGroup):
     """A job whose next run is further away than this alerts after its first failure (docs/rules.md, section 7)."""
     minutely_jobs: ClassVar[frozenset[str]] = frozenset({"auto_heal_huntington_batches"})
     """Jobs that run about every minute, whose next run recovers from a single failure. None of them is CRITICAL."""
+
+    def stuck_after(self, grace_seconds: float) -> StuckAfter:
+        """Return when something counts as stuck: never within the grace time, for which it waits on purpose.
+
+        `grace_seconds` is HUNTINGTON_UNKNOWN_GRACE_SECONDS. Raises ConfigurationError if a variable is below it.
+        """
+        for name in ("batch_stuck_seconds", "transactions_stuck_seconds"):
+            seconds, field = getattr(self, name), type(self).model_fields[name]
+            if seconds is not None and seconds < grace_seconds:
+                raise ConfigurationError(
+                    f"{field.validation_alias} is invalid: it is less than HUNTINGTON_UNKNOWN_GRACE_SECONDS "
+                    f"({grace_seconds:g}), for which a batch waits on purpose before the bank is believed not to know "
+                    f"a transfer. It is {field.description}."
+                )
+        return StuckAfter(
+            self.batch_stuck_seconds or grace_seconds + BATCH_STUCK_AFTER_GRACE,
+            self.transactions_stuck_seconds or grace_seconds + TRANSACTIONS_STUCK_AFTER_GRACE,
+        )
 
     def failures_in_a_row(self, job: str, severity: Severity, seconds_between_runs: float | None) -> int:
         """Return how many consecutive failed runs of `job` open an alert; its schedule says how often it runs."""

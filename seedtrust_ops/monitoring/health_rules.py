@@ -87,6 +87,7 @@ def health_rules(
         destinations: the event destinations that are configured.
     """
     thresholds, transfers = get_settings().alert_thresholds, get_settings().transfers
+    stuck = thresholds.stuck_after(transfers.unknown_grace_seconds)
     jobs_by_automation = _jobs_by_automation(repository)
     severities = {name: _severity_of(name) for launched in jobs_by_automation.values() for name in launched}
     pauses = _seconds_between_runs(repository, now)
@@ -110,8 +111,8 @@ def health_rules(
             partial(
                 batch_stuck,
                 queued_seconds=thresholds.batch_queued_seconds,
-                processing_seconds=thresholds.batch_stuck_seconds,
-                transaction_seconds=thresholds.transactions_stuck_seconds,
+                processing_seconds=stuck.batch_seconds,
+                transaction_seconds=stuck.transaction_seconds,
                 halted_by_environment=transfers.halted,
             ),
         ),

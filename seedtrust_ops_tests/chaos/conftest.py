@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 
+from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops_tests.chaos.bank_pool import BankPool, serve_bank_pool
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
 from seedtrust_ops_tests.conftest import TEMPLATE
+from seedtrust_ops_tests.support.databases import temporary_database
 from seedtrust_ops_tests.support.tiers import Resource, provides
 
 
@@ -21,8 +24,12 @@ def environment(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ChaosEnvironment]:
     folder = tmp_path_factory.mktemp("chaos")
-    with serve_bank_pool(folder) as banks:
-        yield ChaosEnvironment(postgres_server, TEMPLATE, banks, mailbox_process, field_key, folder)
+    with temporary_database(postgres_server, template=TEMPLATE) as url, serve_bank_pool(folder) as banks:
+        # As `make chaos` does: some cases have batches of the legacy worker, which ends with the cutover.
+        engine = create_engine(url)
+        migrate(engine, legacy_worker_runs=True)
+        engine.dispose()
+        yield ChaosEnvironment(postgres_server, str(url.database), banks, mailbox_process, field_key, folder)
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,6 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import text
-
 from seedtrust_ops.domain.transfers.sender import BatchSender
 from seedtrust_ops.sandbox.bank.control_client import LoggedRequest
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
@@ -46,9 +44,6 @@ def leave_transfers_open(case: TransferCase) -> None:
     task = Task("process", case.config.with_concurrency(8), before_recording)
     assert run_worker(task) is None, "The worker that should have crashed before recording responses did not crash."
     expire_leases(case.sessions)
-    with case.sessions.begin() as session:
-        # The legacy worker is still at work.
-        session.execute(text("delete from ops.cutovers"))
     company = Company(case.sessions, case.config.cipher)
     legacy_batch = company.batch(case=company.case(), status="completed_with_errors")
     transaction_id = company.transaction(

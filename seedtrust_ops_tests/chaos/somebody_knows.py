@@ -41,13 +41,16 @@ class Knowledge:
         """Whether somebody was emailed under a dedupe key that begins so."""
         return any(dedupe_key.startswith(key) for _, dedupe_key, _ in self.emails)
 
-    def has_failure_email(self, request_ids: set[int | None]) -> bool:
-        """Whether somebody was emailed a list of failed payments that has one of these requests."""
-        wanted = {None if one is None else str(one) for one in request_ids}
+    def has_failure_email(self, transaction_id: int) -> bool:
+        """Whether somebody was emailed a list of failed payments that has this one.
+
+        Not by its request: another payment of the same request may have failed before, and people assign requests.
+        """
         return any(
-            not wanted.isdisjoint(row.get("request") for row in variables["rows"])
+            row["transaction"] == str(transaction_id)
             for kind, _, variables in self.emails
             if kind == "transfer-failed"
+            for row in variables["rows"]
         )
 
     def has_alert(self, rule: str | None, subject: str) -> bool:
@@ -102,7 +105,7 @@ def _check_transaction(
     )
     transfer = evidence.transfer_of(one)
     if one.status == "failed" and not (one.failure_reason or "").startswith(FAILED_BEFORE_US):
-        is_emailed = knowledge.has_failure_email(requests) or knowledge.has_email(f"transfer-rejected:{one.id}:")
+        is_emailed = knowledge.has_failure_email(one.id) or knowledge.has_email(f"transfer-rejected:{one.id}:")
         if not (is_emailed or has_alert or knowledge.is_without_recipient("transfer-failed")):
             yield _unknown(f"Transaction {one.id} failed ({one.failure_reason}), and nobody was told.")
     is_emailed = knowledge.has_email(f"transfer-returned:{one.id}:")

@@ -325,6 +325,14 @@ CORRUPTIONS: dict[str, tuple[Callable[[FinishedBatch], None], ViolationKind, str
         ViolationKind.NOBODY_KNOWS,
         "failed",
     ),
+    "failed payment of which the email names another transaction": (
+        _sql(
+            "update ops.notifications set variables = jsonb_set(variables, '{rows,0,transaction}', '\"0\"')"
+            " where kind = 'transfer-failed'"
+        ),
+        ViolationKind.NOBODY_KNOWS,
+        "failed",
+    ),
     "late rejection of which nobody was emailed": (
         _sql("delete from ops.notifications where kind = 'transfer-rejected'"),
         ViolationKind.NOBODY_KNOWS,

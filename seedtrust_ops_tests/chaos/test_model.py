@@ -43,9 +43,6 @@ def _missing(coverage: Coverage) -> list[str]:
     ]
 
 
-@pytest.mark.xfail(
-    reason="Known: while no active user has a role, a failure of a transaction without a request may reach nobody."
-)
 @pytest.mark.timeout(1_200)
 def test_random_history_of_most_events_violates_no_invariant(environment: ChaosEnvironment) -> None:
     coverage = Coverage()

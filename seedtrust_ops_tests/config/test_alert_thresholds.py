@@ -68,37 +68,34 @@ def test_unencrypted_alert_url_is_allowed_on_this_machine_and_if_asked_for() -> 
 
 
 def test_every_threshold_has_a_variable_a_default_and_a_description() -> None:
-    for name, field in AlertThresholds.model_fields.items():
-        assert str(field.validation_alias).startswith("SEEDTRUST_HEALTH_") or name == "unknown_grace_seconds"
+    for field in AlertThresholds.model_fields.values():
+        assert str(field.validation_alias).startswith("SEEDTRUST_HEALTH_")
         assert field.description
         with pytest.raises(ConfigurationError, match=str(field.validation_alias)):
             AlertThresholds.read({str(field.validation_alias): "-1"})
 
 
 @pytest.mark.parametrize(
-    ("environment", "batch_stuck", "transactions_stuck"),
+    ("grace", "environment", "stuck"),
     [
-        ({}, 900, 3600),
-        ({"HUNTINGTON_UNKNOWN_GRACE_SECONDS": "86400"}, 86_700, 89_400),
-        ({"SEEDTRUST_HEALTH_BATCH_STUCK_SECONDS": "600"}, 600, 3600),
-        ({"HUNTINGTON_UNKNOWN_GRACE_SECONDS": "10", "SEEDTRUST_HEALTH_TRANSACTIONS_STUCK_SECONDS": "10"}, 310, 10),
-        ({"SEEDTRUST_HEALTH_BATCH_STUCK_SECONDS": "599"}, "SEEDTRUST_HEALTH_BATCH_STUCK_SECONDS", None),
-        (
-            {"HUNTINGTON_UNKNOWN_GRACE_SECONDS": "86400", "SEEDTRUST_HEALTH_TRANSACTIONS_STUCK_SECONDS": "3600"},
-            "SEEDTRUST_HEALTH_TRANSACTIONS_STUCK_SECONDS",
-            None,
-        ),
+        (600, {}, (900, 3600)),
+        (86_400, {}, (86_700, 89_400)),
+        (600, {"SEEDTRUST_HEALTH_BATCH_STUCK_SECONDS": "600"}, (600, 3600)),
+        (10, {"SEEDTRUST_HEALTH_TRANSACTIONS_STUCK_SECONDS": "10"}, (310, 10)),
+        (600, {"SEEDTRUST_HEALTH_BATCH_STUCK_SECONDS": "599"}, None),
+        (86_400, {"SEEDTRUST_HEALTH_TRANSACTIONS_STUCK_SECONDS": "3600"}, None),
     ],
 )
 def test_nothing_counts_as_stuck_within_the_grace_time(
-    environment: dict[str, str], batch_stuck: float | str, transactions_stuck: float | None
+    grace: float, environment: dict[str, str], stuck: tuple[float, float] | None
 ) -> None:
-    if isinstance(batch_stuck, str):
-        with pytest.raises(ConfigurationError, match=f"{batch_stuck} is invalid: it is less than HUNTINGTON_UNKNOWN"):
-            AlertThresholds.read(environment)
-        return
     thresholds = AlertThresholds.read(environment)
-    assert (thresholds.batch_stuck_seconds, thresholds.transactions_stuck_seconds) == (batch_stuck, transactions_stuck)
+    if stuck is None:
+        (variable,) = environment
+        with pytest.raises(ConfigurationError, match=f"{variable} is invalid: it is less than HUNTINGTON_UNKNOWN"):
+            thresholds.stuck_after(grace)
+    else:
+        assert thresholds.stuck_after(grace) == stuck
 
 
 def test_critical_jobs_always_alert_on_their_first_failure() -> None:

@@ -190,6 +190,7 @@ TRANSFER_FAILED = TableEmailKind(
     columns=(
         Column("case_number", "Case"),
         Column("request", "Request"),
+        Column("transaction", "Transaction"),
         Column("payee_name", "Payee"),
         Column("amount_cents", "Amount", format="dollars"),
         Column("explanation", "What happened, and what to do", format="sentence"),
@@ -202,6 +203,7 @@ TRANSFER_FAILED = TableEmailKind(
         {
             "case_number": "ST-1042",
             "request": "5518",
+            "transaction": "9071",
             "payee_name": "Dana Whitfield",
             "amount_cents": 245_000,
             "explanation": "The bank refused the account. Correct the payee's bank details, then put the payment into "
@@ -210,6 +212,7 @@ TRANSFER_FAILED = TableEmailKind(
         {
             "case_number": "ST-1057",
             "request": "5523",
+            "transaction": "9076",
             "payee_name": "Marisol Vega",
             "amount_cents": 80_000,
             "explanation": "Not sent: disbursement request 5523 is 'denied', not approved. Check the request. If it is "

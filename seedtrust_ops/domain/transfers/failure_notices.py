@@ -70,6 +70,8 @@ class _Failure:
         return {
             "case_number": self.case_number,
             "request": None if self.request_id is None else str(self.request_id),
+            # What failed, also if it has no request, or gets another one later.
+            "transaction": str(self.transaction_id),
             "payee_name": self.payee_name,
             "amount_cents": self.amount_cents,
             "explanation": explain_failure(self.reason).text,

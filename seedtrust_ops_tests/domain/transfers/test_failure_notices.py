@@ -60,14 +60,14 @@ def batch_alerts(company: Company) -> list[str]:
 def test_failures_of_a_run_are_one_email_per_person(worker: Worker, company: Company) -> None:
     one, other = company.case(), company.case()
     batch_id = bad_batch(company, one, failing=37, good=1)
-    company.transaction(batch_id, company.request(other, 700), 700, routing_number="123456789")
+    alone = company.transaction(batch_id, company.request(other, 700), 700, routing_number="123456789")
     worker.process(batch_id)
     first, second = sorted(emails(company), key=lambda email: email.recipient_id or 0)
     assert first.dedupe_key == f"transfer-failed:{batch_id}:1:{one.specialist_id}"
     assert second.dedupe_key == f"transfer-failed:{batch_id}:1:{other.specialist_id}"
     assert (len(first.variables["rows"]), first.subject) == (37, f"37 payments of batch {batch_id} failed")
     (row,) = second.variables["rows"]
-    assert row["amount_cents"] == 700
+    assert (row["transaction"], row["amount_cents"]) == (str(alone), 700)
     assert row["explanation"] == (
         "Not sent: the routing number fails its check digit. Correct the payee's bank details, then put the payment "
         "into a new batch."
