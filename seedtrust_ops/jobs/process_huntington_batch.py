@@ -113,8 +113,9 @@ def process_huntington_batch(
             # Not a failure that delays the next run: the batch is sent as soon as sending is resumed.
             context.instance.add_run_tags(context.run_id, {HALTED_TAG: "true"})
             raise
-    context.log.info(summarize_batch(report))
-    context.add_output_metadata(batch_metadata(database.sessions(), report))
+        context.log.info(summarize_batch(report))
+        # Before the emails' own figures, which are of less use to who opens the run.
+        context.add_output_metadata(batch_metadata(database.sessions(), report))
     returned = {
         "batch_id": report.batch_id,
         "status": report.status,

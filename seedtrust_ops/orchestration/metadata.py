@@ -76,6 +76,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> d
 def batch_metadata(sessions: sessionmaker[Session], report: BatchReport) -> dict[str, dg.MetadataValue[Any]]:
     """Return a batch's status and transactions, those that did not go through first.
 
+    The tables come before the rest, because Dagster lays a button over the end of what does not fit.
     "Settles by" is the last day of what the bank has accepted: after it, the transfer is overdue.
     """
     with sessions() as session:
@@ -100,12 +101,6 @@ def batch_metadata(sessions: sessionmaker[Session], report: BatchReport) -> dict
     return {
         "Batch": dg.MetadataValue.int(report.batch_id),
         "Status": dg.MetadataValue.text(report.status),
-        "All runs of this batch": dg.MetadataValue.url(batch_link(report.batch_id).path),
-        "All batches by day": dg.MetadataValue.asset(dg.AssetKey("huntington_transfers")),
-        "By status": markdown_table(
-            ["Status", "Transactions", "Amount"],
-            [(status, count, format_dollars(report.cents[status])) for status, count in sorted(report.counts.items())],
-        ),
         f"Transactions (first {len(rows)} of {total})": markdown_table(
             ["Transaction", "Method", "Payee", "Account", "Amount", "Status", "Reason", "Settles by", "Bank transfer"],
             [
@@ -123,6 +118,12 @@ def batch_metadata(sessions: sessionmaker[Session], report: BatchReport) -> dict
                 for row in rows
             ],
         ),
+        "By status": markdown_table(
+            ["Status", "Transactions", "Amount"],
+            [(status, count, format_dollars(report.cents[status])) for status, count in sorted(report.counts.items())],
+        ),
+        "All runs of this batch": dg.MetadataValue.url(batch_link(report.batch_id).path),
+        "All batches by day": dg.MetadataValue.asset(dg.AssetKey("huntington_transfers")),
         **({"Held by run": dg.MetadataValue.dagster_run(report.held_by)} if report.held_by else {}),
         **(_funding_metadata(report.awaits) if report.awaits is not None else {}),
     }

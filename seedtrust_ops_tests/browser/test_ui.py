@@ -51,8 +51,7 @@ def test_batch_is_launched_by_its_id_and_completes(ui: UserInterface, dev: Runni
     assert sorted(transfer for transfer in at_bank if transfer[0] in sent) == sorted(sent.items())
 
     ui.filter_events("Yielded output")
-    # Not by the mouse: Dagster may lay its button for long events over the link.
-    ui.page.get_by_role("row", name=re.compile("^Transactions")).get_by_text("Show Markdown").dispatch_event("click")
+    ui.page.get_by_role("row", name=re.compile("^Transactions")).get_by_text("Show Markdown").click()
     rows = ui.page.get_by_role("dialog").get_by_role("row")
     expect(rows).to_have_count(1 + len(sent))
     ui.save_screenshot("3-transactions")
