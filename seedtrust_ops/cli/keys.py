@@ -83,7 +83,8 @@ def _rotate(operator: "Operator") -> None:
     # Every account number is read twice: once to re-encrypt it, once to verify the result.
     with _open_tokens() as stored, _progress("Rotating account numbers", 2 * stored.token_count) as advance:
         rotation = rotate(stored.sessions, stored.cipher, advance, operator=operator)
-    typer.echo(f"Re-encrypted {rotation.reencrypted:,} of {_account_numbers(stored.token_count)}.")
+    # Workers store more numbers while this runs, so the count from before it would be too low.
+    typer.echo(f"Re-encrypted {rotation.reencrypted:,} of {_account_numbers(rotation.usage.token_count)}.")
     _require_readable(rotation.usage)
     if not rotation.is_complete:
         raise OlderKeyInUse(

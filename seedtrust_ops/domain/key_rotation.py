@@ -70,6 +70,11 @@ class KeyUsage:
         return self.tokens.total() - self.tokens[0]
 
     @property
+    def token_count(self) -> int:
+        """The number of stored tokens, readable or not."""
+        return self.tokens.total() + len(self.unknown_key_transactions) + len(self.damaged)
+
+    @property
     def is_readable(self) -> bool:
         """Whether every token can be decrypted with one of the keys."""
         return not self.unknown_key_transactions and not self.damaged
