@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import delete, func, select, text, update
 
-from seedtrust_ops.domain.audit import Operator, attest
 from seedtrust_ops.domain.health.ledger import ledger_mismatch
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.domain.transfers.leases import acquire_lease
@@ -13,10 +12,8 @@ from seedtrust_ops.domain.transfers.settlement import (
     SettleAs,
     Settlement,
     SettlementRefused,
-    SettlementReport,
     UnknownTransaction,
     ask_bank,
-    known_bank_id,
     settle,
 )
 from seedtrust_ops.ports.bank import BankInquiryFailed
@@ -29,29 +26,11 @@ from seedtrust_ops.tables import (
     TransferEvidence,
     User,
 )
-from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker
+from seedtrust_ops_tests.domain.transfers.transfer_worker import Worker, settle_by_hand
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
 
 CENTS = 5_000
 BALANCE = 9_000
-
-
-def settle_by_hand(
-    worker: Worker, transaction_id: int, settle_as: SettleAs, *, contradict_bank: bool = False, grace: float = 0
-) -> SettlementReport:
-    sessions = worker.company.sessions
-    with sessions() as session:
-        known = known_bank_id(session, transaction_id)
-    answer = ask_bank(worker.open_bank, transaction_id, known)
-    decision = Settlement(
-        transaction_id, settle_as, "as Huntington says", "ana", contradict_bank, unknown_grace_seconds=grace
-    )
-    with sessions.begin() as session:
-        attest(session, Operator("ana"), "as Huntington says")
-        report = settle(session, decision, answer)
-    with sessions() as session:
-        assert ledger_mismatch(session) == []
-    return report
 
 
 def accepted(worker: Worker, transaction_id: int) -> None:

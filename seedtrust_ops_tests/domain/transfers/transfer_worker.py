@@ -9,11 +9,21 @@ from typing import Any
 from pydantic import SecretStr
 
 from seedtrust_ops.config import HuntingtonSettings
+from seedtrust_ops.domain.audit import Operator, attest
+from seedtrust_ops.domain.health.ledger import ledger_mismatch
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.domain.transfers.auto_heal import HealReport, heal
 from seedtrust_ops.domain.transfers.batch_processor import BatchReport, process_batch
 from seedtrust_ops.domain.transfers.leases import WasCanceledByPerson
 from seedtrust_ops.domain.transfers.sending_context import BatchRun, TransferOptions
+from seedtrust_ops.domain.transfers.settlement import (
+    SettleAs,
+    Settlement,
+    SettlementReport,
+    ask_bank,
+    known_bank_id,
+    settle,
+)
 from seedtrust_ops.resources.huntington_client import HuntingtonBank, open_huntington_bank
 from seedtrust_ops.sandbox.bank.control_client import Transfer
 from seedtrust_ops.sandbox.bank.process import BankProcess
@@ -98,6 +108,25 @@ class Worker:
         """The number of transfer requests that the bank received for this transaction."""
         key = idempotency_key(transaction_id)
         return sum(seen["method"] == "POST" and seen["idempotency_key"] == key for seen in self.bank.control.requests())
+
+
+def settle_by_hand(
+    worker: Worker, transaction_id: int, settle_as: SettleAs, *, contradict_bank: bool = False, grace: float = 0
+) -> SettlementReport:
+    """Settle a transaction as an operator does after calling the bank, and check that the books still agree."""
+    sessions = worker.company.sessions
+    with sessions() as session:
+        known = known_bank_id(session, transaction_id)
+    answer = ask_bank(worker.open_bank, transaction_id, known)
+    decision = Settlement(
+        transaction_id, settle_as, "as Huntington says", "ana", contradict_bank, unknown_grace_seconds=grace
+    )
+    with sessions.begin() as session:
+        attest(session, Operator("ana"), "as Huntington says")
+        report = settle(session, decision, answer)
+    with sessions() as session:
+        assert ledger_mismatch(session) == []
+    return report
 
 
 def options_for(bank: BankProcess) -> TransferOptions:
