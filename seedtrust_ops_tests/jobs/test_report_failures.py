@@ -34,10 +34,26 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "Case 999999 does not exist",
     ),
     "case id is text": ({"kind": "case_ledger", "params": {"case_id": "first"}}, "needs a case id"),
-    "case id too large": ({"kind": "case_ledger", "params": {"case_id": 10**30}}, "needs a case id"),
+    "case id too large": ({"kind": "case_ledger", "params": {"case_id": 10**30}}, f"'{10**30}' is none"),
+    "case id of 50 digits": (
+        {"kind": "case_ledger", "params": {"case_id": "0" * 19 + "1" * 31}},
+        f"needs a case id (`case_id`), and '{'0' * 19}{'1' * 31}' is none",
+    ),
+    "case id of 5,020 digits": (
+        {"kind": "case_ledger", "params": {"case_id": "9" * 5_020}},
+        f"needs a case id (`case_id`), and '{'9' * 60}' is none",
+    ),
     "unknown parameter": (
         {"kind": "disbursements", "params": {"form": "2026-01-01"}},
         "The report 'disbursements' has no parameter 'form'.",
+    ),
+    "parameters of another application": (
+        {"kind": "disbursements", "params": {"start": "2026-01-01", "end": "2026-01-31"}},
+        "The report 'disbursements' has no parameter 'end'. It takes from, status, to.",
+    ),
+    "case of disbursements": (
+        {"kind": "disbursements", "params": {"case_id": 1}},
+        "The report 'disbursements' has no parameter 'case_id'.",
     ),
     "unreadable parameters": ({"kind": "disbursements", "params": {"from": "x" * 100_000}}, "cannot be read"),
     "a list": ({"kind": "case_ledger", "params": [1]}, "report's parameters cannot be read"),

@@ -5,8 +5,9 @@ Who may request which report is decided in `authority`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, time
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from seedtrust_ops.errors import SeedTrustError
 
@@ -60,18 +61,26 @@ def read_parameters(kind: str, params: object) -> Mapping[str, Any]:
 def read_case_id(params: Mapping[str, Any]) -> int:
     """Return `case_id`; raises InvalidReportRequest if it is not a case id."""
     value = params.get("case_id")
-    text = str(value).strip()
+    text = (value if isinstance(value, str) else _shown(value)).strip()
     if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 20 and 0 < int(text) < 2**63):
+        found = "the request has none" if value in (None, "") else f"{text[:60]!r} is none"
         raise InvalidReportRequest(
-            "A case ledger needs a case id (`case_id`), and the request has none. Choose the case and request the "
-            "report again."
+            f"A case ledger needs a case id (`case_id`), and {found}. Choose the case and request the report again."
         )
     return int(text)
 
 
-def read_period(params: Mapping[str, Any]) -> Period:
-    """Return `from` and `to`, both optional; raises InvalidReportRequest if one is not a date or they are reversed."""
-    first, last = (_day(params, name) for name in ("from", "to"))
+def read_period(params: Mapping[str, Any], zone: str) -> Period:
+    """Return `from` and `to`, both optional: dates, or timestamps, whose days are those of the office.
+
+    Args:
+        params: the request's parameters.
+        zone: the office's time zone.
+
+    Raises:
+        InvalidReportRequest: one is neither a date nor a timestamp, or they are reversed.
+    """
+    first, last = (_day(params, name, zone) for name in ("from", "to"))
     if first and last and first > last:
         raise InvalidReportRequest(
             f"The report's start date ({first}) is after its end date ({last}). Swap the dates and try again."
@@ -86,19 +95,32 @@ def read_choice(params: Mapping[str, Any], name: str, choices: tuple[str, ...]) 
         return None
     if value not in choices:
         raise InvalidReportRequest(
-            f"Unknown {name} {str(value)[:60]!r}. Choose one of {', '.join(choices)}, or leave it empty for all."
+            f"Unknown {name} {_shown(value)!r}. Choose one of {', '.join(choices)}, or leave it empty for all."
         )
     return str(value)
 
 
-def _day(params: Mapping[str, Any], name: str) -> date | None:
+def _day(params: Mapping[str, Any], name: str, zone: str) -> date | None:
     value = params.get(name)
     if value in (None, ""):
         return None
     try:
-        return date.fromisoformat(value if isinstance(value, str) else "")
-    except ValueError:
+        moment = datetime.fromisoformat(value if isinstance(value, str) else "")
+        # Midnight is how programs write a day, in whatever time zone: 2026-03-31T00:00:00Z is March 31 in New York too.
+        if moment.tzinfo is None or moment.time() == time.min:
+            return moment.date()
+        return moment.astimezone(ZoneInfo(zone)).date()
+    except (ValueError, OverflowError):
         raise InvalidReportRequest(
-            f"The report date `{name}` is {str(value)[:60]!r}, which is not a date. Use the format 2026-03-31 and try "
+            f"The report date `{name}` is {_shown(value)!r}, which is not a date. Use the format 2026-03-31 and try "
             "again."
         ) from None
+
+
+def _shown(value: object) -> str:
+    """Return what a message quotes of a value that a user sent."""
+    try:
+        return str(value)[:60]
+    except ValueError:
+        # Python does not write out numbers of more than 4,300 digits.
+        return "a number of too many digits"

@@ -129,7 +129,7 @@ def _case_ledger(session: Session, params: Mapping[str, Any], zone: str) -> Repo
 
 
 def _disbursements(session: Session, params: Mapping[str, Any], zone: str) -> Report:
-    period, status = read_period(params), read_choice(params, "status", DISBURSEMENT_STATUSES)
+    period, status = read_period(params, zone), read_choice(params, "status", DISBURSEMENT_STATUSES)
     conditions = _in_period(DisbursementRequest.requested_at, period, zone)
     if status is not None:
         conditions.append(DisbursementRequest.status == status)
@@ -221,7 +221,7 @@ def _account_balances(session: Session, _params: Mapping[str, Any], zone: str) -
 
 
 def _huntington_transfers(session: Session, params: Mapping[str, Any], zone: str) -> Report:
-    period = read_period(params)
+    period = read_period(params, zone)
     queued_at = func.coalesce(HuntingtonBatch.queued_at, HuntingtonBatch.created_at)
     conditions = _in_period(queued_at, period, zone)
     of_batch = HuntingtonBatch.id == HuntingtonTransaction.batch_id

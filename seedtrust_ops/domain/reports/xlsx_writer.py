@@ -10,11 +10,14 @@ from xlsxwriter.workbook import Workbook
 from xlsxwriter.worksheet import Worksheet
 
 from seedtrust_ops.domain.reports.report_content import Column, ColumnType, Report
+from seedtrust_ops.formatting import format_dollars
 
 ROWS_PER_SHEET = 1_000_000
 """An Excel sheet holds 1,048,576 rows; the rest goes to the next sheet."""
 FIRST_YEAR, LAST_YEAR = 1900, 9998
 """The times that Excel and Python have; others are written as text, as PostgreSQL shows them."""
+MAX_EXACT_CENTS = 10**15
+"""Excel keeps 15 digits of a number. A larger amount is written as text, so that no cent of it changes."""
 MONEY = '"$"#,##0.00;[Red]-"$"#,##0.00'
 HEADER_COLOR = "#1F3A4D"
 
@@ -58,6 +61,7 @@ def _formats(workbook: Workbook) -> dict[str, Format]:
         ColumnType.MONEY: workbook.add_format({"num_format": MONEY}),
         ColumnType.TIMESTAMP: workbook.add_format({"num_format": "mmm d, yyyy h:mm AM/PM", "align": "left"}),
         ColumnType.NUMBER: workbook.add_format({"num_format": "#,##0"}),
+        "large money": workbook.add_format({"align": "right"}),
         "total money": workbook.add_format({"num_format": MONEY, "align": "left", "bold": True}),
         "total number": workbook.add_format({"num_format": "#,##0", "align": "left", "bold": True}),
     }
@@ -71,7 +75,7 @@ def _write_sheet(sheet: Worksheet, report: Report, formats: dict[str, Format], r
     for last, row in enumerate(rows, header + 1):
         for index, (column, value) in enumerate(zip(report.columns, row, strict=True)):
             if value is not None:
-                _write_cell(sheet, last, index, column, value, formats[column.type])
+                _write_cell(sheet, last, index, column, value, formats)
     if last == header:
         last += 1
         sheet.write_string(last, 0, "No rows.", formats["about"])
@@ -93,10 +97,10 @@ def _write_headings(sheet: Worksheet, report: Report, formats: dict[str, Format]
     row = 3
     for row, total in enumerate(report.totals, 4):
         sheet.write_string(row, 0, total.title, formats["label"])
-        money = total.type is ColumnType.MONEY
-        sheet.write_number(
-            row, 1, total.value / 100 if money else total.value, formats["total money" if money else "total number"]
-        )
+        if total.type is ColumnType.MONEY:
+            _write_money(sheet, row, 1, total.value, formats["total money"], formats["total money"])
+        else:
+            sheet.write_number(row, 1, total.value, formats["total number"])
     header = row + 2
     sheet.set_row(header, 20)
     for index, column in enumerate(report.columns):
@@ -105,9 +109,10 @@ def _write_headings(sheet: Worksheet, report: Report, formats: dict[str, Format]
     return header
 
 
-def _write_cell(sheet: Worksheet, row: int, index: int, column: Column, value: Any, cell_format: Format) -> None:
+def _write_cell(sheet: Worksheet, row: int, index: int, column: Column, value: Any, formats: dict[str, Format]) -> None:
+    cell_format = formats[column.type]
     if column.type is ColumnType.MONEY:
-        sheet.write_number(row, index, value / 100, cell_format)
+        _write_money(sheet, row, index, value, cell_format, formats["large money"])
     elif column.type is ColumnType.NUMBER:
         sheet.write_number(row, index, value, cell_format)
     elif column.type is ColumnType.TIMESTAMP and FIRST_YEAR <= value.year <= LAST_YEAR:
@@ -115,6 +120,15 @@ def _write_cell(sheet: Worksheet, row: int, index: int, column: Column, value: A
     else:
         # Excel's limit of 32,767 characters is above the one at which `report_kinds` cuts texts.
         sheet.write_string(row, index, str(value), cell_format)
+
+
+def _write_money(
+    sheet: Worksheet, row: int, index: int, cents: int, number_format: Format, text_format: Format
+) -> None:
+    if abs(cents) < MAX_EXACT_CENTS:
+        sheet.write_number(row, index, cents / 100, number_format)
+    else:
+        sheet.write_string(row, index, format_dollars(cents), text_format)
 
 
 def _plain(text: str) -> str:

@@ -1,6 +1,6 @@
 """`request_report` accepts what can be generated, and rejects the rest at once with the error generation would give."""
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from itertools import product
 from typing import Any
 
@@ -27,6 +27,7 @@ VALID = [
     ("disbursements", {"status": "all", "from": None}),
     ("account_balances", {}),
     ("huntington_transfers", {"from": "2026-03-31", "to": "2026-03-31"}),
+    ("huntington_transfers", {"from": "2026-03-01T05:00:00.000Z", "to": datetime(2026, 4, 1, 3, 59, tzinfo=UTC)}),
 ]
 INVALID: list[tuple[str, Any]] = [
     ("everything", {}),
@@ -37,11 +38,17 @@ INVALID: list[tuple[str, Any]] = [
     ("case_ledger", {"case_id": True}),
     ("case_ledger", {"case_id": 2**63}),
     ("case_ledger", {"case_id": "1" + "0" * 5_000}),
-    ("case_ledger", {"case_id": "0" * 19 + "1" + "0" * 5_000}),
+    ("case_ledger", {"case_id": "0" * 19 + "1" + "0" * 30}),
+    ("case_ledger", {"case_id": "7" + " " * 60 + "x"}),
+    ("case_ledger", {"case_id": 10**5_020}),
     ("disbursements", {"from": "yesterday"}),
-    ("disbursements", {"from": datetime(2026, 3, 1, 12)}),  # noqa: DTZ001  rejected, with or without a zone
+    ("disbursements", {"from": "2026-03-01T25:00:00Z"}),
+    ("disbursements", {"from": "0001-01-01T00:00:01+14:00"}),
+    ("disbursements", {"from": 10**5_020}),
     ("disbursements", {"from": "2026-04-01", "to": "2026-03-31"}),
     ("disbursements", {"status": "lost"}),
+    ("disbursements", {"status": 10**5_020}),
+    ("disbursements", {"case_id": 7, "start": "2026-01-01", "end": "2026-01-31"}),
     ("huntington_transfers", {"to": "2026-02-30"}),
     ("huntington_transfers", {"from": "2026-01-01\0"}),
 ]
@@ -52,7 +59,7 @@ def filled(params: dict[str, Any], company: Company) -> dict[str, Any]:
 
 
 def as_stored(params: dict[str, Any]) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, date) else value for name, value in params.items()}
+    return {name: value.isoformat() if isinstance(value, date) else value for name, value in params.items()}
 
 
 def requester(company: Company, **columns: Any) -> int:
@@ -102,7 +109,7 @@ def test_unknown_parameter_is_rejected(company: Company, door: str) -> None:
     """A misspelled `from` would otherwise produce a report over all time, without an explanation."""
     user_id, rejected = requester(company), set()
     with company.sessions() as session:
-        for kind, name in product(TITLES, ("case_id", "from", "to", "status", "form")):
+        for kind, name in product(TITLES, ("case_id", "from", "to", "status", "form", "start", "end")):
             try:
                 if door == "submission":
                     request_report(session, user_id=user_id, kind=kind, params={name: None})
@@ -111,7 +118,7 @@ def test_unknown_parameter_is_rejected(company: Company, door: str) -> None:
             except InvalidReportRequest as error:
                 if f"no parameter '{name}'" in str(error):
                     rejected.add((kind, name))
-    assert {(kind, "form") for kind in TITLES} <= rejected
+    assert set(product(TITLES, ("form", "start", "end"))) <= rejected
     assert {*product(TITLES, ("case_id", "from", "to", "status"))} - rejected == {
         ("case_ledger", "case_id"),
         ("disbursements", "from"),
@@ -120,6 +127,23 @@ def test_unknown_parameter_is_rejected(company: Company, door: str) -> None:
         ("huntington_transfers", "from"),
         ("huntington_transfers", "to"),
     }
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "about"),
+    [
+        # The beginning of a day and the end of one, as browsers send them from New York.
+        ("2026-03-01T05:00:00.000Z", "2026-04-01T03:59:59.999Z", "March 1, 2026 to March 31, 2026"),
+        # A day, as programs without a time zone send it.
+        ("2026-03-01T00:00:00Z", "2026-03-31T00:00:00+00:00", "March 1, 2026 to March 31, 2026"),
+        ("2026-03-01T00:00:00-08:00", "2026-03-31 23:59", "March 1, 2026 to March 31, 2026"),
+        ("2026-03-01", None, "since March 1, 2026"),
+    ],
+)
+def test_timestamp_means_the_day_at_the_office(company: Company, first: str, last: str | None, about: str) -> None:
+    with company.sessions() as session:
+        report = prepare_report(session, "huntington_transfers", {"from": first, "to": last}, ZONE)
+    assert report.about == f"Queued {about}"
 
 
 def test_unreachable_requester_or_unknown_format_is_rejected(company: Company) -> None:
