@@ -268,7 +268,7 @@ revoke select on ops.notification_attachments, ops.transfer_evidence from seedtr
 grant select (
     transaction_id, state, disbursement_request_id, account_id, method, amount_cents, payee_name, account_number_last4,
     account_type, bank_transfer_id, bank_status, bank_updated_at, bank_created_at, bank_amount_cents,
-    unknown_to_bank_at, missing_since, settled_as, settled_seen_at, changed_at
+    unknown_to_bank_at, missing_since, settled_as, settled_seen_at, changed_at, payee_name_normalized
 ) on ops.transfer_evidence to seedtrust_ops_read;
 grant select (notification_id, filename, media_type) on ops.notification_attachments to seedtrust_ops_read;
 alter role seedtrust_ops_read set default_transaction_read_only = on;

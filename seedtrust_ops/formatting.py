@@ -4,10 +4,13 @@ Escaping for a certain format, such as HTML or a spreadsheet cell, is done where
 """
 
 import re
+import unicodedata
 from datetime import date
 
 MAX_TEXT_CHARS = 2_000
 """What people typed is loaded, shown and sent up to this length, if nothing else is said (docs/security.md)."""
+MAX_ID = 2**63 - 1
+"""The largest number that a row can have (PostgreSQL's bigint); people can type a larger one."""
 
 # A dot before something that may be a domain, and what follows a scheme: what mail programs look for.
 _LINK_MARK = re.compile(r"(?<=\w)\.(?=[^\W\d_]{2})|:(?=//)")
@@ -66,6 +69,12 @@ def single_line(text: str, max_length: int | None = None) -> str:
     """Return the text on one line, without control characters, cut with an ellipsis if longer than `max_length`."""
     line = " ".join(strip_control_chars(text).split())
     return line if max_length is None else shorten(line, max_length)
+
+
+def describe_character(character: str) -> str:
+    """Return the character's code and Unicode name, to name one that people can't see: U+00A0 NO-BREAK SPACE."""
+    name = unicodedata.name(character, "a character without a name")
+    return f"U+{ord(character):04X} {name}"
 
 
 def disarm_links(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seedtrust_ops.cli.operator_session import As, Reason, current_operator, open_operator_session
-from seedtrust_ops.formatting import strip_control_chars
+from seedtrust_ops.formatting import MAX_ID, strip_control_chars
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -29,7 +29,9 @@ _COLORS = {"CRITICAL": "bold red", "HIGH": "red", "MEDIUM": "yellow"}
 
 alerts = typer.Typer(help="List, acknowledge and resolve alerts.\n\nWithout a command, it lists the open alerts.")
 
-AlertId = Annotated[int, typer.Argument(metavar="ID", help="The alert's ID, as listed by `seedtrust-ops alerts`.")]
+AlertId = Annotated[
+    int, typer.Argument(metavar="ID", help="The alert's ID, as listed by `seedtrust-ops alerts`.", min=1, max=MAX_ID)
+]
 
 
 @alerts.callback(invoke_without_command=True)

@@ -18,7 +18,7 @@ from seedtrust_ops.cli.shadow import shadow
 from seedtrust_ops.cli.status import health, status, watchdog
 from seedtrust_ops.cli.transfers import transfers
 from seedtrust_ops.errors import SeedTrustError
-from seedtrust_ops.formatting import strip_control_chars
+from seedtrust_ops.formatting import MAX_ID, strip_control_chars
 
 MONITORING = "Monitoring"
 OPERATIONS = "Operations"
@@ -91,8 +91,10 @@ def migrate(
 
 @app.command(rich_help_panel=DEVELOPMENT)
 def seed(
-    cases: Annotated[int, typer.Option(help="The number of cases to create.")] = 200,
-    seed: Annotated[int, typer.Option(help="The random seed. The same seed gives the same data.")] = 1,
+    cases: Annotated[int, typer.Option(min=1, max=100_000, help="The number of cases to create.")] = 200,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_ID, help="The random seed. The same seed gives the same data.")
+    ] = 1,
 ) -> None:
     """Fill an empty database with sample data.
 

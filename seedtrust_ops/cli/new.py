@@ -74,7 +74,9 @@ def job(
     runs: Annotated[
         str, typer.Option(help="'daily 06:00', 'weekdays 07:30', 'monday 05:30' or 'every 5 minutes', Eastern time.")
     ] = "daily 06:00",
-    expires_hours: Annotated[int, typer.Option(min=1, help="How long a run may wait in the queue, in hours.")] = 6,
+    expires_hours: Annotated[
+        int, typer.Option(min=1, max=8_760, help="How long a run may wait in the queue, in hours.")
+    ] = 6,
 ) -> None:
     """Write the files of a new job with a test that fails until its rule is written, and register the job."""
     if not (CHECKOUT / "pyproject.toml").is_file():

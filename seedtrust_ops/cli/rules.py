@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seedtrust_ops.formatting import strip_control_chars
+from seedtrust_ops.formatting import MAX_ID, strip_control_chars
 
 rules = typer.Typer(no_args_is_help=True, help="Explain decisions of the approval rules.")
 
@@ -19,7 +19,9 @@ def _rules() -> None:
 
 @rules.command()
 def explain(
-    request: Annotated[int, typer.Argument(metavar="REQUEST", help="The ID of the disbursement request.")],
+    request: Annotated[
+        int, typer.Argument(metavar="REQUEST", help="The ID of the disbursement request.", min=1, max=MAX_ID)
+    ],
 ) -> None:
     """Explain, rule by rule, why a disbursement request is or is not approved.
 

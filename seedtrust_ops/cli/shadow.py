@@ -89,15 +89,15 @@ def parse_time(text: str, now: datetime, zone: tzinfo) -> datetime:
         InvalidTime: if the text is none of these.
     """
     age = _AGE.fullmatch(text.strip())
-    if age is not None:
-        return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
     try:
+        if age is not None:
+            return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
         time = datetime.fromisoformat(text.strip())
-    except ValueError:
+        return (time if time.tzinfo is not None else time.replace(tzinfo=zone)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise InvalidTime(
             f"'{text}' is not a time. Use a date like 2026-11-24, a time like 2026-11-24T06:00, or an age like 7d."
         ) from None
-    return (time if time.tzinfo is not None else time.replace(tzinfo=zone)).astimezone(UTC)
 
 
 def _show(period: "ComparisonPeriod", comparisons: "list[Comparison]") -> None:

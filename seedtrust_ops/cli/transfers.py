@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from seedtrust_ops.cli.operator_session import As, Reason, current_operator, open_operator_session
-from seedtrust_ops.formatting import strip_control_chars
+from seedtrust_ops.formatting import MAX_ID, strip_control_chars
 
 transfers = typer.Typer(
     no_args_is_help=True,
@@ -51,7 +51,9 @@ def resume(reason: Reason = "", as_: As = None) -> None:
 
 @transfers.command()
 def release(
-    batch_id: Annotated[int, typer.Argument(help="The held batch's number, as on the batch screen.", min=1)],
+    batch_id: Annotated[
+        int, typer.Argument(help="The held batch's number, as on the batch screen.", min=1, max=MAX_ID)
+    ],
     reason: Reason = "",
     as_: As = None,
 ) -> None:
@@ -69,7 +71,9 @@ def release(
 
 @transfers.command()
 def settle(
-    transaction_id: Annotated[int, typer.Argument(help="The transaction's number, as on the batch screen.", min=1)],
+    transaction_id: Annotated[
+        int, typer.Argument(help="The transaction's number, as on the batch screen.", min=1, max=MAX_ID)
+    ],
     as_status: Annotated[
         Literal["completed", "failed", "returned"],
         typer.Option(help="What became of it: the payee has the money, never got it, or sent it back."),
@@ -121,7 +125,8 @@ def explain(
     ] = None,
     reason: Reason = "",
     request: Annotated[
-        int | None, typer.Option(help="The disbursement request that it paid: it is booked for that.", min=1)
+        int | None,
+        typer.Option(help="The disbursement request that it paid: it is booked for that.", min=1, max=MAX_ID),
     ] = None,
     as_: As = None,
 ) -> None:

@@ -176,18 +176,21 @@ class RetentionSettings(SettingsGroup):
     frequent_days: int = Field(
         default=60,
         ge=1,
+        le=36_500,
         validation_alias="SEEDTRUST_RETENTION_FREQUENT_DAYS",
         description="the number of days to keep successful runs of jobs that run all day",
     )
     other_days: int = Field(
         default=400,
         ge=1,
+        le=36_500,
         validation_alias="SEEDTRUST_RETENTION_DAYS",
         description="the number of days to keep all other runs",
     )
     events_days: int = Field(
         default=60,
         ge=1,
+        le=36_500,
         validation_alias="SEEDTRUST_RETENTION_EVENTS_DAYS",
         description="the number of days to keep events that were delivered to PostHog and the internal API",
     )

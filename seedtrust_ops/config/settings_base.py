@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from seedtrust_ops.config.plaintext import is_tls_or_loopback
 from seedtrust_ops.errors import ConfigurationError
 
+MAX_NUMBER = 1_000_000_000
+"""No number is larger. A longer time than these seconds, 31 years, can't be calculated with everywhere."""
 _ADDRESS = re.compile(r"[!-?A-~]+@[!-?A-~]+")
 
 
@@ -43,6 +45,13 @@ class SettingsGroup(BaseModel):
                 f"{refused} Set SEEDTRUST_ALLOW_PLAINTEXT=1 only if nobody else can read or change the traffic there."
             )
         return group
+
+    @field_validator("*")
+    @classmethod
+    def _limit_numbers(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and value > MAX_NUMBER:
+            raise ValueError(f"it is larger than {MAX_NUMBER:,}")
+        return value
 
     def find_plaintext(self, environment: Mapping[str, str]) -> Mapping[str, str]:
         """Return what is wrong, and what to do, for each variable by which data would leave this machine unencrypted.

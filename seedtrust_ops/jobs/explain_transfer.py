@@ -12,6 +12,7 @@ from pydantic import Field
 
 from seedtrust_ops.domain.shadow_mode.decisions import Decision
 from seedtrust_ops.domain.transfers.explanation import Explanation, ask_bank, explain, summarize
+from seedtrust_ops.formatting import MAX_ID
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, HuntingtonResource
 from seedtrust_ops.orchestration.job_factory import JobConfig, single_op_job
 from seedtrust_ops.orchestration.operator_transactions import open_operator_transaction, require_person
@@ -23,7 +24,10 @@ class ExplainTransferConfig(JobConfig):
 
     bank_transfer_id: str = Field(default="", description="The bank's id of the transfer, as in the alert.")
     request_id: int = Field(
-        default=0, ge=0, description="The disbursement request that it paid: it is booked for that. 0 books nothing."
+        default=0,
+        ge=0,
+        le=MAX_ID,
+        description="The disbursement request that it paid: it is booked for that. 0 books nothing.",
     )
     reason: str = Field(default="", description="Who ordered it and why, and whom you asked. Recorded in the audit.")
     operator: str = Field(default="", description="Your email address as a user of the platform. It is not verified.")

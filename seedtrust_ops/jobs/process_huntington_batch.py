@@ -24,7 +24,7 @@ from seedtrust_ops.domain.transfers.failure_notices import FAILURE_EMAIL_KINDS
 from seedtrust_ops.domain.transfers.kill_switch import TransfersHalted, get_halt_reason
 from seedtrust_ops.domain.transfers.sending_context import BatchRun, TransferOptions
 from seedtrust_ops.errors import InputError
-from seedtrust_ops.formatting import format_duration
+from seedtrust_ops.formatting import MAX_ID, format_duration
 from seedtrust_ops.job_policies import run_tags
 from seedtrust_ops.orchestration.dagster_resources import (
     DatabaseResource,
@@ -68,6 +68,7 @@ class ProcessBatchConfig(JobConfig):
 
     batch_id: int = Field(
         default=NO_BATCH,
+        le=MAX_ID,
         description="The id of the queued Huntington batch, as shown on the batch screen. Replace the default 0, which "
         "means no batch.",
     )

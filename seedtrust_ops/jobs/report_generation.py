@@ -18,7 +18,7 @@ from seedtrust_ops.domain.reports.report_kinds import TITLES
 from seedtrust_ops.domain.reports.request_limit import MAX_WAITING_REPORTS, limit_waiting_reports
 from seedtrust_ops.domain.reports.request_queue import count_claimable_requests
 from seedtrust_ops.domain.shadow_mode.decisions import Decision, undecided_requests
-from seedtrust_ops.formatting import pluralize
+from seedtrust_ops.formatting import MAX_ID, pluralize
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, MailResource, StorageResource
 from seedtrust_ops.orchestration.email_delivery import sending_queued_emails
 from seedtrust_ops.orchestration.job_factory import JobConfig, owners_and_tags, single_op_job
@@ -54,6 +54,7 @@ class ReportGenerationConfig(JobConfig):
     report_id: int = Field(
         default=ALL_REQUESTS,
         ge=0,
+        le=MAX_ID,
         description="Id of one report request to generate now, even if it failed before; 0 generates all pending ones.",
     )
 

@@ -14,6 +14,7 @@ from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.shadow_mode.decisions import Decision
 from seedtrust_ops.domain.transfers.settlement import SettleAs, Settlement, ask_bank, known_bank_id, settle, summarize
 from seedtrust_ops.domain.transfers.unknown_transfers import foreign_transfers
+from seedtrust_ops.formatting import MAX_ID
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, HuntingtonResource
 from seedtrust_ops.orchestration.job_factory import JobConfig, single_op_job
 from seedtrust_ops.orchestration.operator_transactions import open_operator_transaction, require_person
@@ -23,7 +24,9 @@ from seedtrust_ops.orchestration.shadow_runs import ShadowRun
 class SettleTransferConfig(JobConfig):
     """Which transfer, as what, and by whom."""
 
-    transaction_id: int = Field(default=0, ge=0, description="The transaction's number, as on the batch screen.")
+    transaction_id: int = Field(
+        default=0, ge=0, le=MAX_ID, description="The transaction's number, as on the batch screen."
+    )
     as_status: Literal["completed", "failed", "returned"] = Field(
         default="failed", description="What became of it: the payee has the money, never got it, or sent it back."
     )

@@ -13,7 +13,7 @@ from seedtrust_ops.errors import SchemaOutOfDate
 from seedtrust_ops.tables import PlatformTable
 
 HERE = Path(__file__).parent
-KNOWN_REVISIONS = tuple(f"{number:04}" for number in range(1, 28))
+KNOWN_REVISIONS = tuple(f"{number:04}" for number in range(1, 29))
 HEAD_REVISION = KNOWN_REVISIONS[-1]
 PLATFORM_SCHEMA = HERE / "platform_schema.sql"
 CUTOVER_JOB = "process_huntington_batch"

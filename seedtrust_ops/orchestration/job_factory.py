@@ -7,15 +7,18 @@ See docs/decisions/job-factory.md.
 
 import functools
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypedDict
 
 import dagster as dg
-from pydantic import model_validator
+from pydantic import ValidationError, model_validator
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.dagster_internals import UnresolvedAssetJobDefinition
+from seedtrust_ops.errors import InputError
+from seedtrust_ops.formatting import single_line
 from seedtrust_ops.job_policies import job_policy, label_tags, policy_tags
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, ReadOnlyDatabase
 from seedtrust_ops.orchestration.executor import in_process
@@ -30,8 +33,30 @@ SHADOW_LABEL = "In shadow mode"
 """The metadata of a job or an asset that says what it does in shadow mode; whatever lacks it would run live."""
 
 
+MAX_VALUE_CHARS = 60
+"""A value that a person typed into the run config is repeated up to this length."""
+
+
+class InvalidRunConfig(InputError):
+    """A value in a run's config is outside of its limits."""
+
+
 class JobConfig(dg.Config):
-    """Base class for run config; a field that is cleared in the launchpad gets its default value."""
+    """Base class for run config; a field that is cleared in the launchpad gets its default value.
+
+    A number has an upper limit, `MAX_ID` if it is that of a row: the database refuses a larger one in its own words.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        """Take the values; one outside of its limits fails the run at once, and the message names it."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            problems = " ".join(_describe_value(one["loc"], one["msg"], one["input"]) for one in error.errors())
+            with user_facing_failures():
+                raise InvalidRunConfig(
+                    f"{problems} Nothing was done. Open this run in the launchpad, correct the config, and launch it."
+                ) from None
 
     @property
     def only_previews(self) -> bool:
@@ -42,6 +67,13 @@ class JobConfig(dg.Config):
     @classmethod
     def _drop_cleared_fields(cls, config: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in config.items() if value is not None}
+
+
+def _describe_value(location: Collection[int | str], requirement: str, value: object) -> str:
+    """Return a sentence on a value of the config: "batch_id is -1 and must be greater than or equal to 0."."""
+    name = ".".join(str(part) for part in location)
+    must = re.sub(r"^\w+ should", "must", requirement)
+    return f"{name} is {single_line(str(value), MAX_VALUE_CHARS)!r} and {must}."
 
 
 class OwnersAndTags(TypedDict):

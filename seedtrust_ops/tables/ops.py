@@ -7,7 +7,7 @@ claims, and shadow decisions.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Identity, Index, UniqueConstraint, func, text
+from sqlalchemy import ForeignKey, Identity, Index, UniqueConstraint, false, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from seedtrust_ops.tables.base import INT, OpsTable
@@ -86,8 +86,9 @@ class TransferEvidence(OpsTable):
     `bank_created_at` is when the bank accepted it, and `bank_amount_cents` what it moves there; both are null while the
     bank has said nothing, or said it before revision 0019. `unknown_to_bank_at` is when the bank did not know the key
     after the grace period, null once it is sent again; `missing_since` is since when lookups have not found a transfer
-    that the bank had. `settled_as` is what a person decided, and `settled_seen_at` the time of the bank's answer that
-    this person saw, if any. Amounts in cents.
+    that the bank had. `payee_name_normalized` is whether the bank got the name normalized (`payee_names`) or as it is
+    stored, as before revision 0028. `settled_as` is what a person decided, and `settled_seen_at` the time of the bank's
+    answer that this person saw, if any. Amounts in cents.
     """
 
     __tablename__ = "transfer_evidence"
@@ -119,6 +120,7 @@ class TransferEvidence(OpsTable):
     method: Mapped[str]
     amount_cents: Mapped[int]
     payee_name: Mapped[str]
+    payee_name_normalized: Mapped[bool] = mapped_column(server_default=false())
     routing_number: Mapped[str]
     account_number_encrypted: Mapped[str]
     account_number_last4: Mapped[str]

@@ -2,17 +2,24 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from seedtrust_ops.cli.main import app
 from seedtrust_ops.config import dagster_home
 from seedtrust_ops.errors import ConfigurationError
+from seedtrust_ops.formatting import MAX_ID
 from seedtrust_ops_tests.support.databases import plain_url, temporary_database
 from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
+
+BEYOND = "9" * 21
+"""A number that no row can have."""
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -33,6 +40,42 @@ def test_help_imports_nothing_slow() -> None:
         check=True,
     )
     assert loaded.stdout.strip() == "set()"
+
+
+def numbers_of(commands: typer.Typer) -> Iterator[tuple[str, Any]]:
+    """Yield the function and name of every number that a command takes, with Typer's description of it."""
+    for command in commands.registered_commands:
+        assert command.callback is not None
+        for name, hint in get_type_hints(command.callback, include_extras=True).items():
+            if get_origin(hint) is Annotated and int in (hint.__origin__, *get_args(hint.__origin__)):
+                yield f"{command.callback.__name__} {name}", hint.__metadata__[0]
+    for group in commands.registered_groups:
+        assert group.typer_instance is not None
+        yield from numbers_of(group.typer_instance)
+
+
+def test_numbers_have_limits_that_the_database_can_keep() -> None:
+    limits = {name: (number.min, number.max) for name, number in numbers_of(app)}
+    assert {"settle transaction_id", "explain request", "ack alert", "seed cases", "web port"} <= limits.keys()
+    assert {name: one for name, one in limits.items() if None in one or one[1] > MAX_ID} == {}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("transfers", "settle", BEYOND, "--as-status", "failed", "--reason", "x"),
+        ("transfers", "explain", "tr_1", "--reason", "x", "--request", BEYOND),
+        ("transfers", "release", BEYOND),
+        ("alerts", "ack", BEYOND),
+        ("alerts", "resolve", BEYOND),
+        ("rules", "explain", BEYOND),
+    ],
+    ids=" ".join,
+)
+def test_number_of_21_digits_is_refused_by_its_limit(command: tuple[str, ...]) -> None:
+    code, _, errors = run(*command)
+    assert code == 2
+    assert f"less than or equal to {MAX_ID}" in " ".join(errors.replace("│", " ").split())
 
 
 def test_error_is_one_line_without_traceback(set_variables: SetVariables) -> None:

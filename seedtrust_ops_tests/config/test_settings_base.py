@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 from pydantic import SecretStr
@@ -63,3 +64,17 @@ def test_invalid_values_are_never_repeated(group: type[SettingsGroup], variable:
 def test_every_variable_belongs_to_one_group() -> None:
     names = [name for _, name, _ in fields()]
     assert len(names) == len(set(names))
+
+
+NUMBERS = [
+    (group, name)
+    for group, name, field in fields()
+    if {int, float} & {field.annotation, *get_args(field.annotation)} and name.isupper()
+]
+
+
+@pytest.mark.parametrize(("group", "variable"), NUMBERS, ids=[name for _, name in NUMBERS])
+def test_number_that_cannot_be_calculated_with_is_refused(group: type[SettingsGroup], variable: str) -> None:
+    for value in (10**30, 2**63 - 1, 10**9 + 1):
+        with pytest.raises(ConfigurationError, match=f"{variable} is invalid: "):
+            group.read({variable: str(value)})

@@ -64,6 +64,10 @@ def test_bare_shell_sends_a_batch_and_explains_an_unknown_one(
     assert failed.returncode != 0
     assert "There is no batch 4711. Nothing was sent. Check the batch id in the run's config." in failed.stderr
     assert "STEP_UP_FOR_RETRY" not in failed.stderr
+    refused = execute(999_999_999_999_999_999_999, variables=bank_environment, folder=folder)
+    assert refused.returncode != 0
+    assert "batch_id is '999999999999999999999' and must be less than or equal to" in refused.stderr
+    assert not [word for word in ("STEP_UP_FOR_RETRY", "22003", "ValidationError") if word in refused.stderr]
 
 
 @pytest.mark.usefixtures("child_processes")

@@ -5,13 +5,19 @@ See docs/decisions/preflight.md.
 """
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
-from seedtrust_ops.domain.transfers.evidence import as_first_sent, may_be_at_the_bank
+from seedtrust_ops.domain.transfers.evidence import (
+    ORDER_COLUMNS,
+    as_first_sent,
+    may_be_at_the_bank,
+    was_name_sent_as_stored,
+)
+from seedtrust_ops.domain.transfers.payee_names import normalize_payee_name
 from seedtrust_ops.domain.transfers.sending_context import BatchRun, FieldCipher
 from seedtrust_ops.errors import DamagedToken, SeedTrustError, UnreadableToken
 from seedtrust_ops.ports.bank import AccountNumber, TransferOrder
@@ -50,9 +56,14 @@ class StoredTransfer:
     account_number_encrypted: str = field(repr=False)
     account_number_last4: str
     account_type: str
+    was_name_sent_as_stored: bool
 
 
-STORED_TRANSFER = (HuntingtonTransaction.id, *(as_first_sent(one.name) for one in fields(StoredTransfer)[1:]))
+STORED_TRANSFER = (
+    HuntingtonTransaction.id,
+    *(as_first_sent(name) for name in ORDER_COLUMNS[2:]),
+    was_name_sent_as_stored(),
+)
 """The columns of a `StoredTransfer`, in its order; the query outer-joins the evidence with `may_be_at_the_bank`."""
 
 
@@ -91,12 +102,13 @@ def build_order(transaction: StoredTransfer, run: BatchRun) -> TransferOrder:
         raise InvalidAccountNumber(
             "the account number does not end in account_number_last4, so another account would be paid than people see"
         )
+    name = transaction.payee_name
     return TransferOrder(
         idempotency_key=idempotency_key(transaction.id),
         method=transaction.method,
         amount_cents=transaction.amount_cents,
         funding_account_id=run.options.funding_account_id,
-        payee_name=transaction.payee_name,
+        payee_name=name if transaction.was_name_sent_as_stored else normalize_payee_name(name),
         routing_number=transaction.routing_number,
         account_number=AccountNumber(content["number"]),
         account_type=transaction.account_type,

@@ -14,17 +14,20 @@ from typing import Any
 from sqlalchemy import (
     TIMESTAMP,
     BigInteger,
+    Boolean,
     ColumnElement,
     Select,
     Text,
     and_,
     case,
     exists,
+    false,
     func,
     literal,
     null,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -145,6 +148,14 @@ def as_first_sent(name: str) -> ColumnElement[Any]:
     return func.coalesce(getattr(TransferEvidence, name), current, type_=current.type)
 
 
+def was_name_sent_as_stored() -> ColumnElement[bool]:
+    """Return whether the bank may have the payee's name as it is stored; the query joins `may_be_at_the_bank`.
+
+    Before names were normalized, they were sent like that, and a transfer is only ever resent with its first body.
+    """
+    return func.coalesce(~TransferEvidence.payee_name_normalized, false(), type_=Boolean())
+
+
 def record_sends(session: Session, transaction_ids: Collection[int]) -> None:
     """Record that these transactions are about to be sent.
 
@@ -160,7 +171,7 @@ def record_sends(session: Session, transaction_ids: Collection[int]) -> None:
         set_={
             **{
                 name: case((keep, getattr(TransferEvidence, name)), else_=statement.excluded[name])
-                for name in ORDER_COLUMNS
+                for name in (*ORDER_COLUMNS, "payee_name_normalized")
             },
             "state": case(
                 (TransferEvidence.state == State.CONTRADICTED, State.CONTRADICTED.value), else_=State.IN_FLIGHT.value
@@ -202,6 +213,7 @@ def _from_transactions(transaction_ids: Collection[int], *, state: ColumnElement
             transaction.disbursement_request_id,
             Account.id.label("account_id"),
             *(getattr(transaction, name) for name in ORDER_COLUMNS[2:]),
+            true().label("payee_name_normalized"),
             state.label("state"),
         )
         .outerjoin(DisbursementRequest, DisbursementRequest.id == transaction.disbursement_request_id)

@@ -24,6 +24,7 @@ from seedtrust_ops.domain.transfers.evidence import (
 )
 from seedtrust_ops.domain.transfers.leases import Lease, lock_lease, require_processing
 from seedtrust_ops.domain.transfers.legacy_takeover import is_false_failure, is_unproven_failure, was_asked_about
+from seedtrust_ops.domain.transfers.payee_names import find_payee_name_problem
 from seedtrust_ops.domain.transfers.status_transitions import NOT_SENT_PREFIX, fail_transactions
 from seedtrust_ops.tables import (
     Account,
@@ -36,8 +37,6 @@ from seedtrust_ops.tables import (
 
 MAX_AMOUNT_CENTS = 9_999_999_999
 """The largest amount that the bank accepts in one transfer (bank_api.yaml, TransferRequest.amount_cents)."""
-MAX_NAME_LENGTH = 35
-"""The longest payee name that the bank accepts, in characters (bank_api.yaml, counterparty.name)."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +114,9 @@ def _find_own_problem(one: Candidate) -> str | None:
         return one.account_number_problem
     if not 1 <= one.amount_cents <= MAX_AMOUNT_CENTS:
         return f"the amount of {one.amount_cents} cents is not between 1 and {MAX_AMOUNT_CENTS}"
-    name = one.payee_name.strip()
-    if not name or len(one.payee_name) > MAX_NAME_LENGTH or not one.payee_name.isprintable():
-        return f"the payee's name must be 1 to {MAX_NAME_LENGTH} printable characters"
+    name = find_payee_name_problem(one.payee_name)
+    if name is not None:
+        return name
     if one.final_answer is not None:
         return (
             f"the bank has {one.final_answer} it before, and keeps that answer under its idempotency key. Put the "

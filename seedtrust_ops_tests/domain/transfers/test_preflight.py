@@ -39,7 +39,7 @@ def test_valid_transaction_passes() -> None:
         ({"amount_cents": 10_000_000_000}, "not between 1 and"),
         ({"payee_name": " "}, "payee's name"),
         ({"payee_name": "x" * 36}, "payee's name"),
-        ({"payee_name": "Dana\nWhitfield"}, "payee's name"),
+        ({"payee_name": "Dana\x1bWhitfield"}, "character 5 is U+001B"),
         ({"request_id": None, "request_status": None}, "no disbursement request"),
         ({"request_status": "paid"}, "already paid"),
         ({"request_status": "pending"}, "'pending', not approved"),
