@@ -49,7 +49,7 @@ revoke all on all tables in schema ops from public;
 revoke all on all functions in schema ops from public;
 
 ------------------------------------------------------------------------------------------------------------------------
--- Who may connect: our roles, and whoever owns something in this database or has a privilege on it. PostgreSQL lets every
+-- Who may connect: our roles, and every role that owns something in this database or has a privilege on it. PostgreSQL lets every
 -- login of the server in, and a login without privileges could still exhaust connections and hold advisory locks. A
 -- notice names each role of the platform that keeps its access. A login that has its privileges only by `set role`, or
 -- none yet, needs `grant connect on database ... to ...`.

@@ -159,7 +159,7 @@ FAILURE_SUMMARIES = Feature(
 )
 OWN_CODE = Feature(
     "loading no code but this project's",
-    "whoever writes Dagster's database can name other code, which runs then load",
+    "anyone who writes Dagster's database can name other code, which runs then load",
     "Dagster loads the code that its database names.",
 )
 ASSET_JOB_TYPE = Feature("the type of asset jobs", "annotations name no type", "Nothing changes for runs.")

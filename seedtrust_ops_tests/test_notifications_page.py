@@ -1,4 +1,4 @@
-"""docs/notifications.md holds to the code: who is told of each event, by which email or alert, and within how long.
+"""docs/notifications.md holds to the code: who is notified of each event, by which email or alert, and within how long.
 
 Kinds of email and alert rules are read from the code, as in test_runbook, so a new one without a row fails here.
 """

@@ -256,7 +256,7 @@ def test_report_links_are_in_the_email_and_nowhere_else(
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A link opens a report to whoever has it: the outbox, the run's events and its logs are read by more people."""
+    """A link opens a report to anyone who has it: the outbox, the run's events and its logs are read by more people."""
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(generator, "MAX_ATTACHMENT_BYTES", 10)
     request_id = request_report(company, "account_balances")

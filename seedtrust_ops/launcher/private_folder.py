@@ -1,4 +1,4 @@
-"""Folders that only this user may enter, for sockets: whoever reaches one can run any code as the user who listens.
+"""Folders that only this user may enter, for sockets: anyone who reaches one can run code as the user who listens.
 
 It knows nothing about what listens. The run host's socket and the code server's are in such folders.
 """
@@ -19,7 +19,7 @@ def make_private_folder(folder: Path) -> None:
         ConfigurationError: if it is a link, or belongs to another user, who could open it again.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # The mode from the start: whoever enters a folder while it is open may stay in it.
+    # The mode from the start: a process that enters a folder while it is open may stay in it.
     try:
         folder.mkdir(mode=OWNER_ONLY)
     except FileExistsError:

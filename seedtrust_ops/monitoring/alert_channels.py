@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.domain.alert_notifications.digest import enqueue_digest, record_delivered_digests
 from seedtrust_ops.domain.alert_notifications.jobs_status import enqueue_jobs_status, record_accepted_status
-from seedtrust_ops.domain.alert_notifications.notifier import enqueue_owed, find_untold, record_delivered
+from seedtrust_ops.domain.alert_notifications.notifier import enqueue_owed, find_unnotified, record_delivered
 from seedtrust_ops.domain.db_transaction import Sessions, run_in_transaction
 from seedtrust_ops.domain.notifications.notification_kinds import ALERT_KINDS
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer
@@ -161,7 +161,7 @@ def notify_people(
         digest_of: the day whose digest is due; None if none is.
     """
     has_posthog = Destination.POSTHOG in channels.sinks
-    untold = run_in_transaction(
+    unnotified = run_in_transaction(
         sessions,
         partial(enqueue_owed, emails=channels.emails, posthog=has_posthog, services=channels.services, now=now),
     )
@@ -176,7 +176,7 @@ def notify_people(
     def record(session: Session) -> bool:
         record_delivered(session, emails=channels.emails, services=channels.services, now=now)
         record_delivered_digests(session, emails=channels.emails, now=now)
-        return bool(find_untold(session, untold))
+        return bool(find_unnotified(session, unnotified))
 
     delivery.has_untold_alerts = run_in_transaction(sessions, record)
     return delivery

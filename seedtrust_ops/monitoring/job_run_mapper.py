@@ -79,7 +79,7 @@ def _context(run: dg.DagsterRun, failure: Failure, events: RunEvents) -> dict[st
         "backfill": run.tags.get("dagster/backfill"),
     }
     if failure.is_input_error and facts["schedule"] is None and facts["sensor"] is None:
-        # Whoever launched the run sees the error: no alert needs to tell others.
+        # The person who launched the run sees the error: nobody else needs an alert.
         facts[INPUT_ERROR] = True
     return {name: value for name, value in facts.items() if value is not None}
 

@@ -20,7 +20,7 @@ SMTP_TIMEOUT_SECONDS = 30.0
 """The timeout for one response of the mail server."""
 _LOGIN_REQUIRED_CODES = {530, 535, 538}
 """Replies about our login rather than the email: authentication is required, failed, or needs encryption first."""
-# What relays say if they accept nothing from us: RFC 3463 has 5.7.x for security and policy, and many say it in words.
+# What relays say if they accept nothing from us: RFC 3463 has 5.7.x for security and policy; many only have it as text.
 _RELAY_REPLY = re.compile(r"^5\d\d 5\.7\.|\brelay|access denied|not permitted|^554 (?!5\.)", re.IGNORECASE)
 _SERVICE_CLOSING_CODE = 421
 _UNREADABLE_CODE = -1

@@ -112,7 +112,7 @@ def build_run_host(environment: Mapping[str, str], home: Path) -> tuple[Program,
 def build_code_server(environment: Mapping[str, str], socket_path: Path) -> Program:
     """Return the process that loads and serves the definitions; it listens once everything is loaded.
 
-    Whoever reaches it can run any code, so the folder of `socket_path` must be private.
+    Anyone who reaches it can run any code, so the folder of `socket_path` must be private.
     """
     return Program(
         name="code-server",

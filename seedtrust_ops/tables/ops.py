@@ -138,7 +138,7 @@ class TransferEvidence(OpsTable):
 
 
 class TransferFailure(OpsTable):
-    """One failure or return of a transaction; a trigger inserts it with the status, whoever changes that.
+    """One failure or return of a transaction; a trigger inserts it with the status, no matter who changes that.
 
     `is_of_run` is whether the worker of the batch's claim number `generation` did it; otherwise it came later. Its
     request, amount (cents), payee and reason are those of that moment. `notified_at` is when emails about it were

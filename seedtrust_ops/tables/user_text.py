@@ -62,7 +62,7 @@ def load_json(text: str | bytes) -> Any:
 def cut_text(column: SQLColumnExpression[Any]) -> ColumnElement[str]:
     """Return `column` cut to MAX_TEXT_CHARS, for SQL that builds a value from it, such as JSON or an array.
 
-    One more character is kept, so that whoever shows it or compares it sees that it was cut.
+    One more character is kept, so that code that shows or compares it sees that it was cut.
     """
     return _left(column, MAX_TEXT_CHARS, Text())
 

@@ -19,7 +19,7 @@ from seedtrust_ops.formatting import strip_control_chars
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 GRAPHQL = "/graphql"
 CLOSED = ("/report_asset_", "/notebook", "/dagit")
-"""Starts of Dagster's other paths: events of assets that no job of ours made, notebooks, and old names."""
+"""Starts of Dagster's other paths: events of assets that none of our jobs made, notebooks, and old names."""
 FILES = {
     "/logs/": re.compile(r"/logs(/\w[\w.-]*){2,}", re.ASCII),
     "/download_debug/": re.compile(r"/download_debug/[0-9a-f-]{36}"),

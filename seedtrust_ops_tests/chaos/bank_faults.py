@@ -150,7 +150,7 @@ def _restore_from_backup(batch: BankBatch, *, with_unknown: bool) -> None:
     """The bank accepts the batch, possibly without responding for one transfer, and is then restored to an hour ago."""
     simulation = batch.simulation
     # The feed has been read before, as it is every minute.
-    simulation.bank.insert_transfer("a stranger's", 100)
+    simulation.bank.insert_transfer("another customer's", 100)
     simulation.heal()
     simulation.bank.back_up("an-hour-ago")
     simulation.clocks.pass_time(HOUR / 2)
@@ -193,10 +193,10 @@ def _fail_for_an_hour(batch: BankBatch, *, kind: FaultKind) -> None:
     simulation.bank.clear_faults()
 
 
-def _add_strangers(batch: BankBatch, *, status: Status) -> None:
+def _add_unknown_transfers(batch: BankBatch, *, status: Status) -> None:
     """Transfers that nobody at SeedTrust made: under a foreign reference, nobody's number, and one of ours."""
-    for reference in ("a stranger's invoice", NOBODYS_NUMBER, str(batch.ids[WIRE])):
-        batch.simulation.bank.add_stranger(reference, 100, method="ach", status=status)
+    for reference in ("another customer's invoice", NOBODYS_NUMBER, str(batch.ids[WIRE])):
+        batch.simulation.bank.add_unknown_transfer(reference, 100, method="ach", status=status)
 
 
 def _refuse_service(batch: BankBatch) -> None:
@@ -229,8 +229,8 @@ def _foreign_faults() -> Iterator[BankFaultCase]:
         run_dry = partial(_run_dry, share=share)
         yield BankFaultCase("low funds", f"{share:.0%} of what a batch needs", run_dry, "insufficient_funding")
     for status in get_args(Status):
-        strangers = partial(_add_strangers, status=status)
-        yield BankFaultCase("transfers that are not ours", status, strangers, "unknown_transfer")
+        add_transfers = partial(_add_unknown_transfers, status=status)
+        yield BankFaultCase("transfers that are not ours", status, add_transfers, "unknown_transfer")
     yield BankFaultCase("only errors for one transfer", "for hours", _refuse_service, "transfer_undeliverable")
 
 

@@ -1,4 +1,4 @@
-"""What people and strangers do while payments are on their way, and the checks that each is paid once and told of.
+"""What people do while payments are on their way, and the checks that each is paid once and somebody knows.
 
 The model has these acts at random times; here they are cases of their own, which the mutations need.
 """
@@ -69,13 +69,13 @@ def _deny_before_it_is_returned(case: TransferCase) -> list[Violation]:
 
 
 def _pay_from_our_account(case: TransferCase) -> list[Violation]:
-    case.banks.control.add_stranger()
-    case.banks.control.add_stranger("987654321", method="ach", status="accepted")
+    case.banks.control.add_unknown_transfer()
+    case.banks.control.add_unknown_transfer("987654321", method="ach", status="accepted")
     return recover_and_check(case)
 
 
 def _empty_the_office(case: TransferCase) -> list[Violation]:
-    """Everybody has left when a payment comes back: it is for whoever is on call."""
+    """Everybody has left when a payment comes back: on-call is notified."""
     with case.sessions.begin() as session:
         session.execute(text("update users set is_active = false"))
     return recover_and_check(case)
@@ -85,7 +85,7 @@ HUMAN_ACTS = (
     HumanAct("a person fails a transfer that the bank has accepted, and pays its request again", _fail_and_pay_again),
     HumanAct("a person denies a request whose payment settles and is returned", _deny_before_it_is_returned),
     HumanAct("everybody who is responsible has left when a payment is returned", _empty_the_office),
-    HumanAct("strangers pay from our funding account", _pay_from_our_account),
+    HumanAct("somebody else pays from our funding account", _pay_from_our_account),
 )
 
 

@@ -135,7 +135,7 @@ def _double_payments(evidence: Evidence) -> Iterator[Violation]:
         if evidence.out_cents(transaction_id) > 0
         # Its request may have been paid again after the return; `final_invariants` requires an alert.
         and not evidence.is_dishonored(transaction_id)
-        # Whoever says that the bank is wrong makes its request payable.
+        # A person who says that the bank is wrong makes its request payable.
         and transaction_id not in evidence.human.settled_against_bank
     )
     for request_id, times in paying.items():

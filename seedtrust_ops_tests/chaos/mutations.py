@@ -129,12 +129,12 @@ MUTATIONS = (
         ),
     ),
     Mutation(
-        "the feed drops strangers",
+        "the feed drops unknown transfers",
         (
             Edit(
                 f"{TRANSFERS}/bank_feed.py",
-                "        else:\n            matches.strangers.append("
-                "Stranger(transfer, _describe_problem(transfer, referenced.get(number or 0))))\n",
+                "        else:\n            matches.unmatched.append("
+                "UnmatchedTransfer(transfer, _describe_problem(transfer, referenced.get(number or 0))))\n",
                 "",
             ),
         ),

@@ -24,7 +24,7 @@ class Row:
     """One scenario: how many distinct cases ran, and how many violations of each kind were found in them.
 
     `double`: money moved twice for one transaction. `lost`: a payment that the bank made or should have made and that
-    no person will learn of. `without_row`: a transfer at the bank that no row explains. `untold`: something that a
+    no person will learn of. `without_row`: a transfer at the bank that no row explains. `unnotified`: something that a
     person must act on, and that nobody was told. `unexplained`: any other difference from the promises (docs/rules.md,
     section 4).
     """
@@ -35,7 +35,7 @@ class Row:
     lost: int = 0
     unexplained: int = 0
     without_row: int = 0
-    untold: int = 0
+    unnotified: int = 0
 
     @property
     def is_clean(self) -> bool:
@@ -49,7 +49,7 @@ class Row:
 
     @property
     def _violations(self) -> tuple[int, ...]:
-        return (self.double, self.lost, self.unexplained, self.without_row, self.untold)
+        return (self.double, self.lost, self.unexplained, self.without_row, self.unnotified)
 
 
 def sum_rows(rows: Iterable[Row]) -> Row:
@@ -62,7 +62,7 @@ def sum_rows(rows: Iterable[Row]) -> Row:
         lost=sum(row.lost for row in listed),
         unexplained=sum(row.unexplained for row in listed),
         without_row=sum(row.without_row for row in listed),
-        untold=sum(row.untold for row in listed),
+        unnotified=sum(row.unnotified for row in listed),
     )
 
 

@@ -1,7 +1,7 @@
 """The judgment that a named person knows of everything that somebody must act on: by an open alert or by an email.
 
 An email counts if its recipient had an active account when it was queued, or is one of the addresses on call, and if it
-was not given up. What must be known is read from the bank and the platform's tables, and from none of the product's
+did not fail. What must be known is read from the bank and the platform's tables, and from none of the product's
 predicates: a watcher that shares those would miss what they miss.
 """
 
@@ -66,7 +66,7 @@ class Knowledge:
 
 
 def check_somebody_knows(sessions: Sessions, evidence: Evidence) -> Iterator[Violation]:
-    """Yield a violation for everything that somebody must act on and nobody was told of.
+    """Yield a violation for everything that somebody must act on and nobody was notified of.
 
     Auto-heal must have run, and the health rules must have been evaluated, since anything last changed.
     """

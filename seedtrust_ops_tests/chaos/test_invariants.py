@@ -113,8 +113,8 @@ def _pay_outside_seedtrust(batch: FinishedBatch) -> None:
     batch.worker.bank.control.insert_transfer(str(batch.paid), CENTS)
 
 
-def _see_stranger_without_alert(batch: FinishedBatch) -> None:
-    batch.worker.bank.control.add_stranger()
+def _see_unknown_transfer_without_alert(batch: FinishedBatch) -> None:
+    batch.worker.bank.control.add_unknown_transfer()
     batch.worker.heal()
     batch.sql("update ops.alerts set resolved_at = now() where rule = 'unknown_transfer'")
 
@@ -285,13 +285,13 @@ CORRUPTIONS: dict[str, tuple[Callable[[FinishedBatch], None], ViolationKind, str
         ViolationKind.UNEXPLAINED,
         "has no finish time",
     ),
-    "stranger that auto-heal has not seen": (
-        lambda batch: batch.worker.bank.control.add_stranger(),
+    "unknown transfer that auto-heal has not seen": (
+        lambda batch: batch.worker.bank.control.add_unknown_transfer(),
         ViolationKind.TRANSFER_WITHOUT_ROW,
         "which no row explains",
     ),
-    "rejected stranger that auto-heal has not seen": (
-        lambda batch: batch.worker.bank.control.add_stranger(NOBODYS_NUMBER, status="rejected"),
+    "rejected unknown transfer that auto-heal has not seen": (
+        lambda batch: batch.worker.bank.control.add_unknown_transfer(NOBODYS_NUMBER, status="rejected"),
         ViolationKind.TRANSFER_WITHOUT_ROW,
         "which no row explains",
     ),
@@ -301,7 +301,7 @@ CORRUPTIONS: dict[str, tuple[Callable[[FinishedBatch], None], ViolationKind, str
         "which no row explains",
     ),
     "unknown transfer of which no alert tells": (
-        _see_stranger_without_alert,
+        _see_unknown_transfer_without_alert,
         ViolationKind.TRANSFER_WITHOUT_ROW,
         "no alert says so",
     ),
@@ -348,7 +348,7 @@ CORRUPTIONS: dict[str, tuple[Callable[[FinishedBatch], None], ViolationKind, str
         ViolationKind.NOBODY_KNOWS,
         "was returned",
     ),
-    "return whose email was given up": (
+    "return whose email failed": (
         _sql("update ops.notifications set status = 'failed'"),
         ViolationKind.NOBODY_KNOWS,
         "was returned",
@@ -418,10 +418,12 @@ def test_request_is_sent_again_only_after_the_bank_was_asked(batch: FinishedBatc
     assert "before the bank had said" in violation.message
 
 
-def test_stranger_that_is_told_of_or_explained_is_no_violation(batch: FinishedBatch) -> None:
+def test_known_or_explained_unknown_transfer_is_no_violation(batch: FinishedBatch) -> None:
     for status in ("completed", "accepted", "rejected", "returned"):
-        batch.worker.bank.control.add_stranger(f"a stranger's {status} one", 100, method="ach", status=status)
-    batch.worker.bank.control.add_stranger(NOBODYS_NUMBER)
+        batch.worker.bank.control.add_unknown_transfer(
+            f"another customer's {status} one", 100, method="ach", status=status
+        )
+    batch.worker.bank.control.add_unknown_transfer(NOBODYS_NUMBER)
     batch.worker.heal()
     assert batch.check() == []
     batch.sql("update ops.unknown_transfers set explained_at = now()")
@@ -477,5 +479,5 @@ def test_alert_explains_only_its_own_incident(batch: FinishedBatch) -> None:
 
 def test_row_counts_other_violation_kinds_as_unexplained() -> None:
     row = build_row("resets", 7, [Violation(kind, "a message") for kind in ViolationKind])
-    assert (row.cases, row.double, row.lost, row.without_row, row.untold) == (7, 1, 1, 1, 1)
+    assert (row.cases, row.double, row.lost, row.without_row, row.unnotified) == (7, 1, 1, 1, 1)
     assert row.unexplained == len(ViolationKind) - 4

@@ -1,6 +1,6 @@
 """The judgment that every transfer at the bank is explained by a row: ours with evidence, or an unknown one, alerted.
 
-It compares the bank's whole ledger, strangers' transfers included, with SeedTrust's tables, and holds once auto-heal
+It compares the bank's whole ledger, unknown transfers included, with SeedTrust's tables, and holds once auto-heal
 has read everything the bank reports.
 """
 

@@ -48,7 +48,7 @@ class Violation:
 def build_row(scenario: str, cases: int, violations: Iterable[Violation]) -> Row:
     """Return a scenario's table row; every kind that has no column of its own counts as unexplained."""
     kinds = Counter(one.kind for one in violations)
-    double, lost, without_row, untold = (
+    double, lost, without_row, unnotified = (
         kinds.pop(kind, 0)
         for kind in (
             ViolationKind.DOUBLE_PAYMENT,
@@ -57,4 +57,4 @@ def build_row(scenario: str, cases: int, violations: Iterable[Violation]) -> Row
             ViolationKind.NOBODY_KNOWS,
         )
     )
-    return Row(scenario, cases, double, lost, kinds.total(), without_row, untold)
+    return Row(scenario, cases, double, lost, kinds.total(), without_row, unnotified)

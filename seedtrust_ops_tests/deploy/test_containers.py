@@ -198,7 +198,7 @@ def test_pods_get_the_secret_of_their_component_only(name: str) -> None:
 
 
 def test_migration_secret_is_in_no_namespace_where_jobs_are_created() -> None:
-    """Whoever may create a job can mount every secret of its namespace, whatever Dagster's launcher allows."""
+    """Anyone who may create a job can mount every secret of its namespace, whatever Dagster's launcher allows."""
     launcher = yaml.safe_load((KUBERNETES / "dagster.yaml").read_text())["run_launcher"]["config"]
     (migration,) = [manifest for manifest in OBJECTS if manifest["kind"] == "Job"]
     for kind in ("Secret", "ServiceAccount"):

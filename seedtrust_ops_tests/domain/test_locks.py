@@ -75,8 +75,8 @@ def test_login_without_grants_holds_up_nothing(database_url: URL, impatient: Eng
                 " then create role seedtrust_test_nobody login; end if; end $$"
             )
         )
-    stranger = create_engine(database_url.set(username="seedtrust_test_nobody"))
-    with stranger.connect() as connection:
+    other_login = create_engine(database_url.set(username="seedtrust_test_nobody"))
+    with other_login.connect() as connection:
         # The numbers of the advisory locks by which our runs once took turns.
         connection.execute(text("select pg_advisory_lock(number) from generate_series(7305401, 7305404) as number"))
         connection.commit()
@@ -86,4 +86,4 @@ def test_login_without_grants_holds_up_nothing(database_url: URL, impatient: Eng
         for work in HOLDERS.values():
             work(sessionmaker(impatient), tmp_path)
         assert migrate(impatient)[0].startswith("Schema ops is up to date")
-    stranger.dispose()
+    other_login.dispose()

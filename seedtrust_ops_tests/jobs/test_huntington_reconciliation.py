@@ -265,7 +265,7 @@ def test_unknown_transfers_fail_the_daily_check_until_they_are_explained(company
     assert (check().passed, check().severity) == (False, dg.AssetCheckSeverity.WARN)
     assert run_job("auto_heal_huntington_batches").success
     assert check().passed
-    bank_id = bank.control.add_stranger()["id"]
+    bank_id = bank.control.add_unknown_transfer()["id"]
     assert run_job("auto_heal_huntington_batches").success
     evaluation = check()
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)

@@ -355,7 +355,7 @@ def test_rows_of_revision_0007_keep_their_values_and_stay_usable(platform_databa
 
 
 ALERTS_OF_0008 = (
-    # Emailed; queued for email; given up by email; resolved while its email was queued.
+    # Emailed; queued for email; failed by email; resolved while its email was queued.
     "insert into ops.alerts (rule, subject, severity, detail, resolved_at, notified_at, notified_severity,"
     " resolution_notified_at)"
     " select 'batch_stuck', 'batch ' || n, 'HIGH', 'It is stuck.', case n when 4 then now() end, now(), 'HIGH',"
@@ -389,7 +389,7 @@ def test_alert_emails_of_revision_0008_are_neither_lost_nor_repeated(platform_da
         with sessions.begin() as session:
             record_delivered(session, emails=["a@b.test"], now=datetime.now(UTC))
             record_delivered_digests(session, emails=["a@b.test"], now=datetime.now(UTC))
-    # The two queued ones, the one given up, which is due again, and the resolution.
+    # The two queued ones, the one that failed, which is due again, and the resolution.
     assert sent == [4, 0, 0]
     with sessions() as session:
         delivered = session.execute(

@@ -170,7 +170,7 @@ def test_bank_url_in_a_launch_reaches_no_server_and_sends_nothing(
     instance: dg.DagsterInstance,
     posthog_server: PostHogServer,
 ) -> None:
-    """The PostHog server stands in for a stranger's, because it records its requests."""
+    """The PostHog server stands in for a third party's, because it records its requests."""
     posthog_server.clear()
     batch_id = company.batch([100])
     ops = {PROCESS: {"config": {"batch_id": batch_id}}}

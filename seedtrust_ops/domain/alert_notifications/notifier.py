@@ -129,7 +129,7 @@ def enqueue_owed(
     return {
         alert.id
         for alert in alerts
-        if not is_acknowledged(alert, now) and _is_untold(alert, delivered.get(alert.id, ()))
+        if not is_acknowledged(alert, now) and _is_unnotified(alert, delivered.get(alert.id, ()))
     }
 
 
@@ -171,11 +171,11 @@ def record_delivered(session: Session, *, emails: Sequence[str], services: Colle
     _resolve_alerts_about_alert_emails(session, alerts, emails)
 
 
-def find_untold(session: Session, alert_ids: Collection[int]) -> set[int]:
+def find_unnotified(session: Session, alert_ids: Collection[int]) -> set[int]:
     """Return those of the alerts that no channel has notified anybody of, at their present severity."""
     delivered = read_deliveries(session, alert_ids)
     alerts = session.scalars(select(Alert).where(in_array(Alert.id, alert_ids)))
-    return {alert.id for alert in alerts if _is_untold(alert, delivered.get(alert.id, ()))}
+    return {alert.id for alert in alerts if _is_unnotified(alert, delivered.get(alert.id, ()))}
 
 
 def alert_variables(alert: Alert) -> dict[str, Any]:
@@ -290,7 +290,7 @@ def _of_channel(rows: Collection[AlertNotification], channel: Channel) -> list[A
     return [row for row in rows if row.channel == channel]
 
 
-def _is_untold(alert: Alert, delivered: Collection[AlertNotification]) -> bool:
+def _is_unnotified(alert: Alert, delivered: Collection[AlertNotification]) -> bool:
     return next_opening(alert.severity, [row for row in delivered if row.notification != SKIPPED]) is not None
 
 

@@ -1,6 +1,6 @@
 """Alerts of a rule that may have very many subjects at once: one alert each, or one that lists them all.
 
-Whoever knows all subjects that are open calls it after each change; it keeps no state of its own beside the alerts.
+Callers pass all subjects that are open, after each change; it keeps no state of its own beside the alerts.
 See docs/decisions/alerts.md.
 """
 

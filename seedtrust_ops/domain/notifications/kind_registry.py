@@ -15,7 +15,7 @@ from seedtrust_ops.errors import SeedTrustError
 MAX_TABLE_ROWS = 100
 """An email lists at most this many rows, and says how many more there are."""
 MAX_NAME_CHARS = 100
-"""A name or another short text that people typed is shown up to this length; it may stand in a sentence of ours."""
+"""A name or another short text that people typed is shown up to this length; it may stand in one of our sentences."""
 MAX_SENTENCE_CHARS = 300
 """A cell with sentences is shown up to this length."""
 _ROWS_LEFT_OUT_IN_PREVIEW = 4

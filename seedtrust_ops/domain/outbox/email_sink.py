@@ -106,8 +106,8 @@ def send_due_emails(
     a release that knows it. An email that can't be rendered or is rejected fails alone. After a crash, what was claimed
     waits for `claim_duration`, which must be longer than sending one email can take.
 
-    An email with a `stored_file` gets a link to it from `sign_link`. The link is in the email and nowhere else: whoever
-    reads the outbox must not be able to read reports.
+    An email with a `stored_file` gets a link to it from `sign_link`. The link is in the email and nowhere else: people
+    who read the outbox must not be able to read reports.
     """
     names = kind_names_by_urgency() if kinds is None else kinds
     queue = Queue(
@@ -237,8 +237,8 @@ class _EmailSink(Sink[Notification, DueEmail]):
             NOTIFICATIONS_FAILING,
             alert_subject(row.kind),
             "HIGH",
-            f"Email {row.id} ({row.kind}) was not sent. {reason} Nobody else was told: find out from its row in "
-            "ops.notifications what it is about, and tell whoever is responsible now. Then resolve this alert.",
+            f"Email {row.id} ({row.kind}) was not sent. {reason} Nobody else was notified: find out from its row in "
+            "ops.notifications what it is about, and notify the person responsible. Then resolve this alert.",
         )
 
     def on_failed(self, session: Session, row_id: int) -> None:

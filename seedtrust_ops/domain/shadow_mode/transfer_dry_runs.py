@@ -127,7 +127,7 @@ def dry_run_auto_heal(
 
 
 def _nobody_cancels(_run_id: str) -> bool:
-    """In shadow mode the legacy system sends, so no run of ours that a person could cancel holds a batch."""
+    """In shadow mode the legacy system sends, so no run that a person could cancel in Dagster holds a batch."""
     return False
 
 

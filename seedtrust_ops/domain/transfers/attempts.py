@@ -116,7 +116,7 @@ class AttemptEnd:
     bank_transfer_id: str | None = None
     detail: str | None = None
     key: str | None = None
-    """The bank's idempotency key, if it is not one of ours."""
+    """The bank's idempotency key, if it is not the one that we use."""
 
 
 def is_sent_by_us(transaction_id: SQLColumnExpression[int]) -> ColumnElement[bool]:

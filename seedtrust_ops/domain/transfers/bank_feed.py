@@ -37,7 +37,7 @@ from seedtrust_ops.domain.transfers.legacy_takeover import (
 from seedtrust_ops.domain.transfers.status_transitions import StatusChange, apply_bank_statuses
 from seedtrust_ops.domain.transfers.unknown_transfers import (
     SECOND_TRANSFER_RULE,
-    Stranger,
+    UnmatchedTransfer,
     explained_by_people,
     parse_reference,
     record_unknown,
@@ -133,7 +133,7 @@ class _Matches:
 
     explained: dict[int, BankTransfer] = field(default_factory=dict)
     second: list[tuple[int, BankTransfer]] = field(default_factory=list)
-    strangers: list[Stranger] = field(default_factory=list)
+    unmatched: list[UnmatchedTransfer] = field(default_factory=list)
     unreadable: list[UnreadableTransfer] = field(default_factory=list)
 
     @property
@@ -142,7 +142,7 @@ class _Matches:
         return [
             *self.explained.values(),
             *(transfer for _, transfer in self.second),
-            *(stranger.transfer for stranger in self.strangers),
+            *(one.transfer for one in self.unmatched),
         ]
 
     @property
@@ -175,7 +175,7 @@ async def record_transfers(
     parts = await asyncio.to_thread(rows.write, matches.transaction_ids, record)
     if len(parts) != 1 or rows.failures:
         unreadable = [*matches.unreadable, *_unrecordable(matches, rows)]
-        rest = _Matches(strangers=matches.strangers, unreadable=unreadable)
+        rest = _Matches(unmatched=matches.unmatched, unreadable=unreadable)
         record_rest = partial(_record, matches=rest, read_up_to=None if _may_pass(rows) else read_up_to)
         parts.append(await asyncio.to_thread(run_in_transaction, sessions, record_rest))
     result = FeedResult(len(page.readable))
@@ -221,7 +221,9 @@ async def _match(sessions: Sessions, bank: Bank, page: Sequence[BankTransfer]) -
         if transaction_id is not None and transaction_id not in matches.explained:
             matches.explained[transaction_id] = transfer
         else:
-            matches.strangers.append(Stranger(transfer, _describe_problem(transfer, referenced.get(number or 0))))
+            matches.unmatched.append(
+                UnmatchedTransfer(transfer, _describe_problem(transfer, referenced.get(number or 0)))
+            )
     return matches
 
 
@@ -367,9 +369,9 @@ def _record(
     record_unknown(
         session,
         [
-            *matches.strangers,
+            *matches.unmatched,
             *(
-                Stranger(transfer, f"it is a second transfer under the key of transaction {transaction_id}")
+                UnmatchedTransfer(transfer, f"it is a second transfer under the key of transaction {transaction_id}")
                 for transaction_id, transfer in matches.second
             ),
         ],

@@ -1,6 +1,6 @@
 """Explains a transfer that no transaction explains, by a person's decision; books it if it paid a request.
 
-The bank is asked first. A transfer of a transaction of ours is for `settlement`, not for this.
+The bank is asked first. A transfer that belongs to a transaction is for `settlement`, not for this.
 See docs/decisions/unknown-transfers.md.
 """
 

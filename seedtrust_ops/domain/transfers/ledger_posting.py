@@ -16,7 +16,7 @@ from seedtrust_ops.domain.alerts.store import open_alert
 from seedtrust_ops.domain.sql_arrays import array_parameter, array_table, in_array
 from seedtrust_ops.domain.transfers.evidence import State, is_awaiting_settlement
 from seedtrust_ops.domain.transfers.settlement_deadlines import settles_on
-from seedtrust_ops.domain.transfers.unknown_transfers import MOVES_MONEY, Stranger, record_unknown
+from seedtrust_ops.domain.transfers.unknown_transfers import MOVES_MONEY, UnmatchedTransfer, record_unknown
 from seedtrust_ops.formatting import format_dollars, format_short_date
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import (
@@ -87,7 +87,7 @@ def post_disbursements(session: Session, updates: Sequence[TransferUpdate]) -> N
     record_unknown(
         session,
         [
-            Stranger(
+            UnmatchedTransfer(
                 one.transfer,
                 f"transaction {one.transaction_id} has no disbursement request whose case has an account, so "
                 "nothing is posted for it (`--request` with the request that it paid books it)",

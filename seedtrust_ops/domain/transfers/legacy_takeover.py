@@ -1,7 +1,7 @@
 """Takes over what the legacy worker left: its batches, its false failures, and its transfers at the bank.
 
-That worker has no leases and no idempotency keys of ours. Nothing is guessed: the bank is asked about whatever it may
-have sent, and if the bank does not have exactly one transfer of the same amount, an alert asks a person to decide.
+That worker has no leases and does not use our idempotency keys. Nothing is guessed: the bank is asked about everything
+it may have sent, and unless the bank has exactly one transfer of the same amount, an alert asks a person to decide.
 See docs/decisions/legacy-takeover.md.
 """
 

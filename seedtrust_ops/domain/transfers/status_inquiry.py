@@ -248,7 +248,7 @@ async def _query_bank(
     unreadable = {by_key[one.idempotency_key] for one in answer.unreadable if one.idempotency_key is not None}
     transfers = {by_key[transfer.idempotency_key]: transfer for transfer in answer.readable}
     transfers = {one: transfer for one, transfer in transfers.items() if one not in unreadable}
-    # A transfer of ours that the bank had is never resent, so no further lookup is needed.
+    # What we sent and the bank had is never resent, so no further lookup is needed.
     missing = [
         one
         for one in page

@@ -28,7 +28,7 @@ from seedtrust_ops.domain.transfers.ledger_posting import (
     post_reversals,
     settled_transactions,
 )
-from seedtrust_ops.domain.transfers.unknown_transfers import Stranger, record_unknown
+from seedtrust_ops.domain.transfers.unknown_transfers import UnmatchedTransfer, record_unknown
 from seedtrust_ops.ports.bank import BankStatus, BankTransfer
 from seedtrust_ops.tables import Alert, HuntingtonTransaction, TransferEvidence
 
@@ -168,7 +168,7 @@ def _record_deleted(
     record_unknown(
         session,
         [
-            Stranger(
+            UnmatchedTransfer(
                 transfers[one],
                 f"transaction {one} was deleted after it was sent (if the payment is right, `seedtrust-ops transfers "
                 f"settle {one}` books it instead)",

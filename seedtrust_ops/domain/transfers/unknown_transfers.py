@@ -69,7 +69,7 @@ class UnexplainedTransfer:
 
 
 @dataclass(frozen=True)
-class Stranger:
+class UnmatchedTransfer:
     """A transfer at the bank, and why no transaction explains it: a clause for people, such as "its reference is …"."""
 
     transfer: BankTransfer
@@ -81,14 +81,14 @@ def subject_of(bank_transfer_id: str) -> str:
     return f"bank transfer {strip_control_chars(bank_transfer_id)[:_MAX_SHOWN]}"
 
 
-def record_unknown(session: Session, strangers: Sequence[Stranger]) -> None:
+def record_unknown(session: Session, transfers: Sequence[UnmatchedTransfer]) -> None:
     """Store these transfers, or update their rows if the bank's answer is newer, and open their alerts.
 
     A transfer that is explained already is unexplained again if what explained it is gone, or if it changed in a way
     that the explanation does not cover: money moved after all, another amount moved, or what is booked came back.
     """
-    newest: dict[str, Stranger] = {}
-    for one in strangers:
+    newest: dict[str, UnmatchedTransfer] = {}
+    for one in transfers:
         known = newest.get(one.transfer.id)
         if known is None or known.transfer.updated_at <= one.transfer.updated_at:
             newest[one.transfer.id] = one
@@ -284,7 +284,7 @@ def _lock(session: Session, bank_transfer_ids: Collection[str]) -> Sequence[Unkn
     ).all()
 
 
-def _changes(row: UnknownTransfer | None, one: Stranger) -> bool:
+def _changes(row: UnknownTransfer | None, one: UnmatchedTransfer) -> bool:
     transfer = one.transfer
     if row is None:
         return True
@@ -295,7 +295,7 @@ def _changes(row: UnknownTransfer | None, one: Stranger) -> bool:
     return before != now or (row.explained_at is not None and row.explained_by is None)
 
 
-def _stays_explained(row: UnknownTransfer | None, one: Stranger) -> bool:
+def _stays_explained(row: UnknownTransfer | None, one: UnmatchedTransfer) -> bool:
     if row is None or row.explained_at is None or row.explained_by is None:
         # What a transaction had explained is reported because that transaction is gone.
         return False
@@ -304,9 +304,9 @@ def _stays_explained(row: UnknownTransfer | None, one: Stranger) -> bool:
     return row.amount_cents == one.transfer.amount_cents and (moved == moves or (moved and not is_booked))
 
 
-def _upsert(session: Session, strangers: Sequence[Stranger], explained: Collection[str]) -> None:
+def _upsert(session: Session, transfers: Sequence[UnmatchedTransfer], explained: Collection[str]) -> None:
     new = array_table(
-        "strangers",
+        "transfers",
         [
             ("bank_transfer_id", Text()),
             ("idempotency_key", Text()),
@@ -330,7 +330,7 @@ def _upsert(session: Session, strangers: Sequence[Stranger], explained: Collecti
                 one.transfer.updated_at,
                 one.problem,
             )
-            for one in strangers
+            for one in transfers
         ],
     )
     statement = insert(UnknownTransfer).from_select(list(new.c.keys()), select(*new.c))

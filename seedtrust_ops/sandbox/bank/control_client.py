@@ -258,9 +258,9 @@ class SandboxBank:
         )
         return inserted
 
-    def add_stranger(
+    def add_unknown_transfer(
         self,
-        reference: str = "a stranger's invoice 2231",
+        reference: str = "another customer's invoice 2231",
         amount_cents: int = 4_999_900,
         *,
         method: str = "wire",
@@ -268,7 +268,7 @@ class SandboxBank:
     ) -> Transfer:
         """Insert a transfer that nobody at SeedTrust made; a number that no transaction has is a reference, too."""
         return self.insert_transfer(
-            reference, amount_cents, idempotency_key=f"stranger-{secrets.token_hex(12)}", method=method, status=status
+            reference, amount_cents, idempotency_key=f"unknown-{secrets.token_hex(12)}", method=method, status=status
         )
 
     def misreport(self, reference: str, fields: Mapping[str, object]) -> None:

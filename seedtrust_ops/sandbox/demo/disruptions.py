@@ -1,4 +1,4 @@
-"""Disruptions while batches are being sent: a halt, a kill, a second run, a rejection, a late return, a stranger.
+"""Disruptions while batches are being sent: a halt, a kill, a rejection, a late return, an unknown transfer.
 
 They act from outside, on processes, on the kill switch, at the bank and with the commands that people run. None of them
 edits a batch's rows.
@@ -172,23 +172,23 @@ def return_old_ach(env: DemoEnvironment) -> Steps:
     yield f"Auto-heal read the bank's feed and reversed transaction {transaction_id}; its request is approved again"
 
 
-def explain_stranger(env: DemoEnvironment) -> Steps:
+def explain_unknown_transfer(env: DemoEnvironment) -> Steps:
     """Let a wire leave the funding account that nobody at SeedTrust ordered, and explain it as a person would."""
-    stranger = env.bank.add_stranger()
+    unknown = env.bank.add_unknown_transfer()
     yield (
-        f"A wire of {format_dollars(stranger['amount_cents'])} that SeedTrust did not send left the funding account "
-        f"(bank transfer {stranger['id']})"
+        f"A wire of {format_dollars(unknown['amount_cents'])} that SeedTrust did not send left the funding account "
+        f"(bank transfer {unknown['id']})"
     )
-    subject = f"bank transfer {stranger['id']}"
+    subject = f"bank transfer {unknown['id']}"
     while not _is_alert_open(env, "unknown_transfer", subject):
         yield None
     yield "Auto-heal found it in the bank's feed and opened the alert unknown_transfer"
     env.run_command(
-        *("transfers", "explain", stranger["id"], "--reason", "Huntington: another customer's wire, will be reversed")
+        *("transfers", "explain", unknown["id"], "--reason", "Huntington: another customer's wire, will be reversed")
     )
     while _is_alert_open(env, "unknown_transfer", subject):
         yield None
-    yield f"A person asked Huntington and ran `seedtrust-ops transfers explain {stranger['id']}`: the alert is resolved"
+    yield f"A person asked Huntington and ran `seedtrust-ops transfers explain {unknown['id']}`: the alert is resolved"
 
 
 def empty_funding_account(env: DemoEnvironment, scenario: Scenario, others: Sequence[Scenario]) -> Steps:

@@ -14,7 +14,7 @@ from seedtrust_ops.domain.transfers.legacy_takeover import is_false_failure
 from seedtrust_ops.sandbox.demo.disruptions import (
     Steps,
     empty_funding_account,
-    explain_stranger,
+    explain_unknown_transfer,
     halt_mid_batch,
     kill_sender,
     launch_second_run,
@@ -99,7 +99,7 @@ def _start_disruptions(env: DemoEnvironment, scenarios: Sequence[Scenario]) -> l
     disruptions = [
         halt_mid_batch(env, halted, others),
         return_old_ach(env),
-        explain_stranger(env),
+        explain_unknown_transfer(env),
         empty_funding_account(env, unfunded, [halted, *others]),
     ]
     for spec, disruption in (

@@ -241,14 +241,14 @@ def database_restarted(env: DemoEnvironment) -> Iterator[None]:
 
 
 @contextmanager
-def stranger_at_bank(env: DemoEnvironment) -> Iterator[None]:
+def unknown_transfer_at_bank(env: DemoEnvironment) -> Iterator[None]:
     """Let a wire leave the funding account that nobody at SeedTrust ordered; a person asks the bank and explains it."""
     # Auto-heal reads the bank's feed in each run, and runs every minute while anything is open.
     queue_payments(env, method="ach")
-    stranger = env.bank.add_stranger()
+    unknown = env.bank.add_unknown_transfer()
     yield
     env.run_command(
-        *("transfers", "explain", stranger["id"], "--reason", "Huntington: another customer's wire, will be reversed")
+        *("transfers", "explain", unknown["id"], "--reason", "Huntington: another customer's wire, will be reversed")
     )
 
 
@@ -364,7 +364,7 @@ INCIDENTS = (
     ),
     Incident(
         "unknown transfer",
-        stranger_at_bank,
+        unknown_transfer_at_bank,
         ("unknown_transfer",),
         HEAL_SECONDS,
         "manual: a person runs `seedtrust-ops transfers explain <bank id>`",

@@ -1,6 +1,6 @@
 """What the bank does in the model: it settles, returns, rejects and contradicts itself, and it forgets.
 
-Strangers' transfers appear at it, it reports odd rows, its funding account runs dry, and it fails for ever for one
+Unknown transfers appear at it, it reports odd rows, its funding account runs dry, and it fails for ever for one
 transfer. What it answers to single requests is in `state_machine`.
 """
 
@@ -23,12 +23,12 @@ BANK_EVENTS = (
     "the bank recovers",
     "the bank reports an odd row",
     "the bank fails for ever for a transfer",
-    "a stranger's transfer appears",
+    "an unknown transfer appears",
     "a transfer of a number that no transaction has appears",
     "the funding account runs dry",
     "the funding account is funded",
 )
-STRANGERS: tuple[Status, ...] = ("completed", "accepted", "rejected", "returned")
+UNKNOWN_TRANSFER_STATUSES: tuple[Status, ...] = ("completed", "accepted", "rejected", "returned")
 NO_TRANSACTION = 10**9
 """Far above any transaction's number."""
 
@@ -58,8 +58,8 @@ class BankEvents:
             "the bank fails for ever for a transfer": lambda: bank.inject_fault(
                 "error_before_commit", times=None, method="POST", reference=reference, status=500
             ),
-            "a stranger's transfer appears": lambda: self._add_stranger(f"invoice {next(self._numbers)}", index),
-            "a transfer of a number that no transaction has appears": lambda: self._add_stranger(
+            "an unknown transfer appears": lambda: self._add_unknown_transfer(f"invoice {next(self._numbers)}", index),
+            "a transfer of a number that no transaction has appears": lambda: self._add_unknown_transfer(
                 str(NO_TRANSACTION + next(self._numbers)), index
             ),
             "the funding account runs dry": lambda: self._set_funds(index % 30_000),
@@ -88,9 +88,11 @@ class BankEvents:
         self._simulation.bank.misreport(reference, ODD_ROWS[names[index % len(names)]])
         return True
 
-    def _add_stranger(self, reference: str, index: int) -> bool:
-        status = STRANGERS[index % len(STRANGERS)]
+    def _add_unknown_transfer(self, reference: str, index: int) -> bool:
+        status = UNKNOWN_TRANSFER_STATUSES[index % len(UNKNOWN_TRANSFER_STATUSES)]
         method = "wire" if status == "completed" else "ach"
         return self._take(
-            lambda: self._simulation.bank.add_stranger(reference, 1 + index % 5_000_000, method=method, status=status)
+            lambda: self._simulation.bank.add_unknown_transfer(
+                reference, 1 + index % 5_000_000, method=method, status=status
+            )
         )

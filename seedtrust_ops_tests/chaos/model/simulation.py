@@ -44,7 +44,7 @@ class Simulation:
         self._bans: dict[str, SendBan] = {}
         self._lifted_bans: list[tuple[str, SendBan]] = []
         self._pending_bans: dict[str, Callable[[], None]] = {}
-        self._untold: list[Violation] = []
+        self._unnotified: list[Violation] = []
 
     def sql(self, statement: str, **values: Any) -> list[Any]:
         """Run a statement as the platform's applications would, and return its rows."""
@@ -95,7 +95,7 @@ class Simulation:
         told = "select 1 from ops.alerts where resolved_at is null and detail ~ ('\\m' || :id || '\\M')"
         if not self.sql(told, id=str(batch_id)):
             message = f"Batch {batch_id} waits after a run that ended well, and no alert says for what."
-            self._untold.append(Violation(ViolationKind.UNEXPLAINED, message))
+            self._unnotified.append(Violation(ViolationKind.UNEXPLAINED, message))
 
     def heal(self, process: SimulatedProcess | None = None) -> str:
         """Let a worker run auto-heal; return how that ended."""
@@ -183,7 +183,7 @@ class Simulation:
                 human=self.human,
             ),
             *check_resends(self.bank),
-            *self._untold,
+            *self._unnotified,
         ]
 
     def unexpected_errors(self) -> list[Violation]:

@@ -20,8 +20,8 @@ def test_undelivered_notifications_do_not_hold_back_the_next_ones(sessions: sess
     queued = []
     for _ in range(4):
         with sessions.begin() as session:
-            untold = enqueue_owed(session, emails=["a@b.test"], posthog=True, now=datetime.now(UTC))
-            assert len(untold) == number + 1
+            unnotified = enqueue_owed(session, emails=["a@b.test"], posthog=True, now=datetime.now(UTC))
+            assert len(unnotified) == number + 1
             queued.append(session.scalar(select(sql.count()).select_from(Notification)))
     assert queued == [MAX_ALERTS_PER_TICK, 2 * MAX_ALERTS_PER_TICK, number + 1, number + 1]
     with sessions() as session:

@@ -23,7 +23,7 @@ from seedtrust_ops_tests.support.case_factory import CaseFactory, CaseWithPartie
 ZONE = "America/New_York"
 STAFF = ("admin", "case_manager", "escrow_specialist")
 PARTIES = ("intended_parent", "ip_rep", "surrogate")
-RELATIONS = ("party", "party in another role", "manager of the case", "party of another case", "stranger")
+RELATIONS = ("party", "party in another role", "manager of the case", "party of another case", "unrelated")
 STAFF_ONLY = "is for admins, case managers and escrow specialists only."
 PARTY_ONLY = "is for its parties and for SeedTrust's staff only, and you are not one of its parties."
 INACTIVE = "Inactive users receive no reports."

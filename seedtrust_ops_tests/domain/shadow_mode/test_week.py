@@ -135,8 +135,8 @@ def test_shadow_week_finds_the_planted_differences_and_only_those(
         if day == 1:
             plant_wrong_approvals(week)
             for status in ("completed", "rejected"):
-                stranger = own_bank.control.add_stranger(status=status)
-                week.plant(f"bank transfer {stranger['id']}", "no transaction explains it: its reference is no")
+                unknown = own_bank.control.add_unknown_transfer(status=status)
+                week.plant(f"bank transfer {unknown['id']}", "no transaction explains it: its reference is no")
         run_in_order(first, legacy.approve_due, lambda: evaluate("dr_auto_approval"))
         run_in_order(first, legacy.approve_by_rules, lambda: evaluate("rule_based_approval"))
         run_in_order(

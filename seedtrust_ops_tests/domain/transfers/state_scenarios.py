@@ -80,7 +80,7 @@ class Payment:
             session.execute(update(table).where(table.id == number).values(**values))
 
     def process(self) -> None:
-        """Process its batch, as the sensor does if that is queued; what a run reports to people is not looked at."""
+        """Process its batch, as the sensor does if that is queued; what a run reports to people is ignored."""
         with suppress(SeedTrustError, ExceptionGroup):
             self.worker.process(self.batch_id)
 
@@ -355,7 +355,7 @@ class ActingWorker(Worker):
 
 
 def outcomes(worker: Worker, state: TransferState, word: str) -> dict[str, str]:
-    """Return what becomes of a transfer in this state after each act and the bank's word, by act."""
+    """Return what becomes of a transfer in this state after each act and what the bank says, by act."""
     acts = [act for act in state.acts if act not in HALTING]
     found = _drive(worker, state, word, acts)
     for act in state.acts:

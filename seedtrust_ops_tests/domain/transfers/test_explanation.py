@@ -38,7 +38,7 @@ def explain_by_hand(worker: Worker, bank_id: str, request_id: int | None = None)
         return explain(session, Explanation(bank_id, "as Huntington says", "ana", request_id), answer)
 
 
-def stranger(worker: Worker, status: str = "completed") -> str:
+def unknown_transfer(worker: Worker, status: str = "completed") -> str:
     bank_id = worker.bank.control.insert_transfer(
         reference="invoice 7", amount_cents=CENTS, idempotency_key=None, method="ach", status=status
     )["id"]
@@ -63,7 +63,7 @@ def books(company: Company, case: BuiltCase, request_id: int) -> tuple[int, str]
 
 
 def test_explaining_closes_the_alert_and_is_audited(worker: Worker, company: Company) -> None:
-    bank_id = stranger(worker)
+    bank_id = unknown_transfer(worker)
     explain_by_hand(worker, bank_id)
     worker.heal()
     row = unknown(company)[bank_id]
@@ -88,7 +88,7 @@ def test_explaining_with_a_request_books_it_as_the_bank_says(
 ) -> None:
     case = company.case(balance_cents=BALANCE)
     request_id = company.request(case, CENTS)
-    bank_id = stranger(worker, status)
+    bank_id = unknown_transfer(worker, status)
     report = explain_by_hand(worker, bank_id, request_id)
     assert report.posted_cents == moved
     explain_by_hand(worker, bank_id)
@@ -102,7 +102,7 @@ def test_explaining_with_a_request_books_it_as_the_bank_says(
 def test_booked_transfer_that_comes_back_alerts_and_is_booked_back(worker: Worker, company: Company) -> None:
     case = company.case(balance_cents=BALANCE)
     request_id = company.request(case, CENTS)
-    bank_id = stranger(worker)
+    bank_id = unknown_transfer(worker)
     explain_by_hand(worker, bank_id, request_id)
     worker.bank.control.return_transfer(bank_id)
     worker.heal()
@@ -117,7 +117,7 @@ def test_booked_transfer_that_comes_back_alerts_and_is_booked_back(worker: Worke
 
 
 def test_explained_transfer_that_is_not_booked_may_come_back(worker: Worker, company: Company) -> None:
-    bank_id = stranger(worker)
+    bank_id = unknown_transfer(worker)
     explain_by_hand(worker, bank_id)
     worker.bank.control.return_transfer(bank_id)
     worker.heal()
@@ -126,7 +126,7 @@ def test_explained_transfer_that_is_not_booked_may_come_back(worker: Worker, com
 
 
 def test_explained_transfer_that_moves_money_after_all_alerts_again(worker: Worker, company: Company) -> None:
-    bank_id = stranger(worker, "returned")
+    bank_id = unknown_transfer(worker, "returned")
     explain_by_hand(worker, bank_id)
     worker.bank.control.dishonor_reference("invoice 7")
     worker.heal()
@@ -174,7 +174,7 @@ def test_request_that_the_transfer_cannot_have_paid_is_refused(
 ) -> None:
     case = company.case(balance_cents=BALANCE)
     request_id = request_kind(worker, company, case)
-    bank_id = stranger(worker)
+    bank_id = unknown_transfer(worker)
     before = company.balance_cents(case.account_id)
     with pytest.raises(ExplanationRefused, match=REFUSED[request_kind]):
         explain_by_hand(worker, bank_id, request_id)
@@ -185,7 +185,7 @@ def test_request_that_the_transfer_cannot_have_paid_is_refused(
 
 def test_rejected_transfer_is_explained_but_pays_no_request(worker: Worker, company: Company) -> None:
     request_id = company.request(company.case(), CENTS)
-    bank_id = stranger(worker, "rejected")
+    bank_id = unknown_transfer(worker, "rejected")
     with pytest.raises(ExplanationRefused, match="no money moved"):
         explain_by_hand(worker, bank_id, request_id)
     explain_by_hand(worker, bank_id)
@@ -195,7 +195,7 @@ def test_rejected_transfer_is_explained_but_pays_no_request(worker: Worker, comp
 def test_denied_request_is_paid_with_an_alert(worker: Worker, company: Company) -> None:
     case = company.case(balance_cents=BALANCE)
     request_id = company.request(case, CENTS, status="denied")
-    bank_id = stranger(worker)
+    bank_id = unknown_transfer(worker)
     explain_by_hand(worker, bank_id, request_id)
     assert books(company, case, request_id) == (-CENTS, "paid")
     assert company.open_alerts() == [("paid_without_approval", f"request {request_id}")]
@@ -239,7 +239,7 @@ def test_second_transfer_alert_closes_once_all_are_explained(worker: Worker, com
     assert company.open_alerts() == []
 
 
-def test_ambiguous_transaction_is_settled_once_the_stranger_is_explained(worker: Worker, company: Company) -> None:
+def test_ambiguous_transaction_is_settled_once_the_other_is_explained(worker: Worker, company: Company) -> None:
     transaction_id = legacy_transaction(company)
     ours, foreign = insert(worker, transaction_id, None), insert(worker, transaction_id, None)
     worker.heal()
@@ -273,7 +273,7 @@ def test_booked_request_is_not_paid_again(worker: Worker, company: Company) -> N
     batch_id = company.batch(case=case)
     transaction_id = company.transaction(batch_id, request_id, CENTS)
     company.transaction(batch_id, company.request(case, 100), 100)
-    explain_by_hand(worker, stranger(worker), request_id)
+    explain_by_hand(worker, unknown_transfer(worker), request_id)
     worker.process(batch_id)
     assert company.statuses(batch_id) == ["failed", "completed"]
     assert worker.posts(transaction_id) == 0

@@ -1,4 +1,4 @@
-"""Whoever is responsible for a case is emailed about its transfers that fail, are rejected late or come back."""
+"""The person who is responsible for a case is emailed about its transfers that fail, are rejected late or come back."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta

@@ -25,11 +25,11 @@ Plant = Callable[[Worker, Company], str]
 
 
 def foreign_reference(worker: Worker, company: Company) -> str:
-    return worker.bank.control.add_stranger()["id"]
+    return worker.bank.control.add_unknown_transfer()["id"]
 
 
 def number_of_no_transaction(worker: Worker, company: Company) -> str:
-    return worker.bank.control.add_stranger(str(NO_SUCH_TRANSACTION))["id"]
+    return worker.bank.control.add_unknown_transfer(str(NO_SUCH_TRANSACTION))["id"]
 
 
 def key_of_no_transaction(worker: Worker, company: Company) -> str:
@@ -148,16 +148,16 @@ def test_unexplained_transfer_is_a_row_and_opens_an_alert(worker: Worker, compan
     assert bank_id in alert.detail
 
 
-def test_rejected_stranger_is_high_and_rises_with_its_status(worker: Worker, company: Company) -> None:
-    bank_id = worker.bank.control.add_stranger(status="rejected")["id"]
+def test_rejected_unknown_transfer_is_high_and_rises_with_its_status(worker: Worker, company: Company) -> None:
+    bank_id = worker.bank.control.add_unknown_transfer(status="rejected")["id"]
     worker.heal()
     alert = alert_about(company, bank_id)
     assert alert is not None
     assert alert.severity == "HIGH"
 
 
-def test_stranger_follows_the_banks_newest_status(worker: Worker, company: Company) -> None:
-    bank_id = worker.bank.control.add_stranger(status="accepted", method="ach")["id"]
+def test_unknown_transfer_follows_the_banks_newest_status(worker: Worker, company: Company) -> None:
+    bank_id = worker.bank.control.add_unknown_transfer(status="accepted", method="ach")["id"]
     worker.heal()
     first = unknown(company)[bank_id]
     worker.bank.control.settle()
@@ -182,10 +182,10 @@ def test_explained_transfers_are_never_unknown(worker: Worker, company: Company)
     assert company.open_alerts() == []
 
 
-def test_thousand_strangers_are_one_alert_and_stop_nobody(worker: Worker, company: Company) -> None:
+def test_thousand_unknown_transfers_are_one_alert_and_stop_nobody(worker: Worker, company: Company) -> None:
     batch_id, _ = worker.submit_ach(company.case())
     for _ in range(1_000):
-        worker.bank.control.add_stranger()
+        worker.bank.control.add_unknown_transfer()
     worker.bank.control.settle()
     started = datetime.now(UTC)
     worker.heal()

@@ -173,12 +173,12 @@ def test_cleared_faults_end_all_misreports(bank: BankProcess, client: httpx.Clie
     assert client.get(f"/v1/transfers/{transfer['id']}").json() == transfer
 
 
-def test_stranger_is_in_the_feed_and_moved_money(bank: BankProcess, client: httpx.Client) -> None:
+def test_unknown_transfer_is_in_the_feed_and_moved_money(bank: BankProcess, client: httpx.Client) -> None:
     before = available_cents(client)
     since = create_transfer(client, amount_cents=1)["updated_at"]
-    strangers = [bank.control.add_stranger(), bank.control.add_stranger("987654321", 700, method="ach")]
+    unknown = [bank.control.add_unknown_transfer(), bank.control.add_unknown_transfer("987654321", 700, method="ach")]
     feed = client.get("/v1/transfers", params={"updated_since": since}).json()["data"]
-    assert feed[1:] == strangers
+    assert feed[1:] == unknown
     assert available_cents(client) == before - 1 - 4_999_900 - 700
 
 

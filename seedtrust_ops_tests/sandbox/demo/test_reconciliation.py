@@ -72,9 +72,9 @@ def test_unknown_transfer_is_found(seeded_sessions: sessionmaker[Session], own_b
 
 
 def test_transfer_that_a_person_explained_agrees(seeded_sessions: sessionmaker[Session], own_bank: SandboxBank) -> None:
-    stranger = own_bank.add_stranger(amount_cents=4_200)
+    unknown = own_bank.add_unknown_transfer(amount_cents=4_200)
     before = reconcile_ledgers(seeded_sessions, own_bank)
-    assert before.unknown_references == [stranger["reference"]]
+    assert before.unknown_references == [unknown["reference"]]
     with seeded_sessions.begin() as session:
         session.execute(
             text(
@@ -82,7 +82,7 @@ def test_transfer_that_a_person_explained_agrees(seeded_sessions: sessionmaker[S
                 " amount_cents, created_at, updated_at, problem, explained_at, explained_by)"
                 " values (:id, 'k', 'r', 'completed', 'wire', 4200, now(), now(), '', now(), 'ana')"
             ),
-            {"id": stranger["id"]},
+            {"id": unknown["id"]},
         )
     found = reconcile_ledgers(seeded_sessions, own_bank)
     assert found.agrees
