@@ -6,7 +6,7 @@ See docs/decisions/failed-transfers.md.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,12 @@ from seedtrust_ops.domain.notifications.notification_kinds import (
     TRANSFER_RETURNED,
 )
 from seedtrust_ops.domain.outbox import Email, enqueue_emails
-from seedtrust_ops.domain.outbox.recipients import Recipient, alert_nobody_to_notify, find_responsible
+from seedtrust_ops.domain.outbox.recipients import (
+    Recipient,
+    alert_nobody_to_notify,
+    find_responsible,
+    resolve_nobody_to_notify,
+)
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.domain.transfers.failure_reasons import Cause, explain_failure
 from seedtrust_ops.domain.transfers.leases import is_live
@@ -42,6 +47,8 @@ BATCH_FAILURES = "batch_failures"
 MAX_FAILURES_WITHOUT_ALERT = 5
 MIN_TRANSFERS_FOR_SHARE = 10
 MAX_SHARE_WITHOUT_ALERT = 0.1
+MAX_LISTED = 20
+"""An alert names at most this many transactions; `ops.transfer_failures` has them all."""
 FAILURE_EMAIL_KINDS = (TRANSFER_FAILED.name, TRANSFER_REJECTED.name, TRANSFER_RETURNED.name)
 
 
@@ -65,6 +72,11 @@ class _Failure:
     is_current: bool
 
     @property
+    def batch_run(self) -> str:
+        """The run of the batch, as dedupe keys name it."""
+        return f"{self.batch_id}:{self.generation}"
+
+    @property
     def row(self) -> dict[str, Any]:
         """The row of the table in an email."""
         return {
@@ -79,10 +91,11 @@ class _Failure:
 
 
 def notify_of_failures(session: Session, alert_emails: Sequence[str]) -> int:
-    """Queue the emails about all failures that nobody was notified of yet, and update the alerts of their batches.
+    """Queue the emails about all failures that nobody was notified of yet, and update their alerts.
 
     The failures of a batch run are one email per person, once the run's lease has ended. All others (a late rejection,
-    a return, what a person wrote) are known when they happen.
+    a return, what a person wrote) are known when they happen. A failure that nobody can be emailed about stays owed: an
+    alert lists it until somebody responsible is active.
 
     Args:
         session: a session with its own transaction.
@@ -96,19 +109,13 @@ def notify_of_failures(session: Session, alert_emails: Sequence[str]) -> int:
     failures = _read_failures(session)
     current = [one for one in failures if one.is_current]
     people = find_responsible(session, {one.case_id for one in current if one.case_id is not None}, alert_emails)
-    emails = _emails(current, people)
-    unknown = [one for one in current if not people[one.case_id]]
-    if unknown:
-        kinds = {TRANSFER_RETURNED.name if one.status == "returned" else TRANSFER_FAILED.name for one in unknown}
-        transactions = ", ".join(str(one.transaction_id) for one in unknown[:20])
-        for kind in kinds:
-            alert_nobody_to_notify(
-                session, kind, f"{pluralize(len(unknown), 'failed or returned transfer')} (transactions {transactions})"
-            )
-    queued = enqueue_emails(session, emails)
+    queued = enqueue_emails(session, _emails(current, people, _batch_runs_notified_of(session, current)))
+    owed = [one for one in current if not people[one.case_id]]
+    _alert_owed(session, owed)
+    done = {one.id for one in failures} - {one.id for one in owed}
     session.execute(
         update(TransferFailure)
-        .where(in_array(TransferFailure.id, [one.id for one in failures]))
+        .where(in_array(TransferFailure.id, sorted(done)))
         .values(notified_at=func.clock_timestamp())
     )
     _open_batch_alerts(session, {one.batch_id for one in current})
@@ -159,7 +166,31 @@ def _read_failures(session: Session) -> list[_Failure]:
     return [_Failure(*row) for row in session.execute(query)]
 
 
-def _emails(failures: Sequence[_Failure], people: Mapping[int | None, Sequence[Recipient]]) -> list[Email]:
+def _batch_runs_notified_of(session: Session, failures: Collection[_Failure]) -> Set[str]:
+    """Return which of the batch runs have had their emails: those about failures that were owed need other keys."""
+    runs = {one.batch_run for one in failures if one.is_of_run}
+    batches = sorted({one.batch_id for one in failures})
+    notified = select(TransferFailure.batch_id, TransferFailure.generation).where(
+        in_array(TransferFailure.batch_id, batches), TransferFailure.is_of_run, TransferFailure.notified_at.is_not(None)
+    )
+    return {f"{batch_id}:{generation}" for batch_id, generation in session.execute(notified.distinct())} & runs
+
+
+def _alert_owed(session: Session, owed: Sequence[_Failure]) -> None:
+    """Open an alert that lists what nobody can be emailed about, or resolve it if there is nothing."""
+    for status, kind in (("failed", TRANSFER_FAILED), ("returned", TRANSFER_RETURNED)):
+        ids = [str(one.transaction_id) for one in owed if one.status == status]
+        if ids:
+            more = f" and {len(ids) - MAX_LISTED} more" if len(ids) > MAX_LISTED else ""
+            what = f"{pluralize(len(ids), f'{status} transfer')} (transactions {', '.join(ids[:MAX_LISTED])}{more})"
+            alert_nobody_to_notify(session, kind.name, what)
+        else:
+            resolve_nobody_to_notify(session, kind.name)
+
+
+def _emails(
+    failures: Sequence[_Failure], people: Mapping[int | None, Sequence[Recipient]], notified_runs: Set[str]
+) -> list[Email]:
     grouped: dict[tuple[str, int], dict[Recipient, list[_Failure]]] = defaultdict(lambda: defaultdict(list))
     first_by_hand: dict[int, int] = {}
     emails = []
@@ -167,12 +198,12 @@ def _emails(failures: Sequence[_Failure], people: Mapping[int | None, Sequence[R
         for person in people[one.case_id]:
             if one.status == "returned":
                 emails.append(_returned_email(one, person))
-            elif one.is_of_run:
-                grouped[f"{one.batch_id}:{one.generation}", one.batch_id][person].append(one)
+            elif one.is_of_run and one.batch_run not in notified_runs:
+                grouped[one.batch_run, one.batch_id][person].append(one)
             elif one.is_rejection:
                 emails.append(_rejected_email(one, person))
             else:
-                # Somebody has written it, perhaps into a hundred rows.
+                # Somebody has written it, perhaps into a hundred rows, or nobody was there when the run ended.
                 first = first_by_hand.setdefault(one.batch_id, one.id)
                 grouped[f"{one.batch_id}:after-{first}", one.batch_id][person].append(one)
     for (key, batch_id), by_person in grouped.items():
@@ -263,9 +294,9 @@ def _describe_failures(batch_id: int, total: int, causes: Counter[Cause], our_re
     ours = f" Ours are: {'; '.join(our_reasons[:3])}." if our_reasons else ""
     return (
         f"{causes.total()} of {pluralize(total, 'transfer')} of batch {batch_id} failed or came back ({counted})."
-        f"{ours} "
-        "The people of each case have been emailed. Remove the cause, and see that the payments are put into a new "
-        "batch. It resolves itself once each of these requests is paid, in another batch, or no longer approved."
+        f"{ours} The people of each case are emailed; if nobody could be, `notifications_failing` is open. Remove the "
+        "cause, and see that the payments are put into a new batch. It resolves itself once each of these requests is "
+        "paid, in another batch, or no longer approved."
     )
 
 

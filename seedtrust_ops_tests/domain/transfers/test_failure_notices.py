@@ -148,6 +148,33 @@ def test_nobody_to_email_opens_an_alert_that_says_so(worker: Worker, company: Co
     assert company.open_alerts() == [("notifications_failing", "transfer-failed emails without a recipient")]
 
 
+def test_failures_that_nobody_could_be_emailed_about_stay_owed(worker: Worker, company: Company) -> None:
+    """The alert lists all of them, and each is emailed once somebody is there, who may have had the run's email."""
+    worker.alert_emails = ()
+    staffed, unstaffed = company.case(), company.case(specialist_active=False)
+    batch_id = bad_batch(company, staffed, good=1)
+    failed = [
+        company.transaction(batch_id, company.request(unstaffed, 100), 100, payee_name=BAD_NAME) for _ in range(2)
+    ]
+    worker.process(batch_id)
+    second_batch = bad_batch(company, unstaffed)
+    failed += [one.id for one in company.transactions(second_batch)]
+    company.transaction(second_batch, company.request(staffed, 100), 100)
+    worker.process(second_batch)
+    with company.sessions() as session:
+        alert = session.scalars(select(Alert).where(Alert.rule == "notifications_failing")).one()
+    assert f"3 failed transfers (transactions {', '.join(map(str, failed))})" in alert.detail
+    assert keys(company) == [f"transfer-failed:{batch_id}:1:{staffed.specialist_id}"]
+
+    with company.sessions.begin() as session:
+        session.execute(update(Case).where(Case.id == unstaffed.case_id).values(case_manager_id=staffed.specialist_id))
+    worker.heal()
+    worker.heal()
+    emailed = [row["transaction"] for email in emails(company)[1:] for row in email.variables["rows"]]
+    assert emailed == [str(one) for one in failed]
+    assert [rule for rule, _ in company.open_alerts() if rule == "notifications_failing"] == []
+
+
 def test_failures_of_a_worker_that_died_are_emailed_by_healing(
     worker: Worker, company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
