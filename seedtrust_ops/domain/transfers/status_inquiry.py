@@ -129,7 +129,7 @@ def open_transaction_ids(lease: Lease | None = None) -> Select[int] | CompoundSe
         is_false_failure(transaction),
         is_inquiry_due(),
         # A person has overwritten what the bank has completed.
-        and_(transaction.status == "failed", has_evidence().where(evidence.state == State.MOVED.value)),
+        and_(transaction.status.in_(("failed", "returned")), has_evidence().where(evidence.state == State.MOVED.value)),
     )
     return union(
         select(transaction.id).where(by_status),
