@@ -25,8 +25,8 @@ class Row:
 
     `double`: money moved twice for one transaction. `lost`: a payment that the bank made or should have made and that
     no person will learn of. `without_row`: a transfer at the bank that no row explains. `unnotified`: something that a
-    person must act on, and that nobody was told. `unexplained`: any other difference from the promises (docs/rules.md,
-    section 4).
+    person must act on, and that nobody was notified of. `unexplained`: any other difference from the promises
+    (docs/rules.md, section 4).
     """
 
     scenario: str

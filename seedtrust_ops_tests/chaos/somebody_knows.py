@@ -5,6 +5,7 @@ did not fail. What must be known is read from the bank and the platform's tables
 predicates: a watcher that shares those would miss what they miss.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,7 +33,7 @@ FAILED_BEFORE_US = "timeout"
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What people were told: emails as kind, dedupe key and variables, and open alerts as rule, subject and detail."""
+    """What people were notified of: emails (kind, dedupe key, variables) and open alerts (rule, subject, detail)."""
 
     emails: list[tuple[str, str, dict[str, Any]]]
     alerts: list[tuple[str, str, str]]
@@ -60,9 +61,11 @@ class Knowledge:
             for known, about, detail in self.alerts
         )
 
-    def is_without_recipient(self, kind: str) -> bool:
-        """Whether people on call were alerted that emails of this kind have no recipient."""
-        return self.has_alert("notifications_failing", f"{kind} emails without a recipient")
+    def is_without_recipient(self, kind: str, transaction_id: int | None = None) -> bool:
+        """Whether people on call were alerted that emails of this kind have no recipient, and named the transaction."""
+        about_kind = [detail for _, about, detail in self.alerts if about == f"{kind} emails without a recipient"]
+        named = rf"\b{transaction_id or ''}\b|and \d+ more\)"
+        return any(re.search(named, detail) for detail in about_kind)
 
 
 def check_somebody_knows(sessions: Sessions, evidence: Evidence) -> Iterator[Violation]:
@@ -106,13 +109,13 @@ def _check_transaction(
     transfer = evidence.transfer_of(one)
     if one.status == "failed" and not (one.failure_reason or "").startswith(FAILED_BEFORE_US):
         is_emailed = knowledge.has_failure_email(one.id) or knowledge.has_email(f"transfer-rejected:{one.id}:")
-        if not (is_emailed or has_alert or knowledge.is_without_recipient("transfer-failed")):
-            yield _unknown(f"Transaction {one.id} failed ({one.failure_reason}), and nobody was told.")
+        if not (is_emailed or has_alert or knowledge.is_without_recipient("transfer-failed", one.id)):
+            yield _unknown(f"Transaction {one.id} failed ({one.failure_reason}), and nobody was notified.")
     is_emailed = knowledge.has_email(f"transfer-returned:{one.id}:")
     if one.status == "returned" and not (
-        is_emailed or has_alert or knowledge.is_without_recipient("transfer-returned")
+        is_emailed or has_alert or knowledge.is_without_recipient("transfer-returned", one.id)
     ):
-        yield _unknown(f"Transaction {one.id} was returned ({one.failure_reason}), and nobody was told.")
+        yield _unknown(f"Transaction {one.id} was returned ({one.failure_reason}), and nobody was notified.")
     if one.status == "returned" and transfer is not None and transfer["status"] != "returned" and not has_alert:
         yield _unknown(f"The bank contradicted itself about transaction {one.id}, and no alert says so.")
     if one.status == "submitted" and transfer is not None and transfer["status"] == "accepted":

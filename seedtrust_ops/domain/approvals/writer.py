@@ -5,9 +5,21 @@ The caller decides which requests to approve and passes the `UPDATE`; this modul
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from sqlalchemy import CTE, ColumnElement, FromClause, SQLColumnExpression, exists, func, literal, or_, select, union
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    FromClause,
+    SQLColumnExpression,
+    exists,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    union,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, aliased
@@ -59,8 +71,8 @@ class ApprovalReport:
     count: int = 0
     amount_cents: int = 0
     emails: int = 0
-    without_recipient: int = 0
-    """The approved requests of whose case no intended parent, representative or manager is active."""
+    without_recipient: tuple[int, ...] = ()
+    """The ids of the approved requests of whose case no intended parent, representative or manager is active."""
     shown: tuple[ApprovedRequest, ...] = ()
     """The first MAX_ROWS_SHOWN requests by id."""
     failures: Mapping[int, RowFailure] = field(default_factory=dict)
@@ -148,12 +160,11 @@ def record_approvals(session: Session, update: Update) -> ApprovalReport:
         session,
         approved,
         select(func.count()).select_from(written).scalar_subquery(),
-        select(func.count()).select_from(approved).where(~_has_recipient(approved)).scalar_subquery(),
+        select(func.array_agg(approved.c.id)).where(~_has_recipient(approved)).scalar_subquery(),
     )
     if report.without_recipient:
-        alert_nobody_to_notify(
-            session, NOTIFICATION_KIND, f"{pluralize(report.without_recipient, 'approved disbursement request')}"
-        )
+        what = pluralize(len(report.without_recipient), "approved disbursement request")
+        alert_nobody_to_notify(session, NOTIFICATION_KIND, what, report.without_recipient)
     return report
 
 
@@ -190,7 +201,7 @@ def record_separately(session: Session, update: Update, request_ids: Sequence[in
         count=sum(one.count for one in reports),
         amount_cents=sum(one.amount_cents for one in reports),
         emails=sum(one.emails for one in reports),
-        without_recipient=sum(one.without_recipient for one in reports),
+        without_recipient=tuple(request for one in reports for request in one.without_recipient),
         shown=tuple(row for one in reports for row in one.shown)[:MAX_ROWS_SHOWN],
         failures=failures,
     )
@@ -203,11 +214,11 @@ def preview_approvals(session: Session, approvable: FromClause) -> ApprovalRepor
         session: any session.
         approvable: rows with id, case_id, payee_id, category, amount_cents and approved_by.
     """
-    return _report(session, approvable, literal(0), literal(0))
+    return _report(session, approvable, literal(0), null())
 
 
 def _report(
-    session: Session, approved: FromClause, emails: ColumnElement[int], without_recipient: ColumnElement[int]
+    session: Session, approved: FromClause, emails: ColumnElement[int], without_recipient: ColumnElement[Any]
 ) -> ApprovalReport:
     rows = session.execute(
         select(
@@ -233,7 +244,7 @@ def _report(
         count=rows[0].requests,
         amount_cents=int(rows[0].cents),
         emails=rows[0].emails,
-        without_recipient=rows[0].without_recipient,
+        without_recipient=tuple(sorted(rows[0].without_recipient or ())),
         shown=tuple(
             ApprovedRequest(row.id, row.case_number, row.full_name, row.category, row.amount_cents, row.approved_by)
             for row in rows

@@ -15,6 +15,9 @@ from seedtrust_ops.domain.outbox.email_sink import NOTIFICATIONS_FAILING
 from seedtrust_ops.domain.sql_arrays import in_array
 from seedtrust_ops.tables import Case, User
 
+MAX_LISTED = 20
+"""An alert names at most this many records."""
+
 
 @dataclass(frozen=True)
 class Recipient:
@@ -62,15 +65,17 @@ def find_admins(session: Session, alert_emails: Sequence[str]) -> Sequence[Recip
     return [Recipient(*row) for row in admins] or [Recipient(None, address) for address in alert_emails]
 
 
-def alert_nobody_to_notify(session: Session, kind: str, what: str) -> None:
-    """Open the alert that nobody could be sent an email of `kind`; `what` says of what, without personal data."""
+def alert_nobody_to_notify(session: Session, kind: str, what: str, ids: Sequence[int]) -> None:
+    """Open the alert that nobody could be sent an email of `kind` about `what`, the records with these ids."""
+    listed = ", ".join(map(str, ids[:MAX_LISTED]))
+    more = f" and {len(ids) - MAX_LISTED} more" if len(ids) > MAX_LISTED else ""
     open_alert(
         session,
         NOTIFICATIONS_FAILING,
         _subject(kind),
         "HIGH",
-        f"Nobody could be emailed about {what}: no user who is responsible for it is active. Find out who is, and tell "
-        "them. Give the case an active escrow specialist or case manager in the platform.",
+        f"Nobody could be emailed about {what} (id {listed}{more}): no user who is responsible is active. Find out who "
+        "is, and notify them. Give the case an active escrow specialist or case manager in the platform.",
     )
 
 

@@ -109,9 +109,9 @@ def _alert_about_unattended(session: Session, below: CTE) -> None:
     is_attended = (
         select(User.id).where(User.is_active, or_(User.role == "admin", User.id == below.c.case_manager_id)).exists()
     )
-    unattended = session.scalars(select(func.count()).select_from(below).where(~is_attended)).one()
+    unattended = session.scalars(select(below.c.id).where(~is_attended).order_by(below.c.id)).all()
     if unattended:
-        what = f"{pluralize(unattended, 'account')} below the minimum balance"
-        alert_nobody_to_notify(session, NOTIFICATION_KIND, what)
+        what = f"{pluralize(len(unattended), 'account')} below the minimum balance"
+        alert_nobody_to_notify(session, NOTIFICATION_KIND, what, unattended)
     else:
         resolve_nobody_to_notify(session, NOTIFICATION_KIND)

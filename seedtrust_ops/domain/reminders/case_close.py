@@ -17,7 +17,6 @@ from seedtrust_ops.tables import Account, Case, DisbursementRequest, Notificatio
 from seedtrust_ops.tables.user_text import cut_text
 
 NOTIFICATION_KIND = "case-close"
-MAX_CASES_NAMED = 20
 
 
 def find_case_close_reminders(session: Session, today: date) -> list[Email]:
@@ -87,6 +86,5 @@ def _alert_about_unattended(session: Session, is_due: Sequence[ColumnElement[boo
     if not cases:
         resolve_nobody_to_notify(session, NOTIFICATION_KIND)
         return
-    listed = ", ".join(str(one) for one in cases[:MAX_CASES_NAMED])
-    what = f"{pluralize(len(cases), 'case')} whose close date has come (case ids {listed})"
-    alert_nobody_to_notify(session, NOTIFICATION_KIND, what)
+    what = f"{pluralize(len(cases), 'case')} whose close date has come"
+    alert_nobody_to_notify(session, NOTIFICATION_KIND, what, cases)

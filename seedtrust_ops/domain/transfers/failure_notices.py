@@ -47,8 +47,6 @@ BATCH_FAILURES = "batch_failures"
 MAX_FAILURES_WITHOUT_ALERT = 5
 MIN_TRANSFERS_FOR_SHARE = 10
 MAX_SHARE_WITHOUT_ALERT = 0.1
-MAX_LISTED = 20
-"""An alert names at most this many transactions; `ops.transfer_failures` has them all."""
 FAILURE_EMAIL_KINDS = (TRANSFER_FAILED.name, TRANSFER_REJECTED.name, TRANSFER_RETURNED.name)
 
 
@@ -179,11 +177,9 @@ def _batch_runs_notified_of(session: Session, failures: Collection[_Failure]) ->
 def _alert_owed(session: Session, owed: Sequence[_Failure]) -> None:
     """Open an alert that lists what nobody can be emailed about, or resolve it if there is nothing."""
     for status, kind in (("failed", TRANSFER_FAILED), ("returned", TRANSFER_RETURNED)):
-        ids = [str(one.transaction_id) for one in owed if one.status == status]
+        ids = [one.transaction_id for one in owed if one.status == status]
         if ids:
-            more = f" and {len(ids) - MAX_LISTED} more" if len(ids) > MAX_LISTED else ""
-            what = f"{pluralize(len(ids), f'{status} transfer')} (transactions {', '.join(ids[:MAX_LISTED])}{more})"
-            alert_nobody_to_notify(session, kind.name, what)
+            alert_nobody_to_notify(session, kind.name, pluralize(len(ids), f"{status} transaction"), ids)
         else:
             resolve_nobody_to_notify(session, kind.name)
 

@@ -428,7 +428,7 @@ def _email_admins(session: Session, decision: Settlement, bank_status: str | Non
     ).all()
     if not admins:
         alert_nobody_to_notify(
-            session, "transfer-settled", f"transaction {decision.transaction_id}, settled against the bank"
+            session, "transfer-settled", "a transaction that was settled against the bank", [decision.transaction_id]
         )
     moment = session.scalars(select(func.to_char(func.now(), "YYYYMMDDHH24MISS", type_=Text()))).one()
     enqueue_emails(

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 
 from seedtrust_ops.domain.approvals.by_date import approve_due, preview_due
 from seedtrust_ops.domain.approvals.writer import ApprovalReport
 from seedtrust_ops.domain.db_transaction import run_in_transaction
-from seedtrust_ops.tables import Case, CaseParty, DisbursementRequest, User
+from seedtrust_ops.tables import Alert, Case, CaseParty, DisbursementRequest, User
 from seedtrust_ops_tests.support.case_factory import CaseFactory
 
 
@@ -121,13 +121,17 @@ def test_person_with_two_roles_in_a_case_gets_one_email(factory: CaseFactory) ->
     assert approve(factory).emails == 3
 
 
-def test_case_without_recipients_is_still_approved(factory: CaseFactory) -> None:
+def test_case_without_recipients_is_still_approved_with_an_alert(factory: CaseFactory) -> None:
     case = factory.case(case_manager_id=None)
     for user in (case.parent_id, case.rep_id):
         factory.change(User, user, is_active=False)
     request = factory.request(case)
     assert approve(factory).emails == 0
     assert list(factory.approvals()) == [request]
+    with factory.sessions() as session:
+        alert = session.scalars(select(Alert)).one()
+    assert (alert.rule, alert.subject) == ("notifications_failing", "dr-approved emails without a recipient")
+    assert f"about 1 approved disbursement request (id {request})" in alert.detail
 
 
 def test_second_run_changes_nothing(factory: CaseFactory) -> None:

@@ -163,7 +163,7 @@ def test_failures_that_nobody_could_be_emailed_about_stay_owed(worker: Worker, c
     worker.process(second_batch)
     with company.sessions() as session:
         alert = session.scalars(select(Alert).where(Alert.rule == "notifications_failing")).one()
-    assert f"3 failed transfers (transactions {', '.join(map(str, failed))})" in alert.detail
+    assert f"3 failed transactions (id {', '.join(map(str, failed))})" in alert.detail
     assert keys(company) == [f"transfer-failed:{batch_id}:1:{staffed.specialist_id}"]
 
     with company.sessions.begin() as session:
