@@ -273,7 +273,9 @@ def send_without_answer(payment: Payment) -> None:
 
 
 def send_and_be_refused(payment: Payment) -> None:
-    payment.worker.bank.control.inject_fault("refuse", method="POST", idempotency_key=payment.key)
+    payment.worker.bank.control.inject_fault(
+        "refuse", method="POST", idempotency_key=payment.key, code="invalid_account"
+    )
     payment.process()
 
 
