@@ -18,7 +18,7 @@ from seedtrust_ops.domain.health.funding import INSUFFICIENT_FUNDING, insufficie
 from seedtrust_ops.domain.health.ledger import LEDGER_MISMATCH, ledger_mismatch
 from seedtrust_ops.domain.health.rule import HealthRule
 from seedtrust_ops.domain.health.settlement import SETTLEMENT_OVERDUE, settlement_overdue
-from seedtrust_ops.domain.transfers.auto_heal import heal
+from seedtrust_ops.domain.transfers.auto_heal import HealReport, heal
 from seedtrust_ops.domain.transfers.batch_lifecycle import list_queued_batches
 from seedtrust_ops.domain.transfers.batch_processor import process_batch
 from seedtrust_ops.errors import SeedTrustError
@@ -28,6 +28,10 @@ Sessions = sessionmaker[Session]
 
 MAX_ROUNDS = 12
 """More than any crash needs, even if responses are late; what is still open afterwards is a violation."""
+
+
+class RowsLocked(SeedTrustError):
+    """Auto-heal could not record some transfers this time."""
 
 
 def evaluate_health(sessions: Sessions) -> None:
@@ -59,9 +63,9 @@ def end_inquiry_pauses(sessions: Sessions) -> None:
             session.execute(text(f"update ops.{table} set next_inquiry_at = clock_timestamp() - interval '1 s'"))
 
 
-def auto_heal(sessions: Sessions, config: WorkerConfig) -> None:
+def auto_heal(sessions: Sessions, config: WorkerConfig) -> HealReport:
     """Run auto-heal on everything that is open."""
-    heal(
+    return heal(
         sessions,
         config.open_bank,
         unknown_grace_seconds=0,
@@ -70,12 +74,19 @@ def auto_heal(sessions: Sessions, config: WorkerConfig) -> None:
     )
 
 
+def require_all_recorded(report: HealReport) -> None:
+    """Raise `RowsLocked` if rows were locked for so long, as on a stalled machine, that the next run must go on."""
+    locked = sorted(one for one, failure in report.unrecorded.items() if failure.may_pass)
+    if locked:
+        raise RowsLocked(f"The rows of transactions {locked} were locked.")
+
+
 def recover(sessions: Sessions, config: WorkerConfig) -> None:
     """Heal and process until auto-heal got all its responses and no batch is queued or processing."""
     for number in range(MAX_ROUNDS):
         expire_leases(sessions)
         end_inquiry_pauses(sessions)
-        is_healed = _succeeds(partial(auto_heal, sessions, config))
+        is_healed = _succeeds(lambda: require_all_recorded(auto_heal(sessions, config)))
         with sessions() as session:
             queued = [batch.batch_id for batch in list_queued_batches(session)]
         for batch_id in queued:

@@ -26,6 +26,7 @@ from seedtrust_ops.ports.bank import OpenBank
 from seedtrust_ops.resources.huntington_client import open_huntington_bank
 from seedtrust_ops_tests.chaos.bank_pool import BankPool
 from seedtrust_ops_tests.chaos.model.processes import ProcessCrashed, ProcessHooks, SimulatedProcess
+from seedtrust_ops_tests.chaos.recovery import require_all_recorded
 from seedtrust_ops_tests.chaos.worker_config import ALERT_EMAILS
 from seedtrust_ops_tests.support.waiters import wait_until
 
@@ -135,12 +136,14 @@ class WorkerPool:
         return self._run(
             worker,
             process,
-            lambda: heal(
-                worker.sessions,
-                worker.hooks.wrap(self.open_bank),
-                unknown_grace_seconds=GRACE_SECONDS,
-                was_canceled_by_person=self.canceled_runs.__contains__,
-                alert_emails=ALERT_EMAILS,
+            lambda: require_all_recorded(
+                heal(
+                    worker.sessions,
+                    worker.hooks.wrap(self.open_bank),
+                    unknown_grace_seconds=GRACE_SECONDS,
+                    was_canceled_by_person=self.canceled_runs.__contains__,
+                    alert_emails=ALERT_EMAILS,
+                )
             ),
         )
 
