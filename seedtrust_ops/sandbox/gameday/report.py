@@ -27,7 +27,7 @@ from seedtrust_ops.sandbox.gameday.drill import (
 from seedtrust_ops.sandbox.gameday.incidents import INCIDENTS, VARIABLES, Incident
 from seedtrust_ops.supervisor.program import Program
 
-CASES = 200
+CASES = 250
 LOG_WIDTH = 170
 
 
