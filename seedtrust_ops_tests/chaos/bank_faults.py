@@ -4,13 +4,14 @@ A batch meets the fault, workers process and heal, then the bank works again and
 checked, and if people have something to do, an alert must have said so.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any, get_args
 
 from seedtrust_ops.sandbox.bank.admin_actions import Status
+from seedtrust_ops.sandbox.bank.control_client import ODD_ROWS
 from seedtrust_ops.sandbox.bank.faults import FaultKind, Method
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
 from seedtrust_ops_tests.chaos.model.payments import Payment, Payments
@@ -199,6 +200,19 @@ def _add_unknown_transfers(batch: BankBatch, *, status: Status) -> None:
         batch.simulation.bank.add_unknown_transfer(reference, 100, method="ach", status=status)
 
 
+def _misreport(batch: BankBatch, *, fields: Mapping[str, object]) -> None:
+    """The bank reports one transfer oddly, for hours: nobody can read it, and all others are settled meanwhile."""
+    simulation = batch.simulation
+    simulation.bank.misreport(str(batch.ids[ACH]), fields)
+    for _ in range(2):
+        batch.process()
+        simulation.clocks.pass_time(HOUR)
+        simulation.bank.settle()
+        simulation.heal()
+    others = [one.status for one in simulation.company.transactions(batch.batch_id) if one.id != batch.ids[ACH]]
+    assert set(others) == {"completed"}, f"One odd row held up other transfers: {others}."
+
+
 def _refuse_service(batch: BankBatch) -> None:
     """One transfer draws only errors, for hours, while the others go through."""
     simulation = batch.simulation
@@ -225,6 +239,8 @@ def _run_dry(batch: BankBatch, *, share: float) -> None:
 
 
 def _foreign_faults() -> Iterator[BankFaultCase]:
+    for name, fields in ODD_ROWS.items():
+        yield BankFaultCase("odd rows", name, partial(_misreport, fields=fields), "bank_transfer_unreadable")
     for share in (0, 0.3, 0.99):
         run_dry = partial(_run_dry, share=share)
         yield BankFaultCase("low funds", f"{share:.0%} of what a batch needs", run_dry, "insufficient_funding")
