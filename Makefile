@@ -13,7 +13,7 @@ PART ?=
 # Compiled code is kept: without it, every process that a test or the demo starts would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup check test test-fast test-slow test-dagster browser pgbouncer bench demo dev chaos format lock audit clean
+.PHONY: setup check test test-fast test-slow test-dagster test-postgres browser pgbouncer bench demo dev chaos format lock audit clean
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 LOCK := $(wildcard requirements/*.txt)
@@ -72,6 +72,13 @@ test-dagster:
 	@test -n "$(VERSION)" || { echo "Which version of Dagster? For example: make test-dagster VERSION=1.13.15"; exit 1; }
 	@$(MAKE) --no-print-directory VENV=.venv-dagster-$(VERSION) .venv-dagster-$(VERSION)/.dagster-ready
 	.venv-dagster-$(VERSION)/bin/pytest $(PYTEST) $(DAGSTER_TESTS)
+
+# The tests of the database and of the rules on it, against the programs of another PostgreSQL:
+# `make test-postgres PROGRAMS=/usr/lib/postgresql/15/bin`. The embedded server's package also has version 16.
+test-postgres: setup
+	@test -x "$(PROGRAMS)/initdb" || { echo "Where are the programs of that PostgreSQL? For example:"; \
+	echo "make test-postgres PROGRAMS=/usr/lib/postgresql/15/bin"; exit 1; }
+	$(BIN)/pytest $(PYTEST) --tier=fast --postgres=$(PROGRAMS) $(addprefix $(TESTS)/,database deploy domain migrations jobs)
 
 # Run by `test-dagster`, with its own VENV. The lock has no hashes of other versions, so here only versions are pinned.
 # Older versions of Dagster's `dg` need an older tomlkit, which nothing else uses.

@@ -39,7 +39,13 @@ from seedtrust_ops_tests.support.dagster_homes import (
     temporary_dagster_home,
     use_default_launcher,
 )
-from seedtrust_ops_tests.support.databases import create_platform_schema, execute, postgres_folder, temporary_database
+from seedtrust_ops_tests.support.databases import (
+    create_platform_schema,
+    execute,
+    postgres_folder,
+    temporary_database,
+    use_other_postgres,
+)
 from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import Company
 from seedtrust_ops_tests.support.tiers import Resource, provides
@@ -65,14 +71,17 @@ settings.load_profile("no_deadline")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--launcher`, so that the suite can also run with Dagster's default run launcher."""
+    """Add `--launcher` and `--postgres`, so that the suite can also run with Dagster's default launcher and others."""
     parser.addoption(
         "--launcher", choices=["warm", "default"], default="warm", help="the run launcher that daemons use in tests"
+    )
+    parser.addoption(
+        "--postgres", metavar="FOLDER", type=Path, help="the programs of another PostgreSQL than the embedded one"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Apply `--launcher`, and restore SIGINT, which is ignored if a shell started pytest in the background.
+    """Apply the options, and restore SIGINT, which is ignored if a shell started pytest in the background.
 
     Child processes inherit an ignored SIGINT, and Dagster's code server could then not be stopped: it handles SIGTERM
     as SIGINT.
@@ -80,6 +89,8 @@ def pytest_configure(config: pytest.Config) -> None:
     _keep_temporary_files_in_memory()
     if config.getoption("--launcher") == "default":
         use_default_launcher()
+    if config.getoption("--postgres"):
+        use_other_postgres(config.getoption("--postgres"))
     config.stash[_ENVIRONMENT] = dict(os.environ)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

