@@ -16,10 +16,10 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from seedtrust_ops.config.databases import DatabaseSettings
-from seedtrust_ops.database.engine import create_application_engine, is_connection_lost
+from seedtrust_ops.database.engine import application_url, create_application_engine, is_connection_lost
 from seedtrust_ops.orchestration.user_facing_failures import user_facing_failures
 from seedtrust_ops_tests.support.databases import postgres_folder
+from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.waiters import wait_until
 
 pytestmark = pytest.mark.usefixtures("child_processes")
@@ -90,12 +90,11 @@ def servers(postgres_server: URL) -> Iterator[tuple[Server, Server]]:
 
 
 @pytest.fixture
-def engine(servers: tuple[Server, Server]) -> Iterator[Engine]:
+def engine(servers: tuple[Server, Server], set_variables: SetVariables) -> Iterator[Engine]:
     """The application's engine for libpq's URL with both hosts."""
     hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
-    url = DatabaseSettings.read({"SEEDTRUST_DATABASE_URL": f"postgresql://postgres@{hosts}/postgres"}).application_url
-    assert url is not None
-    engine = create_application_engine(url)
+    set_variables(SEEDTRUST_DATABASE_URL=f"postgresql://postgres@{hosts}/postgres")
+    engine = create_application_engine(application_url())
     yield engine
     engine.dispose()
 
