@@ -327,11 +327,20 @@ def test_config_that_is_invalid_is_rejected_before_anything_runs(config: dict[st
         job.execute_in_process(run_config={"ops": {"process_huntington_batch": {"config": config}}})
 
 
-@pytest.mark.parametrize("batch_id", [-1, 2**31, 2**63 - 1, 2**63, 2**70])
-def test_batch_id_out_of_range_is_unknown(batch_id: int) -> None:
+@pytest.mark.parametrize(
+    ("batch_id", "sentence"),
+    [
+        (-1, "There is no batch -1"),
+        (2**31, f"There is no batch {2**31}"),
+        (2**63 - 1, f"There is no batch {2**63 - 1}"),
+        (2**63, f"batch_id is '{2**63}' and must be less than or equal to {2**63 - 1}. Nothing was done."),
+        (10**21 - 1, f"batch_id is '{10**21 - 1}' and must be less than or equal to {2**63 - 1}. Nothing was done."),
+    ],
+)
+def test_batch_id_that_no_batch_can_have_is_named(batch_id: int, sentence: str) -> None:
     result = process(batch_id)
     assert (result.success, result.attempts) == (False, 1)
-    assert f"There is no batch {batch_id}" in result.messages[0]
+    assert sentence in result.messages[0]
 
 
 @pytest.mark.parametrize("config", [{}, {"batch_id": 0}, {"batch_id": None}], ids=["missing", "default", "null"])
