@@ -133,14 +133,16 @@ MUTATIONS = (
         (
             Edit(
                 f"{TRANSFERS}/bank_feed.py",
-                "        else:\n            matches.unmatched.append("
-                "UnmatchedTransfer(transfer, _describe_problem(transfer, referenced.get(number or 0))))\n",
+                "        else:\n            matches.unmatched.append(\n"
+                "                UnmatchedTransfer("
+                "transfer, _describe_problem(transfer, referenced.get(number or 0)))\n"
+                "            )\n",
                 "",
             ),
         ),
     ),
     Mutation(
-        "a case without an active specialist is told to nobody",
+        "a case without an active specialist is known to nobody",
         (
             Edit(
                 "seedtrust_ops/domain/outbox/recipients.py",
@@ -149,8 +151,8 @@ MUTATIONS = (
             ),
             Edit(
                 f"{TRANSFERS}/failure_notices.py",
-                "    unknown = [one for one in current if not people[one.case_id]]\n",
-                "    unknown = []\n",
+                "    owed = [one for one in current if not people[one.case_id]]\n",
+                "    owed = []\n",
             ),
         ),
     ),
@@ -231,11 +233,19 @@ def run_mutation(environment: ChaosEnvironment, mutation: Mutation) -> MutationR
 
 def apply_edit(edit: Edit, copy: Path) -> None:
     """Apply one edit to the copy; its old text must occur exactly once."""
-    file = copy / edit.file
-    source = file.read_text()
+    (copy / edit.file).write_text(edited_source(edit, copy))
+
+
+def edited_source(edit: Edit, folder: Path) -> str:
+    """Return the file's text with the edit applied.
+
+    Raises:
+        AssertionError: if its old text does not occur exactly once.
+    """
+    source = (folder / edit.file).read_text()
     if source.count(edit.old) != 1:
         raise AssertionError(
             f"The text that the mutation replaces occurs {source.count(edit.old)} times in {edit.file}, but must occur "
             f"once; adapt the mutation to the code:\n{edit.old}"
         )
-    file.write_text(source.replace(edit.old, edit.new))
+    return source.replace(edit.old, edit.new)

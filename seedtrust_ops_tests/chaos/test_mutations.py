@@ -5,11 +5,20 @@ from pathlib import Path
 import pytest
 
 from seedtrust_ops_tests.chaos.environment import ChaosEnvironment
-from seedtrust_ops_tests.chaos.mutations import BASELINE, MUTATIONS, Edit, Mutation, apply_edit, run_mutation
+from seedtrust_ops_tests.chaos.mutations import (
+    BASELINE,
+    MUTATIONS,
+    Edit,
+    Mutation,
+    apply_edit,
+    edited_source,
+    run_mutation,
+)
 from seedtrust_ops_tests.support.tiers import long_version
 
 pytestmark = pytest.mark.timeout(900)
 ATTEMPTS = 3
+CHECKOUT = Path(__file__).parents[2]
 BY_HAND = "chaos/test_invariants.py::test_violation_is_detected"
 
 
@@ -26,6 +35,12 @@ def test_unchanged_product_has_no_violations(environment: ChaosEnvironment) -> N
     result = run_mutation(environment, BASELINE)
     assert result.detected_by == {}
     assert result.cases != {}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name.replace(" ", "-"))
+def test_mutation_fits_the_code(mutation: Mutation) -> None:
+    for edit in mutation.edits:
+        assert edited_source(edit, CHECKOUT) != (CHECKOUT / edit.file).read_text()
 
 
 def test_mutation_of_changed_code_fails_with_an_error(tmp_path: Path) -> None:
