@@ -161,7 +161,7 @@ def test_long_texts_are_cut_and_names_are_whole_in_every_format(
     assert [cell.value for cell in sheet[sheet.max_row]][2:5] == [name.strip(), row[3], row[4]]
     printed = "".join(page.extract_text() for page in PdfReader(io.BytesIO(files["pdf"])).pages)
     assert "…" in printed
-    assert "".join(name.replace("李", "[U+674E]").split()) in "".join(printed.split())
+    assert "".join(name.split()) in "".join(printed.split())
 
 
 FORMULA_CELLS = [

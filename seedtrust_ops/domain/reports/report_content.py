@@ -1,5 +1,6 @@
 """The content of a report in any format: title, typed columns, totals, and the query for its rows."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +10,12 @@ from typing import Any
 
 from sqlalchemy import Select
 
-from seedtrust_ops.formatting import format_dollars, strip_control_chars
+from seedtrust_ops.formatting import format_dollars
+
+JOINERS = "\u200c\u200d"
+"""Invisible, and part of how words are spelled in Persian, Hindi, Malayalam or Sinhala."""
+_UNKNOWN_LETTERS = ("Co", "Cn")
+"""The Unicode categories of characters that only some fonts have: for private use, or not yet assigned."""
 
 
 class ColumnType(StrEnum):
@@ -23,7 +29,7 @@ class ColumnType(StrEnum):
 
 @dataclass(frozen=True)
 class Column:
-    """One column; `width` is in characters."""
+    """One column; `width` is its width in a workbook, in characters."""
 
     title: str
     type: ColumnType
@@ -78,4 +84,14 @@ def format_value(column_type: ColumnType, value: Any) -> str:
         return f"{value:%b %d, %Y %H:%M}"
     if column_type is ColumnType.NUMBER and isinstance(value, int | Decimal):
         return f"{value:,}"
-    return strip_control_chars(str(value))
+    return _without_controls(str(value))
+
+
+def _without_controls(text: str) -> str:
+    """Return the text with a space in place of control characters, and with every letter that may be in a name."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one in JOINERS or unicodedata.category(one) in _UNKNOWN_LETTERS else " "
+        for one in text
+    )

@@ -97,10 +97,14 @@ def _write_headings(sheet: Worksheet, report: Report, formats: dict[str, Format]
     row = 3
     for row, total in enumerate(report.totals, 4):
         sheet.write_string(row, 0, total.title, formats["label"])
-        if total.type is ColumnType.MONEY:
-            _write_money(sheet, row, 1, total.value, formats["total money"], formats["total money"])
+        is_money = total.type is ColumnType.MONEY
+        cell_format = formats["total money" if is_money else "total number"]
+        # A number that is wider than its cell is shown as ####, and column B may be narrow.
+        sheet.merge_range(row, 1, row, 3, "", cell_format)
+        if is_money:
+            _write_money(sheet, row, 1, total.value, cell_format, cell_format)
         else:
-            sheet.write_number(row, 1, total.value, formats["total number"])
+            sheet.write_number(row, 1, total.value, cell_format)
     header = row + 2
     sheet.set_row(header, 20)
     for index, column in enumerate(report.columns):

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from seedtrust_ops.domain.reports.report_content import Column, ColumnType, Report, Total
 from seedtrust_ops.domain.reports.xlsx_writer import write_xlsx
+from seedtrust_ops_tests.domain.reports.names import NAMES
 
 LARGE = {
     10**15 - 1: 9_999_999_999_999.99,
@@ -22,7 +23,7 @@ LARGE = {
 }
 """What Excel shows of amounts in cents. It keeps 15 digits of a number."""
 TEXTS = [
-    "李小龍",
+    *NAMES.values(),
     "😀",
     " spaces ",
     "line\r\nbreak",
@@ -53,6 +54,12 @@ def write(folder: Path, column_type: ColumnType, values: list[Any], totals: tupl
 def test_large_amounts_keep_every_cent(tmp_path: Path, cents: int) -> None:
     sheet = write(tmp_path, ColumnType.MONEY, [cents], (Total("Balance", ColumnType.MONEY, cents),))
     assert sheet.cell(sheet.max_row, 1).value == sheet["B5"].value == LARGE[cents]
+
+
+def test_totals_have_space_beside_a_narrow_column(tmp_path: Path) -> None:
+    """Excel shows a number that is wider than its cell as ####."""
+    sheet = write(tmp_path, ColumnType.TEXT, ["x"], (Total("Balance", ColumnType.MONEY, 10**14),))
+    assert "B5:D5" in {str(merged) for merged in sheet.merged_cells.ranges}
 
 
 def test_texts_keep_every_character(tmp_path: Path) -> None:
