@@ -37,6 +37,8 @@ _RTL_NON_JOINER = re.compile(r"(?<=[\u0590-\u08ff])\u200c")
 """fpdf2 gives this mark the direction of the line, and would swap the halves of a Persian name in an English line. With
 a right-to-left mark in its place, the letters beside it are joined, which is how most people write such names."""
 _LETTER = re.compile(r"\[U\+[0-9A-F]{4,6}\]|.", re.DOTALL)
+_VOWEL_LETTERS = "\u0e33\u0eb3"
+"""Thai and Lao vowels that belong to the letter before them, and that Unicode does not count as marks."""
 _VIRAMA = 9
 """The combining class of the signs that join two consonants."""
 
@@ -158,7 +160,7 @@ def _letters(word: str) -> list[str]:
     for part in _LETTER.findall(word):
         is_joined = (
             unicodedata.category(part[0]).startswith("M")
-            or part in JOINERS
+            or part in JOINERS + _VOWEL_LETTERS
             or (letters and (letters[-1][-1] in JOINERS or unicodedata.combining(letters[-1][-1]) == _VIRAMA))
         )
         if letters and is_joined:
