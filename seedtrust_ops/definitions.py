@@ -26,6 +26,7 @@ from seedtrust_ops.jobs import (
 )
 from seedtrust_ops.monitoring import job_health_sensor, job_run_sensor
 from seedtrust_ops.orchestration.dagster_resources import resources
+from seedtrust_ops.orchestration.executor import in_process
 
 defs = dg.Definitions.merge(
     process_huntington_batch.defs,
@@ -47,5 +48,6 @@ defs = dg.Definitions.merge(
     examples.defs,
     job_run_sensor.defs,
     job_health_sensor.defs,
-    dg.Definitions(resources=resources()),
+    # The executor of runs of no listed job, such as those launched from an asset's page.
+    dg.Definitions(resources=resources(), executor=in_process),
 )

@@ -101,6 +101,11 @@ def test_jobs_schedules_and_sensors_have_full_metadata(repository: dg.Repository
     )
 
 
+def test_every_run_executes_in_its_own_process(repository: dg.RepositoryDefinition) -> None:
+    # Runs launched from an asset's page included: Dagster's default starts a process for each step of theirs.
+    assert {job.executor_def.name for job in repository.get_all_jobs()} == {"in_process"}
+
+
 def test_ops_have_a_description_and_a_kind(repository: dg.RepositoryDefinition) -> None:
     ops = {
         node.name: node.definition

@@ -23,6 +23,7 @@ from seedtrust_ops.errors import InputError
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, StorageResource
 from seedtrust_ops.orchestration.job_factory import job_asset, job_asset_check, single_asset_job
 from seedtrust_ops.orchestration.metadata import balance_metadata, violations_table
+from seedtrust_ops.orchestration.partitions import partitions_of_run
 from seedtrust_ops.orchestration.schedules import office_today, weekly_schedule
 from seedtrust_ops.orchestration.shadow_runs import ShadowRun
 
@@ -83,12 +84,14 @@ def account_balances(
 
 
 def _week(context: dg.AssetExecutionContext) -> str:
+    """Return the last complete week; raises `WeekNotAvailable` if the run was launched for any other."""
     available = last_complete_week(office_today())
-    requested = context.partition_key if context.has_partition_key else available
-    if requested != available:
+    past = [week for week in partitions_of_run(context, WEEKS) if week != available]
+    if past:
+        weeks = f"the week of {past[0]}" if len(past) == 1 else f"{len(past)} weeks from {past[0]} to {past[-1]}"
         raise WeekNotAvailable(
-            f"Cannot write the balances for the week of {requested}: only today's balances are known. Launch the "
-            f"partition {available} instead."
+            f"Cannot write the balances for {weeks}: only today's balances are known. Nothing was written. Launch the "
+            f"partition {available} alone instead."
         )
     return available
 

@@ -4,24 +4,26 @@ It materializes a daily-partitioned asset with the checks `agrees_with_bank` and
 money and changes no status.
 """
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
 
 from seedtrust_ops.config import get_settings
-from seedtrust_ops.domain.reconciliation.bank_comparison import Reconciliation, reconcile_day
+from seedtrust_ops.domain.reconciliation.bank_comparison import Reconciliation, add_up, reconcile_day
 from seedtrust_ops.domain.reconciliation.daily_batches import read_day, read_month
 from seedtrust_ops.domain.reconciliation.unknown_at_bank import UnknownAtBank, read_unknown
 from seedtrust_ops.formatting import format_dollars, pluralize
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource, HuntingtonResource
 from seedtrust_ops.orchestration.job_factory import job_asset, job_asset_check, single_asset_job
 from seedtrust_ops.orchestration.metadata import (
-    format_date,
+    format_days,
     reconciliation_metadata,
     transfer_day_metadata,
     unknown_at_bank_metadata,
 )
+from seedtrust_ops.orchestration.partitions import materialize_each, partitions_of_run
 from seedtrust_ops.orchestration.schedules import daily_schedule, office_today
 from seedtrust_ops.ports.bank import BankInquiryFailed, BankUnauthorized
 
@@ -47,8 +49,15 @@ def day_before(day: date) -> str:
 def huntington_transfers(
     context: dg.AssetExecutionContext, database: DatabaseResource
 ) -> dg.MaterializeResult[dict[str, Any]]:
-    """Count a day's batches, and draw a chart of the thirty days up to it."""
-    day, zone = _day(context), get_settings().location.timezone
+    """Count each day's batches, and draw a chart of the thirty days up to it."""
+    days = [day.isoformat() for day in _days(context)]
+    return materialize_each(context, days, lambda day: _show_day(context, database, date.fromisoformat(day)))
+
+
+def _show_day(
+    context: dg.AssetExecutionContext, database: DatabaseResource, day: date
+) -> dg.MaterializeResult[dict[str, Any]]:
+    zone = get_settings().location.timezone
     with database.sessions()() as session:
         # Several statements read totals and rows, so they must see the same snapshot.
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
@@ -80,14 +89,16 @@ def huntington_transfers(
 def huntington_transfers_check(
     context: dg.AssetCheckExecutionContext, database: DatabaseResource, huntington: HuntingtonResource
 ) -> dg.AssetCheckResult:
-    """Compare every transaction of a day with the bank."""
-    day = _day(context.op_execution_context)
+    """Compare every transaction of each day with the bank."""
+    days, zone = _days(context.op_execution_context), get_settings().location.timezone
     huntington.settings  # noqa: B018  a missing variable must stop the job, not look like a bank that is down
+    compared: list[Reconciliation] = []
     try:
-        compared = reconcile_day(database.sessions(), huntington.open, day, get_settings().location.timezone)
+        for day in days:
+            compared.append(reconcile_day(database.sessions(), huntington.open, day, zone))  # noqa: PERF401
     except (BankInquiryFailed, BankUnauthorized) as error:
-        return _not_checked(str(error), day)
-    return _check_result(compared, day)
+        return _not_checked(str(error), days[len(compared) :])
+    return _check_result(add_up(compared), days)
 
 
 @job_asset_check(
@@ -123,37 +134,39 @@ def _describe_unknown(unknown: UnknownAtBank) -> str:
     return "Every transfer that the bank has reported is explained."
 
 
-def _day(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> date:
-    """Return the requested day, or yesterday if none was requested."""
-    return date.fromisoformat(context.partition_key if context.has_partition_key else day_before(office_today()))
+def _days(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> list[date]:
+    """Return the requested days, or yesterday if none was requested."""
+    keys = partitions_of_run(context, DAYS) or [day_before(office_today())]
+    return [date.fromisoformat(key) for key in keys]
 
 
-def _check_result(compared: Reconciliation, day: date) -> dg.AssetCheckResult:
+def _check_result(compared: Reconciliation, days: Sequence[date]) -> dg.AssetCheckResult:
     if compared.agrees:
         description = (
-            f"The bank agrees on all {compared.transactions} transactions of {format_date(day)}: "
+            f"The bank agrees on all {compared.transactions} transactions of {format_days(days)}: "
             f"{format_dollars(compared.local_cents)} was sent."
         )
     else:
         description = (
             f"The bank or the ledger disagrees on {len(compared.differences)} of {compared.transactions} transactions "
-            f"of {format_date(day)}. See the last run of auto_heal_huntington_batches; resolve remaining differences "
+            f"of {format_days(days)}. See the last run of auto_heal_huntington_batches; resolve remaining differences "
             "with Huntington."
         )
     return dg.AssetCheckResult(
         passed=compared.agrees,
         severity=dg.AssetCheckSeverity.ERROR,
         description=description,
-        metadata=reconciliation_metadata(compared, day),
+        metadata=reconciliation_metadata(compared, days),
     )
 
 
-def _not_checked(error: str, day: date) -> dg.AssetCheckResult:
+def _not_checked(error: str, days: Sequence[date]) -> dg.AssetCheckResult:
+    was, these = ("was", "this day") if len(days) == 1 else ("were", "these days")
     return dg.AssetCheckResult(
         passed=False,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"The bank could not be queried, so {format_date(day)} was not checked. {error} Materialize "
-        "this day again once the bank responds.",
+        description=f"The bank could not be queried, so {format_days(days)} {was} not checked. {error} Materialize "
+        f"{these} again once the bank responds.",
     )
 
 

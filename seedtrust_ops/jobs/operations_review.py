@@ -14,6 +14,7 @@ from seedtrust_ops.formatting import format_dollars, pluralize
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
 from seedtrust_ops.orchestration.job_factory import job_asset, single_asset_job
 from seedtrust_ops.orchestration.metadata import weekly_review_metadata
+from seedtrust_ops.orchestration.partitions import materialize_each, partitions_of_run
 from seedtrust_ops.orchestration.schedules import Weekday, last_weekday, office_today, weekly_schedule
 
 NAME = "operations_review"
@@ -40,8 +41,14 @@ def last_complete_week(day: date) -> str:
 def operations_week(
     context: dg.AssetExecutionContext, database: DatabaseResource
 ) -> dg.MaterializeResult[dict[str, Any]]:
-    """Compute the week's figures and draw the chart."""
-    key = context.partition_key if context.has_partition_key else last_complete_week(office_today())
+    """Compute each week's figures and draw its chart."""
+    weeks = partitions_of_run(context, WEEKS) or [last_complete_week(office_today())]
+    return materialize_each(context, weeks, lambda week: _review_week(context, database, week))
+
+
+def _review_week(
+    context: dg.AssetExecutionContext, database: DatabaseResource, key: str
+) -> dg.MaterializeResult[dict[str, Any]]:
     with database.sessions()() as session:
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         week = load_week(session, date.fromisoformat(key), get_settings().location.timezone)

@@ -25,8 +25,8 @@ from seedtrust_ops.orchestration.executor import in_process
 from seedtrust_ops.orchestration.shadow_runs import OpContext, ShadowRule, is_in_shadow_mode, run_in_shadow_mode
 from seedtrust_ops.orchestration.user_facing_failures import RETRIES, user_facing_failures
 
-# Dagster warns at every use that owners of jobs, schedules and sensors are beta; the pinned version supports them.
-warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.BetaWarning)
+# Dagster warns at every use that owners and backfill policies are beta; the pinned version supports them.
+warnings.filterwarnings("ignore", message="Parameter `(owners|backfill_policy)`", category=dg.BetaWarning)
 
 
 SHADOW_LABEL = "In shadow mode"
@@ -131,7 +131,12 @@ def single_op_job(
 
 
 def job_asset(
-    job: str, *, name: str, shadow: ShadowRule | None, **options: Any
+    job: str,
+    *,
+    name: str,
+    shadow: ShadowRule | None,
+    partitions_def: dg.PartitionsDefinition[str] | None = None,
+    **options: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Make the asset `name` of the decorated function, as `single_op_job` makes a job of one.
 
@@ -139,6 +144,8 @@ def job_asset(
         job: the name of the job that materializes it.
         name: the asset's name.
         shadow: what a run decides in shadow mode, without materializing the asset; None if the function only reads.
+        partitions_def: its days or weeks, if it has any. A backfill of several is one run, which must do each
+            (`partitions`): a run for each would fill the queue.
         options: what else `dagster.asset` takes; the group, owners, tags and retries follow from the job.
     """
 
@@ -157,6 +164,8 @@ def job_asset(
             retry_policy=RETRIES,
             output_required=shadow is None,
             metadata=_describe_shadow_mode(shadow),
+            partitions_def=partitions_def,
+            backfill_policy=dg.BackfillPolicy.single_run() if partitions_def is not None else None,
             **owners_and_tags(job),
             **options,
         )(body)

@@ -296,11 +296,11 @@ def _batch_row(one: DailyBatch) -> tuple[object, ...]:
     )
 
 
-def reconciliation_metadata(compared: Reconciliation, day: date) -> Metadata:
-    """Return our total and the bank's total for a day, and each transaction on which they or the ledger differ."""
+def reconciliation_metadata(compared: Reconciliation, days: Sequence[date]) -> Metadata:
+    """Return our total and the bank's total for the days, and each transaction on which they or the ledger differ."""
     differences = compared.differences
     return {
-        "Day": dg.MetadataValue.text(format_date(day)),
+        "Day" if len(days) == 1 else "Days": dg.MetadataValue.text(format_days(days)),
         "Transactions compared": dg.MetadataValue.int(compared.transactions),
         "Sent according to SeedTrust": dg.MetadataValue.text(format_dollars(compared.local_cents)),
         "Sent according to the bank": dg.MetadataValue.text(format_dollars(compared.bank_cents)),
@@ -403,6 +403,11 @@ def weekly_review_metadata(week: WeeklyFigures) -> Metadata:
 def format_date(day: date) -> str:
     """Return a date in full: Monday, November 23, 2026."""
     return f"{day:%A, %B} {day.day}, {day.year}"
+
+
+def format_days(days: Sequence[date]) -> str:
+    """Return one day or consecutive ones: Monday, November 23, 2026 to Tuesday, November 24, 2026."""
+    return format_date(days[0]) if len(days) == 1 else f"{format_date(days[0])} to {format_date(days[-1])}"
 
 
 def _sparkline(cents: Sequence[int]) -> str:

@@ -58,6 +58,11 @@ def run(name: str, run_config: dict[str, Any] | None = None, instance: dg.Dagste
     )
 
 
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """Return the tags of a run that Dagster launches for a backfill of these partitions."""
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+
+
 def _message(error: Any) -> str:
     """Return the message that a person reads, without the text that Dagster adds if the attempt can be retried."""
     while "Failure: " not in error.message and error.cause is not None:

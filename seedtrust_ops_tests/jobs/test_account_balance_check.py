@@ -1,7 +1,7 @@
 """The weekly balance check: its file, its figures, its alerts and the four accounting checks."""
 
 import threading
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -18,6 +18,7 @@ from seedtrust_ops.jobs.account_balance_check import WEEKS, account_balance_chec
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.sandbox.stack import ExternalServices
 from seedtrust_ops.tables import Account, BalanceAlert, Case
+from seedtrust_ops_tests.jobs.job_runner import range_tags
 from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
 
@@ -177,11 +178,32 @@ def test_failed_check_notifies_people_until_it_passes(company: Company, jobs_env
     assert company.open_alerts() == []
 
 
-def test_past_week_cannot_be_written(company: Company, jobs_environment: dict[str, str]) -> None:
-    result = run("2026-01-04")
+@pytest.mark.parametrize(
+    ("first", "last", "refused"),
+    [
+        ("2026-01-04", "2026-01-04", "the week of 2026-01-04: only"),
+        ("2026-01-04", "2026-01-18", "3 weeks from 2026-01-04 to 2026-01-18: only"),
+        # Neither is this week written, or the run would have succeeded for some weeks and failed for others.
+        (last_complete_week(office_today() - timedelta(days=7)), WEEK, "the week of 20"),
+    ],
+)
+def test_past_weeks_cannot_be_written(
+    company: Company,
+    jobs_environment: dict[str, str],
+    external_services: ExternalServices,
+    first: str,
+    last: str,
+    refused: str,
+) -> None:
+    before = external_services.storage.keys("balances/")
+    job = defs.resolve_job_def("account_balance_check")
+    result = job.execute_in_process(tags=range_tags(first, last), raise_on_error=False)
     assert not result.success
     (failure,) = [event for event in result.all_events if event.is_step_failure]
-    assert "Cannot write the balances for the week of 2026-01-04" in str(failure.step_failure_data.user_failure_data)
+    message = str(failure.step_failure_data.user_failure_data)
+    assert f"Cannot write the balances for {refused}" in message
+    assert f"Launch the partition {WEEK} alone instead." in message
+    assert external_services.storage.keys("balances/") == before
 
 
 def test_missing_bucket_fails_the_run_with_a_readable_message(

@@ -13,10 +13,11 @@ from seedtrust_ops.definitions import defs
 from seedtrust_ops.domain.reconciliation.daily_batches import CHART_DAYS, read_day, read_month
 from seedtrust_ops.domain.transfers.attempts import idempotency_key
 from seedtrust_ops.jobs.huntington_reconciliation import NAME, day_before, huntington_reconciliation_schedule
+from seedtrust_ops.orchestration.metadata import format_date
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.sandbox.bank.process import BankProcess
 from seedtrust_ops.tables import Alert, HuntingtonTransaction, LedgerEntry, UnknownTransfer
-from seedtrust_ops_tests.jobs.job_runner import process
+from seedtrust_ops_tests.jobs.job_runner import process, range_tags
 from seedtrust_ops_tests.jobs.job_runner import run as run_job
 from seedtrust_ops_tests.support.all_jobs import LONG_TIMEOUTS
 from seedtrust_ops_tests.support.environment import SetVariables
@@ -118,6 +119,33 @@ def test_day_links_its_batches_to_their_runs_and_the_bank_agrees(
     assert str(evaluation.description).startswith("The bank agrees on all 5 transactions of ")
     assert str(evaluation.description).endswith(f"{office_today().year}: $1,200.53 was sent.")
     assert open_alerts(company) == []
+
+
+def test_range_shows_each_day_and_compares_all_of_them(company: Company, sent_ids: list[int]) -> None:
+    today = office_today()
+    days = [str(today - timedelta(days=back)) for back in (2, 1, 0)]
+    earlier = company.transaction(
+        company.batch([], status="completed", queued_at=datetime.now(ZoneInfo(NEW_YORK)) - timedelta(days=1)),
+        None,
+        4_200,
+        status="completed",
+    )
+    set_row(company, sent_ids[1], status="failed", failure_reason="timeout")
+    job = defs.resolve_job_def(NAME)
+    result = job.execute_in_process(tags=range_tags(days[0], days[-1]), raise_on_error=False)
+    assert result.success
+    shown = {
+        one.partition: (one.metadata["Transactions"].value, one.metadata["Money sent"].value)
+        for one in result.asset_materializations_for_node("huntington_transfers")
+    }
+    assert shown == {days[0]: (0, "$0.00"), days[1]: (1, "$42.00"), days[2]: (3, "$1,000.03")}
+    assert result.output_for_node("huntington_transfers") == {"partitions": 3, "first": days[0], "last": days[2]}
+    evaluation = check_of(result)
+    assert not evaluation.passed
+    assert evaluation.metadata["Transactions compared"].value == 4
+    table = differences_table(evaluation)
+    assert [f"| {one} |" in table for one in (sent_ids[1], earlier)] == [True, True]
+    assert sorted(open_alerts(company)) == days[1:]
 
 
 def recorded_as_failed(company: Company, _bank: BankProcess, transaction_id: int) -> None:
@@ -222,6 +250,18 @@ def test_bank_outage_is_reported_and_the_check_does_not_pass(
     assert evaluation.severity is dg.AssetCheckSeverity.WARN
     assert str(evaluation.description).startswith("The bank could not be queried, so ")
     assert open_alerts(company) == []
+
+
+def test_range_names_the_days_that_an_outage_left_unchecked(
+    company: Company, sent_ids: list[int], set_variables: SetVariables, closed_port: int, no_retry_delays: None
+) -> None:
+    set_variables(HUNTINGTON_API_URL=f"http://127.0.0.1:{closed_port}")
+    today = office_today()
+    tags = range_tags(day_before(today), str(today))
+    result = defs.resolve_job_def(NAME).execute_in_process(tags=tags, raise_on_error=False)
+    # Yesterday has no transaction to ask the bank about.
+    description = str(check_of(result).description)
+    assert description.startswith(f"The bank could not be queried, so {format_date(today)} was not checked.")
 
 
 def test_missing_variable_fails_the_run_and_is_not_a_bank_outage(company: Company, set_variables: SetVariables) -> None:

@@ -12,6 +12,7 @@ from seedtrust_ops.domain.operations_review.weekly_figures import DailyFigures, 
 from seedtrust_ops.jobs.operations_review import NAME, WEEKS, last_complete_week, operations_review_schedule
 from seedtrust_ops.orchestration.schedules import office_today
 from seedtrust_ops.tables import Alert, JobRun, LedgerEntry, ReportRequest
+from seedtrust_ops_tests.jobs.job_runner import range_tags
 from seedtrust_ops_tests.support.case_factory import CaseFactory
 from seedtrust_ops_tests.support.factories import Company
 
@@ -109,6 +110,18 @@ def test_asset_shows_the_week_as_a_chart_and_tables() -> None:
     assert (shown["Money moved"], shown["Money moved (dollars)"]) == ("$22.00", 22.0)
     assert "| Tue 3 | 4 | 1 | 1 | $25.00 | $11.00 | $0.50 | 2 | 2m |" in str(shown["By day"])
     assert "| report&#95;generation | 3 | 3 | 0 | 90s |" in str(shown["By job"])
+
+
+@pytest.mark.usefixtures("week_data", "bank_environment")
+def test_range_shows_each_week() -> None:
+    result = defs.resolve_job_def(NAME).execute_in_process(
+        tags=range_tags("2026-02-23", "2026-03-09"), raise_on_error=False
+    )
+    assert result.success
+    runs = {
+        one.partition: one.metadata["Runs"].value for one in result.asset_materializations_for_node("operations_week")
+    }
+    assert (len(runs), runs["2026-03-02"]) == (3, 7)
 
 
 @pytest.mark.usefixtures("bank_environment")

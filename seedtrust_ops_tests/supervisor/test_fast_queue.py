@@ -3,73 +3,20 @@
 Everything is queued while the worker is down, so that the result does not depend on timing.
 """
 
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.remote_origin import InProcessCodeLocationOrigin
-from dagster._core.test_utils import InProcessTestWorkspaceLoadTarget, create_run_for_test
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
-from dagster._core.workspace.context import BaseWorkspaceRequestContext, WorkspaceProcessContext
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import environment_for_child
 from seedtrust_ops.monitoring.job_run_mapper import status_of
 from seedtrust_ops.tables import JobRun
+from seedtrust_ops_tests.supervisor.queueing_worker import open_workspace, submit_run, worker
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome
 from seedtrust_ops_tests.support.waiters import wait_until
 
 LEAST_SEVERE_FIRST = ["off_site_tracking", "account_balance_reminders", "case_close_reminders", "dr_auto_approval"]
-# Same location name as the worker's: Dagster's launcher uses the code server of the location that a run names.
-CODE = InProcessCodeLocationOrigin(
-    LoadableTargetOrigin(module_name="seedtrust_ops.definitions"), location_name="seedtrust_ops"
-)
-
-
-@contextmanager
-def worker(home: DagsterHome, variables: Mapping[str, str], log: Path) -> Iterator[None]:
-    """Run `seedtrust-ops worker` with every schedule and sensor off, except those that are always on."""
-    command = [sys.executable, "-m", "seedtrust_ops.cli.main", "worker"]
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command,
-            env=environment_for_child(dict(variables) | home.variables | {"DEV_ENV": "1"}),
-            stdout=output,
-            stderr=output,
-        )
-        try:
-            yield
-        except BaseException:
-            sys.stderr.write(log.read_text())
-            raise
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(100)
-
-
-def submit_run(
-    instance: dg.DagsterInstance, workspace: BaseWorkspaceRequestContext, job_name: str, **changes: Any
-) -> str:
-    """Queue a run of the job with the job's own run tags; return its id."""
-    (location,) = workspace.code_locations
-    job = location.get_repository("__repository__").get_full_job(job_name)
-    run = create_run_for_test(
-        instance,
-        job_name=job_name,
-        run_config=changes.get("run_config"),
-        tags=dict(job.run_tags),
-        remote_job_origin=job.get_remote_origin(),
-        job_code_origin=job.get_python_origin(),
-    )
-    instance.submit_run(run.run_id, workspace)
-    return run.run_id
 
 
 @pytest.mark.usefixtures("daemon_processes")
@@ -85,8 +32,7 @@ def test_queue_starts_most_severe_run_first_after_downtime(
     text = settings.read_text()
     assert "max_concurrent_runs: 10" in text
     settings.write_text(text.replace("max_concurrent_runs: 10", "max_concurrent_runs: 1"))
-    with WorkspaceProcessContext(instance, InProcessTestWorkspaceLoadTarget(CODE)) as process:
-        workspace = process.create_request_context()
+    with open_workspace(instance) as workspace:
         waiting = [submit_run(instance, workspace, name) for name in LEAST_SEVERE_FIRST]
         expired = submit_run(instance, workspace, "auto_heal_huntington_batches")
         dagster_home.backdate_run(expired, 3600)

@@ -66,7 +66,7 @@ class BankDifference:
 
 @dataclass
 class Reconciliation:
-    """The result for one day: the transactions compared, cents sent and not returned on both sides, and differences."""
+    """The result for some days: the transactions compared, cents sent and not returned on both sides, differences."""
 
     transactions: int = 0
     local_cents: int = 0
@@ -87,6 +87,17 @@ class Reconciliation:
         if not local.agrees_with(bank_cents) or not is_readable:
             statuses = [transfer.status.value for transfer in transfers] + ([] if is_readable else [UNREADABLE])
             self.differences.append(BankDifference(local, " and ".join(statuses) or UNKNOWN_TO_BANK, bank_cents))
+
+
+def add_up(days: Iterable[Reconciliation]) -> Reconciliation:
+    """Return the results of several days as one."""
+    total = Reconciliation()
+    for day in days:
+        total.transactions += day.transactions
+        total.local_cents += day.local_cents
+        total.bank_cents += day.bank_cents
+        total.differences += day.differences
+    return total
 
 
 def sent_cents(transfer: BankTransfer) -> int:
