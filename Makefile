@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup check test test-fast test-slow test-dagster test-postgres browser pgbouncer bench demo dev chaos format lock audit clean
 
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 LOCK := $(wildcard requirements/*.txt)
 COMPILE := $(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib || echo "Python compiles the rest when it is imported."
 
@@ -24,9 +24,9 @@ COMPILE := $(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib || echo 
 # of pip's time.
 define install
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing the packages of requirements/$(1).txt ..."
+	@echo "Installing the packages of requirements/$(1).txt, which pip lists as it goes:"
 	@$(PIP) --require-hashes --no-deps --only-binary :all: --requirement requirements/$(1).txt
-	@PYTHONWARNINGS=ignore $(PIP) --no-deps --no-build-isolation --editable .
+	@PYTHONWARNINGS=ignore $(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@$(COMPILE)
 endef
 
@@ -86,7 +86,7 @@ $(VENV)/.dagster-ready: pyproject.toml $(LOCK)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@sed -n 's/^\([a-z0-9].*\) \\$$/\1/p' $(LOCK) | grep -vE '^(dagster|tomlkit)' > $(VENV)/constraints.txt
 	@echo "Installing Dagster $(VERSION) and the other dependencies into $(VENV) ..."
-	@$(PIP) --constraint $(VENV)/constraints.txt 'dagster==$(VERSION)' --editable '.[sandbox,development]'
+	@$(PIP) --quiet --constraint $(VENV)/constraints.txt 'dagster==$(VERSION)' --editable '.[sandbox,development]'
 	@$(COMPILE)
 	@touch $@
 
@@ -110,8 +110,9 @@ pgbouncer:
 demo: $(DEMO_READY)
 	$(BIN)/seedtrust-ops demo
 
+# `make dev VERBOSE=1` prints every line of the programs.
 dev: $(DEMO_READY)
-	$(BIN)/seedtrust-ops dev
+	$(BIN)/seedtrust-ops dev $(if $(VERBOSE),--verbose)
 
 # Every crash, fault and race, as a table in docs/safety.md with the date and the seed.
 SEED ?= 1
@@ -121,7 +122,7 @@ chaos: setup
 # SeedTrust Ops compared with stock Dagster and Huey, about 35 minutes: bench/results.md. PARTS="a c" measures only those
 # parts and keeps the others; LARGE=1 adds 10,000 transactions and 1,000,000 rows and takes an hour and a half.
 bench: setup
-	@$(PIP) --require-hashes --no-deps --only-binary :all: --requirement requirements/bench.txt
+	@$(PIP) --quiet --require-hashes --no-deps --only-binary :all: --requirement requirements/bench.txt
 	$(BIN)/python -m bench $(PARTS) $(if $(LARGE),--large)
 
 # Pins every version and hash in requirements/: `make lock UPGRADE="--upgrade-package NAME"`. Needs uv.
@@ -130,7 +131,7 @@ lock:
 
 # The pinned versions against known vulnerabilities. Where no advisories can be reached, it says so.
 audit: setup
-	@$(PIP) --require-hashes --no-deps --only-binary :all: --requirement requirements/audit.txt
+	@$(PIP) --quiet --require-hashes --no-deps --only-binary :all: --requirement requirements/audit.txt
 	@$(BIN)/python requirements/audit.py
 
 clean:

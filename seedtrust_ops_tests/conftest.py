@@ -22,6 +22,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
+from seedtrust_ops.config import ignore_running_sandbox
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import create_application_engine
 from seedtrust_ops.migrations.migrator import migrate
@@ -87,6 +88,8 @@ def pytest_configure(config: pytest.Config) -> None:
     as SIGINT.
     """
     _keep_temporary_files_in_memory()
+    # A developer may be running one.
+    ignore_running_sandbox()
     if config.getoption("--launcher") == "default":
         use_default_launcher()
     if config.getoption("--postgres"):

@@ -120,8 +120,10 @@ def sandbox() -> None:
 
     It starts a bank, mail server, S3, PostHog and internal API, and prints the environment variables to reach them.
     """
+    from seedtrust_ops.config import ignore_running_sandbox
     from seedtrust_ops.sandbox.dev import run_sandbox
 
+    ignore_running_sandbox()
     run_sandbox()
 
 
@@ -133,8 +135,10 @@ def demo(
 
     It runs on a temporary sandbox of its own, and ends by comparing the bank's records with SeedTrust's ledger.
     """
+    from seedtrust_ops.config import ignore_running_sandbox
     from seedtrust_ops.sandbox.demo.report import run_demo
 
+    ignore_running_sandbox()
     raise typer.Exit(run_demo(short=short))
 
 
@@ -150,8 +154,10 @@ def gameday(
     It causes one incident after another, and verifies that each is detected, that people are notified, that the
     system recovers, and that every cent is accounted for.
     """
+    from seedtrust_ops.config import ignore_running_sandbox
     from seedtrust_ops.sandbox.gameday.report import run_gameday
 
+    ignore_running_sandbox()
     raise typer.Exit(run_gameday(only or (), as_json=as_json))
 
 
@@ -167,14 +173,20 @@ def dev(
         int | None,
         typer.Option(min=1, max=65_535, help="The port of the Dagster UI.", show_default="3000, or any free port"),
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print every line of the programs, not only runs, alerts and errors.")
+    ] = False,
 ) -> None:
     """Run everything on this laptop until Ctrl-C.
 
-    It starts the embedded database with sample data, the sandbox, the Dagster UI and the worker.
+    It starts the embedded database with sample data, the sandbox, the Dagster UI and the worker. Meanwhile, commands in
+    other shells of this user use them too, unless a database, the bank, the mail server or the bucket is set there.
     """
+    from seedtrust_ops.config import ignore_running_sandbox
     from seedtrust_ops.sandbox.dev import run_dev
 
-    run_dev(with_worker=worker, port=port)
+    ignore_running_sandbox()
+    run_dev(with_worker=worker, port=port, verbose=verbose)
 
 
 @app.command(rich_help_panel=DEPLOYMENT)

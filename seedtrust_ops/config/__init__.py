@@ -12,6 +12,8 @@ from seedtrust_ops.config.settings import (
     dagster_home,
     environment_for_child,
     get_settings,
+    ignore_running_sandbox,
+    overridden_variables,
     replace_environment,
 )
 
@@ -24,5 +26,7 @@ __all__ = [
     "dagster_home",
     "environment_for_child",
     "get_settings",
+    "ignore_running_sandbox",
+    "overridden_variables",
     "replace_environment",
 ]

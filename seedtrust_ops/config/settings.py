@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator
@@ -30,7 +31,8 @@ from seedtrust_ops.config.external_services import (
     PostHogSettings,
     StorageSettings,
 )
-from seedtrust_ops.config.settings_base import SettingsGroup
+from seedtrust_ops.config.running_sandbox import find_running_sandbox, is_unconfigured
+from seedtrust_ops.config.settings_base import SettingsGroup, VariablesMissing
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.job_policies import JOB_POLICIES, job_policy
 
@@ -245,11 +247,28 @@ class FieldKeySettings(SettingsGroup):
         return keys
 
 
+Group = TypeVar("Group", bound=SettingsGroup)
+
+
 class Settings:
     """All groups of settings; each is read from `environment` on first access and then kept."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
+
+    def _read_or_say_what_to_start(self, group: type[Group]) -> Group:
+        """Read a group that a sandbox would supply; raises `ConfigurationError`."""
+        try:
+            return group.read(self._environment)
+        except VariablesMissing as error:
+            if not is_unconfigured(self._environment):
+                raise
+            *others, last = (f"{name} ({purpose})" for name, purpose in error.purposes.items())
+            missing = f"{', '.join(others)} and {last}" if others else last
+            raise ConfigurationError(
+                "Nothing is configured here and no sandbox is running, so start one with `make dev` in another "
+                f"terminal, or set {missing}."
+            ) from None
 
     @cached_property
     def location(self) -> LocationSettings:
@@ -261,7 +280,7 @@ class Settings:
 
     @cached_property
     def huntington(self) -> HuntingtonSettings:
-        return HuntingtonSettings.read(self._environment)
+        return self._read_or_say_what_to_start(HuntingtonSettings)
 
     @cached_property
     def transfers(self) -> TransferSettings:
@@ -269,23 +288,23 @@ class Settings:
 
     @cached_property
     def field_keys(self) -> FieldKeySettings:
-        return FieldKeySettings.read(self._environment)
+        return self._read_or_say_what_to_start(FieldKeySettings)
 
     @cached_property
     def mail(self) -> MailSettings:
-        return MailSettings.read(self._environment)
+        return self._read_or_say_what_to_start(MailSettings)
 
     @cached_property
     def storage(self) -> StorageSettings:
-        return StorageSettings.read(self._environment)
+        return self._read_or_say_what_to_start(StorageSettings)
 
     @cached_property
     def cloudfront(self) -> CloudFrontSettings:
-        return CloudFrontSettings.read(self._environment)
+        return self._read_or_say_what_to_start(CloudFrontSettings)
 
     @cached_property
     def internal_api(self) -> InternalApiSettings:
-        return InternalApiSettings.read(self._environment)
+        return self._read_or_say_what_to_start(InternalApiSettings)
 
     @cached_property
     def posthog(self) -> PostHogSettings:
@@ -324,10 +343,34 @@ class Settings:
         return WatchdogSettings.read(self._environment)
 
 
+_may_use_running_sandbox = True
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """Return this process's settings, the same object until `replace_environment`."""
-    return Settings(os.environ)
+    """Return this process's settings, the same object until `replace_environment`.
+
+    If nothing is configured, they are those of the sandbox that this user is running, if any.
+    """
+    sandbox = find_running_sandbox(os.environ) if _may_use_running_sandbox else {}
+    if not sandbox:
+        return Settings(os.environ)
+    # boto3 reads its own variables from the process.
+    os.environ.update({name: value for name, value in sandbox.items() if name.startswith("AWS_")})
+    # A copy, so that what is set later in this process cannot add a real database to the sandbox's bank.
+    return Settings({**os.environ, **sandbox})
+
+
+def ignore_running_sandbox() -> None:
+    """Let this process have its own variables alone: it starts a sandbox itself, or tests one."""
+    global _may_use_running_sandbox
+    _may_use_running_sandbox = False
+    get_settings.cache_clear()
+
+
+def overridden_variables(changes: Mapping[str, str]) -> list[str]:
+    """Return the names of this process's variables that have another value in `changes`."""
+    return sorted(name for name, value in changes.items() if os.environ.get(name, "") not in ("", value))
 
 
 def environment_for_child(changes: Mapping[str, str], *, defaults: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -18,6 +18,19 @@ MAX_NUMBER = 1_000_000_000
 _ADDRESS = re.compile(r"[!-?A-~]+@[!-?A-~]+")
 
 
+class VariablesMissing(ConfigurationError):
+    """Environment variables are missing, and nothing else is wrong.
+
+    Args:
+        message: a sentence about each.
+        purposes: what each of them is, by its name.
+    """
+
+    def __init__(self, message: str, purposes: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.purposes = purposes
+
+
 class SettingsGroup(BaseModel):
     """Environment variables that are needed together; reading the group validates all of them."""
 
@@ -28,6 +41,7 @@ class SettingsGroup(BaseModel):
         """Return the group's values from these environment variables; an empty one counts as not set.
 
         Raises:
+            VariablesMissing: if variables are missing and none is invalid.
             ConfigurationError: for each missing or invalid variable, its name, its purpose and what is wrong; and for
                 each by which data would reach another machine unencrypted, unless SEEDTRUST_ALLOW_PLAINTEXT is 1.
         """
@@ -35,9 +49,13 @@ class SettingsGroup(BaseModel):
         try:
             group = cls.model_validate(variables)
         except ValidationError as error:
-            messages = [cls._describe(problem) for problem in error.errors(include_input=False)]
+            problems = error.errors(include_input=False)
+            message = " ".join(map(cls._describe, problems))
             # `from None`: pydantic's own message repeats the value, which may be a secret.
-            raise ConfigurationError(" ".join(messages)) from None
+            if all(problem["type"] == "missing" for problem in problems):
+                purposes = {str(problem["loc"][0]): cls._purpose(problem) for problem in problems}
+                raise VariablesMissing(message, purposes) from None
+            raise ConfigurationError(message) from None
         plaintext = group.find_plaintext(variables)
         if plaintext and not NetworkSettings.read(environment).allow_plaintext:
             refused = " ".join(f"{name} is refused: {reason}." for name, reason in plaintext.items())
@@ -61,16 +79,14 @@ class SettingsGroup(BaseModel):
         return {}
 
     @classmethod
+    def _purpose(cls, problem: Any) -> str:
+        fields = cls.model_fields.values()
+        described = (field.description for field in fields if field.validation_alias == problem["loc"][0])
+        return next(filter(None, described), "a SeedTrust Ops setting")
+
+    @classmethod
     def _describe(cls, problem: Any) -> str:
-        variable = str(problem["loc"][0])
-        purpose = next(
-            (
-                field.description
-                for field in cls.model_fields.values()
-                if field.validation_alias == variable and field.description
-            ),
-            "a SeedTrust Ops setting",
-        )
+        variable, purpose = str(problem["loc"][0]), cls._purpose(problem)
         if problem["type"] == "missing":
             return f"{variable} is not set. It is {purpose}."
         reason = str(problem["msg"]).removeprefix("Value error, ")

@@ -1,11 +1,12 @@
 """Runs everything on one laptop: database, sandbox servers, a seeded company, web server and worker.
 
-Ctrl-C stops all of it. If database URLs are set, those databases are used and no embedded server is started.
+Ctrl-C stops all of it. If database URLs are set, those databases are used and no embedded server is started. What it
+prints while it runs is in `dev_output`.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import SubprocessError
@@ -18,7 +19,8 @@ from pydantic import SecretStr
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
-from seedtrust_ops.config import dagster_home, environment_for_child, get_settings
+from seedtrust_ops.config import dagster_home, environment_for_child, get_settings, overridden_variables
+from seedtrust_ops.config.running_sandbox import is_decisive
 from seedtrust_ops.database import embedded_postgres
 from seedtrust_ops.database.engine import (
     application_url,
@@ -29,6 +31,8 @@ from seedtrust_ops.database.engine import (
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.migrations.migrator import migrate
 from seedtrust_ops.resources.field_encryption import FernetFieldCipher
+from seedtrust_ops.sandbox.announcement import announce, require_no_other_sandbox
+from seedtrust_ops.sandbox.dev_output import DevOutput, print_activity
 from seedtrust_ops.sandbox.seed.batches import Payment, draft_batch, payable_requests, queue_batches
 from seedtrust_ops.sandbox.seed.money import Encrypt
 from seedtrust_ops.sandbox.seed.seeder import DatabaseNotEmpty, backfill_past_transfers, seed_company
@@ -36,8 +40,9 @@ from seedtrust_ops.sandbox.stack import SandboxStack, load_or_create_field_key, 
 from seedtrust_ops.supervisor.crash_alerts import record_crash_alerts
 from seedtrust_ops.supervisor.program import PrintLine
 from seedtrust_ops.supervisor.supervisor import Observer, Supervisor
-from seedtrust_ops.supervisor.worker_main import WORKER_FOLDER, line_printer, stop_on_signals
+from seedtrust_ops.supervisor.worker_main import WORKER_FOLDER, stop_on_signals
 from seedtrust_ops.supervisor.worker_stack import (
+    LOOPBACK,
     build_code_server,
     build_daemon,
     build_run_host,
@@ -53,6 +58,9 @@ WEB_PORT = 3000
 CASES = 200
 SEED = 1
 PAYMENTS_QUEUED = 12
+LOG_FILE = "dev.log"
+REACH_OUT = ("SEEDTRUST_DATABASE_URL", "DAGSTER_POSTGRES_URL", "ALERT_URLS", "HEARTBEAT_URL")
+"""Variables by which a sandbox reads or notifies something outside of it, if the shell has them."""
 CHECK_SECONDS = 0.5
 """How often the sandbox servers and the embedded database are checked for a crash."""
 
@@ -66,41 +74,58 @@ def run_sandbox() -> None:
         stop.wait()
 
 
-def run_dev(*, with_worker: bool, port: int | None) -> None:
+def run_dev(*, with_worker: bool, port: int | None, verbose: bool) -> None:
     """Run everything until Ctrl-C.
 
     Args:
         with_worker: whether to run the daemon too.
         port: the UI's port; None for 3000, or any free port if 3000 is taken.
+        verbose: whether to print every line of the programs, not only what matters.
 
     Raises:
         ConfigurationError: if another program is listening on `port`.
         WorkerAlreadyRunning: if a worker or another `dev` with this DAGSTER_HOME is running.
+        SandboxAlreadyRunning: if this user runs another `dev` on the same database.
         SchemaOutOfDate, DatabaseUnreachable, SandboxNotStarted: see their definitions.
     """
     home = dagster_home()
     web_port = _web_port(port)
-    with stop_on_signals() as stop, hold_worker_lock(home / WORKER_FOLDER) as lock, _databases() as databases:
+    with stop_on_signals() as stop, ExitStack() as running:
+        lock = running.enter_context(hold_worker_lock(home / WORKER_FOLDER))
+        databases = running.enter_context(_databases())
+        require_no_other_sandbox(databases.application.render_as_string(False))
+        output = running.enter_context(DevOutput(home / WORKER_FOLDER / LOG_FILE, verbose=verbose))
         key = _field_key()
-        with start_sandbox(_sandbox_folder()) as stack:
-            cipher = FernetFieldCipher([SecretStr(one) for one in key.split(",")])
-            _prepare_database(databases.application, stack, cipher.encrypt)
-            child = environment_for_child(
-                {
-                    **stack.environment,
-                    "DAGSTER_HOME": str(home),
-                    "SEEDTRUST_FIELD_KEY": key,
-                    "SEEDTRUST_DATABASE_URL": databases.application.render_as_string(False),
-                    "DAGSTER_POSTGRES_URL": databases.dagster.render_as_string(False),
-                },
-                defaults={"DEV_ENV": "1"},
-            )
-            print_line = line_printer()
-            with (
-                record_crash_alerts(databases.application, print_line) as crash_alerts,
-                _restart_stopped_servers(stack, databases.embedded_directory, print_line),
-            ):
-                _supervisor(child, home, lock, crash_alerts, with_worker=with_worker, web_port=web_port).run(stop)
+        stack = running.enter_context(start_sandbox(_sandbox_folder()))
+        cipher = FernetFieldCipher([SecretStr(one) for one in key.split(",")])
+        _prepare_database(databases.application, stack, cipher.encrypt)
+        changes = {
+            **stack.environment,
+            "SEEDTRUST_FIELD_KEY": key,
+            "SEEDTRUST_DATABASE_URL": databases.application.render_as_string(False),
+            "DAGSTER_POSTGRES_URL": databases.dagster.render_as_string(False),
+        }
+        child = environment_for_child(changes | {"DAGSTER_HOME": str(home)}, defaults={"DEV_ENV": "1"})
+        _describe_environment(stack, output)
+        found_by_shells = {*changes, "DEV_ENV", *filter(is_decisive, child)}
+        running.enter_context(announce({name: child[name] for name in found_by_shells}))
+        running.enter_context(print_activity(databases.application, output, f"http://{LOOPBACK}:{web_port}"))
+        crash_alerts = running.enter_context(record_crash_alerts(databases.application, output.print_line))
+        running.enter_context(_restart_stopped_servers(stack, databases.embedded_directory, output.print_line))
+        _supervisor(child, home, lock, crash_alerts, output, with_worker=with_worker, web_port=web_port).run(stop)
+
+
+def _describe_environment(stack: SandboxStack, output: DevOutput) -> None:
+    """Print which variables of this shell do not count here, which do although they are real, and where emails are."""
+    if overridden := overridden_variables(stack.environment):
+        output.print_line("dev", f"The sandbox replaces these variables of this shell: {', '.join(overridden)}.")
+    if kept := [name for name in REACH_OUT if overridden_variables({name: ""})]:
+        output.print_line("dev", f"These variables of this shell stay in effect: {', '.join(kept)}.")
+    output.print_line(
+        "dev",
+        "Emails go to the sandbox's mail server, never to people. Read them in another terminal: "
+        "`seedtrust-ops notifications list`, then `show ID`.",
+    )
 
 
 def _web_port(requested: int | None) -> int:
@@ -114,7 +139,14 @@ def _web_port(requested: int | None) -> int:
 
 
 def _supervisor(
-    child: Mapping[str, str], home: Path, lock: int, observer: Observer, *, with_worker: bool, web_port: int
+    child: Mapping[str, str],
+    home: Path,
+    lock: int,
+    observer: Observer,
+    output: DevOutput,
+    *,
+    with_worker: bool,
+    web_port: int,
 ) -> Supervisor:
     socket_path = prepare_code_server_socket(home / WORKER_FOLDER)
     workspace = write_workspace(home / WORKER_FOLDER, socket_path)
@@ -125,15 +157,15 @@ def _supervisor(
     ]
     if with_worker:
         programs.append(build_daemon(child, workspace))
-    supervisor = Supervisor(programs, line_printer(), observer=observer, lock=lock)
+    supervisor = Supervisor(programs, output.print_line, print_output=output.print_output, observer=observer, lock=lock)
     started_at = monotonic()
 
     def print_when_ready() -> None:
         supervisor.all_ready.wait()
         state = "stopped; turn on the ones you need in the UI" if child["DEV_ENV"] == "1" else "running"
-        line_printer()(
+        output.print_line(
             "dev",
-            f"http://127.0.0.1:{web_port} is ready after {monotonic() - started_at:.0f} s. "
+            f"http://{LOOPBACK}:{web_port} is ready after {monotonic() - started_at:.0f} s. "
             f"Schedules and sensors are {state}. Press Ctrl-C to stop everything.",
         )
 

@@ -71,6 +71,10 @@ class SandboxStack:
             "HUNTINGTON_FUNDING_ACCOUNT_ID": self.bank.funding_account_id,
             **self.mailbox.environment,
             **self.services.environment,
+            # A shell that uses another S3 may have these, which boto3 prefers.
+            "AWS_ENDPOINT_URL_S3": self.services.storage.url,
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false",
+            "AWS_SESSION_TOKEN": "",
         }
 
     def restart_stopped(self) -> list[str]:

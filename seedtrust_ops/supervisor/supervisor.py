@@ -47,11 +47,16 @@ class Supervisor:
         programs: Sequence[Program],
         print_line: PrintLine,
         *,
+        print_output: PrintLine | None = None,
         observer: Observer | None = None,
         lock: int | None = None,
     ) -> None:
-        """Take the programs in start order; `print_line` receives their output and the supervisor's messages."""
+        """Take the programs in start order.
+
+        `print_line` receives the supervisor's messages, and the programs' output if there is no `print_output` for it.
+        """
         self._observer = observer
+        self._print_output = print_output or print_line
         self._slots = [_Slot(program) for program in programs]
         self._print_line = print_line
         self._lock = lock
@@ -74,7 +79,7 @@ class Supervisor:
             if slot.run is not None and (code := slot.run.exit_code()) is not None:
                 self._schedule_restart(slot, code)
             if slot.run is None and time.monotonic() >= slot.start_at:
-                slot.run = GuardedProcess(slot.program, self._print_line, lock=self._lock)
+                slot.run = GuardedProcess(slot.program, self._print_output, lock=self._lock)
                 slot.started_at = time.monotonic()
                 slot.is_stable = False
             self._check_stability(slot)

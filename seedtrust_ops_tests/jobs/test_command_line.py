@@ -6,8 +6,10 @@ Both with the project's dagster.yaml as DAGSTER_HOME and in a bare shell.
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from seedtrust_ops.definitions import defs
 from seedtrust_ops.jobs.process_huntington_batch import NAME
 from seedtrust_ops.monitoring.job_run_sensor import mirror_changed_runs
 from seedtrust_ops.orchestration.dagster_resources import DatabaseResource
+from seedtrust_ops.sandbox.announcement import announce
 from seedtrust_ops.tables import JobRun
 from seedtrust_ops_tests.jobs.job_runner import DAGSTER, dagster, execute
 from seedtrust_ops_tests.support.dagster_homes import DagsterHome, open_instance
@@ -99,6 +102,92 @@ def test_dg_checks_lists_and_launches_from_the_project(dagster_home: DagsterHome
     assert {"example", "process_huntington_batch"} <= names
     launched = dg_command("launch", "--job", "example")
     assert (launched.returncode, "Hello from SeedTrust Ops." in launched.stderr) == (0, True), launched.stderr
+
+
+@pytest.fixture
+def announced_sandbox(
+    bank_environment: dict[str, str], dagster_home: DagsterHome, folder: Path
+) -> Iterator[dict[str, str]]:
+    """The variables of a sandbox that processes with home folder `folder` find; `folder` has a dagster.yaml."""
+    shutil.copy(PROJECT / "dagster.yaml", folder)
+    storage = {"DAGSTER_POSTGRES_URL": dagster_home.variables["DAGSTER_POSTGRES_URL"], "DEV_ENV": "1"}
+    with announce(bank_environment | storage, folder / ".seedtrust" / "running"):
+        yield bank_environment | storage
+
+
+@pytest.mark.usefixtures("child_processes", "announced_sandbox")
+def test_bare_shell_next_to_a_sandbox_sends_a_batch_there(
+    company: Company, dagster_home: DagsterHome, folder: Path
+) -> None:
+    batch_id = company.batch([30_000])
+    done = execute(batch_id, variables={}, folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert company.batch_row(batch_id).status == "completed"
+    # Not in a temporary store: the run is on the sandbox's pages.
+    with open_instance(dagster_home) as instance:
+        assert [run.job_name for run in instance.get_runs()] == [NAME]
+
+
+@pytest.mark.usefixtures("child_processes", "announced_sandbox")
+def test_dg_next_to_a_sandbox_launches_a_job_there(dagster_home: DagsterHome, folder: Path) -> None:
+    launched = subprocess.run(
+        [str(DAGSTER.with_name("dg")), "launch", "--job", "auto_heal_huntington_batches"],
+        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert launched.returncode == 0, launched.stderr
+    with open_instance(dagster_home) as instance:
+        assert [run.job_name for run in instance.get_runs()] == ["auto_heal_huntington_batches"]
+
+
+@pytest.mark.usefixtures("child_processes")
+def test_each_set_variable_keeps_a_process_away_from_the_sandbox(
+    announced_sandbox: dict[str, str], folder: Path
+) -> None:
+    """One variable at a time in a real process, and what is set after its start, such as by an .env file."""
+    script = """
+import json, os, sys
+from seedtrust_ops.config import get_settings, replace_environment
+from seedtrust_ops.errors import ConfigurationError
+
+home, decisive = os.environ["HOME"], json.loads(sys.argv[1])
+def bank():
+    try:
+        return get_settings().huntington.api_url
+    except ConfigurationError as error:
+        return str(error)[:20]
+found = {}
+for name in decisive:
+    replace_environment({"HOME": home, name: "1"})
+    found[name] = bank()
+replace_environment({"HOME": home})
+get_settings()
+os.environ["SEEDTRUST_DATABASE_URL"] = "postgresql://localhost/real"
+found["later"] = [bank(), get_settings().databases.application_url.database]
+print(json.dumps(found))
+"""
+    decisive = [*announced_sandbox, "HUNTINGTON_ANYTHING", "SMTP_HOST", "SMTP_USERNAME", "REPORTS_BUCKET"]
+    decisive = [name for name in decisive if name.startswith(("HUNTINGTON_", "SMTP_", "REPORTS_")) or "_URL" in name]
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(decisive)],
+        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    bank = announced_sandbox["HUNTINGTON_API_URL"]
+    database = announced_sandbox["SEEDTRUST_DATABASE_URL"].rpartition("/")[2].partition("?")[0]
+    assert found.pop("later") == [bank, database]
+    assert len(found) == 11
+    assert bank not in found.values()
 
 
 @pytest.mark.usefixtures("child_processes")

@@ -48,7 +48,7 @@ class DevProcess:
     def _start(self) -> "subprocess.Popen[bytes]":
         with self.log.open("w") as output:
             dev = subprocess.Popen(
-                [sys.executable, "-m", "seedtrust_ops.cli.main", "dev", "--port", str(self.port)],
+                [sys.executable, "-m", "seedtrust_ops.cli.main", "dev", "--verbose", "--port", str(self.port)],
                 env={
                     "PATH": os.environ["PATH"],
                     "HOME": str(self.folder),

@@ -1,11 +1,26 @@
-"""A sandbox server that was killed is restarted at its old address; the bank and the mail server keep their data."""
+"""The sandbox's servers: killed ones are restarted at their old address, and its variables replace all real ones."""
 
 from pathlib import Path
 
 import httpx
 import pytest
 
+from seedtrust_ops.config.external_services import MailSettings
+from seedtrust_ops.resources.s3_storage import open_storage
 from seedtrust_ops.sandbox.stack import start_sandbox
+
+REAL = {
+    "AWS_ENDPOINT_URL": "https://s3.example",
+    "AWS_ENDPOINT_URL_S3": "https://s3.example",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
+    "AWS_SESSION_TOKEN": "real-token",
+    "REPORTS_BUCKET": "real-reports",
+    "SMTP_HOST": "smtp.example",
+    "SMTP_PORT": "2525",
+    "SMTP_STARTTLS": "1",
+    "SMTP_USERNAME": "real-user",
+    "SMTP_PASSWORD": "real-password",
+}
 
 
 @pytest.mark.usefixtures("child_processes")
@@ -33,3 +48,16 @@ def test_killed_servers_are_restarted_at_their_old_address(tmp_path: Path) -> No
         assert services.storage.keys() == []
         assert services.internal_api.posted_statuses() == []
         assert services.posthog.events() == []
+
+
+@pytest.mark.usefixtures("child_processes")
+def test_shell_of_a_real_system_keeps_no_mail_login_and_no_s3_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start_sandbox(tmp_path / "sandbox") as stack:
+        for name, value in (REAL | stack.environment).items():
+            monkeypatch.setenv(name, value)
+        mail = MailSettings.read(REAL | stack.environment)
+        assert (mail.username, mail.password, mail.port) == (None, None, stack.mailbox.smtp_port)
+        open_storage(stack.environment["REPORTS_BUCKET"]).put("a.txt", b"a", "text/plain")
+        assert stack.services.storage.keys() == ["a.txt"]
