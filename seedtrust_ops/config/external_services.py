@@ -25,6 +25,8 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 class HuntingtonSettings(SettingsGroup):
     """How to reach the Huntington API, with its request limits."""
 
+    supplied_by_sandbox = True
+
     api_url: str = Field(
         validation_alias="HUNTINGTON_API_URL",
         description="the URL of the Huntington API, such as https://bank.example",
@@ -61,6 +63,8 @@ class HuntingtonSettings(SettingsGroup):
 
 class MailSettings(SettingsGroup):
     """The mail server (SMTP) and the sender address of SeedTrust's email; STARTTLS is on unless it is switched off."""
+
+    supplied_by_sandbox = True
 
     host: str = Field(
         validation_alias="SMTP_HOST",
@@ -120,6 +124,8 @@ class MailSettings(SettingsGroup):
 class StorageSettings(SettingsGroup):
     """The S3 bucket for reports and account balances."""
 
+    supplied_by_sandbox = True
+
     bucket: str = Field(
         validation_alias="REPORTS_BUCKET",
         description="the name of the S3 bucket that stores reports and balance checks",
@@ -142,6 +148,8 @@ class StorageSettings(SettingsGroup):
 class CloudFrontSettings(SettingsGroup):
     """The URL that the CloudFront check requests."""
 
+    supplied_by_sandbox = True
+
     url: str = Field(
         validation_alias="CLOUDFRONT_URL",
         description="the URL of a page behind CloudFront, requested to check that CloudFront is up",
@@ -159,6 +167,8 @@ class CloudFrontSettings(SettingsGroup):
 
 class InternalApiSettings(SettingsGroup):
     """SeedTrust's internal API, which publishes the status of each component."""
+
+    supplied_by_sandbox = True
 
     url: str = Field(
         validation_alias="INTERNAL_API_URL",

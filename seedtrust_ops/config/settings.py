@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator
@@ -31,8 +30,8 @@ from seedtrust_ops.config.external_services import (
     PostHogSettings,
     StorageSettings,
 )
-from seedtrust_ops.config.running_sandbox import find_running_sandbox, is_unconfigured
-from seedtrust_ops.config.settings_base import SettingsGroup, VariablesMissing
+from seedtrust_ops.config.running_sandbox import find_running_sandbox
+from seedtrust_ops.config.settings_base import SettingsGroup
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.job_policies import JOB_POLICIES, job_policy
 
@@ -229,6 +228,8 @@ class WebSettings(SettingsGroup):
 class FieldKeySettings(SettingsGroup):
     """The encryption keys of account numbers, newest first."""
 
+    supplied_by_sandbox = True
+
     keys: tuple[SecretStr, ...] = Field(
         validation_alias="SEEDTRUST_FIELD_KEY",
         description="the Fernet key that encrypts account numbers (or several keys, comma-separated, newest first)",
@@ -247,28 +248,11 @@ class FieldKeySettings(SettingsGroup):
         return keys
 
 
-Group = TypeVar("Group", bound=SettingsGroup)
-
-
 class Settings:
     """All groups of settings; each is read from `environment` on first access and then kept."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
-
-    def _read_or_say_what_to_start(self, group: type[Group]) -> Group:
-        """Read a group that a sandbox would supply; raises `ConfigurationError`."""
-        try:
-            return group.read(self._environment)
-        except VariablesMissing as error:
-            if not is_unconfigured(self._environment):
-                raise
-            *others, last = (f"{name} ({purpose})" for name, purpose in error.purposes.items())
-            missing = f"{', '.join(others)} and {last}" if others else last
-            raise ConfigurationError(
-                "Nothing is configured here and no sandbox is running, so start one with `make dev` in another "
-                f"terminal, or set {missing}."
-            ) from None
 
     @cached_property
     def location(self) -> LocationSettings:
@@ -280,7 +264,7 @@ class Settings:
 
     @cached_property
     def huntington(self) -> HuntingtonSettings:
-        return self._read_or_say_what_to_start(HuntingtonSettings)
+        return HuntingtonSettings.read(self._environment)
 
     @cached_property
     def transfers(self) -> TransferSettings:
@@ -288,23 +272,23 @@ class Settings:
 
     @cached_property
     def field_keys(self) -> FieldKeySettings:
-        return self._read_or_say_what_to_start(FieldKeySettings)
+        return FieldKeySettings.read(self._environment)
 
     @cached_property
     def mail(self) -> MailSettings:
-        return self._read_or_say_what_to_start(MailSettings)
+        return MailSettings.read(self._environment)
 
     @cached_property
     def storage(self) -> StorageSettings:
-        return self._read_or_say_what_to_start(StorageSettings)
+        return StorageSettings.read(self._environment)
 
     @cached_property
     def cloudfront(self) -> CloudFrontSettings:
-        return self._read_or_say_what_to_start(CloudFrontSettings)
+        return CloudFrontSettings.read(self._environment)
 
     @cached_property
     def internal_api(self) -> InternalApiSettings:
-        return self._read_or_say_what_to_start(InternalApiSettings)
+        return InternalApiSettings.read(self._environment)
 
     @cached_property
     def posthog(self) -> PostHogSettings:

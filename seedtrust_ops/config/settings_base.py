@@ -4,13 +4,14 @@ Errors name the variable and its purpose, and never repeat its value, which may 
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from seedtrust_ops.config.plaintext import is_tls_or_loopback
+from seedtrust_ops.config.running_sandbox import is_unconfigured
 from seedtrust_ops.errors import ConfigurationError
 
 MAX_NUMBER = 1_000_000_000
@@ -18,30 +19,19 @@ MAX_NUMBER = 1_000_000_000
 _ADDRESS = re.compile(r"[!-?A-~]+@[!-?A-~]+")
 
 
-class VariablesMissing(ConfigurationError):
-    """Environment variables are missing, and nothing else is wrong.
-
-    Args:
-        message: a sentence about each.
-        purposes: what each of them is, by its name.
-    """
-
-    def __init__(self, message: str, purposes: Mapping[str, str]) -> None:
-        super().__init__(message)
-        self.purposes = purposes
-
-
 class SettingsGroup(BaseModel):
     """Environment variables that are needed together; reading the group validates all of them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
+
+    supplied_by_sandbox: ClassVar[bool] = False
+    """Whether a sandbox supplies its variables, so that one is to be started if nothing is configured."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
         """Return the group's values from these environment variables; an empty one counts as not set.
 
         Raises:
-            VariablesMissing: if variables are missing and none is invalid.
             ConfigurationError: for each missing or invalid variable, its name, its purpose and what is wrong; and for
                 each by which data would reach another machine unencrypted, unless SEEDTRUST_ALLOW_PLAINTEXT is 1.
         """
@@ -50,12 +40,8 @@ class SettingsGroup(BaseModel):
             group = cls.model_validate(variables)
         except ValidationError as error:
             problems = error.errors(include_input=False)
-            message = " ".join(map(cls._describe, problems))
             # `from None`: pydantic's own message repeats the value, which may be a secret.
-            if all(problem["type"] == "missing" for problem in problems):
-                purposes = {str(problem["loc"][0]): cls._purpose(problem) for problem in problems}
-                raise VariablesMissing(message, purposes) from None
-            raise ConfigurationError(message) from None
+            raise ConfigurationError(cls._describe_all(problems, variables)) from None
         plaintext = group.find_plaintext(variables)
         if plaintext and not NetworkSettings.read(environment).allow_plaintext:
             refused = " ".join(f"{name} is refused: {reason}." for name, reason in plaintext.items())
@@ -77,6 +63,17 @@ class SettingsGroup(BaseModel):
         `environment` has the variables that are set, for those that a library reads by itself.
         """
         return {}
+
+    @classmethod
+    def _describe_all(cls, problems: Sequence[Any], variables: Mapping[str, str]) -> str:
+        is_missing = all(problem["type"] == "missing" for problem in problems)
+        if not (is_missing and cls.supplied_by_sandbox and is_unconfigured(variables)):
+            return " ".join(map(cls._describe, problems))
+        *others, last = (f"{problem['loc'][0]} ({cls._purpose(problem)})" for problem in problems)
+        return (
+            "Nothing is configured here and no sandbox is running, so start one with `make dev` in another terminal, "
+            f"or set {', '.join(others)}{' and ' if others else ''}{last}."
+        )
 
     @classmethod
     def _purpose(cls, problem: Any) -> str:
