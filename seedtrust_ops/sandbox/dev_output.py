@@ -25,7 +25,7 @@ RUN_HOST = "run-host"
 _ERROR_LINE = re.compile(r" - (ERROR|CRITICAL) - |^Traceback ")
 POLL_SECONDS = 1.0
 OVERLAP = timedelta(minutes=10)
-"""JobRun is written some seconds after a run has ended; one that is written later than this is not printed."""
+"""JobRun is written some seconds after a run has ended. What is written later than this is not printed."""
 MAX_REASON_CHARS = 200
 OUTCOMES = {"COMPLETED": "completed", "ERROR": "failed", "REVOKED": "was canceled", "EXPIRED": "expired in the queue"}
 
@@ -55,7 +55,7 @@ class DevOutput:
         self._print(name, line)
 
     def print_output(self, name: str, line: str) -> None:
-        """Take a line of a program's output; print it only if it is about an error, which no run's is printed as."""
+        """Take a line of a program's output; print it only if it is an error's. A failed run has a line of its own."""
         self._write(name, line)
         if self._verbose or (name != RUN_HOST and _ERROR_LINE.search(line)):
             self._print(name, line)

@@ -69,9 +69,11 @@ class SandboxStack:
             "HUNTINGTON_API_URL": self.bank.url,
             "HUNTINGTON_API_KEY": self.bank.api_key,
             "HUNTINGTON_FUNDING_ACCOUNT_ID": self.bank.funding_account_id,
+            # A shell of a real system may have a login for its mail server, and variables that boto3 prefers.
+            "SMTP_USERNAME": "",
+            "SMTP_PASSWORD": "",
             **self.mailbox.environment,
             **self.services.environment,
-            # A shell that uses another S3 may have these, which boto3 prefers.
             "AWS_ENDPOINT_URL_S3": self.services.storage.url,
             "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false",
             "AWS_SESSION_TOKEN": "",

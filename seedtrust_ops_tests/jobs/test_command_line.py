@@ -186,7 +186,7 @@ print(json.dumps(found))
     bank = announced_sandbox["HUNTINGTON_API_URL"]
     database = announced_sandbox["SEEDTRUST_DATABASE_URL"].rpartition("/")[2].partition("?")[0]
     assert found.pop("later") == [bank, database]
-    assert len(found) == 11
+    assert len(found) == 12
     assert bank not in found.values()
 
 

@@ -28,14 +28,13 @@ class MailboxProcess:
     @property
     def environment(self) -> dict[str, str]:
         """The environment variables that make SeedTrust send its emails here."""
+        login = {"SMTP_USERNAME": self.username, "SMTP_PASSWORD": self.password}
         return {
             "SMTP_HOST": "127.0.0.1",
             "SMTP_PORT": str(self.smtp_port),
             "SMTP_STARTTLS": "0",
             "EMAIL_FROM": SENDER,
-            # Empty if it requires no login: one of another server would be sent here otherwise.
-            "SMTP_USERNAME": self.username or "",
-            "SMTP_PASSWORD": self.password or "",
+            **{name: value for name, value in login.items() if value is not None},
         }
 
     def __enter__(self) -> Self:
