@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from seedtrust_ops.cli.main import app
 from seedtrust_ops.cli.notifications import import_email_kinds
 from seedtrust_ops.domain.notifications.kind_registry import KINDS, examples, find_example
-from seedtrust_ops.domain.outbox.inspection import LINK
+from seedtrust_ops.domain.outbox.inspection import ATTACHMENT, LINK
+from seedtrust_ops.domain.outbox.store import Attachment
 from seedtrust_ops.ports.object_storage import DownloadLink
 from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops_tests.domain.outbox.outbox_harness import OutboxHarness
@@ -72,16 +73,16 @@ def test_emails_are_listed_newest_first_with_their_status(outbox: OutboxHarness)
     assert invoke("list", "--limit", "1").splitlines() == [newest]
 
 
-@pytest.mark.parametrize("example", examples())
-def test_shown_email_is_the_one_that_was_sent(outbox: OutboxHarness, example: str) -> None:
-    kind = find_example(example).kind
-    variables = dict(find_example(example).variables)
+@pytest.mark.parametrize("name", examples())
+def test_shown_email_is_the_one_that_was_sent(outbox: OutboxHarness, name: str) -> None:
+    example = find_example(name)
+    file = example.attachment_name
+    attachment = None if file is None else Attachment(file, "application/pdf", b"%PDF")
     user = outbox.add_user(full_name="Maria Alvarez")
-    email_id = outbox.enqueue(user, kind=kind, variables=variables)
+    email_id = outbox.enqueue(user, kind=example.kind, variables=dict(example.variables), attachment=attachment)
     shown = invoke("show", str(email_id))
     assert shown.startswith(f"To: {user.email}\nSubject: ")
-    assert f"\nKind: {kind}\nStatus: queued\n" in shown
-    assert "Maria Alvarez" in shown or "Hello" not in shown
+    assert f"\nKind: {example.kind}\nStatus: queued\n" in shown
     # Links are signed on delivery and kept nowhere.
     assert "signature=" not in shown
     outbox.send_due(sign_link=lambda _key, _name: DownloadLink("https://reports.example/signed", None))
@@ -89,8 +90,11 @@ def test_shown_email_is_the_one_that_was_sent(outbox: OutboxHarness, example: st
     after = invoke("show", str(email_id))
     assert f"Subject: {received.subject}\n" in after
     assert "\nStatus: sent 20" in after
-    text = received.text.replace("https://reports.example/signed", LINK).strip()
-    assert text in after or variables.get("stored_file") is None
+    # The file is deleted when it has been sent.
+    sent_text = received.text.replace("https://reports.example/signed", LINK)
+    if file is not None:
+        sent_text = sent_text.replace(file, ATTACHMENT)
+    assert sent_text.strip() in after
 
 
 def test_shown_email_cuts_and_escapes_what_people_typed(outbox: OutboxHarness) -> None:
