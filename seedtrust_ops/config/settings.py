@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator
@@ -30,6 +31,7 @@ from seedtrust_ops.config.external_services import (
     PostHogSettings,
     StorageSettings,
 )
+from seedtrust_ops.config.plaintext import is_loopback
 from seedtrust_ops.config.running_sandbox import find_running_sandbox
 from seedtrust_ops.config.settings_base import SettingsGroup
 from seedtrust_ops.errors import ConfigurationError
@@ -264,7 +266,14 @@ class Settings:
 
     @cached_property
     def huntington(self) -> HuntingtonSettings:
-        return HuntingtonSettings.read(self._environment)
+        group = HuntingtonSettings.read(self._environment)
+        if self.databases.application_url is None and not is_loopback(urlsplit(group.api_url).hostname or ""):
+            # The embedded database is the one of `make dev`, with batches of an invented company.
+            raise ConfigurationError(
+                "SEEDTRUST_DATABASE_URL is not set, and the embedded database may have sample batches, which the bank "
+                "at HUNTINGTON_API_URL would pay. Set SEEDTRUST_DATABASE_URL, or remove the HUNTINGTON_ variables."
+            )
+        return group
 
     @cached_property
     def transfers(self) -> TransferSettings:

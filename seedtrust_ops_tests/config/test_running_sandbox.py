@@ -157,6 +157,26 @@ def test_later_sandbox_stays_announced_when_an_earlier_one_ends(folder: Path) ->
         assert find_running_sandbox({}, folder) == later
 
 
+@pytest.mark.parametrize(
+    ("bank", "database", "is_refused"),
+    [
+        ("https://bank.example", "", True),
+        ("https://bank.example", "postgresql://localhost/seedtrust", False),
+        # A sandbox's, with its variables exported by hand.
+        ("http://127.0.0.1:8000", "", False),
+        ("http://localhost:8000", "", False),
+    ],
+)
+def test_sample_batches_of_the_embedded_database_reach_no_real_bank(bank: str, database: str, is_refused: bool) -> None:
+    keys = {"HUNTINGTON_API_KEY": "key", "HUNTINGTON_FUNDING_ACCOUNT_ID": "account"}
+    settings = Settings({"HUNTINGTON_API_URL": bank, "SEEDTRUST_DATABASE_URL": database} | keys)
+    if not is_refused:
+        assert settings.huntington.api_url == bank
+        return
+    with pytest.raises(ConfigurationError, match="SEEDTRUST_DATABASE_URL is not set, and the embedded database"):
+        _ = settings.huntington
+
+
 @pytest.mark.parametrize("group", ["huntington", "mail", "storage", "cloudfront", "internal_api", "field_keys"])
 def test_unconfigured_process_without_a_sandbox_is_told_what_to_start(group: str) -> None:
     with pytest.raises(ConfigurationError) as raised:

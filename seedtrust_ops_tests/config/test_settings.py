@@ -281,7 +281,7 @@ def test_shadow_mode_covers_the_listed_jobs_or_all(environment: dict[str, str], 
 
 
 def test_defaults_are_those_of_the_design() -> None:
-    read = Settings(BANK)
+    read = Settings(BANK | {"SEEDTRUST_DATABASE_URL": "postgresql://localhost/seedtrust"})
     assert read.location.timezone == "America/New_York"
     assert (read.huntington.concurrency, read.huntington.timeout_seconds) == (16, 10)
     assert (read.transfers.lease_seconds, read.transfers.unknown_grace_seconds) == (60, 600)

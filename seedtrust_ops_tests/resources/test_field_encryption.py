@@ -95,7 +95,7 @@ def test_invalid_key_is_reported_without_the_key(bad: str) -> None:
 
 
 def test_missing_key_is_named_in_the_error(set_variables: SetVariables) -> None:
-    set_variables(SEEDTRUST_FIELD_KEY=None)
+    set_variables(SEEDTRUST_FIELD_KEY=None, SEEDTRUST_DATABASE_URL="postgresql://localhost/seedtrust")
     with pytest.raises(ConfigurationError, match="SEEDTRUST_FIELD_KEY is not set"):
         FieldCipherResource().cipher()
 
