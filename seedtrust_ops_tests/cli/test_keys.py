@@ -70,7 +70,7 @@ def test_undecryptable_tokens_are_listed_without_their_content(company: Company,
 
 
 def test_missing_key_is_named(set_variables: SetVariables) -> None:
-    set_variables(SEEDTRUST_FIELD_KEY="")
+    set_variables(SEEDTRUST_FIELD_KEY="", SEEDTRUST_DATABASE_URL="postgresql://localhost/seedtrust")
     code, _, errors = run("rotate")
     assert code == 1
     assert errors.startswith("SEEDTRUST_FIELD_KEY is not set.")
