@@ -128,6 +128,8 @@ class BatchSender:
         self._concurrency = context.run.options.concurrency
         self._bank = bank
         self._resume_at = 0.0
+        self._funds_not_in_doubt = asyncio.Event()
+        self._funds_not_in_doubt.set()
         self._unanswered_in_a_row = 0
         self._limited_since: float | None = None
         self._prepared: asyncio.Queue[PreparedTransfer | None] = asyncio.Queue(maxsize=2 * self._concurrency)
@@ -299,15 +301,27 @@ class BatchSender:
             raise
 
     async def _send_one(self, one: PreparedTransfer) -> AttemptResult:
+        await self._funds_not_in_doubt.wait()
         if self._cancellation.reason is not None:
             return self._result(one.attempt, NotSent("sending was stopped first"))
         if self._resume_at > time.monotonic():
             return self._result(one.attempt, Postponed("the bank asked us to wait"))
         response = await self._bank.create_transfer(one.order, lambda: self._may_send(one.attempt))
+        if not (isinstance(response, Refused) and response.code in FUNDING_REFUSALS):
+            return await self._confirm(one.attempt, response)
+        # While the refusal is being confirmed, nothing else leaves: it would be refused too, and its key be spent.
+        self._funds_not_in_doubt.clear()
+        try:
+            return await self._confirm(one.attempt, response)
+        finally:
+            self._funds_not_in_doubt.set()
+
+    async def _confirm(self, attempt: StartedAttempt, response: TransferResponse) -> AttemptResult:
+        """Look up what the response leaves open, and react to it."""
         found = None
         if isinstance(response, OutcomeUnknown | IdempotencyConflict | Refused):
             try:
-                found = await self._look_up(one.attempt.transaction_id)
+                found = await self._look_up(attempt.transaction_id)
             except BankInquiryFailed:
                 if isinstance(response, Refused):
                     # A refusal carries no key: one that belongs to another request must not hide a transfer that was
@@ -316,8 +330,8 @@ class BatchSender:
         if isinstance(response, Refused) and found is not None and found.status is BankStatus.REJECTED:
             # If the bank keeps refused transfers, the refusal has the reason.
             found = None
-        self._react_to(one.attempt.transaction_id, response, found)
-        return self._result(one.attempt, response, found)
+        self._react_to(attempt.transaction_id, response, found)
+        return self._result(attempt, response, found)
 
     def _may_send(self, attempt: StartedAttempt) -> bool:
         """Check once more: a worker that was frozen while it connected must not send after its lease has expired."""

@@ -365,15 +365,19 @@ def test_refusal_for_lack_of_funds_stops_the_batch(worker: Worker, company: Comp
     batch_id = company.big_batch(60)
     first, *_ = [one.id for one in company.transactions(batch_id)]
     worker.bank.control.inject_fault("refuse", code=code, reference=str(first))  # type: ignore[arg-type]
+    # Its refusal is the first response, and is being confirmed for longer than any other request takes.
+    worker.bank.control.inject_fault("late_response_after_commit", method="POST", times=None, seconds=0.2)
+    worker.bank.control.inject_fault("late_response_after_commit", method="GET", path="/v1/transfers", seconds=1)
 
     report = worker.process(batch_id)
 
     assert report.awaits is not None
     assert (report.status, report.awaits.outcome) == ("queued", FundingOutcome.REFUSED)
     assert report.counts["failed"] == 1
-    assert report.counts["pending"] >= 60 - 1 - 3 * worker.options.concurrency
+    assert report.counts["pending"] >= 60 - 3 * worker.options.concurrency
     assert report.awaits.needed_cents == report.counts["pending"] * 1_000
     assert waits_until(company, batch_id) is not None
+    worker.bank.control.clear_faults()
     failed = company.transactions(batch_id)[0]
     assert (failed.status, failed.failure_reason) == ("failed", code)
     (detail,) = alert_details(company)
