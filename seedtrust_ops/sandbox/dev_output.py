@@ -23,6 +23,8 @@ from seedtrust_ops.tables import Alert, JobRun
 
 RUN_HOST = "run-host"
 _ERROR_LINE = re.compile(r" - (ERROR|CRITICAL) - |^Traceback ")
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+"""Dagster colors the level of a line, also in a pipe."""
 POLL_SECONDS = 1.0
 OVERLAP = timedelta(minutes=10)
 """JobRun is written some seconds after a run has ended. What is written later than this is not printed."""
@@ -56,6 +58,7 @@ class DevOutput:
 
     def print_output(self, name: str, line: str) -> None:
         """Take a line of a program's output; print it only if it is an error's. A failed run has a line of its own."""
+        line = _COLOR.sub("", line)
         self._write(name, line)
         if self._verbose or (name != RUN_HOST and _ERROR_LINE.search(line)):
             self._print(name, line)

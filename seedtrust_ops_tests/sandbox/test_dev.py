@@ -60,7 +60,9 @@ def test_dev_without_worker_starts_with_a_company_and_stops_completely(open_fold
         assert "The sandbox replaces these variables of this shell: AWS_DEFAULT_REGION, SMTP_PORT." in output
         # What its programs print is in the file.
         assert {line.partition("|")[0].strip() for line in output.splitlines() if "|" in line} == {"dev"}
-        assert "code-server " in (open_folder / ".seedtrust" / "worker" / "dev.log").read_text()
+        assert (
+            "web         | Starting the Dagster UI" in (open_folder / ".seedtrust" / "worker" / "dev.log").read_text()
+        )
         emails = subprocess.run(
             [sys.executable, "-m", "seedtrust_ops.cli.main", "notifications", "list"],
             env={"PATH": os.environ["PATH"], "HOME": str(open_folder)},

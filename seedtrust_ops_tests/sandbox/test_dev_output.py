@@ -75,7 +75,7 @@ def test_program_output_is_in_the_file_and_only_errors_are_printed(
     error = "2026-11-30 14:29:15 +0000 - dagster.daemon - ERROR - The sensor failed."
     with DevOutput(tmp_path / "dev.log", verbose=verbose) as output:
         output.print_output("daemon", routine)
-        output.print_output("daemon", error)
+        output.print_output("daemon", error.replace("ERROR", "\x1b[31mERROR\x1b[0m"))
         # A failed run has a line of its own.
         output.print_output("run-host", error)
         output.print_line("sandbox", "The bank was restarted.")
