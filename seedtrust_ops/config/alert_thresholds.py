@@ -10,7 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import Field, SecretStr, field_validator
 
 from seedtrust_ops.config.plaintext import is_loopback
-from seedtrust_ops.config.settings_base import SettingsGroup, is_email_address
+from seedtrust_ops.config.settings_base import SettingsGroup
+from seedtrust_ops.email_addresses import is_email_address
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.severity import Severity
 

@@ -5,7 +5,6 @@ S3's endpoint, region and credentials are not here: boto3 reads its own variable
 
 import re
 from collections.abc import Mapping
-from email.utils import parseaddr
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
@@ -15,9 +14,11 @@ from seedtrust_ops.config.settings_base import (
     clean_api_key,
     find_plaintext_urls,
     http_url,
-    is_email_address,
 )
+from seedtrust_ops.email_addresses import InvalidEmailAddress, parse_mailbox
 
+IMPLICIT_TLS_PORT = 465
+"""On this port of a mail server TLS starts at once, without STARTTLS (RFC 8314, 7.3)."""
 # AWS naming rules for general purpose buckets.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
@@ -75,7 +76,7 @@ class MailSettings(SettingsGroup):
         ge=1,
         le=65_535,
         validation_alias="SMTP_PORT",
-        description="the port of the mail server",
+        description="the port of the mail server; on 465 TLS starts at once, on any other after STARTTLS",
     )
     username: str | None = Field(
         default=None,
@@ -90,18 +91,32 @@ class MailSettings(SettingsGroup):
     starttls: bool = Field(
         default=True,
         validation_alias="SMTP_STARTTLS",
-        description="0 to send email without encryption, which is safe only with a mail server on this machine",
+        description="0 to send email without encryption, which is safe only with a mail server on this machine; port "
+        "465 is always encrypted",
     )
     email_from: str = Field(
         validation_alias="EMAIL_FROM",
         description="the sender of all email, such as SeedTrust Escrow <escrow@seedtrust.example>",
     )
 
+    @field_validator("host")
+    @classmethod
+    def _require_host(cls, host: str) -> str:
+        try:
+            host.encode("idna")
+        except UnicodeError:
+            raise ValueError("it is not a hostname like smtp.example.com") from None
+        return host
+
     @field_validator("email_from")
     @classmethod
     def _require_address(cls, text: str) -> str:
-        name, address = parseaddr(text)
-        if not is_email_address(address) or not (name + text).isprintable():
+        try:
+            name, _ = parse_mailbox(text)
+            is_valid = (name + text).isprintable()
+        except InvalidEmailAddress:
+            is_valid = False
+        if not is_valid:
             raise ValueError("it is not an email address like escrow@seedtrust.example")
         return text
 
@@ -112,8 +127,13 @@ class MailSettings(SettingsGroup):
             raise ValueError("SMTP_USERNAME is not set, and a password requires a login name")
         return password
 
+    @property
+    def has_implicit_tls(self) -> bool:
+        """Whether the server expects TLS from the first byte instead of STARTTLS."""
+        return self.port == IMPLICIT_TLS_PORT
+
     def find_plaintext(self, environment: Mapping[str, str]) -> Mapping[str, str]:
-        if self.starttls or is_loopback(self.host):
+        if self.starttls or self.has_implicit_tls or is_loopback(self.host):
             return {}
         return {
             "SMTP_STARTTLS": "emails, and the password of SMTP_USERNAME, would reach SMTP_HOST unencrypted. Remove it, "

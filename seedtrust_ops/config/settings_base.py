@@ -3,7 +3,6 @@
 Errors name the variable and its purpose, and never repeat its value, which may be a secret.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
@@ -16,7 +15,6 @@ from seedtrust_ops.errors import ConfigurationError
 
 MAX_NUMBER = 1_000_000_000
 """No number is larger. A longer time than these seconds, 31 years, can't be calculated with everywhere."""
-_ADDRESS = re.compile(r"[!-?A-~]+@[!-?A-~]+")
 
 
 class SettingsGroup(BaseModel):
@@ -136,8 +134,3 @@ def clean_api_key(key: SecretStr) -> SecretStr:
     if not text or not all("!" <= character <= "~" for character in text):
         raise ValueError("a key must consist of printable ASCII characters without spaces")
     return SecretStr(text)
-
-
-def is_email_address(text: str) -> bool:
-    """Return whether `text` is one address in ASCII, without a name or spaces."""
-    return _ADDRESS.fullmatch(text) is not None

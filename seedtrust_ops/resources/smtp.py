@@ -4,16 +4,18 @@ Every failure becomes one of the errors in `ports/email`. The content of emails 
 `domain/outbox`.
 """
 
+import hmac
 import re
 import smtplib
 import ssl
-from collections.abc import Iterator
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from email.message import Message
 from email.policy import compat32
-from email.utils import parseaddr
 
-from seedtrust_ops.config.external_services import MailSettings
+from seedtrust_ops.config.external_services import IMPLICIT_TLS_PORT, MailSettings
+from seedtrust_ops.email_addresses import InvalidEmailAddress, parse_mailbox
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, MailServerUnavailable
 
 SMTP_TIMEOUT_SECONDS = 30.0
@@ -22,11 +24,14 @@ _LOGIN_REQUIRED_CODES = {530, 535, 538}
 """Replies about our login rather than the email: authentication is required, failed, or needs encryption first."""
 # What relays say if they accept nothing from us: RFC 3463 has 5.7.x for security and policy; many only have it as text.
 _RELAY_REPLY = re.compile(r"^5\d\d 5\.7\.|\brelay|access denied|not permitted|^554 (?!5\.)", re.IGNORECASE)
+_LOGGED_IN_CODE = 235
+_CONTINUE_CODE = 334
 _SERVICE_CLOSING_CODE = 421
 _UNREADABLE_CODE = -1
 # RFC 5321, section 4.5.2: a dot at the start of a line is doubled, because a line with only a dot ends the email.
 _LEADING_DOT = re.compile(rb"^\.", re.MULTILINE)
-_CRLF_POLICY = compat32.clone(linesep="\r\n")
+# Headers are folded when they are built: what is folded here can begin with an empty line.
+_CRLF_POLICY = compat32.clone(linesep="\r\n", max_line_length=None)
 
 
 class SmtpTransport:
@@ -36,7 +41,7 @@ class SmtpTransport:
         self._settings = settings
         self._timeout_seconds = timeout_seconds
         self._connection: smtplib.SMTP | None = None
-        self._sender_address = parseaddr(settings.email_from)[1]
+        self._sender_address = parse_mailbox(settings.email_from)[1]
 
     @property
     def sender(self) -> str:
@@ -53,7 +58,10 @@ class SmtpTransport:
             EmailDeferred: it was not accepted now, or the response was lost.
             MailServerUnavailable: no email can be sent now.
         """
-        address = parseaddr(str(message["To"]))[1]
+        try:
+            address = parse_mailbox(str(message["To"]))[1]
+        except InvalidEmailAddress as error:
+            raise EmailRejected(f"Nothing can be sent to the recipient's email address: {error}.") from None
         content = message.as_bytes(policy=_CRLF_POLICY)
         was_connected = self._connection is not None
         try:
@@ -83,7 +91,7 @@ class SmtpTransport:
         code, reply = connection.mail(self._sender_address)
         if code != 250:
             self._raise_if_closed(code, reply)
-            connection.rset()
+            self._reset(connection)
             raise self._unavailable(f"sender {self._sender_address} rejected ({code} {_decode(reply)})")
         code, reply = connection.rcpt(address)
         if code not in (250, 251):
@@ -112,7 +120,7 @@ class SmtpTransport:
 
     def _raise_rejection(self, connection: smtplib.SMTP, code: int, reply: bytes) -> None:
         self._raise_if_closed(code, reply)
-        connection.rset()
+        self._reset(connection)
         text = f"{code} {_decode(reply)}"
         if code in _LOGIN_REQUIRED_CODES:
             raise self._unavailable(f"login required or rejected ({text})")
@@ -122,6 +130,13 @@ class SmtpTransport:
             )
         raise EmailDeferred(f"The mail server deferred the email: {text}.")
 
+    def _reset(self, connection: smtplib.SMTP) -> None:
+        """Make the connection ready for the next email, or drop it if the server hung up after its refusal."""
+        try:
+            connection.rset()
+        except smtplib.SMTPServerDisconnected:
+            self.close()
+
     def _raise_if_closed(self, code: int, reply: bytes) -> None:
         if code in (_SERVICE_CLOSING_CODE, _UNREADABLE_CODE):
             raise smtplib.SMTPServerDisconnected(f"{code} {_decode(reply)}")
@@ -130,17 +145,41 @@ class SmtpTransport:
         settings = self._settings
         connection: smtplib.SMTP | None = None
         try:
-            connection = smtplib.SMTP(settings.host, settings.port, timeout=self._timeout_seconds)
-            if settings.starttls:
+            connection = self._open()
+            if settings.starttls and not settings.has_implicit_tls:
                 connection.starttls(context=ssl.create_default_context())
             connection.ehlo_or_helo_if_needed()
             if settings.username is not None and settings.password is not None:
-                connection.login(settings.username, settings.password.get_secret_value())
-        except (smtplib.SMTPException, OSError) as error:
+                _log_in(connection, settings.username, settings.password.get_secret_value())
+        # ValueError: a reply or the name of this machine has characters that the protocol does not allow.
+        except (smtplib.SMTPException, OSError, ValueError) as error:
             if connection is not None:
                 connection.close()
             raise self._unavailable(_error_text(error)) from error
         return connection
+
+    def _open(self) -> smtplib.SMTP:
+        """Connect and read the greeting; on IMPLICIT_TLS_PORT, over TLS from the first byte."""
+        settings = self._settings
+        if settings.has_implicit_tls:
+            try:
+                return smtplib.SMTP_SSL(
+                    settings.host, settings.port, timeout=self._timeout_seconds, context=ssl.create_default_context()
+                )
+            except ssl.SSLCertVerificationError:
+                raise
+            except ssl.SSLError as error:
+                raise self._unavailable(
+                    f"no TLS connection could be made ({_error_text(error)}), and on port {IMPLICIT_TLS_PORT} TLS "
+                    "starts at once (implicit TLS)"
+                ) from error
+        try:
+            return smtplib.SMTP(settings.host, settings.port, timeout=self._timeout_seconds)
+        except smtplib.SMTPServerDisconnected as error:
+            raise self._unavailable(
+                f"it sent no greeting ({_error_text(error)}). If TLS starts at once on its port {settings.port} "
+                f"(implicit TLS), use SMTP_PORT={IMPLICIT_TLS_PORT}, or its port for STARTTLS, which is usually 587"
+            ) from error
 
     def _unavailable(self, reason: str) -> MailServerUnavailable:
         return MailServerUnavailable(
@@ -159,6 +198,39 @@ def open_smtp_transport(
         yield transport
     finally:
         transport.close()
+
+
+def _log_in(connection: smtplib.SMTP, username: str, password: str) -> None:
+    """Log in by the first mechanism that the server offers and accepts.
+
+    Name and password are sent in UTF-8 (RFC 4616, 2). smtplib's own login allows only ASCII.
+    """
+    # Bytes that are not UTF-8 come from the environment as surrogates, and are sent as they are.
+    name, secret = username.encode("utf-8", "surrogateescape"), password.encode("utf-8", "surrogateescape")
+    mechanisms: Mapping[str, Sequence[Callable[[bytes], bytes]]] = {
+        "CRAM-MD5": [
+            lambda challenge: name + b" " + hmac.new(secret, b64decode(challenge), "md5").hexdigest().encode()
+        ],
+        "PLAIN": [lambda _: b"\0" + name + b"\0" + secret],
+        "LOGIN": [lambda _: name, lambda _: secret],
+    }
+    offered = connection.esmtp_features.get("auth", "").upper().split()
+    error: smtplib.SMTPException = smtplib.SMTPNotSupportedError(
+        f"it offers no login by {', '.join(mechanisms)}, and SMTP_USERNAME is set"
+    )
+    for mechanism in [one for one in mechanisms if one in offered]:
+        try:
+            code, reply = connection.docmd("AUTH", mechanism)
+            for respond in mechanisms[mechanism]:
+                if code == _CONTINUE_CODE:
+                    code, reply = connection.docmd(b64encode(respond(reply)).decode())
+        except smtplib.SMTPServerDisconnected as lost:
+            # A server may hang up after it has rejected a login, and the rejection says more.
+            raise (error if isinstance(error, smtplib.SMTPAuthenticationError) else lost) from None
+        if code == _LOGGED_IN_CODE:
+            return
+        error = smtplib.SMTPAuthenticationError(code, reply)
+    raise error
 
 
 def _response_lost(reason: str) -> str:

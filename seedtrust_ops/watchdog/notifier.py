@@ -8,14 +8,17 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from email.message import EmailMessage
-from email.utils import formatdate, make_msgid, parseaddr
+from email.message import Message
+from email.mime.text import MIMEText
+from email.utils import formatdate, make_msgid
 from typing import Protocol
 
 from seedtrust_ops.config import get_settings
 from seedtrust_ops.config.external_services import MailSettings
 from seedtrust_ops.domain.alerts.channel_state import Channel
+from seedtrust_ops.email_addresses import format_mailbox, format_text, parse_mailbox, to_ascii_address
 from seedtrust_ops.errors import ConfigurationError, SeedTrustError
+from seedtrust_ops.formatting import single_line
 from seedtrust_ops.ports.component_status import Component, ComponentStatus, Status
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, MailServerUnavailable
 from seedtrust_ops.ports.events import EventDeferred, EventRejected
@@ -88,15 +91,16 @@ class EmailChannel:
         if not is_sent:
             raise NotificationFailed(error)
 
-    def _build_email(self, address: str, changes: Changes) -> EmailMessage:
-        message = EmailMessage()
-        message["From"] = self._settings.email_from
-        message["To"] = address
-        message["Subject"] = _subject(changes)
+    def _build_email(self, address: str, changes: Changes) -> Message:
+        # In base64, because mail servers need not accept 8-bit characters or long lines.
+        message = MIMEText(_text(changes), "plain", "utf-8")
+        sender_name, sender_address = parse_mailbox(self._settings.email_from)
+        message["From"] = format_mailbox("From", sender_name, sender_address)
+        message["To"] = to_ascii_address(address)
+        message["Subject"] = format_text("Subject", single_line(_subject(changes)))
         message["Date"] = formatdate()
-        message["Message-ID"] = make_msgid(domain=parseaddr(self._settings.email_from)[1].rpartition("@")[2])
+        message["Message-ID"] = make_msgid(domain=sender_address.rpartition("@")[2])
         message["Auto-Submitted"] = "auto-generated"
-        message.set_content(_text(changes))
         return message
 
 

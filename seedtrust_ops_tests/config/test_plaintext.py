@@ -63,6 +63,7 @@ def test_plaintext_to_another_machine_is_refused_by_name(
         (PostHogSettings, {"POSTHOG_HOST": REMOTE}),
         (MailSettings, MAIL),
         (MailSettings, MAIL | LOGIN),
+        (MailSettings, MAIL | LOGIN | {"SMTP_PORT": "465", "SMTP_STARTTLS": "0"}),
         (MailSettings, MAIL | {"SMTP_HOST": "127.0.0.1", "SMTP_STARTTLS": "0"}),
         (MailSettings, MAIL | {"SMTP_HOST": "::1", "SMTP_STARTTLS": "0"}),
         (MailSettings, MAIL | {"SMTP_HOST": "LOCALHOST", "SMTP_STARTTLS": "0"}),

@@ -23,6 +23,7 @@ from seedtrust_ops_tests.jobs.report_requests import (
 )
 from seedtrust_ops_tests.support.environment import SetVariables
 from seedtrust_ops_tests.support.factories import BuiltCase, Company
+from seedtrust_ops_tests.test_email_addresses import INVALID as INVALID_ADDRESSES
 
 pytestmark = pytest.mark.usefixtures("full_environment")
 
@@ -87,7 +88,7 @@ def test_bad_request_fails_alone_and_notifies_its_requester(
 
 
 @pytest.mark.parametrize(
-    ("user", "message"), [({"email": ""}, "no email address"), ({"is_active": False}, "no longer active")]
+    ("user", "message"), [({"email": ""}, "can't be used: it is empty"), ({"is_active": False}, "no longer active")]
 )
 def test_unreachable_requester_gets_no_email_and_others_continue(
     company: Company, case: BuiltCase, mailbox: MailboxProcess, user: dict[str, Any], message: str
@@ -97,6 +98,24 @@ def test_unreachable_requester_gets_no_email_and_others_continue(
     assert request_row(company, request_id).status == 4
     assert message in str(request_row(company, request_id).error)
     assert len(mailbox.control.emails()) == 1
+
+
+def test_report_is_generated_only_for_an_address_that_can_be_emailed(
+    company: Company, case: BuiltCase, mailbox: MailboxProcess
+) -> None:
+    refused = {
+        request_report(company, "account_balances", email=f"{address}{' ' * number}"): problem
+        for number, (address, problem) in enumerate(INVALID_ADDRESSES)
+    }
+    accepted = request_report(company, "account_balances", email="dana@münchen.example")
+    run_all()
+    for request_id, problem in refused.items():
+        row = request_row(company, request_id)
+        assert (row.status, problem in str(row.error)) == (4, True)
+    assert request_row(company, accepted).status == 3
+    assert [one.recipient for one in mailbox.control.emails()] == ["dana@xn--mnchen-3ya.example"]
+    with company.sessions() as session:
+        assert session.scalars(select(Notification.status)).all() == ["sent"]
 
 
 @pytest.mark.parametrize("max_bytes", [generator.MAX_ATTACHMENT_BYTES, 10], ids=["attached", "linked"])

@@ -1,8 +1,11 @@
 """The SMTP client: login, encryption, and a clear error for every way a mail server can fail."""
 
+import hmac
+import os
 import socket
 import ssl
 import threading
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
+from seedtrust_ops.config import external_services
 from seedtrust_ops.config.external_services import MailSettings
 from seedtrust_ops.errors import ConfigurationError
 from seedtrust_ops.orchestration.dagster_resources import MailResource
@@ -50,7 +54,7 @@ def send(settings: MailSettings, *messages: Message, timeout_seconds: float = 60
 
 
 @contextmanager
-def scripted_server(*replies: bytes) -> Iterator[int]:
+def scripted_server(*replies: bytes, received: list[bytes] | None = None) -> Iterator[int]:
     """Run a server that sends one reply after the other, whatever it receives, and then disconnects."""
 
     def serve() -> None:
@@ -58,8 +62,11 @@ def scripted_server(*replies: bytes) -> Iterator[int]:
         with connection:
             for reply in replies:
                 connection.sendall(reply)
-                if not connection.recv(65_536):
+                line = connection.recv(65_536)
+                if not line:
                     return
+                if received is not None:
+                    received.append(line)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve, daemon=True)
@@ -87,14 +94,70 @@ def test_username_and_password_are_used_if_set(tmp_path: Path) -> None:
             send(settings_for(server.smtp_port))
 
 
+PASSWORD = "Schlüssel-пароль-鍵"
+
+
+@pytest.mark.usefixtures("child_processes")
+def test_login_that_is_not_ascii_is_sent_in_utf8(tmp_path: Path) -> None:
+    with start_mailbox(tmp_path / "m.sqlite", username="büro", password=PASSWORD) as server:
+        send(MailSettings(**server.environment))
+        assert server.control.totals()["emails"] == 1
+        with pytest.raises(MailServerUnavailable, match="535") as raised:
+            send(settings_for(server.smtp_port, SMTP_USERNAME="büro", SMTP_PASSWORD=SecretStr(f"{PASSWORD}x")))
+        assert PASSWORD not in str(raised.value)
+
+
+@pytest.mark.parametrize("mechanism", ["CRAM-MD5", "PLAIN", "LOGIN"])
+@pytest.mark.parametrize(
+    "password", ["p4ssw0rd", PASSWORD, os.fsdecode(b"latin-1 \xfc")], ids=["ascii", "utf-8", "not utf-8"]
+)
+def test_each_login_mechanism_takes_any_password(mechanism: str, password: str) -> None:
+    received: list[bytes] = []
+    steps = {
+        "CRAM-MD5": [b"334 " + b64encode(b"<1@server>")],
+        "PLAIN": [b"334 "],
+        "LOGIN": [b"334 " + b64encode(b"Username:"), b"334 " + b64encode(b"Password:")],
+    }[mechanism]
+    replies = [
+        *(b"220 hello", f"250-hello\r\n250 AUTH GSSAPI {mechanism}".encode(), *steps, b"235 welcome"),
+        *(b"250 ok", b"250 ok", b"354 go on", b"250 accepted", b"221 bye"),
+    ]
+    with scripted_server(*(reply + b"\r\n" for reply in replies), received=received) as port:
+        send(settings_for(port, SMTP_USERNAME="büro", SMTP_PASSWORD=SecretStr(password)))
+    name, secret = "büro".encode(), os.fsencode(password)
+    assert received[1] == f"AUTH {mechanism}\r\n".encode()
+    assert [b64decode(line) for line in received[2 : 2 + len(steps)]] == {
+        "CRAM-MD5": [name + b" " + hmac.new(secret, b"<1@server>", "md5").hexdigest().encode()],
+        "PLAIN": [b"\0" + name + b"\0" + secret],
+        "LOGIN": [name, secret],
+    }[mechanism]
+
+
+def test_rejected_login_is_reported_if_the_server_hangs_up_after_it() -> None:
+    replies = (b"220 hello\r\n", b"250-hello\r\n250 AUTH PLAIN LOGIN\r\n", b"535 5.7.8 wrong password\r\n")
+    settings = {"SMTP_USERNAME": "ops", "SMTP_PASSWORD": SecretStr("hunter2")}
+    with scripted_server(*replies) as port, pytest.raises(MailServerUnavailable, match=r"535 5[.]7[.]8 wrong password"):
+        send(settings_for(port, **settings))
+
+
+def test_server_that_offers_no_login_is_reported() -> None:
+    settings = {"SMTP_USERNAME": "ops", "SMTP_PASSWORD": SecretStr("hunter2")}
+    with (
+        scripted_server(b"220 hello\r\n", b"250 hello\r\n") as port,
+        pytest.raises(MailServerUnavailable, match="offers no login by CRAM-MD5, PLAIN, LOGIN"),
+    ):
+        send(settings_for(port, **settings))
+
+
 def test_server_without_encryption_gets_neither_email_nor_password(mailbox: MailboxProcess) -> None:
     with pytest.raises(MailServerUnavailable, match="STARTTLS"):
         send(settings_for(mailbox.smtp_port, SMTP_STARTTLS=True))
     assert mailbox.control.totals()["emails"] == 0
 
 
-def test_encrypted_connection_requires_a_trusted_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    certificate = _certificate(tmp_path)
+@contextmanager
+def tls_server(certificate: Path, **options: Any) -> Iterator[tuple[int, "_CountingHandler"]]:
+    """Run a server with this certificate; `options` say whether TLS starts at once or after STARTTLS."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     handler = _CountingHandler()
@@ -103,19 +166,48 @@ def test_encrypted_connection_requires_a_trusted_certificate(tmp_path: Path, mon
         hostname="127.0.0.1",
         port=_free_port(),
         ready_timeout=60,
-        tls_context=context,
-        require_starttls=True,
+        **{name: context if value is ... else value for name, value in options.items()},
     )
     controller.start()
     try:
-        settings = settings_for(controller.port, SMTP_STARTTLS=True)
+        yield controller.port, handler
+    finally:
+        controller.stop()
+
+
+def test_encrypted_connection_requires_a_trusted_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = _certificate(tmp_path)
+    with tls_server(certificate, tls_context=..., require_starttls=True) as (port, handler):
+        settings = settings_for(port, SMTP_STARTTLS=True)
         with pytest.raises(MailServerUnavailable, match="certificate verify failed"):
             send(settings)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         send(settings)
-    finally:
-        controller.stop()
     assert handler.count == 1
+
+
+@pytest.mark.parametrize("starttls", [True, False])
+def test_port_465_is_encrypted_from_the_first_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starttls: bool
+) -> None:
+    certificate = _certificate(tmp_path)
+    with tls_server(certificate, ssl_context=...) as (port, handler):
+        settings = settings_for(port, SMTP_STARTTLS=starttls)
+        with pytest.raises(MailServerUnavailable, match=r"sent no greeting.*implicit TLS\), use SMTP_PORT=465"):
+            send(settings_for(port), timeout_seconds=1)
+        monkeypatch.setattr(external_services, "IMPLICIT_TLS_PORT", port)
+        with pytest.raises(MailServerUnavailable, match="certificate verify failed"):
+            send(settings)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        send(settings, build_email(), build_email())
+    assert handler.count == 2
+
+
+def test_port_465_without_tls_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted_server(b"220 hello\r\n") as port:
+        monkeypatch.setattr(external_services, "IMPLICIT_TLS_PORT", port)
+        with pytest.raises(MailServerUnavailable, match=r"no TLS connection could be made .*\(implicit TLS\)"):
+            send(settings_for(port))
 
 
 class _CountingHandler(MessageHandler):
@@ -185,6 +277,26 @@ def test_rejection_or_deferral_applies_to_that_email_only(step: str, reply: byte
 
 
 @pytest.mark.parametrize(
+    ("reply", "expected"), [(b"550 5.1.1 unknown\r\n", EmailRejected), (b"450 later\r\n", EmailDeferred)]
+)
+@pytest.mark.parametrize("step", ["recipient", "data", "content"])
+def test_refusal_is_kept_if_the_server_hangs_up_after_it(step: str, reply: bytes, expected: type[Exception]) -> None:
+    before = {"recipient": [], "data": [b"250 ok\r\n"], "content": [b"250 ok\r\n", b"354 go on\r\n"]}[step]
+    replies = [b"220 hello\r\n", b"250 hello\r\n", b"250 ok\r\n", *before, reply]
+    with scripted_server(*replies) as port, pytest.raises(expected, match=reply.decode().strip()):
+        send(settings_for(port))
+
+
+def test_rejected_sender_is_reported_if_the_server_hangs_up_after_it() -> None:
+    replies = (b"220 hello\r\n", b"250 hello\r\n", b"550 5.7.1 who are you\r\n")
+    with (
+        scripted_server(*replies) as port,
+        pytest.raises(MailServerUnavailable, match=r"sender .* rejected \(550 5.7.1"),
+    ):
+        send(settings_for(port))
+
+
+@pytest.mark.parametrize(
     ("reply", "is_of_relay"),
     [
         (b"554 5.7.1 <dana@example.test>: Relay access denied\r\n", True),
@@ -229,6 +341,7 @@ def test_missing_variable_is_named(set_variables: SetVariables, mail_environment
     [
         ("EMAIL_FROM", "nobody"),
         ("EMAIL_FROM", "a@b.test\r\nBcc: c@d.test"),
+        ("SMTP_HOST", "smtp..example.test"),
         ("SMTP_PORT", "0"),
         ("SMTP_STARTTLS", "perhaps"),
         ("SMTP_PASSWORD", "without a name"),

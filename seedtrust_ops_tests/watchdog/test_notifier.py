@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from seedtrust_ops.config.external_services import MailSettings
 from seedtrust_ops.domain.alerts.channel_state import DAEMON_SILENT, DATABASE_DOWN, TICKS_STOPPED
+from seedtrust_ops.email_addresses import parse_mailbox
 from seedtrust_ops.resources.alert_services import AlertServices
+from seedtrust_ops.sandbox.mailbox.process import MailboxProcess
 from seedtrust_ops.severity import Severity
 from seedtrust_ops.watchdog import state_file
 from seedtrust_ops.watchdog.evaluator import Incident, ProbeHistory, ProbeVerdict
 from seedtrust_ops.watchdog.notifier import (
     AlertUrlsChannel,
     Changes,
+    EmailChannel,
     NotificationFailed,
     notify_channels,
     remove_reported,
@@ -179,3 +184,16 @@ def test_notifications_are_not_repeated_after_a_restart(tmp_path: Path) -> None:
     assert restored is not None
     notify(probed(restored, replace(incident(), detail="It is still silent.")), email)
     assert email.notified == ["opened daemon"]
+
+
+def test_email_with_foreign_letters_in_names_and_domains_arrives(mailbox: MailboxProcess) -> None:
+    sender = {"EMAIL_FROM": "Treuhand-Büro der Leihmutterschaft 李 <escrow@büro.example>"}
+    settings = MailSettings(**mailbox.environment | sender)
+    opened = [NotifiedIncident(incident(subject="Übersicht " * 20))]
+    EmailChannel(settings, ["on-call@münchen.example"]).notify(Changes(opened, [], opened))
+    (email,) = mailbox.control.emails()
+    assert (email.sender, email.recipient) == ("escrow@xn--bro-hoa.example", "on-call@xn--mnchen-3ya.example")
+    assert parse_mailbox(message_from_bytes(email.content)["From"])[0] == "Treuhand-Büro der Leihmutterschaft 李"
+    assert "Übersicht Übersicht" in email.subject
+    assert "It is silent." in email.text
+    assert all(len(line) <= 78 and line.isascii() for line in email.content.split(b"\r\n"))

@@ -5,17 +5,15 @@ its response was lost can be recognized as a duplicate. Claims and retries are i
 """
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.charset import QP, Charset
-from email.header import Header
 from email.message import Message
 from email.mime.application import MIMEApplication
 from email.mime.multipart import MIMEMultipart
 from email.mime.nonmultipart import MIMENonMultipart
-from email.utils import formataddr, formatdate, parseaddr
+from email.utils import formatdate
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, delete, func, or_, select
@@ -29,16 +27,19 @@ from seedtrust_ops.domain.notifications.renderer import EmailRenderer, Unsendabl
 from seedtrust_ops.domain.outbox.dispatcher import DeliveryReport, Sink, Withheld, send_due
 from seedtrust_ops.domain.outbox.queue import FAILED, Queue, RetryPolicy, requeue
 from seedtrust_ops.domain.outbox.store import Attachment, count_queued_emails
+from seedtrust_ops.email_addresses import (
+    InvalidEmailAddress,
+    format_mailbox,
+    format_text,
+    parse_mailbox,
+    to_ascii_address,
+)
 from seedtrust_ops.errors import SeedTrustError
 from seedtrust_ops.formatting import format_duration, pluralize, shorten, single_line
 from seedtrust_ops.ports.email import EmailDeferred, EmailRejected, EmailTransport, MailServerUnavailable
 from seedtrust_ops.ports.object_storage import SignLink
 from seedtrust_ops.tables import Notification, NotificationAttachment, User
 
-# Addresses that every mail server carries unchanged: no quoting, no comments, only ASCII.
-_ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
-MAX_ADDRESS_CHARS = 320
-"""64 before the @ and 255 after it (RFC 5321, 4.5.3.1). What was cut in the database is longer, and never sent to."""
 # Quoted-printable, because mail servers need not accept 8-bit characters or long lines.
 _UTF8 = Charset("utf-8")
 _UTF8.body_encoding = QP
@@ -270,7 +271,7 @@ class _EmailSink(Sink[Notification, DueEmail]):
 def message_id(dedupe_key: str, sender: str) -> str:
     """Return the Message-ID of the email with this key from this sender."""
     digest = hashlib.sha256(dedupe_key.encode()).hexdigest()[:40]
-    return f"<{digest}@{parseaddr(sender)[1].rpartition('@')[2]}>"
+    return f"<{digest}@{parse_mailbox(sender)[1].rpartition('@')[2]}>"
 
 
 def build_message(due_email: DueEmail, renderer: EmailRenderer, sender: str) -> tuple[Message, str]:
@@ -295,14 +296,11 @@ def build_message(due_email: DueEmail, renderer: EmailRenderer, sender: str) -> 
     )
     if attachment is not None:
         message = MIMEMultipart("mixed", _subparts=[message, _attachment_part(attachment)])
-    # No value of a header below can contain a line break, so no text can inject headers or recipients.
-    message["From"] = formataddr(parseaddr(sender))
-    message["To"] = formataddr(
-        (single_line(due_email.recipient_name, MAX_NAME_CHARS), _address(due_email.recipient_email))
-    )
-    message["Subject"] = Header(
-        rendered.subject, "us-ascii" if rendered.subject.isascii() else "utf-8", header_name="Subject"
-    ).encode()
+    # No text below contains a line break, so none can inject headers or recipients.
+    message["From"] = format_mailbox("From", *parse_mailbox(sender))
+    recipient_name = single_line(due_email.recipient_name, MAX_NAME_CHARS)
+    message["To"] = format_mailbox("To", recipient_name, _address(due_email.recipient_email))
+    message["Subject"] = format_text("Subject", rendered.subject)
     message["Date"] = formatdate()
     message["Message-ID"] = message_id(due_email.dedupe_key, sender)
     # Suppresses vacation notices: nobody reads replies to these emails.
@@ -328,14 +326,10 @@ def _attachment_part(attachment: Attachment) -> Message:
 
 
 def _address(text: str) -> str:
-    address = text.strip()
-    if not address:
+    try:
+        return to_ascii_address(text)
+    except InvalidEmailAddress as error:
         raise UnsendableEmail(
-            "The recipient has no email address. Add one to the user, then run `seedtrust-ops notifications retry`."
-        )
-    if len(address) > MAX_ADDRESS_CHARS or not _ADDRESS.fullmatch(address):
-        raise UnsendableEmail(
-            f"The recipient's email address {shorten(address, MAX_NAME_CHARS)!r} is not valid. Correct it, then run "
-            "`seedtrust-ops notifications retry`."
-        )
-    return address
+            f"The recipient's email address {shorten(text.strip(), MAX_NAME_CHARS)!r} can't be used: {error}. Correct "
+            "it, then run `seedtrust-ops notifications retry`."
+        ) from None

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, aliased
 from seedtrust_ops.domain.alerts.store import open_alert, resolve_alert
 from seedtrust_ops.domain.outbox.email_sink import NOTIFICATIONS_FAILING
 from seedtrust_ops.domain.sql_arrays import in_array
+from seedtrust_ops.email_addresses import is_email_address
 from seedtrust_ops.tables import Case, User
 
 MAX_LISTED = 20
@@ -37,8 +38,9 @@ def find_responsible(
 ) -> Mapping[int | None, Sequence[Recipient]]:
     """Return whom to email about each case, and about something that belongs to no case (None).
 
-    Nobody is missing from the result: if the list of a case is empty, there is no active person and no address, and the
-    caller reports that with `alert_nobody_to_notify`.
+    A person whose address can't be emailed is followed by the next in the chain: the email to the former fails, which
+    opens an alert, and the latter knows. If the list of a case is empty, there is no active person and no address, and
+    the caller reports that with `alert_nobody_to_notify`.
     """
     specialist, manager = aliased(User), aliased(User)
     rows = session.execute(
@@ -50,19 +52,22 @@ def find_responsible(
     others = find_admins(session, alert_emails)
     found: dict[int | None, Sequence[Recipient]] = {None: others} | dict.fromkeys(case_ids, others)
     for case_id, specialist_id, specialist_email, manager_id, manager_email in rows:
-        if specialist_id is not None:
-            found[case_id] = [Recipient(specialist_id, specialist_email)]
-        elif manager_id is not None:
-            found[case_id] = [Recipient(manager_id, manager_email)]
+        people = ((specialist_id, specialist_email), (manager_id, manager_email))
+        chain = [Recipient(*person) for person in people if person[0] is not None]
+        reachable = [number for number, one in enumerate(chain) if is_email_address(one.email)]
+        found[case_id] = chain[: reachable[0] + 1] if reachable else [*chain, *others]
     return found
 
 
 def find_admins(session: Session, alert_emails: Sequence[str]) -> Sequence[Recipient]:
-    """Return all active admins, or the addresses in `alert_emails` if there is none."""
+    """Return all active admins, and the addresses in `alert_emails` if none of them can be emailed."""
     admins = session.execute(
         select(User.id, User.email).where(User.role == "admin", User.is_active).order_by(User.id)
     ).all()
-    return [Recipient(*row) for row in admins] or [Recipient(None, address) for address in alert_emails]
+    recipients = [Recipient(*row) for row in admins]
+    if not any(is_email_address(one.email) for one in recipients):
+        recipients += [Recipient(None, address) for address in alert_emails]
+    return recipients
 
 
 def alert_nobody_to_notify(session: Session, kind: str, what: str, ids: Sequence[int]) -> None:

@@ -30,6 +30,7 @@ from seedtrust_ops.domain.reports.request_queue import (
     record_failed,
     requeue_request,
 )
+from seedtrust_ops.email_addresses import InvalidEmailAddress, to_ascii_address
 from seedtrust_ops.errors import SeedTrustError, TransientError
 from seedtrust_ops.ports.object_storage import ReportStorage
 
@@ -146,10 +147,13 @@ def _generate(
 def _check_request(request: ClaimedRequest) -> None:
     if not request.is_active:
         raise RequesterUnreachable("The user who requested this report is no longer active, so it was not generated.")
-    if "@" not in request.email:
+    try:
+        to_ascii_address(request.email)
+    except InvalidEmailAddress as error:
         raise RequesterUnreachable(
-            "The user who requested this report has no email address, so it could not be sent. Add one and try again."
-        )
+            f"The email address of the user who requested this report can't be used: {error}. Correct it and request "
+            "the report again."
+        ) from None
     if request.attempts_exhausted:
         raise _AttemptsExhausted(
             f"Generating the report was interrupted {MAX_TRIES} times before it finished. Request a shorter period, or "

@@ -15,6 +15,7 @@ from seedtrust_ops.domain.notifications.notification_kinds import REPORTS_REFUSE
 from seedtrust_ops.domain.outbox import Email, enqueue_emails
 from seedtrust_ops.domain.reports.report_kinds import report_title
 from seedtrust_ops.domain.reports.request_queue import FAILED, MAX_KIND_CHARACTERS, PENDING
+from seedtrust_ops.email_addresses import is_email_address
 from seedtrust_ops.tables import ReportClaim, ReportRequest, User
 
 MAX_WAITING_REPORTS = 100
@@ -86,7 +87,7 @@ def _refuse_excess(session: Session, user_id: int, email: str, today: date) -> R
             ReportRequest.requested_at,
         )
     ).all()
-    if refused and "@" in email:
+    if refused and is_email_address(email):
         rows = [
             {"request_id": str(row.id), "report": report_title(row.kind), "requested_at": row.requested_at}
             for row in sorted(refused)

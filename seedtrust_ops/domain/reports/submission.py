@@ -15,6 +15,7 @@ from seedtrust_ops.domain.reports.authority import require_authority
 from seedtrust_ops.domain.reports.parameters import InvalidReportRequest, read_choice, read_parameters, read_period
 from seedtrust_ops.domain.reports.report_kinds import DISBURSEMENT_STATUSES, find_case_account
 from seedtrust_ops.domain.reports.request_limit import MAX_WAITING_REPORTS, count_waiting_reports
+from seedtrust_ops.email_addresses import InvalidEmailAddress, to_ascii_address
 from seedtrust_ops.tables import ReportRequest, User
 
 FORMATS = ("csv", "xlsx", "pdf")
@@ -71,10 +72,14 @@ def _check_requester(session: Session, user_id: int) -> None:
         raise InvalidReportRequest(
             f"User {user_id} does not exist, and a report is emailed to the user who requests it."
         )
-    if not row.is_active or "@" not in row.email:
+    if not row.is_active:
+        raise InvalidReportRequest(f"User {user_id} is inactive, so the report could not be emailed.")
+    try:
+        to_ascii_address(row.email)
+    except InvalidEmailAddress as error:
         raise InvalidReportRequest(
-            f"User {user_id} is inactive or has no email address, so the report could not be emailed."
-        )
+            f"The email address of user {user_id} can't be used, so the report could not be emailed: {error}."
+        ) from None
 
 
 def _check_period(_session: Session, params: Mapping[str, Any]) -> None:

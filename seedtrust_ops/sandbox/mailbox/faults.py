@@ -10,14 +10,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MailFaultKind = Literal[
-    "reject", "relay_denied", "defer", "reject_content", "delay", "busy", "drop_at_mail", "drop_before_accepting",
-    "drop_after_accepting",
+    "reject", "reject_and_hang_up", "relay_denied", "defer", "reject_content", "delay", "busy", "drop_at_mail",
+    "drop_before_accepting", "drop_after_accepting",
 ]  # fmt: skip
 Step = Literal["MAIL", "RCPT", "DATA"]
 STEPS: dict[MailFaultKind, Step] = {
     "busy": "MAIL",
     "drop_at_mail": "MAIL",
     "reject": "RCPT",
+    "reject_and_hang_up": "RCPT",
     "relay_denied": "RCPT",
     "defer": "RCPT",
     "reject_content": "DATA",

@@ -144,8 +144,12 @@ class Mailbox:
         """Accept the recipient, or reject it permanently (550), as a closed relay does (554), or temporarily (451)."""
         fault = await self._apply_fault(server, "RCPT", [address])
         if fault is not None:
+            unknown = f"550 5.1.1 <{address}> user unknown"
+            if fault.kind == "reject_and_hang_up":
+                await server.push(unknown)
+                self._hang_up(server)
             return {
-                "reject": f"550 5.1.1 <{address}> user unknown",
+                "reject": unknown,
                 "relay_denied": f"554 5.7.1 <{address}>: Relay access denied",
             }.get(fault.kind, f"451 4.7.1 <{address}> try again later")
         envelope.rcpt_tos.append(address)

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
 from email.message import Message
 
 import pytest
@@ -14,8 +15,10 @@ from seedtrust_ops.domain.notifications import TableEmailKind
 from seedtrust_ops.domain.notifications.kind_registry import KINDS
 from seedtrust_ops.domain.outbox import Attachment, Email, count_due_emails, dispatcher, enqueue_emails
 from seedtrust_ops.domain.outbox.email_sink import RequeuedEmails, message_id, requeue_failed
+from seedtrust_ops.email_addresses import parse_mailbox
 from seedtrust_ops.ports.object_storage import DownloadLink, StorageRejected
 from seedtrust_ops.resources.smtp import SmtpTransport
+from seedtrust_ops.sandbox.mailbox import process
 from seedtrust_ops.sandbox.mailbox.faults import MailFaultKind
 from seedtrust_ops.tables import Notification, NotificationAttachment, User
 from seedtrust_ops_tests.domain.outbox.outbox_harness import OutboxHarness
@@ -138,6 +141,18 @@ def test_rejected_recipient_fails_alone_with_the_reply_and_an_alert(outbox: Outb
     assert address not in detail
 
 
+def test_rejection_by_a_server_that_hangs_up_fails_its_email_alone(outbox: OutboxHarness) -> None:
+    first, rejected, last = outbox.enqueue(), outbox.enqueue(), outbox.enqueue()
+    address = outbox.row(rejected).recipient_email
+    outbox.mailbox.control.inject_fault("reject_and_hang_up", recipient=address, times=None)
+
+    report = outbox.send_due()
+
+    assert (report.sent, report.failed, report.error) == (2, 1, None)
+    assert outbox.received_recipients() == [outbox.row(first).recipient_email, outbox.row(last).recipient_email]
+    assert outbox.row(rejected).last_error == f"The mail server rejected the email: 550 5.1.1 <{address}> user unknown."
+
+
 def test_rejected_content_fails_alone(outbox: OutboxHarness) -> None:
     outbox.mailbox.control.inject_fault("reject_content")
     rejected, accepted = outbox.enqueue(), outbox.enqueue()
@@ -221,6 +236,27 @@ def test_deleted_user_gets_nothing_but_an_address_without_user_does(outbox: Outb
     assert (outbox.send_due().withheld, outbox.received_recipients()) == (1, ["ops@example.test"])
 
 
+def test_long_name_and_foreign_domain_reach_the_server_in_ascii(
+    outbox: OutboxHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "María Guðmundsdóttir Álvarez de la Torre y García-Hernández 李"
+    user = outbox.add_user(full_name=name, email="maria@münchen.example")
+    outbox.enqueue(user, subject="Überweisung " * 12)
+    monkeypatch.setattr(process, "SENDER", "Büro 李 <escrow@büro.example>")
+    assert outbox.send_due().sent == 1
+    (received,) = outbox.mailbox.control.emails()
+    assert (received.sender, received.recipient) == ("escrow@xn--bro-hoa.example", "maria@xn--mnchen-3ya.example")
+    headers = message_from_bytes(received.content)
+    assert parse_mailbox(headers["To"]) == (name, "maria@xn--mnchen-3ya.example")
+    assert parse_mailbox(headers["From"]) == ("Büro 李", "escrow@xn--bro-hoa.example")
+    assert received.subject == ("Überweisung " * 12).strip()
+    assert received.message_id.endswith("@xn--bro-hoa.example>")
+    lines = received.content.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert max(len(line) for line in lines if b"=?" in line) <= 76
+    assert all(len(line) <= 998 and line.isascii() for line in lines)
+    assert not [line for line in lines if not line.rstrip().removesuffix(b":")]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -228,11 +264,11 @@ def test_deleted_user_gets_nothing_but_an_address_without_user_does(outbox: Outb
             {"variables": {"case_number": "ST-1"}},
             r"Missing variables: disbursement_request_id \(the number of the disbursement request\)",
         ),
-        ({"recipient_email": ""}, "The recipient has no email address"),
-        ({"recipient_email": "nobody"}, "'nobody' is not valid"),
-        ({"recipient_email": "a@b.test\r\nRCPT TO:<x@y.test>"}, "is not valid"),
-        ({"recipient_email": "a@b.test, c@d.test"}, "is not valid"),
-        ({"recipient_email": f"{'a' * 1_990}@evil.example"[:2_001]}, r"'a{99}…' is not valid"),
+        ({"recipient_email": ""}, "can't be used: it is empty"),
+        ({"recipient_email": "nobody"}, "'nobody' can't be used: it needs a name, an @ and a domain"),
+        ({"recipient_email": "a@b.test\r\nRCPT TO:<x@y.test>"}, "can't be used: U.0040 COMMERCIAL AT"),
+        ({"recipient_email": "a@b.test, c@d.test"}, "can't be used: U.0040 COMMERCIAL AT"),
+        ({"recipient_email": f"{'a' * 1_990}@evil.example"[:2_001]}, r"'a{99}…' can't be used: it has more than 320"),
         ({"kind": "report"}, "'attachment_name' is undefined"),
     ],
     ids=["variable", "no address", "incomplete", "smtp injection", "two addresses", "cut address", "no attachment"],

@@ -16,6 +16,7 @@ from seedtrust_ops.domain.reports.request_queue import claim_next_request, read_
 from seedtrust_ops.domain.reports.submission import FORMATS
 from seedtrust_ops.tables import ReportRequest
 from seedtrust_ops_tests.support.factories import Company
+from seedtrust_ops_tests.test_email_addresses import INVALID as INVALID_ADDRESSES
 
 ZONE = "America/New_York"
 CASE = object()
@@ -147,7 +148,7 @@ def test_timestamp_means_the_day_at_the_office(company: Company, first: str, las
 
 
 def test_unreachable_requester_or_unknown_format_is_rejected(company: Company) -> None:
-    unreachable: list[dict[str, Any]] = [{"is_active": False}, {"email": ""}, {"email": "nowhere"}]
+    unreachable: list[dict[str, Any]] = [{"is_active": False}, *({"email": text} for text, _ in INVALID_ADDRESSES)]
     with company.sessions() as session:
         for columns in unreachable:
             with pytest.raises(InvalidReportRequest, match="could not be emailed"):

@@ -141,6 +141,31 @@ def test_email_goes_down_the_chain_to_the_first_who_is_active(
     assert {one.kind for one in emails(company)} == {f"transfer-{event}"}
 
 
+@pytest.mark.parametrize(
+    ("unusable", "expected"),
+    [
+        (("specialist",), ["specialist", "manager"]),
+        (("specialist", "manager"), ["specialist", "manager", "admin"]),
+        (("manager",), ["specialist"]),
+        (("specialist", "manager", "admin"), ["specialist", "manager", "admin", "oncall@example.test"]),
+    ],
+)
+def test_unusable_address_is_followed_by_the_next_in_the_chain(
+    worker: Worker, company: Company, unusable: Sequence[str], expected: Sequence[str]
+) -> None:
+    case = company.case()
+    manager_id, admin_id = add_user(company, "case_manager"), add_user(company, "admin")
+    people = {case.specialist_id: "specialist", manager_id: "manager", admin_id: "admin"}
+    with company.sessions.begin() as session:
+        session.execute(update(Case).where(Case.id == case.case_id).values(case_manager_id=manager_id))
+        for user_id, person in people.items():
+            if person in unusable:
+                session.execute(update(User).where(User.id == user_id).values(email=f"{person} at example.test"))
+    worker.process(bad_batch(company, case, good=1))
+    told = [people[one.recipient_id] if one.recipient_id else one.recipient_email for one in emails(company)]
+    assert told == list(expected)
+
+
 def test_nobody_to_email_opens_an_alert_that_says_so(worker: Worker, company: Company) -> None:
     worker.alert_emails = ()
     worker.process(bad_batch(company, company.case(specialist_active=False), good=1))
