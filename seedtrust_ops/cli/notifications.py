@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedtrust_ops.formatting import pluralize, strip_control_chars
+from seedtrust_ops.formatting import MAX_ID, pluralize, strip_control_chars
 
 if TYPE_CHECKING:
     from seedtrust_ops.domain.notifications.renderer import EmailRenderer
@@ -50,7 +50,10 @@ def list_notifications(
 
 @notifications.command()
 def show(
-    email: Annotated[int, typer.Argument(metavar="ID", help="The email's ID, as listed by `notifications list`.")],
+    email: Annotated[
+        int,
+        typer.Argument(metavar="ID", min=1, max=MAX_ID, help="The email's ID, as listed by `notifications list`."),
+    ],
 ) -> None:
     """Print an email: its recipient, its subject and its text, rendered again from what is stored."""
     from seedtrust_ops.database.engine import application_sessions

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from seedtrust_ops.domain.notifications.kind_registry import MAX_NAME_CHARS, MAX_SENTENCE_CHARS
 from seedtrust_ops.domain.notifications.renderer import EmailRenderer, UnsendableEmail
 from seedtrust_ops.errors import InputError
-from seedtrust_ops.formatting import MAX_ID, single_line
+from seedtrust_ops.formatting import single_line
 from seedtrust_ops.tables import Notification, NotificationAttachment, User
 
 LINK = "(The link is signed on delivery and not stored.)"
@@ -57,7 +57,7 @@ def read_email(session: Session, email_id: int, renderer: EmailRenderer) -> tupl
     Raises:
         UnknownNotification: if there is no such email.
     """
-    row = session.get(Notification, email_id) if 0 < email_id <= MAX_ID else None
+    row = session.get(Notification, email_id)
     if row is None:
         raise UnknownNotification(
             f"There is no email {email_id}. `seedtrust-ops notifications list` shows which there are."
