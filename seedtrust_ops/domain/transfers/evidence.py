@@ -39,6 +39,7 @@ from seedtrust_ops.tables import (
     Account,
     DisbursementRequest,
     HuntingtonTransaction,
+    LedgerEntry,
     TransferAttempt,
     TransferEvidence,
 )
@@ -188,12 +189,14 @@ def record_sends(session: Session, transaction_ids: Collection[int]) -> None:
 def ensure_evidence(session: Session, transaction_ids: Collection[int]) -> None:
     """Insert the evidence of transactions that have none: the legacy worker sent them, or nobody has yet."""
     status = HuntingtonTransaction.status
-    state = case(
-        (status == "completed", State.MOVED.value), (status == "returned", State.NOT_MOVED.value), else_=State.IN_FLIGHT
-    )
+    is_booked = exists(LedgerEntry.id).where(LedgerEntry.huntington_transaction_id == HuntingtonTransaction.id)
+    # A person may have written the status. The bank never said so if there is neither its id nor an entry.
+    is_of_the_bank = or_(HuntingtonTransaction.bank_transfer_id.is_not(None), is_booked)
+    is_completed, is_returned = and_(status == "completed", is_of_the_bank), and_(status == "returned", is_of_the_bank)
+    state = case((is_completed, State.MOVED.value), (is_returned, State.NOT_MOVED.value), else_=State.IN_FLIGHT)
     bank_status = case(
-        (status == "completed", BankStatus.COMPLETED.value),
-        (status == "returned", BankStatus.RETURNED.value),
+        (is_completed, BankStatus.COMPLETED.value),
+        (is_returned, BankStatus.RETURNED.value),
         (status == "submitted", BankStatus.ACCEPTED.value),
         else_=null(),
     )

@@ -73,6 +73,19 @@ def test_ambiguous_match_opens_an_alert_and_changes_nothing(
     assert rules == ["transfer_ambiguous", *["unknown_transfer"] * len(amounts)]
 
 
+@pytest.mark.parametrize("status", ["completed", "returned"])
+def test_status_written_over_a_legacy_failure_is_not_believed(worker: Worker, company: Company, status: str) -> None:
+    """The bank never said so: its answer is the first, and is booked."""
+    batch_id, transaction_id = _legacy_false_failure(company, company.case())
+    worker.bank.control.insert_transfer(reference=str(transaction_id), amount_cents=7_000)
+    with company.sessions.begin() as session:
+        session.execute(update(HuntingtonTransaction).values(status=status, failure_reason=None))
+    worker.heal()
+    assert company.statuses(batch_id) == ["completed"]
+    assert company.ledger(transaction_id) == [("disbursement", -7_000)]
+    assert company.open_alerts() == []
+
+
 def test_legacy_false_failure_unknown_to_the_bank_is_requeued_and_sent(worker: Worker, company: Company) -> None:
     case = company.case()
     batch_id, transaction_id = _legacy_false_failure(company, case)
