@@ -104,7 +104,7 @@ def measure(large: bool) -> Part:
 
 
 def _measure(part: Part, server: URL, workload: Workload, rows: int) -> float:
-    """Measure the three implementations on `rows` rows; return the median of ours."""
+    """Measure the three implementations on `rows` rows; return our median."""
     with _template(server, workload.create_rows_sql(rows)) as template:
 
         def measure_rounds(run: Callable[[URL, Path], object], count: int) -> list[float]:

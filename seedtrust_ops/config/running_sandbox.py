@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 FOLDER = Path("~/.seedtrust/running")
-"""Where it is announced. Only its user may enter the folder: whoever could write the file could redirect payments."""
+"""Where it is announced. Only its user may enter the folder: a user who could write it could redirect payments."""
 FILE = "sandbox.json"
 _NAMES = frozenset({"SEEDTRUST_DATABASE_URL", "DAGSTER_POSTGRES_URL", "REPORTS_BUCKET"})
 _PREFIXES = ("HUNTINGTON_", "SMTP_")

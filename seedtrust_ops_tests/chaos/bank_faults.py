@@ -195,7 +195,7 @@ def _fail_for_an_hour(batch: BankBatch, *, kind: FaultKind) -> None:
 
 
 def _add_unknown_transfers(batch: BankBatch, *, status: Status) -> None:
-    """Transfers that nobody at SeedTrust made: under a foreign reference, nobody's number, and one of ours."""
+    """Transfers that nobody at SeedTrust made: under a foreign reference, nobody's number, and a transaction's."""
     for reference in ("another customer's invoice", NOBODYS_NUMBER, str(batch.ids[WIRE])):
         batch.simulation.bank.add_unknown_transfer(reference, 100, method="ach", status=status)
 

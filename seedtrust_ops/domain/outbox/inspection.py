@@ -29,7 +29,7 @@ class UnknownNotification(InputError):
 class ListedEmail:
     """An email of the outbox without its text; every text is one line, and cut.
 
-    `subject` is empty until it is sent, unless whoever queued it chose one. `last_error` is why it was not sent.
+    `subject` is empty until it is sent, unless the code that queued it chose one. `last_error` is why it was not sent.
     """
 
     id: int
