@@ -87,9 +87,15 @@ class Simulation:
         return outcome
 
     def _check_wait(self, batch_id: int) -> None:
-        """If a run has ended well and its batch still waits, an alert must say for what."""
-        status = self.scalar("select status from huntington_batches where id = :id", id=batch_id)
-        if status != "queued":
+        """If a run has ended well and its batch still waits, an alert must say for what.
+
+        Unless it waits for another worker's lease, which ends by itself: a person queued the batch after a crash.
+        """
+        waits = (
+            "select 1 from huntington_batches where id = :id and status = 'queued' and not exists (select 1"
+            " from ops.batch_leases where batch_id = :id and token is not null and expires_at > clock_timestamp())"
+        )
+        if not self.sql(waits, id=batch_id):
             return
         self.evaluate_health()
         told = "select 1 from ops.alerts where resolved_at is null and detail ~ ('\\m' || :id || '\\M')"
