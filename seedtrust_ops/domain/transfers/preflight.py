@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Subquery, and_, case, exists, func, or_, select, union_all
+from sqlalchemy import CTE, ColumnElement, Subquery, and_, case, exists, func, or_, select, union_all
 from sqlalchemy.orm import Session, aliased
 
 from seedtrust_ops.domain.sql_arrays import in_array
@@ -281,20 +281,22 @@ def transfers_in_the_way(own_batch_id: int | None) -> Subquery:
     ).subquery("others")
 
 
-def _conflicts(own_batch_id: int) -> Subquery:
+def _conflicts(own_batch_id: int) -> CTE:
     """Return, by pending transaction of the batch, another one that has paid or may still pay the same request.
 
     All of them in one pass: the platform has no index by request, so a lookup per row would scan the whole table each
     time.
     """
     own = aliased(HuntingtonTransaction)
-    others = transfers_in_the_way(own_batch_id)
+    others = select(transfers_in_the_way(own_batch_id)).cte("others").prefix_with("MATERIALIZED")
     return (
         select(own.id.label("id"), func.min(others.c.transaction_id).label("transaction_id"))
         .join(others, others.c.disbursement_request_id == own.disbursement_request_id)
         .where(own.batch_id == own_batch_id, own.status == "pending", others.c.transaction_id != own.id)
         .group_by(own.id)
-        .subquery("conflicts")
+        .cte("conflicts")
+        # Once, also before PostgreSQL has statistics of new tables: it would compute them again for each row.
+        .prefix_with("MATERIALIZED")
     )
 
 
